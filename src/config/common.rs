@@ -1,0 +1,201 @@
+//! Directives that every section and the top level share.
+
+use super::report::DEBUG_PARSE;
+use super::token::*;
+use super::{ConfigError, Parser};
+use crate::os::{log, process};
+use std::path::{Path, PathBuf};
+
+/// What the common directives set, beyond what takes effect at once.
+#[derive(Clone, Debug, Default)]
+pub struct Common {
+    /// `coredump directory`.
+    pub core_directory: Option<PathBuf>,
+    /// `gcore`.
+    pub core_command: Option<String>,
+    /// `debug-cmd`.
+    pub debug_command: Option<String>,
+    /// `debug redirect = stderr` was given: background mode leaves standard error alone.
+    pub keep_stderr: bool,
+}
+
+/// Names and bits of the debug flags; bits that are not shown here are ORed in by number.
+const DEBUG_FLAGS: [(&str, u32); 25] = [
+    ("PARSE", DEBUG_PARSE),
+    ("AUTHOR", 0x2),
+    ("AUTHEN", 0x4),
+    ("ACCT", 0x8),
+    ("CONFIG", 0x10),
+    ("PACKET", 0x20),
+    ("HEX", 0x40),
+    ("LOCK", 0x80),
+    ("REGEX", 0x100),
+    ("ACL", 0x200),
+    ("RADIUS", 0x400),
+    ("CMD", 0x800),
+    ("BUFFER", 0x1000),
+    ("PROC", 0x2000),
+    ("NET", 0x4000),
+    ("PATH", 0x8000),
+    ("CONTROL", 0x10000),
+    ("INDEX", 0x20000),
+    ("AV", 0x40000),
+    ("MAVIS", 0x80000),
+    ("DNS", 0x100000),
+    ("LWRES", 0x100000),
+    ("USERINPUT", 0x200000),
+    ("ALL", DEBUG_ALL),
+    ("NONE", DEBUG_NONE),
+];
+
+/// Every bit but NONE, USERINPUT and TACTRACE.
+pub const DEBUG_ALL: u32 = 0x7f9f_ffff;
+const DEBUG_NONE: u32 = 0x8000_0000;
+
+/// The bits that `-d` may set.
+pub fn known_debug_bits(level: i64) -> u32 {
+    (level as u32) & (DEBUG_ALL | 0x20_0000)
+}
+
+/// Parses a directive that is allowed in every section; false if the current token is none.
+pub fn parse_shared(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
+    match parser.code() {
+        S_debug | S_trace => debug(parser)?,
+        S_syslog => syslog(parser)?,
+        S_proctitle => drop(parser.assigned()?), // accepted, without effect as in the C program
+        S_coredump => {
+            parser.advance()?;
+            parser.expect(S_directory)?;
+            parser.expect(S_equal)?;
+            parser.common.core_directory = Some(parser.value()?.text.into());
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Parses a directive of the top level; false if the current token is none.
+pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
+    match parser.code() {
+        S_alias => parser.define_alias()?,
+        S_setenv => {
+            parser.advance()?;
+            let name = parser.value()?;
+            parser.accept(S_equal)?;
+            let value = parser.value()?;
+            if name.text.is_empty() || name.text.contains('=') {
+                let text = format!("Expected the name of a variable, but got '{}'", name.text);
+                return Err(name.error(text));
+            }
+            std::env::set_var(name.text, value.text);
+        }
+        S_gcore => parser.common.core_command = Some(parser.assigned()?.text),
+        S_debug_cmd => parser.common.debug_command = Some(parser.assigned()?.text),
+        S_cleanup => {
+            parser.advance()?;
+            parser.expect(S_interval)?;
+            parser.expect(S_equal)?;
+            parser.integer(i64::from(i32::MIN)..=i64::from(i32::MAX))?;
+        }
+        _ if parser.is_word("unsetenv") => return unset_variable(parser),
+        _ => return parse_shared(parser),
+    }
+    Ok(true)
+}
+
+/// `unsetenv = NAME`. The C program knows no such directive and refuses `unsetenv NAME`, which
+/// stays refused: only the form with the equals sign is new.
+fn unset_variable(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
+    let refused = parser.expected(&[
+        S_alias, S_cleanup, S_debug, S_debug_cmd, S_gcore, S_id, S_proctitle, S_syslog, S_trace,
+    ]);
+    parser.advance()?;
+    if parser.code() != S_equal {
+        return Err(refused);
+    }
+    parser.advance()?;
+    let name = parser.value()?;
+    if name.text.is_empty() || name.text.contains('=') {
+        let text = format!("Expected the name of a variable, but got '{}'", name.text);
+        return Err(name.error(text));
+    }
+    std::env::remove_var(name.text);
+    Ok(true)
+}
+
+fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
+    parser.advance()?;
+    if parser.accept(S_redirect)? {
+        parser.expect(S_equal)?;
+        let target = parser.value()?;
+        match target.text.as_str() {
+            "syslog" => {}
+            "stderr" => parser.common.keep_stderr = true,
+            // With -P the errors must stay where the user sees them.
+            _ if parser.report.parse_only => {}
+            path => process::redirect_stderr(Path::new(path)).map_err(|error| {
+                target.error(format!("Couldn't open {path}: {}", crate::os::reason(&error)))
+            })?,
+        }
+        return Ok(());
+    }
+    if parser.code() != S_equal {
+        return Err(parser.expected(&[S_equal, S_redirect]));
+    }
+    parser.advance()?;
+    let mut mask = parser.report.debug.get();
+    while let Some(changed) = debug_flag(mask, &parser.text_lossy()) {
+        mask = changed;
+        parser.advance()?;
+    }
+    parser.report.debug.set(mask);
+    Ok(())
+}
+
+/// Applies one flag to a mask; `None` if the word is no flag.
+fn debug_flag(mask: u32, word: &str) -> Option<u32> {
+    if let Ok(number) = word.parse::<u32>() {
+        return Some(mask | number & DEBUG_ALL);
+    }
+    let (negative, name) = match word.as_bytes().first()? {
+        b'-' => (true, &word[1..]),
+        b'+' => (false, &word[1..]),
+        _ => (false, word),
+    };
+    let &(_, bit) = DEBUG_FLAGS.iter().find(|(known, _)| *known == name)?;
+    Some(match (bit, negative) {
+        (DEBUG_NONE, false) => DEBUG_NONE,
+        (DEBUG_NONE, true) => DEBUG_ALL,
+        (bit, false) => mask | bit,
+        (bit, true) => mask & !bit,
+    })
+}
+
+fn syslog(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
+    parser.advance()?;
+    match parser.code() {
+        S_ident => log::set_ident(&parser.assigned()?.text),
+        S_severity | S_level => {
+            let name = parser.assigned()?;
+            let severity = log::Severity::parse(&name.text).ok_or_else(|| {
+                name.error(format!("Expected a syslog severity, but got '{}'", name.text))
+            })?;
+            log::set_severity(severity);
+        }
+        S_facility => {
+            let name = parser.assigned()?;
+            let facility = log::Facility::parse(&name.text).ok_or_else(|| {
+                name.error(format!("Expected a syslog facility, but got '{}'", name.text))
+            })?;
+            log::set_facility(facility);
+        }
+        S_default => drop(parser.assigned_boolean()?),
+        S_filter => {
+            parser.advance()?;
+            parser.expect(S_equal)?;
+            parser.unsigned(0..=i64::from(u32::MAX))?;
+        }
+        _ => return Err(parser.expected(&[S_default, S_facility, S_ident, S_severity])),
+    }
+    Ok(())
+}

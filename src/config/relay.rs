@@ -1,0 +1,244 @@
+//! The worker's section: remotes and how sessions are relayed.
+
+use super::broker::is_host_name;
+use super::token::*;
+use super::values::{parse_port, Value};
+use super::{common, ConfigError, Parser};
+use crate::os::address::{Address, Family};
+use crate::os::names;
+use crate::os::socket::Protocol;
+use std::path::PathBuf;
+
+const SECONDS: std::ops::RangeInclusive<i64> = 0..=i32::MAX as i64;
+
+/// One address that sessions may be connected to. A `remote` with a host name gives one for
+/// each address of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Where to connect.
+    pub address: Address,
+    /// The transport.
+    pub protocol: Protocol,
+    /// At least 1.
+    pub weight: u32,
+}
+
+/// TLS settings of the section. They are kept for the TLS work; certificates are not looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// `tls cert-file`.
+    pub certificate: Option<PathBuf>,
+    /// `tls key-file`; the certificate file if unset.
+    pub key: Option<PathBuf>,
+    /// `tls passphrase`.
+    pub passphrase: Option<String>,
+}
+
+/// The worker's section.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// `remote = { }`, in order.
+    pub remotes: Vec<Remote>,
+    /// `local address`, at most one per family.
+    pub local: Vec<Address>,
+    /// `rebalance`: dead marks are lifted with every so many selections; 0 is off.
+    pub rebalance: i32,
+    /// `retry delay`: seconds after which a dead remote is tried again; 0 is off.
+    pub retry_delay: u32,
+    /// `connect timeout` in seconds; 0 leaves it to the kernel.
+    pub connect_timeout: u32,
+    /// `idle timeout` in seconds; 0 is off.
+    pub idle_timeout: u32,
+    /// `retire limit`: sessions until the worker is replaced; 0 is off.
+    pub retire_limit: u32,
+    /// `drain timeout`: seconds that a leaving worker's sessions may go on; 0 is no limit.
+    pub drain_timeout: u32,
+    /// `access log`: a line per session.
+    pub access_log: bool,
+    /// `tls …`.
+    pub tls: Tls,
+}
+
+impl Default for Relay {
+    fn default() -> Relay {
+        Relay {
+            remotes: Vec::new(),
+            local: Vec::new(),
+            rebalance: 0,
+            retry_delay: 10,
+            connect_timeout: 5,
+            idle_timeout: 0,
+            retire_limit: 0,
+            drain_timeout: 0,
+            access_log: false,
+            tls: Tls::default(),
+        }
+    }
+}
+
+/// Parses the section; the token after its opening brace is current, and ends on the closing
+/// one.
+pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
+    let mut relay = Relay::default();
+    loop {
+        match parser.code() {
+            S_closebra => break,
+            S_eof => return Err(parser.expected(&[S_closebra])),
+            S_remote => {
+                let remotes = remote(parser)?;
+                relay.remotes.extend(remotes);
+            }
+            S_local => local_address(parser, &mut relay.local)?,
+            S_rebalance => {
+                relay.rebalance =
+                    parser.assigned_integer(i64::from(i32::MIN)..=i64::from(i32::MAX))? as i32;
+            }
+            S_idle => relay.idle_timeout = timeout(parser)?,
+            S_retire => {
+                parser.advance()?;
+                // The program's document has `retire = COUNT`, the C program only the long form.
+                match parser.code() {
+                    S_limit => parser.advance()?,
+                    S_equal => {}
+                    _ => return Err(parser.expected(&[S_limit])),
+                }
+                parser.expect(S_equal)?;
+                relay.retire_limit = parser.integer(SECONDS)? as u32;
+            }
+            S_retry => {
+                parser.advance()?;
+                if parser.code() != S_delay {
+                    return Err(parser.expected(&[S_delay]));
+                }
+                relay.retry_delay = parser.assigned_integer(SECONDS)? as u32;
+            }
+            S_access => {
+                parser.advance()?;
+                if parser.code() != S_log {
+                    return Err(parser.expected(&[S_log]));
+                }
+                relay.access_log = parser.assigned_boolean()?;
+            }
+            S_tls | S_ssl => tls(parser, &mut relay.tls)?,
+            _ if parser.is_word("connect") => relay.connect_timeout = timeout(parser)?,
+            _ if parser.is_word("drain") => relay.drain_timeout = timeout(parser)?,
+            _ if common::parse_shared(parser)? => {}
+            _ => return Err(parser.error(format!("'{}' unexpected", parser.text_lossy()))),
+        }
+    }
+    if parser.report.parse_only && relay.remotes.is_empty() {
+        return Err(parser.error("No remote services defined!"));
+    }
+    Ok(relay)
+}
+
+/// `KEYWORD timeout = SECONDS`, with the keyword current.
+fn timeout(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
+    parser.advance()?;
+    if parser.code() != S_timeout {
+        return Err(parser.expected(&[S_timeout]));
+    }
+    Ok(parser.assigned_integer(SECONDS)? as u32)
+}
+
+/// `local address = ADDRESS`, once per family.
+fn local_address(parser: &mut Parser<'_>, local: &mut Vec<Address>) -> Result<(), ConfigError> {
+    parser.advance()?;
+    if parser.code() != S_address {
+        return Err(parser.expected(&[S_address]));
+    }
+    let value = parser.assigned()?;
+    let Some(address) = Address::parse(&value.text) else {
+        return Err(not_an_address(&value));
+    };
+    local.retain(|other| other.family() != address.family());
+    local.push(address);
+    Ok(())
+}
+
+fn not_an_address(value: &Value) -> ConfigError {
+    value.error(format!("Expected an IP address, but got '{}'", value.text))
+}
+
+fn remote(parser: &mut Parser<'_>) -> Result<Vec<Remote>, ConfigError> {
+    let place = Value { text: String::new(), position: parser.position() };
+    parser.advance()?;
+    parser.expect(S_equal)?;
+    parser.expect(S_openbra)?;
+    let (mut address, mut port, mut protocol, mut weight) = (None, None, Protocol::Tcp, 1);
+    loop {
+        match parser.code() {
+            S_closebra => break,
+            S_address => address = Some(parser.assigned()?),
+            S_port => port = Some(parser.assigned()?),
+            S_protocol => {
+                parser.advance()?;
+                parser.expect(S_equal)?;
+                protocol = match parser.code() {
+                    S_TCP | S_tcp => Protocol::Tcp,
+                    S_SCTP => Protocol::Sctp,
+                    _ if parser.is_word("sctp") => Protocol::Sctp,
+                    _ if parser.is_word("MPTCP") || parser.is_word("mptcp") => Protocol::Mptcp,
+                    _ => return Err(parser.expected_words(&["MPTCP", "SCTP", "TCP"])),
+                };
+                parser.advance()?;
+            }
+            S_weight => {
+                parser.advance()?;
+                parser.expect(S_equal)?;
+                let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
+                weight = parser.integer(range)?.max(1) as u32;
+            }
+            S_eof => return Err(parser.expected(&[S_closebra])),
+            _ => return Err(parser.expected(&[S_address, S_port, S_protocol, S_weight])),
+        }
+    }
+    parser.advance()?;
+    let missing = |what| place.error(format!("remote: the {what} is missing"));
+    let address = address.ok_or_else(|| missing("address"))?;
+    let addresses = match Address::parse_with_port(&address.text) {
+        Some((literal, attached)) => {
+            let port = match (literal.family(), attached, port) {
+                (Family::Unix, ..) => 0,
+                (_, Some(port), _) => port,
+                (_, None, Some(port)) => parse_port(&port)?,
+                (_, None, None) => return Err(missing("port")),
+            };
+            vec![literal.with_port(port)]
+        }
+        None => {
+            let port = parse_port(&port.ok_or_else(|| missing("port"))?)?;
+            resolve(&address, port)?
+        }
+    };
+    Ok(addresses.into_iter().map(|address| Remote { address, protocol, weight }).collect())
+}
+
+/// Every address of a host.
+fn resolve(host: &Value, port: u16) -> Result<Vec<Address>, ConfigError> {
+    if !is_host_name(&host.text) {
+        return Err(not_an_address(host));
+    }
+    match names::resolve(&host.text) {
+        Ok(found) if !found.is_empty() => {
+            Ok(found.into_iter().map(|ip| Address::Ip((ip, port).into())).collect())
+        }
+        Ok(_) => Err(host.error(format!("The host '{}' has no address", host.text))),
+        Err(error) => Err(host.error(format!(
+            "The host '{}' cannot be resolved: {}",
+            host.text,
+            crate::os::reason(&error)
+        ))),
+    }
+}
+
+fn tls(parser: &mut Parser<'_>, tls: &mut Tls) -> Result<(), ConfigError> {
+    parser.advance()?;
+    match parser.code() {
+        S_cert | S_cert_file | S_certfile => tls.certificate = Some(parser.assigned()?.text.into()),
+        S_key | S_key_file | S_keyfile => tls.key = Some(parser.assigned()?.text.into()),
+        S_passphrase => tls.passphrase = Some(parser.assigned()?.text),
+        _ => return Err(parser.expected(&[S_cert_file, S_key_file, S_passphrase])),
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Where messages about the configuration go.
+
+use super::{ConfigError, ReadError};
+use crate::os::{log, process};
+use std::cell::Cell;
+
+/// The debug bit of the token trace.
+pub const DEBUG_PARSE: u32 = 1;
+
+/// The options of the command line that decide where messages go.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// `-P`: to standard error, with the process id.
+    pub parse_only: bool,
+    /// `-D`: errors and debug output to standard error even if it is no terminal.
+    pub debug_to_stderr: bool,
+    /// Standard error is a terminal.
+    pub terminal: bool,
+    /// The debug bits of `-d` and `debug =`.
+    pub debug: Cell<u32>,
+}
+
+impl Report {
+    /// A message that does not end the parsing.
+    pub fn message(&self, severity: log::Severity, text: &str) {
+        if self.parse_only {
+            eprintln!("{}: {text}", process::id());
+        } else {
+            let prefix = if severity == log::Severity::ERROR { "Error " } else { "" };
+            log::message_at(severity, &format!("{prefix}{text}"));
+        }
+    }
+
+    /// The token trace (`-d 1`, `debug = PARSE`).
+    pub fn trace(&self, text: impl FnOnce() -> String) {
+        if self.debug.get() & DEBUG_PARSE == 0 {
+            return;
+        }
+        if self.debug_to_stderr || self.terminal {
+            eprintln!("{}: {}", process::id(), text());
+        } else {
+            log::message_at(log::Severity::DEBUG, &text());
+        }
+    }
+
+    /// The error that ended the parsing, and what follows it.
+    pub fn failure(&self, error: &ReadError) {
+        match error {
+            ReadError::Open { name, error } => {
+                let reason = crate::os::reason(error);
+                self.message(log::Severity::ERROR, &format!("Couldn't open {name}: {reason}"));
+                self.message(log::Severity::ERROR, "Exiting.");
+            }
+            ReadError::NoSection { position, section } => {
+                let text = format!("{position}: FATAL: No configuration for id '{section}' found.");
+                self.message(log::Severity::ERROR, &text);
+            }
+            ReadError::Syntax(error) => self.syntax(error),
+        }
+    }
+
+    fn syntax(&self, error: &ConfigError) {
+        if self.debug_to_stderr {
+            eprintln!("{}\n{error}", error.consumed());
+        } else if self.terminal {
+            eprintln!("{}\n{error}", error.excerpt());
+        }
+        self.message(log::Severity::ERROR, &error.to_string());
+        self.message(log::Severity::ERROR, "Detected fatal configuration error. Exiting.");
+    }
+}

@@ -1,0 +1,157 @@
+//! The lexer's state in the layout of the C `struct sym`, whose fields modules read.
+//!
+//! The pointers are kept for C readers; this side never follows them. It reads the text
+//! through the source it holds, at the offset that `len` and `tlen` tell.
+
+use super::token::Code;
+use std::ffi::{c_char, c_void};
+use std::ptr;
+
+/// Room for the text of a token, its NUL included.
+pub(super) const TEXT_SIZE: usize = 65535;
+
+/// `struct sym` (65840 bytes on LP64). One token is loaded (`code`, `buf`), and one character
+/// of look-ahead (`ch`).
+#[repr(C)]
+pub struct Sym {
+    pub(super) filename: *const c_char,
+    pub(super) buf: [u8; TEXT_SIZE],
+    /// Start of the current character in the input.
+    pub(super) start: *const u8,
+    /// Start of the current token in the input.
+    pub(super) raw: *const u8,
+    /// Length of the text in `buf`.
+    pub(super) pos: u32,
+    /// Bits 0 to 28: line feeds consumed; 29 flag_parse_pcre; 30 flag_prohibit_include;
+    /// 31 quoted.
+    bits: u32,
+    /// Bit 0 noescape; bit 1 nowarn.
+    more_bits: u8,
+    pub(super) ch: [u8; 4],
+    pub(super) chlen: u8,
+    pub(super) code: Code,
+    pub(super) input: *const u8,
+    pub(super) len: i32,
+    pub(super) tin: *const u8,
+    pub(super) tlen: i32,
+    env: [u64; 25],
+    env_valid: i32,
+    token_chain: *mut c_void,
+    next: *mut Sym,
+}
+
+#[cfg(all(target_pointer_width = "64", test))]
+mod layout {
+    use super::Sym;
+    use std::mem::{offset_of, size_of};
+
+    #[test]
+    fn layout_is_that_of_struct_sym() {
+        assert_eq!(size_of::<Sym>(), 65840);
+        assert_eq!(offset_of!(Sym, buf), 8);
+        assert_eq!(offset_of!(Sym, start), 65544);
+        assert_eq!(offset_of!(Sym, raw), 65552);
+        assert_eq!(offset_of!(Sym, pos), 65560);
+        assert_eq!(offset_of!(Sym, bits), 65564);
+        assert_eq!(offset_of!(Sym, more_bits), 65568);
+        assert_eq!(offset_of!(Sym, ch), 65569);
+        assert_eq!(offset_of!(Sym, chlen), 65573);
+        assert_eq!(offset_of!(Sym, code), 65576);
+        assert_eq!(offset_of!(Sym, input), 65584);
+        assert_eq!(offset_of!(Sym, len), 65592);
+        assert_eq!(offset_of!(Sym, tin), 65600);
+        assert_eq!(offset_of!(Sym, tlen), 65608);
+        assert_eq!(offset_of!(Sym, env), 65616);
+        assert_eq!(offset_of!(Sym, env_valid), 65816);
+        assert_eq!(offset_of!(Sym, token_chain), 65824);
+        assert_eq!(offset_of!(Sym, next), 65832);
+    }
+}
+
+const LINE_MASK: u32 = (1 << 29) - 1;
+const QUOTED: u32 = 1 << 31;
+const NO_WARNINGS: u8 = 2;
+
+impl Sym {
+    pub(super) fn new() -> Box<Sym> {
+        Box::new(Sym {
+            filename: ptr::null(),
+            buf: [0; TEXT_SIZE],
+            start: ptr::null(),
+            raw: ptr::null(),
+            pos: 0,
+            bits: 0,
+            more_bits: 0,
+            ch: [0; 4],
+            chlen: 0,
+            code: Code(0),
+            input: ptr::null(),
+            len: 0,
+            tin: ptr::null(),
+            tlen: 0,
+            env: [0; 25],
+            env_valid: 0,
+            token_chain: ptr::null_mut(),
+            next: ptr::null_mut(),
+        })
+    }
+
+    /// Text of the current token.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.buf[..self.pos as usize]
+    }
+
+    /// Starts an empty text.
+    pub(super) fn clear_text(&mut self) {
+        self.pos = 0;
+        self.buf[0] = 0;
+    }
+
+    /// Appends to the text; false if it does not fit.
+    pub(super) fn push_text(&mut self, bytes: &[u8]) -> bool {
+        let (from, to) = (self.pos as usize, self.pos as usize + bytes.len());
+        if to >= TEXT_SIZE {
+            return false;
+        }
+        self.buf[from..to].copy_from_slice(bytes);
+        self.buf[to] = 0;
+        self.pos = to as u32;
+        true
+    }
+
+    pub(super) fn line(&self) -> u32 {
+        self.bits & LINE_MASK
+    }
+
+    pub(super) fn set_line(&mut self, line: u32) {
+        self.bits = (self.bits & !LINE_MASK) | (line & LINE_MASK);
+    }
+
+    pub(super) fn quoted(&self) -> bool {
+        self.bits & QUOTED != 0
+    }
+
+    pub(super) fn set_quoted(&mut self, on: bool) {
+        self.bits = if on { self.bits | QUOTED } else { self.bits & !QUOTED };
+    }
+
+    /// Unknown escapes are not reported (sections that are skipped).
+    pub(super) fn nowarn(&self) -> bool {
+        self.more_bits & NO_WARNINGS != 0
+    }
+
+    pub(super) fn set_nowarn(&mut self, on: bool) {
+        self.more_bits =
+            if on { self.more_bits | NO_WARNINGS } else { self.more_bits & !NO_WARNINGS };
+    }
+
+    /// Offset of the current character in the input.
+    pub(super) fn offset(&self) -> usize {
+        self.start as usize - self.input as usize
+    }
+
+    /// Offset of the current token in the input.
+    pub(super) fn token_offset(&self) -> usize {
+        self.raw as usize - self.input as usize
+    }
+}

@@ -1,0 +1,110 @@
+//! The top level of a source: sections, and the directives around them.
+
+use super::report::Report;
+use super::source::Source;
+use super::token::*;
+use super::{common, ConfigError, Parser, Position};
+use std::io;
+
+/// Why [`read`] gave nothing.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The source could not be read.
+    Open {
+        /// Its name.
+        name: String,
+        /// The reason.
+        error: io::Error,
+    },
+    /// The source has no section of that name.
+    NoSection {
+        /// The end of the source.
+        position: Position,
+        /// The name that was looked for.
+        section: String,
+    },
+    /// The first mistake in the source.
+    Syntax(ConfigError),
+}
+
+impl From<ConfigError> for ReadError {
+    fn from(error: ConfigError) -> ReadError {
+        ReadError::Syntax(error)
+    }
+}
+
+impl ReadError {
+    /// The exit status that goes with it (sysexits.h).
+    pub fn exit_status(&self) -> i32 {
+        use crate::os::process::exit;
+        match self {
+            ReadError::Open { .. } => exit::NO_INPUT,
+            _ => exit::CONFIGURATION,
+        }
+    }
+}
+
+/// Reads `source`, finds the first section called `section`, and lets `parse` read what is in
+/// its braces. Sections of other names are skipped; what follows the selected one is not read.
+pub fn read<T>(
+    source: Source,
+    section: &str,
+    report: &Report,
+    parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ConfigError>,
+) -> Result<(T, common::Common), ReadError> {
+    let mut parser = Parser::new(source, report)?;
+    loop {
+        match parser.code() {
+            S_eof => {
+                let position = parser.position();
+                return Err(ReadError::NoSection { position, section: section.to_owned() });
+            }
+            S_id => {
+                parser.advance()?;
+                parser.accept(S_equal)?;
+                if parser.text() != section.as_bytes() {
+                    skip_section(&mut parser)?;
+                    continue;
+                }
+                parser.advance()?;
+                parser.expect(S_openbra)?;
+                let result = parse(&mut parser)?;
+                parser.expect(S_closebra)?;
+                return Ok((result, std::mem::take(&mut parser.common)));
+            }
+            _ if common::parse_top(&mut parser)? => {}
+            _ => {
+                return Err(parser
+                    .expected(&[
+                        S_alias, S_cleanup, S_debug, S_debug_cmd, S_gcore, S_id, S_proctitle,
+                        S_syslog, S_trace,
+                    ])
+                    .into())
+            }
+        }
+    }
+}
+
+/// Skips `NAME { … }`, counting braces.
+fn skip_section(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
+    parser.set_quiet(true);
+    parser.advance()?;
+    parser.expect(S_openbra)?;
+    let mut depth = 1;
+    loop {
+        match parser.code() {
+            S_eof => return Err(parser.error("EOF unexpected")),
+            S_openbra => depth += 1,
+            S_closebra => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            // The token behind the brace belongs to us again.
+            parser.set_quiet(false);
+        }
+        parser.advance()?;
+        if depth == 0 {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Values: what stands on the right of a directive, with its checks.
+
+use super::token::*;
+use super::{ConfigError, Parser, Position};
+use crate::os::names;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+/// The words of a true and a false value, in the order of messages.
+const BOOLEANS: [Code; 6] = [S_deny, S_false, S_no, S_permit, S_true, S_yes];
+
+/// A value with its place, for checks that come later.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// The text of the token, whatever its class.
+    pub text: String,
+    /// Where it stands.
+    pub position: Position,
+}
+
+impl Value {
+    /// An error at this value.
+    pub fn error(&self, message: impl Into<String>) -> ConfigError {
+        ConfigError { position: self.position.clone(), message: message.into() }
+    }
+}
+
+/// A user or group as configured: ids that are 0 mean "unchanged", as in the C program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// The user id.
+    pub uid: Option<u32>,
+    /// The group id: from `groupid`, or the primary group of a user given by name.
+    pub gid: Option<u32>,
+}
+
+impl Parser<'_> {
+    /// `Expected 'a', 'b' or 'c', but got 'x'`, the words in byte order.
+    pub fn expected(&self, codes: &[Code]) -> ConfigError {
+        self.expected_words(&codes.iter().map(|code| code.text()).collect::<Vec<_>>())
+    }
+
+    /// As [`Self::expected`], for words that are not reserved as well.
+    pub fn expected_words(&self, words: &[&str]) -> ConfigError {
+        let words: BTreeSet<&str> = words.iter().copied().collect();
+        let count = words.len();
+        let mut list = String::new();
+        for (index, word) in words.iter().enumerate() {
+            let separator = match index {
+                0 => "",
+                _ if index + 1 == count => " or ",
+                _ => ", ",
+            };
+            list += &format!("{separator}'{word}'");
+        }
+        self.error(format!("Expected {list}, but got '{}'", self.text_lossy()))
+    }
+
+    /// Requires a token and advances.
+    pub fn expect(&mut self, code: Code) -> Result<(), ConfigError> {
+        if self.code() != code {
+            return Err(self.expected(&[code]));
+        }
+        self.advance()
+    }
+
+    /// Advances over a token if it is there.
+    pub fn accept(&mut self, code: Code) -> Result<bool, ConfigError> {
+        let there = self.code() == code;
+        if there {
+            self.advance()?;
+        }
+        Ok(there)
+    }
+
+    /// Advances over a word, reserved or not, if it is there.
+    pub fn accept_word(&mut self, word: &str) -> Result<bool, ConfigError> {
+        let there = self.is_word(word);
+        if there {
+            self.advance()?;
+        }
+        Ok(there)
+    }
+
+    /// Takes any token as a value, by its text.
+    pub fn value(&mut self) -> Result<Value, ConfigError> {
+        let value = Value { text: self.text_lossy(), position: self.position() };
+        self.advance()?;
+        Ok(value)
+    }
+
+    /// `= VALUE`, with the keyword before it current.
+    pub fn assigned(&mut self) -> Result<Value, ConfigError> {
+        self.advance()?;
+        self.expect(S_equal)?;
+        self.value()
+    }
+
+    /// `= INTEGER` within bounds, with the keyword before it current.
+    pub fn assigned_integer(&mut self, bounds: RangeInclusive<i64>) -> Result<i64, ConfigError> {
+        self.advance()?;
+        self.expect(S_equal)?;
+        self.integer(bounds)
+    }
+
+    /// `= BOOLEAN`, with the keyword before it current.
+    pub fn assigned_boolean(&mut self) -> Result<bool, ConfigError> {
+        self.advance()?;
+        self.expect(S_equal)?;
+        self.boolean()
+    }
+
+    pub(super) fn boolean_here(&self) -> Result<bool, ConfigError> {
+        match self.code() {
+            S_yes | S_true | S_permit => Ok(true),
+            S_no | S_false | S_deny => Ok(false),
+            _ => Err(self.expected(&BOOLEANS)),
+        }
+    }
+
+    /// `yes true permit` or `no false deny`.
+    pub fn boolean(&mut self) -> Result<bool, ConfigError> {
+        let value = self.boolean_here()?;
+        self.advance()?;
+        Ok(value)
+    }
+
+    /// A decimal or hexadecimal number, with an optional factor k, m or g, within bounds.
+    pub fn integer(&mut self, bounds: RangeInclusive<i64>) -> Result<i64, ConfigError> {
+        self.number("an integer", bounds)
+    }
+
+    /// As [`Self::integer`]; the message says "unsigned".
+    pub fn unsigned(&mut self, bounds: RangeInclusive<i64>) -> Result<i64, ConfigError> {
+        self.number("an unsigned integer", bounds)
+    }
+
+    fn number(&mut self, what: &str, bounds: RangeInclusive<i64>) -> Result<i64, ConfigError> {
+        let text = self.text_lossy();
+        let Some(number) = parse_integer(&text) else {
+            return Err(self.error(format!("expected {what}, but got '{text}'")));
+        };
+        if !bounds.contains(&number) {
+            let (low, high) = (bounds.start(), bounds.end());
+            return Err(self.error(format!(
+                "expected {what} from {low} to {high}, but got '{text}'"
+            )));
+        }
+        self.advance()?;
+        Ok(number)
+    }
+
+    /// `userid = NAME | NUMBER`, with the keyword current. A name sets the group as well.
+    pub fn user_id(&mut self, ids: &mut Ids) -> Result<(), ConfigError> {
+        self.advance()?;
+        self.expect(S_equal)?;
+        if self.text().first().is_some_and(u8::is_ascii_digit) {
+            ids.uid = nonzero(self.integer(0..=i64::from(u32::MAX))?);
+            return Ok(());
+        }
+        let name = self.text_lossy();
+        let Some((uid, gid)) = names::user(&name) else {
+            return Err(self.error(format!("UNIX user '{name}' not found.")));
+        };
+        (ids.uid, ids.gid) = (nonzero(uid.into()), nonzero(gid.into()));
+        self.advance()
+    }
+
+    /// `groupid = NAME | NUMBER`, with the keyword current.
+    pub fn group_id(&mut self, ids: &mut Ids) -> Result<(), ConfigError> {
+        self.advance()?;
+        self.expect(S_equal)?;
+        if self.text().first().is_some_and(u8::is_ascii_digit) {
+            ids.gid = nonzero(self.integer(0..=i64::from(u32::MAX))?);
+            return Ok(());
+        }
+        let name = self.text_lossy();
+        let Some(gid) = names::group(&name) else {
+            return Err(self.error(format!("UNIX group '{name}' not found.")));
+        };
+        ids.gid = nonzero(gid.into());
+        self.advance()
+    }
+}
+
+fn nonzero(id: i64) -> Option<u32> {
+    u32::try_from(id).ok().filter(|&id| id != 0)
+}
+
+/// The integers of the language: white space, sign, `0x` for hexadecimal (no octal), then
+/// optionally k, m or g for 1024, 1024² and 1024³; what follows that letter is not looked at.
+fn parse_integer(text: &str) -> Option<i64> {
+    let text = text.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
+    let (negative, text) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let (digits, radix) = match text.get(..2) {
+        Some("0x" | "0X") => (&text[2..], 16),
+        _ => (text, 10),
+    };
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    let number = i64::from_str_radix(&digits[..end], radix).ok()?;
+    let factor = match digits[end..].chars().next() {
+        None => 1,
+        Some('k' | 'K') => 1 << 10,
+        Some('m' | 'M') => 1 << 20,
+        Some('g' | 'G') => 1 << 30,
+        Some(_) => return None,
+    };
+    let number = number.checked_mul(factor)?;
+    // The C type is a 32-bit int; what does not fit is refused instead of wrapped.
+    (number <= i64::from(u32::MAX)).then_some(if negative { -number } else { number })
+}
+
+/// A port: a decimal number from 0 to 65535, or the name of a service.
+pub fn parse_port(value: &Value) -> Result<u16, ConfigError> {
+    let text = value.text.as_str();
+    let port = if text.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '+') {
+        text.parse().ok()
+    } else {
+        names::service(text)
+    };
+    port.ok_or_else(|| value.error(format!("Expected an service or port, but got '{text}'")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_integer;
+    use proptest::prelude::*;
+
+    #[test]
+    fn integers() {
+        for (text, expected) in [
+            ("5", Some(5)),
+            ("+5", Some(5)),
+            ("-5", Some(-5)),
+            (" 7", Some(7)),
+            ("010", Some(10)),
+            ("0x10", Some(16)),
+            ("0x7k", Some(7168)),
+            ("2k", Some(2048)),
+            ("1kb", Some(1024)),
+            ("5k5", Some(5120)),
+            ("5m", Some(5 << 20)),
+            ("1G", Some(1 << 30)),
+            ("", None),
+            ("0x", None),
+            ("0xzz", None),
+            ("7t", None),
+            ("1.5", None),
+            ("--5", None),
+            ("99999999999", None),
+            ("8g", None),
+        ] {
+            assert_eq!(parse_integer(text), expected, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "\\PC*") {
+            let _ = parse_integer(&text);
+        }
+
+        #[test]
+        fn decimal_round_trips(number in any::<i32>()) {
+            prop_assert_eq!(parse_integer(&number.to_string()), Some(number.into()));
+        }
+    }
+}

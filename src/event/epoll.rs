@@ -1,0 +1,84 @@
+//! epoll(7), Linux.
+
+use super::{backend::milliseconds, Interest, Ready};
+use crate::os::check;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// How many events one wait takes. More stay in the kernel for the next turn.
+const BATCH: usize = 256;
+
+pub(super) struct Poller {
+    epoll: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+fn bits(interest: Interest) -> u32 {
+    // HANGUP alone is an empty set: EPOLLERR and EPOLLHUP are always reported.
+    let mut bits = 0;
+    if interest.contains(Interest::READ) {
+        bits |= libc::EPOLLIN;
+    }
+    if interest.contains(Interest::WRITE) {
+        bits |= libc::EPOLLOUT;
+    }
+    bits as u32
+}
+
+impl Poller {
+    pub(super) fn new() -> io::Result<Poller> {
+        // SAFETY: epoll_create1(2) takes a plain number.
+        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: the descriptor has just been created and nothing else owns it.
+        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Poller { epoll, events: Vec::with_capacity(BATCH) })
+    }
+
+    pub(super) fn update(&mut self, fd: RawFd, old: Interest, new: Interest) -> io::Result<()> {
+        let operation = match (old.is_empty(), new.is_empty()) {
+            (true, true) => return Ok(()),
+            (true, false) => libc::EPOLL_CTL_ADD,
+            (false, true) => libc::EPOLL_CTL_DEL,
+            (false, false) => libc::EPOLL_CTL_MOD,
+        };
+        let control = |operation| {
+            let mut event = libc::epoll_event { events: bits(new), u64: fd as u64 };
+            // SAFETY: `event` outlives the call; the descriptors are plain numbers.
+            check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &mut event) })
+        };
+        match control(operation) {
+            // The number was closed and reused without being removed here first.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !new.is_empty() => {
+                control(libc::EPOLL_CTL_ADD).map(drop)
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                control(libc::EPOLL_CTL_MOD).map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+
+    pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        // SAFETY: `events` has room for BATCH entries, and the kernel writes no more.
+        let count = check(unsafe {
+            libc::epoll_wait(
+                self.epoll.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                BATCH as libc::c_int,
+                milliseconds(timeout),
+            )
+        })?;
+        // SAFETY: the kernel has initialised `count` entries.
+        unsafe { self.events.set_len(count as usize) };
+        ready.extend(self.events.iter().map(|event| {
+            let bits = event.events as libc::c_int;
+            Ready {
+                fd: event.u64 as RawFd,
+                readable: bits & libc::EPOLLIN != 0,
+                writable: bits & libc::EPOLLOUT != 0,
+                hangup: bits & (libc::EPOLLERR | libc::EPOLLHUP) != 0,
+            }
+        }));
+        Ok(())
+    }
+}

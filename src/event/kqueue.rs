@@ -1,0 +1,146 @@
+//! kqueue(2): the BSDs and macOS.
+
+use super::{backend::timespec, Interest, Ready};
+use crate::os::check;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+#[cfg(not(event_shims))]
+mod sys {
+    pub(super) use libc::{
+        kevent as Kevent, EVFILT_READ, EVFILT_WRITE, EV_ADD, EV_DELETE, EV_ERROR,
+    };
+    pub(super) use libc::{kevent, kqueue};
+
+    pub(super) fn change(fd: i32, filter: i16, flags: u16) -> Kevent {
+        // SAFETY: struct kevent is plain data, for which all zeroes is a valid value; its
+        // fields differ in number and type between the systems.
+        let mut event: Kevent = unsafe { std::mem::zeroed() };
+        event.ident = fd as _;
+        event.filter = filter as _;
+        event.flags = flags as _;
+        event
+    }
+}
+
+/// The test-only emulation on Linux; the constants are those of FreeBSD's sys/event.h.
+#[cfg(event_shims)]
+mod sys {
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    pub(super) struct Kevent {
+        pub(super) ident: usize,
+        pub(super) filter: i16,
+        pub(super) flags: u16,
+        fflags: u32,
+        pub(super) data: i64,
+        udata: *mut libc::c_void,
+    }
+    pub(super) const EVFILT_READ: i16 = -1;
+    pub(super) const EVFILT_WRITE: i16 = -2;
+    pub(super) const EV_ADD: u16 = 1;
+    pub(super) const EV_DELETE: u16 = 2;
+    pub(super) const EV_ERROR: u16 = 0x4000;
+    extern "C" {
+        #[link_name = "shim_kqueue"]
+        pub(super) fn kqueue() -> libc::c_int;
+        #[link_name = "shim_kevent"]
+        pub(super) fn kevent(
+            queue: libc::c_int,
+            changes: *const Kevent,
+            change_count: libc::c_int,
+            events: *mut Kevent,
+            event_count: libc::c_int,
+            timeout: *const libc::timespec,
+        ) -> libc::c_int;
+    }
+
+    pub(super) fn change(fd: i32, filter: i16, flags: u16) -> Kevent {
+        let udata = std::ptr::null_mut();
+        Kevent { ident: fd as usize, filter, flags, fflags: 0, data: 0, udata }
+    }
+}
+
+/// How many events one wait takes. More stay in the kernel for the next turn.
+const BATCH: usize = 256;
+
+pub(super) struct Poller {
+    queue: OwnedFd,
+    events: Vec<sys::Kevent>,
+}
+
+impl Poller {
+    pub(super) fn new() -> io::Result<Poller> {
+        // SAFETY: kqueue(2) takes no arguments.
+        let fd = check(unsafe { sys::kqueue() })?;
+        // SAFETY: the descriptor has just been created and nothing else owns it. A kqueue is
+        // not inherited by fork(2), and closed by exec like other descriptors if marked so.
+        let queue = unsafe { OwnedFd::from_raw_fd(fd) };
+        crate::os::socket::set_close_on_exec(&queue, true)?;
+        Ok(Poller { queue, events: Vec::with_capacity(BATCH) })
+    }
+
+    pub(super) fn update(&mut self, fd: RawFd, old: Interest, new: Interest) -> io::Result<()> {
+        for (bit, filter) in
+            [(Interest::READ, sys::EVFILT_READ), (Interest::WRITE, sys::EVFILT_WRITE)]
+        {
+            let flags = match (old.contains(bit), new.contains(bit)) {
+                (false, true) => sys::EV_ADD,
+                (true, false) => sys::EV_DELETE,
+                _ => continue,
+            };
+            let change = sys::change(fd, filter as i16, flags as u16);
+            let queue = self.queue.as_raw_fd();
+            // SAFETY: one change is read from `change`, which outlives the call; no room for
+            // events is given, so errors come back through errno.
+            let result = check(unsafe {
+                sys::kevent(queue, &change, 1, ptr::null_mut(), 0, ptr::null())
+            });
+            match result {
+                // A filter vanishes with its descriptor; deleting it then is no error to us.
+                Err(_) if flags == sys::EV_DELETE => {}
+                other => drop(other?),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        let time = timespec(timeout);
+        let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: `events` has room for BATCH entries, and the kernel writes no more; `time`
+        // outlives the call.
+        let count = check(unsafe {
+            sys::kevent(
+                self.queue.as_raw_fd(),
+                ptr::null(),
+                0,
+                self.events.as_mut_ptr(),
+                BATCH as libc::c_int,
+                time,
+            )
+        })?;
+        // SAFETY: the kernel has initialised `count` entries.
+        unsafe { self.events.set_len(count as usize) };
+        let start = ready.len();
+        for event in &self.events {
+            let fd = event.ident as RawFd;
+            let failed = event.flags as u16 & sys::EV_ERROR as u16 != 0;
+            // EV_EOF on the read filter is end of file, which reading finds; on the write
+            // filter it says that the other side is gone, which writing finds.
+            let readable = event.filter as i16 == sys::EVFILT_READ as i16;
+            let entry = Ready { fd, readable, writable: !readable, hangup: failed };
+            // The two filters of a descriptor are two events; report them as one.
+            match ready[start..].iter_mut().rev().take(8).find(|other| other.fd == fd) {
+                Some(other) => {
+                    other.readable |= entry.readable;
+                    other.writable |= entry.writable;
+                    other.hangup |= entry.hangup;
+                }
+                None => ready.push(entry),
+            }
+        }
+        Ok(())
+    }
+}

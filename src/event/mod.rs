@@ -1,0 +1,357 @@
+//! The readiness loop: one per process, over whichever mechanism the system has.
+//!
+//! [`Loop`] owns the poller, the table of registered descriptors and the timers. It calls
+//! nobody: its owner waits, takes the events and the expired timers one by one, and acts. So a
+//! handler may register, change and remove anything, and an event that has become stale on the
+//! way is skipped.
+//!
+//! Rules at this interface, the same for every mechanism:
+//! * level-triggered: what is ready and wanted is reported again until it is dealt with;
+//! * interest is state: changes between two waits are merged, and the system is told once;
+//! * no interest, no events: a descriptor nobody asks about is not even polled for errors;
+//! * an error or hang-up counts as readiness for whatever is wanted: the next read or write
+//!   tells what it is.
+
+mod backend;
+mod timers;
+
+#[cfg(any(
+    event_shims,
+    target_os = "solaris",
+    target_os = "illumos"
+))]
+mod devpoll;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
+#[cfg(any(
+    event_shims,
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    target_vendor = "apple"
+))]
+mod kqueue;
+mod poll;
+#[cfg(any(event_shims, target_os = "solaris", target_os = "illumos"))]
+mod port;
+mod select;
+
+#[cfg(test)]
+mod tests;
+
+use backend::Backend;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Instant;
+
+pub use backend::{Choice, Mechanism};
+pub use timers::TimerId;
+use timers::Timers;
+
+bitflags::bitflags! {
+    /// What a descriptor is watched for.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Interest: u8 {
+        /// Data, a connection to accept, or end of file.
+        const READ = 1;
+        /// Room to write, or the end of a connection attempt.
+        const WRITE = 2;
+        /// A reset of a connection that is neither read nor written at the moment. Only some
+        /// mechanisms can tell (epoll, poll, event ports, /dev/poll); the others report it with
+        /// the next read or write.
+        const HANGUP = 4;
+    }
+}
+
+/// Names the owner of a descriptor or timer: a kind of four bits and an index of 28 bits, both
+/// up to the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(u32);
+
+impl Token {
+    const INDEX_BITS: u32 = 28;
+
+    /// Panics if `kind` or `index` do not fit, which is a programming error.
+    pub const fn new(kind: u8, index: u32) -> Token {
+        assert!(kind < 16 && index < 1 << Token::INDEX_BITS);
+        Token((kind as u32) << Token::INDEX_BITS | index)
+    }
+
+    /// The kind given to [`Token::new`].
+    pub const fn kind(self) -> u8 {
+        (self.0 >> Token::INDEX_BITS) as u8
+    }
+
+    /// The index given to [`Token::new`].
+    pub const fn index(self) -> u32 {
+        self.0 & ((1 << Token::INDEX_BITS) - 1)
+    }
+}
+
+/// A descriptor that is ready.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// Who registered it.
+    pub token: Token,
+    /// Reading is wanted and will not block.
+    pub readable: bool,
+    /// Writing is wanted and will not block.
+    pub writable: bool,
+    /// An error or hang-up was seen.
+    pub hangup: bool,
+}
+
+/// What a backend reports.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    fd: RawFd,
+    readable: bool,
+    writable: bool,
+    hangup: bool,
+}
+
+/// One registered descriptor: eight bytes, so that idle sessions stay cheap.
+#[derive(Clone, Copy)]
+struct Slot {
+    token: Token,
+    generation: u8,
+    wanted: Interest,
+    installed: Interest,
+    flags: u8,
+}
+
+const REGISTERED: u8 = 1;
+/// The slot is in the list of changes that the backend has not been told.
+const CHANGED: u8 = 2;
+/// The backend cannot watch it (a regular file): always ready.
+const ALWAYS_READY: u8 = 4;
+
+const VACANT: Slot = Slot {
+    token: Token(0),
+    generation: 0,
+    wanted: Interest::empty(),
+    installed: Interest::empty(),
+    flags: 0,
+};
+
+/// The loop.
+pub struct Loop {
+    backend: Backend,
+    slots: Vec<Slot>,
+    changed: Vec<RawFd>,
+    always_ready: Vec<RawFd>,
+    batch: Vec<Ready>,
+    ready: VecDeque<(Ready, u8)>,
+    timers: Timers,
+    start: Instant,
+    now: u64,
+}
+
+impl Loop {
+    /// A loop over the mechanism of `choice`.
+    pub fn new(choice: &Choice) -> io::Result<Loop> {
+        Ok(Loop {
+            backend: Backend::new(choice.mechanism)?,
+            slots: Vec::new(),
+            changed: Vec::new(),
+            always_ready: Vec::new(),
+            batch: Vec::new(),
+            ready: VecDeque::new(),
+            timers: Timers::default(),
+            start: Instant::now(),
+            now: 0,
+        })
+    }
+
+    /// Milliseconds since the loop was made, as of the last wait. Starts at 0, never goes back.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Reads the clock again, after something that took long.
+    pub fn refresh_clock(&mut self) {
+        self.now = self.start.elapsed().as_millis() as u64;
+    }
+
+    /// Watches a descriptor. Registering one again resets it. It must be [removed](Self::remove)
+    /// before it is closed.
+    pub fn register(&mut self, fd: &impl AsRawFd, token: Token, interest: Interest) {
+        let fd = fd.as_raw_fd();
+        let index = usize::try_from(fd).expect("descriptors are not negative");
+        if index >= self.slots.len() {
+            self.slots.resize(index + 1, VACANT);
+        }
+        let slot = &mut self.slots[index];
+        slot.token = token;
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.flags |= REGISTERED;
+        self.want(fd, interest);
+    }
+
+    /// Changes what a registered descriptor is watched for; takes effect with the next wait.
+    pub fn set_interest(&mut self, fd: &impl AsRawFd, interest: Interest) {
+        self.want(fd.as_raw_fd(), interest);
+    }
+
+    fn want(&mut self, fd: RawFd, interest: Interest) {
+        let Some(slot) = self.slots.get_mut(fd as usize) else {
+            return;
+        };
+        if slot.flags & REGISTERED == 0 {
+            return;
+        }
+        slot.wanted = interest;
+        if slot.wanted != slot.installed && slot.flags & CHANGED == 0 {
+            slot.flags |= CHANGED;
+            self.changed.push(fd);
+        }
+    }
+
+    /// Stops watching a descriptor, at once. Events of it that wait to be taken are dropped.
+    pub fn remove(&mut self, fd: &impl AsRawFd) {
+        let fd = fd.as_raw_fd();
+        let Some(slot) = self.slots.get_mut(fd as usize) else {
+            return;
+        };
+        if slot.flags & REGISTERED == 0 {
+            return;
+        }
+        let installed = slot.installed;
+        // The entry in the list of changes stays, and finds a slot that wants nothing.
+        *slot = Slot {
+            generation: slot.generation.wrapping_add(1),
+            flags: slot.flags & CHANGED,
+            ..VACANT
+        };
+        self.always_ready.retain(|&other| other != fd);
+        if !installed.is_empty() {
+            // It may have been closed behind our back; then there is nothing to undo.
+            let _ = self.backend.update(fd, installed, Interest::empty());
+        }
+    }
+
+    /// Tells the backend what has changed since the last wait.
+    fn flush(&mut self) {
+        for fd in std::mem::take(&mut self.changed) {
+            let slot = &mut self.slots[fd as usize];
+            slot.flags &= !CHANGED;
+            let (installed, wanted) = (slot.installed, slot.wanted);
+            if slot.flags & ALWAYS_READY != 0 || installed == wanted {
+                continue;
+            }
+            match self.backend.update(fd, installed, wanted) {
+                Ok(()) => slot.installed = wanted,
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                    slot.flags |= ALWAYS_READY;
+                    self.always_ready.push(fd);
+                }
+                Err(_) => {
+                    // Out of kernel memory, or not a descriptor: the owner's next read or write
+                    // says so, or works, and the change is tried again with the next interest.
+                    let generation = slot.generation;
+                    let ready = Ready { fd, readable: true, writable: true, hangup: true };
+                    self.ready.push_back((ready, generation));
+                }
+            }
+        }
+    }
+
+    /// Waits for events until the next timer is due, or at most `limit` milliseconds if given.
+    /// Interrupted waits end early, without events and without an error.
+    pub fn wait(&mut self, limit: Option<u64>) -> io::Result<()> {
+        self.flush();
+        self.refresh_clock();
+        let timer = self.timers.next_deadline().map(|deadline| deadline.saturating_sub(self.now));
+        let timeout = match (limit, timer) {
+            _ if !self.ready.is_empty() || !self.always_ready.is_empty() => Some(0),
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.batch.clear();
+        match self.backend.wait(timeout, &mut self.batch) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        self.refresh_clock();
+        for index in 0..self.always_ready.len() {
+            let fd = self.always_ready[index];
+            self.batch.push(Ready { fd, readable: true, writable: true, hangup: false });
+        }
+        for &ready in &self.batch {
+            if let Some(slot) = self.slots.get(ready.fd as usize) {
+                self.ready.push_back((ready, slot.generation));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next descriptor that is ready and still wanted, if there is one.
+    pub fn next_event(&mut self) -> Option<Event> {
+        while let Some((ready, generation)) = self.ready.pop_front() {
+            let Some(slot) = self.slots.get(ready.fd as usize) else {
+                continue;
+            };
+            if slot.flags & REGISTERED == 0 || slot.generation != generation {
+                continue;
+            }
+            let readable =
+                (ready.readable || ready.hangup) && slot.wanted.contains(Interest::READ);
+            let writable =
+                (ready.writable || ready.hangup) && slot.wanted.contains(Interest::WRITE);
+            let hangup = ready.hangup && !slot.wanted.is_empty();
+            if readable || writable || hangup {
+                return Some(Event { token: slot.token, readable, writable, hangup });
+            }
+        }
+        None
+    }
+
+    /// Arms a timer that is due at `deadline`, in milliseconds on the scale of [`Self::now`].
+    pub fn arm(&mut self, token: Token, deadline: u64) -> TimerId {
+        self.timers.arm(token, deadline)
+    }
+
+    /// Moves an armed timer. One that has expired or was cancelled is left alone.
+    pub fn renew(&mut self, timer: TimerId, deadline: u64) {
+        self.timers.renew(timer, deadline);
+    }
+
+    /// Disarms a timer. One that has expired or was cancelled is left alone.
+    pub fn cancel(&mut self, timer: TimerId) {
+        self.timers.cancel(timer);
+    }
+
+    /// The next timer that is due, if there is one; it is disarmed.
+    pub fn next_expired(&mut self) -> Option<(TimerId, Token)> {
+        self.timers.pop_due(self.now)
+    }
+
+    /// Gives memory back after a peak; to be called when little is registered.
+    pub fn shrink(&mut self) {
+        let used = self.slots.iter().rposition(|slot| slot.flags != 0).map_or(0, |last| last + 1);
+        if self.slots.capacity() > 4 * used.max(64) {
+            self.slots.truncate(used);
+            self.slots.shrink_to(2 * used);
+            self.timers.shrink();
+            self.ready.shrink_to(256);
+        }
+    }
+
+    /// Makes the loop of a forked child independent of its parent's: a fresh poller that
+    /// watches the same descriptors.
+    pub fn renew_after_fork(&mut self) -> io::Result<()> {
+        self.backend = Backend::new(self.backend.mechanism())?;
+        self.changed.clear();
+        for (fd, slot) in self.slots.iter_mut().enumerate() {
+            slot.installed = Interest::empty();
+            slot.flags &= !CHANGED;
+            if slot.flags & REGISTERED != 0 && !slot.wanted.is_empty() {
+                slot.flags |= CHANGED;
+                self.changed.push(fd as RawFd);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! Event ports, port_create(3C): Solaris and illumos.
+//!
+//! An association is one-shot: once its event has been retrieved it is gone, and is made again
+//! before the next wait if the interest still stands. That gives level-triggered semantics.
+
+use super::poll::{from_poll_bits, poll_bits};
+use super::{backend::timespec, Interest, Ready};
+use crate::os::check;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+#[cfg(not(event_shims))]
+mod sys {
+    pub(super) use libc::{port_associate, port_create, port_dissociate, port_event, port_getn};
+    pub(super) use libc::PORT_SOURCE_FD;
+}
+
+/// The test-only emulation on Linux, with the layout of illumos' port.h.
+#[cfg(event_shims)]
+#[allow(non_camel_case_types)]
+mod sys {
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    pub(super) struct port_event {
+        pub(super) portev_events: libc::c_int,
+        pub(super) portev_source: libc::c_ushort,
+        portev_pad: libc::c_ushort,
+        pub(super) portev_object: libc::uintptr_t,
+        portev_user: *mut libc::c_void,
+    }
+    pub(super) const PORT_SOURCE_FD: libc::c_int = 4;
+    extern "C" {
+        #[link_name = "shim_port_create"]
+        pub(super) fn port_create() -> libc::c_int;
+        #[link_name = "shim_port_associate"]
+        pub(super) fn port_associate(
+            port: libc::c_int,
+            source: libc::c_int,
+            object: libc::uintptr_t,
+            events: libc::c_int,
+            user: *mut libc::c_void,
+        ) -> libc::c_int;
+        #[link_name = "shim_port_dissociate"]
+        pub(super) fn port_dissociate(
+            port: libc::c_int,
+            source: libc::c_int,
+            object: libc::uintptr_t,
+        ) -> libc::c_int;
+        #[link_name = "shim_port_getn"]
+        pub(super) fn port_getn(
+            port: libc::c_int,
+            list: *mut port_event,
+            max: libc::c_uint,
+            count: *mut libc::c_uint,
+            timeout: *mut libc::timespec,
+        ) -> libc::c_int;
+    }
+}
+
+/// How many events one wait takes. More stay in the kernel for the next turn.
+const BATCH: usize = 256;
+
+pub(super) struct Poller {
+    port: OwnedFd,
+    events: Vec<sys::port_event>,
+    /// Current interest by descriptor.
+    interest: Vec<Interest>,
+    /// Descriptors whose association was used up by an event.
+    spent: Vec<RawFd>,
+}
+
+impl Poller {
+    pub(super) fn new() -> io::Result<Poller> {
+        // SAFETY: port_create(3C) takes no arguments.
+        let fd = check(unsafe { sys::port_create() })?;
+        // SAFETY: the descriptor has just been created and nothing else owns it.
+        let port = unsafe { OwnedFd::from_raw_fd(fd) };
+        crate::os::socket::set_close_on_exec(&port, true)?;
+        Ok(Poller {
+            port,
+            events: Vec::with_capacity(BATCH),
+            interest: Vec::new(),
+            spent: Vec::new(),
+        })
+    }
+
+    fn associate(&self, fd: RawFd, interest: Interest) -> io::Result<()> {
+        // SAFETY: the call takes plain numbers; the user pointer is never followed.
+        check(unsafe {
+            sys::port_associate(
+                self.port.as_raw_fd(),
+                sys::PORT_SOURCE_FD as _,
+                fd as _,
+                libc::c_int::from(poll_bits(interest)),
+                ptr::null_mut(),
+            )
+        })
+        .map(drop)
+    }
+
+    pub(super) fn update(&mut self, fd: RawFd, _old: Interest, new: Interest) -> io::Result<()> {
+        let index = fd as usize;
+        if index >= self.interest.len() {
+            self.interest.resize(index + 1, Interest::empty());
+        }
+        self.interest[index] = new;
+        if new.is_empty() {
+            // ENOENT: the association was used up already.
+            // SAFETY: the call takes plain numbers.
+            unsafe {
+                sys::port_dissociate(self.port.as_raw_fd(), sys::PORT_SOURCE_FD as _, fd as _)
+            };
+            return Ok(());
+        }
+        self.associate(fd, new)
+    }
+
+    pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        for fd in std::mem::take(&mut self.spent) {
+            let interest = self.interest[fd as usize];
+            if !interest.is_empty() && self.associate(fd, interest).is_err() {
+                ready.push(Ready { fd, readable: true, writable: true, hangup: true });
+            }
+        }
+        let mut time = timespec(if ready.is_empty() { timeout } else { Some(0) });
+        let time = time.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
+        let mut count: libc::c_uint = 1;
+        // SAFETY: `events` has room for BATCH entries, and the kernel writes no more; `count`
+        // and `time` outlive the call.
+        let result = check(unsafe {
+            sys::port_getn(
+                self.port.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                &mut count,
+                time,
+            )
+        });
+        match result {
+            Ok(_) => {}
+            // ETIME and EINTR may come with events all the same: `count` tells.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => {}
+            Err(error) => return Err(error),
+        }
+        // SAFETY: the kernel has initialised `count` entries, at most BATCH.
+        unsafe { self.events.set_len((count as usize).min(BATCH)) };
+        for event in &self.events {
+            if event.portev_source as libc::c_int == sys::PORT_SOURCE_FD as libc::c_int {
+                let fd = event.portev_object as RawFd;
+                self.spent.push(fd);
+                ready.push(from_poll_bits(fd, event.portev_events as libc::c_short));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! The datagram socketpair between broker and worker, with descriptors as SCM_RIGHTS
+//! (unix(7), cmsg(3)).
+
+use super::{check, check_size, socket};
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+/// Creates the two ends of a channel, both close-on-exec. They stay in blocking mode, as a
+/// foreign worker expects its end; [`send`] and [`receive`] never block all the same.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    #[cfg(not(target_vendor = "apple"))]
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    #[cfg(target_vendor = "apple")]
+    let kind = libc::SOCK_DGRAM;
+    // SAFETY: `fds` has room for the two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) })?;
+    // SAFETY: both descriptors have just been created and nothing else owns them.
+    let ends = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
+    #[cfg(target_vendor = "apple")]
+    for end in [&ends.0, &ends.1] {
+        socket::set_close_on_exec(end, true)?;
+    }
+    Ok(ends)
+}
+
+/// Room for the control message of `COUNT` descriptors, aligned as cmsghdr wants it.
+const COUNT: usize = 4;
+#[repr(C)]
+union Control {
+    header: libc::cmsghdr,
+    bytes: [u8; 64],
+}
+
+fn message(iov: &mut libc::iovec) -> libc::msghdr {
+    // SAFETY: msghdr is plain data, for which all zeroes is a valid value.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_iov = iov;
+    header.msg_iovlen = 1;
+    header
+}
+
+/// Sends one datagram, with a descriptor if given. Never blocks: a full channel is
+/// `WouldBlock` (ENOBUFS of the BSDs included).
+pub fn send(channel: BorrowedFd<'_>, data: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut iov =
+        libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let mut header = message(&mut iov);
+    let mut control = Control { bytes: [0; 64] };
+    if let Some(fd) = fd {
+        let size = mem::size_of::<libc::c_int>() as libc::c_uint;
+        header.msg_control = (&raw mut control).cast();
+        // SAFETY: CMSG_SPACE and CMSG_LEN only compute; 64 bytes hold one descriptor's message
+        // on every system. CMSG_FIRSTHDR is then inside `control`, which is aligned for it.
+        unsafe {
+            header.msg_controllen = libc::CMSG_SPACE(size) as _;
+            let first = libc::CMSG_FIRSTHDR(&header);
+            (*first).cmsg_level = libc::SOL_SOCKET;
+            (*first).cmsg_type = libc::SCM_RIGHTS;
+            (*first).cmsg_len = libc::CMSG_LEN(size) as _;
+            ptr::write_unaligned(libc::CMSG_DATA(first).cast::<libc::c_int>(), fd.as_raw_fd());
+        }
+    }
+    #[cfg(target_vendor = "apple")]
+    const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
+    #[cfg(not(target_vendor = "apple"))]
+    const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    loop {
+        // SAFETY: `header` points at `iov`, `data` and `control`, which outlive the call.
+        match check_size(unsafe { libc::sendmsg(channel.as_raw_fd(), &header, FLAGS) }) {
+            Ok(_) => return Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::ENOBUFS) => return Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+/// One received datagram.
+#[derive(Debug)]
+pub struct Received {
+    /// Bytes of the datagram; more than the buffer's length if it was cut.
+    pub length: usize,
+    /// The first descriptor that came along; further ones are closed at once.
+    pub fd: Option<OwnedFd>,
+}
+
+/// Receives one datagram without blocking. Descriptors are close-on-exec from the start.
+pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut header = message(&mut iov);
+    let mut control = Control { bytes: [0; 64] };
+    header.msg_control = (&raw mut control).cast();
+    // SAFETY: CMSG_SPACE only computes.
+    let space = unsafe { libc::CMSG_SPACE((COUNT * mem::size_of::<libc::c_int>()) as _) };
+    header.msg_controllen = (space as usize).min(mem::size_of::<Control>()) as _;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC;
+    #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
+    const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd"
+    )))]
+    const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
+    let length = loop {
+        // SAFETY: `header` points at `iov`, `buffer` and `control`, which outlive the call.
+        match check_size(unsafe { libc::recvmsg(channel.as_raw_fd(), &mut header, FLAGS) }) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    let mut fd = None;
+    // SAFETY: the kernel filled `control` and set msg_controllen; the CMSG macros walk what is
+    // there, and each SCM_RIGHTS message holds as many descriptors as its length says. Every
+    // one of them is ours now and owned by nobody else.
+    unsafe {
+        let mut current = libc::CMSG_FIRSTHDR(&header);
+        while !current.is_null() {
+            if (*current).cmsg_level == libc::SOL_SOCKET && (*current).cmsg_type == libc::SCM_RIGHTS
+            {
+                let bytes = ((*current).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+                let data = libc::CMSG_DATA(current).cast::<libc::c_int>();
+                for index in 0..bytes / mem::size_of::<libc::c_int>() {
+                    let received = OwnedFd::from_raw_fd(ptr::read_unaligned(data.add(index)));
+                    #[cfg(not(any(
+                        target_os = "linux",
+                        target_os = "android",
+                        target_os = "freebsd",
+                        target_os = "netbsd",
+                        target_os = "openbsd"
+                    )))]
+                    let _ = socket::set_close_on_exec(&received, true);
+                    fd.get_or_insert(received);
+                }
+            }
+            current = libc::CMSG_NXTHDR(&header, current);
+        }
+    }
+    Ok(Received { length, fd })
+}
+
+/// SO_SNDBUF and SO_RCVBUF of a channel end (`tcp bufsize`).
+pub fn set_buffer_sizes(channel: &OwnedFd, bytes: i32) -> io::Result<()> {
+    socket::set_buffer_sizes(channel, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_descriptor_travels_and_is_close_on_exec() {
+        let (a, b) = pair().unwrap();
+        let (x, _y) = pair().unwrap();
+        send(a.as_fd(), b"hello", Some(x.as_fd())).unwrap();
+        let mut buffer = [0; 40];
+        let got = receive(b.as_fd(), &mut buffer).unwrap();
+        assert_eq!(&buffer[..got.length], b"hello");
+        let fd = got.fd.expect("descriptor");
+        // SAFETY: fcntl(F_GETFD) takes plain numbers.
+        let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) };
+        assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
+    }
+
+    #[test]
+    fn a_full_channel_does_not_block() {
+        let (a, _b) = pair().unwrap();
+        let error = (0..100_000)
+            .find_map(|_| send(a.as_fd(), &[0; 40], None).err())
+            .expect("the channel fills up");
+        assert!(crate::os::would_block(&error), "{error}");
+    }
+
+    #[test]
+    fn a_long_datagram_is_recognised() {
+        let (a, b) = pair().unwrap();
+        send(a.as_fd(), &[7; 100], None).unwrap();
+        let mut buffer = [0; 40];
+        let got = receive(b.as_fd(), &mut buffer).unwrap();
+        assert!(got.length >= 40);
+        assert!(got.fd.is_none());
+    }
+}

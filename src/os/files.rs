@@ -1,0 +1,118 @@
+//! Files: reading a regular file whole, glob(3), reading what is there of a pipe.
+
+use super::check_size;
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Reads a regular file. Anything else (a directory, a FIFO, a device) is ENOENT, as the C
+/// program says, and is never waited for.
+pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Why a pattern matched nothing.
+#[derive(Debug)]
+pub struct GlobError {
+    /// The path concerned: the pattern, or a directory that could not be read.
+    pub path: PathBuf,
+    /// The reason.
+    pub error: io::Error,
+}
+
+/// glob(3) with brace alternatives where the C library has them, without backslash escapes, in
+/// sorted order. A pattern without magic characters is taken literally.
+pub fn glob(pattern: &OsStr) -> Result<Vec<PathBuf>, GlobError> {
+    let fail = |errno| GlobError {
+        path: PathBuf::from(pattern),
+        error: io::Error::from_raw_os_error(errno),
+    };
+    if !pattern.is_empty() && !pattern.as_bytes().iter().any(|b| b"*?[{".contains(b)) {
+        return Ok(vec![PathBuf::from(pattern)]);
+    }
+    let Ok(text) = CString::new(pattern.as_bytes()) else {
+        return Err(fail(libc::EINVAL));
+    };
+    #[cfg(any(
+        all(target_os = "linux", target_env = "gnu"),
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_vendor = "apple"
+    ))]
+    const FLAGS: libc::c_int = libc::GLOB_NOESCAPE | libc::GLOB_BRACE;
+    #[cfg(not(any(
+        all(target_os = "linux", target_env = "gnu"),
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_vendor = "apple"
+    )))]
+    const FLAGS: libc::c_int = libc::GLOB_NOESCAPE;
+    // SAFETY: glob_t is plain data, for which all zeroes is a valid value.
+    let mut found: libc::glob_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `text` is NUL-terminated and `found` is initialised; both outlive the call.
+    let result = unsafe { libc::glob(text.as_ptr(), FLAGS, None, &mut found) };
+    let mut paths = Vec::new();
+    if result == 0 {
+        for index in 0..found.gl_pathc as usize {
+            // SAFETY: glob(3) filled gl_pathv with gl_pathc NUL-terminated strings.
+            let path = unsafe { CStr::from_ptr(*found.gl_pathv.add(index)) };
+            paths.push(PathBuf::from(OsString::from_vec(path.to_bytes().to_vec())));
+        }
+    }
+    // SAFETY: `found` was filled by glob(3) and is released once.
+    unsafe { libc::globfree(&mut found) };
+    match result {
+        0 => Ok(paths),
+        libc::GLOB_NOMATCH => Err(fail(libc::ENOENT)),
+        libc::GLOB_NOSPACE => Err(fail(libc::ENOMEM)),
+        _ => Err(fail(libc::EACCES)),
+    }
+}
+
+/// Reads what a non-blocking pipe holds; `Ok(None)` when nothing is there now, an empty vector
+/// at its end.
+pub fn read_available(pipe: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
+    let mut buffer = vec![0; 4096];
+    // SAFETY: the pointer and the length describe `buffer`, which outlives the call.
+    let result = check_size(unsafe {
+        libc::read(pipe.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len())
+    });
+    match result {
+        Ok(length) => {
+            buffer.truncate(length);
+            Ok(Some(buffer))
+        }
+        Err(error) if super::would_block(&error) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Changes owner (−1 semantics by `None`) and mode of a path (UNIX listeners).
+pub fn change_owner(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    std::os::unix::fs::chown(path, uid, gid)
+}
+
+/// chmod(2).
+pub fn change_mode(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// True if the path is a socket.
+pub fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}

@@ -1,0 +1,58 @@
+//! The only door to the operating system.
+//!
+//! Everything above this module is safe code that never calls libc. Each file here wraps one
+//! family of system calls, owns its descriptors, retries what POSIX says must be retried, and
+//! returns `io::Error` with the errno of the call that failed.
+
+pub mod address;
+pub mod channel;
+pub mod crash;
+pub mod files;
+pub mod log;
+pub mod names;
+pub mod pidfile;
+pub mod process;
+pub mod shm;
+pub mod signals;
+pub mod socket;
+pub mod supervisor;
+pub mod title;
+
+use std::io;
+
+/// Turns the −1 convention of system calls into a `Result`, reading errno once.
+pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// As [`check`], for calls that return a byte count.
+pub(crate) fn check_size(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// True if the error means "try again when the descriptor is ready".
+pub fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// True if the process or the system has no descriptor left (EMFILE, ENFILE) or no memory for
+/// one (ENOBUFS, ENOMEM): conditions that pass, and that must neither end nor spin the process.
+pub fn out_of_descriptors(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
+/// The system's text for an error, without Rust's "(os error N)" suffix: what strerror(3) says.
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}

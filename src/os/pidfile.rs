@@ -1,0 +1,107 @@
+//! The pid file: locked first, written afterwards, removed only by its owner.
+
+use super::check;
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A pid file that this process holds, and removes when it lets go of it. The lock is a POSIX record lock (fcntl(2)): it goes when
+/// the process ends, and stays across exec.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+    /// `None` once it was given away.
+    file: Option<File>,
+    /// Forked children have a copy of this value, but the file is their parent's.
+    owner: i32,
+}
+
+/// Why the pid file could not be taken.
+#[derive(Debug)]
+pub enum PidFileError {
+    /// Another process holds the lock (its id, if the system tells).
+    Locked(Option<i32>),
+    /// The file could not be opened or written.
+    Io(io::Error),
+}
+
+impl PidFile {
+    /// Opens, locks and writes the file. A symbolic link is refused; a file that another
+    /// process has locked is left as it is.
+    pub fn acquire(path: &Path) -> Result<PidFile, PidFileError> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+            .map_err(PidFileError::Io)?;
+        lock(&file)?;
+        let write = |file: &File| {
+            file.set_len(0)?;
+            (&*file).write_all(std::process::id().to_string().as_bytes())
+        };
+        write(&file).map_err(PidFileError::Io)?;
+        Ok(PidFile::of(path, file))
+    }
+
+    /// Takes over the descriptor of an earlier image of this process, which holds the lock.
+    pub fn adopt(path: &Path, fd: OwnedFd) -> PidFile {
+        PidFile::of(path, File::from(fd))
+    }
+
+    fn of(path: &Path, file: File) -> PidFile {
+        PidFile { path: path.to_owned(), file: Some(file), owner: super::process::id() }
+    }
+
+    /// The path, as configured.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the descriptor, and with it the lock, to the next image of this process.
+    pub fn into_descriptor(mut self) -> Option<OwnedFd> {
+        self.file.take().map(OwnedFd::from)
+    }
+}
+
+impl Drop for PidFile {
+    /// Removes the file, if the path still is this file.
+    fn drop(&mut self) {
+        let Some(file) = self.file.take().filter(|_| self.owner == super::process::id()) else {
+            return;
+        };
+        let same = match (std::fs::symlink_metadata(&self.path), file.metadata()) {
+            (Ok(there), Ok(ours)) => there.ino() == ours.ino() && there.dev() == ours.dev(),
+            _ => false,
+        };
+        if same {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn lock(file: &File) -> Result<(), PidFileError> {
+    // SAFETY: struct flock is plain data, for which all zeroes is a valid value: the lock
+    // covers the whole file.
+    let mut lock: libc::flock = unsafe { mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as _;
+    lock.l_whence = libc::SEEK_SET as _;
+    let fd = file.as_raw_fd();
+    // SAFETY: F_SETLK reads `lock`, which outlives the call.
+    let Err(error) = check(unsafe { libc::fcntl(fd, libc::F_SETLK, &lock) }) else {
+        return Ok(());
+    };
+    if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) {
+        return Err(PidFileError::Io(error));
+    }
+    // SAFETY: F_GETLK reads and writes `lock`, which outlives the call.
+    let result = unsafe { libc::fcntl(fd, libc::F_GETLK, &mut lock) };
+    let known = result == 0 && i32::from(lock.l_type) != i32::from(libc::F_UNLCK as i16);
+    Err(PidFileError::Locked(known.then_some(lock.l_pid)))
+}

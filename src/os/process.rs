@@ -1,0 +1,380 @@
+//! Processes: starting, replacing, reaping, identity and limits.
+
+use super::{check, signals, socket};
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
+use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
+use nix::unistd::{self, ForkResult, Gid, Uid};
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Exit statuses of sysexits.h, as the C program uses them.
+pub mod exit {
+    /// Wrong command line.
+    pub const USAGE: i32 = 64;
+    /// The configuration source cannot be opened.
+    pub const NO_INPUT: i32 = 66;
+    /// A worker's TLS set-up failed, or the program crashed.
+    pub const UNAVAILABLE: i32 = 69;
+    /// An internal inconsistency.
+    pub const SOFTWARE: i32 = 70;
+    /// A system call that must work did not.
+    pub const OS_ERROR: i32 = 71;
+    /// Nothing could be bound, or workers do not start.
+    pub const TEMPORARY: i32 = 75;
+    /// The identity asked for could not be taken.
+    pub const NO_PERMISSION: i32 = 77;
+    /// The configuration is wrong.
+    pub const CONFIGURATION: i32 = 78;
+}
+
+/// A process id.
+pub type Pid = i32;
+
+/// This process.
+pub fn id() -> Pid {
+    unistd::getpid().as_raw()
+}
+
+/// The parent process.
+pub fn parent() -> Pid {
+    unistd::getppid().as_raw()
+}
+
+/// Makes sure that descriptors 0 to 2 are open, so that no socket takes their place, and that
+/// everything above is closed when another program is executed.
+pub fn sanitize_descriptors() {
+    for fd in 0..=2 {
+        // SAFETY: fcntl(F_GETFD) and open(2) of a constant path take no memory of ours.
+        unsafe {
+            if libc::fcntl(fd, libc::F_GETFD) < 0 {
+                // The lowest free number is `fd`, as those below it are open.
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            }
+        }
+    }
+    #[cfg(target_os = "linux")]
+    {
+        const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+        // SAFETY: close_range(2) with this flag only marks descriptors.
+        let result = unsafe {
+            libc::syscall(libc::SYS_close_range, 3u32, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
+        };
+        if result == 0 {
+            return;
+        }
+    }
+    for fd in open_descriptors().into_iter().filter(|&fd| fd > 2) {
+        // SAFETY: fcntl(F_SETFD) takes plain numbers.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// The open descriptors of this process, by /dev/fd (or the first thousand numbers).
+fn open_descriptors() -> Vec<RawFd> {
+    match std::fs::read_dir("/dev/fd") {
+        Ok(entries) => {
+            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+        }
+        Err(_) => (3..1024).collect(),
+    }
+}
+
+/// Raises the soft limit of open descriptors to the hard one, or lowers both to `cap`, and
+/// returns the limit in effect.
+pub fn raise_descriptor_limit(cap: Option<u64>) -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
+    let (soft_wanted, hard_wanted) = match cap {
+        Some(cap) => (hard.min(cap), hard.min(cap)),
+        None => (hard, hard),
+    };
+    match setrlimit(Resource::RLIMIT_NOFILE, soft_wanted, hard_wanted) {
+        Ok(()) => soft_wanted,
+        Err(_) => soft,
+    }
+}
+
+/// umask(2).
+pub fn set_umask(mask: u32) {
+    // SAFETY: umask(2) takes a plain number and cannot fail.
+    unsafe { libc::umask(mask as libc::mode_t) };
+}
+
+/// Makes `path` executable by this process?
+pub fn is_executable(path: &Path) -> bool {
+    unistd::access(path, unistd::AccessFlags::X_OK).is_ok() && path.is_file()
+}
+
+/// The path of the running executable.
+pub fn executable() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// Starts a new session, so that signals of the terminal go to the broker alone.
+pub fn new_session() {
+    let _ = unistd::setsid();
+}
+
+/// Connects a standard descriptor to /dev/null.
+pub fn redirect_to_null(fd: RawFd) -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    // SAFETY: dup2(2) takes plain numbers; 0 to 2 belong to nobody in this program.
+    check(unsafe { libc::dup2(null.as_raw_fd(), fd) }).map(drop)
+}
+
+/// Moves standard input to a descriptor of its own; its number is /dev/null from then on, so
+/// that it can never be taken for what it was.
+pub fn take_standard_input() -> io::Result<OwnedFd> {
+    let moved = io::stdin().as_fd().try_clone_to_owned()?;
+    redirect_to_null(0)?;
+    Ok(moved)
+}
+
+/// Reopens standard error on a file (`debug redirect`), truncating it.
+pub fn redirect_stderr(path: &Path) -> io::Result<()> {
+    let file = File::create(path)?;
+    // SAFETY: dup2(2) takes plain numbers; 2 belongs to nobody in this program.
+    check(unsafe { libc::dup2(file.as_raw_fd(), 2) }).map(drop)
+}
+
+/// True if standard error is a terminal.
+pub fn stderr_is_terminal() -> bool {
+    io::IsTerminal::is_terminal(&io::stderr())
+}
+
+/// Asks for `signal` when the parent process dies, where the system can tell.
+pub fn signal_on_parent_death(signal: signals::Signal) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: prctl(PR_SET_PDEATHSIG) takes plain numbers.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong);
+    }
+    #[cfg(target_os = "freebsd")]
+    {
+        let mut number = signal as libc::c_int;
+        // SAFETY: PROC_PDEATHSIG_CTL reads one int, which `number` is.
+        unsafe {
+            libc::procctl(libc::P_PID, 0, libc::PROC_PDEATHSIG_CTL, (&raw mut number).cast());
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+    let _ = signal;
+}
+
+/// Whom a worker runs as. `None` leaves what the broker has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// User id.
+    pub uid: Option<u32>,
+    /// Group id.
+    pub gid: Option<u32>,
+}
+
+/// A program to execute, with everything resolved before the fork.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The file, which is argv\[0] as well.
+    pub path: PathBuf,
+    /// The arguments after argv\[0].
+    pub arguments: Vec<OsString>,
+    /// Identity to take before the execution.
+    pub identity: Identity,
+    /// Directory to change to.
+    pub directory: Option<PathBuf>,
+}
+
+/// What descriptor 0 and 2 of a new process are.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// Becomes descriptor 0.
+    pub stdin: OwnedFd,
+    /// Becomes descriptor 2, if given.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// Takes an identity: supplementary groups dropped, then group, then user.
+fn take_identity(identity: Identity) -> Result<(), String> {
+    if identity.uid.is_some() {
+        // Only root can, and only root needs to: for anyone else the change of the user fails.
+        // SAFETY: setgroups(2) with a count of zero reads no memory.
+        let result = unsafe { libc::setgroups(0, std::ptr::null()) };
+        if result < 0 && unistd::geteuid().is_root() {
+            return Err(format!("Can't drop groups: {}", super::reason(&io::Error::last_os_error())));
+        }
+    }
+    if let Some(gid) = identity.gid {
+        if gid != unistd::getgid().as_raw() || gid != unistd::getegid().as_raw() {
+            unistd::setgid(Gid::from_raw(gid))
+                .map_err(|error| format!("Can't set group id to {gid}: {}", error.desc()))?;
+        }
+    }
+    if let Some(uid) = identity.uid {
+        if uid != unistd::getuid().as_raw() || uid != unistd::geteuid().as_raw() {
+            unistd::setuid(Uid::from_raw(uid))
+                .map_err(|error| format!("Can't set user id to {uid}: {}", error.desc()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Forks and executes `program`. Whatever fails in the child before the new program runs is
+/// reported through `complain` there and ends the child with a status of sysexits.h.
+pub fn spawn(
+    program: &Program,
+    descriptors: Descriptors,
+    complain: impl Fn(&str),
+) -> io::Result<Pid> {
+    let argv = c_arguments(&program.path, &program.arguments)?;
+    // SAFETY: the process has one thread, so the child may run any code.
+    match unsafe { unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child.as_raw()),
+        ForkResult::Child => {
+            let status = match prepare(program, &descriptors) {
+                Ok(()) => {
+                    signals::reset_for_exec();
+                    let error = unistd::execv(&argv[0], &argv).unwrap_err();
+                    complain(&format!("execl ({}, ...): {}", program.path.display(), error.desc()));
+                    exit::OS_ERROR
+                }
+                Err((status, text)) => {
+                    complain(&text);
+                    status
+                }
+            };
+            // SAFETY: _exit(2) runs no destructors of the parent's copies.
+            unsafe { libc::_exit(status) }
+        }
+    }
+}
+
+fn prepare(program: &Program, descriptors: &Descriptors) -> Result<(), (i32, String)> {
+    let os = |error: io::Error| (exit::OS_ERROR, format!("dup2: {}", super::reason(&error)));
+    // SAFETY: dup2(2) takes plain numbers. A descriptor that is its own target would keep
+    // close-on-exec, but 0 to 2 are always open here and so never are.
+    check(unsafe { libc::dup2(descriptors.stdin.as_raw_fd(), 0) }).map_err(os)?;
+    if let Some(stderr) = &descriptors.stderr {
+        // SAFETY: as above.
+        check(unsafe { libc::dup2(stderr.as_raw_fd(), 2) }).map_err(os)?;
+    }
+    take_identity(program.identity).map_err(|text| (exit::NO_PERMISSION, text))?;
+    if let Some(directory) = &program.directory {
+        std::env::set_current_dir(directory).map_err(|error| {
+            let text = format!("Can't chdir to {}: {}", directory.display(), super::reason(&error));
+            (exit::OS_ERROR, text)
+        })?;
+    }
+    Ok(())
+}
+
+fn c_arguments(path: &Path, arguments: &[OsString]) -> io::Result<Vec<CString>> {
+    std::iter::once(path.as_os_str())
+        .chain(arguments.iter().map(OsString::as_os_str))
+        .map(|argument| Ok(CString::new(argument.as_bytes())?))
+        .collect()
+}
+
+/// Replaces this process by `path`; returns only on failure. Descriptors in `keep` stay open.
+pub fn execute(
+    path: &Path,
+    arguments: &[OsString],
+    environment: &[(OsString, OsString)],
+    keep: &[&OwnedFd],
+) -> io::Error {
+    let attempt = || -> io::Result<()> {
+        let argv: Vec<CString> = arguments
+            .iter()
+            .map(|argument| Ok(CString::new(argument.as_bytes())?))
+            .collect::<io::Result<_>>()?;
+        let envp: Vec<CString> = environment
+            .iter()
+            .map(|(name, value)| {
+                Ok(CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?)
+            })
+            .collect::<io::Result<_>>()?;
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        for fd in keep {
+            socket::set_close_on_exec(fd, false)?;
+        }
+        // A signal that arrives from here on waits until the next image catches it.
+        signals::block_all();
+        unistd::execve(&path, &argv, &envp)?;
+        Ok(())
+    };
+    let error = attempt().err().unwrap_or_else(io::Error::last_os_error);
+    signals::unblock_all();
+    for fd in keep {
+        let _ = socket::set_close_on_exec(fd, true);
+    }
+    error
+}
+
+/// The two sides after [`fork`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fork {
+    /// In the parent, with the child's id.
+    Parent(Pid),
+    /// In the child.
+    Child,
+}
+
+/// fork(2).
+pub fn fork() -> io::Result<Fork> {
+    // SAFETY: the process has one thread, so the child may run any code.
+    Ok(match unsafe { unistd::fork() }? {
+        ForkResult::Parent { child } => Fork::Parent(child.as_raw()),
+        ForkResult::Child => Fork::Child,
+    })
+}
+
+/// A pipe, both ends close-on-exec: (read, write).
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: `fds` has room for the two descriptors.
+    check(unsafe { libc::pipe(fds.as_mut_ptr()) })?;
+    // SAFETY: both descriptors have just been created and nothing else owns them.
+    let (read, write) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
+    socket::set_close_on_exec(&read, true)?;
+    socket::set_close_on_exec(&write, true)?;
+    Ok((read, write))
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// exit(2) with this status.
+    Status(i32),
+    /// Killed by this signal.
+    Signal(i32),
+}
+
+/// The next child that has ended, without waiting.
+pub fn reap() -> Option<(Pid, Ended)> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, status)) => return Some((pid.as_raw(), Ended::Status(status))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                return Some((pid.as_raw(), Ended::Signal(signal as i32)))
+            }
+            Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return None,
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Waits for one child to end.
+pub fn wait_for(pid: Pid) -> io::Result<Ended> {
+    loop {
+        match waitpid(unistd::Pid::from_raw(pid), None) {
+            Ok(WaitStatus::Exited(_, status)) => return Ok(Ended::Status(status)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Ended::Signal(signal as i32)),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

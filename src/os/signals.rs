@@ -1,0 +1,123 @@
+//! Signals as a readable descriptor: the handler notes the signal and writes one byte into a
+//! pipe that the event loop watches (the self-pipe of POSIX programs; works with every
+//! mechanism, which signalfd and EVFILT_SIGNAL would not).
+
+use super::{check, socket};
+use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+pub use nix::sys::signal::Signal;
+
+static WAKE: AtomicI32 = AtomicI32::new(-1);
+static PENDING: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn note(number: libc::c_int) {
+    // Only async-signal-safe calls are allowed here: two atomics and write(2); errno is kept.
+    PENDING.fetch_or(1 << (number as u32 & 31), Ordering::SeqCst);
+    let errno = io::Error::last_os_error().raw_os_error();
+    // SAFETY: write(2) of one byte from a live local; a full pipe or a closed one is harmless.
+    unsafe { libc::write(WAKE.load(Ordering::SeqCst), [0u8].as_ptr().cast(), 1) };
+    if let Some(errno) = errno {
+        nix::errno::Errno::from_raw(errno).set();
+    }
+}
+
+/// The signals that have arrived since the last look.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived(u32);
+
+impl Arrived {
+    /// True if `signal` is among them.
+    pub fn has(self, signal: Signal) -> bool {
+        self.0 & 1 << (signal as u32 & 31) != 0
+    }
+}
+
+/// The receiving side; one per process.
+#[derive(Debug)]
+pub struct Signals {
+    read: OwnedFd,
+    _write: OwnedFd,
+}
+
+impl Signals {
+    /// Unblocks everything that the parent may have blocked, ignores SIGPIPE, and catches
+    /// `signals`.
+    pub fn install(signals: &[Signal]) -> io::Result<Signals> {
+        let mut fds = [0; 2];
+        // SAFETY: `fds` has room for the two descriptors.
+        check(unsafe { libc::pipe(fds.as_mut_ptr()) })?;
+        // SAFETY: both descriptors have just been created and nothing else owns them.
+        let (read, write) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
+        for end in [&read, &write] {
+            socket::set_close_on_exec(end, true)?;
+            socket::set_nonblocking(end, true)?;
+        }
+        WAKE.store(write.as_raw_fd(), Ordering::SeqCst);
+        let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+        let catch = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: the handler does nothing but what is async-signal-safe.
+        unsafe {
+            signal::sigaction(Signal::SIGPIPE, &ignore)?;
+            for &signal in signals {
+                signal::sigaction(signal, &catch)?;
+            }
+        }
+        SigSet::all().thread_unblock()?;
+        Ok(Signals { read, _write: write })
+    }
+
+    /// The descriptor to watch for readability.
+    pub fn descriptor(&self) -> &OwnedFd {
+        &self.read
+    }
+
+    /// Empties the pipe and returns what has arrived.
+    pub fn take(&self) -> Arrived {
+        let mut sink = [0u8; 64];
+        // SAFETY: the pointer and the length describe `sink`; the pipe does not block.
+        while unsafe { libc::read(self.read.as_raw_fd(), sink.as_mut_ptr().cast(), sink.len()) } > 0
+        {
+        }
+        Arrived(PENDING.swap(0, Ordering::SeqCst))
+    }
+}
+
+/// Ignores a signal for the rest of the process.
+pub fn ignore(signal: Signal) -> io::Result<()> {
+    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe { signal::sigaction(signal, &action) }?;
+    Ok(())
+}
+
+/// Blocks every signal of this process; an executed image inherits that.
+pub(crate) fn block_all() {
+    let _ = SigSet::all().thread_block();
+}
+
+/// Lets every signal through.
+pub(crate) fn unblock_all() {
+    let _ = SigSet::all().thread_unblock();
+}
+
+/// Sets every signal back to its default and unblocks it: the state in which another program
+/// is to be executed.
+pub(crate) fn reset_for_exec() {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGCHLD,
+        Signal::SIGPIPE,
+    ] {
+        // SAFETY: the default action installs no handler.
+        let _ = unsafe { signal::sigaction(signal, &default) };
+    }
+    let _ = SigSet::all().thread_unblock();
+}

@@ -1,0 +1,503 @@
+//! Stream sockets: creation, options, and the calls of the data path.
+
+use super::address::{Address, Family, RawAddress};
+use super::{check, check_size};
+use std::ffi::CString;
+use std::io;
+use std::mem;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// The transport of a stream socket, as the configuration names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP, or the stream default of a UNIX socket.
+    #[default]
+    Tcp,
+    /// SCTP in its one-to-one style (RFC 6458 section 4).
+    Sctp,
+    /// Multipath TCP (RFC 8684).
+    Mptcp,
+    /// UDP; only as a listener for foreign workers.
+    Udp,
+}
+
+/// IPPROTO_SCTP, which not every libc header knows (RFC 9260: protocol number 132).
+pub const IPPROTO_SCTP: i32 = 132;
+/// IPPROTO_MPTCP of Linux (linux/in.h); other systems have no such socket type.
+pub const IPPROTO_MPTCP: i32 = 262;
+
+impl Protocol {
+    /// The IPPROTO number, as socket(2) takes it.
+    pub fn number(self) -> i32 {
+        match self {
+            Protocol::Tcp => libc::IPPROTO_TCP,
+            Protocol::Sctp => IPPROTO_SCTP,
+            Protocol::Mptcp => IPPROTO_MPTCP,
+            Protocol::Udp => libc::IPPROTO_UDP,
+        }
+    }
+
+    /// The name used in configurations and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "TCP",
+            Protocol::Sctp => "SCTP",
+            Protocol::Mptcp => "MPTCP",
+            Protocol::Udp => "UDP",
+        }
+    }
+}
+
+/// The type of a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// SOCK_STREAM
+    #[default]
+    Stream,
+    /// SOCK_DGRAM
+    Datagram,
+    /// SOCK_SEQPACKET
+    SequencedPacket,
+}
+
+impl Kind {
+    /// The SOCK_ number, as socket(2) takes it.
+    pub fn number(self) -> i32 {
+        match self {
+            Kind::Stream => libc::SOCK_STREAM,
+            Kind::Datagram => libc::SOCK_DGRAM,
+            Kind::SequencedPacket => libc::SOCK_SEQPACKET,
+        }
+    }
+}
+
+/// TCP keepalive settings (tcp(7): TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL); `None` leaves the
+/// system's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Probes before the connection is given up.
+    pub count: Option<u32>,
+    /// Seconds of silence before the first probe.
+    pub idle: Option<u32>,
+    /// Seconds between probes.
+    pub interval: Option<u32>,
+}
+
+fn domain(family: Family) -> libc::c_int {
+    match family {
+        Family::Ipv4 => libc::AF_INET,
+        Family::Ipv6 => libc::AF_INET6,
+        Family::Unix => libc::AF_UNIX,
+    }
+}
+
+/// Takes ownership of a descriptor that a system call has just returned.
+fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the callers pass a descriptor that the kernel has just created for this process
+    // and that nothing else owns.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Creates a non-blocking, close-on-exec socket. For UNIX sockets `protocol` is ignored.
+pub fn create(family: Family, kind: Kind, protocol: Protocol) -> io::Result<OwnedFd> {
+    let number = if family == Family::Unix { 0 } else { protocol.number() };
+    #[cfg(not(target_vendor = "apple"))]
+    {
+        let flags = kind.number() | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: socket(2) takes plain numbers.
+        let fd = check(unsafe { libc::socket(domain(family), flags, number) })?;
+        Ok(own(fd))
+    }
+    #[cfg(target_vendor = "apple")]
+    {
+        // SAFETY: socket(2) takes plain numbers.
+        let fd = own(check(unsafe { libc::socket(domain(family), kind.number(), number) })?);
+        set_close_on_exec(&fd, true)?;
+        set_nonblocking(&fd, true)?;
+        Ok(fd)
+    }
+}
+
+/// bind(2).
+pub fn bind(fd: &OwnedFd, address: &Address) -> io::Result<()> {
+    let raw = RawAddress::from(address);
+    // SAFETY: the pointer and the length describe `raw`, which outlives the call.
+    check(unsafe { libc::bind(fd.as_raw_fd(), raw.as_ptr(), raw.length()) }).map(drop)
+}
+
+/// listen(2); may be called again to change the backlog.
+pub fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
+    // SAFETY: listen(2) takes plain numbers.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// Accepts one connection; the new descriptor is blocking and close-on-exec.
+pub fn accept(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    loop {
+        #[cfg(not(target_vendor = "apple"))]
+        // SAFETY: null pointers ask accept4(2) not to return an address.
+        let result = check(unsafe {
+            libc::accept4(
+                fd.as_raw_fd(),
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                libc::SOCK_CLOEXEC,
+            )
+        });
+        #[cfg(target_vendor = "apple")]
+        // SAFETY: null pointers ask accept(2) not to return an address.
+        let result = check(unsafe {
+            libc::accept(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut())
+        });
+        match result {
+            Ok(new) => {
+                let new = own(new);
+                // The BSDs, macOS and Solaris hand the listener's O_NONBLOCK down; a worker
+                // gets a blocking socket everywhere (runtime contract of the ACCEPT message).
+                #[cfg(not(any(target_os = "linux", target_os = "android")))]
+                set_nonblocking(&new, false)?;
+                #[cfg(target_vendor = "apple")]
+                set_close_on_exec(&new, true)?;
+                return Ok(new);
+            }
+            // The client gave up between its SYN and our accept: take the next one.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO)
+                ) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Starts connecting. `true`: connected; `false`: in progress, wait for writability and ask
+/// [`take_error`].
+pub fn connect(fd: &OwnedFd, address: &Address) -> io::Result<bool> {
+    let raw = RawAddress::from(address);
+    // SAFETY: the pointer and the length describe `raw`, which outlives the call.
+    match check(unsafe { libc::connect(fd.as_raw_fd(), raw.as_ptr(), raw.length()) }) {
+        Ok(_) => Ok(true),
+        // EINTR: the attempt goes on in the kernel (POSIX connect()).
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The pending error of a socket (SO_ERROR), which this call clears.
+pub fn take_error(fd: &OwnedFd) -> io::Result<()> {
+    match get_option::<libc::c_int>(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR)? {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// recv(2). 0 is end of file. Interrupted calls are retried.
+pub fn read(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the pointer and the length describe `buffer`, which outlives the call.
+        let result = check_size(unsafe {
+            libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0)
+        });
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// send(2) without SIGPIPE. Interrupted calls are retried.
+pub fn write(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
+    #[cfg(target_vendor = "apple")]
+    const FLAGS: libc::c_int = 0; // SO_NOSIGPIPE's place is taken by ignoring the signal
+    #[cfg(not(target_vendor = "apple"))]
+    const FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
+    loop {
+        // SAFETY: the pointer and the length describe `data`, which outlives the call.
+        let result = check_size(unsafe {
+            libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), FLAGS)
+        });
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// shutdown(2).
+pub fn shutdown(fd: &OwnedFd, how: Shutdown) -> io::Result<()> {
+    let how = match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: shutdown(2) takes plain numbers.
+    check(unsafe { libc::shutdown(fd.as_raw_fd(), how) }).map(drop)
+}
+
+/// The address this socket is bound to.
+pub fn local_address(fd: &OwnedFd) -> Option<Address> {
+    let mut raw = RawAddress::empty();
+    let (pointer, length) = (raw.as_mut_ptr(), raw.length_mut() as *mut _);
+    // SAFETY: both pointers are into `raw`, whose length field tells the room there is.
+    check(unsafe { libc::getsockname(fd.as_raw_fd(), pointer, length) }).ok()?;
+    raw.to_address()
+}
+
+/// The address of the other end; `None` if the socket is not connected, or unnamed.
+pub fn peer_address(fd: &OwnedFd) -> Option<Address> {
+    let mut raw = RawAddress::empty();
+    let (pointer, length) = (raw.as_mut_ptr(), raw.length_mut() as *mut _);
+    // SAFETY: both pointers are into `raw`, whose length field tells the room there is.
+    check(unsafe { libc::getpeername(fd.as_raw_fd(), pointer, length) }).ok()?;
+    raw.to_address()
+}
+
+fn get_option<T: Default>(fd: RawFd, level: i32, name: i32) -> io::Result<T> {
+    let mut value = T::default();
+    let mut length = mem::size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointer and the length describe `value`; only integers are asked for, for
+    // which every bit pattern is valid.
+    check(unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &mut length) })?;
+    Ok(value)
+}
+
+fn set_option<T>(fd: RawFd, level: i32, name: i32, value: T) -> io::Result<()> {
+    let length = mem::size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointer and the length describe `value`, which outlives the call.
+    check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), length) }).map(drop)
+}
+
+/// SO_REUSEADDR.
+pub fn set_reuse_address(fd: &OwnedFd) -> io::Result<()> {
+    set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)
+}
+
+/// SO_KEEPALIVE.
+pub fn set_keepalive(fd: &OwnedFd) -> io::Result<()> {
+    set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1i32)
+}
+
+/// TCP_NODELAY, which a lock-step protocol through a relay needs. Not a TCP socket: ignored.
+pub fn set_no_delay(fd: &OwnedFd) {
+    // Fails on UNIX and SCTP sockets, where there is nothing to switch off.
+    let _ = set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1i32);
+}
+
+/// SO_SNDBUF and SO_RCVBUF in bytes.
+pub fn set_buffer_sizes(fd: &OwnedFd, bytes: i32) -> io::Result<()> {
+    set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, bytes)?;
+    set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)
+}
+
+/// TCP keepalive parameters; on systems that lack one of them it is left alone.
+pub fn set_keepalive_parameters(fd: &OwnedFd, keepalive: Keepalive) -> io::Result<()> {
+    #[cfg(target_os = "openbsd")]
+    let _ = (fd, keepalive); // has the sysctl only
+    #[cfg(not(target_os = "openbsd"))]
+    {
+        #[cfg(target_vendor = "apple")]
+        const IDLE: libc::c_int = libc::TCP_KEEPALIVE;
+        #[cfg(not(target_vendor = "apple"))]
+        const IDLE: libc::c_int = libc::TCP_KEEPIDLE;
+        for (name, value) in [
+            (libc::TCP_KEEPCNT, keepalive.count),
+            (IDLE, keepalive.idle),
+            (libc::TCP_KEEPINTVL, keepalive.interval),
+        ] {
+            if let Some(value) = value {
+                set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, name, value as libc::c_int)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sets the type-of-service byte of outgoing packets. IPv6 sockets that carry IPv4 traffic need
+/// both options.
+pub fn set_traffic_class(fd: &OwnedFd, class: u8) -> io::Result<()> {
+    let class = i32::from(class);
+    match local_address(fd).map(|address| address.family()) {
+        Some(Family::Ipv4) => set_option(fd.as_raw_fd(), libc::IPPROTO_IP, libc::IP_TOS, class),
+        Some(Family::Ipv6) => {
+            let _ = set_option(fd.as_raw_fd(), libc::IPPROTO_IP, libc::IP_TOS, class);
+            set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_TCLASS, class)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Binds the socket to a routing domain: SO_BINDTODEVICE on Linux (a VRF is a device there),
+/// SO_SETFIB on FreeBSD, SO_RTABLE on OpenBSD (both by number).
+pub fn set_vrf(fd: &OwnedFd, name: &str) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let length = name.as_bytes_with_nul().len() as libc::socklen_t;
+        // SAFETY: the pointer and the length describe `name`, which outlives the call.
+        check(unsafe {
+            libc::setsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_BINDTODEVICE,
+                name.as_ptr().cast(),
+                length,
+            )
+        })
+        .map(drop)
+    }
+    #[cfg(any(target_os = "freebsd", target_os = "openbsd"))]
+    {
+        #[cfg(target_os = "freebsd")]
+        const OPTION: libc::c_int = libc::SO_SETFIB;
+        #[cfg(target_os = "openbsd")]
+        const OPTION: libc::c_int = libc::SO_RTABLE;
+        let number: libc::c_int =
+            name.parse().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let _ = CString::default();
+        set_option(fd.as_raw_fd(), libc::SOL_SOCKET, OPTION, number)
+    }
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "freebsd",
+        target_os = "openbsd"
+    )))]
+    {
+        let _ = (fd, name, CString::default());
+        Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT))
+    }
+}
+
+/// Makes the next close(2) abort the connection with RST instead of ending it with FIN.
+pub fn reset_on_close(fd: &OwnedFd) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // A UNIX socket has no reset; closing it is then all there is.
+    let _ = set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, linger);
+}
+
+/// Bytes written to the socket that the other side has not acknowledged yet. 0 where the
+/// system cannot tell.
+pub fn unsent_bytes(fd: &OwnedFd) -> usize {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const REQUEST: libc::c_ulong = libc::TIOCOUTQ; // SIOCOUTQ, tcp(7)
+    #[cfg(any(target_os = "freebsd", target_os = "netbsd"))]
+    const REQUEST: libc::c_ulong = 0x4004_6677; // FIONWRITE, _IOR('f', 119, int)
+    #[cfg(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "freebsd",
+        target_os = "netbsd"
+    ))]
+    {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the request writes one int, which `bytes` is.
+        let result = unsafe { libc::ioctl(fd.as_raw_fd(), REQUEST as _, &mut bytes) };
+        if result == 0 {
+            return usize::try_from(bytes).unwrap_or(0);
+        }
+    }
+    let _ = fd;
+    0
+}
+
+/// O_NONBLOCK.
+pub fn set_nonblocking(fd: &OwnedFd, on: bool) -> io::Result<()> {
+    let mut value = libc::c_int::from(on);
+    // SAFETY: FIONBIO reads one int, which `value` is.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &mut value) }).map(drop)
+}
+
+/// FD_CLOEXEC.
+pub fn set_close_on_exec(fd: &OwnedFd, on: bool) -> io::Result<()> {
+    let flags = if on { libc::FD_CLOEXEC } else { 0 };
+    // SAFETY: fcntl(F_SETFD) takes plain numbers.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) }).map(drop)
+}
+
+/// What a descriptor that the process was started with is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inherited {
+    /// Our end of a broker's channel: a connected, unnamed UNIX datagram socket.
+    Channel,
+    /// A stream socket that listens (inetd wait mode, socket activation).
+    Listener,
+    /// Anything else: a terminal, a file, a connected socket, nothing at all.
+    Other,
+}
+
+/// Looks at an inherited descriptor without changing it.
+pub fn inspect(fd: RawFd) -> Inherited {
+    let option = |name| get_option::<libc::c_int>(fd, libc::SOL_SOCKET, name);
+    let Ok(kind) = option(libc::SO_TYPE) else {
+        return Inherited::Other;
+    };
+    if kind == libc::SOCK_DGRAM {
+        // A socketpair end has family AF_UNIX and a peer without a name; the syslog socket of
+        // a library, for one, has a named peer.
+        let mut raw = RawAddress::empty();
+        let (pointer, length) = (raw.as_mut_ptr(), raw.length_mut() as *mut _);
+        // SAFETY: both pointers are into `raw`, whose length field tells the room there is.
+        let own = unsafe { libc::getsockname(fd, pointer, length) };
+        // SAFETY: a sockaddr begins with its family.
+        let unix = i32::from(unsafe { (*raw.as_ptr()).sa_family }) == libc::AF_UNIX;
+        let mut peer = RawAddress::empty();
+        let (pointer, length) = (peer.as_mut_ptr(), peer.length_mut() as *mut _);
+        // SAFETY: both pointers are into `peer`, whose length field tells the room there is.
+        let connected = unsafe { libc::getpeername(fd, pointer, length) } == 0;
+        // A channel whose broker is gone already is not connected any more, and still a channel.
+        let named = peer.to_address().is_some() && connected;
+        return if own == 0 && unix && raw.to_address().is_none() && !named {
+            Inherited::Channel
+        } else {
+            Inherited::Other
+        };
+    }
+    match option(libc::SO_ACCEPTCONN) {
+        Ok(1..) if kind == libc::SOCK_STREAM => Inherited::Listener,
+        _ => Inherited::Other,
+    }
+}
+
+/// Receives one datagram with the address of its sender (UDP listeners).
+pub fn receive_from(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Option<Address>)> {
+    let mut raw = RawAddress::empty();
+    let (pointer, length) = (raw.as_mut_ptr(), raw.length_mut() as *mut _);
+    // SAFETY: the buffer's pointer and length describe `buffer`; the address pointers are into
+    // `raw`, whose length field tells the room there is.
+    let count = check_size(unsafe {
+        libc::recvfrom(
+            fd.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            0,
+            pointer,
+            length,
+        )
+    })?;
+    Ok((count, raw.to_address()))
+}
+
+/// SO_REUSEPORT, so that a connected UDP socket can share its listener's port.
+pub fn set_reuse_port(fd: &OwnedFd) -> io::Result<()> {
+    #[cfg(not(any(target_os = "solaris", target_os = "illumos")))]
+    return set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1i32);
+    #[cfg(any(target_os = "solaris", target_os = "illumos"))]
+    {
+        let _ = fd;
+        Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT))
+    }
+}
+
+/// Takes ownership of an inherited descriptor, by its number.
+///
+/// The caller must be the one place that speaks for this number: descriptor 0 of a worker, or
+/// one that a parent handed over by name. The number is checked to be open.
+pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(F_GETFD) takes plain numbers and fails for a closed descriptor.
+    check(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    Ok(own(fd))
+}

@@ -1,0 +1,97 @@
+//! The process title, as ps(1) shows it.
+
+/// Sets the title to `BASENAME: TEXT`. Without a way to do so on this system: nothing.
+pub fn set(basename: &str, text: &str) {
+    let title = format!("{basename}: {text}");
+    #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
+    {
+        extern "C" {
+            fn setproctitle(format: *const libc::c_char, ...);
+        }
+        if let Ok(title) = std::ffi::CString::new(title) {
+            // SAFETY: constant format (the minus leaves the program's name out, where that is
+            // known), one NUL-terminated string.
+            unsafe {
+                #[cfg(target_os = "freebsd")]
+                setproctitle(c"-%s".as_ptr(), title.as_ptr());
+                #[cfg(not(target_os = "freebsd"))]
+                setproctitle(c"%s".as_ptr(), title.as_ptr());
+            }
+        }
+    }
+    #[cfg(target_os = "linux")]
+    linux::set(title.as_bytes());
+    #[cfg(not(any(
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "linux"
+    )))]
+    let _ = title;
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::ffi::CStr;
+    use std::sync::OnceLock;
+
+    /// The area that the kernel shows as the command line: arguments, then environment.
+    struct Area {
+        start: usize,
+        length: usize,
+    }
+
+    static AREA: OnceLock<Option<Area>> = OnceLock::new();
+
+    pub(super) fn set(title: &[u8]) {
+        let Some(area) = AREA.get_or_init(claim) else {
+            return;
+        };
+        let length = title.len().min(area.length - 1);
+        // SAFETY: the area is this process's own argument and environment strings, writable
+        // memory below the stack that lives as long as the process; `claim` has moved the
+        // environment out of it and nothing reads the arguments from it any more (Rust's
+        // std::env::args copies are taken before, in main).
+        unsafe {
+            let start = area.start as *mut u8;
+            std::ptr::copy_nonoverlapping(title.as_ptr(), start, length);
+            std::ptr::write_bytes(start.add(length), 0, area.length - length);
+        }
+    }
+
+    /// Finds the area by proc(5) (stat fields 48 to 51: arg_start, arg_end, env_start, env_end)
+    /// and moves the environment strings out of it.
+    fn claim() -> Option<Area> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // The second field is the command in parentheses and may contain anything.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<usize>().ok();
+        let (start, arg_end, env_start, env_end) = (field(48)?, field(49)?, field(50)?, field(51)?);
+        let end = if env_start == arg_end { env_end } else { arg_end };
+        if start == 0 || end <= start + 1 {
+            return None;
+        }
+        move_environment(start..end);
+        Some(Area { start, length: end - start })
+    }
+
+    extern "C" {
+        static mut environ: *mut *mut libc::c_char;
+    }
+
+    fn move_environment(area: std::ops::Range<usize>) {
+        // SAFETY: `environ` is a NULL-terminated array of NUL-terminated strings; the process
+        // has one thread, so nobody reads it meanwhile. Each string inside the area is
+        // replaced by a copy that is never freed, as setenv(3) does.
+        unsafe {
+            let mut entry = environ;
+            while !entry.is_null() && !(*entry).is_null() {
+                if area.contains(&(*entry as usize)) {
+                    let copy = CStr::from_ptr(*entry).to_owned();
+                    *entry = copy.into_raw();
+                }
+                entry = entry.add(1);
+            }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Start of a broker process.
+
+use super::options::{self, Options};
+use super::{Kind, Process};
+use crate::config::broker::Broker as Config;
+use crate::config::common::Common;
+use crate::config::report::Report;
+use crate::config::source::Source;
+use crate::event::Loop;
+use crate::config::{self, ReadError};
+use crate::os::pidfile::{PidFile, PidFileError};
+use crate::os::process::{self, exit, Descriptors, Ended, Fork, Identity, Program};
+use crate::os::shm::Segment;
+use crate::os::{self, channel, log, supervisor};
+use crate::relay::engine::Engine;
+use crate::spawnd::broker::{Broker, LocalWorker, Options as BrokerOptions, Start};
+use crate::spawnd::Handover;
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// The main function of a process that is no worker.
+pub(super) fn main(process: &Process, inetd: bool) -> i32 {
+    let options = match process.options(options::BROKER) {
+        Ok(options) => options,
+        Err(status) => return status,
+    };
+    if options.version && options.arguments.is_empty() {
+        process.print_version();
+        return 0;
+    }
+    match run(process, &options, inetd) {
+        Ok(status) | Err(status) => status,
+    }
+}
+
+fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
+    let handover = Handover::take().unwrap_or_default();
+    let how = if inetd { "startup via inetd" } else { "startup" };
+    log::message(&format!("{how} (version {})", super::version()));
+    process::set_umask(0o077);
+    let report = process.report(options);
+    let source = &options.arguments[0];
+    let (text, config, common) = read(process, options, &report).map_err(|error| {
+        report.failure(&error);
+        error.exit_status()
+    })?;
+    if process.kind == Kind::Spawnd && config.spawn.program.is_none() {
+        let text = format!(
+            "{source}: spawn {{ exec = PROGRAM }} is missing: {} has no worker of its own",
+            process.name
+        );
+        report.message(log::Severity::ERROR, &text);
+        return Err(exit::CONFIGURATION);
+    }
+    // The last word has the file, as in the C program.
+    let single = config.single_process.unwrap_or(options.single_process);
+    let worker_source = worker_source(options, &config);
+    if options.parse_only || options.version {
+        if options.version && config.spawn.program.is_none() {
+            process.print_version();
+            return Ok(0);
+        }
+        let program = worker_program(process, options, &config, single, worker_source);
+        return run_once(options, program);
+    }
+    process::set_umask(0o022);
+    let background = !inetd && options.background.unwrap_or(config.background);
+    let launched = if background && !handover.background {
+        if config.listeners.is_empty() {
+            log::message("FATAL: No listeners defined.");
+            return Err(exit::OS_ERROR);
+        }
+        match go_to_background(common.keep_stderr)? {
+            Side::Launcher(status) => return Ok(status),
+            Side::Daemon(launched) => Some(launched),
+        }
+    } else {
+        None
+    };
+    let shared = share_configuration(&config, &text, source).map_err(|error| {
+        let key = config.spawn.ipc_key;
+        log::message(&format!("ipc key {key}: {}", os::reason(&error)));
+        exit::OS_ERROR
+    })?;
+    let (_segment, worker_source) = match shared {
+        Some((segment, name)) => (Some(segment), name),
+        None => (None, worker_source),
+    };
+    let broker_options = BrokerOptions {
+        name: process.name.clone(),
+        executable: process.executable(),
+        arguments: process.arguments.clone(),
+        environment: original_environment(process),
+        workers_report: config.spawn.program.is_none(),
+        worker: worker_program(process, options, &config, single, worker_source),
+        inetd,
+        background,
+    };
+    let result = prepare(process, options, config, &common, single, broker_options, handover);
+    let tell = |status: i32| {
+        if let Some(pipe) = launched {
+            let _ = std::fs::File::from(pipe).write_all(&[status as u8]);
+        }
+    };
+    match result {
+        Ok((mut broker, mut events)) => {
+            tell(0);
+            Ok(broker.run(&mut events))
+        }
+        Err(status) => {
+            tell(status);
+            Err(status)
+        }
+    }
+}
+
+/// Reads the source and the broker's section of it.
+fn read(
+    process: &Process,
+    options: &Options,
+    report: &Report,
+) -> Result<(Vec<u8>, Config, Common), ReadError> {
+    let name = &options.arguments[0];
+    let source =
+        Source::open(name).map_err(|error| ReadError::Open { name: name.clone(), error })?;
+    let text = source.text.clone();
+    let positional = options.arguments.get(1).map(String::as_str);
+    // In single-process mode the argument selects the relay's section, as in the C program.
+    let positional = positional.filter(|_| !options.single_process || options.worker_id.is_some());
+    let section = match (&options.broker_id, positional, process.kind) {
+        (Some(id), ..) => id,
+        (None, Some(id), _) => id,
+        (None, None, Kind::Tcprelay) => "spawnd",
+        (None, None, Kind::Spawnd) => &process.name,
+    };
+    let (config, common) = config::read(source, section, report, config::broker::parse)?;
+    Ok((text, config, common))
+}
+
+/// Where workers read their configuration.
+fn worker_source(options: &Options, config: &Config) -> OsString {
+    let source = config.spawn.config.as_ref().unwrap_or(&options.arguments[0]);
+    match &config.spawn.directory {
+        // The worker reads it from another directory.
+        Some(_) if !source.contains("://") => {
+            std::path::absolute(source).unwrap_or_else(|_| PathBuf::from(source)).into()
+        }
+        _ => source.into(),
+    }
+}
+
+/// How workers are executed: PATH \[-d LEVEL] \[-D] SOURCE \[ID].
+fn worker_program(
+    process: &Process,
+    options: &Options,
+    config: &Config,
+    single: bool,
+    source: OsString,
+) -> Program {
+    let spawn = &config.spawn;
+    let mut arguments: Vec<OsString> = Vec::new();
+    let debug = config::common::known_debug_bits(options.debug);
+    if debug != 0 {
+        arguments.extend(["-d".into(), debug.to_string().into()]);
+    }
+    if options.debug_to_stderr {
+        arguments.push("-D".into());
+    }
+    arguments.push(source);
+    let positional = options.arguments.get(1).filter(|_| single && options.single_process);
+    let id = options.worker_id.as_ref().or(positional).or(spawn.id.as_ref());
+    arguments.extend(id.map(OsString::from));
+    Program {
+        path: spawn.program.clone().unwrap_or_else(|| process.executable()),
+        arguments,
+        identity: Identity { uid: spawn.ids.uid, gid: spawn.ids.gid },
+        directory: spawn.directory.clone(),
+    }
+}
+
+/// `-P` and `-v`: one worker with the same option; its exit status is ours.
+fn run_once(options: &Options, mut program: Program) -> Result<i32, i32> {
+    let flag = if options.version { "-v" } else { "-P" };
+    program.arguments.insert(0, flag.into());
+    // The configuration is checked with our own identity, wherever we are.
+    program.identity = Identity::default();
+    program.directory = None;
+    let complain = |text: &str| eprintln!("{}: {text}", process::id());
+    let ended = channel::pair().and_then(|(_ours, theirs)| {
+        let descriptors = Descriptors { stdin: theirs, stderr: None };
+        process::wait_for(process::spawn(&program, descriptors, complain)?)
+    });
+    match ended {
+        Ok(Ended::Status(status)) => Ok(status),
+        Ok(Ended::Signal(signal)) => {
+            complain(&format!("{}: killed by signal {signal}", program.path.display()));
+            Err(exit::SOFTWARE)
+        }
+        Err(error) => {
+            complain(&os::reason(&error));
+            Err(exit::OS_ERROR)
+        }
+    }
+}
+
+/// The environment without what was meant for this image alone.
+fn original_environment(process: &Process) -> Vec<(OsString, OsString)> {
+    const PRIVATE: [&str; 4] =
+        [crate::spawnd::VARIABLE, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+    let mut environment = process.environment.clone();
+    environment.retain(|(name, _)| !PRIVATE.iter().any(|private| name == private));
+    environment
+}
+
+/// The two processes after going to the background.
+enum Side {
+    /// The one that was started by the user: its exit status.
+    Launcher(i32),
+    /// The one that serves, with the pipe on which it tells the launcher how it went.
+    Daemon(OwnedFd),
+}
+
+/// The launcher ends when the daemon has bound its sockets, so that its exit status tells
+/// whether there is a service.
+fn go_to_background(keep_stderr: bool) -> Result<Side, i32> {
+    let failed = |error: std::io::Error| {
+        log::message(&format!("fork: {}", os::reason(&error)));
+        exit::OS_ERROR
+    };
+    let (read, write) = process::pipe().map_err(failed)?;
+    match process::fork().map_err(failed)? {
+        Fork::Parent(_) => {
+            drop(write);
+            let mut status = [0];
+            let told = std::fs::File::from(read).read(&mut status);
+            Ok(Side::Launcher(match told {
+                Ok(1) => i32::from(status[0]),
+                _ => exit::SOFTWARE,
+            }))
+        }
+        Fork::Child => {
+            process::new_session();
+            for fd in 0..if keep_stderr { 2 } else { 3 } {
+                process::redirect_to_null(fd).map_err(failed)?;
+            }
+            Ok(Side::Daemon(write))
+        }
+    }
+}
+
+/// `ipc key`: workers read a copy of the configuration in shared memory. Returns the segment,
+/// and the name by which workers find it.
+fn share_configuration(
+    config: &Config,
+    text: &[u8],
+    source: &str,
+) -> std::io::Result<Option<(Segment, OsString)>> {
+    let spawn = &config.spawn;
+    if spawn.ipc_key == 0 || spawn.config.is_some() {
+        return Ok(None);
+    }
+    let segment = Segment::create(spawn.ipc_key, text, spawn.ids.uid, spawn.ids.gid)?;
+    let directory = match source.rfind('/') {
+        Some(slash) => &source[..=slash],
+        None => "./",
+    };
+    let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.into());
+    let directory = format!("{}/", directory.display().to_string().trim_end_matches('/'));
+    std::env::set_var(config::DIRECTORY_VARIABLE, directory);
+    Ok(Some((segment, format!("ipc://{}/{}", spawn.ipc_key, text.len()).into())))
+}
+
+/// Everything between the configuration and the first event: pid file, loop, broker.
+fn prepare(
+    process: &Process,
+    options: &Options,
+    config: Config,
+    common: &Common,
+    single: bool,
+    broker_options: BrokerOptions,
+    mut handover: Handover,
+) -> Result<(Broker, Loop), i32> {
+    let activated = supervisor::activated_sockets();
+    if config.listeners.is_empty() && !broker_options.inetd && activated.is_empty() {
+        log::message("FATAL: No listeners defined.");
+        return Err(exit::OS_ERROR);
+    }
+    let path = options.pid_file.as_ref().map(PathBuf::from).or(config.pid_file.clone());
+    let pid_file = take_pid_file(path.as_deref(), handover.pid_file.take())?;
+    super::install_crash_handler(common);
+    let (mut events, limit) = super::make_loop()?;
+    let local = if single {
+        process::new_session();
+        let _ = process::redirect_to_null(1);
+        Some(local_worker(process, options, &config, limit)?)
+    } else {
+        None
+    };
+    let start = Start { options: broker_options, pid_file, handover, activated, local };
+    let broker = Broker::start(config, start, &mut events)?;
+    Ok((broker, events))
+}
+
+/// Takes the pid file, or goes on with that of the former image.
+fn take_pid_file(
+    path: Option<&Path>,
+    former: Option<(String, OwnedFd)>,
+) -> Result<Option<PidFile>, i32> {
+    let mut former = former.map(|(path, fd)| PidFile::adopt(Path::new(&path), fd));
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    if former.as_ref().is_some_and(|former| former.path() == path) {
+        return Ok(former);
+    }
+    drop(former.take());
+    match PidFile::acquire(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(PidFileError::Locked(holder)) => {
+            let holder = holder.map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
+            log::message(&format!(
+                "pid_write({}): locked by {holder}. Is it running already? Exiting.",
+                path.display()
+            ));
+            Err(exit::TEMPORARY)
+        }
+        Err(PidFileError::Io(error)) => {
+            log::message(&format!("pid_write({}): {}", path.display(), os::reason(&error)));
+            Ok(None)
+        }
+    }
+}
+
+/// The relay of single-process mode, and the most connections it can handle.
+fn local_worker(
+    process: &Process,
+    options: &Options,
+    config: &Config,
+    descriptors: u64,
+) -> Result<(Box<dyn LocalWorker>, usize), i32> {
+    let report = process.report(options);
+    let positional = options.arguments.get(1).filter(|_| options.single_process);
+    let section = options.worker_id.as_ref().or(positional).or(config.spawn.id.as_ref());
+    let section = section.unwrap_or(&process.name);
+    let (settings, _) =
+        super::worker::read(&options.arguments[0], section, &report).map_err(|error| {
+            report.failure(&error);
+            error.exit_status()
+        })?;
+    if settings.remotes.is_empty() {
+        log::message("No remote services defined! Exiting.");
+        return Err(exit::USAGE);
+    }
+    let users = usize::try_from(descriptors.saturating_sub(10) / 2).unwrap_or(usize::MAX).max(1);
+    Ok((Box::new(Engine::new(settings)), users))
+}

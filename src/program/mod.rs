@@ -1,0 +1,156 @@
+//! The programs: what a process is, how it starts, and how it ends.
+
+mod broker;
+pub mod options;
+mod worker;
+
+use crate::config::report::Report;
+use crate::config::common::{known_debug_bits, Common};
+use crate::event::{Choice, Loop};
+use crate::os::process::{self, exit};
+use crate::os::socket::{self, Inherited};
+use crate::os::{crash, log};
+use options::Options;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Which program was built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Broker and worker in one executable.
+    Tcprelay,
+    /// The broker alone.
+    Spawnd,
+}
+
+/// What every process of the programs knows about itself.
+struct Process {
+    kind: Kind,
+    /// Base name of argv\[0].
+    name: String,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+/// The main function of the programs; returns the exit status.
+pub fn main(kind: Kind) -> i32 {
+    process::sanitize_descriptors();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let first = arguments.first().cloned().unwrap_or_else(|| "tcprelay".into());
+    let name = Path::new(&first)
+        .file_name()
+        .map_or_else(|| "tcprelay".to_owned(), |name| name.to_string_lossy().into_owned());
+    let process = Process { kind, name, arguments, environment: std::env::vars_os().collect() };
+    log::open(&process.name, std::env::var_os("TCPRELAY_LOG_STDERR").is_some());
+    match socket::inspect(0) {
+        Inherited::Channel => worker::main(&process),
+        Inherited::Listener => broker::main(&process, true),
+        Inherited::Other => broker::main(&process, false),
+    }
+}
+
+impl Process {
+    /// Reads the command line; on a mistake the usage is shown, and the exit status given.
+    fn options(&self, letters: &str) -> Result<Options, i32> {
+        let program = self.arguments.first().map_or("".into(), |name| name.to_string_lossy());
+        options::parse(&program, letters, self.arguments.get(1..).unwrap_or(&[])).map_err(
+            |complaint| {
+                if !complaint.is_empty() {
+                    eprintln!("{complaint}");
+                }
+                eprint!("{}", self.usage());
+                exit::USAGE
+            },
+        )
+    }
+
+    fn report(&self, options: &Options) -> Report {
+        Report {
+            parse_only: options.parse_only || options.version,
+            debug_to_stderr: options.debug_to_stderr,
+            terminal: process::stderr_is_terminal(),
+            debug: known_debug_bits(options.debug).into(),
+        }
+    }
+
+    fn usage(&self) -> String {
+        let (bold, plain) =
+            if process::stderr_is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+        format!(
+            "{bold}Usage:{plain} {} [ <Options> ] <configuration file> [ <id> ]
+
+{bold}Options:{plain}
+-P                parse configuration file, then quit
+-1                enable single-process (\"degraded\") mode
+-v                show version, then quit
+-b                force going to background
+-f                force staying in foreground
+-i <child-id>     select child configuration id
+-I <spawnd-id>    select spawnd configuration id
+-p <pid-file>     write master process ID to the file specified
+-d <debug-level>  set debugging level
+-D                send debug to stderr even if it's not a TTY
+
+{bold}Version:{plain} {}
+
+BSD 2-clause licence. The manual is tcprelay(8), the configuration tcprelay.cfg(5).
+",
+            self.name,
+            version()
+        )
+    }
+
+    /// argv\[0] if it names a path, otherwise the resolved path of the executable.
+    fn executable(&self) -> std::path::PathBuf {
+        match self.arguments.first() {
+            Some(name) if name.as_bytes().contains(&b'/') => name.into(),
+            _ => process::executable().unwrap_or_else(|_| "tcprelay".into()),
+        }
+    }
+
+    fn print_version(&self) {
+        eprintln!("{} version {}", self.name, version());
+    }
+}
+
+/// The version and what the program was built with.
+pub fn version() -> String {
+    let mut text = env!("CARGO_PKG_VERSION").to_owned();
+    #[cfg(feature = "curl")]
+    {
+        text += "/CURL ";
+        text += curl::Version::get().version();
+    }
+    if cfg!(event_shims) {
+        text += "/TEST-SHIMS";
+    }
+    text
+}
+
+/// Makes the event loop, with the mechanism of the environment, and raises the limit of
+/// descriptors. Returns that limit as well.
+fn make_loop() -> Result<(Loop, u64), i32> {
+    let choice = Choice::from_environment();
+    if let Some(warning) = &choice.warning {
+        log::message(warning);
+    }
+    let limit = process::raise_descriptor_limit(choice.descriptor_cap());
+    let events = Loop::new(&choice).map_err(|error| {
+        log::message(&format!("{}: {}", choice.mechanism.name(), crate::os::reason(&error)));
+        exit::OS_ERROR
+    })?;
+    let name = choice.mechanism.name();
+    log::message(&format!("{name} event notification mechanism is being used"));
+    Ok((events, limit))
+}
+
+/// Installs what is to be done when the program crashes.
+fn install_crash_handler(common: &Common) {
+    crash::install(crash::Actions {
+        version: version(),
+        core_directory: common.core_directory.clone(),
+        core_command: common.core_command.clone(),
+        debug_command: common.debug_command.clone(),
+    });
+}

@@ -1,0 +1,582 @@
+//! The life of all sessions of a worker, over the event loop.
+
+use super::balance::{Attempts, Balancer};
+use super::pump::{pump, Buffers, State, Stop};
+use super::session::{Access, End, Phase, Session};
+use crate::config::relay::{Relay, Remote};
+use crate::event::{Event, Loop, TimerId, Token};
+use crate::os::address::Family;
+use crate::os::{self, log, socket};
+use crate::spawnd::broker::LOCAL_KINDS;
+use crate::spawnd::protocol::Accept;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// Kinds of tokens; they follow the broker's, as both share a loop in single-process mode.
+mod kind {
+    use super::LOCAL_KINDS;
+    pub(super) const CLIENT: u8 = LOCAL_KINDS;
+    pub(super) const PEER: u8 = LOCAL_KINDS + 1;
+    pub(super) const IDLE: u8 = LOCAL_KINDS + 2;
+    pub(super) const PHASE: u8 = LOCAL_KINDS + 3;
+    pub(super) const DRAIN: u8 = LOCAL_KINDS + 4;
+}
+
+/// The first kind that is not the engine's.
+pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 5;
+
+/// A breaking session is looked at this often, in milliseconds: the system does not tell when
+/// its send queue is empty.
+const LINGER_STEP: u64 = 20;
+/// A breaking session whose receiver takes nothing for this long is reset at once.
+const LINGER_LIMIT: u64 = 30_000;
+
+/// How a session ended, for the access log.
+#[derive(Clone, Debug)]
+enum Outcome {
+    Closed,
+    Broken(End),
+    Idle,
+    Drained,
+    NoRemote,
+    Failed(String),
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Outcome::Closed => out.write_str("closed"),
+            Outcome::Broken(End::Client) => out.write_str("broken by client"),
+            Outcome::Broken(End::Peer) => out.write_str("broken by remote"),
+            Outcome::Idle => out.write_str("idle timeout"),
+            Outcome::Drained => out.write_str("drain timeout"),
+            Outcome::NoRemote => out.write_str("no remote available"),
+            Outcome::Failed(why) => out.write_str(why),
+        }
+    }
+}
+
+/// All sessions, and what they share.
+pub struct Engine {
+    settings: Relay,
+    balancer: Balancer,
+    sessions: Vec<Option<Session>>,
+    vacant: Vec<u32>,
+    open: usize,
+    ended: usize,
+    buffers: Buffers,
+    /// Running out of descriptors, and unusable local addresses, are reported once.
+    descriptor_trouble: bool,
+    local_trouble: bool,
+    tls_trouble: bool,
+}
+
+impl Engine {
+    /// An engine without sessions.
+    pub fn new(settings: Relay) -> Engine {
+        let weights: Vec<u32> = settings.remotes.iter().map(|remote| remote.weight).collect();
+        let retry_delay = u64::from(settings.retry_delay) * 1000;
+        Engine {
+            balancer: Balancer::new(&weights, settings.rebalance, retry_delay),
+            settings,
+            sessions: Vec::new(),
+            vacant: Vec::new(),
+            open: 0,
+            ended: 0,
+            buffers: Buffers::new(),
+            descriptor_trouble: false,
+            local_trouble: false,
+            tls_trouble: false,
+        }
+    }
+
+    /// Open sessions.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Sessions that have ended since the last call.
+    pub fn take_ended(&mut self) -> usize {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// A connection that cannot be served counts as one that has ended.
+    fn refuse(&mut self) {
+        self.ended += 1;
+    }
+
+    /// Takes a connection: a session begins.
+    pub fn accept(&mut self, events: &mut Loop, client: OwnedFd, accept: &Accept) {
+        if accept.tls_versions != 0 {
+            if !std::mem::replace(&mut self.tls_trouble, true) {
+                log::message("connection on a TLS listener closed: this version has no TLS yet");
+            }
+            return self.refuse();
+        }
+        if let Err(error) = socket::set_nonblocking(&client, true) {
+            log::message(&format!("connection dropped: {}", os::reason(&error)));
+            return self.refuse();
+        }
+        socket::set_no_delay(&client);
+        let mut session = Session::new(client, events.now());
+        if self.settings.access_log {
+            let name = |address: Option<os::address::Address>| {
+                address.map_or_else(|| "local".to_owned(), |address| address.to_string())
+            };
+            session.access = Some(Box::new(Access {
+                client: name(socket::peer_address(&session.client)),
+                listener: name(socket::local_address(&session.client)),
+                started: events.now(),
+            }));
+        }
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.sessions.push(None);
+            (self.sessions.len() - 1) as u32
+        });
+        if self.settings.idle_timeout > 0 {
+            let deadline = events.now() + self.idle_timeout();
+            session.idle_timer = Some(events.arm(Token::new(kind::IDLE, index), deadline));
+        }
+        let interest = session.interest(End::Client);
+        events.register(&session.client, Token::new(kind::CLIENT, index), interest);
+        self.sessions[index as usize] = Some(session);
+        self.open += 1;
+        self.connect(events, index);
+    }
+
+    fn idle_timeout(&self) -> u64 {
+        u64::from(self.settings.idle_timeout) * 1000
+    }
+
+    fn session(&mut self, index: u32) -> Option<&mut Session> {
+        self.sessions.get_mut(index as usize).and_then(Option::as_mut)
+    }
+
+    /// Connects the session to the best remote; goes through them until one answers or is at
+    /// least reachable.
+    fn connect(&mut self, events: &mut Loop, index: u32) {
+        loop {
+            let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut)
+            else {
+                return;
+            };
+            let now = events.now();
+            // Most sessions have failed nowhere and own no list.
+            let mut attempts = session.attempts.take().map(|boxed| *boxed).unwrap_or_default();
+            let selected = self.balancer.select(&mut attempts, now);
+            if attempts != Attempts::default() {
+                session.attempts = Some(Box::new(attempts));
+            }
+            let Some(selected) = selected else {
+                return self.finish(events, index, Outcome::NoRemote, false);
+            };
+            session.remote = Some(selected as u32);
+            let remote = &self.settings.remotes[selected];
+            match open_peer(remote, &self.settings) {
+                Ok((peer, connected)) => {
+                    self.descriptor_trouble = false;
+                    let token = Token::new(kind::PEER, index);
+                    events.register(&peer, token, crate::event::Interest::WRITE);
+                    session.peer = Some(peer);
+                    if connected {
+                        return self.connected(events, index);
+                    }
+                    if self.settings.connect_timeout > 0 {
+                        let deadline = now + u64::from(self.settings.connect_timeout) * 1000;
+                        let timer = events.arm(Token::new(kind::PHASE, index), deadline);
+                        session.phase_timer = Some(timer);
+                    }
+                    return;
+                }
+                Err(OpenError::Descriptors(error)) => {
+                    // Not the remote's fault.
+                    if !std::mem::replace(&mut self.descriptor_trouble, true) {
+                        log::message(&format!("socket: {}", os::reason(&error)));
+                    }
+                    let why = os::reason(&error);
+                    return self.finish(events, index, Outcome::Failed(why), false);
+                }
+                Err(OpenError::Local(error)) => {
+                    if !std::mem::replace(&mut self.local_trouble, true) {
+                        log::message(&format!("bind: {}", os::reason(&error)));
+                    }
+                    self.attempt_failed(events, index, &error);
+                }
+                Err(OpenError::Remote(error)) => self.attempt_failed(events, index, &error),
+            }
+        }
+    }
+
+    /// The remote in use could not be reached; the session has none now.
+    fn attempt_failed(&mut self, events: &mut Loop, index: u32, error: &io::Error) {
+        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if let Some(timer) = session.phase_timer.take() {
+            events.cancel(timer);
+        }
+        if let Some(peer) = session.peer.take() {
+            events.remove(&peer);
+        }
+        if let Some(remote) = session.remote.take() {
+            let attempts = session.attempts.get_or_insert_default();
+            if self.balancer.failed(remote as usize, attempts, events.now()) {
+                let remote = &self.settings.remotes[remote as usize];
+                log::message(&format!(
+                    "connect to {} ({}) failed: {}",
+                    remote.address,
+                    remote.protocol.name(),
+                    os::reason(error)
+                ));
+            }
+        }
+    }
+
+    /// Both ends are there.
+    fn connected(&mut self, events: &mut Loop, index: u32) {
+        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if let Some(timer) = session.phase_timer.take() {
+            events.cancel(timer);
+        }
+        session.phase = Phase::Relaying;
+        session.attempts = None;
+        session.active = events.now();
+        if let Some(remote) = session.remote {
+            if self.balancer.connected(remote as usize) {
+                let address = &self.settings.remotes[remote as usize].address;
+                log::message(&format!("connect to {address} succeeded, it is in use again"));
+            }
+        }
+        // The client's first bytes are there more often than not; the remote's are not yet.
+        self.relay(events, index, &[End::Client]);
+    }
+
+    /// Moves what can be moved from the given ends, and watches for what cannot.
+    fn relay(&mut self, events: &mut Loop, index: u32, from: &[End]) {
+        for &end in from {
+            let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut)
+            else {
+                return;
+            };
+            let proper = session.phase == Phase::Relaying;
+            let Some((direction, source, sink)) = session.flow(end) else {
+                return;
+            };
+            let (moved, stop) = pump(direction, source, sink, &mut self.buffers, proper);
+            if moved > 0 {
+                session.active = events.now();
+            }
+            match stop {
+                Stop::Waiting => {}
+                Stop::Source => self.broken(events, index, end),
+                Stop::Sink => self.broken(events, index, end.other()),
+            }
+        }
+        self.settle(events, index);
+    }
+
+    /// An end's connection is broken. What it had sent is still delivered; nothing goes to it
+    /// any more.
+    fn broken(&mut self, events: &mut Loop, index: u32, end: End) {
+        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if let Phase::Breaking(first) = session.phase {
+            if first != end {
+                // The other one is gone as well: nobody is left to deliver to.
+                session.from_mut(first).abandon(&mut self.buffers);
+            }
+            session.from_mut(end).abandon(&mut self.buffers);
+            return;
+        }
+        session.phase = Phase::Breaking(end);
+        session.from_mut(end.other()).abandon(&mut self.buffers);
+        session.active = events.now();
+        // What is left in its receive queue can still be read.
+        let Some((direction, source, sink)) = session.flow(end) else {
+            return;
+        };
+        match pump(direction, source, sink, &mut self.buffers, false) {
+            (_, Stop::Waiting) => {}
+            (_, Stop::Source) => direction.state = State::Shut,
+            (_, Stop::Sink) => direction.abandon(&mut self.buffers),
+        }
+    }
+
+    /// Ends a session that has nothing left to do, or watches its ends for what is next.
+    fn settle(&mut self, events: &mut Loop, index: u32) {
+        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if session.up.state == State::Shut && session.down.state == State::Shut {
+            match session.phase {
+                Phase::Breaking(_) => self.linger(events, index),
+                _ => self.finish(events, index, Outcome::Closed, false),
+            }
+            return;
+        }
+        let (client, peer) = (session.interest(End::Client), session.interest(End::Peer));
+        events.set_interest(&session.client, client);
+        if let Some(fd) = &session.peer {
+            events.set_interest(fd, peer);
+        }
+    }
+
+    /// A broken session has delivered all it could: the other end is reset as soon as its
+    /// system has sent everything, as a reset overtakes what is still queued.
+    fn linger(&mut self, events: &mut Loop, index: u32) {
+        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let Phase::Breaking(end) = session.phase else {
+            return;
+        };
+        let unsent = session.end(end.other()).map_or(0, socket::unsent_bytes) as u32;
+        let now = events.now();
+        if unsent != session.unsent {
+            session.unsent = unsent;
+            session.active = now;
+        }
+        if unsent == 0 || now.saturating_sub(session.active) >= LINGER_LIMIT {
+            return self.finish(events, index, Outcome::Broken(end), true);
+        }
+        events.set_interest(&session.client, crate::event::Interest::empty());
+        if let Some(peer) = &session.peer {
+            events.set_interest(peer, crate::event::Interest::empty());
+        }
+        if session.phase_timer.is_none() {
+            let token = Token::new(kind::PHASE, index);
+            session.phase_timer = Some(events.arm(token, now + LINGER_STEP));
+        }
+    }
+
+    /// A session is over: both ends are closed, and its place is free.
+    fn finish(&mut self, events: &mut Loop, index: u32, outcome: Outcome, reset: bool) {
+        let Some(mut session) = self.sessions[index as usize].take() else {
+            return;
+        };
+        for timer in [session.idle_timer, session.phase_timer].into_iter().flatten() {
+            events.cancel(timer);
+        }
+        if let Some(remote) = session.remote {
+            self.balancer.released(remote as usize);
+        }
+        for fd in std::iter::once(&session.client).chain(&session.peer) {
+            events.remove(fd);
+            if reset {
+                socket::reset_on_close(fd);
+            }
+        }
+        session.up.abandon(&mut self.buffers);
+        session.down.abandon(&mut self.buffers);
+        self.log_access(&session, &outcome, events.now());
+        self.vacant.push(index);
+        self.open -= 1;
+        self.ended += 1;
+        if self.open == 0 {
+            self.shrink(events);
+        }
+    }
+
+    fn log_access(&self, session: &Session, outcome: &Outcome, now: u64) {
+        let Some(access) = &session.access else {
+            return;
+        };
+        let remote = match session.remote {
+            Some(index) => self.settings.remotes[index as usize].address.to_string(),
+            None => "none".to_owned(),
+        };
+        let elapsed = now.saturating_sub(access.started);
+        log::message(&format!(
+            "access: client {} listener {} remote {remote} sent {} received {} seconds {}.{:03} \
+             {outcome}",
+            access.client,
+            access.listener,
+            session.up.bytes,
+            session.down.bytes,
+            elapsed / 1000,
+            elapsed % 1000,
+        ));
+    }
+
+    /// After a peak the tables are given back.
+    fn shrink(&mut self, events: &mut Loop) {
+        if self.sessions.len() > 256 {
+            self.sessions = Vec::new();
+            self.vacant = Vec::new();
+            events.shrink();
+        }
+    }
+
+    /// A descriptor of a session is ready.
+    pub fn event(&mut self, events: &mut Loop, event: Event) {
+        let index = event.token.index();
+        let end = if event.token.kind() == kind::CLIENT { End::Client } else { End::Peer };
+        let Some(session) = self.session(index) else {
+            return;
+        };
+        match session.phase {
+            Phase::Connecting if end == End::Peer => self.connect_event(events, index),
+            Phase::Connecting => {
+                // Only a hang-up is watched for here.
+                match socket::take_error(&session.client) {
+                    Err(_) => self.finish(events, index, Outcome::Broken(End::Client), true),
+                    Ok(()) => {
+                        session.set_quiet(End::Client);
+                        self.settle_interest(events, index);
+                    }
+                }
+            }
+            Phase::Relaying | Phase::Breaking(_) => {
+                if event.readable || event.writable {
+                    // Writable: the direction that ends here goes on. Readable: the one that
+                    // begins here.
+                    let (writable, readable) = (end.other(), end);
+                    match (event.writable, event.readable) {
+                        (true, true) => self.relay(events, index, &[writable, readable]),
+                        (true, false) => self.relay(events, index, &[writable]),
+                        _ => self.relay(events, index, &[readable]),
+                    }
+                } else {
+                    self.hangup(events, index, end);
+                }
+            }
+        }
+    }
+
+    /// An end that is neither read nor written at the moment was hung up.
+    fn hangup(&mut self, events: &mut Loop, index: u32, end: End) {
+        let Some(session) = self.session(index) else {
+            return;
+        };
+        let error = session.end(end).map_or(Ok(()), socket::take_error);
+        session.set_quiet(end);
+        if error.is_err() {
+            self.broken(events, index, end);
+        }
+        self.settle(events, index);
+    }
+
+    fn settle_interest(&mut self, events: &mut Loop, index: u32) {
+        if let Some(session) = self.session(index) {
+            events.set_interest(&session.client, session.interest(End::Client));
+        }
+    }
+
+    /// A connection attempt has come to its end.
+    fn connect_event(&mut self, events: &mut Loop, index: u32) {
+        let Some(session) = self.session(index) else {
+            return;
+        };
+        match session.peer.as_ref().map_or(Ok(()), socket::take_error) {
+            Ok(()) => self.connected(events, index),
+            Err(error) => {
+                self.attempt_failed(events, index, &error);
+                self.connect(events, index);
+            }
+        }
+    }
+
+    /// A timer has expired.
+    pub fn timer(&mut self, events: &mut Loop, timer: TimerId, token: Token) {
+        let index = token.index();
+        match token.kind() {
+            kind::IDLE => self.idle_expired(events, index, timer),
+            kind::PHASE => self.phase_expired(events, index),
+            kind::DRAIN => {
+                let open: Vec<u32> = (0..self.sessions.len() as u32)
+                    .filter(|&index| self.sessions[index as usize].is_some())
+                    .collect();
+                for index in open {
+                    self.finish(events, index, Outcome::Drained, true);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The idle timer is renewed lazily: it looks when the session was last active.
+    fn idle_expired(&mut self, events: &mut Loop, index: u32, timer: TimerId) {
+        let timeout = self.idle_timeout();
+        let Some(session) = self.session(index) else {
+            return;
+        };
+        debug_assert_eq!(session.idle_timer, Some(timer));
+        let due = session.active + timeout;
+        if due > events.now() {
+            session.idle_timer = Some(events.arm(Token::new(kind::IDLE, index), due));
+            return;
+        }
+        session.idle_timer = None;
+        let unfinished = session.up.pending.is_some()
+            || session.down.pending.is_some()
+            || matches!(session.phase, Phase::Breaking(_));
+        self.finish(events, index, Outcome::Idle, unfinished);
+    }
+
+    fn phase_expired(&mut self, events: &mut Loop, index: u32) {
+        let Some(session) = self.session(index) else {
+            return;
+        };
+        session.phase_timer = None;
+        match session.phase {
+            Phase::Connecting => {
+                let error = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+                self.attempt_failed(events, index, &error);
+                self.connect(events, index);
+            }
+            Phase::Breaking(_) => self.settle(events, index),
+            Phase::Relaying => {}
+        }
+    }
+
+    /// Open sessions may go on for the drain timeout, if one is configured.
+    pub fn drain(&mut self, events: &mut Loop) {
+        if self.settings.drain_timeout > 0 {
+            let deadline = events.now() + u64::from(self.settings.drain_timeout) * 1000;
+            events.arm(Token::new(kind::DRAIN, 0), deadline);
+        }
+    }
+}
+
+/// Why a socket to a remote could not be made.
+enum OpenError {
+    Descriptors(io::Error),
+    Local(io::Error),
+    Remote(io::Error),
+}
+
+/// Makes a socket for a remote and starts connecting; true if that was done at once.
+fn open_peer(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), OpenError> {
+    let family = remote.address.family();
+    let sort = |error: io::Error| {
+        if os::out_of_descriptors(&error) {
+            OpenError::Descriptors(error)
+        } else {
+            OpenError::Remote(error)
+        }
+    };
+    let peer = socket::create(family, socket::Kind::Stream, remote.protocol).map_err(sort)?;
+    if family != Family::Unix {
+        let _ = socket::set_keepalive(&peer);
+        socket::set_no_delay(&peer);
+    }
+    let local = settings.local.iter().find(|address| address.family() == family);
+    let ip = |family| family != Family::Unix;
+    if let Some(local) = local {
+        let bind = || {
+            if ip(family) {
+                socket::set_reuse_address(&peer)?;
+            }
+            socket::bind(&peer, local)
+        };
+        bind().map_err(OpenError::Local)?;
+    } else if ip(family) && settings.local.iter().any(|address| ip(address.family())) {
+        let error = io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
+        return Err(OpenError::Local(error));
+    }
+    let connected = socket::connect(&peer, &remote.address).map_err(sort)?;
+    Ok((peer, connected))
+}

@@ -1,0 +1,314 @@
+//! The worker process: the engine, and the channel to the broker.
+
+use super::engine::{Engine, WORKER_KINDS};
+use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::os::process;
+use crate::os::signals::{Arrived, Signal, Signals};
+use crate::os::{self, channel, log, socket, title};
+use crate::spawnd::broker::{connections, LocalWorker};
+use crate::spawnd::protocol::{Accept, FromBroker, FromWorker, RECEIVE};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+const SIGNALS: u8 = WORKER_KINDS;
+const CHANNEL: u8 = WORKER_KINDS + 1;
+const KEEPALIVE: u8 = WORKER_KINDS + 2;
+
+/// How often the broker is told that we are there, which is how its end is noticed.
+const KEEPALIVE_PERIOD: u64 = 60_000;
+/// A broker that does not answer DYING for this long is not waited for.
+const FAREWELL_PATIENCE: u64 = 1000;
+/// Messages taken per turn.
+const BATCH: usize = 16;
+/// Sent by the kernel when the broker dies, where it can.
+const PARENT_DEATH: Signal = Signal::SIGUSR2;
+
+/// How far the worker is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// DYING was sent at this time; what the broker sends before it reads that is still ours.
+    Announced(u64),
+    /// No connection can come any more, but for those in the channel already.
+    Final,
+}
+
+/// The worker process.
+pub struct Worker {
+    name: String,
+    engine: Engine,
+    channel: OwnedFd,
+    signals: Signals,
+    leaving: Leaving,
+    /// Ended sessions that the broker has not been told of.
+    unreported: usize,
+    announcement_due: bool,
+    broker_gone: bool,
+    retire_limit: usize,
+    accepted: usize,
+    title_of: Option<(usize, bool)>,
+}
+
+impl Worker {
+    /// Takes over the channel, and tells the broker how many connections fit into
+    /// `descriptors`.
+    pub fn start(
+        name: &str,
+        engine: Engine,
+        retire_limit: u32,
+        channel: OwnedFd,
+        descriptors: u64,
+        events: &mut Loop,
+    ) -> io::Result<Worker> {
+        let signals =
+            Signals::install(&[Signal::SIGTERM, Signal::SIGHUP, PARENT_DEATH])?;
+        // Nobody waits for children here; they must not stay as zombies.
+        os::signals::ignore(Signal::SIGCHLD)?;
+        process::signal_on_parent_death(PARENT_DEATH);
+        events.register(signals.descriptor(), Token::new(SIGNALS, 0), Interest::READ);
+        events.register(&channel, Token::new(CHANNEL, 0), Interest::READ);
+        events.arm(Token::new(KEEPALIVE, 0), events.now() + KEEPALIVE_PERIOD);
+        let mut worker = Worker {
+            name: name.to_owned(),
+            engine,
+            channel,
+            signals,
+            leaving: Leaving::No,
+            unreported: 0,
+            announcement_due: false,
+            broker_gone: false,
+            retire_limit: retire_limit as usize,
+            accepted: 0,
+            title_of: None,
+        };
+        let max = descriptors.saturating_sub(10) / 2;
+        worker.send(FromWorker::Max(i32::try_from(max).unwrap_or(i32::MAX)));
+        worker.refresh_title();
+        Ok(worker)
+    }
+
+    /// Serves until the process is not needed any more; returns its exit status.
+    pub fn run(&mut self, events: &mut Loop) -> i32 {
+        loop {
+            let limit = match self.leaving {
+                Leaving::Announced(_) if self.engine.open() == 0 => Some(20),
+                _ => None,
+            };
+            if let Err(error) = events.wait(limit) {
+                log::message(&format!("event loop: {}", os::reason(&error)));
+                return process::exit::SOFTWARE;
+            }
+            while let Some(event) = events.next_event() {
+                self.event(event, events);
+            }
+            while let Some((timer, token)) = events.next_expired() {
+                self.timer(timer, token, events);
+            }
+            self.report(events);
+            self.refresh_title();
+            if self.leaving != Leaving::No && self.engine.open() == 0 && self.may_exit(events) {
+                self.report(events);
+                log::message("Terminating, no longer needed.");
+                return 0;
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event, events: &mut Loop) {
+        match event.token.kind() {
+            SIGNALS => {
+                let arrived = self.signals.take();
+                self.signal(arrived, events);
+            }
+            CHANNEL => {
+                if event.readable || event.hangup {
+                    self.read_channel(BATCH, events);
+                }
+            }
+            _ => self.engine.event(events, event),
+        }
+    }
+
+    fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
+        match token.kind() {
+            KEEPALIVE => {
+                if self.leaving == Leaving::No {
+                    self.send(FromWorker::KeepAlive);
+                    events.arm(token, events.now() + KEEPALIVE_PERIOD);
+                }
+            }
+            _ => self.engine.timer(events, timer, token),
+        }
+        self.notice_broker(events);
+    }
+
+    fn signal(&mut self, arrived: Arrived, events: &mut Loop) {
+        if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGHUP) {
+            if self.leaving == Leaving::No {
+                log::message("SIGHUP: No longer accepting new connections.");
+                self.announce_end(events);
+            }
+        }
+        if arrived.has(PARENT_DEATH) && self.leaving == Leaving::No {
+            self.send(FromWorker::KeepAlive);
+            self.notice_broker(events);
+        }
+    }
+
+    /// Tells the broker that this worker takes no more connections.
+    fn announce_end(&mut self, events: &mut Loop) {
+        self.leaving = Leaving::Announced(events.now());
+        self.announcement_due = true;
+        self.engine.drain(events);
+        self.report(events);
+    }
+
+    /// A broker that is gone sends nothing any more.
+    fn notice_broker(&mut self, events: &mut Loop) {
+        if self.broker_gone && self.leaving != Leaving::Final {
+            if self.leaving == Leaving::No {
+                self.engine.drain(events);
+            }
+            self.leaving = Leaving::Final;
+        }
+    }
+
+    /// Takes messages of the broker, at most `limit`. True if there were no more.
+    fn read_channel(&mut self, limit: usize, events: &mut Loop) -> bool {
+        for _ in 0..limit {
+            let mut data = [0; RECEIVE];
+            let received = match channel::receive(self.channel.as_fd(), &mut data) {
+                Ok(received) => received,
+                Err(error) if os::would_block(&error) => return true,
+                Err(error) => {
+                    self.channel_failed("scm_recv_msg", &error);
+                    self.notice_broker(events);
+                    return true;
+                }
+            };
+            match FromBroker::decode(&data[..received.length.min(data.len())]) {
+                Ok(FromBroker::Accept(accept)) => self.accept(accept, received.fd, events),
+                Ok(FromBroker::MayDie) => {
+                    if self.leaving == Leaving::No {
+                        self.engine.drain(events);
+                    }
+                    self.leaving = Leaving::Final;
+                }
+                // Not for us; a descriptor that came along is closed.
+                Ok(FromBroker::Other(_)) => {}
+                Err(bad) => log::message(&format!("scm_recv_msg: recvmsg: {bad}")),
+            }
+        }
+        false
+    }
+
+    fn accept(&mut self, accept: Accept, client: Option<OwnedFd>, events: &mut Loop) {
+        let Some(client) = client else {
+            log::message("scm_recv_msg: a connection came without its descriptor");
+            self.unreported += 1;
+            return;
+        };
+        self.engine.accept(events, client, &accept);
+        self.accepted += 1;
+        if self.accepted == self.retire_limit && self.leaving == Leaving::No {
+            log::message("Retire limit reached. Told parent about this.");
+            self.announce_end(events);
+        }
+    }
+
+    /// True if no connection is, or can come, in the channel. What is there is taken.
+    fn may_exit(&mut self, events: &mut Loop) -> bool {
+        let empty = self.read_channel(usize::MAX, events);
+        if !empty || self.engine.open() > 0 {
+            return false;
+        }
+        match self.leaving {
+            Leaving::No => false,
+            Leaving::Final => true,
+            Leaving::Announced(since) => {
+                // The broker has read our DYING, and sends nothing after that, when the
+                // message is no longer in its queue.
+                let read = !self.announcement_due && socket::unsent_bytes(&self.channel) == 0;
+                // Read once more: what it sent before it read that is in our queue now.
+                (read && cfg!(target_os = "linux")
+                    || events.now() - since >= FAREWELL_PATIENCE)
+                    && self.read_channel(usize::MAX, events)
+                    && self.engine.open() == 0
+            }
+        }
+    }
+
+    /// Tells the broker what it has not been told yet.
+    fn report(&mut self, events: &mut Loop) {
+        self.unreported += self.engine.take_ended();
+        if self.unreported > 0 && !self.broker_gone {
+            let count = u32::try_from(self.unreported).unwrap_or(u32::MAX);
+            if self.send(FromWorker::Done(count)) {
+                self.unreported -= count as usize;
+            }
+        }
+        if self.announcement_due && self.unreported == 0 && self.send(FromWorker::Dying) {
+            self.announcement_due = false;
+        }
+        self.notice_broker(events);
+        let due = !self.broker_gone && (self.unreported > 0 || self.announcement_due);
+        let write = if due { Interest::WRITE } else { Interest::empty() };
+        events.set_interest(&self.channel, Interest::READ | write);
+    }
+
+    /// Sends a message; false if the channel is full.
+    fn send(&mut self, message: FromWorker) -> bool {
+        match channel::send(self.channel.as_fd(), &message.encode(), None) {
+            Ok(()) => true,
+            Err(error) if os::would_block(&error) => false,
+            Err(error) => {
+                self.channel_failed("scm_send_msg: sendmsg", &error);
+                true
+            }
+        }
+    }
+
+    fn channel_failed(&mut self, call: &str, error: &io::Error) {
+        if self.leaving == Leaving::No && !self.broker_gone {
+            log::message(&format!("{call}: {}", os::reason(error)));
+        }
+        self.broker_gone = true;
+    }
+
+    fn refresh_title(&mut self) {
+        let now = (self.engine.open(), self.leaving != Leaving::No);
+        if self.title_of == Some(now) {
+            return;
+        }
+        self.title_of = Some(now);
+        let tail = if now.1 { " left, dying when idle" } else { "" };
+        title::set(&self.name, &format!("{}{tail}", connections(now.0)));
+    }
+}
+
+/// The engine inside a broker (single-process mode).
+impl LocalWorker for Engine {
+    fn accept(&mut self, events: &mut Loop, socket: OwnedFd, accept: &Accept) {
+        Engine::accept(self, events, socket, accept);
+    }
+
+    fn event(&mut self, events: &mut Loop, event: Event) {
+        Engine::event(self, events, event);
+    }
+
+    fn timer(&mut self, events: &mut Loop, timer: TimerId, token: Token) {
+        Engine::timer(self, events, timer, token);
+    }
+
+    fn take_ended(&mut self) -> usize {
+        Engine::take_ended(self)
+    }
+
+    fn sessions(&self) -> usize {
+        self.open()
+    }
+
+    fn drain(&mut self, events: &mut Loop) {
+        Engine::drain(self, events);
+    }
+}

@@ -1,0 +1,282 @@
+//! From the listening socket to a worker.
+
+use super::broker::{kind, Broker, Parked};
+use super::policy::{Choice, WorkerId};
+use super::protocol::UDP_LIMIT;
+use super::sticky::Key;
+use crate::config::broker::Overload;
+use crate::event::{Interest, Loop, Token};
+use crate::os::address::{unmapped, Address};
+use crate::os::socket::{self, Kind, Protocol};
+use crate::os::{self, channel, log};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Connections taken from one listener per turn, so that none starves the others.
+const BATCH: usize = 8;
+
+/// How long accepting rests when the process has run out of descriptors, in milliseconds.
+const REST: u64 = 200;
+
+impl Broker {
+    /// A listener is readable.
+    pub(super) fn accept(&mut self, index: usize, events: &mut Loop) {
+        for _ in 0..BATCH {
+            if self.is_paused() {
+                return;
+            }
+            let Some(fd) = &self.listeners[index].socket else {
+                return;
+            };
+            let taken = if self.listeners[index].is_datagram() {
+                receive(fd)
+            } else {
+                socket::accept(fd).map(|fd| Some((fd, None)))
+            };
+            match taken {
+                Ok(Some((fd, datagram))) => self.admit(index, fd, datagram, events),
+                Ok(None) => {}
+                Err(error) if os::would_block(&error) => return,
+                Err(error) => {
+                    self.accept_failed(&error, events);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn accept_failed(&mut self, error: &io::Error, events: &mut Loop) {
+        if self.resume.is_none() {
+            log::message(&format!("accept: {}", os::reason(error)));
+            self.resume = Some(events.arm(Token::new(kind::RESUME, 0), events.now() + REST));
+            self.update_listeners(events);
+        }
+    }
+
+    /// True while no connections are taken from the listeners.
+    pub(super) fn is_paused(&self) -> bool {
+        let queueing = self.overloaded && self.overload == Overload::Queue;
+        queueing || self.resume.is_some() || !self.parked.is_empty()
+    }
+
+    /// Polls the listeners, or not.
+    pub(super) fn update_listeners(&self, events: &mut Loop) {
+        let interest = if self.is_paused() { Interest::empty() } else { Interest::READ };
+        for fd in self.listeners.iter().filter_map(|listener| listener.socket.as_ref()) {
+            events.set_interest(fd, interest);
+        }
+    }
+
+    /// Decides about one connection.
+    fn admit(
+        &mut self,
+        index: usize,
+        fd: OwnedFd,
+        datagram: Option<Vec<u8>>,
+        events: &mut Loop,
+    ) {
+        if self.policy.is_full() && self.overload == Overload::Close {
+            return;
+        }
+        if !self.acl.is_empty() {
+            // A peer without an IP address is local, and permitted.
+            if let Some(address) = client_ip(&fd) {
+                if !self.acl.permits(address) {
+                    log::message(&format!(
+                        "connection attempt from [{address}] rejected: denied by ACL"
+                    ));
+                    return;
+                }
+            }
+        }
+        let class = self.listeners[index].class;
+        if class != 0 {
+            if let Err(error) = socket::set_traffic_class(&fd, class) {
+                log::message(&format!("dscp: {}", os::reason(&error)));
+                self.listeners[index].class = 0;
+            }
+        }
+        if let Some(local) = &mut self.local {
+            local.accept(events, fd, &self.listeners[index].accept);
+            self.policy.given(LOCAL_WORKER);
+        } else {
+            let parked = Parked { socket: fd, listener: index, datagram };
+            if let Some(parked) = self.hand_over(parked, events) {
+                self.parked.push_back(parked);
+                self.update_listeners(events);
+            }
+        }
+        self.check_overload(events);
+    }
+
+    /// Finds a worker and sends it the connection; gives it back if nobody can take it now.
+    fn hand_over(&mut self, parked: Parked, events: &mut Loop) -> Option<Parked> {
+        let index = parked.listener;
+        let key = self.sticky_key(index, &parked.socket);
+        loop {
+            let sticky = key.and_then(|key| {
+                let own = self.listeners[index].sticky.as_ref();
+                own.or(self.sticky.as_ref())?.get(&key, events.now())
+            });
+            let chosen = match self.policy.choose(sticky) {
+                Choice::Worker(id) => id,
+                // A worker that cannot be started must not keep the others from serving.
+                Choice::Start if self.start_worker(events) => continue,
+                Choice::Start => match self.policy.fallback() {
+                    Choice::Worker(id) => id,
+                    _ => return Some(parked),
+                },
+                Choice::Nobody => return Some(parked),
+            };
+            match self.send(chosen, &parked) {
+                Ok(()) => {
+                    self.policy.given(chosen);
+                    if let Some(key) = key {
+                        let own = self.listeners[index].sticky.as_mut();
+                        if let Some(cache) = own.or(self.sticky.as_mut()) {
+                            cache.put(key, chosen, events.now());
+                        }
+                    }
+                    return None;
+                }
+                Err(error) if os::would_block(&error) => self.set_blocked(chosen, events),
+                Err(error) => self.worker_lost(chosen, &error, events),
+            }
+        }
+    }
+
+    fn send(&self, id: WorkerId, parked: &Parked) -> io::Result<()> {
+        let accept = &self.listeners[parked.listener].accept;
+        let Some(worker) = self.workers.get(&id) else {
+            return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
+        };
+        let (channel, socket) = (worker.channel.as_fd(), Some(parked.socket.as_fd()));
+        match &parked.datagram {
+            Some(data) => channel::send(channel, &accept.encode_datagram(data), socket),
+            None => channel::send(channel, &accept.encode(), socket),
+        }
+    }
+
+    /// The key of a client, if stickiness is on for its listener.
+    fn sticky_key(&self, index: usize, fd: &OwnedFd) -> Option<Key> {
+        let listener = &self.listeners[index];
+        if listener.sticky.is_none() && self.sticky.is_none() {
+            return None;
+        }
+        let address = client_ip(fd)?;
+        let protocol = listener.accept.protocol as i32;
+        let port = if protocol == 0 { 0 } else { listener.address.port() };
+        Some(Key { address, port, protocol })
+    }
+
+    /// Connections that the former image had accepted and no worker could take.
+    pub(super) fn adopt_parked(&mut self, former: Vec<(String, OwnedFd)>, events: &mut Loop) {
+        for (key, socket) in former {
+            let known = self.listeners.iter().position(|listener| listener.key() == key);
+            let parked = Parked { socket, listener: known.unwrap_or(0), datagram: None };
+            self.parked.push_back(parked);
+        }
+        self.unpark(events);
+    }
+
+    /// Tries again to find workers for the connections that wait.
+    pub(super) fn unpark(&mut self, events: &mut Loop) {
+        if self.parked.is_empty() {
+            return;
+        }
+        while let Some(parked) = self.parked.pop_front() {
+            if let Some(parked) = self.hand_over(parked, events) {
+                self.parked.push_front(parked);
+                break;
+            }
+        }
+        self.check_overload(events);
+        self.update_listeners(events);
+    }
+
+    /// Follows the total across the limit, in both directions.
+    pub(super) fn check_overload(&mut self, events: &mut Loop) {
+        let full = self.policy.is_full();
+        if full == self.overloaded {
+            return;
+        }
+        self.overloaded = full;
+        if full {
+            let doing = match self.overload {
+                Overload::Queue => "queueing",
+                Overload::Close => "immediately closing",
+                Overload::Reset => "resetting",
+            };
+            let limit = self.policy.limit();
+            log::message(&format!(
+                "limit of {limit} concurrent users reached, {doing} new connections"
+            ));
+        } else {
+            log::message("resuming normal operation");
+        }
+        for index in 0..self.listeners.len() {
+            let reset = self.overload == Overload::Reset;
+            let listener = &mut self.listeners[index];
+            if reset && full {
+                listener.close(events);
+            } else if reset && listener.socket.is_none() && listener.retry.is_none() {
+                listener.open();
+                self.watch_listener(index, events);
+            } else {
+                listener.set_backlog(full);
+            }
+        }
+        self.update_listeners(events);
+    }
+
+    /// Single-process mode: sessions that have ended give their places back.
+    pub(super) fn collect_local(&mut self, events: &mut Loop) {
+        if let Some(local) = &mut self.local {
+            let ended = local.take_ended();
+            if ended > 0 {
+                self.policy.done(LOCAL_WORKER, ended);
+                self.check_overload(events);
+            }
+        }
+    }
+
+    /// Single-process mode: the one worker is this process.
+    pub(super) fn start_local(&mut self) {
+        self.policy.add(LOCAL_WORKER);
+    }
+}
+
+/// The relay inside the broker counts as the only worker.
+const LOCAL_WORKER: WorkerId = WorkerId(0);
+
+fn client_ip(fd: &OwnedFd) -> Option<IpAddr> {
+    socket::peer_address(fd)?.ip().map(unmapped)
+}
+
+/// Takes one datagram and makes a socket that is connected to its sender.
+fn receive(fd: &OwnedFd) -> io::Result<Option<(OwnedFd, Option<Vec<u8>>)>> {
+    let mut data = vec![0; UDP_LIMIT];
+    let (length, sender) = socket::receive_from(fd, &mut data)?;
+    data.truncate(length);
+    let (Some(sender @ Address::Ip(_)), Some(local)) = (sender, socket::local_address(fd)) else {
+        return Ok(None);
+    };
+    let connect = || -> io::Result<OwnedFd> {
+        let new = socket::create(local.family(), Kind::Datagram, Protocol::Udp)?;
+        socket::set_reuse_address(&new)?;
+        let _ = socket::set_reuse_port(&new);
+        socket::bind(&new, &local)?;
+        socket::connect(&new, &sender)?;
+        socket::set_nonblocking(&new, false)?;
+        Ok(new)
+    };
+    match connect() {
+        Ok(new) => Ok(Some((new, Some(data)))),
+        Err(error) if os::out_of_descriptors(&error) => Err(error),
+        Err(error) => {
+            log::message(&format!("datagram from {sender}: {}", os::reason(&error)));
+            Ok(None)
+        }
+    }
+}

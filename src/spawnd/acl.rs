@@ -1,0 +1,121 @@
+//! Who may connect: `permit` and `deny`.
+
+use crate::config::broker::{mask_bits, AclEntry};
+use std::net::IpAddr;
+
+/// The access list of a broker.
+#[derive(Clone, Debug, Default)]
+pub struct Acl {
+    entries: Vec<AclEntry>,
+}
+
+impl Acl {
+    /// A list of entries in the order of the configuration.
+    pub fn new(entries: Vec<AclEntry>) -> Acl {
+        Acl { entries }
+    }
+
+    /// True if everybody is permitted, so that nobody's address needs to be known.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Consecutive entries of the same verb and negation form a group, whose networks are a
+    /// set. The first group that matches decides; a negated one matches if none of its networks
+    /// contains the address. If no group matches: denied, unless the list is empty.
+    pub fn permits(&self, address: IpAddr) -> bool {
+        let bits = match address {
+            IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
+            IpAddr::V6(v6) => u128::from(v6),
+        };
+        let contains =
+            |entry: &AclEntry| mask_bits(bits, entry.length) == entry.network;
+        self.entries
+            .chunk_by(|a, b| (a.permit, a.negated) == (b.permit, b.negated))
+            .find(|group| group.iter().any(contains) != group[0].negated)
+            .map_or(self.entries.is_empty(), |group| group[0].permit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::broker::parse_network;
+    use proptest::prelude::*;
+
+    fn acl(text: &[(bool, bool, &str)]) -> Acl {
+        Acl::new(
+            text.iter()
+                .map(|&(permit, negated, network)| {
+                    let (network, length) = parse_network(network).expect("a network");
+                    AclEntry { permit, negated, network, length }
+                })
+                .collect(),
+        )
+    }
+
+    fn permits(acl: &Acl, address: &str) -> bool {
+        acl.permits(address.parse().expect("an address"))
+    }
+
+    #[test]
+    fn an_empty_list_permits_and_any_other_ends_in_deny() {
+        assert!(permits(&acl(&[]), "192.0.2.1"));
+        let only = acl(&[(true, false, "127.0.0.0/8")]);
+        assert!(permits(&only, "127.0.0.1"));
+        assert!(permits(&only, "::ffff:127.0.0.1"));
+        assert!(!permits(&only, "::1"));
+    }
+
+    #[test]
+    fn the_first_group_decides() {
+        let list = acl(&[(false, false, "127.0.0.2"), (true, false, "127.0.0.0/8")]);
+        assert!(!permits(&list, "127.0.0.2"));
+        assert!(permits(&list, "127.0.0.3"));
+        let reversed = acl(&[(true, false, "127.0.0.0/8"), (false, false, "127.0.0.2")]);
+        assert!(permits(&reversed, "127.0.0.2"));
+    }
+
+    #[test]
+    fn a_negated_group_is_one_set() {
+        let list = acl(&[(true, true, "10.0.0.0/8")]);
+        assert!(permits(&list, "192.0.2.1"));
+        assert!(!permits(&list, "10.1.2.3"));
+        let two = acl(&[(true, true, "10.0.0.0/8"), (true, true, "192.0.2.0/24")]);
+        assert!(!permits(&two, "192.0.2.1"));
+        assert!(!permits(&two, "10.0.0.1"));
+        assert!(permits(&two, "198.51.100.1"));
+    }
+
+    proptest! {
+        /// Against a reading of the rule word by word.
+        #[test]
+        fn agrees_with_the_plain_rule(
+            entries in prop::collection::vec((any::<bool>(), any::<bool>(), 0u8..4, 120u8..=128), 0..8),
+            host in 0u8..4,
+        ) {
+            let list: Vec<AclEntry> = entries
+                .iter()
+                .map(|&(permit, negated, host, length)| AclEntry {
+                    permit, negated, length, network: mask_bits(u128::from(host), length),
+                })
+                .collect();
+            let mut expected = list.is_empty();
+            let mut index = 0;
+            while index < list.len() {
+                let kind = (list[index].permit, list[index].negated);
+                let mut inside = false;
+                while index < list.len() && (list[index].permit, list[index].negated) == kind {
+                    inside |= mask_bits(u128::from(host), list[index].length) == list[index].network;
+                    index += 1;
+                }
+                if inside != kind.1 {
+                    expected = kind.0;
+                    break;
+                }
+            }
+            let address = IpAddr::V6(u128::from(host).into());
+            prop_assert_eq!(Acl::new(list).permits(address), expected);
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! The broker process: its life from the first bind to its end.
+
+use super::acl::Acl;
+use super::handover::Handover;
+use super::listener::{cache, Listener};
+use super::policy::{Limits, Policy, WorkerId};
+use super::protocol::Accept;
+use super::reload::Check;
+use super::sticky::Cache;
+use super::worker::{Restart, Worker};
+use crate::config::broker::{self as config, Overload};
+use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::os::pidfile::PidFile;
+use crate::os::process::{self, exit, Program};
+use crate::os::signals::{Arrived, Signal, Signals};
+use crate::os::socket::{self, Inherited};
+use crate::os::{self, log, supervisor, title};
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Who owns a descriptor or timer of the broker. Kinds from [`LOCAL_KINDS`] on belong to the
+/// relay of single-process mode.
+pub(super) mod kind {
+    pub(crate) const SIGNALS: u8 = 0;
+    pub(crate) const LISTENER: u8 = 1;
+    pub(crate) const WORKER: u8 = 2;
+    pub(crate) const CHECK: u8 = 3;
+    pub(crate) const BIND_RETRY: u8 = 4;
+    pub(crate) const RESTART: u8 = 5;
+    pub(crate) const TRIM: u8 = 6;
+    pub(crate) const RESUME: u8 = 7;
+}
+
+/// The first kind that is not the broker's.
+pub const LOCAL_KINDS: u8 = 8;
+
+/// How often workers beyond the minimum are looked at, in milliseconds.
+const TRIM_PERIOD: u64 = 4000;
+
+/// What the command line and the start of the process decide.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Base name of argv\[0], for titles.
+    pub name: String,
+    /// What is executed on reload.
+    pub executable: PathBuf,
+    /// The original arguments, argv\[0] included.
+    pub arguments: Vec<OsString>,
+    /// The original environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// How workers are started.
+    pub worker: Program,
+    /// Workers are this program, which reports that it is ready.
+    pub workers_report: bool,
+    /// Descriptor 0 is a listening socket.
+    pub inetd: bool,
+    /// The process went to the background.
+    pub background: bool,
+}
+
+/// The relay that runs inside the broker in single-process mode.
+pub trait LocalWorker {
+    /// Takes a connection.
+    fn accept(&mut self, events: &mut Loop, socket: OwnedFd, accept: &Accept);
+    /// A descriptor of a kind from [`LOCAL_KINDS`] on is ready.
+    fn event(&mut self, events: &mut Loop, event: Event);
+    /// A timer of a kind from [`LOCAL_KINDS`] on has expired.
+    fn timer(&mut self, events: &mut Loop, timer: TimerId, token: Token);
+    /// Sessions that have ended since the last call.
+    fn take_ended(&mut self) -> usize;
+    /// Open sessions.
+    fn sessions(&self) -> usize;
+    /// Sessions may go on for the drain timeout, if there is one.
+    fn drain(&mut self, events: &mut Loop);
+}
+
+/// A connection that no worker can take at the moment.
+pub(super) struct Parked {
+    pub(super) socket: OwnedFd,
+    pub(super) listener: usize,
+    pub(super) datagram: Option<Vec<u8>>,
+}
+
+/// The broker.
+pub struct Broker {
+    pub(super) options: Options,
+    pub(super) overload: Overload,
+    pub(super) channel_buffer: i32,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) acl: Acl,
+    pub(super) sticky: Option<Cache>,
+    pub(super) policy: Policy,
+    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    pub(super) next_worker: u32,
+    pub(super) local: Option<Box<dyn LocalWorker>>,
+    pub(super) restart: Restart,
+    pub(super) parked: VecDeque<Parked>,
+    pub(super) overloaded: bool,
+    pub(super) resume: Option<TimerId>,
+    pub(super) check: Option<Check>,
+    pub(super) trim: Option<TimerId>,
+    pub(super) signals: Signals,
+    pub(super) pid_file: Option<PidFile>,
+    pub(super) announced: bool,
+    pub(super) exit_status: Option<i32>,
+    title_of: Option<(usize, usize, bool)>,
+    retry_listeners: bool,
+}
+
+/// What [`Broker::start`] needs besides the configuration.
+pub struct Start {
+    /// Command line and environment.
+    pub options: Options,
+    /// The pid file, locked and written.
+    pub pid_file: Option<PidFile>,
+    /// What a former image left.
+    pub handover: Handover,
+    /// Sockets of the service manager.
+    pub activated: Vec<OwnedFd>,
+    /// The relay of single-process mode, with the most connections it can handle.
+    pub local: Option<(Box<dyn LocalWorker>, usize)>,
+}
+
+impl Broker {
+    /// Binds everything and starts the first workers. On failure: the exit status.
+    pub fn start(
+        mut config: config::Broker,
+        mut start: Start,
+        events: &mut Loop,
+    ) -> Result<Broker, i32> {
+        let signals = Signals::install(&[
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGUSR1,
+            Signal::SIGCHLD,
+        ])
+        .map_err(|error| {
+            log::message(&format!("sigaction: {}", os::reason(&error)));
+            exit::OS_ERROR
+        })?;
+        events.register(signals.descriptor(), Token::new(kind::SIGNALS, 0), Interest::READ);
+        let mut limits = Limits {
+            instances_min: config.spawn.instances_min,
+            instances_max: config.spawn.instances_max,
+            users_min: config.spawn.users_min,
+            users_max: config.spawn.users_max,
+        };
+        let local = start.local.take().map(|(local, users_max)| {
+            limits =
+                Limits { instances_min: 1, instances_max: 1, users_min: users_max, users_max };
+            local
+        });
+        let listeners = resolve_listeners(&mut config, start.options.inetd);
+        let mut broker = Broker {
+            overload: config.overload,
+            channel_buffer: config.channel_buffer,
+            listeners,
+            acl: Acl::new(config.acl),
+            sticky: cache(config.sticky),
+            policy: Policy::new(limits),
+            workers: BTreeMap::new(),
+            next_worker: 0,
+            local,
+            restart: Restart::default(),
+            parked: VecDeque::new(),
+            overloaded: false,
+            resume: None,
+            check: None,
+            trim: None,
+            signals,
+            pid_file: start.pid_file.take(),
+            announced: false,
+            exit_status: None,
+            title_of: None,
+            retry_listeners: false,
+            options: start.options,
+        };
+        let former = std::mem::take(&mut start.handover.workers);
+        let parked = std::mem::take(&mut start.handover.parked);
+        broker.bind(start.handover.listeners, start.activated, events)?;
+        broker.adopt_workers(former, events);
+        if broker.local.is_some() {
+            log::message(
+                "Warning: Running in degraded mode. This is unsuitable for real-life usage.",
+            );
+            broker.start_local();
+        } else {
+            process::set_umask(0o022);
+            broker.start_missing_workers(events);
+        }
+        if broker.local.is_some() || !broker.options.workers_report {
+            broker.announce();
+        }
+        broker.adopt_parked(parked, events);
+        broker.refresh_title();
+        Ok(broker)
+    }
+
+    /// Opens the listeners: sockets of a former image or of the service manager are used where
+    /// they fit. Fails only if nothing could be bound and nothing will be retried.
+    fn bind(
+        &mut self,
+        mut former: Vec<(String, OwnedFd)>,
+        activated: Vec<OwnedFd>,
+        events: &mut Loop,
+    ) -> Result<(), i32> {
+        if self.options.inetd {
+            self.adopt_standard_input()?;
+        }
+        let mut activated: Vec<Option<OwnedFd>> = activated
+            .into_iter()
+            .filter(|fd| socket::inspect(fd.as_raw_fd()) == Inherited::Listener)
+            .map(Some)
+            .collect();
+        for listener in self.listeners.iter_mut().filter(|listener| listener.socket.is_none()) {
+            let key = listener.key();
+            let taken = match former.iter().position(|(other, _)| *other == key) {
+                Some(index) => Some(former.swap_remove(index).1),
+                None => activated
+                    .iter_mut()
+                    .find(|fd| {
+                        fd.as_ref().and_then(socket::local_address).as_ref()
+                            == Some(&listener.address)
+                    })
+                    .and_then(Option::take),
+            };
+            match taken.map(|fd| listener.adopt(fd)) {
+                Some(Ok(())) => {
+                    log::message(&format!("bind to {} succeeded (inherited)", listener.address));
+                }
+                _ => drop(listener.open()),
+            }
+        }
+        let backlog = self.listeners.first().map_or(128, |listener| listener.config.backlog);
+        for (fd, known) in former
+            .into_iter()
+            .filter(|(key, _)| key.starts_with(ACTIVATED))
+            .map(|(_, fd)| (fd, true))
+            .chain(activated.into_iter().flatten().map(|fd| (fd, false)))
+        {
+            if let Ok(listener) = Listener::inherited(fd, backlog) {
+                let how = if known { "inherited" } else { "socket activation" };
+                log::message(&format!("bind to {} succeeded ({how})", listener.address));
+                self.listeners.push(listener);
+            }
+        }
+        if self.listeners.is_empty() {
+            log::message("FATAL: No listeners defined.");
+            return Err(exit::OS_ERROR);
+        }
+        self.retry_listeners = self.listeners.iter().any(|l| l.config.retry_delay > 0);
+        if self.listeners.iter().all(|listener| listener.socket.is_none()) && !self.retry_listeners
+        {
+            log::message("Failed to bind to any address or port. Exiting.");
+            return Err(exit::TEMPORARY);
+        }
+        for index in 0..self.listeners.len() {
+            self.watch_listener(index, events);
+        }
+        Ok(())
+    }
+
+    /// Descriptor 0 as the first listener (inetd wait mode).
+    fn adopt_standard_input(&mut self) -> Result<(), i32> {
+        match process::take_standard_input().and_then(|fd| Listener::inherited(fd, 128)) {
+            Ok(listener) => {
+                log::message(&format!("bind to {} succeeded (via inetd)", listener.address));
+                self.listeners.insert(0, listener);
+                Ok(())
+            }
+            Err(error) => {
+                log::message(&format!("standard input: {}", os::reason(&error)));
+                Err(exit::OS_ERROR)
+            }
+        }
+    }
+
+    /// Watches a listener, or arms the timer of its next attempt to bind.
+    pub(super) fn watch_listener(&mut self, index: usize, events: &mut Loop) {
+        let paused = self.is_paused();
+        let listener = &mut self.listeners[index];
+        match &listener.socket {
+            Some(fd) => {
+                let interest = if paused { Interest::empty() } else { Interest::READ };
+                events.register(fd, Token::new(kind::LISTENER, index as u32), interest);
+            }
+            None if listener.config.retry_delay > 0 => {
+                let deadline = events.now() + u64::from(listener.config.retry_delay) * 1000;
+                let token = Token::new(kind::BIND_RETRY, index as u32);
+                listener.retry = Some(events.arm(token, deadline));
+            }
+            None => {}
+        }
+    }
+
+    /// Serves until the process is to end; returns its exit status.
+    pub fn run(&mut self, events: &mut Loop) -> i32 {
+        loop {
+            if let Err(error) = events.wait(None) {
+                log::message(&format!("event loop: {}", os::reason(&error)));
+                return exit::SOFTWARE;
+            }
+            while let Some(event) = events.next_event() {
+                self.event(event, events);
+            }
+            while let Some((timer, token)) = events.next_expired() {
+                self.timer(timer, token, events);
+            }
+            self.collect_local(events);
+            if let Some(status) = self.exit_status {
+                return status;
+            }
+            self.refresh_title();
+        }
+    }
+
+    fn event(&mut self, event: Event, events: &mut Loop) {
+        let index = event.token.index() as usize;
+        match event.token.kind() {
+            kind::SIGNALS => {
+                let arrived = self.signals.take();
+                self.signal(arrived, events);
+            }
+            kind::LISTENER => self.accept(index, events),
+            kind::WORKER => self.worker_event(WorkerId(event.token.index()), event, events),
+            kind::CHECK => self.check_output(events),
+            _ => {
+                if let Some(local) = &mut self.local {
+                    local.event(events, event);
+                }
+            }
+        }
+    }
+
+    fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
+        let index = token.index() as usize;
+        match token.kind() {
+            kind::BIND_RETRY => {
+                self.listeners[index].retry = None;
+                self.listeners[index].open();
+                self.watch_listener(index, events);
+            }
+            kind::RESTART => {
+                self.restart.expired();
+                self.start_missing_workers(events);
+                self.unpark(events);
+            }
+            kind::TRIM => {
+                self.trim = None;
+                self.dismiss_superfluous(events);
+            }
+            kind::RESUME => {
+                self.resume = None;
+                self.update_listeners(events);
+            }
+            _ => {
+                if let Some(local) = &mut self.local {
+                    local.timer(events, timer, token);
+                }
+            }
+        }
+    }
+
+    fn signal(&mut self, arrived: Arrived, events: &mut Loop) {
+        if arrived.has(Signal::SIGCHLD) {
+            self.reap(events);
+        }
+        if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT) {
+            self.terminate(events);
+        } else if arrived.has(Signal::SIGHUP) {
+            if self.options.inetd {
+                // inetd starts a new one with the next connection.
+                self.terminate(events);
+            } else {
+                self.reload(events);
+            }
+        }
+        if arrived.has(Signal::SIGUSR1) && self.local.is_none() {
+            log::message("SIGUSR1: replacing all workers");
+            self.dismiss_all(events);
+            self.start_missing_workers(events);
+        }
+    }
+
+    /// The end of the broker. Connections go on in the workers until they end.
+    fn terminate(&mut self, events: &mut Loop) {
+        supervisor::notify("STOPPING=1");
+        log::message("SIGTERM: exiting");
+        self.dismiss_all(events);
+        for listener in &self.listeners {
+            listener.remove_path();
+        }
+        self.remove_pid_file();
+        self.exit_status = Some(0);
+        if self.local.as_ref().is_some_and(|local| local.sessions() > 0) {
+            self.leave_sessions_to_child(events);
+        }
+    }
+
+    pub(super) fn remove_pid_file(&mut self) {
+        drop(self.pid_file.take());
+    }
+
+    /// Tells the service manager that connections are served.
+    pub(super) fn announce(&mut self) {
+        if !self.announced {
+            self.announced = true;
+            supervisor::notify("READY=1");
+        }
+    }
+
+    /// Arms the timer that looks for superfluous workers, while there may be any.
+    pub(super) fn schedule_trim(&mut self, events: &mut Loop) {
+        if self.trim.is_none() && self.policy.len() > self.policy.limits().instances_min {
+            self.trim = Some(events.arm(Token::new(kind::TRIM, 0), events.now() + TRIM_PERIOD));
+        }
+    }
+
+    /// Sets the process title if it has changed.
+    pub(super) fn refresh_title(&mut self) {
+        let (total, limit) = (self.policy.total(), self.policy.limit());
+        if self.title_of == Some((total, limit, self.overloaded)) {
+            return;
+        }
+        self.title_of = Some((total, limit, self.overloaded));
+        let tail = match (self.overloaded, self.overload) {
+            (false, _) => format!("accepting up to {} more", limit.saturating_sub(total)),
+            (true, Overload::Queue) => "queueing new ones".to_owned(),
+            (true, Overload::Reset) => "resetting new ones".to_owned(),
+            (true, Overload::Close) => "immediately closing new ones".to_owned(),
+        };
+        title::set(&self.options.name, &format!("{}, {tail}", connections(total)));
+    }
+}
+
+/// How a title counts.
+pub fn connections(count: usize) -> String {
+    if count == 1 {
+        "1 connection".to_owned()
+    } else {
+        format!("{count} connections")
+    }
+}
+
+/// Keys of sockets without a `listen` block begin with this, for the next image.
+pub(super) const ACTIVATED: &str = "activated ";
+
+/// Resolves the addresses. One that cannot be resolved is reported, and its listener dropped.
+fn resolve_listeners(config: &mut config::Broker, inetd: bool) -> Vec<Listener> {
+    let keepalive = config.keepalive;
+    std::mem::take(&mut config.listeners)
+        .into_iter()
+        .filter(|listener| !(inetd && listener.empty))
+        .filter_map(|listener| match listener.resolve() {
+            Ok(address) => Some(Listener::new(listener, address, keepalive)),
+            Err(reason) => {
+                let name = listener.address.as_ref().map_or("", |value| value.text.as_str());
+                log::message(&format!(
+                    "FATAL: \"bind to {name}:{}\" failed: {reason}",
+                    listener.port
+                ));
+                None
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,159 @@
+//! What one image of the broker leaves to the next when it executes itself again: listening
+//! sockets, workers that still have connections, the lock of the pid file.
+//!
+//! The text travels in one environment variable, the descriptors simply stay open.
+
+use crate::os::process::{self, Pid};
+use crate::os::socket;
+use std::fmt::Write;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// The environment variable.
+pub const VARIABLE: &str = "TCPRELAY_HANDOVER";
+
+/// A worker of the former generation.
+#[derive(Debug)]
+pub struct Leaving {
+    /// Its process.
+    pub pid: Pid,
+    /// Our end of its channel.
+    pub channel: OwnedFd,
+    /// Connections it still has.
+    pub users: usize,
+}
+
+/// Everything that is handed over.
+#[derive(Debug, Default)]
+pub struct Handover {
+    /// Listening sockets with the key of their listener.
+    pub listeners: Vec<(String, OwnedFd)>,
+    /// Accepted connections that no worker could take yet, with the key of their listener.
+    pub parked: Vec<(String, OwnedFd)>,
+    /// Workers that have been asked to leave.
+    pub workers: Vec<Leaving>,
+    /// The descriptor of the pid file and its path.
+    pub pid_file: Option<(String, OwnedFd)>,
+    /// The process is in the background already.
+    pub background: bool,
+}
+
+impl Handover {
+    /// Takes what the former image left, if there was one. The variable is removed, and what
+    /// it says is believed only if it was meant for this process.
+    pub fn take() -> Option<Handover> {
+        let text = std::env::var(VARIABLE).ok();
+        std::env::remove_var(VARIABLE);
+        let text = text?;
+        let mut lines = text.split('\n');
+        let pid: Pid = lines.next()?.strip_prefix("pid ")?.parse().ok()?;
+        if pid != process::id() {
+            return None;
+        }
+        let mut handover = Handover::default();
+        for line in lines {
+            handover.take_line(line);
+        }
+        Some(handover)
+    }
+
+    fn take_line(&mut self, line: &str) -> Option<()> {
+        let mut words = line.split(' ');
+        let kind = words.next()?;
+        if kind == "background" {
+            self.background = true;
+            return Some(());
+        }
+        let number: RawFd = words.next()?.parse().ok()?;
+        if number <= 2 {
+            return None;
+        }
+        let fd = socket::adopt(number).ok()?;
+        socket::set_close_on_exec(&fd, true).ok()?;
+        match kind {
+            "listener" => self.listeners.push((decode(words.next()?), fd)),
+            "parked" => self.parked.push((decode(words.next()?), fd)),
+            "pidfile" => self.pid_file = Some((decode(words.next()?), fd)),
+            "worker" => {
+                let pid = words.next()?.parse().ok()?;
+                let users = words.next()?.parse().ok()?;
+                self.workers.push(Leaving { pid, channel: fd, users });
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// The value of the variable.
+    pub fn encode(&self) -> String {
+        let mut text = format!("pid {}", process::id());
+        for (kind, list) in [("listener", &self.listeners), ("parked", &self.parked)] {
+            for (key, fd) in list {
+                let _ = write!(text, "\n{kind} {} {}", fd.as_raw_fd(), encode(key));
+            }
+        }
+        for worker in &self.workers {
+            let fd = worker.channel.as_raw_fd();
+            let _ = write!(text, "\nworker {fd} {} {}", worker.pid, worker.users);
+        }
+        if let Some((path, fd)) = &self.pid_file {
+            let _ = write!(text, "\npidfile {} {}", fd.as_raw_fd(), encode(path));
+        }
+        if self.background {
+            text.push_str("\nbackground");
+        }
+        text
+    }
+
+    /// The descriptors that must stay open.
+    pub fn descriptors(&self) -> Vec<&OwnedFd> {
+        let listeners = self.listeners.iter().chain(&self.parked).map(|(_, fd)| fd);
+        let workers = self.workers.iter().map(|worker| &worker.channel);
+        let pid_file = self.pid_file.iter().map(|(_, fd)| fd);
+        listeners.chain(workers).chain(pid_file).collect()
+    }
+}
+
+/// Percent-encodes what would be taken for a separator.
+fn encode(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'%' | b' ' | b'\n' | 0x7f.. => {
+                let _ = write!(out, "%{byte:02x}");
+            }
+            _ => out.push(byte as char),
+        }
+    }
+    out
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        if first == b'%' && tail.len() >= 2 {
+            let hex = std::str::from_utf8(&tail[..2]).ok();
+            if let Some(byte) = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                bytes.push(byte);
+                rest = &tail[2..];
+                continue;
+            }
+        }
+        bytes.push(first);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn text_round_trips(text in "\\PC*") {
+            prop_assert_eq!(decode(&encode(&text)), text);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The broker: accepts connections and hands them to worker processes.
+//!
+//! Who gets a connection ([`policy`]), whom to refuse ([`acl`]) and who comes back to the same
+//! worker ([`sticky`]) are plain data structures without input or output; [`broker`] moves the
+//! sockets and processes accordingly. [`protocol`] is what broker and worker say to each other.
+
+pub mod acl;
+mod accept;
+pub mod broker;
+mod handover;
+mod listener;
+pub mod policy;
+pub mod protocol;
+mod reload;
+pub mod sticky;
+mod worker;
+
+pub use handover::{Handover, VARIABLE};

@@ -1,0 +1,380 @@
+//! Which worker gets a connection, when one is started, and when the broker is full.
+//!
+//! Pure bookkeeping: no processes, no sockets. The counters are derived from what was handed
+//! out and what workers report, are bounded by both, and go back whole when a worker goes.
+
+/// Names a worker. The broker reuses none while it may still be known somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub u32);
+
+/// The configured bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Workers that are kept running.
+    pub instances_min: usize,
+    /// Most workers.
+    pub instances_max: usize,
+    /// Connections of a worker before another one is preferred.
+    pub users_min: usize,
+    /// Most connections of a worker.
+    pub users_max: usize,
+}
+
+/// What to do with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Give it to this worker.
+    Worker(WorkerId),
+    /// Start a worker and ask again.
+    Start,
+    /// Nobody can take it now.
+    Nobody,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Worker {
+    id: WorkerId,
+    users: usize,
+    /// Its channel takes nothing at the moment.
+    blocked: bool,
+}
+
+/// The workers that take connections, in the order of their start (a removed one's place is
+/// taken by the last).
+#[derive(Clone, Debug)]
+pub struct Policy {
+    limits: Limits,
+    workers: Vec<Worker>,
+    total: usize,
+}
+
+impl Policy {
+    /// No workers yet.
+    pub fn new(limits: Limits) -> Policy {
+        Policy { limits, workers: Vec::new(), total: 0 }
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Workers that take connections.
+    pub fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// True without any worker.
+    pub fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    /// Connections of all workers.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Most connections of all workers together.
+    pub fn limit(&self) -> usize {
+        self.limits.users_max.saturating_mul(self.limits.instances_max)
+    }
+
+    /// True if no further connection may be taken.
+    pub fn is_full(&self) -> bool {
+        self.total >= self.limit()
+    }
+
+    /// A worker has been started.
+    pub fn add(&mut self, id: WorkerId) {
+        self.workers.push(Worker { id, users: 0, blocked: false });
+    }
+
+    /// A worker is gone, or takes no more connections. Returns how many it held.
+    pub fn remove(&mut self, id: WorkerId) -> Option<usize> {
+        let index = self.index(id)?;
+        let users = self.workers.swap_remove(index).users;
+        self.total -= users;
+        Some(users)
+    }
+
+    /// A worker announced the most connections it can handle. True if that lowers the bound,
+    /// which then holds for all.
+    pub fn cap(&mut self, max: usize) -> bool {
+        let max = max.max(1);
+        let lower = max < self.limits.users_max;
+        if lower {
+            self.limits.users_max = max;
+        }
+        lower
+    }
+
+    /// A worker's channel is full, or takes messages again.
+    pub fn set_blocked(&mut self, id: WorkerId, blocked: bool) {
+        if let Some(index) = self.index(id) {
+            self.workers[index].blocked = blocked;
+        }
+    }
+
+    /// A connection was handed to this worker.
+    pub fn given(&mut self, id: WorkerId) {
+        if let Some(index) = self.index(id) {
+            self.workers[index].users += 1;
+            self.total += 1;
+        }
+    }
+
+    /// A worker reports ended connections. No more are believed than it was given.
+    pub fn done(&mut self, id: WorkerId, count: usize) {
+        if let Some(index) = self.index(id) {
+            let ended = count.min(self.workers[index].users);
+            self.workers[index].users -= ended;
+            self.total -= ended;
+        }
+    }
+
+    /// Connections of one worker.
+    pub fn users(&self, id: WorkerId) -> Option<usize> {
+        self.index(id).map(|index| self.workers[index].users)
+    }
+
+    /// Workers missing to the minimum.
+    pub fn missing(&self) -> usize {
+        self.limits.instances_min.saturating_sub(self.workers.len())
+    }
+
+    /// Chooses, in this order:
+    /// 1. the worker that this client had before, below its maximum;
+    /// 2. the least used of the first `instances min` workers, below `users min`;
+    /// 3. the least used of the others, below `users min`;
+    /// 4. a new one, if there may be more;
+    /// 5. the least used of all, below its maximum.
+    pub fn choose(&self, sticky: Option<WorkerId>) -> Choice {
+        if self.missing() > 0 {
+            return Choice::Start;
+        }
+        self.choose_started(sticky)
+    }
+
+    /// As [`Self::choose`], but content with fewer workers than the minimum while those that
+    /// are missing cannot be started.
+    pub fn choose_started(&self, sticky: Option<WorkerId>) -> Choice {
+        let max = self.limits.users_max;
+        let min = self.limits.users_min.min(max);
+        let usable = |worker: &&Worker, below: usize| !worker.blocked && worker.users < below;
+        if let Some(worker) = sticky.and_then(|id| self.workers.iter().find(|w| w.id == id)) {
+            if usable(&worker, max) {
+                return Choice::Worker(worker.id);
+            }
+        }
+        let least = |workers: &[Worker], below: usize| {
+            workers.iter().filter(|w| usable(w, below)).min_by_key(|w| w.users).map(|w| w.id)
+        };
+        let split = self.limits.instances_min.min(self.workers.len());
+        let (first, others) = self.workers.split_at(split);
+        if let Some(id) = least(first, min).or_else(|| least(others, min)) {
+            return Choice::Worker(id);
+        }
+        if self.workers.len() < self.limits.instances_max {
+            return Choice::Start;
+        }
+        least(&self.workers, max).map_or(Choice::Nobody, Choice::Worker)
+    }
+
+    /// The least used worker that can take a connection at all, for when none can be started.
+    pub fn fallback(&self) -> Choice {
+        self.workers
+            .iter()
+            .filter(|worker| !worker.blocked && worker.users < self.limits.users_max)
+            .min_by_key(|worker| worker.users)
+            .map_or(Choice::Nobody, |worker| Choice::Worker(worker.id))
+    }
+
+    /// Idle workers beyond the minimum, if the load is low enough to do without them.
+    pub fn superfluous(&self) -> Vec<WorkerId> {
+        let low = self.total < self.limits.users_min.saturating_mul(self.workers.len() + 1);
+        if !low && self.total > 0 {
+            return Vec::new();
+        }
+        self.workers
+            .iter()
+            .skip(self.limits.instances_min)
+            .filter(|worker| worker.users == 0)
+            .map(|worker| worker.id)
+            .collect()
+    }
+
+    fn index(&self, id: WorkerId) -> Option<usize> {
+        self.workers.iter().position(|worker| worker.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn policy(instances: (usize, usize), users: (usize, usize)) -> Policy {
+        Policy::new(Limits {
+            instances_min: instances.0,
+            instances_max: instances.1,
+            users_min: users.0,
+            users_max: users.1,
+        })
+    }
+
+    /// Gives one connection, starting workers as asked; the index of the worker, from one.
+    fn give(policy: &mut Policy, next: &mut u32) -> Option<u32> {
+        loop {
+            match policy.choose(None) {
+                Choice::Worker(id) => {
+                    policy.given(id);
+                    return Some(id.0);
+                }
+                Choice::Start => {
+                    *next += 1;
+                    policy.add(WorkerId(*next));
+                }
+                Choice::Nobody => return None,
+            }
+        }
+    }
+
+    #[test]
+    fn the_documented_sequence() {
+        let mut policy = policy((1, 3), (2, 3));
+        let mut next = 0;
+        let given: Vec<_> = (0..10).map(|_| give(&mut policy, &mut next)).collect();
+        let expected = [1, 1, 2, 2, 3, 3, 1, 2, 3].map(Some);
+        assert_eq!(given[..9], expected);
+        assert_eq!(given[9], None);
+        assert!(policy.is_full());
+    }
+
+    #[test]
+    fn the_minimum_of_workers_comes_first() {
+        let mut policy = policy((4, 4), (2, 10));
+        let mut next = 0;
+        let given: Vec<_> = (0..4).filter_map(|_| give(&mut policy, &mut next)).collect();
+        assert_eq!(given, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_lower_maximum_lowers_the_total() {
+        let mut policy = policy((2, 2), (5, 15));
+        let mut next = 0;
+        assert!(policy.cap(12));
+        assert!(!policy.cap(13));
+        let given = std::iter::from_fn(|| give(&mut policy, &mut next)).count();
+        assert_eq!(given, 24);
+        assert!(policy.is_full());
+    }
+
+    #[test]
+    fn lies_of_a_worker_do_not_make_counters_negative() {
+        let mut policy = policy((1, 1), (5, 5));
+        let mut next = 0;
+        give(&mut policy, &mut next);
+        policy.done(WorkerId(1), 5);
+        assert_eq!(policy.total(), 0);
+        policy.done(WorkerId(1), 5);
+        policy.done(WorkerId(99), 5);
+        assert_eq!(policy.total(), 0);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Connect(Option<u32>),
+        Done(usize, usize),
+        Die(usize),
+        Block(usize, bool),
+        Cap(usize),
+        Trim,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => prop::option::of(0u32..20).prop_map(Step::Connect),
+            4 => (any::<usize>(), 0usize..4).prop_map(|(w, n)| Step::Done(w, n)),
+            1 => any::<usize>().prop_map(Step::Die),
+            1 => (any::<usize>(), any::<bool>()).prop_map(|(w, b)| Step::Block(w, b)),
+            1 => (0usize..20).prop_map(Step::Cap),
+            1 => Just(Step::Trim),
+        ]
+    }
+
+    proptest! {
+        /// A simulated broker: whatever happens, the counters equal the sums of what workers
+        /// hold, bounds hold when a connection is given, and a free place is always found.
+        #[test]
+        fn simulation(
+            instances_min in 0usize..4, more in 0usize..4, users_min in 0usize..6,
+            users_max in 1usize..10, steps in prop::collection::vec(step(), 0..300),
+        ) {
+            let instances_max = (instances_min + more).max(1);
+            let mut policy = policy((instances_min, instances_max), (users_min, users_max));
+            let mut model: HashMap<u32, (usize, bool)> = HashMap::new();
+            let mut next = 0;
+            for step in steps {
+                let mut names: Vec<u32> = model.keys().copied().collect();
+                names.sort_unstable();
+                let pick = |which: usize| (!names.is_empty()).then(|| names[which % names.len()]);
+                match step {
+                    Step::Connect(sticky) => loop {
+                        match policy.choose(sticky.map(WorkerId)) {
+                            Choice::Start => {
+                                prop_assert!(model.len() < instances_max);
+                                next += 1;
+                                policy.add(WorkerId(next));
+                                model.insert(next, (0, false));
+                            }
+                            Choice::Worker(id) => {
+                                let max = policy.limits().users_max;
+                                let worker = model.get_mut(&id.0).expect("a living worker");
+                                prop_assert!(worker.0 < max && !worker.1);
+                                worker.0 += 1;
+                                policy.given(id);
+                                break;
+                            }
+                            Choice::Nobody => {
+                                let max = policy.limits().users_max;
+                                prop_assert!(model.values().all(|w| w.1 || w.0 >= max));
+                                prop_assert_eq!(model.len(), instances_max);
+                                break;
+                            }
+                        }
+                    },
+                    Step::Done(which, count) => {
+                        if let Some(name) = pick(which) {
+                            policy.done(WorkerId(name), count);
+                            let users = &mut model.get_mut(&name).expect("picked").0;
+                            *users = users.saturating_sub(count);
+                        }
+                    }
+                    Step::Die(which) => {
+                        if let Some(name) = pick(which) {
+                            let held = model.remove(&name).map(|w| w.0);
+                            prop_assert_eq!(policy.remove(WorkerId(name)), held);
+                        }
+                    }
+                    Step::Block(which, blocked) => {
+                        if let Some(name) = pick(which) {
+                            policy.set_blocked(WorkerId(name), blocked);
+                            model.get_mut(&name).expect("picked").1 = blocked;
+                        }
+                    }
+                    Step::Cap(max) => drop(policy.cap(max)),
+                    Step::Trim => {
+                        for id in policy.superfluous() {
+                            prop_assert_eq!(model.remove(&id.0).map(|w| w.0), Some(0));
+                            policy.remove(id);
+                        }
+                        prop_assert!(model.len() >= instances_min.min(names.len()));
+                    }
+                }
+                prop_assert_eq!(policy.total(), model.values().map(|w| w.0).sum::<usize>());
+                prop_assert_eq!(policy.len(), model.len());
+            }
+        }
+    }
+}

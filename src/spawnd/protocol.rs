@@ -1,0 +1,250 @@
+//! The messages between broker and worker: UNIX datagrams, one message each, host byte order,
+//! the type in the first four bytes. Sizes and numbers are those of the C programs, with which
+//! either side may be combined.
+
+use std::fmt;
+
+/// Size of a short message: type and count.
+pub const SHORT: usize = 8;
+/// Size of an ACCEPT message.
+pub const ACCEPT: usize = 40;
+/// Offset of the data in a UDPDATA message.
+pub const UDP_HEADER: usize = 40;
+/// Most data in a UDPDATA message.
+pub const UDP_LIMIT: usize = 4096;
+/// Room for whatever either side receives; longer datagrams are told by their length.
+pub const RECEIVE: usize = 64;
+
+const TYPE_DONE: u32 = 0;
+const TYPE_KEEPALIVE: u32 = 1;
+const TYPE_MAY_DIE: u32 = 2;
+const TYPE_DYING: u32 = 3;
+const TYPE_BAD_CONFIGURATION: u32 = 4;
+const TYPE_MAX: u32 = 5;
+const TYPE_ACCEPT: u32 = 6;
+const TYPE_UDP_DATA: u32 = 7;
+
+/// SOCK_STREAM of the systems that differ; the field tells the worker nothing new.
+const SOCKET_TYPE_STREAM: u32 = libc::SOCK_STREAM as u32;
+
+/// A message of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FromWorker {
+    /// So many connections have ended.
+    Done(u32),
+    /// Nothing; its delivery says that the broker is there.
+    KeepAlive,
+    /// Give me no more connections, I exit when idle.
+    Dying,
+    /// My configuration is unusable.
+    BadConfiguration,
+    /// The most connections I can handle.
+    Max(i32),
+    /// A type that is not known.
+    Unknown(u32),
+}
+
+/// A message of the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FromBroker {
+    /// Exit when idle. Our broker sends nothing after it.
+    MayDie,
+    /// A connection; its descriptor comes along.
+    Accept(Accept),
+    /// A type that is not for this worker.
+    Other(u32),
+}
+
+/// What a worker is told about a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    /// 0: no TLS, otherwise the versions, a byte each.
+    pub tls_versions: u32,
+    /// The number of the protocol's word, 0 if unset.
+    pub aaa_protocol: u32,
+    /// Bits of [`crate::config::broker::flag`].
+    pub flags: u32,
+    /// NUL-padded; at most 15 bytes are used.
+    pub realm: [u8; 16],
+    /// The IPPROTO number of the listener; 0 for one that was inherited.
+    pub protocol: u32,
+}
+
+/// A datagram that is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadMessage {
+    /// How long it is.
+    pub length: usize,
+    /// How long it must be at least.
+    pub expected: usize,
+}
+
+impl fmt::Display for BadMessage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.length == 0 {
+            return out.write_str("EoF");
+        }
+        write!(out, "message too short ({} < {})", self.length, self.expected)
+    }
+}
+
+fn word(data: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(data.get(offset..offset + 4)?.try_into().ok()?))
+}
+
+fn require(data: &[u8], expected: usize) -> Result<(), BadMessage> {
+    if data.len() < expected {
+        return Err(BadMessage { length: data.len(), expected });
+    }
+    Ok(())
+}
+
+impl FromWorker {
+    /// Reads a message. `data` may be the beginning of a longer one.
+    pub fn decode(data: &[u8]) -> Result<FromWorker, BadMessage> {
+        require(data, SHORT)?;
+        let count = word(data, 4).unwrap_or(0);
+        Ok(match word(data, 0).unwrap_or(u32::MAX) {
+            // A negative count is as wrong as one that is too large; both are bounded by what
+            // the worker has.
+            TYPE_DONE => FromWorker::Done(u32::try_from(count as i32).unwrap_or(0)),
+            TYPE_KEEPALIVE => FromWorker::KeepAlive,
+            TYPE_DYING => FromWorker::Dying,
+            TYPE_BAD_CONFIGURATION => FromWorker::BadConfiguration,
+            TYPE_MAX => FromWorker::Max(count as i32),
+            other => FromWorker::Unknown(other),
+        })
+    }
+
+    /// The bytes of the message.
+    pub fn encode(self) -> [u8; SHORT] {
+        let (number, count) = match self {
+            FromWorker::Done(count) => (TYPE_DONE, count),
+            FromWorker::KeepAlive => (TYPE_KEEPALIVE, 0),
+            FromWorker::Dying => (TYPE_DYING, 0),
+            FromWorker::BadConfiguration => (TYPE_BAD_CONFIGURATION, 0),
+            FromWorker::Max(count) => (TYPE_MAX, count as u32),
+            FromWorker::Unknown(number) => (number, 0),
+        };
+        short(number, count)
+    }
+}
+
+fn short(number: u32, count: u32) -> [u8; SHORT] {
+    let mut data = [0; SHORT];
+    put(&mut data, 0, number);
+    put(&mut data, 4, count);
+    data
+}
+
+fn put(data: &mut [u8], offset: usize, value: u32) {
+    data[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+}
+
+impl FromBroker {
+    /// Reads a message. A short one is known by its type alone.
+    pub fn decode(data: &[u8]) -> Result<FromBroker, BadMessage> {
+        require(data, 4)?;
+        Ok(match word(data, 0).unwrap_or(u32::MAX) {
+            TYPE_MAY_DIE => FromBroker::MayDie,
+            TYPE_ACCEPT => {
+                require(data, ACCEPT)?;
+                FromBroker::Accept(Accept::decode(data))
+            }
+            other => FromBroker::Other(other),
+        })
+    }
+
+    /// MAY_DIE.
+    pub fn may_die() -> [u8; SHORT] {
+        short(TYPE_MAY_DIE, 0)
+    }
+}
+
+impl Accept {
+    fn decode(data: &[u8]) -> Accept {
+        let mut realm = [0; 16];
+        realm[..15].copy_from_slice(&data[16..31]);
+        Accept {
+            tls_versions: word(data, 4).unwrap_or(0),
+            aaa_protocol: word(data, 8).unwrap_or(0),
+            flags: word(data, 12).unwrap_or(0),
+            realm,
+            protocol: word(data, 36).unwrap_or(0),
+        }
+    }
+
+    /// The bytes of an ACCEPT message.
+    pub fn encode(&self) -> [u8; ACCEPT] {
+        let mut data = [0; ACCEPT];
+        self.header(&mut data, TYPE_ACCEPT);
+        put(&mut data, 32, SOCKET_TYPE_STREAM);
+        put(&mut data, 36, self.protocol);
+        data
+    }
+
+    /// The bytes of a UDPDATA message with `payload`, of which at most [`UDP_LIMIT`] are sent.
+    pub fn encode_datagram(&self, payload: &[u8]) -> Vec<u8> {
+        let payload = &payload[..payload.len().min(UDP_LIMIT)];
+        let mut data = vec![0; UDP_HEADER];
+        self.header(&mut data, TYPE_UDP_DATA);
+        data[32..34].copy_from_slice(&(payload.len() as i16).to_ne_bytes());
+        data.extend_from_slice(payload);
+        data
+    }
+
+    fn header(&self, data: &mut [u8], number: u32) {
+        put(data, 0, number);
+        put(data, 4, self.tls_versions);
+        put(data, 8, self.aaa_protocol);
+        put(data, 12, self.flags);
+        data[16..32].copy_from_slice(&self.realm);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_plain_accept_has_the_bytes_of_the_contract() {
+        let data = Accept { protocol: 6, ..Accept::default() }.encode();
+        let mut expected = [0u8; 40];
+        expected[0] = 6;
+        expected[32] = 1;
+        expected[36] = 6;
+        assert_eq!(data, expected);
+        assert_eq!(FromWorker::Done(1).encode(), [0, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(FromWorker::Max(9995).encode(), [5, 0, 0, 0, 0x0b, 0x27, 0, 0]);
+    }
+
+    #[test]
+    fn short_and_empty_datagrams_are_refused() {
+        assert!(FromWorker::decode(&[]).is_err());
+        assert!(FromWorker::decode(&[0, 0]).is_err());
+        assert!(FromBroker::decode(&[6, 0, 0, 0]).is_err());
+        assert_eq!(FromBroker::decode(&[2, 0, 0, 0]), Ok(FromBroker::MayDie));
+        assert_eq!(FromWorker::decode(&[42, 0, 0, 0, 0, 0, 0, 0]), Ok(FromWorker::Unknown(42)));
+        let negative = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
+        assert_eq!(FromWorker::decode(&negative), Ok(FromWorker::Done(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(data in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = FromWorker::decode(&data);
+            let _ = FromBroker::decode(&data);
+        }
+
+        #[test]
+        fn accept_round_trips(
+            tls_versions: u32, aaa_protocol: u32, flags: u32, realm: [u8; 15], protocol: u32,
+        ) {
+            let mut padded = [0; 16];
+            padded[..15].copy_from_slice(&realm);
+            let accept = Accept { tls_versions, aaa_protocol, flags, realm: padded, protocol };
+            prop_assert_eq!(FromBroker::decode(&accept.encode()), Ok(FromBroker::Accept(accept)));
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! SIGHUP: the new configuration is checked by a child; if it is good the broker executes
+//! itself again, with its listening sockets and the channels of its old workers.
+
+use super::broker::{kind, Broker, ACTIVATED};
+use super::handover::{Handover, VARIABLE};
+use crate::event::{Interest, Loop, Token};
+use crate::os::process::{self, Descriptors, Ended, Fork, Pid, Program};
+use crate::os::signals::{Signal, Signals};
+use crate::os::{self, files, log, socket, supervisor, title};
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+/// A child that checks the configuration.
+pub(super) struct Check {
+    pid: Pid,
+    /// What it complains about.
+    output: OwnedFd,
+    text: Vec<u8>,
+    /// SIGHUP came again meanwhile.
+    again: bool,
+}
+
+impl Broker {
+    pub(super) fn reload(&mut self, events: &mut Loop) {
+        if let Some(check) = &mut self.check {
+            check.again = true;
+            return;
+        }
+        supervisor::notify("RELOADING=1");
+        match self.start_check() {
+            Ok(check) => {
+                events.register(&check.output, Token::new(kind::CHECK, 0), Interest::READ);
+                self.check = Some(check);
+            }
+            Err(error) => {
+                log::message(&format!("SIGHUP: not restarting: {}", os::reason(&error)));
+                supervisor::notify("READY=1");
+            }
+        }
+    }
+
+    fn start_check(&self) -> std::io::Result<Check> {
+        let (output, write) = process::pipe()?;
+        socket::set_nonblocking(&output, true)?;
+        let mut arguments = vec![OsString::from("-P")];
+        arguments.extend(self.options.arguments.iter().skip(1).cloned());
+        let program = Program {
+            path: self.options.executable.clone(),
+            arguments,
+            identity: process::Identity::default(),
+            directory: None,
+        };
+        let stdin = File::open("/dev/null")?.into();
+        let descriptors = Descriptors { stdin, stderr: Some(write) };
+        let pid = process::spawn(&program, descriptors, log::message)?;
+        Ok(Check { pid, output, text: Vec::new(), again: false })
+    }
+
+    /// The checking child has said something.
+    pub(super) fn check_output(&mut self, events: &mut Loop) {
+        let Some(check) = &mut self.check else {
+            return;
+        };
+        while let Ok(Some(data)) = files::read_available(&check.output) {
+            if data.is_empty() {
+                events.set_interest(&check.output, Interest::empty());
+                return;
+            }
+            check.text.extend(data);
+            check.text.truncate(16 * 1024);
+        }
+    }
+
+    /// True if `pid` was the checking child.
+    pub(super) fn check_ended(&mut self, pid: Pid, ended: Ended, events: &mut Loop) -> bool {
+        if self.check.as_ref().is_none_or(|check| check.pid != pid) {
+            return false;
+        }
+        self.check_output(events);
+        let Some(check) = self.check.take() else {
+            return false;
+        };
+        events.remove(&check.output);
+        if check.again {
+            self.reload(events);
+        } else if ended == Ended::Status(0) {
+            self.restart_image(events);
+        } else {
+            let text = String::from_utf8_lossy(&check.text);
+            for line in text.lines() {
+                // Without the process id in front, which is that of the child.
+                let line = line.split_once(": ").map_or(line, |(head, tail)| {
+                    if head.parse::<i32>().is_ok() { tail } else { line }
+                });
+                log::message_at(log::Severity::ERROR, &format!("SIGHUP: {line}"));
+            }
+            log::message_at(
+                log::Severity::ERROR,
+                "SIGHUP: the configuration is refused, the running one stays in service",
+            );
+            supervisor::notify("READY=1");
+        }
+        true
+    }
+
+    /// Executes this program again, in this process.
+    fn restart_image(&mut self, events: &mut Loop) {
+        log::message("SIGHUP: restarting");
+        self.dismiss_all(events);
+        if self.local.as_ref().is_some_and(|local| local.sessions() > 0) {
+            self.leave_sessions_to_child(events);
+        }
+        let mut handover = Handover {
+            background: self.options.background,
+            workers: self.take_leaving(),
+            ..Handover::default()
+        };
+        for parked in std::mem::take(&mut self.parked) {
+            // A datagram is not worth more than the client's next one.
+            if parked.datagram.is_none() {
+                handover.parked.push((self.listeners[parked.listener].key(), parked.socket));
+            }
+        }
+        for listener in &mut self.listeners {
+            // A listener without a block of its own is known by how it came.
+            let prefix = if listener.is_inherited() { ACTIVATED } else { "" };
+            let key = format!("{prefix}{}", listener.key());
+            if let Some(fd) = listener.socket.take() {
+                handover.listeners.push((key, fd));
+            }
+        }
+        if let Some(file) = self.pid_file.take() {
+            let path = file.path().to_string_lossy().into_owned();
+            handover.pid_file = file.into_descriptor().map(|fd| (path, fd));
+        }
+        let mut environment = self.options.environment.clone();
+        environment.push((VARIABLE.into(), handover.encode().into()));
+        let error = process::execute(
+            &self.options.executable,
+            &self.options.arguments,
+            &environment,
+            &handover.descriptors(),
+        );
+        // The file was there a moment ago, for the check. The old image cannot go on without
+        // what it has prepared to give away, and ends as on a failed start.
+        let path = self.options.executable.display();
+        log::message(&format!("execve ({path}): {}", os::reason(&error)));
+        self.exit_status = Some(process::exit::OS_ERROR);
+    }
+
+    /// Single-process mode: a child keeps the open sessions until they end, so that this
+    /// process can go on without them.
+    pub(super) fn leave_sessions_to_child(&mut self, events: &mut Loop) {
+        match process::fork() {
+            Ok(Fork::Child) => {
+                let status = self.drain_sessions(events);
+                std::process::exit(status);
+            }
+            Ok(Fork::Parent(_)) => {}
+            Err(error) => {
+                log::message(&format!("fork: {}: open sessions end", os::reason(&error)));
+            }
+        }
+    }
+
+    /// In the child: nothing but the sessions.
+    fn drain_sessions(&mut self, events: &mut Loop) -> i32 {
+        let Ok(signals) = Signals::install(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
+        else {
+            return process::exit::OS_ERROR;
+        };
+        process::new_session();
+        // The parent's pipe: it must not miss its signals because we read them.
+        events.remove(self.signals.descriptor());
+        for listener in &mut self.listeners {
+            listener.close(events);
+        }
+        if let Err(error) = events.renew_after_fork() {
+            log::message(&format!("event loop: {}", os::reason(&error)));
+            return process::exit::OS_ERROR;
+        }
+        // Bound to the variable: the pipe of the handlers must stay open.
+        let _signals = signals;
+        let Some(local) = &mut self.local else {
+            return 0;
+        };
+        local.drain(events);
+        while local.sessions() > 0 {
+            let count = super::broker::connections(local.sessions());
+            title::set(&self.options.name, &format!("{count} left, dying when idle"));
+            if events.wait(None).is_err() {
+                return process::exit::SOFTWARE;
+            }
+            while let Some(event) = events.next_event() {
+                local.event(events, event);
+            }
+            while let Some((timer, token)) = events.next_expired() {
+                local.timer(events, timer, token);
+            }
+        }
+        log::message("Terminating, no longer needed.");
+        0
+    }
+}

@@ -1,0 +1,387 @@
+//! Worker processes: starting, listening to, and replacing them.
+
+use super::broker::{kind, Broker};
+use super::handover::Leaving;
+use super::policy::WorkerId;
+use super::protocol::{FromBroker, FromWorker, RECEIVE};
+use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::os::process::{self, exit, Descriptors, Ended, Pid};
+use crate::os::{self, channel, log};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A worker that has lived this long was no failed start, in milliseconds.
+const SETTLED: u64 = 10_000;
+/// The first pause before a failed start is repeated, and the longest, in milliseconds.
+const FIRST_PAUSE: u64 = 100;
+const LONGEST_PAUSE: u64 = 60_000;
+/// Failed starts in a row, before any worker was ever ready, that end the broker.
+const GIVE_UP: u32 = 4;
+/// Messages read from one worker per turn.
+const BATCH: usize = 64;
+
+/// One worker process.
+pub(super) struct Worker {
+    pub(super) pid: Pid,
+    pub(super) channel: OwnedFd,
+    started: u64,
+    /// It has sent a message that only a working worker sends.
+    ready: bool,
+    /// It has been asked to leave, or said that it will: it gets no more connections.
+    leaving: bool,
+    /// MAY_DIE could not be sent yet.
+    farewell_due: bool,
+    /// Connections of a leaving worker.
+    users: usize,
+}
+
+/// The brake on starting workers that die at once.
+#[derive(Default)]
+pub(super) struct Restart {
+    failures: u32,
+    ever_ready: bool,
+    pause: Option<TimerId>,
+}
+
+impl Restart {
+    pub(super) fn expired(&mut self) {
+        self.pause = None;
+    }
+
+    /// Starting is not to be tried at the moment.
+    fn paused(&self) -> bool {
+        self.pause.is_some()
+    }
+
+    fn failed(&mut self, events: &mut Loop) -> u64 {
+        self.failures += 1;
+        let pause = (FIRST_PAUSE << (self.failures - 1).min(16)).min(LONGEST_PAUSE);
+        if self.pause.is_none() {
+            self.pause = Some(events.arm(Token::new(kind::RESTART, 0), events.now() + pause));
+        }
+        pause
+    }
+}
+
+impl Broker {
+    fn worker_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.workers.get_mut(&id)
+    }
+
+    /// Starts workers up to the minimum.
+    pub(super) fn start_missing_workers(&mut self, events: &mut Loop) {
+        if self.local.is_some() {
+            return;
+        }
+        while self.policy.missing() > 0 && self.start_worker(events) {}
+    }
+
+    /// Starts one worker; false if that is not to be done now, or fails.
+    pub(super) fn start_worker(&mut self, events: &mut Loop) -> bool {
+        if self.restart.paused() || self.exit_status.is_some() {
+            return false;
+        }
+        match self.try_start_worker(events) {
+            Ok(()) => {
+                self.schedule_trim(events);
+                true
+            }
+            Err((call, error)) => {
+                log::message(&format!("{call}: {}", os::reason(&error)));
+                self.restart.failed(events);
+                false
+            }
+        }
+    }
+
+    fn try_start_worker(&mut self, events: &mut Loop) -> Result<(), (&'static str, io::Error)> {
+        let (ours, theirs) = channel::pair().map_err(|error| ("socketpair", error))?;
+        if self.channel_buffer > 0 {
+            for end in [&ours, &theirs] {
+                if let Err(error) = channel::set_buffer_sizes(end, self.channel_buffer) {
+                    log::message(&format!("tcp bufsize: {}", os::reason(&error)));
+                }
+            }
+        }
+        let descriptors = Descriptors { stdin: theirs, stderr: None };
+        let pid = process::spawn(&self.options.worker, descriptors, log::message)
+            .map_err(|error| ("fork", error))?;
+        let id = self.add_worker(pid, ours, events);
+        self.policy.add(id);
+        Ok(())
+    }
+
+    /// Ids go round after 2^28 workers, and skip those still in use.
+    fn next_id(&mut self) -> WorkerId {
+        loop {
+            let id = WorkerId(self.next_worker);
+            self.next_worker = (self.next_worker + 1) % (1 << 28);
+            if !self.workers.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    fn add_worker(&mut self, pid: Pid, channel: OwnedFd, events: &mut Loop) -> WorkerId {
+        let id = self.next_id();
+        events.register(&channel, Token::new(kind::WORKER, id.0), Interest::READ);
+        let worker = Worker {
+            pid,
+            channel,
+            started: events.now(),
+            ready: false,
+            leaving: false,
+            farewell_due: false,
+            users: 0,
+        };
+        self.workers.insert(id, worker);
+        id
+    }
+
+    /// Takes care of the workers of a former image, which have been asked to leave.
+    pub(super) fn adopt_workers(&mut self, former: Vec<Leaving>, events: &mut Loop) {
+        for Leaving { pid, channel, users } in former {
+            let id = self.add_worker(pid, channel, events);
+            if let Some(worker) = self.worker_mut(id) {
+                (worker.ready, worker.leaving, worker.users) = (true, true, users);
+            }
+        }
+    }
+
+    /// Something happened on a worker's channel.
+    pub(super) fn worker_event(&mut self, id: WorkerId, event: Event, events: &mut Loop) {
+        if event.writable {
+            self.channel_writable(id, events);
+        }
+        if event.readable || event.hangup {
+            self.read_channel(id, BATCH, events);
+            self.check_overload(events);
+            self.unpark(events);
+        }
+    }
+
+    /// Reads messages; all there are with a large `limit`.
+    fn read_channel(&mut self, id: WorkerId, limit: usize, events: &mut Loop) {
+        for _ in 0..limit {
+            let Some(worker) = self.worker_mut(id) else {
+                return;
+            };
+            let mut data = [0; RECEIVE];
+            let received = match channel::receive(worker.channel.as_fd(), &mut data) {
+                Ok(received) => received,
+                Err(error) if os::would_block(&error) => return,
+                Err(error) => {
+                    self.worker_lost(id, &error, events);
+                    return;
+                }
+            };
+            match FromWorker::decode(&data[..received.length.min(data.len())]) {
+                Ok(message) => self.message(id, message, events),
+                Err(bad) => log::message(&format!("scm_recv_msg: recvmsg: {bad}")),
+            }
+        }
+    }
+
+    fn message(&mut self, id: WorkerId, message: FromWorker, events: &mut Loop) {
+        let Some(worker) = self.worker_mut(id) else {
+            return;
+        };
+        if matches!(message, FromWorker::Done(_) | FromWorker::Max(_)) {
+            worker.ready = true;
+        }
+        match message {
+            FromWorker::Done(count) if worker.leaving => {
+                worker.users = worker.users.saturating_sub(count as usize);
+            }
+            FromWorker::Done(count) => {
+                self.policy.done(id, count as usize);
+                self.schedule_trim(events);
+            }
+            FromWorker::Max(max) => {
+                self.restart.ever_ready = true;
+                if self.policy.cap(usize::try_from(max).unwrap_or(0)) {
+                    log::message(&format!(
+                        "child limits maximum number of users to {}",
+                        self.policy.limits().users_max
+                    ));
+                }
+                self.announce();
+            }
+            FromWorker::Dying => {
+                self.dismiss(id, events);
+                self.start_missing_workers(events);
+            }
+            FromWorker::BadConfiguration => self.bad_configuration(id, events),
+            FromWorker::KeepAlive => {}
+            FromWorker::Unknown(number) => {
+                log::message(&format!("Child used unknown message type {number}"));
+            }
+        }
+    }
+
+    /// A worker cannot use its configuration. That ends the broker, unless others serve: then
+    /// the file was changed under a running service, which goes on.
+    fn bad_configuration(&mut self, id: WorkerId, events: &mut Loop) {
+        let others_serve = self
+            .workers
+            .iter()
+            .any(|(&other, worker)| other != id && worker.ready && !worker.leaving);
+        if others_serve && self.worker_mut(id).is_some_and(|worker| !worker.ready) {
+            log::message("Child reported fatal configuration problem. The running workers go on.");
+            return;
+        }
+        log::message("Child reported fatal configuration problem. Exiting.");
+        self.dismiss_all(events);
+        self.remove_pid_file();
+        self.exit_status = Some(exit::CONFIGURATION);
+    }
+
+    /// The channel takes nothing: the worker gets no connections until it does.
+    pub(super) fn set_blocked(&mut self, id: WorkerId, events: &mut Loop) {
+        self.policy.set_blocked(id, true);
+        if let Some(worker) = self.worker_mut(id) {
+            events.set_interest(&worker.channel, Interest::READ | Interest::WRITE);
+        }
+    }
+
+    fn channel_writable(&mut self, id: WorkerId, events: &mut Loop) {
+        self.policy.set_blocked(id, false);
+        if let Some(worker) = self.worker_mut(id) {
+            events.set_interest(&worker.channel, Interest::READ);
+            if worker.farewell_due {
+                farewell(worker, events);
+            }
+        }
+        self.unpark(events);
+    }
+
+    /// Asks a worker to leave when idle. It gets nothing after this message, so it can take
+    /// what is queued before it and then go.
+    pub(super) fn dismiss(&mut self, id: WorkerId, events: &mut Loop) {
+        let users = self.policy.remove(id);
+        self.forget_stickiness(id);
+        let Some(worker) = self.worker_mut(id) else {
+            return;
+        };
+        if !worker.leaving {
+            worker.leaving = true;
+            worker.users = users.unwrap_or(0);
+            farewell(worker, events);
+        }
+        self.check_overload(events);
+    }
+
+    pub(super) fn dismiss_all(&mut self, events: &mut Loop) {
+        let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
+        for id in ids {
+            self.dismiss(id, events);
+        }
+    }
+
+    /// Workers beyond the minimum that have nothing to do.
+    pub(super) fn dismiss_superfluous(&mut self, events: &mut Loop) {
+        for id in self.policy.superfluous() {
+            self.dismiss(id, events);
+        }
+        self.schedule_trim(events);
+    }
+
+    fn forget_stickiness(&mut self, id: WorkerId) {
+        let own = self.listeners.iter_mut().filter_map(|listener| listener.sticky.as_mut());
+        for cache in own.chain(self.sticky.as_mut()) {
+            cache.forget(id);
+        }
+    }
+
+    /// A worker's channel is broken: whatever it holds is given back.
+    pub(super) fn worker_lost(&mut self, id: WorkerId, error: &io::Error, events: &mut Loop) {
+        if let Some(worker) = self.worker_mut(id) {
+            if !worker.leaving {
+                let pid = worker.pid;
+                log::message(&format!("scm_send_msg, pid: {pid}: {}", os::reason(error)));
+            }
+        }
+        self.forget(id, events);
+    }
+
+    fn forget(&mut self, id: WorkerId, events: &mut Loop) -> Option<Worker> {
+        self.policy.remove(id);
+        self.forget_stickiness(id);
+        let worker = self.workers.remove(&id)?;
+        events.remove(&worker.channel);
+        Some(worker)
+    }
+
+    /// Children have ended.
+    pub(super) fn reap(&mut self, events: &mut Loop) {
+        while let Some((pid, ended)) = process::reap() {
+            if self.check_ended(pid, ended, events) {
+                continue;
+            }
+            let how = match ended {
+                Ended::Status(0) => "terminated normally".to_owned(),
+                Ended::Status(status) => format!("terminated normally (exit status {status})"),
+                Ended::Signal(signal) => format!("terminated abnormally (signal {signal})"),
+            };
+            log::message(&format!("child (pid {pid}) {how}"));
+            let id = self.workers.iter().find(|(_, worker)| worker.pid == pid).map(|(&id, _)| id);
+            if let Some(id) = id {
+                self.worker_ended(id, ended, events);
+            }
+        }
+        if self.exit_status.is_none() {
+            self.start_missing_workers(events);
+        }
+        self.check_overload(events);
+        self.unpark(events);
+    }
+
+    fn worker_ended(&mut self, id: WorkerId, ended: Ended, events: &mut Loop) {
+        // What it said last may say why.
+        self.read_channel(id, usize::MAX, events);
+        let Some(worker) = self.forget(id, events) else {
+            return;
+        };
+        if worker.leaving || self.exit_status.is_some() {
+            return;
+        }
+        if worker.ready && events.now() - worker.started >= SETTLED {
+            self.restart.failures = 0;
+            return;
+        }
+        if ended == Ended::Status(0) && worker.ready {
+            return;
+        }
+        if !worker.ready && !self.restart.ever_ready && self.restart.failures + 1 >= GIVE_UP {
+            log::message("Giving up. Spawned server processes are probably broken.");
+            self.dismiss_all(events);
+            self.remove_pid_file();
+            self.exit_status = Some(exit::TEMPORARY);
+            return;
+        }
+        let pause = self.restart.failed(events);
+        if pause > FIRST_PAUSE {
+            log::message(&format!("workers do not stay up, next start in {pause} ms"));
+        }
+    }
+
+    /// Takes what the next image of the broker needs of the workers, after they were dismissed.
+    pub(super) fn take_leaving(&mut self) -> Vec<Leaving> {
+        std::mem::take(&mut self.workers)
+            .into_values()
+            .map(|worker| Leaving { pid: worker.pid, channel: worker.channel, users: worker.users })
+            .collect()
+    }
+}
+
+/// Sends MAY_DIE, now or when the channel takes it.
+fn farewell(worker: &mut Worker, events: &mut Loop) {
+    match channel::send(worker.channel.as_fd(), &FromBroker::may_die(), None) {
+        Err(error) if os::would_block(&error) => {
+            worker.farewell_due = true;
+            events.set_interest(&worker.channel, Interest::READ | Interest::WRITE);
+        }
+        // Gone already: SIGCHLD is on its way.
+        _ => worker.farewell_due = false,
+    }
+}

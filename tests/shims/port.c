@@ -1,0 +1,223 @@
+/*
+ * Event ports on Linux, descriptors only, for tests only.
+ *
+ * Follows the illumos/Solaris manual pages port_create(3C), port_associate(3C)
+ * (PORT_SOURCE_FD: one event per association, immediate if the condition holds
+ * already; port_dissociate; ERRORS) and port_get(3C) (port_getn; ERRORS).
+ *
+ * How it works: an association is a member of an epoll set with EPOLLONESHOT.
+ * Retrieving its event disarms the member, associating again arms it.  Work
+ * per call is in proportion to the events retrieved.
+ *
+ * What a caller has to know about port_getn, here as on the real systems:
+ *  - *nget is read (how many events to wait for) and written (how many there
+ *    are), so it has to be set before every call.  0 asks for nothing and gets
+ *    nothing.  More than *nget events, up to max, come if they are there.
+ *  - -1 with ETIME does not mean that there are no events: *nget of them have
+ *    been retrieved and have lost their associations.  Here EINTR is the same.
+ *  - The real call may leave *nget as it was when it fails with EINTR, and may
+ *    return 0 with *nget 0 instead of ETIME for a zero timeout.  A caller that
+ *    clears portev_source before the call can tell.
+ *
+ * Narrower than the real thing:
+ *  - PORT_SOURCE_FD only; any other source is EINVAL.  No port_get, port_send
+ *    or port_alert (port_getn with *nget 1 does for the first).
+ *  - max 0, which counts the events without retrieving them, is EINVAL.
+ *  - Files without a poll method (regular files) are EPERM; the real ones are
+ *    always ready.
+ *  - Only events known to Solaris' poll(2) count, POLLRDHUP does not.
+ *    POLLERR and POLLHUP are always reported, POLLNVAL never occurs, since
+ *    closing a descriptor ends its association.
+ *  - A condition is looked at when the event is retrieved: if it has passed by
+ *    then, the association goes on and there is no event.
+ *  - Closing a descriptor and putting the very same open file back under its
+ *    number goes unnoticed.
+ *  - The port cannot be duplicated, passed on or watched.  The child of a
+ *    fork(2), with which a real port is shared, gets EBADF.
+ *  - The port is close-on-exec, and timeouts are rounded up to milliseconds.
+ */
+#include "shims.h"
+
+#define KNOWN_EVENTS (POLLIN | POLLPRI | POLLOUT | POLLRDNORM | POLLRDBAND | \
+    POLLWRNORM | POLLWRBAND)
+
+struct association { /* one per descriptor number */
+	void *user;
+	uint32_t generation; /* tells its epoll events from a predecessor's */
+	bool live;           /* associated */
+	bool watched;        /* in the epoll set, armed or not */
+};
+
+struct port {
+	struct shim_queue base;
+	struct association *table;
+	int count;
+};
+
+static void
+clear(struct shim_queue *base)
+{
+	struct port *p = (struct port *)base;
+
+	free(p->table);
+	p->table = NULL;
+	p->count = 0;
+}
+
+static struct shim_class ports = {
+	.size = sizeof(struct port), .mark = SHIM_MARK_PORT,
+	.not_ours = EBADFD, .not_owner = EBADF, .clear = clear,
+};
+
+/*
+ * Check the arguments that associate and dissociate have in common.  A number
+ * that is found closed loses what was remembered about it.
+ */
+static struct port *
+check(int port, int source, uintptr_t object)
+{
+	struct port *p = shim_queue_get(&ports, port);
+
+	if (p == NULL)
+		return NULL;
+	if (source != PORT_SOURCE_FD) {
+		errno = EINVAL;
+		return NULL;
+	}
+	if (object >= INT_MAX || fcntl((int)object, F_GETFD) == -1) {
+		if (object < (uintptr_t)p->count)
+			p->table[object].live = p->table[object].watched = false;
+		errno = EBADFD;
+		return NULL;
+	}
+	return p;
+}
+
+int
+shim_port_create(void)
+{
+	return shim_queue_new(&ports);
+}
+
+int
+shim_port_associate(int port, int source, uintptr_t object, int events,
+    void *user)
+{
+	struct port *p = check(port, source, object);
+	struct epoll_event ev;
+	struct association *a;
+	int fd = (int)object;
+
+	if (p == NULL)
+		return -1;
+	if (!shim_grow((void **)&p->table, &p->count, sizeof(*a), fd)) {
+		errno = ENOMEM;
+		return -1;
+	}
+	a = &p->table[fd];
+	/* The bits of epoll are those of poll. */
+	ev.events = (uint32_t)(events & KNOWN_EVENTS) | EPOLLONESHOT;
+	ev.data.u64 = (uint64_t)a->generation << 32 | (uint32_t)fd;
+	if (!a->watched || epoll_ctl(port, EPOLL_CTL_MOD, fd, &ev) == -1) {
+		/*
+		 * New, or not what it was: MOD does not find the descriptor if
+		 * its number has been closed and reused.  The old file may live
+		 * on as a duplicate and its member with it; the generation
+		 * tells them apart.
+		 */
+		a->live = a->watched = false;
+		ev.data.u64 = (uint64_t)++a->generation << 32 | (uint32_t)fd;
+		if (epoll_ctl(port, EPOLL_CTL_ADD, fd, &ev) == -1 &&
+		    (errno != EEXIST || /* put back by dup2(2) */
+		    epoll_ctl(port, EPOLL_CTL_MOD, fd, &ev) == -1))
+			return -1;
+	}
+	a->live = a->watched = true;
+	a->user = user;
+	return 0;
+}
+
+int
+shim_port_dissociate(int port, int source, uintptr_t object)
+{
+	struct port *p = check(port, source, object);
+	struct association *a;
+
+	if (p == NULL)
+		return -1;
+	if (object < (uintptr_t)p->count && p->table[object].live) {
+		a = &p->table[object];
+		a->live = a->watched = false;
+		/* This finds nothing if the number was closed and reused. */
+		if (epoll_ctl(port, EPOLL_CTL_DEL, (int)object, NULL) == 0)
+			return 0;
+	}
+	errno = ENOENT;
+	return -1;
+}
+
+/* Move what epoll found into the list; the result is how many were good. */
+static unsigned
+retrieve(struct port *p, const struct epoll_event *found, int n,
+    struct shim_port_event *list)
+{
+	unsigned good = 0;
+	int i;
+
+	for (i = 0; i < n; i++) {
+		int fd = (int)(uint32_t)found[i].data.u64;
+		struct association *a = &p->table[fd];
+
+		if (!a->live || a->generation != found[i].data.u64 >> 32)
+			continue;
+		a->live = false;
+		if (!shim_still_member(p->base.fd, fd)) {
+			a->watched = false; /* closed, but alive elsewhere */
+			continue;
+		}
+		list[good++] = (struct shim_port_event){
+			.portev_events = (int)found[i].events,
+			.portev_source = PORT_SOURCE_FD,
+			.portev_object = (uintptr_t)fd,
+			.portev_user = a->user,
+		};
+	}
+	return good;
+}
+
+int
+shim_port_getn(int port, struct shim_port_event list[], unsigned max,
+    unsigned *nget, struct timespec *timeout)
+{
+	struct port *p = shim_queue_get(&ports, port);
+	struct epoll_event found[128];
+	int64_t deadline;
+	unsigned wanted, have = 0;
+	int n, room, left = 0;
+
+	if (p == NULL)
+		return -1;
+	if (list == NULL || nget == NULL || max == 0 || *nget > max ||
+	    !shim_deadline(timeout, &deadline)) {
+		errno = EINVAL;
+		return -1;
+	}
+	wanted = *nget;
+	if (wanted == 0)
+		return 0;
+	do {
+		room = max - have < 128 ? (int)(max - have) : 128;
+		/* Once there are enough, take what else is there already. */
+		left = have < wanted ? shim_left(deadline) : 0;
+		n = epoll_wait(port, found, room, left);
+		if (n == -1)
+			break;
+		have += retrieve(p, found, n, list + have);
+		if (n == 0 && left == 0 && have < wanted) {
+			n = -1;
+			errno = ETIME;
+		}
+	} while (n != -1 && have < max && (n == room || have < wanted));
+	*nget = have;
+	return n == -1 ? -1 : 0;
+}

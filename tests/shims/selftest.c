@@ -1,0 +1,1367 @@
+/*
+ * Checks every rule that kqueue.c, port.c and devpoll.c claim to follow, with
+ * real sockets and pipes.  Build and run:
+ *
+ *   cc -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g \
+ *       selftest.c kqueue.c port.c devpoll.c -o selftest && ./selftest
+ *
+ * Nothing sleeps: whatever takes the kernel a moment (a FIN or RST over the
+ * loopback) is waited for with the very call under test.
+ */
+#include "shims.h"
+
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+
+static int passed, failed;
+
+#define CHECK(cond) do { \
+	if (cond) { \
+		passed++; \
+	} else { \
+		failed++; \
+		printf("%s:%d: %s (errno %d)\n", __func__, __LINE__, #cond, errno); \
+	} \
+} while (0)
+
+#define MUST(cond) do { \
+	if (!(cond)) { \
+		printf("%s:%d: set-up failed: %s: %s\n", __func__, __LINE__, \
+		    #cond, strerror(errno)); \
+		exit(2); \
+	} \
+} while (0)
+
+/* An expression that fails with this errno. */
+#define FAILS(expr, code) (errno = 0, (expr) == -1 && errno == (code))
+
+static struct timespec zero = { 0, 0 };
+static struct timespec brief = { 0, 30000000 };
+static struct timespec ample = { 10, 0 };
+
+static char marks[8]; /* addresses to use as user data */
+
+/* ---- set-up ------------------------------------------------------------- */
+
+static void
+make_pipe(int p[2])
+{
+	MUST(pipe2(p, O_NONBLOCK | O_CLOEXEC) == 0);
+}
+
+static void
+make_pair(int p[2]) /* local stream sockets */
+{
+	MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p) == 0);
+}
+
+static void
+close2(int p[2])
+{
+	close(p[0]);
+	close(p[1]);
+}
+
+static int
+make_listener(struct sockaddr_in *addr)
+{
+	socklen_t len = sizeof(*addr);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	memset(addr, 0, sizeof(*addr));
+	addr->sin_family = AF_INET;
+	addr->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	MUST(fd != -1);
+	MUST(bind(fd, (struct sockaddr *)addr, len) == 0);
+	MUST(listen(fd, 8) == 0);
+	MUST(getsockname(fd, (struct sockaddr *)addr, &len) == 0);
+	return fd;
+}
+
+static int
+begin_connect(const struct sockaddr_in *addr)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	MUST(fd != -1);
+	MUST(connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 ||
+	    errno == EINPROGRESS);
+	return fd;
+}
+
+static void
+make_tcp(int p[2])
+{
+	struct sockaddr_in addr;
+	struct pollfd wait;
+	int l = make_listener(&addr);
+
+	p[0] = begin_connect(&addr);
+	wait = (struct pollfd){ .fd = l, .events = POLLIN };
+	MUST(poll(&wait, 1, 10000) == 1);
+	MUST((p[1] = accept4(l, NULL, NULL, SOCK_NONBLOCK)) != -1);
+	close(l);
+}
+
+static void
+reset(int fd) /* close with a RST */
+{
+	struct linger now = { 1, 0 };
+
+	MUST(setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) == 0);
+	close(fd);
+}
+
+static void
+put(int fd, int n)
+{
+	MUST(write(fd, "0123456789", (size_t)n) == n);
+}
+
+static int
+take(int fd) /* read everything; how much was there */
+{
+	char buf[65536];
+	ssize_t n;
+	int sum = 0;
+
+	while ((n = read(fd, buf, sizeof(buf))) > 0)
+		sum += (int)n;
+	return sum;
+}
+
+static void
+stuff(int fd) /* write until there is no room */
+{
+	static const char buf[4096];
+
+	while (write(fd, buf, sizeof(buf)) > 0)
+		;
+	while (write(fd, buf, 1) > 0)
+		;
+}
+
+static void
+on_alarm(int sig)
+{
+	(void)sig;
+}
+
+/* Signals keep coming, so that one is sure to hit the call when it waits. */
+static void
+alarms(int on)
+{
+	struct itimerval t = { { 0, on * 20000 }, { 0, on * 20000 } };
+	struct sigaction sa = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
+
+	MUST(sigaction(SIGALRM, &sa, NULL) == 0);
+	MUST(setitimer(ITIMER_REAL, &t, NULL) == 0);
+}
+
+static bool
+waited(int64_t since, int ms) /* at least so long */
+{
+	return shim_now() - since >= ms * INT64_C(1000000);
+}
+
+/* What `test` returns when it runs in a child that has inherited the queue. */
+static bool
+in_child(bool (*test)(int), int queue)
+{
+	int status;
+	pid_t pid = fork();
+
+	MUST(pid != -1);
+	if (pid == 0)
+		_exit(test(queue) ? 0 : 1);
+	MUST(waitpid(pid, &status, 0) == pid);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/* The highest number a descriptor can have here. */
+static int
+highest(void)
+{
+	struct rlimit r, want = { 70000, 70000 };
+
+	MUST(getrlimit(RLIMIT_NOFILE, &r) == 0);
+	if (r.rlim_cur < 70000 && setrlimit(RLIMIT_NOFILE, &want) == -1) {
+		r.rlim_cur = r.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &r);
+	}
+	MUST(getrlimit(RLIMIT_NOFILE, &r) == 0);
+	return r.rlim_cur < 70000 ? (int)r.rlim_cur - 1 : 69999;
+}
+
+/* ---- the tables --------------------------------------------------------- */
+
+static void
+tables(void)
+{
+	int *t = NULL, n = 0, i, sum = 0;
+
+	/* Higher numbers than the limits of most machines allow for real. */
+	for (i = 0; i < 70000; i++) {
+		MUST(shim_grow((void **)&t, &n, sizeof(*t), i));
+		sum += t[i] == 0;
+		t[i] = i;
+	}
+	CHECK(sum == 70000 && n >= 70000 && t[63] == 63 && t[69999] == 69999);
+	MUST(shim_grow((void **)&t, &n, sizeof(*t), 1000000));
+	CHECK(t[69999] == 69999 && t[1000000] == 0);
+	free(t);
+}
+
+/* ---- kqueue ------------------------------------------------------------- */
+
+static struct shim_kevent ev[64];
+
+static int
+kchange(int kq, int fd, int filter, int flags, void *udata)
+{
+	struct shim_kevent c = { .ident = (uintptr_t)fd,
+		.filter = (int16_t)filter, .flags = (uint16_t)flags,
+		.udata = udata };
+
+	return shim_kevent(kq, &c, 1, NULL, 0, NULL);
+}
+
+static int
+kget(int kq, int max, struct timespec *timeout)
+{
+	memset(ev, 0x5a, sizeof(ev));
+	return shim_kevent(kq, NULL, 0, ev, max, timeout);
+}
+
+/* Exactly one event comes, and it is for this filter. */
+static bool
+kone(int kq, int fd, int filter, struct timespec *timeout)
+{
+	return kget(kq, 64, timeout) == 1 && ev[0].ident == (uintptr_t)fd &&
+	    ev[0].filter == filter;
+}
+
+static bool
+kqueue_child(int kq)
+{
+	int p[2], own;
+	bool ok = FAILS(kget(kq, 1, &zero), EBADF);
+
+	close(kq);
+	own = shim_kqueue(); /* most likely under the same number */
+	make_pipe(p);
+	put(p[1], 3);
+	ok = ok && own == kq && kget(own, 8, &zero) == 0;
+	ok = ok && kchange(own, p[0], EVFILT_READ, EV_ADD, NULL) == 0;
+	return ok && kone(own, p[0], EVFILT_READ, &zero) && ev[0].data == 3;
+}
+
+static void
+kqueue_queue(void)
+{
+	int kq = shim_kqueue(), other = shim_kqueue(), p[2], fd;
+
+	CHECK(kq >= 0 && other >= 0 && kq != other);
+	CHECK(fcntl(kq, F_GETFD) & FD_CLOEXEC);
+	make_pipe(p);
+	put(p[1], 1);
+
+	/* Queues know nothing of each other; closing one destroys it. */
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kget(other, 8, &zero) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
+	CHECK(in_child(kqueue_child, kq));
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
+	close(kq);
+	CHECK(FAILS(kget(kq, 8, &zero), EBADF));
+	fd = shim_kqueue();
+	CHECK(fd == kq && kget(kq, 8, &zero) == 0);
+	close(kq);
+
+	/* The number means something else by now. */
+	MUST((fd = epoll_create1(EPOLL_CLOEXEC)) == kq);
+	CHECK(FAILS(kget(kq, 8, &zero), EBADF));
+	close(kq);
+	MUST((fd = shim_port_create()) == kq);
+	CHECK(FAILS(kget(kq, 8, &zero), EBADF));
+	close(kq);
+	CHECK(FAILS(kget(p[0], 8, &zero), EBADF));
+	CHECK(FAILS(kget(-1, 8, &zero), EBADF));
+	close(other);
+	close2(p);
+}
+
+static void
+kqueue_read(void)
+{
+	int kq = shim_kqueue(), p[2], s[2];
+
+	/* Level-triggered, data is what can be read, one event per filter. */
+	make_pipe(p);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, &marks[0]) == 0);
+	CHECK(kget(kq, 8, &zero) == 0);
+	put(p[1], 4);
+	put(p[1], 3);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].data == 7);
+	CHECK(ev[0].udata == &marks[0] && ev[0].flags == 0 && ev[0].fflags == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].data == 7);
+	CHECK(take(p[0]) == 7);
+	CHECK(kget(kq, 8, &zero) == 0);
+	put(p[1], 2);
+	CHECK(kone(kq, p[0], EVFILT_READ, NULL) && ev[0].data == 2);
+
+	/* An event that was read away before it was retrieved is not there. */
+	take(p[0]);
+	put(p[1], 1);
+	take(p[0]);
+	CHECK(kget(kq, 8, &zero) == 0);
+
+	/* The last writer has gone: EOF, with what is left and without. */
+	put(p[1], 5);
+	close(p[1]);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].data == 5);
+	CHECK(ev[0].flags == EV_EOF);
+	take(p[0]);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].data == 0);
+	CHECK(ev[0].flags == EV_EOF);
+	close(p[0]);
+	CHECK(kget(kq, 8, &zero) == 0);
+
+	/* A peer that shuts down, local and TCP; its reader is still there. */
+	for (int tcp = 0; tcp < 2; tcp++) {
+		if (tcp)
+			make_tcp(s);
+		else
+			make_pair(s);
+		CHECK(kchange(kq, s[0], EVFILT_READ, EV_ADD, NULL) == 0);
+		put(s[1], 6);
+		CHECK(kone(kq, s[0], EVFILT_READ, &ample) && ev[0].data == 6);
+		CHECK(!(ev[0].flags & EV_EOF));
+		MUST(take(s[0]) == 6);
+		shutdown(s[1], SHUT_WR);
+		CHECK(kone(kq, s[0], EVFILT_READ, &ample) && ev[0].data == 0);
+		CHECK(ev[0].flags & EV_EOF);
+		CHECK(kchange(kq, s[0], EVFILT_READ, EV_DELETE, NULL) == 0);
+		CHECK(kchange(kq, s[0], EVFILT_WRITE, EV_ADD, NULL) == 0);
+		CHECK(kone(kq, s[0], EVFILT_WRITE, &ample));
+		CHECK(!(ev[0].flags & EV_EOF) && ev[0].data > 0);
+		close2(s);
+	}
+	close(kq);
+}
+
+static void
+kqueue_reset(void)
+{
+	int kq = shim_kqueue(), s[2], error = 0, n;
+	socklen_t len = sizeof(error);
+
+	make_tcp(s);
+	CHECK(kchange(kq, s[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	reset(s[1]);
+	CHECK(kone(kq, s[0], EVFILT_READ, &ample));
+	CHECK((ev[0].flags & EV_EOF) && ev[0].fflags == 0);
+	CHECK(kchange(kq, s[0], EVFILT_WRITE, EV_ADD, NULL) == 0);
+	n = kget(kq, 8, &zero);
+	CHECK(n == 2 && (ev[0].flags & ev[1].flags & EV_EOF));
+	CHECK(ev[0].filter + ev[1].filter == EVFILT_READ + EVFILT_WRITE);
+	/* The socket's error is still the caller's to fetch. */
+	getsockopt(s[0], SOL_SOCKET, SO_ERROR, &error, &len);
+	CHECK(error == ECONNRESET);
+	close(s[0]);
+	close(kq);
+}
+
+static void
+kqueue_write(void)
+{
+	int kq = shim_kqueue(), p[2], s[2];
+
+	make_pair(s);
+	CHECK(kchange(kq, s[0], EVFILT_WRITE, EV_ADD, &marks[1]) == 0);
+	CHECK(kone(kq, s[0], EVFILT_WRITE, NULL) && ev[0].data > 0);
+	CHECK(ev[0].udata == &marks[1] && ev[0].flags == 0);
+	CHECK(kone(kq, s[0], EVFILT_WRITE, &zero));
+	stuff(s[0]);
+	CHECK(kget(kq, 8, &zero) == 0);
+	take(s[1]);
+	CHECK(kone(kq, s[0], EVFILT_WRITE, &zero));
+
+	/* Both filters of one descriptor are two events. */
+	CHECK(kchange(kq, s[0], EVFILT_READ, EV_ADD, &marks[2]) == 0);
+	CHECK(kone(kq, s[0], EVFILT_WRITE, &zero));
+	put(s[1], 1);
+	CHECK(kget(kq, 8, &zero) == 2 && ev[0].udata != ev[1].udata);
+	CHECK(kget(kq, 1, &zero) == 1 && kget(kq, 8, &zero) == 2);
+	CHECK(kchange(kq, s[0], EVFILT_READ, EV_DELETE, NULL) == 0);
+	close(s[1]);
+	CHECK(kone(kq, s[0], EVFILT_WRITE, &zero) && (ev[0].flags & EV_EOF));
+	close(s[0]);
+
+	/* The reader of a pipe goes. */
+	make_pipe(p);
+	CHECK(kchange(kq, p[1], EVFILT_WRITE, EV_ADD, NULL) == 0);
+	CHECK(kone(kq, p[1], EVFILT_WRITE, &zero) && ev[0].flags == 0);
+	stuff(p[1]);
+	CHECK(kget(kq, 8, &zero) == 0);
+	close(p[0]);
+	CHECK(kone(kq, p[1], EVFILT_WRITE, &zero) && (ev[0].flags & EV_EOF));
+	close(p[1]);
+	close(kq);
+}
+
+static void
+kqueue_connect(void)
+{
+	struct sockaddr_in addr;
+	int kq = shim_kqueue(), l = make_listener(&addr), c, error = 0;
+	socklen_t len = sizeof(error);
+
+	/* A listener is ready when there is a connection to accept. */
+	CHECK(kchange(kq, l, EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kget(kq, 8, &zero) == 0);
+	c = begin_connect(&addr);
+	CHECK(kone(kq, l, EVFILT_READ, &ample) && ev[0].data > 0);
+	CHECK(!(ev[0].flags & EV_EOF));
+	CHECK(kchange(kq, c, EVFILT_WRITE, EV_ADD, NULL) == 0);
+	CHECK(kchange(kq, l, EVFILT_READ, EV_DELETE, NULL) == 0);
+	CHECK(kone(kq, c, EVFILT_WRITE, &ample) && !(ev[0].flags & EV_EOF));
+	close(c);
+	close(l);
+
+	/* A socket that was never connected is not ready, refused is EOF. */
+	MUST((c = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)) != -1);
+	CHECK(kchange(kq, c, EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kchange(kq, c, EVFILT_WRITE, EV_ADD, NULL) == 0);
+	CHECK(kget(kq, 8, &zero) == 0);
+	MUST(connect(c, (struct sockaddr *)&addr, sizeof(addr)) == -1);
+	CHECK(kget(kq, 8, &ample) == 2 && (ev[0].flags & ev[1].flags & EV_EOF));
+	getsockopt(c, SOL_SOCKET, SO_ERROR, &error, &len);
+	CHECK(error == ECONNREFUSED);
+	close(c);
+	close(kq);
+}
+
+static void
+kqueue_clear(void)
+{
+	int kq = shim_kqueue(), p[2], q[2], other;
+
+	make_pipe(p);
+	make_pipe(q);
+	put(p[1], 1);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD | EV_CLEAR, NULL) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].flags == EV_CLEAR);
+	CHECK(kget(kq, 8, &zero) == 0);
+	put(p[1], 1);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].data == 2);
+	CHECK(kget(kq, 8, &zero) == 0);
+	/* Registering again looks again, and does not change the mode. */
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].flags == EV_CLEAR);
+	CHECK(kget(kq, 8, &zero) == 0);
+
+	/* What finds no room in the eventlist is not lost. */
+	CHECK(kchange(kq, q[0], EVFILT_READ, EV_ADD | EV_CLEAR, NULL) == 0);
+	put(p[1], 1);
+	put(q[1], 1);
+	CHECK(kget(kq, 1, &zero) == 1);
+	other = ev[0].ident == (uintptr_t)p[0] ? q[0] : p[0];
+	CHECK(kone(kq, other, EVFILT_READ, &zero));
+	CHECK(kget(kq, 8, &zero) == 0);
+
+	/* EOF is a transition like any other. */
+	close(p[1]);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
+	CHECK(ev[0].flags == (EV_CLEAR | EV_EOF));
+	CHECK(kget(kq, 8, &zero) == 0);
+	close(p[0]);
+	close2(q);
+
+	/* Looking again at one filter does not set off the other. */
+	make_pair(p);
+	put(p[1], 1);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD | EV_CLEAR, NULL) == 0);
+	CHECK(kchange(kq, p[0], EVFILT_WRITE, EV_ADD | EV_CLEAR, NULL) == 0);
+	CHECK(kget(kq, 8, &zero) == 2 && kget(kq, 8, &zero) == 0);
+	CHECK(kchange(kq, p[0], EVFILT_WRITE, EV_ENABLE, NULL) == 0);
+	CHECK(kone(kq, p[0], EVFILT_WRITE, &zero));
+	CHECK(kget(kq, 8, &zero) == 0);
+	close2(p);
+
+	/* One filter of a descriptor may be EV_CLEAR and the other not. */
+	make_pair(p);
+	CHECK(kchange(kq, p[0], EVFILT_WRITE, EV_ADD | EV_CLEAR, NULL) == 0);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kone(kq, p[0], EVFILT_WRITE, &zero));
+	put(p[1], 1);
+	CHECK(kget(kq, 8, &zero) >= 1);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
+	take(p[0]);
+	CHECK(kget(kq, 8, &zero) == 0);
+	stuff(p[0]);
+	take(p[1]);
+	CHECK(kone(kq, p[0], EVFILT_WRITE, &zero));
+	CHECK(kget(kq, 8, &zero) == 0);
+	close2(p);
+	close(kq);
+}
+
+static void
+kqueue_modes(void)
+{
+	int kq = shim_kqueue(), p[2];
+
+	make_pipe(p);
+	put(p[1], 1);
+
+	/* EV_ONESHOT: gone after the first event. */
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD | EV_ONESHOT, NULL) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].flags == EV_ONESHOT);
+	CHECK(kget(kq, 8, &zero) == 0);
+	CHECK(FAILS(kchange(kq, p[0], EVFILT_READ, EV_DELETE, NULL), ENOENT));
+
+	/* EV_DISPATCH: disabled after every event. */
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD | EV_DISPATCH, NULL) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].flags == EV_DISPATCH);
+	CHECK(kget(kq, 8, &zero) == 0);
+	put(p[1], 1);
+	CHECK(kget(kq, 8, &zero) == 0);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ENABLE, &marks[3]) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].data == 2);
+	CHECK(ev[0].udata == &marks[3]);
+	CHECK(kget(kq, 8, &zero) == 0);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_DELETE, NULL) == 0);
+
+	/* EV_DISABLE and EV_ENABLE, and EV_ADD, which enables unless told not. */
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD | EV_DISABLE, NULL) == 0);
+	CHECK(kget(kq, 8, &zero) == 0);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ENABLE, NULL) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_DISABLE, NULL) == 0);
+	CHECK(kget(kq, 8, &zero) == 0);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD | EV_DISABLE, NULL) == 0);
+	CHECK(kget(kq, 8, &zero) == 0);
+
+	/* A disabled filter stays silent even at EOF. */
+	close(p[1]);
+	CHECK(kget(kq, 8, &brief) == 0);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ENABLE, NULL) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && (ev[0].flags & EV_EOF));
+
+	/* Adding again is not adding twice, but replaces udata. */
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, &marks[4]) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].udata == &marks[4]);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_DELETE, NULL) == 0);
+	CHECK(kget(kq, 8, &zero) == 0);
+	close(p[0]);
+	close(kq);
+}
+
+static void
+kqueue_errors(void)
+{
+	int kq = shim_kqueue(), p[2], shut[2];
+	struct shim_kevent c[4];
+
+	make_pipe(p);
+	make_pipe(shut);
+	close2(shut);
+	put(p[1], 1);
+
+	/* No room for the error: it is the call that fails. */
+	CHECK(FAILS(kchange(kq, p[0], EVFILT_READ, EV_DELETE, NULL), ENOENT));
+	CHECK(FAILS(kchange(kq, p[0], EVFILT_READ, EV_ENABLE, NULL), ENOENT));
+	CHECK(FAILS(kchange(kq, p[0], EVFILT_READ, EV_DISABLE, NULL), ENOENT));
+	CHECK(FAILS(kchange(kq, shut[0], EVFILT_READ, EV_ADD, NULL), EBADF));
+	CHECK(FAILS(kchange(kq, shut[0], EVFILT_READ, EV_DELETE, NULL), EBADF));
+	CHECK(FAILS(kchange(kq, -1, EVFILT_READ, EV_ADD, NULL), EBADF));
+	CHECK(FAILS(kchange(kq, p[0], -7, EV_ADD, NULL), EINVAL));
+	CHECK(FAILS(kchange(kq, p[0], EVFILT_READ,
+	    EV_ADD | EV_ENABLE | EV_DISABLE, NULL), EINVAL));
+	CHECK(FAILS(kchange(kq, kq, EVFILT_READ, EV_ADD, NULL), EINVAL));
+	CHECK(kget(kq, 8, &zero) == 0);
+
+	/* Room: events, which come alone; good changes around them are made. */
+	c[0] = (struct shim_kevent){ .ident = (uintptr_t)p[0], .udata = &marks[0],
+		.filter = EVFILT_WRITE, .flags = EV_DELETE };
+	c[1] = (struct shim_kevent){ .ident = (uintptr_t)p[0],
+		.filter = EVFILT_READ, .flags = EV_ADD };
+	c[2] = (struct shim_kevent){ .ident = (uintptr_t)shut[0],
+		.filter = EVFILT_READ, .flags = EV_ADD };
+	CHECK(shim_kevent(kq, c, 3, ev, 8, NULL) == 2);
+	CHECK(ev[0].flags == EV_ERROR && ev[0].data == ENOENT);
+	CHECK(ev[0].ident == (uintptr_t)p[0] && ev[0].filter == EVFILT_WRITE &&
+	    ev[0].udata == &marks[0]);
+	CHECK(ev[1].flags == EV_ERROR && ev[1].data == EBADF);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
+	CHECK(FAILS(shim_kevent(kq, c, 3, ev, 1, NULL), EBADF));
+
+	/* EV_RECEIPT: an EV_ERROR for everything, 0 for success. */
+	c[0].filter = EVFILT_READ;
+	c[0].flags = EV_DELETE | EV_RECEIPT;
+	c[1].flags = EV_ADD | EV_RECEIPT;
+	c[2] = c[1];
+	c[2].flags = EV_DELETE;
+	CHECK(shim_kevent(kq, c, 3, ev, 8, NULL) == 2);
+	CHECK(ev[0].flags == EV_ERROR && ev[0].data == 0);
+	CHECK(ev[1].flags == EV_ERROR && ev[1].data == 0);
+	CHECK(kget(kq, 8, &zero) == 0);
+	/* No room for a receipt: the changes behind it are not made. */
+	c[0] = c[1];
+	CHECK(shim_kevent(kq, c, 3, ev, 1, NULL) == 1);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
+
+	/* The same array for both lists. */
+	c[0].flags = EV_DELETE;
+	c[1].flags = EV_DELETE;
+	c[2].flags = EV_ADD;
+	CHECK(shim_kevent(kq, c, 3, c, 3, NULL) == 1);
+	CHECK(c[0].flags == EV_ERROR && c[0].data == ENOENT);
+	CHECK(shim_kevent(kq, c + 2, 1, c + 2, 1, NULL) == 1);
+	CHECK(c[2].flags == 0 && c[2].data == 1);
+	close2(p);
+	close(kq);
+}
+
+static void
+kqueue_time(void)
+{
+	int kq = shim_kqueue(), p[2];
+	struct timespec bad = { 0, 1000000000 }, minus = { -1, 0 };
+	struct shim_kevent c;
+	int64_t start = shim_now();
+
+	make_pipe(p);
+	CHECK(kget(kq, 8, &brief) == 0 && waited(start, 30));
+	CHECK(kget(kq, 0, NULL) == 0); /* no room, no wait */
+	CHECK(FAILS(kget(kq, 8, &bad), EINVAL));
+	CHECK(FAILS(kget(kq, 8, &minus), EINVAL));
+
+	/* Interrupted: the changes have been made all the same. */
+	c = (struct shim_kevent){ .ident = (uintptr_t)p[0],
+		.filter = EVFILT_READ, .flags = EV_ADD };
+	alarms(1);
+	CHECK(FAILS(shim_kevent(kq, &c, 1, ev, 8, NULL), EINTR));
+	put(p[1], 1);
+	CHECK(kone(kq, p[0], EVFILT_READ, NULL));
+	alarms(0);
+
+	/* An event ends the wait of a call that had nothing ready before. */
+	take(p[0]);
+	MUST(fflush(stdout) == 0);
+	if (fork() == 0) {
+		put(p[1], 1);
+		_exit(0);
+	}
+	CHECK(kone(kq, p[0], EVFILT_READ, &ample));
+	MUST(wait(NULL) != -1);
+	close2(p);
+	close(kq);
+}
+
+static void
+kqueue_close(void)
+{
+	int kq = shim_kqueue(), p[2], q[2], s[2], copy, i;
+
+	/* Closed and reused: the new file does not have the old filters. */
+	make_pair(p);
+	put(p[1], 1);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kchange(kq, p[0], EVFILT_WRITE, EV_ADD, NULL) == 0);
+	CHECK(kget(kq, 8, &zero) == 2);
+	make_pair(q);
+	put(q[1], 1);
+	MUST(dup2(q[0], p[0]) == p[0]);
+	CHECK(kget(kq, 8, &zero) == 0);
+	CHECK(FAILS(kchange(kq, p[0], EVFILT_READ, EV_DELETE, NULL), ENOENT));
+	CHECK(FAILS(kchange(kq, p[0], EVFILT_WRITE, EV_ENABLE, NULL), ENOENT));
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero)); /* and no EVFILT_WRITE */
+	close2(p);
+	close2(q);
+
+	/* The same with the old file still open elsewhere. */
+	make_pair(p);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	MUST((copy = dup(p[0])) != -1);
+	close(p[0]);
+	put(p[1], 1);
+	CHECK(kget(kq, 8, &zero) == 0);
+	make_pair(q);
+	if (q[0] != p[0])
+		MUST(dup2(q[0], p[0]) == p[0]);
+	put(p[1], 1); /* to the copy */
+	CHECK(kget(kq, 8, &zero) == 0);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD | EV_CLEAR, NULL) == 0);
+	put(p[1], 1);
+	CHECK(kget(kq, 8, &zero) == 0);
+	put(q[1], 2);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].data == 2);
+	put(p[1], 1);
+	CHECK(kget(kq, 8, &zero) == 0);
+	/* Back to the first file, which epoll still knows under the number. */
+	MUST(dup2(copy, p[0]) == p[0]);
+	CHECK(kget(kq, 8, &zero) == 0);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].data == 4);
+	close(copy);
+	close2(p);
+	close2(q);
+
+	/* Files that share an inode, closed while disabled and while ready. */
+	MUST((i = eventfd(1, 0)) != -1);
+	CHECK(kchange(kq, i, EVFILT_READ, EV_ADD | EV_DISABLE, NULL) == 0);
+	close(i);
+	MUST(eventfd(1, 0) == i);
+	CHECK(FAILS(kchange(kq, i, EVFILT_READ, EV_ENABLE, NULL), ENOENT));
+	CHECK(kchange(kq, i, EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kone(kq, i, EVFILT_READ, &zero));
+	close(i);
+	MUST(eventfd(1, 0) == i);
+	CHECK(kget(kq, 8, &zero) == 0);
+	close(i);
+
+	/* Closed between two events of one call's worth. */
+	make_pair(p);
+	make_pair(s);
+	put(p[1], 1);
+	put(s[1], 1);
+	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kchange(kq, s[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kget(kq, 1, &zero) == 1);
+	close(ev[0].ident == (uintptr_t)p[0] ? s[0] : p[0]);
+	i = (int)ev[0].ident;
+	CHECK(kone(kq, i, EVFILT_READ, &zero));
+	close(i);
+	close(p[1]);
+	close(s[1]);
+	close(kq);
+}
+
+static void
+kqueue_files(void)
+{
+	int kq = shim_kqueue(), fd, p[2];
+	char name[] = "/tmp/shim-selftest-XXXXXX";
+
+	MUST((fd = mkstemp(name)) != -1);
+	MUST(unlink(name) == 0);
+	put(fd, 10);
+	lseek(fd, 4, SEEK_SET);
+	CHECK(kchange(kq, fd, EVFILT_READ, EV_ADD, &marks[5]) == 0);
+	CHECK(kone(kq, fd, EVFILT_READ, NULL) && ev[0].data == 6);
+	CHECK(ev[0].udata == &marks[5]);
+	lseek(fd, 0, SEEK_END);
+	CHECK(kone(kq, fd, EVFILT_READ, NULL) && ev[0].data == 0);
+	CHECK(kchange(kq, fd, EVFILT_READ, EV_DISABLE, NULL) == 0);
+	CHECK(kget(kq, 8, &zero) == 0);
+	CHECK(kchange(kq, fd, EVFILT_READ, EV_ENABLE, NULL) == 0);
+	CHECK(kone(kq, fd, EVFILT_READ, NULL));
+
+	/* The number changes from a file to a pipe and back to another file. */
+	make_pipe(p);
+	MUST(dup2(p[0], fd) == fd);
+	CHECK(kget(kq, 8, &zero) == 0);
+	CHECK(kchange(kq, fd, EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kget(kq, 8, &zero) == 0);
+	put(p[1], 1);
+	CHECK(kone(kq, fd, EVFILT_READ, NULL));
+	close(fd);
+	MUST(open("/proc/self/exe", O_RDONLY) == fd);
+	CHECK(kget(kq, 8, &zero) == 0);
+	CHECK(kchange(kq, fd, EVFILT_READ, EV_ADD | EV_ONESHOT, NULL) == 0);
+	CHECK(kone(kq, fd, EVFILT_READ, NULL) && ev[0].data > 0);
+	CHECK(FAILS(kchange(kq, fd, EVFILT_READ, EV_DELETE, NULL), ENOENT));
+	close(fd);
+	close2(p);
+	close(kq);
+}
+
+static void
+kqueue_many(void)
+{
+	enum { MANY = 600 };
+	int kq = shim_kqueue(), fds[MANY], p[2], high, i, n, sum = 0;
+	static bool seen[70000];
+
+	/* More ready descriptors than room: every one gets its turn. */
+	for (i = 0; i < MANY; i++) {
+		MUST((fds[i] = eventfd(1, EFD_NONBLOCK)) != -1);
+		n = kchange(kq, fds[i], EVFILT_READ, EV_ADD, NULL);
+		sum += n;
+	}
+	CHECK(sum == 0);
+	for (n = 0; n < MANY; n += 60) {
+		MUST(kget(kq, 60, &zero) == 60);
+		for (i = 0; i < 60; i++)
+			seen[ev[i].ident] = true;
+	}
+	for (i = 0, n = 0; i < MANY; i++)
+		n += seen[fds[i]];
+	CHECK(n == MANY);
+	for (i = 0; i < MANY; i++)
+		close(fds[i]);
+	CHECK(kget(kq, 8, &zero) == 0);
+
+	/* A number as high as they come. */
+	make_pipe(p);
+	put(p[1], 1);
+	MUST((high = fcntl(p[0], F_DUPFD, highest())) != -1);
+	CHECK(kchange(kq, high, EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kone(kq, high, EVFILT_READ, &zero));
+	close(high);
+	close2(p);
+	close(kq);
+}
+
+/* ---- ports -------------------------------------------------------------- */
+
+static struct shim_port_event pe[64];
+static unsigned got;
+
+static int
+pget(int port, unsigned want, unsigned max, struct timespec *timeout)
+{
+	memset(pe, 0x5a, sizeof(pe));
+	got = want;
+	return shim_port_getn(port, pe, max, &got, timeout);
+}
+
+static bool
+pone(int port, int fd, int events, struct timespec *timeout)
+{
+	return pget(port, 1, 64, timeout) == 0 && got == 1 &&
+	    pe[0].portev_source == PORT_SOURCE_FD &&
+	    pe[0].portev_object == (uintptr_t)fd &&
+	    pe[0].portev_events == events;
+}
+
+static bool
+pnone(int port) /* nothing there */
+{
+	return FAILS(pget(port, 1, 64, &zero), ETIME) && got == 0;
+}
+
+static int
+passoc(int port, int fd, int events, void *user)
+{
+	return shim_port_associate(port, PORT_SOURCE_FD, (uintptr_t)fd, events,
+	    user);
+}
+
+static int
+pdissoc(int port, int fd)
+{
+	return shim_port_dissociate(port, PORT_SOURCE_FD, (uintptr_t)fd);
+}
+
+static bool
+port_child(int port)
+{
+	int p[2], own;
+	bool ok = FAILS(pget(port, 1, 1, &zero), EBADF);
+
+	close(port);
+	own = shim_port_create();
+	make_pipe(p);
+	put(p[1], 1);
+	return ok && own == port && pnone(own) &&
+	    passoc(own, p[0], POLLIN, NULL) == 0 &&
+	    pone(own, p[0], POLLIN, &zero);
+}
+
+static void
+port_association(void)
+{
+	int port = shim_port_create(), p[2], s[2];
+
+	CHECK(port >= 0 && (fcntl(port, F_GETFD) & FD_CLOEXEC));
+	make_pipe(p);
+	put(p[1], 1);
+
+	/* Immediate if ready; one event per association. */
+	CHECK(passoc(port, p[0], POLLIN, &marks[0]) == 0);
+	CHECK(pone(port, p[0], POLLIN, NULL) && pe[0].portev_user == &marks[0]);
+	CHECK(pnone(port));
+	put(p[1], 1);
+	CHECK(pnone(port));
+	CHECK(FAILS(pdissoc(port, p[0]), ENOENT));
+	CHECK(passoc(port, p[0], POLLIN, &marks[1]) == 0);
+	CHECK(pone(port, p[0], POLLIN, NULL) && pe[0].portev_user == &marks[1]);
+
+	/* Later, when it becomes ready. */
+	take(p[0]);
+	CHECK(passoc(port, p[0], POLLIN, NULL) == 0 && pnone(port));
+	put(p[1], 1);
+	CHECK(pone(port, p[0], POLLIN, &zero));
+
+	/* Associating again replaces events and user. */
+	make_pair(s);
+	CHECK(passoc(port, s[0], POLLIN, &marks[2]) == 0 && pnone(port));
+	CHECK(passoc(port, s[0], POLLIN | POLLOUT, &marks[3]) == 0);
+	CHECK(pone(port, s[0], POLLOUT, &zero) && pe[0].portev_user == &marks[3]);
+	put(s[1], 1);
+	CHECK(passoc(port, s[0], POLLIN | POLLOUT, NULL) == 0);
+	CHECK(passoc(port, s[0], POLLIN, &marks[4]) == 0);
+	CHECK(pone(port, s[0], POLLIN, &zero) && pe[0].portev_user == &marks[4]);
+	CHECK(passoc(port, s[0], POLLIN | POLLOUT, NULL) == 0);
+	CHECK(pone(port, s[0], POLLIN | POLLOUT, &zero));
+
+	/* Dissociating takes back an event that was not retrieved. */
+	CHECK(passoc(port, s[0], POLLIN, NULL) == 0);
+	CHECK(pdissoc(port, s[0]) == 0);
+	CHECK(pnone(port));
+	CHECK(FAILS(pdissoc(port, s[0]), ENOENT));
+	CHECK(FAILS(pdissoc(port, s[1]), ENOENT));
+	CHECK(passoc(port, s[0], POLLIN, NULL) == 0);
+	CHECK(pone(port, s[0], POLLIN, &zero));
+
+	/* POLLHUP and POLLERR come unasked, POLLRDHUP does not come. */
+	take(s[0]);
+	CHECK(passoc(port, s[0], POLLRDHUP, NULL) == 0);
+	shutdown(s[1], SHUT_WR);
+	CHECK(pnone(port));
+	close(s[1]);
+	CHECK(pone(port, s[0], POLLHUP, &zero));
+	close(s[0]);
+	CHECK(passoc(port, p[1], 0, NULL) == 0 && pnone(port));
+	close(p[0]);
+	CHECK(pone(port, p[1], POLLERR, &zero));
+	close(p[1]);
+	close(port);
+}
+
+static void
+port_getn(void)
+{
+	int port = shim_port_create(), a[2], b[2], c[2];
+	struct timespec bad = { 0, 1000000000 }, minus = { -1, 0 };
+	int64_t start;
+
+	make_pipe(a);
+	make_pipe(b);
+	make_pipe(c);
+	put(a[1], 1);
+	CHECK(passoc(port, a[0], POLLIN, NULL) == 0);
+	CHECK(passoc(port, b[0], POLLIN, NULL) == 0);
+	CHECK(passoc(port, c[0], POLLIN, NULL) == 0);
+
+	/* Too few in time: ETIME, but those that came have been retrieved. */
+	start = shim_now();
+	CHECK(FAILS(pget(port, 2, 8, &brief), ETIME) && waited(start, 30));
+	CHECK(got == 1 && pe[0].portev_object == (uintptr_t)a[0]);
+	CHECK(FAILS(pdissoc(port, a[0]), ENOENT));
+	start = shim_now();
+	CHECK(FAILS(pget(port, 1, 8, &brief), ETIME) && got == 0);
+	CHECK(waited(start, 30));
+
+	/* As many as wanted, and more up to max. */
+	CHECK(passoc(port, a[0], POLLIN, NULL) == 0);
+	put(b[1], 1);
+	put(c[1], 1);
+	CHECK(pget(port, 1, 2, NULL) == 0 && got == 2);
+	CHECK(pget(port, 1, 2, NULL) == 0 && got == 1);
+	CHECK(pnone(port));
+	CHECK(passoc(port, a[0], POLLIN, NULL) == 0);
+	CHECK(pget(port, 0, 2, NULL) == 0 && got == 0);
+	CHECK(pone(port, a[0], POLLIN, NULL));
+
+	/* Waits for the second while the first is there. */
+	CHECK(passoc(port, a[0], POLLIN, NULL) == 0);
+	take(b[0]);
+	CHECK(passoc(port, b[0], POLLIN, NULL) == 0);
+	MUST(fflush(stdout) == 0);
+	if (fork() == 0) {
+		put(b[1], 1);
+		_exit(0);
+	}
+	CHECK(pget(port, 2, 8, &ample) == 0 && got == 2);
+	MUST(wait(NULL) != -1);
+
+	/* Interrupted, with and without a part of the events. */
+	alarms(1);
+	CHECK(FAILS(pget(port, 1, 8, NULL), EINTR) && got == 0);
+	CHECK(passoc(port, a[0], POLLIN, NULL) == 0);
+	CHECK(FAILS(pget(port, 2, 8, NULL), EINTR) && got == 1);
+	alarms(0);
+
+	CHECK(FAILS(pget(port, 3, 2, &zero), EINVAL));
+	CHECK(FAILS(pget(port, 0, 0, &zero), EINVAL));
+	CHECK(FAILS(pget(port, 1, 1, &bad), EINVAL));
+	CHECK(FAILS(pget(port, 1, 1, &minus), EINVAL));
+	CHECK(FAILS(shim_port_getn(port, NULL, 1, &got, &zero), EINVAL));
+	CHECK(FAILS(shim_port_getn(port, pe, 1, NULL, &zero), EINVAL));
+	close2(a);
+	close2(b);
+	close2(c);
+	close(port);
+}
+
+static void
+port_errors(void)
+{
+	int port = shim_port_create(), p[2], fd;
+
+	make_pipe(p);
+	CHECK(FAILS(shim_port_associate(port, 7, (uintptr_t)p[0], POLLIN, NULL),
+	    EINVAL));
+	CHECK(FAILS(shim_port_dissociate(port, 7, (uintptr_t)p[0]), EINVAL));
+	CHECK(FAILS(passoc(port, -1, POLLIN, NULL), EBADFD));
+	CHECK(FAILS(passoc(p[0], p[0], POLLIN, NULL), EBADFD));
+	CHECK(FAILS(passoc(-1, p[0], POLLIN, NULL), EBADF));
+	CHECK(FAILS(pget(p[0], 1, 1, &zero), EBADFD));
+	MUST((fd = open("/proc/self/exe", O_RDONLY)) != -1);
+	CHECK(FAILS(passoc(port, fd, POLLIN, NULL), EPERM));
+	close(fd);
+	CHECK(FAILS(passoc(port, fd, POLLIN, NULL), EBADFD));
+	CHECK(FAILS(pdissoc(port, fd), EBADFD));
+
+	put(p[1], 1);
+	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
+	CHECK(in_child(port_child, port));
+	close(port);
+	CHECK(FAILS(pget(port, 1, 1, &zero), EBADF));
+	MUST((fd = shim_kqueue()) == port);
+	CHECK(FAILS(pget(port, 1, 1, &zero), EBADFD));
+	close(fd);
+	MUST((fd = shim_port_create()) == port);
+	CHECK(pnone(port));
+	close(port);
+	close2(p);
+}
+
+static void
+port_close(void)
+{
+	int port = shim_port_create(), p[2], q[2], r[2], copy, high;
+
+	/* Closing ends the association; the next owner of the number has none. */
+	make_pair(p);
+	put(p[1], 1);
+	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
+	make_pair(q);
+	put(q[1], 1);
+	MUST(dup2(q[0], p[0]) == p[0]);
+	CHECK(pnone(port));
+	CHECK(FAILS(pdissoc(port, p[0]), ENOENT));
+	CHECK(passoc(port, p[0], POLLIN, &marks[6]) == 0);
+	CHECK(pone(port, p[0], POLLIN, &zero) && pe[0].portev_user == &marks[6]);
+	close2(p);
+	close2(q);
+
+	/* The same with the old file still open elsewhere. */
+	make_pair(p);
+	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
+	MUST((copy = dup(p[0])) != -1);
+	close(p[0]);
+	put(p[1], 1);
+	CHECK(pnone(port));
+	make_pair(q);
+	if (q[0] != p[0])
+		MUST(dup2(q[0], p[0]) == p[0]);
+	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
+	put(p[1], 1);
+	CHECK(pnone(port));
+	put(q[1], 1);
+	CHECK(pone(port, p[0], POLLIN, &zero));
+	MUST(dup2(copy, p[0]) == p[0]);
+	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
+	CHECK(pone(port, p[0], POLLIN, &zero));
+
+	/* The old file becomes ready only when the number has a new owner. */
+	take(p[0]);
+	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
+	make_pair(r);
+	MUST(dup2(r[0], p[0]) == p[0]);
+	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
+	put(p[1], 1);
+	CHECK(pnone(port));
+	put(r[1], 1);
+	CHECK(pone(port, p[0], POLLIN, &zero));
+	close2(r);
+
+	/* The old file returns to its number, which was seen closed. */
+	close(p[0]);
+	CHECK(FAILS(passoc(port, p[0], POLLIN, NULL), EBADFD));
+	MUST(dup2(copy, p[0]) == p[0]);
+	CHECK(FAILS(pdissoc(port, p[0]), ENOENT));
+	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
+	CHECK(pone(port, p[0], POLLIN, &zero));
+	close(copy);
+
+	MUST((high = fcntl(p[0], F_DUPFD, highest())) != -1);
+	CHECK(passoc(port, high, POLLIN, NULL) == 0);
+	CHECK(pone(port, high, POLLIN, &zero));
+	close(high);
+	close2(p);
+	close2(q);
+	close(port);
+}
+
+static void
+port_many(void)
+{
+	enum { MANY = 200 };
+	static struct shim_port_event list[MANY + 100];
+	int port = shim_port_create(), fds[MANY], i, round;
+	unsigned n;
+
+	for (i = 0; i < MANY; i++)
+		MUST((fds[i] = eventfd(1, EFD_NONBLOCK)) != -1);
+	/* One is wanted; it does not wait, and brings all that are there. */
+	for (round = 100; round <= MANY; round++) {
+		for (i = 0; i < round; i++)
+			MUST(passoc(port, fds[i], POLLIN, NULL) == 0);
+		n = 1;
+		MUST(shim_port_getn(port, list, MANY + 100, &n, NULL) == 0);
+		MUST(n == (unsigned)round);
+	}
+	CHECK(pnone(port));
+	for (i = 0; i < MANY; i++)
+		close(fds[i]);
+	close(port);
+}
+
+/* ---- /dev/poll ---------------------------------------------------------- */
+
+static struct pollfd pf[64];
+
+static int
+dset(int dp, int fd, int events)
+{
+	struct pollfd p = { .fd = fd, .events = (short)events, .revents = -1 };
+
+	return shim_devpoll_write(dp, &p, sizeof(p)) == sizeof(p) ? 0 : -1;
+}
+
+static int
+dpoll(int dp, unsigned long n, int timeout)
+{
+	struct shim_dvpoll req = { pf, n, timeout };
+
+	memset(pf, 0x5a, sizeof(pf));
+	return shim_devpoll_ioctl(dp, &req);
+}
+
+static bool
+done(int dp, int fd, int events, int revents)
+{
+	return dpoll(dp, 64, 0) == 1 && pf[0].fd == fd &&
+	    pf[0].events == events && pf[0].revents == revents;
+}
+
+static bool
+devpoll_child(int dp)
+{
+	int p[2], own;
+	bool ok = FAILS(dpoll(dp, 1, 0), EACCES) &&
+	    FAILS(dset(dp, 0, POLLIN), EACCES);
+
+	close(dp);
+	own = shim_devpoll_open();
+	make_pipe(p);
+	put(p[1], 1);
+	return ok && own == dp && dpoll(own, 1, 0) == 0 &&
+	    dset(own, p[0], POLLIN) == 0 && done(own, p[0], POLLIN, POLLIN);
+}
+
+static void
+devpoll_set(void)
+{
+	int dp = shim_devpoll_open(), s[2], p[2];
+	struct pollfd many[3];
+
+	CHECK(dp >= 0 && (fcntl(dp, F_GETFD) & FD_CLOEXEC));
+	make_pair(s);
+	make_pipe(p);
+	CHECK(dpoll(dp, 64, 0) == 0);
+
+	/* Level-triggered; events and revents as the page says. */
+	CHECK(dset(dp, s[0], POLLIN) == 0 && dpoll(dp, 64, 0) == 0);
+	CHECK(pf[0].fd == 0x5a5a5a5a); /* untouched when it returns 0 */
+	put(s[1], 1);
+	CHECK(done(dp, s[0], POLLIN, POLLIN) && done(dp, s[0], POLLIN, POLLIN));
+
+	/* Written again: ORed.  Less only by way of POLLREMOVE. */
+	CHECK(dset(dp, s[0], POLLOUT) == 0);
+	CHECK(done(dp, s[0], POLLIN | POLLOUT, POLLIN | POLLOUT));
+	CHECK(dset(dp, s[0], POLLIN) == 0);
+	CHECK(done(dp, s[0], POLLIN | POLLOUT, POLLIN | POLLOUT));
+	many[0] = (struct pollfd){ .fd = s[0], .events = POLLREMOVE };
+	many[1] = (struct pollfd){ .fd = s[0], .events = POLLOUT };
+	many[2] = (struct pollfd){ .fd = p[0], .events = POLLIN };
+	CHECK(shim_devpoll_write(dp, many, sizeof(many)) == sizeof(many));
+	CHECK(done(dp, s[0], POLLOUT, POLLOUT));
+
+	/* Several, removed from the middle and from the end. */
+	put(p[1], 1);
+	CHECK(dpoll(dp, 64, 0) == 2);
+	CHECK(dset(dp, s[1], POLLOUT) == 0 && dpoll(dp, 64, 0) == 3);
+	CHECK(dset(dp, p[0], POLLREMOVE) == 0 && dpoll(dp, 64, 0) == 2);
+	CHECK(pf[0].fd != p[0] && pf[1].fd != p[0]);
+	take(s[0]);
+	put(s[0], 1);
+	CHECK(dset(dp, s[1], POLLIN) == 0 && dpoll(dp, 64, 0) == 2);
+	CHECK(pf[0].revents + pf[1].revents == 2 * POLLOUT + POLLIN);
+	CHECK(dset(dp, s[1], POLLREMOVE) == 0);
+	CHECK(done(dp, s[0], POLLOUT, POLLOUT));
+	CHECK(dset(dp, s[0], POLLREMOVE) == 0 && dpoll(dp, 64, 0) == 0);
+	CHECK(dset(dp, s[0], POLLREMOVE) == 0); /* not there: no error */
+	CHECK(dset(dp, -1, POLLIN) == 0 && dset(dp, INT_MAX, POLLIN) == 0);
+	CHECK(dpoll(dp, 64, 0) == 0);
+
+	/* Less room than ready descriptors: all get their turn. */
+	CHECK(dset(dp, s[0], POLLOUT) == 0 && dset(dp, s[1], POLLOUT) == 0);
+	CHECK(dpoll(dp, 1, 0) == 1);
+	many[0] = pf[0];
+	CHECK(dpoll(dp, 1, 0) == 1 && pf[0].fd != many[0].fd);
+	CHECK(dpoll(dp, 1, 0) == 1 && pf[0].fd == many[0].fd);
+	close2(s);
+	close2(p);
+	close(dp);
+}
+
+static void
+devpoll_close(void)
+{
+	int dp = shim_devpoll_open(), p[2], s[2], high;
+
+	/* Closed without POLLREMOVE: POLLNVAL, until it is removed. */
+	make_pipe(p);
+	put(p[1], 1);
+	CHECK(dset(dp, p[0], POLLIN) == 0 && done(dp, p[0], POLLIN, POLLIN));
+	close(p[0]);
+	CHECK(done(dp, p[0], POLLIN, POLLNVAL));
+	CHECK(done(dp, p[0], POLLIN, POLLNVAL));
+
+	/* Reused: the new file with the old interest, to which more is ORed. */
+	make_pair(s);
+	MUST(s[0] == p[0]);
+	CHECK(dpoll(dp, 64, 0) == 0);
+	put(s[1], 1);
+	CHECK(done(dp, s[0], POLLIN, POLLIN));
+	CHECK(dset(dp, s[0], POLLOUT) == 0);
+	CHECK(done(dp, s[0], POLLIN | POLLOUT, POLLIN | POLLOUT));
+	close(s[0]);
+	CHECK(dset(dp, s[0], POLLREMOVE) == 0 && dpoll(dp, 64, 0) == 0);
+	CHECK(dset(dp, s[0], POLLIN) == 0); /* closed before it is added */
+	CHECK(done(dp, s[0], POLLIN, POLLNVAL));
+	CHECK(dset(dp, s[0], POLLREMOVE) == 0);
+	close(s[1]);
+	close(p[1]);
+
+	make_pipe(p);
+	put(p[1], 1);
+	MUST((high = fcntl(p[0], F_DUPFD, highest())) != -1);
+	CHECK(dset(dp, high, POLLIN) == 0 && done(dp, high, POLLIN, POLLIN));
+	CHECK(dset(dp, high, POLLREMOVE) == 0 && dpoll(dp, 64, 0) == 0);
+	close(high);
+
+	/* POLLHUP and POLLERR come unasked. */
+	CHECK(dset(dp, p[1], 0) == 0 && dpoll(dp, 64, 0) == 0);
+	close(p[0]);
+	CHECK(done(dp, p[1], 0, POLLERR));
+	close(p[1]);
+	close(dp);
+}
+
+static void
+devpoll_errors(void)
+{
+	int dp = shim_devpoll_open(), p[2], fd;
+	struct shim_dvpoll req = { NULL, 1, 0 };
+	int64_t start = shim_now();
+
+	make_pipe(p);
+	CHECK(dset(dp, p[0], POLLIN) == 0);
+	CHECK(dpoll(dp, 64, 30) == 0 && waited(start, 30));
+	start = shim_now();
+	CHECK(dpoll(dp, 0, 30) == 0 && waited(start, 30));
+	alarms(1);
+	CHECK(FAILS(dpoll(dp, 64, -1), EINTR));
+	alarms(0);
+	CHECK(pf[0].fd == 0x5a5a5a5a);
+	MUST(fflush(stdout) == 0);
+	if (fork() == 0) {
+		put(p[1], 1);
+		_exit(0);
+	}
+	CHECK(dpoll(dp, 64, -1) == 1 && pf[0].revents == POLLIN);
+	MUST(wait(NULL) != -1);
+
+	CHECK(FAILS(shim_devpoll_write(dp, pf, sizeof(pf[0]) - 1), EINVAL));
+	CHECK(shim_devpoll_write(dp, pf, 0) == 0);
+	CHECK(FAILS(dpoll(dp, (unsigned long)sysconf(_SC_OPEN_MAX), 0), EINVAL));
+	CHECK(FAILS(shim_devpoll_ioctl(dp, &req), EFAULT));
+	CHECK(in_child(devpoll_child, dp));
+	CHECK(dpoll(dp, 64, 0) == 1);
+
+	close(dp);
+	CHECK(FAILS(dpoll(dp, 64, 0), EBADF));
+	CHECK(FAILS(dset(dp, p[0], POLLIN), EBADF));
+	MUST((fd = eventfd(0, 0)) == dp);
+	CHECK(FAILS(dpoll(dp, 64, 0), EBADF));
+	close(fd);
+	MUST((fd = shim_devpoll_open()) == dp);
+	CHECK(dpoll(dp, 64, 0) == 0);
+	close(dp);
+	close2(p);
+}
+
+static int
+count_open(void)
+{
+	int fd, n = 0;
+
+	for (fd = 0; fd < 1024; fd++)
+		n += fcntl(fd, F_GETFD) != -1;
+	return n;
+}
+
+static void
+run(void (*test)(void))
+{
+	int before = count_open();
+
+	test();
+	CHECK(count_open() == before); /* close(2) is all a queue needs */
+}
+
+int
+main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	run(tables);
+	run(kqueue_queue);
+	run(kqueue_read);
+	run(kqueue_reset);
+	run(kqueue_write);
+	run(kqueue_connect);
+	run(kqueue_clear);
+	run(kqueue_modes);
+	run(kqueue_errors);
+	run(kqueue_time);
+	run(kqueue_close);
+	run(kqueue_files);
+	run(kqueue_many);
+	run(port_association);
+	run(port_getn);
+	run(port_errors);
+	run(port_close);
+	run(port_many);
+	run(devpoll_set);
+	run(devpoll_close);
+	run(devpoll_errors);
+	printf("%d passed, %d failed\n", passed, failed);
+	return failed != 0;
+}
