@@ -17,7 +17,8 @@ fn generate_tokens() {
     println!("cargo::rerun-if-changed={table}");
     let text = fs::read_to_string(table).expect("the token table is part of the source");
     let mut constants = String::new();
-    let mut texts = String::from("/// Text of each reserved word, by number.\npub const TEXT: &[&str] = &[\n");
+    let mut texts =
+        String::from("/// Text of each reserved word, by number.\npub const TEXT: &[&str] = &[\n");
     for (index, line) in text.lines().skip(1).enumerate() {
         let fields: Vec<&str> = line.split('\t').collect();
         let [number, name, text, ..] = fields[..] else {

@@ -163,9 +163,7 @@ pub fn is_host_name(text: &str) -> bool {
     };
     let name = text.strip_suffix('.').unwrap_or(text);
     let last = name.rsplit('.').next().unwrap_or("");
-    name.len() <= 253
-        && name.split('.').all(label)
-        && !last.bytes().all(|b| b.is_ascii_digit())
+    name.len() <= 253 && name.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// How workers are started: `spawn { }`.
@@ -306,8 +304,18 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Broker, ConfigError> {
                             return Err(parser.expected(&[S_closebra]));
                         }
                         return Err(parser.expected(&[
-                            S_config, S_exec, S_groupid, S_id, S_instances, S_ipc, S_servers,
-                            S_sticky, S_userid, S_users, S_working, S_closebra,
+                            S_config,
+                            S_exec,
+                            S_groupid,
+                            S_id,
+                            S_instances,
+                            S_ipc,
+                            S_servers,
+                            S_sticky,
+                            S_userid,
+                            S_users,
+                            S_working,
+                            S_closebra,
                         ]));
                     }
                 }
@@ -327,9 +335,26 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Broker, ConfigError> {
 
 fn unknown_directive(parser: &Parser<'_>) -> ConfigError {
     parser.expected(&[
-        S_eof, S_background, S_bind, S_coredump, S_debug, S_deny, S_exec, S_listen, S_overload,
-        S_permit, S_pid_file, S_pidfile, S_proctitle, S_single, S_spawn, S_sticky, S_syslog, S_tcp,
-        S_trace, S_closebra,
+        S_eof,
+        S_background,
+        S_bind,
+        S_coredump,
+        S_debug,
+        S_deny,
+        S_exec,
+        S_listen,
+        S_overload,
+        S_permit,
+        S_pid_file,
+        S_pidfile,
+        S_proctitle,
+        S_single,
+        S_spawn,
+        S_sticky,
+        S_syslog,
+        S_tcp,
+        S_trace,
+        S_closebra,
     ])
 }
 
@@ -439,7 +464,10 @@ pub fn parse_network(text: &str) -> Option<(u128, u8)> {
         Some(mask) => {
             let mask = match offset {
                 0 => u128::from(mask.parse::<Ipv6Addr>().ok()?),
-                _ => u128::MAX << 32 | u128::from(u32::from(mask.parse::<std::net::Ipv4Addr>().ok()?)),
+                _ => {
+                    u128::MAX << 32
+                        | u128::from(u32::from(mask.parse::<std::net::Ipv4Addr>().ok()?))
+                }
             };
             let length = mask.leading_ones();
             // Only a contiguous mask is a network.
@@ -524,7 +552,12 @@ fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<
         }
         S_aaa_protocol => {
             const KNOWN: [Code; 6] = [
-                S_radius_dtls, S_radius_tcp, S_radius_tls, S_radius_udp, S_tacacs_tcp, S_tacacs_tls,
+                S_radius_dtls,
+                S_radius_tcp,
+                S_radius_tls,
+                S_radius_udp,
+                S_tacacs_tcp,
+                S_tacacs_tls,
             ];
             parser.advance()?;
             parser.expect(S_equal)?;
@@ -542,7 +575,8 @@ fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<
         S_vrf => listener.vrf = Some(parser.assigned()?.text),
         S_mode => {
             let mode = parser.assigned()?;
-            let digits: String = mode.text.chars().take_while(|c| ('0'..='7').contains(c)).collect();
+            let digits: String =
+                mode.text.chars().take_while(|c| ('0'..='7').contains(c)).collect();
             listener.mode = match u32::from_str_radix(&digits, 8) {
                 Ok(bits) if bits <= 0o7777 => Some(bits),
                 _ => {
@@ -571,16 +605,36 @@ fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<
         }
         S_sticky => sticky(parser, &mut listener.sticky)?,
         // The program's document gives the address without a keyword.
-        S_string if listener.address.is_none() && Address::parse(&parser.text_lossy()).is_some() => {
+        S_string
+            if listener.address.is_none() && Address::parse(&parser.text_lossy()).is_some() =>
+        {
             listener.address = Some(parser.value()?);
             listener.empty = false;
         }
         S_eof => return Err(parser.expected(&[S_closebra])),
         _ => {
             return Err(parser.expected(&[
-                S_aaa_protocol, S_address, S_backlog, S_bind, S_dscp, S_flag, S_groupid, S_haproxy,
-                S_mode, S_overload, S_path, S_port, S_protocol, S_realm, S_retry, S_sticky, S_tcp,
-                S_tls, S_type, S_userid, S_vrf,
+                S_aaa_protocol,
+                S_address,
+                S_backlog,
+                S_bind,
+                S_dscp,
+                S_flag,
+                S_groupid,
+                S_haproxy,
+                S_mode,
+                S_overload,
+                S_path,
+                S_port,
+                S_protocol,
+                S_realm,
+                S_retry,
+                S_sticky,
+                S_tcp,
+                S_tls,
+                S_type,
+                S_userid,
+                S_vrf,
             ]))
         }
     }

@@ -107,7 +107,15 @@ pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
 /// stays refused: only the form with the equals sign is new.
 fn unset_variable(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     let refused = parser.expected(&[
-        S_alias, S_cleanup, S_debug, S_debug_cmd, S_gcore, S_id, S_proctitle, S_syslog, S_trace,
+        S_alias,
+        S_cleanup,
+        S_debug,
+        S_debug_cmd,
+        S_gcore,
+        S_id,
+        S_proctitle,
+        S_syslog,
+        S_trace,
     ]);
     parser.advance()?;
     if parser.code() != S_equal {

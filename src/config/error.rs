@@ -66,8 +66,7 @@ impl ConfigError {
     /// The source line with a caret under the offending word, for a terminal.
     pub fn excerpt(&self) -> String {
         let (line, column) = self.position.line_text();
-        let line: String =
-            String::from_utf8_lossy(line).chars().filter(|c| *c != '\r').collect();
+        let line: String = String::from_utf8_lossy(line).chars().filter(|c| *c != '\r').collect();
         // Tabs stay tabs, so that the caret stands under its word.
         let indent: String =
             line.chars().take(column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();

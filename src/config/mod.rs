@@ -6,7 +6,6 @@
 // Token constants carry the names of the C enumeration.
 #![allow(non_upper_case_globals)]
 
-
 pub mod broker;
 pub mod common;
 mod error;

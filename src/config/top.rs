@@ -76,8 +76,15 @@ pub fn read<T>(
             _ => {
                 return Err(parser
                     .expected(&[
-                        S_alias, S_cleanup, S_debug, S_debug_cmd, S_gcore, S_id, S_proctitle,
-                        S_syslog, S_trace,
+                        S_alias,
+                        S_cleanup,
+                        S_debug,
+                        S_debug_cmd,
+                        S_gcore,
+                        S_id,
+                        S_proctitle,
+                        S_syslog,
+                        S_trace,
                     ])
                     .into())
             }

@@ -142,9 +142,9 @@ impl Parser<'_> {
         };
         if !bounds.contains(&number) {
             let (low, high) = (bounds.start(), bounds.end());
-            return Err(self.error(format!(
-                "expected {what} from {low} to {high}, but got '{text}'"
-            )));
+            return Err(
+                self.error(format!("expected {what} from {low} to {high}, but got '{text}'"))
+            );
         }
         self.advance()?;
         Ok(number)

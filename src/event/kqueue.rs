@@ -8,10 +8,10 @@ use std::ptr;
 
 #[cfg(not(event_shims))]
 mod sys {
+    pub(super) use libc::{kevent, kqueue};
     pub(super) use libc::{
         kevent as Kevent, EVFILT_READ, EVFILT_WRITE, EV_ADD, EV_DELETE, EV_ERROR,
     };
-    pub(super) use libc::{kevent, kqueue};
 
     pub(super) fn change(fd: i32, filter: i16, flags: u16) -> Kevent {
         // SAFETY: struct kevent is plain data, for which all zeroes is a valid value; its
@@ -94,9 +94,8 @@ impl Poller {
             let queue = self.queue.as_raw_fd();
             // SAFETY: one change is read from `change`, which outlives the call; no room for
             // events is given, so errors come back through errno.
-            let result = check(unsafe {
-                sys::kevent(queue, &change, 1, ptr::null_mut(), 0, ptr::null())
-            });
+            let result =
+                check(unsafe { sys::kevent(queue, &change, 1, ptr::null_mut(), 0, ptr::null()) });
             match result {
                 // A filter vanishes with its descriptor; deleting it then is no error to us.
                 Err(_) if flags == sys::EV_DELETE => {}

@@ -15,11 +15,7 @@
 mod backend;
 mod timers;
 
-#[cfg(any(
-    event_shims,
-    target_os = "solaris",
-    target_os = "illumos"
-))]
+#[cfg(any(event_shims, target_os = "solaris", target_os = "illumos"))]
 mod devpoll;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
@@ -296,8 +292,7 @@ impl Loop {
             if slot.flags & REGISTERED == 0 || slot.generation != generation {
                 continue;
             }
-            let readable =
-                (ready.readable || ready.hangup) && slot.wanted.contains(Interest::READ);
+            let readable = (ready.readable || ready.hangup) && slot.wanted.contains(Interest::READ);
             let writable =
                 (ready.writable || ready.hangup) && slot.wanted.contains(Interest::WRITE);
             let hangup = ready.hangup && !slot.wanted.is_empty();

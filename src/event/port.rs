@@ -12,8 +12,8 @@ use std::ptr;
 
 #[cfg(not(event_shims))]
 mod sys {
-    pub(super) use libc::{port_associate, port_create, port_dissociate, port_event, port_getn};
     pub(super) use libc::PORT_SOURCE_FD;
+    pub(super) use libc::{port_associate, port_create, port_dissociate, port_event, port_getn};
 }
 
 /// The test-only emulation on Linux, with the layout of illumos' port.h.

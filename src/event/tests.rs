@@ -1,1 +1,332 @@
-#[test] fn t(){}
+//! The same suite for every mechanism of the build, each test over all of them.
+
+use super::*;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+
+/// A loop per mechanism.
+fn loops() -> impl Iterator<Item = (&'static str, Loop)> {
+    Mechanism::ALL.iter().map(|&mechanism| {
+        let choice = Choice { mechanism, warning: None };
+        (mechanism.name(), Loop::new(&choice).expect("a loop"))
+    })
+}
+
+fn token(index: u32) -> Token {
+    Token::new(1, index)
+}
+
+/// Events of one wait, by token index: (readable, writable, hangup).
+fn turn(events: &mut Loop, limit: u64) -> Vec<(u32, bool, bool, bool)> {
+    events.wait(Some(limit)).expect("a wait");
+    let mut found = Vec::new();
+    while let Some(event) = events.next_event() {
+        found.push((event.token.index(), event.readable, event.writable, event.hangup));
+    }
+    found
+}
+
+/// Waits until something happens; a deadline of ten seconds.
+fn next_turn(events: &mut Loop) -> Vec<(u32, bool, bool, bool)> {
+    for _ in 0..100 {
+        let found = turn(events, 100);
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    panic!("no event within ten seconds");
+}
+
+fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connects");
+    let (server, _) = listener.accept().expect("accepts");
+    (client, server)
+}
+
+#[test]
+fn readiness_is_level_triggered() {
+    for (name, mut events) in loops() {
+        let (mut a, mut b) = UnixStream::pair().expect("a pair");
+        events.register(&b, token(1), Interest::READ);
+        assert_eq!(turn(&mut events, 0), [], "{name}");
+        a.write_all(b"xy").expect("to write");
+        for _ in 0..3 {
+            assert_eq!(next_turn(&mut events)[0].0, 1, "{name}");
+        }
+        b.read_exact(&mut [0; 2]).expect("to read");
+        assert_eq!(turn(&mut events, 0), [], "{name}");
+        drop(a);
+        for _ in 0..3 {
+            assert!(next_turn(&mut events)[0].1, "{name}: end of file is readable");
+        }
+        events.remove(&b);
+        assert_eq!(turn(&mut events, 0), [], "{name}");
+    }
+}
+
+#[test]
+fn writability_follows_the_buffer() {
+    for (name, mut events) in loops() {
+        let (a, mut b) = UnixStream::pair().expect("a pair");
+        a.set_nonblocking(true).expect("nonblocking");
+        events.register(&a, token(2), Interest::WRITE);
+        assert_eq!(next_turn(&mut events), [(2, false, true, false)], "{name}");
+        while (&a).write(&[0; 4096]).is_ok() {}
+        assert_eq!(turn(&mut events, 0), [], "{name}");
+        let mut sink = vec![0; 1 << 20];
+        b.set_nonblocking(true).expect("nonblocking");
+        while b.read(&mut sink).is_ok() {}
+        assert_eq!(next_turn(&mut events), [(2, false, true, false)], "{name}");
+    }
+}
+
+#[test]
+fn interest_changes_between_waits_are_merged() {
+    for (name, mut events) in loops() {
+        let (mut a, b) = UnixStream::pair().expect("a pair");
+        a.write_all(b"x").expect("to write");
+        events.register(&b, token(3), Interest::READ);
+        events.set_interest(&b, Interest::empty());
+        assert_eq!(turn(&mut events, 0), [], "{name}: no interest, no events");
+        events.set_interest(&b, Interest::READ | Interest::WRITE);
+        assert_eq!(next_turn(&mut events), [(3, true, true, false)], "{name}");
+        events.set_interest(&b, Interest::WRITE);
+        assert_eq!(next_turn(&mut events), [(3, false, true, false)], "{name}");
+        events.set_interest(&b, Interest::empty());
+        drop(a);
+        assert_eq!(turn(&mut events, 10), [], "{name}: a hang-up nobody asked about");
+        events.set_interest(&b, Interest::READ);
+        assert!(next_turn(&mut events)[0].1, "{name}");
+    }
+}
+
+#[test]
+fn a_number_that_is_closed_and_reused_starts_anew() {
+    for (name, mut events) in loops() {
+        for round in 0..50 {
+            let (mut a, b) = UnixStream::pair().expect("a pair");
+            events.register(&b, token(round), Interest::READ);
+            a.write_all(b"x").expect("to write");
+            assert_eq!(next_turn(&mut events)[0].0, round, "{name}");
+            events.remove(&b);
+            drop((a, b));
+            let (_c, d) = UnixStream::pair().expect("a pair");
+            events.register(&d, token(1000 + round), Interest::READ);
+            assert_eq!(turn(&mut events, 0), [], "{name}");
+            events.remove(&d);
+        }
+    }
+}
+
+#[test]
+fn an_event_of_a_removed_descriptor_is_not_delivered() {
+    for (name, mut events) in loops() {
+        let (mut a, b) = UnixStream::pair().expect("a pair");
+        let (mut c, d) = UnixStream::pair().expect("a pair");
+        a.write_all(b"x").expect("to write");
+        c.write_all(b"x").expect("to write");
+        events.register(&b, token(1), Interest::READ);
+        events.register(&d, token(2), Interest::READ);
+        events.wait(Some(1000)).expect("a wait");
+        let first = events.next_event().expect("one of them").token.index();
+        // Its handler removes both, and registers a new owner under the other's number.
+        events.remove(&b);
+        events.remove(&d);
+        let other = if first == 1 { &d } else { &b };
+        events.register(other, token(9), Interest::READ);
+        assert!(events.next_event().is_none(), "{name}");
+        assert_eq!(next_turn(&mut events), [(9, true, false, false)], "{name}");
+    }
+}
+
+#[test]
+fn a_refused_connection_is_told() {
+    for (name, mut events) in loops() {
+        use crate::os::address::{Address, Family};
+        use crate::os::socket;
+        let port = {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+            listener.local_addr().expect("an address").port()
+        };
+        let kind = socket::Kind::Stream;
+        let fd = socket::create(Family::Ipv4, kind, socket::Protocol::Tcp).expect("a socket");
+        let to = Address::Ip(([127, 0, 0, 1], port).into());
+        if let Ok(connected) = socket::connect(&fd, &to) {
+            assert!(!connected, "{name}");
+            events.register(&fd, token(4), Interest::WRITE);
+            assert_eq!(next_turn(&mut events)[0].0, 4, "{name}");
+            let error = socket::take_error(&fd).expect_err("refused");
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_reset_is_found_by_reading() {
+    for (name, mut events) in loops() {
+        let (client, mut server) = tcp_pair();
+        events.register(&server, token(5), Interest::READ);
+        assert_eq!(turn(&mut events, 0), [], "{name}");
+        crate::os::socket::reset_on_close(&client.into());
+        let found = next_turn(&mut events);
+        assert!(found[0].1, "{name}: {found:?}");
+        let error = server.read(&mut [0]).expect_err("a reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{name}");
+    }
+}
+
+#[test]
+fn hang_ups_are_told_where_the_mechanism_can() {
+    for (name, mut events) in loops() {
+        let (client, server) = tcp_pair();
+        client.shutdown(Shutdown::Write).expect("to shut down");
+        let mut reader = &server;
+        assert_eq!(reader.read(&mut [0]).expect("end of file"), 0);
+        events.register(&server, token(6), Interest::HANGUP);
+        assert_eq!(turn(&mut events, 0), [], "{name}: a half-close is no hang-up");
+        crate::os::socket::reset_on_close(&client.into());
+        if ["select", "kqueue"].contains(&name) {
+            assert_eq!(turn(&mut events, 20), [], "{name}");
+        } else {
+            assert_eq!(next_turn(&mut events), [(6, false, false, true)], "{name}");
+        }
+    }
+}
+
+#[test]
+fn many_descriptors_at_once() {
+    for (name, mut events) in loops() {
+        let mut pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().expect("a pair")).collect();
+        for (index, (_, b)) in pairs.iter().enumerate() {
+            events.register(b, token(index as u32), Interest::READ);
+        }
+        for (a, _) in &mut pairs {
+            a.write_all(b"x").expect("to write");
+        }
+        let mut seen = vec![false; pairs.len()];
+        for _ in 0..100 {
+            for (index, ..) in turn(&mut events, 100) {
+                seen[index as usize] = true;
+                pairs[index as usize].1.read_exact(&mut [0]).expect("to read");
+            }
+            if seen.iter().all(|&seen| seen) {
+                break;
+            }
+        }
+        assert!(seen.iter().all(|&seen| seen), "{name}");
+        assert_eq!(turn(&mut events, 0), [], "{name}");
+        for (_, b) in &pairs {
+            events.remove(b);
+        }
+        events.shrink();
+    }
+}
+
+#[test]
+fn regular_files_are_always_ready() {
+    for (name, mut events) in loops() {
+        let file = std::fs::File::open("/proc/self/exe").expect("a file");
+        events.register(&file, token(7), Interest::READ);
+        let ready = (0..5).any(|_| turn(&mut events, 100).iter().any(|event| event.1));
+        // Event ports refuse files as epoll does; the others poll them.
+        assert!(ready, "{name}");
+        events.remove(&file);
+        assert_eq!(turn(&mut events, 0), [], "{name}");
+    }
+}
+
+#[test]
+fn timers_end_a_wait() {
+    for (name, mut events) in loops() {
+        let start = events.now();
+        events.arm(token(1), start + 30);
+        let cancelled = events.arm(token(2), start + 10);
+        let moved = events.arm(token(3), start + 10);
+        events.cancel(cancelled);
+        events.renew(moved, start + 50);
+        let mut expired = Vec::new();
+        while expired.len() < 2 {
+            events.wait(Some(1000)).expect("a wait");
+            while let Some((_, token)) = events.next_expired() {
+                expired.push((token.index(), events.now() - start));
+            }
+        }
+        assert_eq!(expired.iter().map(|&(index, _)| index).collect::<Vec<_>>(), [1, 3], "{name}");
+        assert!(expired[0].1 >= 30 && expired[1].1 >= 50, "{name}: none early: {expired:?}");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_timers() {
+    for (_, mut events) in loops() {
+        let start = events.now();
+        let ids: Vec<TimerId> =
+            (0..100_000).map(|index| events.arm(token(index), start + 1_000_000)).collect();
+        for &id in &ids {
+            events.renew(id, start + 2_000_000);
+        }
+        events.wait(Some(0)).expect("a wait");
+        assert!(events.next_expired().is_none());
+        for &id in &ids[1..] {
+            events.cancel(id);
+        }
+        events.renew(ids[0], 0);
+        events.wait(None).expect("a wait");
+        assert_eq!(events.next_expired().map(|(id, _)| id), Some(ids[0]));
+        assert!(events.next_expired().is_none());
+    }
+}
+
+#[test]
+fn an_interrupted_wait_is_no_error() {
+    for (name, mut events) in loops() {
+        use crate::os::signals::{Signal, Signals};
+        let signals = Signals::install(&[Signal::SIGUSR1]).expect("signals");
+        events.register(signals.descriptor(), token(8), Interest::READ);
+        let pid = nix::unistd::gettid();
+        let sender = std::thread::spawn(move || {
+            // SAFETY: tgkill(2) takes plain numbers; the thread outlives this one.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_tgkill,
+                    std::process::id() as libc::pid_t,
+                    pid.as_raw(),
+                    libc::SIGUSR1,
+                )
+            }
+        });
+        assert_eq!(next_turn(&mut events)[0].0, 8, "{name}");
+        assert!(signals.take().has(Signal::SIGUSR1), "{name}");
+        sender.join().expect("the sender");
+    }
+}
+
+#[test]
+fn a_forked_child_can_watch_the_same_descriptors() {
+    for (name, mut events) in loops() {
+        let (mut a, b) = UnixStream::pair().expect("a pair");
+        events.register(&b, token(1), Interest::READ);
+        assert_eq!(turn(&mut events, 0), [], "{name}");
+        events.renew_after_fork().expect("a new poller");
+        a.write_all(b"x").expect("to write");
+        assert_eq!(next_turn(&mut events), [(1, true, false, false)], "{name}");
+    }
+}
+
+#[test]
+fn the_mechanism_follows_the_setting() {
+    let best = Mechanism::ALL[0];
+    let chosen = |setting| Choice::from_setting(setting).mechanism;
+    assert_eq!(chosen(None), best);
+    assert_eq!(chosen(Some("8")), Mechanism::Poll);
+    assert_eq!(chosen(Some(" 16")), Mechanism::Select);
+    assert_eq!(chosen(Some("24")), Mechanism::Poll);
+    assert_eq!(chosen(Some("-1")), best);
+    for unusable in ["0", "abc", "", "64"] {
+        let choice = Choice::from_setting(Some(unusable));
+        assert_eq!(choice.mechanism, best, "{unusable}");
+        assert!(choice.warning.is_some(), "{unusable}");
+    }
+}

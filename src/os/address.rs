@@ -236,7 +236,8 @@ impl RawAddress {
                 let used = length.saturating_sub(offset).min(un.sun_path.len());
                 let bytes: Vec<u8> =
                     un.sun_path[..used].iter().map(|&c| c as u8).take_while(|&b| b != 0).collect();
-                (!bytes.is_empty()).then(|| Address::Unix(Path::new(OsStr::from_bytes(&bytes)).into()))
+                (!bytes.is_empty())
+                    .then(|| Address::Unix(Path::new(OsStr::from_bytes(&bytes)).into()))
             }
             _ => None,
         }

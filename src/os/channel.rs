@@ -45,8 +45,7 @@ fn message(iov: &mut libc::iovec) -> libc::msghdr {
 /// Sends one datagram, with a descriptor if given. Never blocks: a full channel is
 /// `WouldBlock` (ENOBUFS of the BSDs included).
 pub fn send(channel: BorrowedFd<'_>, data: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let mut iov =
-        libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
     let mut header = message(&mut iov);
     let mut control = Control { bytes: [0; 64] };
     if let Some(fd) = fd {
@@ -126,7 +125,8 @@ pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Receive
         while !current.is_null() {
             if (*current).cmsg_level == libc::SOL_SOCKET && (*current).cmsg_type == libc::SCM_RIGHTS
             {
-                let bytes = ((*current).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+                let bytes =
+                    ((*current).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
                 let data = libc::CMSG_DATA(current).cast::<libc::c_int>();
                 for index in 0..bytes / mem::size_of::<libc::c_int>() {
                     let received = OwnedFd::from_raw_fd(ptr::read_unaligned(data.add(index)));

@@ -38,8 +38,7 @@ pub fn install(actions: Actions) {
         log::message(&format!("panic: {info}"));
         act();
     }));
-    let action =
-        SigAction::new(SigHandler::Handler(caught), SaFlags::SA_NODEFER, SigSet::empty());
+    let action = SigAction::new(SigHandler::Handler(caught), SaFlags::SA_NODEFER, SigSet::empty());
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
         // SAFETY: the handler never returns to the code that crashed. It does more than is
         // async-signal-safe, which at worst makes it hang: an alarm ends it then.

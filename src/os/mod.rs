@@ -42,10 +42,7 @@ pub fn would_block(error: &io::Error) -> bool {
 /// True if the process or the system has no descriptor left (EMFILE, ENFILE) or no memory for
 /// one (ENOBUFS, ENOMEM): conditions that pass, and that must neither end nor spin the process.
 pub fn out_of_descriptors(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// The system's text for an error, without Rust's "(os error N)" suffix: what strerror(3) says.

@@ -204,7 +204,10 @@ fn take_identity(identity: Identity) -> Result<(), String> {
         // SAFETY: setgroups(2) with a count of zero reads no memory.
         let result = unsafe { libc::setgroups(0, std::ptr::null()) };
         if result < 0 && unistd::geteuid().is_root() {
-            return Err(format!("Can't drop groups: {}", super::reason(&io::Error::last_os_error())));
+            return Err(format!(
+                "Can't drop groups: {}",
+                super::reason(&io::Error::last_os_error())
+            ));
         }
     }
     if let Some(gid) = identity.gid {
@@ -356,7 +359,9 @@ pub enum Ended {
 pub fn reap() -> Option<(Pid, Ended)> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) => return Some((pid.as_raw(), Ended::Status(status))),
+            Ok(WaitStatus::Exited(pid, status)) => {
+                return Some((pid.as_raw(), Ended::Status(status)))
+            }
             Ok(WaitStatus::Signaled(pid, signal, _)) => {
                 return Some((pid.as_raw(), Ended::Signal(signal as i32)))
             }

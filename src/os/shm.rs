@@ -15,7 +15,12 @@ pub struct Segment {
 impl Segment {
     /// Makes a segment under `key` that holds a copy of `data`, mode 0600, owned by the given
     /// user and group if there are any. One that exists under that key is removed first.
-    pub fn create(key: i32, data: &[u8], uid: Option<u32>, gid: Option<u32>) -> io::Result<Segment> {
+    pub fn create(
+        key: i32,
+        data: &[u8],
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> io::Result<Segment> {
         // SAFETY: shmget(2) and shmctl(IPC_RMID) take plain numbers here.
         unsafe {
             let old = libc::shmget(key, 0, 0);

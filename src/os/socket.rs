@@ -469,14 +469,7 @@ pub fn receive_from(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Optio
     // SAFETY: the buffer's pointer and length describe `buffer`; the address pointers are into
     // `raw`, whose length field tells the room there is.
     let count = check_size(unsafe {
-        libc::recvfrom(
-            fd.as_raw_fd(),
-            buffer.as_mut_ptr().cast(),
-            buffer.len(),
-            0,
-            pointer,
-            length,
-        )
+        libc::recvfrom(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0, pointer, length)
     })?;
     Ok((count, raw.to_address()))
 }

@@ -6,8 +6,8 @@ use crate::config::broker::Broker as Config;
 use crate::config::common::Common;
 use crate::config::report::Report;
 use crate::config::source::Source;
-use crate::event::Loop;
 use crate::config::{self, ReadError};
+use crate::event::Loop;
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::os::process::{self, exit, Descriptors, Ended, Fork, Identity, Program};
 use crate::os::shm::Segment;
@@ -319,7 +319,8 @@ fn take_pid_file(
     match PidFile::acquire(path) {
         Ok(file) => Ok(Some(file)),
         Err(PidFileError::Locked(holder)) => {
-            let holder = holder.map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
+            let holder =
+                holder.map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
             log::message(&format!(
                 "pid_write({}): locked by {holder}. Is it running already? Exiting.",
                 path.display()

@@ -4,8 +4,8 @@ mod broker;
 pub mod options;
 mod worker;
 
-use crate::config::report::Report;
 use crate::config::common::{known_debug_bits, Common};
+use crate::config::report::Report;
 use crate::event::{Choice, Loop};
 use crate::os::process::{self, exit};
 use crate::os::socket::{self, Inherited};

@@ -63,7 +63,9 @@ pub fn parse(name: &str, letters: &str, arguments: &[OsString]) -> Result<Option
                     value = rest
                         .next()
                         .map(|argument| argument.to_string_lossy().into_owned())
-                        .ok_or_else(|| format!("{name}: option requires an argument -- '{letter}'"))?;
+                        .ok_or_else(|| {
+                            format!("{name}: option requires an argument -- '{letter}'")
+                        })?;
                 }
             }
             options.set(letter, value);

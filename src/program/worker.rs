@@ -35,14 +35,13 @@ pub(super) fn main(process: &Process) -> i32 {
 fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let report = process.report(options);
     let section = options.arguments.get(1).unwrap_or(&process.name);
-    let (settings, common) =
-        read(&options.arguments[0], section, &report).map_err(|error| {
-            report.failure(&error);
-            if !options.parse_only && !matches!(error, ReadError::Open { .. }) {
-                bad_configuration();
-            }
-            error.exit_status()
-        })?;
+    let (settings, common) = read(&options.arguments[0], section, &report).map_err(|error| {
+        report.failure(&error);
+        if !options.parse_only && !matches!(error, ReadError::Open { .. }) {
+            bad_configuration();
+        }
+        error.exit_status()
+    })?;
     if options.parse_only {
         return Ok(0);
     }
@@ -76,8 +75,8 @@ pub(super) fn read(
     section: &str,
     report: &Report,
 ) -> Result<(config::relay::Relay, config::common::Common), ReadError> {
-    let source = Source::open(source)
-        .map_err(|error| ReadError::Open { name: source.to_owned(), error })?;
+    let source =
+        Source::open(source).map_err(|error| ReadError::Open { name: source.to_owned(), error })?;
     config::read(source, section, report, config::relay::parse)
 }
 

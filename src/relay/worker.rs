@@ -60,8 +60,7 @@ impl Worker {
         descriptors: u64,
         events: &mut Loop,
     ) -> io::Result<Worker> {
-        let signals =
-            Signals::install(&[Signal::SIGTERM, Signal::SIGHUP, PARENT_DEATH])?;
+        let signals = Signals::install(&[Signal::SIGTERM, Signal::SIGHUP, PARENT_DEATH])?;
         // Nobody waits for children here; they must not stay as zombies.
         os::signals::ignore(Signal::SIGCHLD)?;
         process::signal_on_parent_death(PARENT_DEATH);
@@ -230,8 +229,7 @@ impl Worker {
                 // message is no longer in its queue.
                 let read = !self.announcement_due && socket::unsent_bytes(&self.channel) == 0;
                 // Read once more: what it sent before it read that is in our queue now.
-                (read && cfg!(target_os = "linux")
-                    || events.now() - since >= FAREWELL_PATIENCE)
+                (read && cfg!(target_os = "linux") || events.now() - since >= FAREWELL_PATIENCE)
                     && self.read_channel(usize::MAX, events)
                     && self.engine.open() == 0
             }

@@ -69,13 +69,7 @@ impl Broker {
     }
 
     /// Decides about one connection.
-    fn admit(
-        &mut self,
-        index: usize,
-        fd: OwnedFd,
-        datagram: Option<Vec<u8>>,
-        events: &mut Loop,
-    ) {
+    fn admit(&mut self, index: usize, fd: OwnedFd, datagram: Option<Vec<u8>>, events: &mut Loop) {
         if self.policy.is_full() && self.overload == Overload::Close {
             return;
         }

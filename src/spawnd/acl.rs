@@ -28,8 +28,7 @@ impl Acl {
             IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
             IpAddr::V6(v6) => u128::from(v6),
         };
-        let contains =
-            |entry: &AclEntry| mask_bits(bits, entry.length) == entry.network;
+        let contains = |entry: &AclEntry| mask_bits(bits, entry.length) == entry.network;
         self.entries
             .chunk_by(|a, b| (a.permit, a.negated) == (b.permit, b.negated))
             .find(|group| group.iter().any(contains) != group[0].negated)

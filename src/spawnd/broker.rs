@@ -149,8 +149,7 @@ impl Broker {
             users_max: config.spawn.users_max,
         };
         let local = start.local.take().map(|(local, users_max)| {
-            limits =
-                Limits { instances_min: 1, instances_max: 1, users_min: users_max, users_max };
+            limits = Limits { instances_min: 1, instances_max: 1, users_min: users_max, users_max };
             local
         });
         let listeners = resolve_listeners(&mut config, start.options.inetd);

@@ -91,7 +91,11 @@ impl Broker {
             for line in text.lines() {
                 // Without the process id in front, which is that of the child.
                 let line = line.split_once(": ").map_or(line, |(head, tail)| {
-                    if head.parse::<i32>().is_ok() { tail } else { line }
+                    if head.parse::<i32>().is_ok() {
+                        tail
+                    } else {
+                        line
+                    }
                 });
                 log::message_at(log::Severity::ERROR, &format!("SIGHUP: {line}"));
             }

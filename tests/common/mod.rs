@@ -1,0 +1,509 @@
+//! What the black-box tests share: a relay in a directory of its own, real peers on free ports,
+//! and waiting with deadlines instead of sleeping.
+
+#![allow(dead_code, missing_docs, unreachable_pub)]
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must happen soon.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The programs under test.
+pub const TCPRELAY: &str = env!("CARGO_BIN_EXE_tcprelay");
+pub const SPAWND: &str = env!("CARGO_BIN_EXE_spawnd");
+
+/// True if the tests run as root; what needs it says so when it is left out.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Says that a test is left out, and why.
+pub fn left_out(why: &str) {
+    eprintln!("LEFT OUT: {}: {why}", thread::current().name().unwrap_or("test"));
+}
+
+/// The `IO_POLL_MECHANISM` values that this build can run, with their names.
+pub fn mechanisms() -> Vec<(&'static str, &'static str)> {
+    if cfg!(event_shims) {
+        // The native ones are tested with the build that users get.
+        vec![("1", "kqueue"), ("32", "port"), ("2", "/dev/poll")]
+    } else {
+        vec![("4", "epoll"), ("8", "poll"), ("16", "select")]
+    }
+}
+
+/// A TCP port on which nobody listens. Taken below the ephemeral range, so that no outgoing
+/// connection of another test takes it meanwhile.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + ((std::process::id() * 211 + step * 7) % 22_000) as u16;
+        let free = |address: &str| TcpListener::bind(format!("{address}:{port}")).is_ok();
+        if free("127.0.0.1") && free("[::]") {
+            return port;
+        }
+    }
+}
+
+/// Waits until `condition` gives something; panics with `what` after [`PATIENCE`].
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < end, "timed out waiting for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A directory that goes with the test.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    pub fn new() -> Directory {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("tcprelay-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).expect("a temporary directory");
+        Directory(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.file(name);
+        fs::write(&path, text).expect("a file in the temporary directory");
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// How a relay is started.
+pub struct Setup {
+    program: PathBuf,
+    config: String,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    ready: Option<usize>,
+}
+
+impl Setup {
+    /// A relay with this configuration, ready when one worker is.
+    pub fn new(config: impl Into<String>) -> Setup {
+        Setup {
+            program: TCPRELAY.into(),
+            config: config.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            ready: Some(1),
+        }
+    }
+
+    /// One worker that takes up to 1000 connections, on `port`, with `section` as its own.
+    pub fn simple(port: u16, section: &str) -> Setup {
+        Setup::new(format!(
+            "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }}\n \
+             spawn {{ instances min = 1 instances max = 1 users max = 5000 }}\n}}\n\
+             id = tcprelay {{\n{section}\n}}\n"
+        ))
+    }
+
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Setup {
+        self.program = program.into();
+        self
+    }
+
+    pub fn argument(mut self, argument: &str) -> Setup {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub fn environment(mut self, name: &str, value: &str) -> Setup {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// The mechanism, by its value of `IO_POLL_MECHANISM`.
+    pub fn mechanism(self, value: &str) -> Setup {
+        self.environment("IO_POLL_MECHANISM", value)
+    }
+
+    /// How many workers must have started; `None`: do not wait at all.
+    pub fn ready(mut self, workers: impl Into<Option<usize>>) -> Setup {
+        self.ready = workers.into();
+        self
+    }
+
+    pub fn start(self) -> Relay {
+        let directory = Directory::new();
+        let config = directory.write("relay.cfg", &self.config);
+        let log = directory.file("log");
+        let stderr = fs::File::create(&log).expect("the log");
+        let child = Command::new(&self.program)
+            .args(&self.arguments)
+            .arg(&config)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("TCPRELAY_LOG_STDERR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("the program under test");
+        let relay = Relay { directory, config, log, child };
+        if let Some(workers) = self.ready {
+            // Broker and workers each log their event mechanism when they are about to serve.
+            relay.wait_for_log("the workers", |log| {
+                (log.matches("is being used").count() > workers
+                    || (workers <= 1 && log.contains("degraded mode")))
+                .then_some(())
+            });
+        }
+        relay
+    }
+}
+
+/// A running relay. Killed, with its workers, when dropped.
+pub struct Relay {
+    pub directory: Directory,
+    pub config: PathBuf,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Relay {
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// What the processes have logged: lines `<SEVERITY>IDENT[PID]: TEXT`.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    pub fn wait_for_log<T>(&self, what: &str, mut check: impl FnMut(&str) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            if let Some(value) = check(&log) {
+                return value;
+            }
+            assert!(Instant::now() < end, "timed out waiting for {what}; the log:\n{log}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for a line that contains `text`.
+    pub fn expect_log(&self, text: &str) {
+        self.wait_for_log(&format!("{text:?}"), |log| log.contains(text).then_some(()));
+    }
+
+    /// The living children of the broker.
+    pub fn workers(&self) -> Vec<i32> {
+        children(self.pid())
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        kill(self.pid(), signal);
+    }
+
+    /// Waits for the broker to end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        wait_for("the broker to end", || child.try_wait().expect("waitpid"))
+    }
+
+    /// The title of the broker.
+    pub fn title(&self) -> String {
+        title(self.pid())
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- the log of the relay:\n{}---", self.log());
+        }
+        let workers = self.workers();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for pid in workers {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
+    }
+}
+
+pub fn kill(pid: i32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("kill");
+}
+
+/// The living children of a process (Linux).
+pub fn children(pid: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .filter(|&child| !is_gone(child))
+        .collect()
+}
+
+/// True if the process does not exist, or is a zombie.
+pub fn is_gone(pid: i32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
+pub fn title(pid: i32) -> String {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let end = raw.iter().position(|&byte| byte == 0).unwrap_or(raw.len());
+    String::from_utf8_lossy(&raw[..end]).into_owned()
+}
+
+/// User and system time of a process, in clock ticks.
+pub fn cpu_ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a living process");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("stat").1.split_whitespace().collect();
+    fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
+}
+
+/// Open descriptors of a process.
+pub fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Private memory of a process in bytes.
+pub fn private_memory(pid: i32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps_rollup");
+    rollup
+        .lines()
+        .filter(|line| line.starts_with("Private_"))
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum::<u64>()
+        * 1024
+}
+
+/// A connection to a port of 127.0.0.1, with timeouts so that no test hangs.
+pub fn connect(port: u16) -> TcpStream {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_nodelay(true).expect("nodelay");
+    stream
+}
+
+/// Aborts a connection with RST.
+pub fn reset(stream: TcpStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: the pointer and the length describe `linger`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(&stream),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0);
+    drop(stream);
+}
+
+/// Requires that the stream ends without further data.
+pub fn expect_eof(stream: &mut TcpStream) {
+    let mut byte = [0];
+    match stream.read(&mut byte) {
+        Ok(0) => {}
+        other => panic!("expected end of file, got {other:?} {byte:?}"),
+    }
+}
+
+/// Requires that the stream ends with an error, not with a clean end of file.
+pub fn expect_reset(stream: &mut TcpStream) {
+    match stream.read(&mut [0]) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        other => panic!("expected a reset, got {other:?}"),
+    }
+}
+
+/// True if the stream has ended (end of file or reset), false if it is still open.
+pub fn has_ended(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).expect("nonblocking");
+    let ended = match stream.read(&mut [0]) {
+        Ok(0) => true,
+        Ok(_) => false,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    };
+    stream.set_nonblocking(false).expect("blocking");
+    ended
+}
+
+/// Sends and receives one word, through an echo.
+pub fn ping(stream: &mut TcpStream, word: &[u8]) {
+    stream.write_all(word).expect("to send");
+    let mut answer = vec![0; word.len()];
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(answer, word);
+}
+
+/// Data that no other position or stream repeats.
+pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut data = Vec::with_capacity(length + 8);
+    while data.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        data.extend_from_slice(&state.to_le_bytes());
+    }
+    data.truncate(length);
+    data
+}
+
+/// A server that runs `serve` for each connection in a thread of its own.
+pub struct Peer {
+    pub port: u16,
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Peer {
+    pub fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Peer {
+        Peer::start_on(free_port(), serve)
+    }
+
+    pub fn start_on(port: u16, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Peer {
+        let listener = wait_for("a port to listen on", || {
+            let fd = nix_listener(port);
+            fd.ok()
+        });
+        listener.set_nonblocking(true).expect("nonblocking");
+        let (stop, stopped) = mpsc::channel::<()>();
+        let serve = std::sync::Arc::new(serve);
+        let thread = thread::spawn(move || loop {
+            match stopped.try_recv() {
+                Err(mpsc::TryRecvError::Empty) => {}
+                _ => return,
+            }
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).expect("blocking");
+                    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+                    let serve = serve.clone();
+                    thread::spawn(move || serve(stream));
+                }
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        });
+        Peer { port, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Sends back what it gets; ends its side when the other has ended.
+    pub fn echo() -> Peer {
+        Peer::start(echo)
+    }
+
+    /// Sends its name once, then echoes.
+    pub fn named(name: &'static str) -> Peer {
+        Peer::named_on(free_port(), name)
+    }
+
+    pub fn named_on(port: u16, name: &'static str) -> Peer {
+        Peer::start_on(port, move |mut stream| {
+            if stream.write_all(name.as_bytes()).is_ok() {
+                echo(stream);
+            }
+        })
+    }
+
+    /// Hands each connection to the test.
+    pub fn manual() -> (Peer, mpsc::Receiver<TcpStream>) {
+        let (sender, receiver) = mpsc::channel();
+        let sender = std::sync::Mutex::new(sender);
+        let peer = Peer::start(move |stream| {
+            let _ = sender.lock().expect("a sender").send(stream);
+        });
+        (peer, receiver)
+    }
+
+    /// The `remote` block for this peer.
+    pub fn remote(&self) -> String {
+        remote(self.port)
+    }
+
+    /// Stops listening; connections stay.
+    pub fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn nix_listener(port: u16) -> io::Result<TcpListener> {
+    // std sets SO_REUSEADDR on UNIX, so that a port of a moment ago can be bound again.
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    // A backlog larger than std's 128.
+    // SAFETY: listen(2) takes plain numbers.
+    unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&listener), 4096) };
+    Ok(listener)
+}
+
+pub fn remote(port: u16) -> String {
+    format!("remote = {{ address = 127.0.0.1 port = {port} }}\n")
+}
+
+/// Serves one connection as an echo.
+pub fn echo(mut stream: TcpStream) {
+    let mut buffer = vec![0; 65536];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => {
+                let _ = stream.shutdown(Shutdown::Write);
+                return;
+            }
+            Ok(count) => {
+                if stream.write_all(&buffer[..count]).is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// Receives the next connection of a manual peer.
+pub fn next(receiver: &mpsc::Receiver<TcpStream>) -> TcpStream {
+    receiver.recv_timeout(PATIENCE).expect("a connection from the relay")
+}
