@@ -72,7 +72,8 @@ pub struct Directory(PathBuf);
 impl Directory {
     pub fn new() -> Directory {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("tcprelay-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("tcprelay-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path).expect("a temporary directory");
         Directory(path)

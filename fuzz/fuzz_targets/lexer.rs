@@ -1,0 +1,35 @@
+//! Any bytes as a configuration: no panic, no endless loop, every error with a place in the file.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tcprelay::config::report::Report;
+use tcprelay::config::source::Source;
+use tcprelay::config::{read, token, ReadError};
+
+fuzz_target!(|data: &[u8]| {
+    // Includes would read whatever file the fuzzer dreams up.
+    if data.windows(7).any(|window| window == b"include") {
+        return;
+    }
+    let report = Report { parse_only: true, ..Report::default() };
+    let source = Source::new("fuzz.cfg", data.to_vec());
+    let result = read(source, "x", &report, |parser| {
+        let mut depth = 0;
+        loop {
+            match parser.code() {
+                token::S_eof => return Err(parser.expected(&[token::S_closebra])),
+                token::S_openbra => depth += 1,
+                token::S_closebra if depth == 0 => return Ok(()),
+                token::S_closebra => depth -= 1,
+                _ => {}
+            }
+            parser.advance()?;
+        }
+    });
+    if let Err(ReadError::Syntax(error)) = result {
+        let lines = 1 + data.iter().filter(|&&byte| byte == b'\n').count();
+        assert!((1..=lines).contains(&error.position.line()));
+        let _ = (error.excerpt(), error.consumed());
+    }
+});
