@@ -1,0 +1,472 @@
+//! The broker under load: reload, death of workers, retirement, overload, stuck workers.
+
+#[allow(missing_docs)]
+mod common;
+
+use common::*;
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Short sessions through an echo, from several threads, until stopped. Every one must be
+/// served: a refusal, a reset or a wrong answer is kept.
+struct Load {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<Vec<String>>>,
+    started: Instant,
+}
+
+impl Load {
+    fn start(port: u16) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let served = Arc::new(AtomicUsize::new(0));
+        let threads = (0..4)
+            .map(|_| {
+                let (stop, served) = (stop.clone(), served.clone());
+                thread::spawn(move || {
+                    let mut failures = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        match one_session(port) {
+                            Ok(()) => drop(served.fetch_add(1, Ordering::Relaxed)),
+                            Err(error) => failures.push(error.to_string()),
+                        }
+                    }
+                    failures
+                })
+            })
+            .collect();
+        Load { stop, served, threads, started: Instant::now() }
+    }
+
+    fn served(&self) -> usize {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Waits for so many further sessions.
+    fn wait_for_sessions(&self, count: usize) {
+        let target = self.served() + count;
+        wait_for("sessions to be served", || (self.served() >= target).then_some(()));
+    }
+
+    /// Ends the load; returns the failures and the sessions per second.
+    fn stop(self) -> (Vec<String>, f64) {
+        self.stop.store(true, Ordering::Relaxed);
+        let failures = self.threads.into_iter().flat_map(|t| t.join().expect("a client")).collect();
+        let rate =
+            self.served.load(Ordering::Relaxed) as f64 / self.started.elapsed().as_secs_f64();
+        (failures, rate)
+    }
+}
+
+fn one_session(port: u16) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"request")?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    if answer != b"request" {
+        return Err(std::io::Error::other(format!("answered {answer:?}")));
+    }
+    Ok(())
+}
+
+fn config(port: u16, remote: &str, broker: &str, spawn: &str, worker: &str) -> String {
+    format!(
+        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 4096 }}\n \
+         {broker}\n spawn {{ {spawn} }}\n}}\nid = tcprelay {{\n{remote}{worker}\n}}\n"
+    )
+}
+
+/// Long-lived sessions, and what they must survive.
+struct Lasting(Vec<TcpStream>);
+
+impl Lasting {
+    fn open(port: u16, count: usize) -> Lasting {
+        let mut streams: Vec<TcpStream> = (0..count).map(|_| connect(port)).collect();
+        for stream in &mut streams {
+            ping(stream, b"hello");
+        }
+        Lasting(streams)
+    }
+
+    fn check(&mut self) {
+        for stream in &mut self.0 {
+            ping(stream, b"still");
+        }
+    }
+}
+
+#[test]
+fn twenty_reloads_under_load_lose_nothing() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "", "instances min = 2 users max = 4000", "");
+    let relay = Setup::new(text).ready(2).start();
+    let mut lasting = Lasting::open(port, 10);
+    let load = Load::start(port);
+    load.wait_for_sessions(100);
+    for reload in 1..=20 {
+        relay.signal(Signal::SIGHUP);
+        relay.wait_for_log("the restart", |log| {
+            (log.matches("SIGHUP: restarting").count() >= reload).then_some(())
+        });
+        relay.wait_for_log("the inherited listener", |log| {
+            (log.matches("succeeded (inherited)").count() >= reload).then_some(())
+        });
+        load.wait_for_sessions(20);
+        lasting.check();
+    }
+    let (failures, rate) = load.stop();
+    assert!(failures.is_empty(), "{} failures: {:?}", failures.len(), &failures[..1]);
+    eprintln!("{rate:.0} sessions a second");
+    assert!(rate >= 200.0, "only {rate:.0} sessions a second");
+    lasting.check();
+    drop(lasting);
+    wait_for("the old workers to leave", || (relay.workers().len() == 2).then_some(()));
+}
+
+#[test]
+fn single_process_mode_reloads_and_ends_like_the_other() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "single process = yes", "", "");
+    let mut relay = Setup::new(text).start();
+    let mut lasting = Lasting::open(port, 3);
+    let load = Load::start(port);
+    load.wait_for_sessions(50);
+    for reload in 1..=5 {
+        relay.signal(Signal::SIGHUP);
+        relay.wait_for_log("the restart", |log| {
+            (log.matches("succeeded (inherited)").count() >= reload).then_some(())
+        });
+        load.wait_for_sessions(20);
+        lasting.check();
+    }
+    let (failures, _) = load.stop();
+    assert!(failures.is_empty(), "{failures:?}");
+    // The lasting sessions live in a child; those of now stay in another one.
+    let mut now = Lasting::open(port, 2);
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    lasting.check();
+    now.check();
+}
+
+#[test]
+fn a_broken_configuration_is_refused_and_the_service_goes_on() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "", "instances max = 1", "");
+    let relay = Setup::new(&text).start();
+    let mut lasting = Lasting::open(port, 1);
+    let worker = relay.workers();
+    for broken in [text.replace("remote", "remoote"), text.replace("listen", "lisssten")] {
+        let before = relay.log().matches("is refused").count();
+        std::fs::write(&relay.config, broken).expect("to write");
+        relay.signal(Signal::SIGHUP);
+        relay.wait_for_log("the refusal", |log| {
+            (log.matches("is refused").count() > before).then_some(())
+        });
+    }
+    relay.expect_log("relay.cfg:2: Expected");
+    relay.expect_log("'remoote' unexpected");
+    assert_eq!(relay.workers(), worker);
+    lasting.check();
+    one_session(port).expect("to be served");
+    // A worker that dies now reads the broken file; the others go on, or it is tried again.
+    std::fs::write(&relay.config, text).expect("to write");
+    relay.signal(Signal::SIGHUP);
+    relay.expect_log("SIGHUP: restarting");
+    one_session(port).expect("to be served");
+    lasting.check();
+}
+
+#[test]
+fn a_killed_worker_takes_only_its_own_sessions() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let spawn = "instances min = 2 instances max = 2 users min = 1 users max = 1000";
+    let relay = Setup::new(config(port, &peer.remote(), "", spawn, "")).ready(2).start();
+    let mut lasting = Lasting::open(port, 6);
+    let workers = relay.workers();
+    kill(workers[0], Signal::SIGKILL);
+    relay.expect_log(&format!("child (pid {}) terminated abnormally (signal 9)", workers[0]));
+    wait_for("a new worker", || (relay.workers().len() == 2).then_some(()));
+    let survivors = lasting.0.iter_mut().filter_map(|stream| (!has_ended(stream)).then_some(()));
+    assert_eq!(survivors.count(), 3);
+    assert!(relay.title().contains(": 3 connections,"), "{}", relay.title());
+    for _ in 0..10 {
+        one_session(port).expect("to be served");
+    }
+}
+
+#[test]
+fn retirement_loses_no_connection() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let spawn = "instances min = 2 instances max = 4 users max = 1000";
+    let text = config(port, &peer.remote(), "", spawn, "retire limit = 50");
+    let relay = Setup::new(text).ready(2).start();
+    let load = Load::start(port);
+    load.wait_for_sessions(2000);
+    let (failures, rate) = load.stop();
+    assert!(failures.is_empty(), "{failures:?}");
+    eprintln!("{rate:.0} sessions a second");
+    let log = relay.log();
+    assert!(log.matches("Retire limit reached. Told parent about this.").count() >= 30);
+    assert!(!log.contains("do not stay up"), "{log}");
+}
+
+#[test]
+fn signals_to_a_worker_lose_no_connection() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let spawn = "instances min = 2 instances max = 2 users max = 1000";
+    let relay = Setup::new(config(port, &peer.remote(), "", spawn, "")).ready(2).start();
+    let mut lasting = Lasting::open(port, 2);
+    let load = Load::start(port);
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGHUP] {
+        load.wait_for_sessions(50);
+        let leaving = relay.log().matches("No longer accepting").count();
+        // One that serves: not one of those on their way out, nor one that is just starting.
+        let serving = || {
+            let serves = |pid: &i32| {
+                let title = title(*pid);
+                title.starts_with("tcprelay: ") && !title.contains("left")
+            };
+            relay.workers().into_iter().find(serves)
+        };
+        kill(wait_for("a serving worker", serving), signal);
+        relay.wait_for_log("the worker to notice", |log| {
+            (log.matches("No longer accepting").count() > leaving).then_some(())
+        });
+    }
+    relay.signal(Signal::SIGUSR1);
+    load.wait_for_sessions(100);
+    let (failures, _) = load.stop();
+    assert!(failures.is_empty(), "{failures:?}");
+    lasting.check();
+}
+
+#[test]
+fn the_drain_timeout_ends_what_lasts_too_long() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "", "instances max = 1", "drain timeout = 1");
+    let relay = Setup::new(text).start();
+    let mut lasting = Lasting::open(port, 2);
+    relay.signal(Signal::SIGHUP);
+    relay.expect_log("succeeded (inherited)");
+    lasting.check();
+    let mut new = Lasting::open(port, 1);
+    wait_for("the old sessions to end", || has_ended(&mut lasting.0[0]).then_some(()));
+    new.check();
+}
+
+#[test]
+fn a_stopped_worker_holds_up_nobody_else() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let spawn = "instances min = 2 instances max = 2 users min = 1 users max = 5000";
+    let mut relay = Setup::new(config(port, &peer.remote(), "", spawn, "")).ready(2).start();
+    let workers = relay.workers();
+    kill(workers[0], Signal::SIGSTOP);
+    // Those that went to the stopped one wait; the others are served all the while.
+    let waiting: Vec<TcpStream> = (0..900).map(|_| connect(port)).collect();
+    let served = |streams: &[TcpStream]| {
+        let mut served = 0;
+        for mut stream in streams {
+            stream.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
+            if stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok() {
+                served += 1;
+            }
+        }
+        served
+    };
+    wait_for("half of them to be served", || (served(&waiting) >= 300).then_some(()));
+    kill(workers[0], Signal::SIGCONT);
+    wait_for("all of them to be served", || (served(&waiting) == 900).then_some(()));
+    kill(workers[0], Signal::SIGSTOP);
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    kill(workers[0], Signal::SIGCONT);
+}
+
+#[test]
+fn overload_recovers_when_the_worker_dies() {
+    for mode in ["queue", "reset", "close"] {
+        let peer = Peer::echo();
+        let port = free_port();
+        let broker = format!("overload = {mode}");
+        let spawn = "instances min = 1 instances max = 1 users min = 1 users max = 2";
+        let relay = Setup::new(config(port, &peer.remote(), &broker, spawn, "")).start();
+        let lasting = Lasting::open(port, 2);
+        relay.expect_log("limit of 2 concurrent users reached");
+        kill(relay.workers()[0], Signal::SIGKILL);
+        relay.expect_log("resuming normal operation");
+        wait_for("service", || one_session(port).is_ok().then_some(()));
+        drop(lasting);
+    }
+}
+
+#[test]
+fn workers_that_die_at_start_are_not_started_in_a_loop() {
+    let port = free_port();
+    let text = config(port, &remote(1), "", "instances max = 1 exec = /bin/false", "");
+    let mut relay = Setup::new(text).ready(None).start();
+    assert_eq!(relay.wait().code(), Some(75));
+    relay.expect_log("Giving up. Spawned server processes are probably broken.");
+    assert!(relay.log().matches("terminated").count() <= 5);
+}
+
+#[test]
+fn running_out_of_descriptors_is_survived() {
+    let peer = Peer::echo();
+    let port = free_port();
+    // The broker runs out while it accepts: each connection it cannot pass on keeps one.
+    let text = config(port, &peer.remote(), "", "instances max = 1 users max = 4000", "");
+    let directory = Directory::new();
+    let script =
+        directory.write("limited", format!("#!/bin/sh\nulimit -n 40\nexec {TCPRELAY} \"$@\"\n"));
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    let relay = Setup::new(text).program(script).start();
+    relay.expect_log("child limits maximum number of users to 15");
+    let streams: Vec<TcpStream> = (0..100).map(|_| connect(port)).collect();
+    relay.expect_log("limit of");
+    thread::sleep(Duration::from_millis(100));
+    let before = (cpu_ticks(relay.pid()), cpu_ticks(relay.workers()[0]));
+    thread::sleep(Duration::from_millis(400));
+    let after = (cpu_ticks(relay.pid()), cpu_ticks(relay.workers()[0]));
+    assert!(after.0 - before.0 <= 2 && after.1 - before.1 <= 2, "{before:?} {after:?}");
+    drop(streams);
+    wait_for("service", || one_session(port).is_ok().then_some(()));
+}
+
+#[test]
+fn sockets_of_the_service_manager_are_used() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "", "instances max = 1", "");
+    let directory = Directory::new();
+    let config = directory.write("relay.cfg", text);
+    let ready = std::os::unix::net::UnixDatagram::bind(directory.file("notify")).expect("a socket");
+    ready.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("a listener");
+    let log = std::fs::File::create(directory.file("log")).expect("the log");
+    // A shell sets LISTEN_PID to its own id and becomes the relay, with the socket as 3.
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+    let fd = listener.as_raw_fd();
+    let mut command = std::process::Command::new("/bin/sh");
+    command
+        .args(["-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" -f \"$1\"", TCPRELAY])
+        .arg(&config)
+        .env("NOTIFY_SOCKET", directory.file("notify"))
+        .env("TCPRELAY_LOG_STDERR", "1")
+        .stdin(std::process::Stdio::null())
+        .stderr(log);
+    // SAFETY: dup2(2) takes plain numbers, and is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            libc::dup2(fd, 3);
+            libc::fcntl(3, libc::F_SETFD, 0);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().expect("the relay");
+    let mut message = [0; 64];
+    let length = ready.recv(&mut message).expect("readiness");
+    assert_eq!(&message[..length], b"READY=1");
+    one_session(port).expect("to be served");
+    let log = std::fs::read_to_string(directory.file("log")).expect("the log");
+    assert!(log.contains("succeeded (inherited)"), "{log}");
+    // A reload keeps the socket, and tells the manager.
+    kill(child.id() as i32, Signal::SIGHUP);
+    let length = ready.recv(&mut message).expect("a notice");
+    assert_eq!(&message[..length], b"RELOADING=1");
+    let length = ready.recv(&mut message).expect("readiness");
+    assert_eq!(&message[..length], b"READY=1");
+    one_session(port).expect("to be served");
+    kill(child.id() as i32, Signal::SIGTERM);
+    let length = ready.recv(&mut message).expect("a notice");
+    assert_eq!(&message[..length], b"STOPPING=1");
+    assert_eq!(child.wait().expect("waitpid").code(), Some(0));
+}
+
+#[test]
+fn the_background_launcher_tells_how_it_went() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "background = yes", "instances max = 1", "");
+    let directory = Directory::new();
+    let config = directory.write("relay.cfg", text);
+    let pid_file = directory.file("pid");
+    let launch = || {
+        std::process::Command::new(TCPRELAY)
+            .args(["-p", pid_file.to_str().expect("a path")])
+            .arg(&config)
+            .stdin(std::process::Stdio::null())
+            .status()
+            .expect("to launch")
+            .code()
+    };
+    assert_eq!(launch(), Some(0));
+    // Bound already when the launcher has ended.
+    one_session(port).expect("to be served");
+    let pid: i32 =
+        std::fs::read_to_string(&pid_file).expect("the pid file").parse().expect("a pid");
+    // A second instance finds the lock, and leaves the file alone.
+    assert_eq!(launch(), Some(75));
+    let again: i32 = std::fs::read_to_string(&pid_file).expect("the file").parse().expect("a pid");
+    assert_eq!(again, pid);
+    let old = children(pid);
+    kill(pid, Signal::SIGHUP);
+    wait_for("the new workers", || {
+        let now = children(pid);
+        (!now.is_empty() && now.iter().all(|child| !old.contains(child))).then_some(())
+    });
+    let after: i32 = std::fs::read_to_string(&pid_file).expect("the file").parse().expect("a pid");
+    assert_eq!(after, pid, "the same process after the reload");
+    one_session(port).expect("to be served");
+    kill(pid, Signal::SIGTERM);
+    wait_for("the end", || is_gone(pid).then_some(()));
+    assert!(!pid_file.exists());
+}
+
+#[test]
+fn idle_sessions_are_cheap() {
+    let (peer, arrived) = Peer::manual();
+    let port = free_port();
+    let spawn = "instances max = 1 users min = 5000 users max = 5000";
+    let relay = Setup::new(config(port, &peer.remote(), "", spawn, "")).start();
+    let worker = relay.workers()[0];
+    let open = |count: usize| -> Vec<(TcpStream, TcpStream)> {
+        (0..count)
+            .map(|_| {
+                let client = connect(port);
+                (&client).write_all(b"x").expect("to send");
+                let remote = next(&arrived);
+                (&remote).read_exact(&mut [0]).expect("to receive");
+                (client, remote)
+            })
+            .collect()
+    };
+    // What the first sessions cost belongs to no one of them.
+    drop(open(20));
+    wait_for("their end", || title(worker).ends_with(": 0 connections").then_some(()));
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    let count = if limit.is_ok_and(|(soft, _)| soft >= 9000) { 4000 } else { 400 };
+    let before = private_memory(worker);
+    let sessions = open(count);
+    let each = private_memory(worker).saturating_sub(before) / count as u64;
+    eprintln!("{each} bytes for each of {count} idle sessions");
+    assert!(each <= 200, "{each} bytes");
+    drop(sessions);
+}
