@@ -26,7 +26,8 @@ fn generate_tokens() {
         };
         let number: usize = number.parse().expect("a token number");
         assert_eq!(number, index, "{table}: numbers are consecutive");
-        writeln!(constants, "#[doc = {text:?}]\npub const {name}: Code = Code({number});").unwrap();
+        writeln!(constants, "#[doc = \"`{text}`\"]\npub const {name}: Code = Code({number});")
+            .unwrap();
         writeln!(texts, "    {text:?},").unwrap();
     }
     texts.push_str("];\n");

@@ -1,6 +1,5 @@
 //! The broker under load: reload, death of workers, retirement, overload, stuck workers.
 
-#[allow(missing_docs)]
 mod common;
 
 use common::*;

@@ -1,6 +1,5 @@
 //! What a session must do, over every event mechanism of the build.
 
-#[allow(missing_docs)]
 mod common;
 
 use common::*;

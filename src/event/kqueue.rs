@@ -1,5 +1,8 @@
 //! kqueue(2): the BSDs and macOS.
 
+// The types of the fields and constants differ from system to system.
+#![allow(clippy::unnecessary_cast)]
+
 use super::{backend::timespec, Interest, Ready};
 use crate::os::check;
 use std::io;

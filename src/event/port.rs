@@ -3,6 +3,9 @@
 //! An association is one-shot: once its event has been retrieved it is gone, and is made again
 //! before the next wait if the interest still stands. That gives level-triggered semantics.
 
+// The types of the fields and constants differ from system to system.
+#![allow(clippy::unnecessary_cast)]
+
 use super::poll::{from_poll_bits, poll_bits};
 use super::{backend::timespec, Interest, Ready};
 use crate::os::check;

@@ -8,10 +8,16 @@ use std::os::fd::RawFd;
 use std::ptr;
 
 pub(super) struct Poller {
-    read: libc::fd_set,
-    write: libc::fd_set,
+    /// Boxed, as the other mechanisms' pollers are a tenth of its size.
+    sets: Box<Sets>,
     /// One more than the highest descriptor in either set.
     limit: RawFd,
+}
+
+#[derive(Clone, Copy)]
+struct Sets {
+    read: libc::fd_set,
+    write: libc::fd_set,
 }
 
 fn empty_set() -> libc::fd_set {
@@ -41,23 +47,24 @@ fn has(set: &libc::fd_set, fd: RawFd) -> bool {
 
 impl Poller {
     pub(super) fn new() -> io::Result<Poller> {
-        Ok(Poller { read: empty_set(), write: empty_set(), limit: 0 })
+        let sets = Sets { read: empty_set(), write: empty_set() };
+        Ok(Poller { sets: Box::new(sets), limit: 0 })
     }
 
     pub(super) fn update(&mut self, fd: RawFd, _old: Interest, new: Interest) -> io::Result<()> {
         // The process's descriptor limit is lowered to FD_SETSIZE with this mechanism, but an
         // inherited descriptor may be higher.
-        if fd < 0 || fd as usize >= libc::FD_SETSIZE as usize {
+        if fd < 0 || fd as usize >= libc::FD_SETSIZE {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
-        put(&mut self.read, fd, new.contains(Interest::READ));
-        put(&mut self.write, fd, new.contains(Interest::WRITE));
+        put(&mut self.sets.read, fd, new.contains(Interest::READ));
+        put(&mut self.sets.write, fd, new.contains(Interest::WRITE));
         if new.intersects(Interest::READ | Interest::WRITE) {
             self.limit = self.limit.max(fd + 1);
         } else {
             while self.limit > 0
-                && !has(&self.read, self.limit - 1)
-                && !has(&self.write, self.limit - 1)
+                && !has(&self.sets.read, self.limit - 1)
+                && !has(&self.sets.write, self.limit - 1)
             {
                 self.limit -= 1;
             }
@@ -66,7 +73,7 @@ impl Poller {
     }
 
     pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {
-        let (mut read, mut write) = (self.read, self.write);
+        let Sets { mut read, mut write } = *self.sets;
         let mut time = timeout.map(|ms| libc::timeval {
             // Some systems refuse more than 10^8 seconds.
             tv_sec: (ms / 1000).min(1_000_000) as libc::time_t,

@@ -286,13 +286,13 @@ impl Engine {
         if let Phase::Breaking(first) = session.phase {
             if first != end {
                 // The other one is gone as well: nobody is left to deliver to.
-                session.from_mut(first).abandon(&mut self.buffers);
+                session.direction_mut(first).abandon(&mut self.buffers);
             }
-            session.from_mut(end).abandon(&mut self.buffers);
+            session.direction_mut(end).abandon(&mut self.buffers);
             return;
         }
         session.phase = Phase::Breaking(end);
-        session.from_mut(end.other()).abandon(&mut self.buffers);
+        session.direction_mut(end.other()).abandon(&mut self.buffers);
         session.active = events.now();
         // What is left in its receive queue can still be read.
         let Some((direction, source, sink)) = session.flow(end) else {

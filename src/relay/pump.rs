@@ -61,7 +61,9 @@ impl Direction {
     }
 }
 
-/// The shared buffer, and the pool.
+/// The shared buffer, and the pool. Its entries are boxed as a direction holds them, in eight
+/// bytes.
+#[allow(clippy::vec_box)]
 pub(super) struct Buffers {
     scratch: Box<[u8]>,
     pool: Vec<Box<Pending>>,
@@ -72,6 +74,7 @@ impl Buffers {
         Buffers { scratch: vec![0; READ_SIZE].into_boxed_slice(), pool: Vec::new() }
     }
 
+    #[allow(clippy::vec_box)]
     fn keep(pool: &mut Vec<Box<Pending>>, rest: &[u8]) -> Box<Pending> {
         let mut pending = pool.pop().unwrap_or_default();
         pending.data.extend_from_slice(rest);

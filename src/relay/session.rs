@@ -94,7 +94,7 @@ impl Session {
     }
 
     /// The direction that reads from `end`.
-    pub(super) fn from(&self, end: End) -> &Direction {
+    pub(super) fn direction(&self, end: End) -> &Direction {
         match end {
             End::Client => &self.up,
             End::Peer => &self.down,
@@ -110,7 +110,7 @@ impl Session {
         })
     }
 
-    pub(super) fn from_mut(&mut self, end: End) -> &mut Direction {
+    pub(super) fn direction_mut(&mut self, end: End) -> &mut Direction {
         match end {
             End::Client => &mut self.up,
             End::Peer => &mut self.down,
@@ -136,8 +136,8 @@ impl Session {
             (Phase::Connecting, End::Peer) => Interest::WRITE,
             _ => {
                 let mut interest = Interest::empty();
-                interest.set(Interest::READ, self.from(end).wants_read());
-                interest.set(Interest::WRITE, self.from(end.other()).wants_write());
+                interest.set(Interest::READ, self.direction(end).wants_read());
+                interest.set(Interest::WRITE, self.direction(end.other()).wants_write());
                 if interest.is_empty() {
                     idle
                 } else {

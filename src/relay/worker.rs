@@ -142,11 +142,10 @@ impl Worker {
     }
 
     fn signal(&mut self, arrived: Arrived, events: &mut Loop) {
-        if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGHUP) {
-            if self.leaving == Leaving::No {
-                log::message("SIGHUP: No longer accepting new connections.");
-                self.announce_end(events);
-            }
+        let leave = arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGHUP);
+        if leave && self.leaving == Leaving::No {
+            log::message("SIGHUP: No longer accepting new connections.");
+            self.announce_end(events);
         }
         if arrived.has(PARENT_DEATH) && self.leaving == Leaving::No {
             self.send(FromWorker::KeepAlive);

@@ -508,3 +508,10 @@ pub fn echo(mut stream: TcpStream) {
 pub fn next(receiver: &mpsc::Receiver<TcpStream>) -> TcpStream {
     receiver.recv_timeout(PATIENCE).expect("a connection from the relay")
 }
+
+impl Relay {
+    /// A relay that was started in another way than by [`Setup`].
+    pub fn assemble(directory: Directory, config: PathBuf, log: PathBuf, child: Child) -> Relay {
+        Relay { directory, config, log, child }
+    }
+}

@@ -1,0 +1,47 @@
+# tcprelay. `make demo` shows it at work, `make test` is everything that CI checks.
+
+PREFIX = /usr/local
+SBINDIR = $(PREFIX)/sbin
+MANDIR = $(PREFIX)/share/man
+DOCDIR = $(PREFIX)/share/doc/tcprelay
+DESTDIR =
+CARGO = cargo
+CARGOFLAGS = --locked
+TARGET = target
+
+all:
+	$(CARGO) build $(CARGOFLAGS) --release --target-dir $(TARGET)
+
+# What building needs; installed if that is allowed, otherwise said exactly.
+deps-build:
+	sh tools/deps build
+
+# What the tests need besides: real servers and clients.
+deps:
+	sh tools/deps build test
+
+demo: deps-build
+	$(CARGO) build $(CARGOFLAGS) --release --target-dir $(TARGET)
+	$(CARGO) run $(CARGOFLAGS) --release --target-dir $(TARGET) --quiet --example demo
+
+# The quick part of the tests: no real servers, native mechanisms only.
+check:
+	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --lib --test relay --test broker --test conformance
+
+test: deps
+	sh tools/check
+
+install: all
+	mkdir -p $(DESTDIR)$(SBINDIR) $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(DOCDIR)
+	install -m 755 $(TARGET)/release/tcprelay $(TARGET)/release/spawnd $(DESTDIR)$(SBINDIR)/
+	install -m 644 man/tcprelay.8 man/spawnd.8 $(DESTDIR)$(MANDIR)/man8/
+	install -m 644 man/tcprelay.cfg.5 $(DESTDIR)$(MANDIR)/man5/
+	install -m 644 README.md CHANGELOG.md LICENSE samples/*.cfg $(DESTDIR)$(DOCDIR)/
+
+fuzz:
+	sh tools/fuzz
+
+clean:
+	$(CARGO) clean --target-dir $(TARGET)
+
+.PHONY: all deps-build deps demo check test install fuzz clean

@@ -1,0 +1,238 @@
+//! Real servers behind the relay, driven by real clients: nginx, redis and an SSH server.
+
+mod common;
+
+use common::*;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// Finds a program on PATH and in the places of servers.
+fn program(name: &str) -> PathBuf {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let found = path
+        .split(':')
+        .chain(["/usr/sbin", "/usr/local/sbin", "/sbin"])
+        .map(|directory| Path::new(directory).join(name))
+        .find(|candidate| candidate.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not installed: run `make deps`"))
+}
+
+/// A server process, killed with the test.
+struct Server(Child);
+
+impl Server {
+    fn start(command: &mut Command, port: u16) -> Server {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = Server(command.spawn().expect("a server"));
+        wait_for("the server to listen", || TcpStream::connect(("127.0.0.1", port)).ok());
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // nginx and sshd have children, which end with their parent's orderly end.
+        kill(self.0.id() as i32, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().expect("a client");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn relay(remotes: &str) -> (Relay, u16) {
+    let port = free_port();
+    let config = format!(
+        "id = spawnd {{ listen = {{ port = {port} backlog = 1024 }} \
+         spawn {{ instances min = 2 instances max = 4 users max = 2000 }} }}\n\
+         id = tcprelay {{ {remotes} access log = no }}\n"
+    );
+    (Setup::new(config).ready(2).start(), port)
+}
+
+#[test]
+fn nginx_by_curl_and_wrk() {
+    let directory = Directory::new();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))
+        .expect("chmod");
+    let data = pattern(1, 8 << 20);
+    directory.write("large", &data);
+    directory.write("small", [b'x'; 1024]);
+    let root = directory.path().display();
+    let server = |name: &str| {
+        let port = free_port();
+        let user = if is_root() { "user root;" } else { "" };
+        let config = directory.write(
+            name,
+            format!(
+                "daemon off; {user} pid {root}/{name}.pid; error_log {root}/{name}.log crit;\n\
+                 events {{ worker_connections 4096; }}\n\
+                 http {{ access_log off; client_body_temp_path {root}/{name}.body;\n\
+                 proxy_temp_path {root}/{name}.p; fastcgi_temp_path {root}/{name}.f;\n\
+                 uwsgi_temp_path {root}/{name}.u; scgi_temp_path {root}/{name}.s;\n\
+                 server {{ listen 127.0.0.1:{port}; root {root};\n\
+                 add_header X-Server {name}; client_max_body_size 64m; dav_methods PUT; }} }}\n"
+            ),
+        );
+        let nginx = program("nginx");
+        let mut command = Command::new(nginx);
+        command.arg("-c").arg(config).arg("-p").arg(directory.path());
+        (Server::start(&mut command, port), port)
+    };
+    let (_one, first) = server("one");
+    let (_two, second) = server("two");
+    let (relay, port) = relay(&format!("{}{}", remote(first), remote(second)));
+    let curl = || {
+        let mut command = Command::new(program("curl"));
+        command.args(["-sS", "--fail", "--max-time", "60"]);
+        command
+    };
+    // Download, over IPv4 and IPv6.
+    for host in ["127.0.0.1", "[::1]"] {
+        let output = run(curl().arg(format!("http://{host}:{port}/large")));
+        assert!(output.stdout == data, "unchanged over {host}");
+    }
+    // Upload, and what arrived.
+    let upload = directory.file("large");
+    let url = format!("http://127.0.0.1:{port}/uploaded");
+    run(curl().arg("-T").arg(&upload).arg(&url));
+    assert!(std::fs::read(directory.file("uploaded")).expect("the upload") == data);
+    // Many at once: both servers answer, nothing fails.
+    let urls: Vec<String> = (0..40).map(|_| format!("http://127.0.0.1:{port}/small")).collect();
+    let output = run(curl()
+        .args(["--parallel", "--parallel-immediate", "--no-keepalive", "-H", "Connection: close"])
+        .args(["-D", "-", "-o", "/dev/null"])
+        .args(urls.iter().flat_map(|url| [url.as_str(), "-o", "/dev/null"])));
+    let headers = text(&output);
+    assert_eq!(headers.matches("200 OK").count(), 40, "{headers}");
+    assert!(headers.contains("X-Server: one") && headers.contains("X-Server: two"));
+    for close in [false, true] {
+        let mut wrk = Command::new(program("wrk"));
+        wrk.args(["-t2", "-c50", "-d2s"]);
+        if close {
+            wrk.args(["-H", "Connection: close"]);
+        }
+        let output = text(&run(wrk.arg(format!("http://127.0.0.1:{port}/small"))));
+        assert!(!output.contains("Socket errors"), "{output}");
+        assert!(!output.contains("Non-2xx"), "{output}");
+    }
+    assert!(!relay.log().contains("terminated"), "{}", relay.log());
+}
+
+#[test]
+fn redis_by_its_own_tools() {
+    let directory = Directory::new();
+    let server_port = free_port();
+    let mut command = Command::new(program("redis-server"));
+    command
+        .args(["--port", &server_port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .args(["--appendonly", "no", "--dir"])
+        .arg(directory.path());
+    let _server = Server::start(&mut command, server_port);
+    let (_relay, port) = relay(&remote(server_port));
+    let port = port.to_string();
+    let cli = |arguments: &[&str]| {
+        text(&run(Command::new(program("redis-cli")).args(["-p", &port]).args(arguments)))
+    };
+    assert_eq!(cli(&["PING"]).trim(), "PONG");
+    let value = "v".repeat(500_000);
+    let file = directory.write("value", &value);
+    let set = Command::new(program("redis-cli"))
+        .args(["-p", &port, "-x", "SET", "key"])
+        .stdin(std::fs::File::open(file).expect("the value"))
+        .output()
+        .expect("redis-cli");
+    assert_eq!(text(&set).trim(), "OK");
+    assert_eq!(cli(&["GET", "key"]).trim(), value);
+    assert_eq!(cli(&["STRLEN", "key"]).trim(), "500000");
+    let output = run(Command::new(program("redis-benchmark")).args([
+        "-p",
+        &port,
+        "-n",
+        "20000",
+        "-c",
+        "50",
+        "-P",
+        "4",
+        "-q",
+        "-t",
+        "set,get,lpush,lrange_100",
+    ]));
+    let output = text(&output);
+    assert!(output.contains("LRANGE_100") && !output.contains("rror"), "{output}");
+}
+
+#[test]
+fn an_ssh_session() {
+    let directory = Directory::new();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700))
+        .expect("chmod");
+    let key = |name: &str| {
+        let file = directory.file(name);
+        run(Command::new(program("ssh-keygen"))
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(&file));
+        file
+    };
+    let (host_key, user_key) = (key("host"), key("user"));
+    std::fs::copy(directory.file("user.pub"), directory.file("authorized")).expect("a copy");
+    if is_root() {
+        std::fs::create_dir_all("/run/sshd").expect("the directory of sshd");
+    }
+    let server_port = free_port();
+    let config = directory.write(
+        "sshd_config",
+        format!(
+            "Port {server_port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
+             PidFile {}\nUsePAM no\nStrictModes no\nPasswordAuthentication no\n\
+             PermitRootLogin yes\nMaxStartups 100\n",
+            host_key.display(),
+            directory.file("authorized").display(),
+            directory.file("sshd.pid").display()
+        ),
+    );
+    // sshd insists on an absolute path of its own.
+    let mut command = Command::new(program("sshd"));
+    command.arg("-D").arg("-f").arg(config);
+    let _server = Server::start(&mut command, server_port);
+    let (_relay, port) = relay(&remote(server_port));
+    let ssh = |command: &str| {
+        let mut ssh = Command::new(program("ssh"));
+        ssh.args(["-p", &port.to_string(), "-i"]).arg(&user_key).args([
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "LogLevel=ERROR",
+            "-o",
+            "BatchMode=yes",
+            "127.0.0.1",
+            command,
+        ]);
+        ssh
+    };
+    assert_eq!(text(&run(&mut ssh("echo through the relay"))).trim(), "through the relay");
+    // Bulk both ways: what goes in comes out.
+    let data = pattern(2, 4 << 20);
+    let file = directory.write("data", &data);
+    let output =
+        ssh("cat").stdin(std::fs::File::open(file).expect("the data")).output().expect("ssh");
+    assert!(output.status.success());
+    assert!(output.stdout == data);
+}
