@@ -15,7 +15,7 @@ pub struct Common {
     pub core_command: Option<String>,
     /// `debug-cmd`.
     pub debug_command: Option<String>,
-    /// `debug redirect = stderr` was given: background mode leaves standard error alone.
+    /// `debug redirect` named stderr or a file: background mode leaves standard error alone.
     pub keep_stderr: bool,
 }
 
@@ -141,9 +141,12 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
             "stderr" => parser.common.keep_stderr = true,
             // With -P the errors must stay where the user sees them.
             _ if parser.report.parse_only => {}
-            path => process::redirect_stderr(Path::new(path)).map_err(|error| {
-                target.error(format!("Couldn't open {path}: {}", crate::os::reason(&error)))
-            })?,
+            path => {
+                process::redirect_stderr(Path::new(path)).map_err(|error| {
+                    target.error(format!("Couldn't open {path}: {}", crate::os::reason(&error)))
+                })?;
+                parser.common.keep_stderr = true;
+            }
         }
         return Ok(());
     }

@@ -4,7 +4,7 @@ use super::{check, signals, socket};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::{self, ForkResult, Gid, Uid};
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -186,6 +186,8 @@ pub struct Program {
     pub identity: Identity,
     /// Directory to change to.
     pub directory: Option<PathBuf>,
+    /// The environment; that of this process if `None`.
+    pub environment: Option<Vec<(OsString, OsString)>>,
 }
 
 /// What descriptor 0 and 2 of a new process are.
@@ -232,7 +234,9 @@ pub fn spawn(
     descriptors: Descriptors,
     complain: impl Fn(&str),
 ) -> io::Result<Pid> {
-    let argv = c_arguments(&program.path, &program.arguments)?;
+    let first = program.path.as_os_str();
+    let argv = c_strings(std::iter::once(first).chain(program.arguments.iter().map(|a| &**a)))?;
+    let envp = program.environment.as_deref().map(c_environment).transpose()?;
     // SAFETY: the process has one thread, so the child may run any code.
     match unsafe { unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child.as_raw()),
@@ -240,7 +244,10 @@ pub fn spawn(
             let status = match prepare(program, &descriptors) {
                 Ok(()) => {
                     signals::reset_for_exec();
-                    let error = unistd::execv(&argv[0], &argv).unwrap_err();
+                    let error = match &envp {
+                        Some(envp) => unistd::execve(&argv[0], &argv, envp).unwrap_err(),
+                        None => unistd::execv(&argv[0], &argv).unwrap_err(),
+                    };
                     complain(&format!("execl ({}, ...): {}", program.path.display(), error.desc()));
                     exit::OS_ERROR
                 }
@@ -274,10 +281,14 @@ fn prepare(program: &Program, descriptors: &Descriptors) -> Result<(), (i32, Str
     Ok(())
 }
 
-fn c_arguments(path: &Path, arguments: &[OsString]) -> io::Result<Vec<CString>> {
-    std::iter::once(path.as_os_str())
-        .chain(arguments.iter().map(OsString::as_os_str))
-        .map(|argument| Ok(CString::new(argument.as_bytes())?))
+fn c_strings<'a>(strings: impl Iterator<Item = &'a OsStr>) -> io::Result<Vec<CString>> {
+    strings.map(|string| Ok(CString::new(string.as_bytes())?)).collect()
+}
+
+fn c_environment(environment: &[(OsString, OsString)]) -> io::Result<Vec<CString>> {
+    environment
+        .iter()
+        .map(|(name, value)| Ok(CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?))
         .collect()
 }
 
@@ -289,16 +300,8 @@ pub fn execute(
     keep: &[&OwnedFd],
 ) -> io::Error {
     let attempt = || -> io::Result<()> {
-        let argv: Vec<CString> = arguments
-            .iter()
-            .map(|argument| Ok(CString::new(argument.as_bytes())?))
-            .collect::<io::Result<_>>()?;
-        let envp: Vec<CString> = environment
-            .iter()
-            .map(|(name, value)| {
-                Ok(CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?)
-            })
-            .collect::<io::Result<_>>()?;
+        let argv = c_strings(arguments.iter().map(|argument| &**argument))?;
+        let envp = c_environment(environment)?;
         let path = CString::new(path.as_os_str().as_bytes())?;
         for fd in keep {
             socket::set_close_on_exec(fd, false)?;

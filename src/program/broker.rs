@@ -177,6 +177,7 @@ fn worker_program(
         arguments,
         identity: Identity { uid: spawn.ids.uid, gid: spawn.ids.gid },
         directory: spawn.directory.clone(),
+        environment: None,
     }
 }
 

@@ -134,6 +134,8 @@ fn make_loop() -> Result<(Loop, u64), i32> {
     let choice = Choice::from_environment();
     if let Some(warning) = &choice.warning {
         log::message(warning);
+        // Workers inherit what was chosen, and need not say it again.
+        std::env::set_var("IO_POLL_MECHANISM", choice.mechanism.bit().to_string());
     }
     let limit = process::raise_descriptor_limit(choice.descriptor_cap());
     let events = Loop::new(&choice).map_err(|error| {

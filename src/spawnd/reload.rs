@@ -50,6 +50,8 @@ impl Broker {
             arguments,
             identity: process::Identity::default(),
             directory: None,
+            // What the next image will have, not what `setenv` made of it.
+            environment: Some(self.options.environment.clone()),
         };
         let stdin = File::open("/dev/null")?.into();
         let descriptors = Descriptors { stdin, stderr: Some(write) };
