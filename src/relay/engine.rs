@@ -260,7 +260,9 @@ impl Engine {
             else {
                 return;
             };
-            let proper = session.phase == Phase::Relaying;
+            // Closing tells the end as well, if the other direction has come to its own.
+            let proper = session.phase == Phase::Relaying
+                && session.direction(end.other()).state != State::Shut;
             let Some((direction, source, sink)) = session.flow(end) else {
                 return;
             };
