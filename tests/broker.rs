@@ -469,3 +469,76 @@ fn idle_sessions_are_cheap() {
     assert!(each <= 200, "{each} bytes");
     drop(sessions);
 }
+
+/// Set for a process of this test program that is to be a worker.
+const WORKER_ROLE: &str = "TCPRELAY_TEST_WORKER";
+
+/// No test but the worker of the next one: answers datagrams that come over descriptor 0.
+#[test]
+fn datagram_worker() {
+    if std::env::var_os(WORKER_ROLE).is_none() {
+        return;
+    }
+    use std::os::fd::AsFd;
+    use tcprelay::os::channel;
+    use tcprelay::spawnd::protocol::UDP_HEADER;
+    loop {
+        let mut message = [0; 4200];
+        let received = match channel::receive(std::io::stdin().as_fd(), &mut message) {
+            Ok(received) => received,
+            Err(_) => {
+                thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+        };
+        let kind = message[0];
+        if kind != 7 {
+            continue; // MAY_DIE ends with the test's SIGKILL
+        }
+        let length = usize::from(u16::from_ne_bytes([message[32], message[33]]));
+        assert_eq!(received.length, UDP_HEADER + length);
+        let socket = std::net::UdpSocket::from(received.fd.expect("a socket"));
+        let answer = [b"got ".as_slice(), &message[UDP_HEADER..received.length]].concat();
+        socket.send(&answer).expect("to answer");
+        // One "connection" less.
+        channel::send(std::io::stdin().as_fd(), &[0, 0, 0, 0, 1, 0, 0, 0], None).expect("DONE");
+    }
+}
+
+#[test]
+fn datagrams_go_to_foreign_workers() {
+    let directory = Directory::new();
+    let worker = directory.write(
+        "worker",
+        format!(
+            "#!/bin/sh\n{WORKER_ROLE}=1 exec {} --exact datagram_worker --nocapture >/dev/null\n",
+            std::env::current_exe().expect("this program").display()
+        ),
+    );
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&worker, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    let port = free_port();
+    let text = format!(
+        "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} protocol = UDP realm = r }}\n\
+         spawn {{ exec = {} instances min = 1 instances max = 1 users max = 5 }} }}\n",
+        worker.display()
+    );
+    let relay = Setup::new(&text).program(SPAWND).ready(0).start();
+    relay.expect_log("succeeded");
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client.connect(("127.0.0.1", port)).expect("to connect");
+    for word in ["one", "two", "three"] {
+        client.send(word.as_bytes()).expect("to send");
+        let mut answer = [0; 64];
+        let length = client.recv(&mut answer).expect("an answer");
+        assert_eq!(&answer[..length], format!("got {word}").as_bytes());
+    }
+    wait_for("the counters", || relay.title().contains(": 0 connections,").then_some(()));
+    drop(relay);
+    // Our own worker takes no datagrams, and the parser says so.
+    let refused = text.replace(&format!("exec = {}", worker.display()), "");
+    let mut relay = Setup::new(refused).argument("-P").ready(None).start();
+    assert_eq!(relay.wait().code(), Some(78));
+    relay.expect_log("UDP listeners need a worker program that takes datagrams");
+}
