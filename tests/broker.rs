@@ -525,10 +525,11 @@ fn datagrams_go_to_foreign_workers() {
     );
     let relay = Setup::new(&text).program(SPAWND).ready(0).start();
     relay.expect_log("succeeded");
-    let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    client.connect(("127.0.0.1", port)).expect("to connect");
     for word in ["one", "two", "three"] {
+        // The worker's socket is connected to the client: what the client sends next goes there.
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        client.connect(("127.0.0.1", port)).expect("to connect");
         client.send(word.as_bytes()).expect("to send");
         let mut answer = [0; 64];
         let length = client.recv(&mut answer).expect("an answer");
