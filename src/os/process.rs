@@ -375,6 +375,11 @@ pub fn reap() -> Option<(Pid, Ended)> {
     }
 }
 
+/// Ends a child at once (SIGKILL).
+pub fn kill(pid: Pid) {
+    let _ = nix::sys::signal::kill(unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+}
+
 /// Waits for one child to end.
 pub fn wait_for(pid: Pid) -> io::Result<Ended> {
     loop {

@@ -46,6 +46,7 @@ pub struct Worker {
     broker_gone: bool,
     retire_limit: usize,
     accepted: usize,
+    descriptor_trouble: bool,
     title_of: Option<(usize, bool)>,
 }
 
@@ -78,6 +79,7 @@ impl Worker {
             broker_gone: false,
             retire_limit: retire_limit as usize,
             accepted: 0,
+            descriptor_trouble: false,
             title_of: None,
         };
         let max = descriptors.saturating_sub(10) / 2;
@@ -202,10 +204,14 @@ impl Worker {
 
     fn accept(&mut self, accept: Accept, client: Option<OwnedFd>, events: &mut Loop) {
         let Some(client) = client else {
-            log::message("scm_recv_msg: a connection came without its descriptor");
+            // Descriptors have run out, or the broker is wrong. Said once, until it works again.
+            if !std::mem::replace(&mut self.descriptor_trouble, true) {
+                log::message("scm_recv_msg: a connection came without its descriptor");
+            }
             self.unreported += 1;
             return;
         };
+        self.descriptor_trouble = false;
         self.engine.accept(events, client, &accept);
         self.accepted += 1;
         if self.accepted == self.retire_limit && self.leaving == Leaving::No {

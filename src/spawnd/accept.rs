@@ -35,7 +35,10 @@ impl Broker {
                 socket::accept(fd).map(|fd| Some((fd, None)))
             };
             match taken {
-                Ok(Some((fd, datagram))) => self.admit(index, fd, datagram, events),
+                Ok(Some((fd, datagram))) => {
+                    self.accept_trouble = false;
+                    self.admit(index, fd, datagram, events);
+                }
                 Ok(None) => {}
                 Err(error) if os::would_block(&error) => return,
                 Err(error) => {
@@ -47,8 +50,11 @@ impl Broker {
     }
 
     fn accept_failed(&mut self, error: &io::Error, events: &mut Loop) {
-        if self.resume.is_none() {
+        // Said once, until accepting works again.
+        if !std::mem::replace(&mut self.accept_trouble, true) {
             log::message(&format!("accept: {}", os::reason(error)));
+        }
+        if self.resume.is_none() {
             self.resume = Some(events.arm(Token::new(kind::RESUME, 0), events.now() + REST));
             self.update_listeners(events);
         }

@@ -31,10 +31,11 @@ pub(super) mod kind {
     pub(crate) const RESTART: u8 = 5;
     pub(crate) const TRIM: u8 = 6;
     pub(crate) const RESUME: u8 = 7;
+    pub(crate) const CHECK_TIMEOUT: u8 = 8;
 }
 
 /// The first kind that is not the broker's.
-pub const LOCAL_KINDS: u8 = 8;
+pub const LOCAL_KINDS: u8 = 9;
 
 /// How often workers beyond the minimum are looked at, in milliseconds.
 const TRIM_PERIOD: u64 = 4000;
@@ -99,6 +100,7 @@ pub struct Broker {
     pub(super) parked: VecDeque<Parked>,
     pub(super) overloaded: bool,
     pub(super) resume: Option<TimerId>,
+    pub(super) accept_trouble: bool,
     pub(super) check: Option<Check>,
     pub(super) trim: Option<TimerId>,
     pub(super) signals: Signals,
@@ -167,6 +169,7 @@ impl Broker {
             parked: VecDeque::new(),
             overloaded: false,
             resume: None,
+            accept_trouble: false,
             check: None,
             trim: None,
             signals,
@@ -351,6 +354,7 @@ impl Broker {
                 self.trim = None;
                 self.dismiss_superfluous(events);
             }
+            kind::CHECK_TIMEOUT => self.check_timed_out(),
             kind::RESUME => {
                 self.resume = None;
                 self.update_listeners(events);

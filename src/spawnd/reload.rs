@@ -3,13 +3,17 @@
 
 use super::broker::{kind, Broker, ACTIVATED};
 use super::handover::{Handover, VARIABLE};
-use crate::event::{Interest, Loop, Token};
+use crate::event::{Interest, Loop, TimerId, Token};
 use crate::os::process::{self, Descriptors, Ended, Fork, Pid, Program};
 use crate::os::signals::{Signal, Signals};
 use crate::os::{self, files, log, socket, supervisor, title};
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+
+/// How long a check may take, in milliseconds: a source may be a slow URL, and a foreign worker
+/// program may not know `-P`.
+const CHECK_TIMEOUT: u64 = 120_000;
 
 /// A child that checks the configuration.
 pub(super) struct Check {
@@ -19,6 +23,7 @@ pub(super) struct Check {
     text: Vec<u8>,
     /// SIGHUP came again meanwhile.
     again: bool,
+    timer: TimerId,
 }
 
 impl Broker {
@@ -28,7 +33,7 @@ impl Broker {
             return;
         }
         supervisor::notify("RELOADING=1");
-        match self.start_check() {
+        match self.start_check(events) {
             Ok(check) => {
                 events.register(&check.output, Token::new(kind::CHECK, 0), Interest::READ);
                 self.check = Some(check);
@@ -40,7 +45,7 @@ impl Broker {
         }
     }
 
-    fn start_check(&self) -> std::io::Result<Check> {
+    fn start_check(&self, events: &mut Loop) -> std::io::Result<Check> {
         let (output, write) = process::pipe()?;
         socket::set_nonblocking(&output, true)?;
         let mut arguments = vec![OsString::from("-P")];
@@ -56,7 +61,8 @@ impl Broker {
         let stdin = File::open("/dev/null")?.into();
         let descriptors = Descriptors { stdin, stderr: Some(write) };
         let pid = process::spawn(&program, descriptors, log::message)?;
-        Ok(Check { pid, output, text: Vec::new(), again: false })
+        let timer = events.arm(Token::new(kind::CHECK_TIMEOUT, 0), events.now() + CHECK_TIMEOUT);
+        Ok(Check { pid, output, text: Vec::new(), again: false, timer })
     }
 
     /// The checking child has said something.
@@ -74,6 +80,14 @@ impl Broker {
         }
     }
 
+    /// The check takes too long: it is ended, and counts as failed.
+    pub(super) fn check_timed_out(&mut self) {
+        if let Some(check) = &self.check {
+            log::message("SIGHUP: checking the configuration takes too long");
+            process::kill(check.pid);
+        }
+    }
+
     /// True if `pid` was the checking child.
     pub(super) fn check_ended(&mut self, pid: Pid, ended: Ended, events: &mut Loop) -> bool {
         if self.check.as_ref().is_none_or(|check| check.pid != pid) {
@@ -84,6 +98,7 @@ impl Broker {
             return false;
         };
         events.remove(&check.output);
+        events.cancel(check.timer);
         if check.again {
             self.reload(events);
         } else if ended == Ended::Status(0) {
