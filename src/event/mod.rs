@@ -61,17 +61,20 @@ bitflags::bitflags! {
     }
 }
 
-/// Names the owner of a descriptor or timer: a kind of four bits and an index of 28 bits, both
+/// Names the owner of a descriptor or timer: a kind of five bits and an index of 27 bits, both
 /// up to the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(u32);
 
 impl Token {
-    const INDEX_BITS: u32 = 28;
+    const INDEX_BITS: u32 = 27;
+
+    /// How many indices there are.
+    pub const INDICES: u32 = 1 << Token::INDEX_BITS;
 
     /// Panics if `kind` or `index` do not fit, which is a programming error.
     pub const fn new(kind: u8, index: u32) -> Token {
-        assert!(kind < 16 && index < 1 << Token::INDEX_BITS);
+        assert!(kind < 32 && index < Token::INDICES);
         Token((kind as u32) << Token::INDEX_BITS | index)
     }
 
@@ -82,7 +85,7 @@ impl Token {
 
     /// The index given to [`Token::new`].
     pub const fn index(self) -> u32 {
-        self.0 & ((1 << Token::INDEX_BITS) - 1)
+        self.0 & (Token::INDICES - 1)
     }
 }
 

@@ -111,11 +111,11 @@ impl Broker {
         Ok(())
     }
 
-    /// Ids go round after 2^28 workers, and skip those still in use.
+    /// Ids go round at the end of what a token can hold, and skip those still in use.
     fn next_id(&mut self) -> WorkerId {
         loop {
             let id = WorkerId(self.next_worker);
-            self.next_worker = (self.next_worker + 1) % (1 << 28);
+            self.next_worker = (self.next_worker + 1) % Token::INDICES;
             if !self.workers.contains_key(&id) {
                 return id;
             }
