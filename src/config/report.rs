@@ -24,7 +24,7 @@ impl Report {
     /// A message that does not end the parsing.
     pub fn message(&self, severity: log::Severity, text: &str) {
         if self.parse_only {
-            eprintln!("{}: {text}", process::id());
+            log::stderr(&format!("{}: {text}\n", process::id()));
         } else {
             let prefix = if severity == log::Severity::ERROR { "Error " } else { "" };
             log::message_at(severity, &format!("{prefix}{text}"));
@@ -37,7 +37,7 @@ impl Report {
             return;
         }
         if self.debug_to_stderr || self.terminal {
-            eprintln!("{}: {}", process::id(), text());
+            log::stderr(&format!("{}: {}\n", process::id(), text()));
         } else {
             log::message_at(log::Severity::DEBUG, &text());
         }
@@ -61,9 +61,9 @@ impl Report {
 
     fn syntax(&self, error: &ConfigError) {
         if self.debug_to_stderr {
-            eprintln!("{}\n{error}", error.consumed());
+            log::stderr(&format!("{}\n{error}\n", error.consumed()));
         } else if self.terminal {
-            eprintln!("{}\n{error}", error.excerpt());
+            log::stderr(&format!("{}\n{error}\n", error.excerpt()));
         }
         self.message(log::Severity::ERROR, &error.to_string());
         self.message(log::Severity::ERROR, "Detected fatal configuration error. Exiting.");

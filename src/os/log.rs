@@ -5,8 +5,9 @@
 //! way to its daemon.
 
 use std::ffi::CString;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Mutex;
+use std::sync::{Mutex, TryLockError};
 
 /// syslog severities (RFC 5424 section 6.2.1, the numbers of syslog.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,14 +91,20 @@ struct State {
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 static STDERR_COPY: AtomicBool = AtomicBool::new(false);
 
-fn with_state<R>(action: impl FnOnce(&mut State) -> R) -> R {
-    let mut guard = STATE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    action(guard.get_or_insert_with(|| State {
+/// Runs `action` on the state. The processes have one thread, so a lock that is taken means that
+/// this is the handler of a crash inside of `action`: nothing is done then.
+fn with_state<R>(action: impl FnOnce(&mut State) -> R) -> Option<R> {
+    let mut guard = match STATE.try_lock() {
+        Ok(guard) => guard,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return None,
+    };
+    Some(action(guard.get_or_insert_with(|| State {
         ident: CString::default(),
         facility: Facility::UUCP,
         severity: Severity::INFO,
         stderr: STDERR_COPY.load(Ordering::Relaxed),
-    }))
+    })))
 }
 
 fn reopen(state: &mut State, ident: CString) {
@@ -141,7 +148,7 @@ pub fn set_severity(severity: Severity) {
 /// Writes one message at the configured severity. Control characters are made visible.
 pub fn message(text: &str) {
     let severity = with_state(|state| state.severity);
-    message_at(severity, text);
+    message_at(severity.unwrap_or(Severity::INFO), text);
 }
 
 /// Writes one message at a severity of its own.
@@ -150,7 +157,8 @@ pub fn message_at(severity: Severity, text: &str) {
     with_state(|state| {
         if state.stderr {
             let ident = state.ident.to_string_lossy();
-            eprintln!("<{}>{ident}[{}]: {printable}", severity.0, std::process::id());
+            let pid = std::process::id();
+            stderr(&format!("<{}>{ident}[{pid}]: {printable}\n", severity.0));
         }
         let Ok(line) = CString::new(printable.as_bytes()) else {
             return;
@@ -158,6 +166,12 @@ pub fn message_at(severity: Severity, text: &str) {
         // SAFETY: the format is a constant with one string argument, which is NUL-terminated.
         unsafe { libc::syslog(severity.0 | state.facility.0, c"%s".as_ptr(), line.as_ptr()) };
     });
+}
+
+/// Writes to standard error. A terminal or pipe that is gone must not end the program, as it
+/// would with `eprintln!`.
+pub fn stderr(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// A client or a file may put anything into a message; the log gets one printable line.

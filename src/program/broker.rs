@@ -68,10 +68,6 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
     process::set_umask(0o022);
     let background = !inetd && options.background.unwrap_or(config.background);
     let launched = if background && !handover.background {
-        if config.listeners.is_empty() {
-            log::message("FATAL: No listeners defined.");
-            return Err(exit::OS_ERROR);
-        }
         match go_to_background(common.keep_stderr)? {
             Side::Launcher(status) => return Ok(status),
             Side::Daemon(launched) => Some(launched),
@@ -188,7 +184,7 @@ fn run_once(options: &Options, mut program: Program) -> Result<i32, i32> {
     // The configuration is checked with our own identity, wherever we are.
     program.identity = Identity::default();
     program.directory = None;
-    let complain = |text: &str| eprintln!("{}: {text}", process::id());
+    let complain = |text: &str| log::stderr(&format!("{}: {text}\n", process::id()));
     let ended = channel::pair().and_then(|(_ours, theirs)| {
         let descriptors = Descriptors { stdin: theirs, stderr: None };
         process::wait_for(process::spawn(&program, descriptors, complain)?)
@@ -284,7 +280,8 @@ fn prepare(
     mut handover: Handover,
 ) -> Result<(Broker, Loop), i32> {
     let activated = supervisor::activated_sockets();
-    if config.listeners.is_empty() && !broker_options.inetd && activated.is_empty() {
+    let inherited = broker_options.inetd || !activated.is_empty() || handover.has_activated();
+    if config.listeners.is_empty() && !inherited {
         log::message("FATAL: No listeners defined.");
         return Err(exit::OS_ERROR);
     }

@@ -57,9 +57,9 @@ impl Process {
         options::parse(&program, letters, self.arguments.get(1..).unwrap_or(&[])).map_err(
             |complaint| {
                 if !complaint.is_empty() {
-                    eprintln!("{complaint}");
+                    log::stderr(&format!("{complaint}\n"));
                 }
-                eprint!("{}", self.usage());
+                log::stderr(&self.usage());
                 exit::USAGE
             },
         )
@@ -110,7 +110,7 @@ BSD 2-clause licence. The manual is tcprelay(8), the configuration tcprelay.cfg(
     }
 
     fn print_version(&self) {
-        eprintln!("{} version {}", self.name, version());
+        log::stderr(&format!("{} version {}\n", self.name, version()));
     }
 }
 

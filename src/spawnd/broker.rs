@@ -1,7 +1,7 @@
 //! The broker process: its life from the first bind to its end.
 
 use super::acl::Acl;
-use super::handover::Handover;
+use super::handover::{Handover, ACTIVATED};
 use super::listener::{cache, Listener};
 use super::policy::{Limits, Policy, WorkerId};
 use super::protocol::Accept;
@@ -229,17 +229,19 @@ impl Broker {
                     })
                     .and_then(Option::take),
             };
-            match taken.map(|fd| listener.adopt(fd)) {
-                Some(Ok(())) => {
-                    log::message(&format!("bind to {} succeeded (inherited)", listener.address));
-                }
-                _ => drop(listener.open()),
+            if let Some(Ok(())) = taken.map(|fd| listener.adopt(fd)) {
+                log::message(&format!("bind to {} succeeded (inherited)", listener.address));
             }
+        }
+        // Sockets that nothing in the new configuration fits are closed before others are
+        // opened: a listener may have got another address on the same port.
+        former.retain(|(key, _)| key.starts_with(ACTIVATED));
+        for listener in self.listeners.iter_mut().filter(|listener| listener.socket.is_none()) {
+            listener.open();
         }
         let backlog = self.listeners.first().map_or(128, |listener| listener.config.backlog);
         for (fd, known) in former
             .into_iter()
-            .filter(|(key, _)| key.starts_with(ACTIVATED))
             .map(|(_, fd)| (fd, true))
             .chain(activated.into_iter().flatten().map(|fd| (fd, false)))
         {
@@ -447,9 +449,6 @@ pub fn connections(count: usize) -> String {
         format!("{count} connections")
     }
 }
-
-/// Keys of sockets without a `listen` block begin with this, for the next image.
-pub(super) const ACTIVATED: &str = "activated ";
 
 /// Resolves the addresses. One that cannot be resolved is reported, and its listener dropped.
 fn resolve_listeners(config: &mut config::Broker, inetd: bool) -> Vec<Listener> {

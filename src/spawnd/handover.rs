@@ -8,6 +8,9 @@ use crate::os::socket;
 use std::fmt::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+/// Keys of sockets without a `listen` block begin with this.
+pub(super) const ACTIVATED: &str = "activated ";
+
 /// The environment variable.
 pub const VARIABLE: &str = "TCPRELAY_HANDOVER";
 
@@ -81,6 +84,11 @@ impl Handover {
             _ => {}
         }
         Some(())
+    }
+
+    /// True if the former image served sockets that have no `listen` block.
+    pub fn has_activated(&self) -> bool {
+        self.listeners.iter().any(|(key, _)| key.starts_with(ACTIVATED))
     }
 
     /// The value of the variable.

@@ -1,8 +1,8 @@
 //! SIGHUP: the new configuration is checked by a child; if it is good the broker executes
 //! itself again, with its listening sockets and the channels of its old workers.
 
-use super::broker::{kind, Broker, ACTIVATED};
-use super::handover::{Handover, VARIABLE};
+use super::broker::{kind, Broker};
+use super::handover::{Handover, ACTIVATED, VARIABLE};
 use crate::event::{Interest, Loop, TimerId, Token};
 use crate::os::process::{self, Descriptors, Ended, Fork, Pid, Program};
 use crate::os::signals::{Signal, Signals};
