@@ -352,7 +352,16 @@ fn running_out_of_descriptors_is_survived() {
 fn sockets_of_the_service_manager_are_used() {
     let peer = Peer::echo();
     let port = free_port();
-    let text = config(port, &peer.remote(), "", "instances max = 1", "");
+    let with_block = config(port, &peer.remote(), "", "instances max = 1", "");
+    let without_block = format!(
+        "id = spawnd {{ spawn {{ instances max = 1 }} }} id = tcprelay {{ {} }}",
+        peer.remote()
+    );
+    activated(port, with_block);
+    activated(port, without_block);
+}
+
+fn activated(port: u16, text: String) {
     let directory = Directory::new();
     let config = directory.write("relay.cfg", text);
     let ready = std::os::unix::net::UnixDatagram::bind(directory.file("notify")).expect("a socket");
@@ -385,7 +394,8 @@ fn sockets_of_the_service_manager_are_used() {
     assert_eq!(&message[..length], b"READY=1");
     one_session(port).expect("to be served");
     let log = std::fs::read_to_string(directory.file("log")).expect("the log");
-    assert!(log.contains("succeeded (inherited)"), "{log}");
+    let taken = ["succeeded (inherited)", "succeeded (socket activation)"];
+    assert!(taken.iter().any(|text| log.contains(text)), "{log}");
     // A reload keeps the socket, and tells the manager.
     kill(child.id() as i32, Signal::SIGHUP);
     let length = ready.recv(&mut message).expect("a notice");
@@ -468,6 +478,117 @@ fn idle_sessions_are_cheap() {
     eprintln!("{each} bytes for each of {count} idle sessions");
     assert!(each <= 200, "{each} bytes");
     drop(sessions);
+}
+
+/// Replaces the configuration and reloads; waits until the new image serves.
+fn reload(relay: &Relay, text: &str) {
+    std::fs::write(&relay.config, text).expect("to write");
+    let count = |log: &str| log.matches("is being used").count();
+    let before = count(&relay.log());
+    relay.signal(Signal::SIGHUP);
+    // The broker and one worker.
+    relay.wait_for_log("the new image", |log| (count(log) >= before + 2).then_some(()));
+}
+
+#[test]
+fn a_reload_may_change_the_address_on_the_same_port() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let listen = |listen: &str| {
+        format!(
+            "id = spawnd {{ listen = {{ {listen} }} spawn {{ instances max = 1 }} }}\n\
+             id = tcprelay {{ {} }}\n",
+            peer.remote()
+        )
+    };
+    let wildcard = listen(&format!("port = {port}"));
+    let relay = Setup::new(&wildcard).start();
+    for text in [listen(&format!("address = 127.0.0.1 port = {port}")), wildcard] {
+        reload(&relay, &text);
+        one_session(port).expect("to be served");
+    }
+}
+
+#[test]
+fn a_reload_removes_the_socket_file_of_a_listener_that_is_gone() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let directory = Directory::new();
+    let path = directory.file("socket");
+    let plain = config(port, &peer.remote(), "", "instances max = 1", "");
+    let both =
+        plain.replacen("listen", &format!("listen = {{ path = {} }} listen", path.display()), 1);
+    let relay = Setup::new(&both).start();
+    assert!(path.exists());
+    reload(&relay, &both);
+    assert!(path.exists());
+    std::os::unix::net::UnixStream::connect(&path).expect("still served");
+    reload(&relay, &plain);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_reload_checks_with_the_environment_of_the_start() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let remote = format!("remote = {{ address = 127.0.0.1 port = \"${{P}}\" }}");
+    let text = config(port, &remote, "", "instances max = 1", "");
+    let relay = Setup::new(format!("setenv P = {}\n{text}", peer.port)).start();
+    one_session(port).expect("to be served");
+    // Without the line the variable is not set, whatever the running broker has.
+    std::fs::write(&relay.config, text).expect("to write");
+    relay.signal(Signal::SIGHUP);
+    relay.expect_log("is refused");
+    relay.expect_log("Expected an service or port, but got '${P}'");
+    one_session(port).expect("to be served");
+}
+
+#[test]
+fn a_reload_refuses_a_configuration_without_listeners() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "", "instances max = 1", "");
+    let relay = Setup::new(&text).start();
+    let without = text.replace(&format!("port = {port}"), "").replacen("listen", "#", 1);
+    std::fs::write(&relay.config, without).expect("to write");
+    relay.signal(Signal::SIGHUP);
+    relay.expect_log("SIGHUP: FATAL: No listeners defined.");
+    one_session(port).expect("to be served");
+}
+
+#[test]
+fn a_reload_does_not_go_to_the_background() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "", "instances max = 1", "");
+    let mut relay = Setup::new(&text).start();
+    reload(&relay, &text.replacen("spawn ", "background = yes spawn ", 1));
+    one_session(port).expect("to be served");
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0), "it was the same process all the time");
+}
+
+#[test]
+fn a_standard_error_that_is_gone_ends_nothing() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let directory = Directory::new();
+    let config =
+        directory.write("relay.cfg", config(port, &peer.remote(), "", "instances max = 1", ""));
+    let mut child = std::process::Command::new(TCPRELAY)
+        .arg(&config)
+        .env("TCPRELAY_LOG_STDERR", "1")
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the relay");
+    drop(child.stderr.take());
+    wait_for("service", || one_session(port).is_ok().then_some(()));
+    kill(child.id() as i32, Signal::SIGUSR1);
+    wait_for("service", || one_session(port).is_ok().then_some(()));
+    kill(child.id() as i32, Signal::SIGTERM);
+    let status = wait_for("the end", || child.try_wait().expect("waitpid"));
+    assert_eq!(status.code(), Some(0));
 }
 
 /// Set for a process of this test program that is to be a worker.

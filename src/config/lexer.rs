@@ -468,7 +468,14 @@ impl<'a> Parser<'a> {
         if let Some(rest) = pattern.strip_prefix(b"$CONFDIR/") {
             pattern = [self.directory.as_bytes(), rest].concat();
         }
-        let names = match files::glob(OsStr::from_bytes(&pattern)) {
+        // A URL may have a query, which is no pattern.
+        let url = memchr::memmem::find(&pattern, b"://").is_some();
+        let found = if url {
+            Ok(vec![OsStr::from_bytes(&pattern).into()])
+        } else {
+            files::glob(OsStr::from_bytes(&pattern))
+        };
+        let names = match found {
             Ok(paths) => paths,
             Err(failure) => {
                 let reason = crate::os::reason(&failure.error);

@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// A pid file that this process holds, and removes when it lets go of it. The lock is a POSIX record lock (fcntl(2)): it goes when
-/// the process ends, and stays across exec.
+/// A pid file that this process holds, and removes when it lets go of it. The lock is a POSIX
+/// record lock (fcntl(2)): it goes when the process ends, and stays across exec.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,

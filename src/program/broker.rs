@@ -14,7 +14,7 @@ use crate::os::shm::Segment;
 use crate::os::{self, channel, log, supervisor};
 use crate::relay::engine::Engine;
 use crate::spawnd::broker::{Broker, LocalWorker, Options as BrokerOptions, Start};
-use crate::spawnd::Handover;
+use crate::spawnd::{Former, Handover};
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -36,7 +36,13 @@ pub(super) fn main(process: &Process, inetd: bool) -> i32 {
 }
 
 fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
-    let handover = Handover::take().unwrap_or_default();
+    let (handover, reloaded, checks_reload) = match Handover::take() {
+        Former::None => (Handover::default(), false, None),
+        Former::Image(handover) => (handover, true, None),
+        Former::Check { activated } => (Handover::default(), false, Some(activated)),
+    };
+    // Before any fork: they are for this process by its id.
+    let activated = supervisor::activated_sockets();
     let how = if inetd { "startup via inetd" } else { "startup" };
     log::message(&format!("{how} (version {})", super::version()));
     process::set_umask(0o077);
@@ -54,8 +60,17 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         report.message(log::Severity::ERROR, &text);
         return Err(exit::CONFIGURATION);
     }
+    if checks_reload == Some(false) && config.listeners.is_empty() && !inetd {
+        report.message(log::Severity::ERROR, "FATAL: No listeners defined.");
+        return Err(exit::OS_ERROR);
+    }
     // The last word has the file, as in the C program.
     let single = config.single_process.unwrap_or(options.single_process);
+    if single && process.kind == Kind::Spawnd {
+        let text = format!("{source}: {} has no relay to run in a single process", process.name);
+        report.message(log::Severity::ERROR, &text);
+        return Err(exit::CONFIGURATION);
+    }
     let worker_source = worker_source(options, &config);
     if options.parse_only || options.version {
         if options.version && config.spawn.program.is_none() {
@@ -66,8 +81,13 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         return run_once(options, program);
     }
     process::set_umask(0o022);
-    let background = !inetd && options.background.unwrap_or(config.background);
-    let launched = if background && !handover.background {
+    // Where a process is does not change by reload, nor does its id.
+    let background = if reloaded {
+        handover.background
+    } else {
+        !inetd && options.background.unwrap_or(config.background)
+    };
+    let launched = if background && !reloaded {
         match go_to_background(common.keep_stderr)? {
             Side::Launcher(status) => return Ok(status),
             Side::Daemon(launched) => Some(launched),
@@ -80,7 +100,7 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         log::message(&format!("ipc key {key}: {}", os::reason(&error)));
         exit::OS_ERROR
     })?;
-    let (_segment, worker_source) = match shared {
+    let (shared, worker_source) = match shared {
         Some((segment, name)) => (Some(segment), name),
         None => (None, worker_source),
     };
@@ -94,7 +114,9 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         inetd,
         background,
     };
-    let result = prepare(process, options, config, &common, single, broker_options, handover);
+    let start =
+        Start { options: broker_options, pid_file: None, handover, shared, activated, local: None };
+    let result = prepare(process, options, config, &common, single, start);
     let tell = |status: i32| {
         if let Some(pipe) = launched {
             let _ = std::fs::File::from(pipe).write_all(&[status as u8]);
@@ -276,27 +298,23 @@ fn prepare(
     config: Config,
     common: &Common,
     single: bool,
-    broker_options: BrokerOptions,
-    mut handover: Handover,
+    mut start: Start,
 ) -> Result<(Broker, Loop), i32> {
-    let activated = supervisor::activated_sockets();
-    let inherited = broker_options.inetd || !activated.is_empty() || handover.has_activated();
+    let inherited =
+        start.options.inetd || !start.activated.is_empty() || start.handover.has_activated();
     if config.listeners.is_empty() && !inherited {
         log::message("FATAL: No listeners defined.");
         return Err(exit::OS_ERROR);
     }
     let path = options.pid_file.as_ref().map(PathBuf::from).or(config.pid_file.clone());
-    let pid_file = take_pid_file(path.as_deref(), handover.pid_file.take())?;
+    start.pid_file = take_pid_file(path.as_deref(), start.handover.pid_file.take())?;
     super::install_crash_handler(common);
     let (mut events, limit) = super::make_loop()?;
-    let local = if single {
+    if single {
         process::new_session();
         let _ = process::redirect_to_null(1);
-        Some(local_worker(process, options, &config, limit)?)
-    } else {
-        None
-    };
-    let start = Start { options: broker_options, pid_file, handover, activated, local };
+        start.local = Some(local_worker(process, options, &config, limit)?);
+    }
     let broker = Broker::start(config, start, &mut events)?;
     Ok((broker, events))
 }

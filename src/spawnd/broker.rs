@@ -10,8 +10,10 @@ use super::sticky::Cache;
 use super::worker::{Restart, Worker};
 use crate::config::broker::{self as config, Overload};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::os::address::Address;
 use crate::os::pidfile::PidFile;
 use crate::os::process::{self, exit, Program};
+use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::socket::{self, Inherited};
 use crate::os::{self, log, supervisor, title};
@@ -105,6 +107,8 @@ pub struct Broker {
     pub(super) trim: Option<TimerId>,
     pub(super) signals: Signals,
     pub(super) pid_file: Option<PidFile>,
+    /// The configuration for workers that may not read the file; kept as long as we run.
+    pub(super) shared: Option<Segment>,
     pub(super) announced: bool,
     pub(super) exit_status: Option<i32>,
     title_of: Option<(usize, usize, bool)>,
@@ -119,6 +123,8 @@ pub struct Start {
     pub pid_file: Option<PidFile>,
     /// What a former image left.
     pub handover: Handover,
+    /// The copy of the configuration in shared memory.
+    pub shared: Option<Segment>,
     /// Sockets of the service manager.
     pub activated: Vec<OwnedFd>,
     /// The relay of single-process mode, with the most connections it can handle.
@@ -174,6 +180,7 @@ impl Broker {
             trim: None,
             signals,
             pid_file: start.pid_file.take(),
+            shared: start.shared.take(),
             announced: false,
             exit_status: None,
             title_of: None,
@@ -219,7 +226,8 @@ impl Broker {
             .collect();
         for listener in self.listeners.iter_mut().filter(|listener| listener.socket.is_none()) {
             let key = listener.key();
-            let taken = match former.iter().position(|(other, _)| *other == key) {
+            let fits = |other: &str| other.strip_prefix(ACTIVATED).unwrap_or(other) == key;
+            let taken = match former.iter().position(|(other, _)| fits(other)) {
                 Some(index) => Some(former.swap_remove(index).1),
                 None => activated
                     .iter_mut()
@@ -235,7 +243,13 @@ impl Broker {
         }
         // Sockets that nothing in the new configuration fits are closed before others are
         // opened: a listener may have got another address on the same port.
-        former.retain(|(key, _)| key.starts_with(ACTIVATED));
+        former.retain(|(key, fd)| {
+            let keep = key.starts_with(ACTIVATED);
+            if !keep {
+                self.remove_abandoned_path(fd);
+            }
+            keep
+        });
         for listener in self.listeners.iter_mut().filter(|listener| listener.socket.is_none()) {
             listener.open();
         }
@@ -265,6 +279,16 @@ impl Broker {
             self.watch_listener(index, events);
         }
         Ok(())
+    }
+
+    /// Removes the file of a UNIX socket that the new configuration does not have any more.
+    fn remove_abandoned_path(&self, fd: &OwnedFd) {
+        if let Some(Address::Unix(path)) = socket::local_address(fd) {
+            let address = Address::Unix(path.clone());
+            if !self.listeners.iter().any(|listener| listener.address == address) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
     }
 
     /// Descriptor 0 as the first listener (inetd wait mode).

@@ -40,13 +40,47 @@ pub struct Handover {
     pub background: bool,
 }
 
+/// What a process finds in the variable.
+#[derive(Debug)]
+pub enum Former {
+    /// Nothing: the user started it.
+    None,
+    /// It is the next image of a broker.
+    Image(Handover),
+    /// It checks a configuration before that; whether sockets without a `listen` block are
+    /// served, so that none is needed.
+    Check {
+        /// There are such sockets.
+        activated: bool,
+    },
+}
+
+const CHECK: &str = "check";
+const CHECK_ACTIVATED: &str = "check activated";
+
+/// The value of the variable for a child that checks the configuration.
+pub(super) fn check_value(activated: bool) -> &'static str {
+    if activated {
+        CHECK_ACTIVATED
+    } else {
+        CHECK
+    }
+}
+
 impl Handover {
     /// Takes what the former image left, if there was one. The variable is removed, and what
     /// it says is believed only if it was meant for this process.
-    pub fn take() -> Option<Handover> {
-        let text = std::env::var(VARIABLE).ok();
+    pub fn take() -> Former {
+        let text = std::env::var(VARIABLE).unwrap_or_default();
         std::env::remove_var(VARIABLE);
-        let text = text?;
+        match text.as_str() {
+            CHECK => Former::Check { activated: false },
+            CHECK_ACTIVATED => Former::Check { activated: true },
+            text => Handover::decode(text).map_or(Former::None, Former::Image),
+        }
+    }
+
+    fn decode(text: &str) -> Option<Handover> {
         let mut lines = text.split('\n');
         let pid: Pid = lines.next()?.strip_prefix("pid ")?.parse().ok()?;
         if pid != process::id() {

@@ -15,4 +15,4 @@ mod reload;
 pub mod sticky;
 mod worker;
 
-pub use handover::{Handover, VARIABLE};
+pub use handover::{Former, Handover, VARIABLE};

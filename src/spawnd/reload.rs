@@ -2,7 +2,8 @@
 //! itself again, with its listening sockets and the channels of its old workers.
 
 use super::broker::{kind, Broker};
-use super::handover::{Handover, ACTIVATED, VARIABLE};
+use super::handover::{check_value, Handover, ACTIVATED, VARIABLE};
+use super::listener::Listener;
 use crate::event::{Interest, Loop, TimerId, Token};
 use crate::os::process::{self, Descriptors, Ended, Fork, Pid, Program};
 use crate::os::signals::{Signal, Signals};
@@ -48,6 +49,12 @@ impl Broker {
     fn start_check(&self, events: &mut Loop) -> std::io::Result<Check> {
         let (output, write) = process::pipe()?;
         socket::set_nonblocking(&output, true)?;
+        // What the next image will have, not what `setenv` made of it; its complaints are
+        // logged by us.
+        let mut environment = self.options.environment.clone();
+        environment.retain(|(name, _)| name != "TCPRELAY_LOG_STDERR");
+        let activated = self.listeners.iter().any(Listener::is_inherited);
+        environment.push((VARIABLE.into(), check_value(activated).into()));
         let mut arguments = vec![OsString::from("-P")];
         arguments.extend(self.options.arguments.iter().skip(1).cloned());
         let program = Program {
@@ -55,8 +62,7 @@ impl Broker {
             arguments,
             identity: process::Identity::default(),
             directory: None,
-            // What the next image will have, not what `setenv` made of it.
-            environment: Some(self.options.environment.clone()),
+            environment: Some(environment),
         };
         let stdin = File::open("/dev/null")?.into();
         let descriptors = Descriptors { stdin, stderr: Some(write) };
@@ -155,6 +161,8 @@ impl Broker {
             let path = file.path().to_string_lossy().into_owned();
             handover.pid_file = file.into_descriptor().map(|fd| (path, fd));
         }
+        // Workers have read it; the next image makes its own.
+        drop(self.shared.take());
         let mut environment = self.options.environment.clone();
         environment.push((VARIABLE.into(), handover.encode().into()));
         let error = process::execute(

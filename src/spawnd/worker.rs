@@ -345,8 +345,9 @@ impl Broker {
         if worker.leaving || self.exit_status.is_some() {
             return;
         }
-        if worker.ready && events.now() - worker.started >= SETTLED {
+        if events.now() - worker.started >= SETTLED {
             self.restart.failures = 0;
+            self.restart.ever_ready = true;
             return;
         }
         if ended == Ended::Status(0) && worker.ready {
