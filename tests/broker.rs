@@ -557,6 +557,106 @@ fn a_reload_refuses_a_configuration_without_listeners() {
 }
 
 #[test]
+fn a_reload_refuses_a_directory_that_is_not_there() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = |spawn: &str| config(port, &peer.remote(), "", spawn, "");
+    let relay = Setup::new(text("instances max = 1")).start();
+    let bad = text("instances max = 1 working directory = /nonexistent");
+    std::fs::write(&relay.config, bad).expect("to write");
+    relay.signal(Signal::SIGHUP);
+    relay.expect_log("'/nonexistent' is not a directory");
+    one_session(port).expect("to be served");
+}
+
+#[test]
+fn a_reload_to_a_port_that_is_taken_is_tried_again() {
+    let peer = Peer::echo();
+    let (first, second) = (free_port(), free_port());
+    let text = |port| config(port, &peer.remote(), "", "instances max = 1", "");
+    let relay = Setup::new(text(first)).start();
+    let mut lasting = Lasting::open(first, 1);
+    let taken = std::net::TcpListener::bind(("127.0.0.1", second)).expect("the port");
+    std::fs::write(&relay.config, text(second)).expect("to write");
+    relay.signal(Signal::SIGHUP);
+    relay.expect_log("Failed to bind to any address or port. Will retry every");
+    lasting.check();
+    drop(taken);
+    wait_for("service", || one_session(second).is_ok().then_some(()));
+    lasting.check();
+}
+
+#[test]
+fn a_file_that_is_broken_meanwhile_does_not_end_the_service() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "", "instances min = 1 instances max = 1", "");
+    let relay = Setup::new(&text).start();
+    std::fs::write(&relay.config, text.replace("remote", "remoote")).expect("to write");
+    // A replacement of all workers is checked first.
+    relay.signal(Signal::SIGUSR1);
+    relay.expect_log("SIGUSR1: the configuration is refused");
+    one_session(port).expect("to be served");
+    // The death of the only worker cannot be refused; its successor is tried again and again.
+    kill(relay.workers()[0], Signal::SIGKILL);
+    relay.expect_log("It will be tried again.");
+    let waiting = thread::spawn(move || one_session(port));
+    std::fs::write(&relay.config, text).expect("to write");
+    waiting.join().expect("a client").expect("to be served, if late");
+}
+
+#[test]
+fn a_worker_with_a_full_channel_leaves_after_a_reload() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "", "instances max = 1 users max = 4000", "");
+    let relay = Setup::new(&text).start();
+    let old = relay.workers()[0];
+    kill(old, Signal::SIGSTOP);
+    // More than the channel holds.
+    let streams: Vec<TcpStream> = (0..600).map(|_| connect(port)).collect();
+    relay.signal(Signal::SIGHUP);
+    relay.expect_log("succeeded (inherited)");
+    one_session(port).expect("to be served by the new worker");
+    kill(old, Signal::SIGCONT);
+    for mut stream in streams {
+        ping(&mut stream, b"served");
+    }
+    wait_for("the old worker to leave", || is_gone(old).then_some(()));
+}
+
+#[test]
+fn what_is_left_of_a_single_process_does_not_spin() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "single process = yes", "", "");
+    let mut relay = Setup::new(text).start();
+    let mut lasting = Lasting::open(port, 1);
+    // The end comes while the configuration is being checked for the reload.
+    relay.signal(Signal::SIGHUP);
+    wait_for("the check", || (!relay.workers().is_empty()).then_some(()));
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    // The child that keeps the session is known by its standard error.
+    let log = relay.directory.file("log");
+    let left = wait_for("the child", || {
+        let all = std::fs::read_dir("/proc").expect("proc").flatten();
+        let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.find(|&pid| {
+            std::fs::read_link(format!("/proc/{pid}/fd/2")).is_ok_and(|file| file == log)
+                && title(pid).ends_with("1 connection left, dying when idle")
+        })
+    });
+    thread::sleep(Duration::from_millis(50));
+    let before = cpu_ticks(left);
+    thread::sleep(Duration::from_millis(300));
+    assert!(cpu_ticks(left) - before <= 2, "it spins");
+    lasting.check();
+    drop(lasting);
+    wait_for("its end", || is_gone(left).then_some(()));
+}
+
+#[test]
 fn a_reload_does_not_go_to_the_background() {
     let peer = Peer::echo();
     let port = free_port();

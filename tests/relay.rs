@@ -422,6 +422,27 @@ fn remotes_may_be_unix_sockets_and_host_names() {
 }
 
 #[test]
+fn a_unix_remote_with_a_full_backlog_is_waited_for() {
+    let directory = Directory::new();
+    let path = directory.file("peer");
+    let listener = UnixListener::bind(&path).expect("a listener");
+    // SAFETY: listen(2) takes plain numbers.
+    unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&listener), 1) };
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.write_all(b"unix");
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let (relay, port) = relay("4", &format!("remote = {{ address = {} }}\n", path.display()));
+    let clients: Vec<TcpStream> = (0..30).map(|_| connect(port)).collect();
+    for client in clients {
+        assert_eq!(read_all(client), b"unix");
+    }
+    assert!(!relay.log().contains("failed"), "{}", relay.log());
+}
+
+#[test]
 fn the_local_address_is_used_for_its_family() {
     let peer = Peer::start(|mut stream| {
         let from = stream.peer_addr().expect("an address").ip().to_string();

@@ -796,7 +796,12 @@ fn spawn_directive(parser: &mut Parser<'_>, spawn: &mut Spawn) -> Result<bool, C
             }
             parser.expect(S_equal)?;
             parser.accept(S_equal)?;
-            spawn.directory = Some(parser.value()?.text.into());
+            let directory = parser.value()?;
+            if !Path::new(&directory.text).is_dir() {
+                let text = format!("'{}' is not a directory", directory.text);
+                return Err(directory.error(text));
+            }
+            spawn.directory = Some(directory.text.into());
         }
         _ => return Ok(false),
     }

@@ -78,7 +78,7 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
             return Ok(0);
         }
         let program = worker_program(process, options, &config, single, worker_source);
-        return run_once(options, program);
+        return run_once(options, program, checks_reload.is_some());
     }
     process::set_umask(0o022);
     // Where a process is does not change by reload, nor does its id.
@@ -114,8 +114,15 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         inetd,
         background,
     };
-    let start =
-        Start { options: broker_options, pid_file: None, handover, shared, activated, local: None };
+    let start = Start {
+        options: broker_options,
+        reloaded,
+        handover,
+        activated,
+        shared,
+        pid_file: None,
+        local: None,
+    };
     let result = prepare(process, options, config, &common, single, start);
     let tell = |status: i32| {
         if let Some(pipe) = launched {
@@ -200,12 +207,14 @@ fn worker_program(
 }
 
 /// `-P` and `-v`: one worker with the same option; its exit status is ours.
-fn run_once(options: &Options, mut program: Program) -> Result<i32, i32> {
+fn run_once(options: &Options, mut program: Program, reload: bool) -> Result<i32, i32> {
     let flag = if options.version { "-v" } else { "-P" };
     program.arguments.insert(0, flag.into());
-    // The configuration is checked with our own identity, wherever we are.
-    program.identity = Identity::default();
-    program.directory = None;
+    if !reload {
+        // The configuration is checked with our own identity, wherever we are.
+        program.identity = Identity::default();
+        program.directory = None;
+    }
     let complain = |text: &str| log::stderr(&format!("{}: {text}\n", process::id()));
     let ended = channel::pair().and_then(|(_ours, theirs)| {
         let descriptors = Descriptors { stdin: theirs, stderr: None };

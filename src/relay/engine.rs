@@ -4,7 +4,7 @@ use super::balance::{Attempts, Balancer};
 use super::pump::{pump, Buffers, State, Stop};
 use super::session::{Access, End, Phase, Session};
 use crate::config::relay::{Relay, Remote};
-use crate::event::{Event, Loop, TimerId, Token};
+use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::address::Family;
 use crate::os::{self, log, socket};
 use crate::spawnd::broker::LOCAL_KINDS;
@@ -30,6 +30,10 @@ pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 5;
 const LINGER_STEP: u64 = 20;
 /// A breaking session whose receiver takes nothing for this long is reset at once.
 const LINGER_LIMIT: u64 = 30_000;
+
+/// A UNIX socket whose backlog is full is tried again this often, in milliseconds: unlike TCP the
+/// system does not wait for us.
+const BUSY_STEP: u64 = 20;
 
 /// How a session ended, for the access log.
 #[derive(Clone, Debug)]
@@ -160,10 +164,9 @@ impl Engine {
             else {
                 return;
             };
-            let now = events.now();
             // Most sessions have failed nowhere and own no list.
             let mut attempts = session.attempts.take().map(|boxed| *boxed).unwrap_or_default();
-            let selected = self.balancer.select(&mut attempts, now);
+            let selected = self.balancer.select(&mut attempts, events.now());
             if attempts != Attempts::default() {
                 session.attempts = Some(Box::new(attempts));
             }
@@ -171,40 +174,62 @@ impl Engine {
                 return self.finish(events, index, Outcome::NoRemote, false);
             };
             session.remote = Some(selected as u32);
-            let remote = &self.settings.remotes[selected];
-            match open_peer(remote, &self.settings) {
-                Ok((peer, connected)) => {
-                    self.descriptor_trouble = false;
-                    let token = Token::new(kind::PEER, index);
-                    events.register(&peer, token, crate::event::Interest::WRITE);
-                    session.peer = Some(peer);
-                    if connected {
-                        return self.connected(events, index);
-                    }
-                    if self.settings.connect_timeout > 0 {
-                        let deadline = now + u64::from(self.settings.connect_timeout) * 1000;
-                        let timer = events.arm(Token::new(kind::PHASE, index), deadline);
-                        session.phase_timer = Some(timer);
-                    }
-                    return;
-                }
-                Err(OpenError::Descriptors(error)) => {
-                    // Not the remote's fault.
-                    if !std::mem::replace(&mut self.descriptor_trouble, true) {
-                        log::message(&format!("socket: {}", os::reason(&error)));
-                    }
-                    let why = os::reason(&error);
-                    return self.finish(events, index, Outcome::Failed(why), false);
-                }
-                Err(OpenError::Local(error)) => {
-                    if !std::mem::replace(&mut self.local_trouble, true) {
-                        log::message(&format!("bind: {}", os::reason(&error)));
-                    }
-                    self.attempt_failed(events, index, &error);
-                }
-                Err(OpenError::Remote(error)) => self.attempt_failed(events, index, &error),
+            if self.attempt(events, index) {
+                return;
             }
         }
+    }
+
+    /// Tries the session's remote; false if another one is to be tried.
+    fn attempt(&mut self, events: &mut Loop, index: u32) -> bool {
+        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+            return true;
+        };
+        let Some(remote) = session.remote.map(|remote| &self.settings.remotes[remote as usize])
+        else {
+            return false;
+        };
+        let timeout = u64::from(self.settings.connect_timeout) * 1000;
+        let error = match open_peer(remote, &self.settings) {
+            Ok((peer, connected)) => {
+                self.descriptor_trouble = false;
+                events.register(&peer, Token::new(kind::PEER, index), Interest::WRITE);
+                session.peer = Some(peer);
+                if connected {
+                    self.connected(events, index);
+                } else if timeout > 0 {
+                    let token = Token::new(kind::PHASE, index);
+                    session.phase_timer = Some(events.arm(token, events.now() + timeout));
+                }
+                return true;
+            }
+            Err(OpenError::Busy(error)) => {
+                if timeout == 0 || events.now().saturating_sub(session.active) < timeout {
+                    let token = Token::new(kind::PHASE, index);
+                    session.phase_timer = Some(events.arm(token, events.now() + BUSY_STEP));
+                    return true;
+                }
+                error
+            }
+            Err(OpenError::Descriptors(error)) => {
+                // Not the remote's fault.
+                let why = os::reason(&error);
+                if !std::mem::replace(&mut self.descriptor_trouble, true) {
+                    log::message(&format!("socket: {why}"));
+                }
+                self.finish(events, index, Outcome::Failed(why), false);
+                return true;
+            }
+            Err(OpenError::Local(error)) => {
+                if !std::mem::replace(&mut self.local_trouble, true) {
+                    log::message(&format!("bind: {}", os::reason(&error)));
+                }
+                error
+            }
+            Err(OpenError::Remote(error)) => error,
+        };
+        self.attempt_failed(events, index, &error);
+        false
     }
 
     /// The remote in use could not be reached; the session has none now.
@@ -344,9 +369,9 @@ impl Engine {
         if unsent == 0 || now.saturating_sub(session.active) >= LINGER_LIMIT {
             return self.finish(events, index, Outcome::Broken(end), true);
         }
-        events.set_interest(&session.client, crate::event::Interest::empty());
+        events.set_interest(&session.client, Interest::empty());
         if let Some(peer) = &session.peer {
-            events.set_interest(peer, crate::event::Interest::empty());
+            events.set_interest(peer, Interest::empty());
         }
         if session.phase_timer.is_none() {
             let token = Token::new(kind::PHASE, index);
@@ -415,7 +440,11 @@ impl Engine {
     /// A descriptor of a session is ready.
     pub fn event(&mut self, events: &mut Loop, event: Event) {
         let index = event.token.index();
-        let end = if event.token.kind() == kind::CLIENT { End::Client } else { End::Peer };
+        let end = match event.token.kind() {
+            kind::CLIENT => End::Client,
+            kind::PEER => End::Peer,
+            _ => return,
+        };
         let Some(session) = self.session(index) else {
             return;
         };
@@ -524,6 +553,12 @@ impl Engine {
         };
         session.phase_timer = None;
         match session.phase {
+            // The remote was busy.
+            Phase::Connecting if session.peer.is_none() => {
+                if !self.attempt(events, index) {
+                    self.connect(events, index);
+                }
+            }
             Phase::Connecting => {
                 let error = io::Error::from_raw_os_error(libc::ETIMEDOUT);
                 self.attempt_failed(events, index, &error);
@@ -546,6 +581,8 @@ impl Engine {
 /// Why a socket to a remote could not be made.
 enum OpenError {
     Descriptors(io::Error),
+    /// Its backlog is full.
+    Busy(io::Error),
     Local(io::Error),
     Remote(io::Error),
 }
@@ -556,6 +593,8 @@ fn open_peer(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), OpenE
     let sort = |error: io::Error| {
         if os::out_of_descriptors(&error) {
             OpenError::Descriptors(error)
+        } else if family == Family::Unix && os::would_block(&error) {
+            OpenError::Busy(error)
         } else {
             OpenError::Remote(error)
         }

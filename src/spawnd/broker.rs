@@ -39,6 +39,9 @@ pub(super) mod kind {
 /// The first kind that is not the broker's.
 pub const LOCAL_KINDS: u8 = 9;
 
+/// How often binding is tried again if nothing could be bound after a reload, in seconds.
+const RELOAD_RETRY: u32 = 2;
+
 /// How often workers beyond the minimum are looked at, in milliseconds.
 const TRIM_PERIOD: u64 = 4000;
 
@@ -112,7 +115,6 @@ pub struct Broker {
     pub(super) announced: bool,
     pub(super) exit_status: Option<i32>,
     title_of: Option<(usize, usize, bool)>,
-    retry_listeners: bool,
 }
 
 /// What [`Broker::start`] needs besides the configuration.
@@ -121,7 +123,9 @@ pub struct Start {
     pub options: Options,
     /// The pid file, locked and written.
     pub pid_file: Option<PidFile>,
-    /// What a former image left.
+    /// This is the next image of a broker.
+    pub reloaded: bool,
+    /// What the former image left.
     pub handover: Handover,
     /// The copy of the configuration in shared memory.
     pub shared: Option<Segment>,
@@ -184,12 +188,13 @@ impl Broker {
             announced: false,
             exit_status: None,
             title_of: None,
-            retry_listeners: false,
             options: start.options,
         };
         let former = std::mem::take(&mut start.handover.workers);
         let parked = std::mem::take(&mut start.handover.parked);
-        broker.bind(start.handover.listeners, start.activated, events)?;
+        broker.bind(start.handover.listeners, start.activated, start.reloaded, events)?;
+        // What was in service is not given up because workers do not start at once.
+        broker.restart = Restart::new(start.reloaded);
         broker.adopt_workers(former, events);
         if broker.local.is_some() {
             log::message(
@@ -209,11 +214,13 @@ impl Broker {
     }
 
     /// Opens the listeners: sockets of a former image or of the service manager are used where
-    /// they fit. Fails only if nothing could be bound and nothing will be retried.
+    /// they fit. Fails only if nothing could be bound and nothing will be retried; after a reload
+    /// it is, as the former sessions still go on here.
     fn bind(
         &mut self,
         mut former: Vec<(String, OwnedFd)>,
         activated: Vec<OwnedFd>,
+        reloaded: bool,
         events: &mut Loop,
     ) -> Result<(), i32> {
         if self.options.inetd {
@@ -269,11 +276,18 @@ impl Broker {
             log::message("FATAL: No listeners defined.");
             return Err(exit::OS_ERROR);
         }
-        self.retry_listeners = self.listeners.iter().any(|l| l.config.retry_delay > 0);
-        if self.listeners.iter().all(|listener| listener.socket.is_none()) && !self.retry_listeners
-        {
-            log::message("Failed to bind to any address or port. Exiting.");
-            return Err(exit::TEMPORARY);
+        let retry = self.listeners.iter().any(|listener| listener.config.retry_delay > 0);
+        if self.listeners.iter().all(|listener| listener.socket.is_none()) && !retry {
+            if !reloaded {
+                log::message("Failed to bind to any address or port. Exiting.");
+                return Err(exit::TEMPORARY);
+            }
+            log::message(&format!(
+                "Failed to bind to any address or port. Will retry every {RELOAD_RETRY} seconds."
+            ));
+            for listener in &mut self.listeners {
+                listener.config.retry_delay = RELOAD_RETRY;
+            }
         }
         for index in 0..self.listeners.len() {
             self.watch_listener(index, events);
@@ -404,13 +418,11 @@ impl Broker {
                 // inetd starts a new one with the next connection.
                 self.terminate(events);
             } else {
-                self.reload(events);
+                self.check_and(true, events);
             }
         }
         if arrived.has(Signal::SIGUSR1) && self.local.is_none() {
-            log::message("SIGUSR1: replacing all workers");
-            self.dismiss_all(events);
-            self.start_missing_workers(events);
+            self.check_and(false, events);
         }
     }
 

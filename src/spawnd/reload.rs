@@ -22,31 +22,40 @@ pub(super) struct Check {
     /// What it complains about.
     output: OwnedFd,
     text: Vec<u8>,
-    /// SIGHUP came again meanwhile.
+    /// SIGHUP, not SIGUSR1: the program is to be executed again if the configuration is good.
+    reload: bool,
+    /// A signal came again meanwhile.
     again: bool,
     timer: TimerId,
 }
 
 impl Broker {
-    pub(super) fn reload(&mut self, events: &mut Loop) {
+    /// SIGHUP, or with `reload` false SIGUSR1: checks the configuration first.
+    pub(super) fn check_and(&mut self, reload: bool, events: &mut Loop) {
         if let Some(check) = &mut self.check {
             check.again = true;
+            check.reload |= reload;
             return;
         }
-        supervisor::notify("RELOADING=1");
-        match self.start_check(events) {
+        if reload {
+            supervisor::notify("RELOADING=1");
+        }
+        match self.start_check(reload, events) {
             Ok(check) => {
                 events.register(&check.output, Token::new(kind::CHECK, 0), Interest::READ);
                 self.check = Some(check);
             }
             Err(error) => {
-                log::message(&format!("SIGHUP: not restarting: {}", os::reason(&error)));
+                log::message(&format!(
+                    "the configuration cannot be checked: {}",
+                    os::reason(&error)
+                ));
                 supervisor::notify("READY=1");
             }
         }
     }
 
-    fn start_check(&self, events: &mut Loop) -> std::io::Result<Check> {
+    fn start_check(&self, reload: bool, events: &mut Loop) -> std::io::Result<Check> {
         let (output, write) = process::pipe()?;
         socket::set_nonblocking(&output, true)?;
         // What the next image will have, not what `setenv` made of it; its complaints are
@@ -68,7 +77,7 @@ impl Broker {
         let descriptors = Descriptors { stdin, stderr: Some(write) };
         let pid = process::spawn(&program, descriptors, log::message)?;
         let timer = events.arm(Token::new(kind::CHECK_TIMEOUT, 0), events.now() + CHECK_TIMEOUT);
-        Ok(Check { pid, output, text: Vec::new(), again: false, timer })
+        Ok(Check { pid, output, text: Vec::new(), reload, again: false, timer })
     }
 
     /// The checking child has said something.
@@ -89,7 +98,7 @@ impl Broker {
     /// The check takes too long: it is ended, and counts as failed.
     pub(super) fn check_timed_out(&mut self) {
         if let Some(check) = &self.check {
-            log::message("SIGHUP: checking the configuration takes too long");
+            log::message("checking the configuration takes too long");
             process::kill(check.pid);
         }
     }
@@ -106,10 +115,15 @@ impl Broker {
         events.remove(&check.output);
         events.cancel(check.timer);
         if check.again {
-            self.reload(events);
-        } else if ended == Ended::Status(0) {
+            self.check_and(check.reload, events);
+        } else if ended == Ended::Status(0) && check.reload {
             self.restart_image(events);
+        } else if ended == Ended::Status(0) {
+            log::message("SIGUSR1: replacing all workers");
+            self.dismiss_all(events);
+            self.start_missing_workers(events);
         } else {
+            let signal = if check.reload { "SIGHUP" } else { "SIGUSR1" };
             let text = String::from_utf8_lossy(&check.text);
             for line in text.lines() {
                 // Without the process id in front, which is that of the child.
@@ -120,11 +134,13 @@ impl Broker {
                         line
                     }
                 });
-                log::message_at(log::Severity::ERROR, &format!("SIGHUP: {line}"));
+                log::message_at(log::Severity::ERROR, &format!("{signal}: {line}"));
             }
             log::message_at(
                 log::Severity::ERROR,
-                "SIGHUP: the configuration is refused, the running one stays in service",
+                &format!(
+                    "{signal}: the configuration is refused, the running one stays in service"
+                ),
             );
             supervisor::notify("READY=1");
         }
@@ -202,6 +218,10 @@ impl Broker {
         process::new_session();
         // The parent's pipe: it must not miss its signals because we read them.
         events.remove(self.signals.descriptor());
+        if let Some(check) = self.check.take() {
+            events.remove(&check.output);
+        }
+        self.parked.clear();
         for listener in &mut self.listeners {
             listener.close(events);
         }

@@ -44,6 +44,11 @@ pub(super) struct Restart {
 }
 
 impl Restart {
+    /// `settled`: workers have been running, so that a failed start is no reason to end.
+    pub(super) fn new(settled: bool) -> Restart {
+        Restart { ever_ready: settled, ..Restart::default() }
+    }
+
     pub(super) fn expired(&mut self) {
         self.pause = None;
     }
@@ -144,6 +149,8 @@ impl Broker {
             let id = self.add_worker(pid, channel, events);
             if let Some(worker) = self.worker_mut(id) {
                 (worker.ready, worker.leaving, worker.users) = (true, true, users);
+                // It may not have reached the worker yet; twice is as good as once.
+                farewell(worker, events);
             }
         }
     }
@@ -219,15 +226,13 @@ impl Broker {
         }
     }
 
-    /// A worker cannot use its configuration. That ends the broker, unless others serve: then
-    /// the file was changed under a running service, which goes on.
+    /// A worker cannot use its configuration. That ends the broker, unless workers have been
+    /// running: then the file was changed under a service that goes on, and the start is tried
+    /// again with pauses.
     fn bad_configuration(&mut self, id: WorkerId, events: &mut Loop) {
-        let others_serve = self
-            .workers
-            .iter()
-            .any(|(&other, worker)| other != id && worker.ready && !worker.leaving);
-        if others_serve && self.worker_mut(id).is_some_and(|worker| !worker.ready) {
-            log::message("Child reported fatal configuration problem. The running workers go on.");
+        let starting = self.worker_mut(id).is_some_and(|worker| !worker.ready);
+        if starting && self.restart.ever_ready {
+            log::message("Child reported fatal configuration problem. It will be tried again.");
             return;
         }
         log::message("Child reported fatal configuration problem. Exiting.");
