@@ -2,6 +2,7 @@
 
 use super::report::DEBUG_PARSE;
 use super::token::*;
+use super::values::INT;
 use super::{ConfigError, Parser};
 use crate::os::{log, process};
 use std::path::{Path, PathBuf};
@@ -95,7 +96,7 @@ pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
             parser.advance()?;
             parser.expect(S_interval)?;
             parser.expect(S_equal)?;
-            parser.integer(i64::from(i32::MIN)..=i64::from(i32::MAX))?;
+            parser.integer(INT)?;
         }
         _ if parser.is_word("unsetenv") => return unset_variable(parser),
         _ => return parse_shared(parser),

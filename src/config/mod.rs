@@ -10,6 +10,8 @@ pub mod broker;
 pub mod common;
 mod error;
 mod lexer;
+pub mod listen;
+pub mod network;
 pub mod relay;
 pub mod report;
 pub mod source;

@@ -1,15 +1,13 @@
 //! The worker's section: remotes and how sessions are relayed.
 
-use super::broker::is_host_name;
+use super::network::is_host_name;
 use super::token::*;
-use super::values::{parse_port, Value};
+use super::values::{parse_port, Value, COUNT, INT};
 use super::{common, ConfigError, Parser};
 use crate::os::address::{Address, Family};
 use crate::os::names;
 use crate::os::socket::Protocol;
 use std::path::PathBuf;
-
-const SECONDS: std::ops::RangeInclusive<i64> = 0..=i32::MAX as i64;
 
 /// One address that sessions may be connected to. A `remote` with a host name gives one for
 /// each address of the host.
@@ -90,8 +88,7 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
             }
             S_local => local_address(parser, &mut relay.local)?,
             S_rebalance => {
-                relay.rebalance =
-                    parser.assigned_integer(i64::from(i32::MIN)..=i64::from(i32::MAX))? as i32;
+                relay.rebalance = parser.assigned_integer(INT)? as i32;
             }
             S_idle => relay.idle_timeout = timeout(parser)?,
             S_retire => {
@@ -103,14 +100,14 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
                     _ => return Err(parser.expected(&[S_limit])),
                 }
                 parser.expect(S_equal)?;
-                relay.retire_limit = parser.integer(SECONDS)? as u32;
+                relay.retire_limit = parser.integer(COUNT)? as u32;
             }
             S_retry => {
                 parser.advance()?;
                 if parser.code() != S_delay {
                     return Err(parser.expected(&[S_delay]));
                 }
-                relay.retry_delay = parser.assigned_integer(SECONDS)? as u32;
+                relay.retry_delay = parser.assigned_integer(COUNT)? as u32;
             }
             S_access => {
                 parser.advance()?;
@@ -138,7 +135,7 @@ fn timeout(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
     if parser.code() != S_timeout {
         return Err(parser.expected(&[S_timeout]));
     }
-    Ok(parser.assigned_integer(SECONDS)? as u32)
+    Ok(parser.assigned_integer(COUNT)? as u32)
 }
 
 /// `local address = ADDRESS`, once per family.
@@ -186,8 +183,7 @@ fn remote(parser: &mut Parser<'_>) -> Result<Vec<Remote>, ConfigError> {
             S_weight => {
                 parser.advance()?;
                 parser.expect(S_equal)?;
-                let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
-                weight = parser.integer(range)?.max(1) as u32;
+                weight = parser.integer(INT)?.max(1) as u32;
             }
             S_eof => return Err(parser.expected(&[S_closebra])),
             _ => return Err(parser.expected(&[S_address, S_port, S_protocol, S_weight])),

@@ -6,6 +6,11 @@ use crate::os::names;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+/// Any 32-bit integer.
+pub(super) const INT: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
+/// A count, or seconds.
+pub(super) const COUNT: RangeInclusive<i64> = 0..=i32::MAX as i64;
+
 /// The words of a true and a false value, in the order of messages.
 const BOOLEANS: [Code; 6] = [S_deny, S_false, S_no, S_permit, S_true, S_yes];
 

@@ -47,6 +47,7 @@ pub struct Worker {
     retire_limit: usize,
     accepted: usize,
     descriptor_trouble: bool,
+    datagram_trouble: bool,
     title_of: Option<(usize, bool)>,
 }
 
@@ -80,6 +81,7 @@ impl Worker {
             retire_limit: retire_limit as usize,
             accepted: 0,
             descriptor_trouble: false,
+            datagram_trouble: false,
             title_of: None,
         };
         let max = descriptors.saturating_sub(10) / 2;
@@ -193,6 +195,12 @@ impl Worker {
                         self.engine.drain(events);
                     }
                     self.leaving = Leaving::Final;
+                }
+                Ok(FromBroker::Datagram) => {
+                    if !std::mem::replace(&mut self.datagram_trouble, true) {
+                        log::message("datagrams are not relayed; use a TCP listener");
+                    }
+                    self.unreported += 1;
                 }
                 // Not for us; a descriptor that came along is closed.
                 Ok(FromBroker::Other(_)) => {}

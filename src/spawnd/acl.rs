@@ -1,6 +1,7 @@
 //! Who may connect: `permit` and `deny`.
 
-use crate::config::broker::{mask_bits, AclEntry};
+use crate::config::broker::AclEntry;
+use crate::config::network::mask_bits;
 use std::net::IpAddr;
 
 /// The access list of a broker.
@@ -39,7 +40,7 @@ impl Acl {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::broker::parse_network;
+    use crate::config::network::parse_network;
     use proptest::prelude::*;
 
     fn acl(text: &[(bool, bool, &str)]) -> Acl {

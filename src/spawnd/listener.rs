@@ -2,7 +2,7 @@
 
 use super::protocol::Accept;
 use super::sticky::Cache;
-use crate::config::broker::{self as config, Sticky};
+use crate::config::listen::{self as config, Sticky};
 use crate::event::{Loop, TimerId};
 use crate::os::address::{Address, Family};
 use crate::os::socket::{self, Keepalive, Kind, Protocol};

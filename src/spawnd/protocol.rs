@@ -51,6 +51,8 @@ pub enum FromBroker {
     MayDie,
     /// A connection; its descriptor comes along.
     Accept(Accept),
+    /// A datagram, with a connected socket. Counts as a connection.
+    Datagram,
     /// A type that is not for this worker.
     Other(u32),
 }
@@ -62,7 +64,7 @@ pub struct Accept {
     pub tls_versions: u32,
     /// The number of the protocol's word, 0 if unset.
     pub aaa_protocol: u32,
-    /// Bits of [`crate::config::broker::flag`].
+    /// Bits of [`crate::config::listen::flag`].
     pub flags: u32,
     /// NUL-padded; at most 15 bytes are used.
     pub realm: [u8; 16],
@@ -147,6 +149,7 @@ impl FromBroker {
         require(data, 4)?;
         Ok(match word(data, 0).unwrap_or(u32::MAX) {
             TYPE_MAY_DIE => FromBroker::MayDie,
+            TYPE_UDP_DATA => FromBroker::Datagram,
             TYPE_ACCEPT => {
                 require(data, ACCEPT)?;
                 FromBroker::Accept(Accept::decode(data))

@@ -1,0 +1,433 @@
+//! `listen { }`: one listener of the broker.
+
+use super::network::is_host_name;
+use super::token::*;
+use super::values::{parse_port, Ids, Value, COUNT, INT};
+use super::{ConfigError, Parser};
+use crate::os::address::Address;
+use crate::os::names;
+use crate::os::socket::{Keepalive, Kind, Protocol};
+
+/// A stickiness cache's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sticky {
+    /// Seconds an entry is good for; 0 is off.
+    pub period: u32,
+    /// Most entries.
+    pub size: usize,
+}
+
+impl Default for Sticky {
+    fn default() -> Sticky {
+        Sticky { period: 0, size: 1024 }
+    }
+}
+
+/// Flags that travel to the worker with a connection (`flags` of the ACCEPT message).
+pub mod flag {
+    /// `haproxy = yes`
+    pub const HAPROXY: u32 = 1;
+    /// `flag = accounting`
+    pub const ACCOUNTING: u32 = 2;
+    /// `tls psk = yes`
+    pub const TLS_PSK: u32 = 4;
+    /// `tls = auto`
+    pub const TLS_AUTO: u32 = 8;
+}
+
+/// One `listen { }`.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// `address` or `path`, with its place; the wildcard address if it is not set.
+    pub address: Option<Value>,
+    /// `port`, 0 if the kernel is to choose.
+    pub port: u16,
+    /// Neither port nor address was given (inetd operation ignores such a block).
+    pub empty: bool,
+    /// `type`.
+    pub kind: Kind,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `backlog`.
+    pub backlog: i32,
+    /// `overload backlog`, at most `backlog`.
+    pub overload_backlog: i32,
+    /// `realm`, at most 15 bytes.
+    pub realm: Vec<u8>,
+    /// The TLS versions, encoded as in the ACCEPT message; 0 is off.
+    pub tls_versions: u32,
+    /// The DTLS versions, encoded the same way, for UDP listeners.
+    pub dtls_versions: u32,
+    /// Bits of [`flag`].
+    pub flags: u32,
+    /// `aaa.protocol`, the number of its word; 0 if unset.
+    pub aaa_protocol: u32,
+    /// `dscp`, not shifted; 0 leaves the system's.
+    pub dscp: u8,
+    /// `vrf`.
+    pub vrf: Option<String>,
+    /// `mode` of a UNIX socket.
+    pub mode: Option<u32>,
+    /// `userid` and `groupid` of a UNIX socket.
+    pub owner: Ids,
+    /// `bind retry delay` in seconds; 0 is off.
+    pub retry_delay: u32,
+    /// `tcp keepalive …`; the section's where unset.
+    pub keepalive: Keepalive,
+    /// `sticky cache …`; the section's if the period is 0.
+    pub sticky: Sticky,
+}
+
+impl Listener {
+    /// A listener with every setting at its default.
+    pub fn new(retry_delay: u32) -> Listener {
+        Listener {
+            address: None,
+            port: 0,
+            empty: true,
+            kind: Kind::Stream,
+            protocol: Protocol::Tcp,
+            backlog: 128,
+            overload_backlog: 128,
+            realm: Vec::new(),
+            tls_versions: 0,
+            dtls_versions: 0,
+            flags: 0,
+            aaa_protocol: 0,
+            dscp: 0,
+            vrf: None,
+            mode: None,
+            owner: Ids::default(),
+            retry_delay,
+            keepalive: Keepalive::default(),
+            sticky: Sticky::default(),
+        }
+    }
+
+    /// The address to bind: a literal, a path, or the first address of a name.
+    pub fn resolve(&self) -> Result<Address, String> {
+        let Some(value) = &self.address else {
+            let wildcard = if names::has_ipv6() { "::" } else { "0.0.0.0" };
+            let address = Address::parse(wildcard).ok_or("no wildcard address")?;
+            return Ok(address.with_port(self.port));
+        };
+        let text = value.text.as_str();
+        if let Some(address) = Address::parse(text) {
+            return Ok(address.with_port(self.port));
+        }
+        if !is_host_name(text) {
+            return Err("not an address".into());
+        }
+        let found = names::resolve(text).map_err(|error| crate::os::reason(&error))?;
+        let first = found.first().ok_or("the name has no address")?;
+        Ok(Address::Ip((*first, self.port).into()))
+    }
+}
+
+/// `listen [=] { … }`, with the token `listen` current.
+pub(super) fn listen(parser: &mut Parser<'_>, retry_delay: u32) -> Result<Listener, ConfigError> {
+    let mut listener = Listener::new(retry_delay);
+    parser.advance()?;
+    parser.accept(S_equal)?;
+    parser.expect(S_openbra)?;
+    while parser.code() != S_closebra {
+        listen_directive(parser, &mut listener)?;
+    }
+    parser.advance()?;
+    listener.overload_backlog = listener.overload_backlog.min(listener.backlog);
+    Ok(listener)
+}
+
+fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<(), ConfigError> {
+    match parser.code() {
+        S_address | S_path => {
+            listener.address = Some(parser.assigned()?);
+            listener.empty = false;
+        }
+        S_port => {
+            // The document of the stand-alone broker writes it without the equals sign.
+            parser.advance()?;
+            parser.accept(S_equal)?;
+            listener.port = parse_port(&parser.value()?)?;
+            listener.empty = false;
+        }
+        S_protocol => protocol(parser, listener)?,
+        S_type => {
+            parser.advance()?;
+            parser.expect(S_equal)?;
+            listener.kind = match parser.code() {
+                S_STREAM => Kind::Stream,
+                S_DGRAM => Kind::Datagram,
+                S_SEQPACKET => Kind::SequencedPacket,
+                _ => return Err(parser.expected(&[S_DGRAM, S_SEQPACKET, S_STREAM])),
+            };
+            parser.advance()?;
+        }
+        S_backlog => listener.backlog = parser.assigned_integer(COUNT)? as i32,
+        S_overload => {
+            parser.advance()?;
+            if parser.code() != S_backlog {
+                return Err(parser.expected(&[S_backlog]));
+            }
+            listener.overload_backlog = parser.assigned_integer(COUNT)? as i32;
+        }
+        S_realm => {
+            let realm = parser.assigned()?;
+            if realm.text.len() > 15 {
+                return Err(realm.error("Maximum tag length is limited to 15 characters."));
+            }
+            listener.realm = realm.text.into_bytes();
+        }
+        S_tls | S_ssl => tls(parser, listener)?,
+        S_haproxy => {
+            let on = parser.assigned_boolean()?;
+            set_flag(&mut listener.flags, flag::HAPROXY, on);
+        }
+        S_flag => {
+            parser.advance()?;
+            parser.expect(S_equal)?;
+            match parser.code() {
+                S_access => set_flag(&mut listener.flags, flag::ACCOUNTING, false),
+                S_accounting => set_flag(&mut listener.flags, flag::ACCOUNTING, true),
+                _ => return Err(parser.expected(&[S_access, S_accounting])),
+            }
+            parser.advance()?;
+        }
+        S_aaa_protocol => {
+            const KNOWN: [Code; 6] = [
+                S_radius_dtls,
+                S_radius_tcp,
+                S_radius_tls,
+                S_radius_udp,
+                S_tacacs_tcp,
+                S_tacacs_tls,
+            ];
+            parser.advance()?;
+            parser.expect(S_equal)?;
+            if !KNOWN.contains(&parser.code()) {
+                return Err(parser.expected(&KNOWN));
+            }
+            listener.aaa_protocol = parser.code().0;
+            parser.advance()?;
+        }
+        S_dscp => {
+            parser.advance()?;
+            parser.expect(S_equal)?;
+            listener.dscp = parser.unsigned(0..=63)? as u8;
+        }
+        S_vrf => listener.vrf = Some(parser.assigned()?.text),
+        S_mode => {
+            let mode = parser.assigned()?;
+            let digits: String =
+                mode.text.chars().take_while(|c| ('0'..='7').contains(c)).collect();
+            listener.mode = match u32::from_str_radix(&digits, 8) {
+                Ok(bits) if bits <= 0o7777 => Some(bits),
+                _ => {
+                    let text = format!("Unrecognized file node creation mask '{}'", mode.text);
+                    return Err(mode.error(text));
+                }
+            };
+        }
+        S_userid => parser.user_id(&mut listener.owner)?,
+        S_groupid => parser.group_id(&mut listener.owner)?,
+        S_bind => {
+            parser.advance()?;
+            parser.expect(S_retry)?;
+            listener.retry_delay = delay(parser)?;
+        }
+        S_retry => {
+            parser.advance()?;
+            listener.retry_delay = delay(parser)?;
+        }
+        S_tcp => {
+            parser.advance()?;
+            if parser.code() != S_keepalive {
+                return Err(parser.expected(&[S_keepalive]));
+            }
+            keepalive(parser, &mut listener.keepalive)?;
+        }
+        S_sticky => sticky(parser, &mut listener.sticky)?,
+        // The program's document gives the address without a keyword.
+        S_string
+            if listener.address.is_none() && Address::parse(&parser.text_lossy()).is_some() =>
+        {
+            listener.address = Some(parser.value()?);
+            listener.empty = false;
+        }
+        S_eof => return Err(parser.expected(&[S_closebra])),
+        _ => {
+            return Err(parser.expected(&[
+                S_aaa_protocol,
+                S_address,
+                S_backlog,
+                S_bind,
+                S_dscp,
+                S_flag,
+                S_groupid,
+                S_haproxy,
+                S_mode,
+                S_overload,
+                S_path,
+                S_port,
+                S_protocol,
+                S_realm,
+                S_retry,
+                S_sticky,
+                S_tcp,
+                S_tls,
+                S_type,
+                S_userid,
+                S_vrf,
+            ]))
+        }
+    }
+    Ok(())
+}
+
+fn set_flag(flags: &mut u32, bit: u32, on: bool) {
+    *flags = if on { *flags | bit } else { *flags & !bit };
+}
+
+fn protocol(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<(), ConfigError> {
+    parser.advance()?;
+    parser.expect(S_equal)?;
+    match parser.code() {
+        S_tcp | S_TCP => (listener.protocol, listener.kind) = (Protocol::Tcp, Kind::Stream),
+        S_udp | S_UDP => (listener.protocol, listener.kind) = (Protocol::Udp, Kind::Datagram),
+        S_SCTP => listener.protocol = Protocol::Sctp,
+        _ if parser.is_word("sctp") => listener.protocol = Protocol::Sctp,
+        _ if parser.is_word("MPTCP") || parser.is_word("mptcp") => {
+            (listener.protocol, listener.kind) = (Protocol::Mptcp, Kind::Stream);
+        }
+        _ => return Err(parser.expected_words(&["MPTCP", "SCTP", "TCP", "UDP", "tcp", "udp"])),
+    }
+    parser.advance()
+}
+
+/// The low byte of the protocol number of a TLS version (RFC 8446 section 4.2.1).
+fn tls_version(code: Code) -> Option<u32> {
+    match code {
+        S_TLS1_2 => Some(3),
+        S_TLS1_3 => Some(4),
+        _ => None,
+    }
+}
+
+/// The low byte of the protocol number of a DTLS version. DTLS 1.3 is known as a word, and
+/// refused as no TLS library here speaks it.
+fn dtls_version(code: Code) -> Option<u32> {
+    match code {
+        S_DTLS1_0 => Some(0xff),
+        S_DTLS1_2 => Some(0xfd),
+        _ => None,
+    }
+}
+
+/// TLS 1.2 and 1.3.
+const TLS_DEFAULT: u32 = 0x0403;
+/// DTLS 1.0 and 1.2.
+const DTLS_DEFAULT: u32 = 0x00fd_00ff;
+
+/// `tls [= VALUE]` and `tls psk = BOOL`, with the keyword current.
+fn tls(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<(), ConfigError> {
+    parser.advance()?;
+    match parser.code() {
+        S_psk => {
+            let on = parser.assigned_boolean()?;
+            set_flag(&mut listener.flags, flag::TLS_PSK, on);
+            return Ok(());
+        }
+        S_equal => parser.advance()?,
+        S_eof => return Err(parser.expected(&[S_equal, S_psk])),
+        // The document of the stand-alone broker writes the bare word for yes.
+        _ => {
+            (listener.tls_versions, listener.dtls_versions) = (TLS_DEFAULT, DTLS_DEFAULT);
+            return Ok(());
+        }
+    }
+    set_flag(&mut listener.flags, flag::TLS_AUTO, false);
+    match parser.code() {
+        S_yes | S_true | S_permit => {
+            (listener.tls_versions, listener.dtls_versions) = (TLS_DEFAULT, DTLS_DEFAULT);
+        }
+        S_no | S_false | S_deny => (listener.tls_versions, listener.dtls_versions) = (0, 0),
+        S_auto => {
+            (listener.tls_versions, listener.dtls_versions) = (TLS_DEFAULT, DTLS_DEFAULT);
+            set_flag(&mut listener.flags, flag::TLS_AUTO, true);
+        }
+        S_TLS1_2 | S_TLS1_3 => {
+            listener.tls_versions = version_list(parser, tls_version, &[S_TLS1_2, S_TLS1_3], 8)?;
+            return Ok(());
+        }
+        S_DTLS1_0 | S_DTLS1_2 | S_DTLS1_3 => {
+            listener.dtls_versions =
+                version_list(parser, dtls_version, &[S_DTLS1_0, S_DTLS1_2], 16)?;
+            return Ok(());
+        }
+        _ => {
+            return Err(parser.expected(&[
+                S_DTLS1_0, S_DTLS1_2, S_DTLS1_3, S_TLS1_2, S_TLS1_3, S_auto, S_deny, S_false, S_no,
+                S_permit, S_true, S_yes,
+            ]))
+        }
+    }
+    parser.advance()
+}
+
+/// Comma-separated versions, each shifting the former to the left.
+fn version_list(
+    parser: &mut Parser<'_>,
+    number: fn(Code) -> Option<u32>,
+    known: &[Code],
+    shift: u32,
+) -> Result<u32, ConfigError> {
+    let mut list = 0u32;
+    loop {
+        let Some(version) = number(parser.code()) else {
+            return Err(parser.expected(known));
+        };
+        list = list << shift | version;
+        parser.advance()?;
+        if !parser.accept(S_comma)? {
+            return Ok(list);
+        }
+    }
+}
+
+/// `delay = SECONDS`, with the token `delay` current.
+pub(super) fn delay(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
+    parser.expect(S_delay)?;
+    parser.expect(S_equal)?;
+    Ok(parser.integer(COUNT)? as u32)
+}
+
+/// `keepalive count|idle|interval = N`, with the token `keepalive` current. Negative: unset.
+pub(super) fn keepalive(
+    parser: &mut Parser<'_>,
+    keepalive: &mut Keepalive,
+) -> Result<(), ConfigError> {
+    parser.advance()?;
+    let which = parser.code();
+    if !matches!(which, S_count | S_idle | S_interval) {
+        return Err(parser.expected(&[S_count, S_idle, S_interval]));
+    }
+    let value = u32::try_from(parser.assigned_integer(INT)?).ok();
+    match which {
+        S_count => keepalive.count = value,
+        S_idle => keepalive.idle = value,
+        _ => keepalive.interval = value,
+    }
+    Ok(())
+}
+
+/// `sticky cache period|size = N`, with the token `sticky` current.
+pub(super) fn sticky(parser: &mut Parser<'_>, sticky: &mut Sticky) -> Result<(), ConfigError> {
+    parser.advance()?;
+    parser.expect(S_cache)?;
+    match parser.code() {
+        S_period => sticky.period = parser.assigned_integer(INT)?.max(0) as u32,
+        S_size => sticky.size = parser.assigned_integer(1..=i64::from(i32::MAX))? as usize,
+        _ => return Err(parser.expected(&[S_period, S_size])),
+    }
+    Ok(())
+}
