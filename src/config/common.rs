@@ -81,14 +81,12 @@ pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
         S_alias => parser.define_alias()?,
         S_setenv => {
             parser.advance()?;
-            let name = parser.value()?;
+            let name = variable_name(parser)?;
+            parser.advance()?;
             parser.accept(S_equal)?;
-            let value = parser.value()?;
-            if name.text.is_empty() || name.text.contains('=') {
-                let text = format!("Expected the name of a variable, but got '{}'", name.text);
-                return Err(name.error(text));
-            }
-            std::env::set_var(name.text, value.text);
+            // Before the next token is read, which may name the variable.
+            std::env::set_var(name, parser.text_lossy());
+            parser.advance()?;
         }
         S_gcore => parser.common.core_command = Some(parser.assigned()?.text),
         S_debug_cmd => parser.common.debug_command = Some(parser.assigned()?.text),
@@ -123,13 +121,18 @@ fn unset_variable(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
         return Err(refused);
     }
     parser.advance()?;
-    let name = parser.value()?;
-    if name.text.is_empty() || name.text.contains('=') {
-        let text = format!("Expected the name of a variable, but got '{}'", name.text);
-        return Err(name.error(text));
-    }
-    std::env::remove_var(name.text);
+    std::env::remove_var(variable_name(parser)?);
+    parser.advance()?;
     Ok(true)
+}
+
+/// The current token as the name of a variable.
+fn variable_name(parser: &Parser<'_>) -> Result<String, ConfigError> {
+    let name = parser.text_lossy();
+    if name.is_empty() || name.contains('=') {
+        return Err(parser.error(format!("Expected the name of a variable, but got '{name}'")));
+    }
+    Ok(name)
 }
 
 fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {

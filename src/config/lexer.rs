@@ -58,6 +58,8 @@ pub struct Parser<'a> {
     depth: usize,
     aliases: HashMap<Rc<[u8]>, Rc<[AliasToken]>>,
     expansions: Vec<Expansion>,
+    /// An alias that stands for nothing was used.
+    pub(super) used_empty_alias: bool,
     directory: String,
 }
 
@@ -82,6 +84,7 @@ impl<'a> Parser<'a> {
             depth: 0,
             aliases: HashMap::new(),
             expansions: Vec::new(),
+            used_empty_alias: false,
             directory,
         };
         parser.enter(source);
@@ -423,6 +426,7 @@ impl<'a> Parser<'a> {
             let text = format!("alias '{}' refers to itself", self.text_lossy());
             return Err(self.error(text));
         }
+        self.used_empty_alias |= tokens.is_empty();
         let expansion = Expansion { name: Rc::clone(name), tokens: Rc::clone(tokens), next: 0 };
         self.expansions.push(expansion);
         Ok(true)

@@ -78,14 +78,12 @@ impl Default for Relay {
 /// one.
 pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
     let mut relay = Relay::default();
+    let mut remotes = Vec::new();
     loop {
         match parser.code() {
             S_closebra => break,
             S_eof => return Err(parser.expected(&[S_closebra])),
-            S_remote => {
-                let remotes = remote(parser)?;
-                relay.remotes.extend(remotes);
-            }
+            S_remote => remotes.push(remote(parser)?),
             S_local => local_address(parser, &mut relay.local)?,
             S_rebalance => {
                 relay.rebalance = parser.assigned_integer(INT)? as i32;
@@ -123,7 +121,12 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
             _ => return Err(parser.error(format!("'{}' unexpected", parser.text_lossy()))),
         }
     }
-    if parser.report.parse_only && relay.remotes.is_empty() {
+    // Names are resolved when the section is known to be well-formed.
+    for remote in &remotes {
+        relay.remotes.extend(remote.resolve()?);
+    }
+    // An alias that stands for nothing was put there on purpose.
+    if parser.report.parse_only && relay.remotes.is_empty() && !parser.used_empty_alias {
         return Err(parser.error("No remote services defined!"));
     }
     Ok(relay)
@@ -157,21 +160,37 @@ fn not_an_address(value: &Value) -> ConfigError {
     value.error(format!("Expected an IP address, but got '{}'", value.text))
 }
 
-fn remote(parser: &mut Parser<'_>) -> Result<Vec<Remote>, ConfigError> {
-    let place = Value { text: String::new(), position: parser.position() };
+/// A `remote` block as it is written.
+struct RemoteBlock {
+    /// The word `remote`.
+    place: Value,
+    address: Option<Value>,
+    port: Option<Value>,
+    protocol: Protocol,
+    weight: u32,
+}
+
+/// `remote = { … }`, with the token `remote` current.
+fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
+    let mut block = RemoteBlock {
+        place: Value { text: String::new(), position: parser.position() },
+        address: None,
+        port: None,
+        protocol: Protocol::Tcp,
+        weight: 1,
+    };
     parser.advance()?;
     parser.expect(S_equal)?;
     parser.expect(S_openbra)?;
-    let (mut address, mut port, mut protocol, mut weight) = (None, None, Protocol::Tcp, 1);
     loop {
         match parser.code() {
             S_closebra => break,
-            S_address => address = Some(parser.assigned()?),
-            S_port => port = Some(parser.assigned()?),
+            S_address => block.address = Some(parser.assigned()?),
+            S_port => block.port = Some(parser.assigned()?),
             S_protocol => {
                 parser.advance()?;
                 parser.expect(S_equal)?;
-                protocol = match parser.code() {
+                block.protocol = match parser.code() {
                     S_TCP | S_tcp => Protocol::Tcp,
                     S_SCTP => Protocol::Sctp,
                     _ if parser.is_word("sctp") => Protocol::Sctp,
@@ -183,31 +202,36 @@ fn remote(parser: &mut Parser<'_>) -> Result<Vec<Remote>, ConfigError> {
             S_weight => {
                 parser.advance()?;
                 parser.expect(S_equal)?;
-                weight = parser.integer(INT)?.max(1) as u32;
+                block.weight = parser.integer(INT)?.max(1) as u32;
             }
             S_eof => return Err(parser.expected(&[S_closebra])),
             _ => return Err(parser.expected(&[S_address, S_port, S_protocol, S_weight])),
         }
     }
     parser.advance()?;
-    let missing = |what| place.error(format!("remote: the {what} is missing"));
-    let address = address.ok_or_else(|| missing("address"))?;
-    let addresses = match Address::parse_with_port(&address.text) {
-        Some((literal, attached)) => {
-            let port = match (literal.family(), attached, port) {
-                (Family::Unix, ..) => 0,
-                (_, Some(port), _) => port,
-                (_, None, Some(port)) => parse_port(&port)?,
-                (_, None, None) => return Err(missing("port")),
-            };
-            vec![literal.with_port(port)]
-        }
-        None => {
-            let port = parse_port(&port.ok_or_else(|| missing("port"))?)?;
-            resolve(&address, port)?
-        }
-    };
-    Ok(addresses.into_iter().map(|address| Remote { address, protocol, weight }).collect())
+    Ok(block)
+}
+
+impl RemoteBlock {
+    /// The remotes that the block stands for: one, or one for each address of a host.
+    fn resolve(&self) -> Result<Vec<Remote>, ConfigError> {
+        let missing = |what| self.place.error(format!("remote: the {what} is missing"));
+        let address = self.address.as_ref().ok_or_else(|| missing("address"))?;
+        let port = || parse_port(self.port.as_ref().ok_or_else(|| missing("port"))?);
+        let addresses = match Address::parse_with_port(&address.text) {
+            Some((literal, attached)) => {
+                let port = match (literal.family(), attached) {
+                    (Family::Unix, _) => 0,
+                    (_, Some(port)) => port,
+                    (_, None) => port()?,
+                };
+                vec![literal.with_port(port)]
+            }
+            None => resolve(address, port()?)?,
+        };
+        let (protocol, weight) = (self.protocol, self.weight);
+        Ok(addresses.into_iter().map(|address| Remote { address, protocol, weight }).collect())
+    }
 }
 
 /// Every address of a host.

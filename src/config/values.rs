@@ -221,13 +221,16 @@ fn parse_integer(text: &str) -> Option<i64> {
 
 /// A port: a decimal number from 0 to 65535, or the name of a service.
 pub fn parse_port(value: &Value) -> Result<u16, ConfigError> {
-    let text = value.text.as_str();
+    // `3001#comment`: the lexer takes a hash inside a word for a part of it.
+    let text = value.text.split_once('#').map_or(value.text.as_str(), |(number, _)| number);
     let port = if text.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '+') {
         text.parse().ok()
     } else {
         names::service(text)
     };
-    port.ok_or_else(|| value.error(format!("Expected an service or port, but got '{text}'")))
+    port.ok_or_else(|| {
+        value.error(format!("Expected an service or port, but got '{}'", value.text))
+    })
 }
 
 #[cfg(test)]

@@ -63,6 +63,10 @@ fn act() -> ! {
     unsafe { libc::alarm(60) };
     let nothing = Actions::default();
     let actions = ACTIONS.get().unwrap_or(&nothing);
+    // A worker ignores SIGCHLD; the commands below are to be waited for.
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action installs no handler.
+    let _ = unsafe { signal::sigaction(Signal::SIGCHLD, &default) };
     log::message("This is a bug. Please report it, with the lines that follow.");
     log::message(&format!("Version: {}", actions.version));
     log::message("EXECINFO: backtrace start");

@@ -224,16 +224,18 @@ impl Engine {
                 if !std::mem::replace(&mut self.local_trouble, true) {
                     log::message(&format!("bind: {}", os::reason(&error)));
                 }
-                error
+                self.attempt_failed(events, index, None);
+                return false;
             }
             Err(OpenError::Remote(error)) => error,
         };
-        self.attempt_failed(events, index, &error);
+        self.attempt_failed(events, index, Some(&error));
         false
     }
 
-    /// The remote in use could not be reached; the session has none now.
-    fn attempt_failed(&mut self, events: &mut Loop, index: u32, error: &io::Error) {
+    /// The remote in use could not be reached; the session has none now. An error is reported,
+    /// if it is news.
+    fn attempt_failed(&mut self, events: &mut Loop, index: u32, error: Option<&io::Error>) {
         let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -245,7 +247,8 @@ impl Engine {
         }
         if let Some(remote) = session.remote.take() {
             let attempts = session.attempts.get_or_insert_default();
-            if self.balancer.failed(remote as usize, attempts, events.now()) {
+            let news = self.balancer.failed(remote as usize, attempts, events.now());
+            if let (true, Some(error)) = (news, error) {
                 let remote = &self.settings.remotes[remote as usize];
                 log::message(&format!(
                     "connect to {} ({}) failed: {}",
@@ -504,7 +507,7 @@ impl Engine {
         match session.peer.as_ref().map_or(Ok(()), socket::take_error) {
             Ok(()) => self.connected(events, index),
             Err(error) => {
-                self.attempt_failed(events, index, &error);
+                self.attempt_failed(events, index, Some(&error));
                 self.connect(events, index);
             }
         }
@@ -561,7 +564,7 @@ impl Engine {
             }
             Phase::Connecting => {
                 let error = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-                self.attempt_failed(events, index, &error);
+                self.attempt_failed(events, index, Some(&error));
                 self.connect(events, index);
             }
             Phase::Breaking(_) => self.settle(events, index),
