@@ -528,6 +528,62 @@ fn a_reload_removes_the_socket_file_of_a_listener_that_is_gone() {
 }
 
 #[test]
+fn a_reload_changes_the_mode_of_a_socket() {
+    let peer = Peer::echo();
+    let directory = Directory::new();
+    let path = directory.file("socket");
+    let text = |mode: &str| {
+        format!(
+            "id = spawnd {{ listen = {{ path = {} mode = {mode} }} spawn {{ instances max = 1 }} }}\n\
+             id = tcprelay {{ {} }}\n",
+            path.display(),
+            peer.remote()
+        )
+    };
+    use std::os::unix::fs::PermissionsExt;
+    let mode = || std::fs::metadata(&path).expect("the socket").permissions().mode() & 0o777;
+    let relay = Setup::new(text("0666")).start();
+    assert_eq!(mode(), 0o666);
+    reload(&relay, &text("0600"));
+    assert_eq!(mode(), 0o600);
+}
+
+#[test]
+fn workers_that_are_killed_again_and_again_come_back_soon() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let spawn = "instances min = 4 instances max = 4 users max = 1000";
+    let relay = Setup::new(config(port, &peer.remote(), "", spawn, "")).ready(4).start();
+    let start = Instant::now();
+    for _ in 0..3 {
+        for worker in relay.workers() {
+            kill(worker, Signal::SIGKILL);
+        }
+        // One that was given to a worker in the moment of its death ends with it.
+        wait_for("service", || one_session(port).is_ok().then_some(()));
+    }
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_worker_that_only_says_it_leaves_is_not_started_in_a_loop() {
+    let directory = Directory::new();
+    // MAX and DYING, and then nothing.
+    let worker = directory.write(
+        "worker",
+        "#!/bin/sh\nprintf '\\005\\000\\000\\000\\012\\000\\000\\000' >&0\n\
+         printf '\\003\\000\\000\\000\\000\\000\\000\\000' >&0\nexec sleep 60\n",
+    );
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&worker, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    let spawn = format!("exec = {} instances min = 1 instances max = 1", worker.display());
+    let relay = Setup::new(config(free_port(), "", "", &spawn, "")).ready(0).start();
+    relay.expect_log("workers do not stay up");
+    thread::sleep(Duration::from_millis(500));
+    assert!(relay.workers().len() <= 8, "{} workers", relay.workers().len());
+}
+
+#[test]
 fn a_reload_checks_with_the_environment_of_the_start() {
     let peer = Peer::echo();
     let port = free_port();

@@ -183,6 +183,25 @@ fn an_answer_is_delivered_although_the_remote_resets() {
 }
 
 #[test]
+fn a_client_that_breaks_after_its_remote_is_noticed() {
+    each(|mechanism| {
+        let (peer, arrived) = Peer::manual();
+        let (relay, port) = relay(mechanism, &peer.remote());
+        let worker = relay.workers()[0];
+        let before = descriptors(worker);
+        let client = connect(port);
+        let mut remote = next(&arrived);
+        remote.set_nonblocking(true).expect("nonblocking");
+        // More than the client's side takes, then a reset: the relay holds it for the client.
+        while remote.write(&[0; 65536]).is_ok() {}
+        reset(remote);
+        thread::sleep(Duration::from_millis(50));
+        reset(client);
+        wait_for("the end of the session", || (descriptors(worker) == before).then_some(()));
+    });
+}
+
+#[test]
 fn a_slow_client_gets_everything_of_a_remote_that_closed_long_ago() {
     each(|mechanism| {
         let peer =

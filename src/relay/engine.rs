@@ -26,8 +26,9 @@ mod kind {
 pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 5;
 
 /// A breaking session is looked at this often, in milliseconds: the system does not tell when
-/// its send queue is empty.
+/// its send queue is empty. Rarer the longer nothing has happened.
 const LINGER_STEP: u64 = 20;
+const LINGER_LONGEST_STEP: u64 = 1000;
 /// A breaking session whose receiver takes nothing for this long is reset at once.
 const LINGER_LIMIT: u64 = 30_000;
 
@@ -372,13 +373,17 @@ impl Engine {
         if unsent == 0 || now.saturating_sub(session.active) >= LINGER_LIMIT {
             return self.finish(events, index, Outcome::Broken(end), true);
         }
-        events.set_interest(&session.client, Interest::empty());
-        if let Some(peer) = &session.peer {
-            events.set_interest(peer, Interest::empty());
+        // The receiver may break as well; the other one has nothing more to say.
+        for which in [End::Client, End::Peer] {
+            let interest = if which == end { Interest::empty() } else { session.interest(which) };
+            if let Some(fd) = session.end(which) {
+                events.set_interest(fd, interest);
+            }
         }
         if session.phase_timer.is_none() {
-            let token = Token::new(kind::PHASE, index);
-            session.phase_timer = Some(events.arm(token, now + LINGER_STEP));
+            let quiet = now.saturating_sub(session.active);
+            let step = (quiet / 2).clamp(LINGER_STEP, LINGER_LONGEST_STEP);
+            session.phase_timer = Some(events.arm(Token::new(kind::PHASE, index), now + step));
         }
     }
 
@@ -487,10 +492,18 @@ impl Engine {
         };
         let error = session.end(end).map_or(Ok(()), socket::take_error);
         session.set_quiet(end);
-        if error.is_err() {
-            self.broken(events, index, end);
+        match session.phase {
+            // Nobody is left to deliver to.
+            Phase::Breaking(first) if error.is_err() && first != end => {
+                self.finish(events, index, Outcome::Broken(first), true);
+            }
+            _ => {
+                if error.is_err() {
+                    self.broken(events, index, end);
+                }
+                self.settle(events, index);
+            }
         }
-        self.settle(events, index);
     }
 
     fn settle_interest(&mut self, events: &mut Loop, index: u32) {

@@ -36,23 +36,26 @@ impl Broker {
             };
             match taken {
                 Ok(Some((fd, datagram))) => {
-                    self.accept_trouble = false;
+                    let before = std::mem::take(&mut self.accept_trouble);
                     self.admit(index, fd, datagram, events);
+                    // Accepting is no progress if the connection could not be passed on.
+                    self.accept_trouble |= before && !self.parked.is_empty();
                 }
                 Ok(None) => {}
                 Err(error) if os::would_block(&error) => return,
                 Err(error) => {
-                    self.accept_failed(&error, events);
+                    self.rest("accept", &error, events);
                     return;
                 }
             }
         }
     }
 
-    fn accept_failed(&mut self, error: &io::Error, events: &mut Loop) {
+    /// Rests for a moment, as the system is out of something.
+    fn rest(&mut self, call: &str, error: &io::Error, events: &mut Loop) {
         // Said once, until accepting works again.
         if !std::mem::replace(&mut self.accept_trouble, true) {
-            log::message(&format!("accept: {}", os::reason(error)));
+            log::message(&format!("{call}: {}", os::reason(error)));
         }
         if self.resume.is_none() {
             self.resume = Some(events.arm(Token::new(kind::RESUME, 0), events.now() + REST));
@@ -114,7 +117,8 @@ impl Broker {
     fn hand_over(&mut self, parked: Parked, events: &mut Loop) -> Option<Parked> {
         let index = parked.listener;
         let key = self.sticky_key(index, &parked.socket);
-        loop {
+        // Each turn ends, blocks a worker or loses one; a bound all the same.
+        for _ in 0..2 * (self.policy.limits().instances_max + 1) {
             let sticky = key.and_then(|key| {
                 let own = self.listeners[index].sticky.as_ref();
                 own.or(self.sticky.as_ref())?.get(&key, events.now())
@@ -132,6 +136,7 @@ impl Broker {
             match self.send(chosen, &parked) {
                 Ok(()) => {
                     self.policy.given(chosen);
+                    self.mark_served(chosen);
                     if let Some(key) = key {
                         let own = self.listeners[index].sticky.as_mut();
                         if let Some(cache) = own.or(self.sticky.as_mut()) {
@@ -141,9 +146,15 @@ impl Broker {
                     return None;
                 }
                 Err(error) if os::would_block(&error) => self.set_blocked(chosen, events),
-                Err(error) => self.worker_lost(chosen, &error, events),
+                Err(error) if is_gone(&error) => self.worker_lost(chosen, &error, events),
+                // Too many descriptors in flight, no memory: not the worker's fault, and passing.
+                Err(error) => {
+                    self.rest("scm_send_msg: sendmsg", &error, events);
+                    break;
+                }
             }
         }
+        Some(parked)
     }
 
     fn send(&self, id: WorkerId, parked: &Parked) -> io::Result<()> {
@@ -245,6 +256,21 @@ impl Broker {
     pub(super) fn start_local(&mut self) {
         self.policy.add(LOCAL_WORKER);
     }
+}
+
+/// True if a send failed because nobody is at the other end.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNREFUSED
+                | libc::ECONNRESET
+                | libc::ENOTCONN
+                | libc::EPIPE
+                | libc::EDESTADDRREQ
+                | libc::EBADF
+        )
+    )
 }
 
 /// The relay inside the broker counts as the only worker.

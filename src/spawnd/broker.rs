@@ -397,6 +397,7 @@ impl Broker {
             kind::CHECK_TIMEOUT => self.check_timed_out(),
             kind::RESUME => {
                 self.resume = None;
+                self.unpark(events);
                 self.update_listeners(events);
             }
             _ => {

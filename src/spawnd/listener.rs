@@ -94,6 +94,9 @@ impl Listener {
         if !self.is_datagram() {
             socket::listen(&fd, self.backlog)?;
         }
+        if let (Address::Unix(path), false) = (&self.address, self.is_inherited()) {
+            self.set_permissions(path);
+        }
         self.socket = Some(fd);
         Ok(())
     }

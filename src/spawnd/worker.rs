@@ -15,6 +15,7 @@ const SETTLED: u64 = 10_000;
 /// The first pause before a failed start is repeated, and the longest, in milliseconds.
 const FIRST_PAUSE: u64 = 100;
 const LONGEST_PAUSE: u64 = 60_000;
+const LONGEST_PAUSE_IF_READY: u64 = 1000;
 /// Failed starts in a row, before any worker was ever ready, that end the broker.
 const GIVE_UP: u32 = 4;
 /// Messages read from one worker per turn.
@@ -29,6 +30,10 @@ pub(super) struct Worker {
     ready: bool,
     /// It has been asked to leave, or said that it will: it gets no more connections.
     leaving: bool,
+    /// It was given a connection.
+    served: bool,
+    /// A message of it that makes no sense was logged.
+    complained: bool,
     /// MAY_DIE could not be sent yet.
     farewell_due: bool,
     /// Connections of a leaving worker.
@@ -40,6 +45,7 @@ pub(super) struct Worker {
 pub(super) struct Restart {
     failures: u32,
     ever_ready: bool,
+    last: u64,
     pause: Option<TimerId>,
 }
 
@@ -58,13 +64,23 @@ impl Restart {
         self.pause.is_some()
     }
 
-    fn failed(&mut self, events: &mut Loop) -> u64 {
-        self.failures += 1;
-        let pause = (FIRST_PAUSE << (self.failures - 1).min(16)).min(LONGEST_PAUSE);
-        if self.pause.is_none() {
-            self.pause = Some(events.arm(Token::new(kind::RESTART, 0), events.now() + pause));
+    /// Counts a failed start and arms the pause before the next one. Workers that die together
+    /// are one failure; one that was `ready` is missed more than one that never was.
+    fn failed(&mut self, ready: bool, events: &mut Loop) {
+        if self.pause.is_some() {
+            return;
         }
-        pause
+        if events.now().saturating_sub(self.last) > LONGEST_PAUSE + SETTLED {
+            self.failures = 0;
+        }
+        self.failures += 1;
+        self.last = events.now();
+        let longest = if ready { LONGEST_PAUSE_IF_READY } else { LONGEST_PAUSE };
+        let pause = (FIRST_PAUSE << (self.failures - 1).min(16)).min(longest);
+        if pause > FIRST_PAUSE {
+            log::message(&format!("workers do not stay up, next start in {pause} ms"));
+        }
+        self.pause = Some(events.arm(Token::new(kind::RESTART, 0), events.now() + pause));
     }
 }
 
@@ -93,7 +109,7 @@ impl Broker {
             }
             Err((call, error)) => {
                 log::message(&format!("{call}: {}", os::reason(&error)));
-                self.restart.failed(events);
+                self.restart.failed(false, events);
                 false
             }
         }
@@ -136,6 +152,8 @@ impl Broker {
             started: events.now(),
             ready: false,
             leaving: false,
+            served: false,
+            complained: false,
             farewell_due: false,
             users: 0,
         };
@@ -184,7 +202,16 @@ impl Broker {
             };
             match FromWorker::decode(&data[..received.length.min(data.len())]) {
                 Ok(message) => self.message(id, message, events),
-                Err(bad) => log::message(&format!("scm_recv_msg: recvmsg: {bad}")),
+                Err(bad) => self.complain(id, &format!("scm_recv_msg: recvmsg: {bad}")),
+            }
+        }
+    }
+
+    /// Logs what makes no sense about a worker's messages, once.
+    fn complain(&mut self, id: WorkerId, text: &str) {
+        if let Some(worker) = self.worker_mut(id) {
+            if !std::mem::replace(&mut worker.complained, true) {
+                log::message(text);
             }
         }
     }
@@ -215,13 +242,16 @@ impl Broker {
                 self.announce();
             }
             FromWorker::Dying => {
+                if !worker.leaving && !worker.served && events.now() - worker.started < SETTLED {
+                    self.restart.failed(true, events);
+                }
                 self.dismiss(id, events);
                 self.start_missing_workers(events);
             }
             FromWorker::BadConfiguration => self.bad_configuration(id, events),
             FromWorker::KeepAlive => {}
             FromWorker::Unknown(number) => {
-                log::message(&format!("Child used unknown message type {number}"));
+                self.complain(id, &format!("Child used unknown message type {number}"));
             }
         }
     }
@@ -355,19 +385,24 @@ impl Broker {
             self.restart.ever_ready = true;
             return;
         }
-        if ended == Ended::Status(0) && worker.ready {
+        if ended == Ended::Status(0) && worker.ready && worker.served {
             return;
         }
-        if !worker.ready && !self.restart.ever_ready && self.restart.failures + 1 >= GIVE_UP {
+        let first = !worker.ready && !self.restart.ever_ready;
+        if first && self.restart.failures + 1 >= GIVE_UP {
             log::message("Giving up. Spawned server processes are probably broken.");
             self.dismiss_all(events);
             self.remove_pid_file();
             self.exit_status = Some(exit::TEMPORARY);
             return;
         }
-        let pause = self.restart.failed(events);
-        if pause > FIRST_PAUSE {
-            log::message(&format!("workers do not stay up, next start in {pause} ms"));
+        self.restart.failed(worker.ready, events);
+    }
+
+    /// A worker was given a connection.
+    pub(super) fn mark_served(&mut self, id: WorkerId) {
+        if let Some(worker) = self.worker_mut(id) {
+            worker.served = true;
         }
     }
 
