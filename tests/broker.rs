@@ -315,6 +315,22 @@ fn overload_recovers_when_the_worker_dies() {
 }
 
 #[test]
+fn a_port_that_was_taken_during_overload_is_bound_again() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let spawn = "instances min = 1 instances max = 1 users max = 1";
+    let text = config(port, &peer.remote(), "overload = reset", spawn, "");
+    let relay = Setup::new(text).start();
+    let lasting = Lasting::open(port, 1);
+    relay.expect_log("resetting new connections");
+    let taken = wait_for("the port", || std::net::TcpListener::bind(("127.0.0.1", port)).ok());
+    drop(lasting);
+    relay.expect_log("failed.");
+    drop(taken);
+    wait_for("service", || one_session(port).is_ok().then_some(()));
+}
+
+#[test]
 fn workers_that_die_at_start_are_not_started_in_a_loop() {
     let port = free_port();
     let text = config(port, &remote(1), "", "instances max = 1 exec = /bin/false", "");

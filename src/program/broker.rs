@@ -379,6 +379,7 @@ fn local_worker(
         log::message("No remote services defined! Exiting.");
         return Err(exit::USAGE);
     }
-    let users = usize::try_from(descriptors.saturating_sub(10) / 2).unwrap_or(usize::MAX).max(1);
+    let own = 10 + config.listeners.len() as u64;
+    let users = usize::try_from(descriptors.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(1);
     Ok((Box::new(Engine::new(settings)), users))
 }

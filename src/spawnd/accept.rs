@@ -79,7 +79,11 @@ impl Broker {
 
     /// Decides about one connection.
     fn admit(&mut self, index: usize, fd: OwnedFd, datagram: Option<Vec<u8>>, events: &mut Loop) {
-        if self.policy.is_full() && self.overload == Overload::Close {
+        if self.policy.is_full() {
+            // Resetting closes the listeners, but for those that we could not open again.
+            if self.overload == Overload::Reset {
+                socket::reset_on_close(&fd);
+            }
             return;
         }
         if !self.acl.is_empty() {
@@ -229,10 +233,14 @@ impl Broker {
         for index in 0..self.listeners.len() {
             let reset = self.overload == Overload::Reset;
             let listener = &mut self.listeners[index];
-            if reset && full {
+            if reset && full && !listener.is_inherited() {
                 listener.close(events);
             } else if reset && listener.socket.is_none() && listener.retry.is_none() {
-                listener.open();
+                if !listener.open() {
+                    // It was bound before, so it is tried again, asked for or not.
+                    let delay = &mut listener.config.retry_delay;
+                    *delay = (*delay).max(1);
+                }
                 self.watch_listener(index, events);
             } else {
                 listener.set_backlog(full);
