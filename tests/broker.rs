@@ -603,8 +603,8 @@ fn a_worker_that_only_says_it_leaves_is_not_started_in_a_loop() {
 fn a_reload_checks_with_the_environment_of_the_start() {
     let peer = Peer::echo();
     let port = free_port();
-    let remote = format!("remote = {{ address = 127.0.0.1 port = \"${{P}}\" }}");
-    let text = config(port, &remote, "", "instances max = 1", "");
+    let remote = "remote = { address = 127.0.0.1 port = \"${P}\" }";
+    let text = config(port, remote, "", "instances max = 1", "");
     let relay = Setup::new(format!("setenv P = {}\n{text}", peer.port)).start();
     one_session(port).expect("to be served");
     // Without the line the variable is not set, whatever the running broker has.

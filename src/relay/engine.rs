@@ -3,6 +3,7 @@
 use super::balance::{Attempts, Balancer};
 use super::pump::{pump, Buffers, State, Stop};
 use super::session::{Access, End, Phase, Session};
+use super::table::Table;
 use crate::config::relay::{Relay, Remote};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::address::Family;
@@ -65,9 +66,7 @@ impl std::fmt::Display for Outcome {
 pub struct Engine {
     settings: Relay,
     balancer: Balancer,
-    sessions: Vec<Option<Session>>,
-    vacant: Vec<u32>,
-    open: usize,
+    sessions: Table<Session>,
     ended: usize,
     buffers: Buffers,
     /// Running out of descriptors, and unusable local addresses, are reported once.
@@ -84,9 +83,7 @@ impl Engine {
         Engine {
             balancer: Balancer::new(&weights, settings.rebalance, retry_delay),
             settings,
-            sessions: Vec::new(),
-            vacant: Vec::new(),
-            open: 0,
+            sessions: Table::new(),
             ended: 0,
             buffers: Buffers::new(),
             descriptor_trouble: false,
@@ -97,7 +94,7 @@ impl Engine {
 
     /// Open sessions.
     pub fn open(&self) -> usize {
-        self.open
+        self.sessions.len()
     }
 
     /// Sessions that have ended since the last call.
@@ -134,18 +131,17 @@ impl Engine {
                 started: events.now(),
             }));
         }
-        let index = self.vacant.pop().unwrap_or_else(|| {
-            self.sessions.push(None);
-            (self.sessions.len() - 1) as u32
-        });
-        if self.settings.idle_timeout > 0 {
-            let deadline = events.now() + self.idle_timeout();
-            session.idle_timer = Some(events.arm(Token::new(kind::IDLE, index), deadline));
-        }
         let interest = session.interest(End::Client);
+        let index = self.sessions.insert(session);
+        let idle_timeout = self.idle_timeout();
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        if idle_timeout > 0 {
+            let token = Token::new(kind::IDLE, index);
+            session.idle_timer = Some(events.arm(token, events.now() + idle_timeout));
+        }
         events.register(&session.client, Token::new(kind::CLIENT, index), interest);
-        self.sessions[index as usize] = Some(session);
-        self.open += 1;
         self.connect(events, index);
     }
 
@@ -153,16 +149,11 @@ impl Engine {
         u64::from(self.settings.idle_timeout) * 1000
     }
 
-    fn session(&mut self, index: u32) -> Option<&mut Session> {
-        self.sessions.get_mut(index as usize).and_then(Option::as_mut)
-    }
-
     /// Connects the session to the best remote; goes through them until one answers or is at
     /// least reachable.
     fn connect(&mut self, events: &mut Loop, index: u32) {
         loop {
-            let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut)
-            else {
+            let Some(session) = self.sessions.get_mut(index) else {
                 return;
             };
             // Most sessions have failed nowhere and own no list.
@@ -183,7 +174,7 @@ impl Engine {
 
     /// Tries the session's remote; false if another one is to be tried.
     fn attempt(&mut self, events: &mut Loop, index: u32) -> bool {
-        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return true;
         };
         let Some(remote) = session.remote.map(|remote| &self.settings.remotes[remote as usize])
@@ -237,7 +228,7 @@ impl Engine {
     /// The remote in use could not be reached; the session has none now. An error is reported,
     /// if it is news.
     fn attempt_failed(&mut self, events: &mut Loop, index: u32, error: Option<&io::Error>) {
-        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         if let Some(timer) = session.phase_timer.take() {
@@ -263,7 +254,7 @@ impl Engine {
 
     /// Both ends are there.
     fn connected(&mut self, events: &mut Loop, index: u32) {
-        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         if let Some(timer) = session.phase_timer.take() {
@@ -285,8 +276,7 @@ impl Engine {
     /// Moves what can be moved from the given ends, and watches for what cannot.
     fn relay(&mut self, events: &mut Loop, index: u32, from: &[End]) {
         for &end in from {
-            let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut)
-            else {
+            let Some(session) = self.sessions.get_mut(index) else {
                 return;
             };
             // Closing tells the end as well, if the other direction has come to its own.
@@ -311,15 +301,16 @@ impl Engine {
     /// An end's connection is broken. What it had sent is still delivered; nothing goes to it
     /// any more.
     fn broken(&mut self, events: &mut Loop, index: u32, end: End) {
-        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         if let Phase::Breaking(first) = session.phase {
-            if first != end {
-                // The other one is gone as well: nobody is left to deliver to.
-                session.direction_mut(first).abandon(&mut self.buffers);
+            if first == end {
+                session.direction_mut(end).abandon(&mut self.buffers);
+            } else {
+                // Nobody is left to deliver to.
+                self.finish(events, index, Outcome::Broken(first), true);
             }
-            session.direction_mut(end).abandon(&mut self.buffers);
             return;
         }
         session.phase = Phase::Breaking(end);
@@ -338,7 +329,7 @@ impl Engine {
 
     /// Ends a session that has nothing left to do, or watches its ends for what is next.
     fn settle(&mut self, events: &mut Loop, index: u32) {
-        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         if session.up.state == State::Shut && session.down.state == State::Shut {
@@ -358,19 +349,22 @@ impl Engine {
     /// A broken session has delivered all it could: the other end is reset as soon as its
     /// system has sent everything, as a reset overtakes what is still queued.
     fn linger(&mut self, events: &mut Loop, index: u32) {
-        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_mut) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         let Phase::Breaking(end) = session.phase else {
             return;
         };
-        let unsent = session.end(end.other()).map_or(0, socket::unsent_bytes) as u32;
+        let receiver = session.end(end.other());
+        let unsent = receiver.map_or(0, socket::unsent_bytes) as u32;
+        // Not every mechanism tells when the receiver breaks as well.
+        let gone = receiver.is_none_or(|receiver| socket::take_error(receiver).is_err());
         let now = events.now();
         if unsent != session.unsent {
             session.unsent = unsent;
             session.active = now;
         }
-        if unsent == 0 || now.saturating_sub(session.active) >= LINGER_LIMIT {
+        if gone || unsent == 0 || now.saturating_sub(session.active) >= LINGER_LIMIT {
             return self.finish(events, index, Outcome::Broken(end), true);
         }
         // The receiver may break as well; the other one has nothing more to say.
@@ -389,7 +383,7 @@ impl Engine {
 
     /// A session is over: both ends are closed, and its place is free.
     fn finish(&mut self, events: &mut Loop, index: u32, outcome: Outcome, reset: bool) {
-        let Some(mut session) = self.sessions[index as usize].take() else {
+        let Some(mut session) = self.sessions.remove(index) else {
             return;
         };
         for timer in [session.idle_timer, session.phase_timer].into_iter().flatten() {
@@ -407,11 +401,9 @@ impl Engine {
         session.up.abandon(&mut self.buffers);
         session.down.abandon(&mut self.buffers);
         self.log_access(&session, &outcome, events.now());
-        self.vacant.push(index);
-        self.open -= 1;
         self.ended += 1;
-        if self.open == 0 {
-            self.shrink(events);
+        if self.sessions.len() == 0 {
+            events.shrink();
         }
     }
 
@@ -436,15 +428,6 @@ impl Engine {
         ));
     }
 
-    /// After a peak the tables are given back.
-    fn shrink(&mut self, events: &mut Loop) {
-        if self.sessions.len() > 256 {
-            self.sessions = Vec::new();
-            self.vacant = Vec::new();
-            events.shrink();
-        }
-    }
-
     /// A descriptor of a session is ready.
     pub fn event(&mut self, events: &mut Loop, event: Event) {
         let index = event.token.index();
@@ -453,7 +436,7 @@ impl Engine {
             kind::PEER => End::Peer,
             _ => return,
         };
-        let Some(session) = self.session(index) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         match session.phase {
@@ -487,34 +470,26 @@ impl Engine {
 
     /// An end that is neither read nor written at the moment was hung up.
     fn hangup(&mut self, events: &mut Loop, index: u32, end: End) {
-        let Some(session) = self.session(index) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         let error = session.end(end).map_or(Ok(()), socket::take_error);
         session.set_quiet(end);
-        match session.phase {
-            // Nobody is left to deliver to.
-            Phase::Breaking(first) if error.is_err() && first != end => {
-                self.finish(events, index, Outcome::Broken(first), true);
-            }
-            _ => {
-                if error.is_err() {
-                    self.broken(events, index, end);
-                }
-                self.settle(events, index);
-            }
+        if error.is_err() {
+            self.broken(events, index, end);
         }
+        self.settle(events, index);
     }
 
     fn settle_interest(&mut self, events: &mut Loop, index: u32) {
-        if let Some(session) = self.session(index) {
+        if let Some(session) = self.sessions.get_mut(index) {
             events.set_interest(&session.client, session.interest(End::Client));
         }
     }
 
     /// A connection attempt has come to its end.
     fn connect_event(&mut self, events: &mut Loop, index: u32) {
-        let Some(session) = self.session(index) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         match session.peer.as_ref().map_or(Ok(()), socket::take_error) {
@@ -533,10 +508,7 @@ impl Engine {
             kind::IDLE => self.idle_expired(events, index, timer),
             kind::PHASE => self.phase_expired(events, index),
             kind::DRAIN => {
-                let open: Vec<u32> = (0..self.sessions.len() as u32)
-                    .filter(|&index| self.sessions[index as usize].is_some())
-                    .collect();
-                for index in open {
+                for index in self.sessions.indices() {
                     self.finish(events, index, Outcome::Drained, true);
                 }
             }
@@ -547,7 +519,7 @@ impl Engine {
     /// The idle timer is renewed lazily: it looks when the session was last active.
     fn idle_expired(&mut self, events: &mut Loop, index: u32, timer: TimerId) {
         let timeout = self.idle_timeout();
-        let Some(session) = self.session(index) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         debug_assert_eq!(session.idle_timer, Some(timer));
@@ -564,7 +536,7 @@ impl Engine {
     }
 
     fn phase_expired(&mut self, events: &mut Loop, index: u32) {
-        let Some(session) = self.session(index) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         session.phase_timer = None;

@@ -8,4 +8,5 @@ pub mod balance;
 pub mod engine;
 mod pump;
 mod session;
+mod table;
 pub mod worker;

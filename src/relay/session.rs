@@ -147,3 +147,13 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_stays_small() {
+        assert!(size_of::<Option<Session>>() <= 128);
+    }
+}
