@@ -1,6 +1,6 @@
 //! The worker: relays sessions between clients and remotes.
 //!
-//! [`balance`] picks the remote (pure), [`pump`] moves the bytes of one direction, [`engine`]
+//! [`balance`] picks the remote (pure), `pump` moves the bytes of one direction, [`engine`]
 //! is the life of all sessions over the event loop, and [`worker`] the process around it with
 //! its channel to the broker.
 

@@ -1,0 +1,764 @@
+//! What happens to the bytes, and to which peer they go.
+
+use crate::common::{
+    connect, cpu_ticks, descriptors, echo, expect_eof, expect_reset, free_port, has_ended, kill,
+    next, pattern, ping, remote, reset, wait_for, Peer, Relay, PATIENCE,
+};
+use crate::runner::{exclude, Entry};
+use crate::support::{
+    ask, client, count, eventually_served, expect_title, has_been_closed, load, name_of_peer,
+    read_all, section, wait_loads, BlackHole, Launch, MassEcho,
+};
+use nix::sys::signal::Signal;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(crate) const CASES: &[Entry] = &[
+    ("E001", e001),
+    ("E002", e002),
+    ("E003", e003),
+    ("E004", e004),
+    ("E005", e005),
+    ("E006", e006),
+    ("E007", e007),
+    ("E008", || large_answer("")),
+    ("E009", e009),
+    ("E010", e010),
+    ("E011", e011),
+    ("E012", e012),
+    ("E013", || first_peer_down("")),
+    ("E014", e014),
+    ("E015", e015),
+    ("E016", e016),
+    ("E017", e017),
+    ("E018", e018),
+    ("E019", e019),
+    ("E020", e020),
+    ("E021", e021),
+    ("E022", e022),
+    ("E023", e023),
+    ("E024", e024),
+    ("E025", || silence("")),
+    ("E026", e026),
+    ("E027", e027),
+    ("E028", e028),
+    ("E029", e029),
+    ("E030", e030),
+    ("E031", e031),
+    ("E032", e032),
+    ("E033", e033),
+    ("E034", e034),
+    ("E035", e035),
+    ("E036", e036),
+    ("E037", e037),
+    ("E038", e038),
+    ("E039", e039),
+    ("E040", e040),
+    ("E041", e041),
+    ("E042", e042),
+];
+
+/// A relay whose worker has this section.
+fn relay(text: &str) -> (u16, Relay) {
+    let port = free_port();
+    (port, Launch::simple(port, text).start())
+}
+
+/// A relay to a peer that is the test; one client and the peer's end of it.
+fn pair() -> (Relay, Peer, TcpStream, TcpStream) {
+    let (peer, streams) = Peer::manual();
+    let (port, relay) = relay(&peer.remote());
+    let client = connect(port);
+    let end = next(&streams);
+    (relay, peer, client, end)
+}
+
+/// Everything until a clean end of file.
+fn read_clean(stream: &mut TcpStream) -> Vec<u8> {
+    let (data, error) = read_all(stream);
+    assert!(error.is_none(), "{error:?} after {} bytes", data.len());
+    data
+}
+
+/// Waits until the worker has no connection any more, and the broker knows.
+fn all_freed(relay: &Relay) {
+    wait_loads(relay, 0);
+    expect_title(relay.pid(), ": 0 connections, ");
+}
+
+fn e001() {
+    let (relay, _peer, mut client, mut end) = pair();
+    let (question, answer) = (pattern(1, 1000), pattern(2, 200_000));
+    client.write_all(&question).expect("to send");
+    client.shutdown(Shutdown::Write).expect("to shut down");
+    assert_eq!(read_clean(&mut end), question);
+    end.write_all(&answer).expect("to send");
+    drop(end);
+    let received = read_clean(&mut client);
+    assert!(received == answer, "{} bytes", received.len());
+    all_freed(&relay);
+}
+
+fn e002() {
+    let (relay, _peer, mut client, mut end) = pair();
+    let data = pattern(3, 100_000);
+    end.write_all(&data[..50_000]).expect("to send");
+    client.shutdown(Shutdown::Write).expect("to shut down");
+    expect_eof(&mut end);
+    end.write_all(&data[50_000..]).expect("to send");
+    drop(end);
+    let received = read_clean(&mut client);
+    assert!(received == data, "{} bytes", received.len());
+    all_freed(&relay);
+}
+
+fn e003() {
+    let (relay, _peer, mut client, mut end) = pair();
+    end.write_all(b"hello").expect("to send");
+    end.shutdown(Shutdown::Write).expect("to shut down");
+    assert_eq!(read_clean(&mut client), b"hello");
+    let data = pattern(4, 10_000);
+    client.write_all(&data[..5000]).expect("to send");
+    client.write_all(&data[5000..]).expect("to send");
+    drop(client);
+    let received = read_clean(&mut end);
+    assert!(received == data, "{} bytes", received.len());
+    all_freed(&relay);
+}
+
+fn e004() {
+    let (_relay, _peer, mut client, mut end) = pair();
+    let data = pattern(5, 300_000);
+    let expected = data.clone();
+    let slow = thread::spawn(move || {
+        let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            match end.read(&mut buffer).expect("to receive") {
+                0 => break,
+                count => received.extend_from_slice(&buffer[..count]),
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        end.write_all(b"OK").expect("to send");
+        received
+    });
+    client.write_all(&data).expect("to send");
+    client.shutdown(Shutdown::Write).expect("to shut down");
+    assert_eq!(read_clean(&mut client), b"OK");
+    assert!(slow.join().expect("the peer") == expected);
+}
+
+fn e005() {
+    let (relay, _peer, mut client, mut end) = pair();
+    client.write_all(b"x").expect("to send");
+    end.read_exact(&mut [0]).expect("to receive");
+    reset(client);
+    expect_reset(&mut end);
+    all_freed(&relay);
+}
+
+fn e006() {
+    let (relay, _peer, mut client, mut end) = pair();
+    end.write_all(b"xy").expect("to send");
+    reset(end);
+    let (received, error) = read_all(&mut client);
+    assert_eq!(received, b"xy");
+    assert!(error.is_some(), "a clean end of file");
+    all_freed(&relay);
+}
+
+fn e007() {
+    let (relay, _peer, mut client, mut end) = pair();
+    let data = pattern(6, 3000);
+    end.write_all(&data).expect("to send");
+    reset(end);
+    all_freed(&relay);
+    thread::sleep(Duration::from_millis(300));
+    let (received, error) = read_all(&mut client);
+    assert!(received == data, "{} bytes", received.len());
+    assert!(error.is_some(), "a clean end of file");
+}
+
+/// A relay to a manual peer, with an event mechanism.
+fn with_mechanism(mechanism: &str, text: &str) -> (u16, Relay) {
+    let port = free_port();
+    let launch = Launch::simple(port, text);
+    let launch = match mechanism {
+        "" => launch,
+        value => launch.environment("IO_POLL_MECHANISM", value),
+    };
+    (port, launch.start())
+}
+
+/// E008: a large answer to a slow client.
+fn large_answer(mechanism: &str) {
+    let (peer, streams) = Peer::manual();
+    let (port, _relay) = with_mechanism(mechanism, &peer.remote());
+    let mut client = connect(port);
+    let mut end = next(&streams);
+    let data = pattern(7, 5_000_000);
+    let sent = data.clone();
+    let sender = thread::spawn(move || end.write_all(&sent).expect("to send"));
+    let (mut received, mut buffer) = (Vec::new(), [0; 8192]);
+    loop {
+        let count = client.read(&mut buffer).expect("to receive");
+        if count == 0 {
+            break;
+        }
+        received.extend_from_slice(&buffer[..count]);
+        if received.len() % 10 == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    sender.join().expect("the peer");
+    assert!(received == data, "{} bytes", received.len());
+}
+
+/// What was sent and not yet acknowledged.
+fn unacknowledged(stream: &TcpStream) -> usize {
+    let mut queued: libc::c_int = 0;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(stream);
+    // SAFETY: the pointer describes `queued`.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ as _, &raw mut queued) };
+    assert_eq!(result, 0, "TIOCOUTQ");
+    queued as usize
+}
+
+fn e009() {
+    let (relay, _peer, mut client, mut end) = pair();
+    client.write_all(&pattern(8, 21_000)).expect("to send");
+    // All of it arrives, and is never read.
+    wait_for("the client's data at the peer", || {
+        (end.peek(&mut [0; 21_000]).ok()? == 21_000).then_some(())
+    });
+    let data = pattern(9, 500_000);
+    let sent = data.clone();
+    let sender = thread::spawn(move || {
+        end.write_all(&sent).expect("to send");
+        end
+    });
+    let (mut received, mut buffer) = (Vec::new(), [0; 16384]);
+    client.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+    while !sender.is_finished() {
+        if let Ok(count) = client.read(&mut buffer) {
+            received.extend_from_slice(&buffer[..count]);
+        }
+    }
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let end = sender.join().expect("the peer");
+    let reached = data.len() - unacknowledged(&end);
+    // There is unread input, so this resets.
+    drop(end);
+    let (rest, error) = read_all(&mut client);
+    received.extend_from_slice(&rest);
+    assert!(data.starts_with(&received), "{} bytes differ", received.len());
+    assert!(error.is_some(), "a clean end of file after {} bytes", received.len());
+    assert!(received.len() >= reached, "{} of {reached} bytes", received.len());
+    assert!(received.len() > 12288, "{} bytes", received.len());
+    all_freed(&relay);
+}
+
+fn e010() {
+    let peer = Peer::echo();
+    let (port, _relay) = relay(&peer.remote());
+    let data = pattern(10, 20_000_000);
+    let mut client = connect(port);
+    let mut sender = client.try_clone().expect("another handle");
+    let sent = data.clone();
+    let thread = thread::spawn(move || {
+        sender.write_all(&sent).expect("to send");
+        sender.shutdown(Shutdown::Write).expect("to shut down");
+    });
+    let received = read_clean(&mut client);
+    thread.join().expect("the sender");
+    assert!(received == data, "{} bytes", received.len());
+}
+
+/// All peers are down, then they are up.
+fn down_then_up(more: &str) {
+    let (first, second) = (free_port(), free_port());
+    let (port, _relay) = relay(&format!("{}{}{more}", remote(first), remote(second)));
+    for _ in 0..3 {
+        assert!(has_been_closed(&mut connect(port)));
+    }
+    let _a = Peer::named_on(first, "A");
+    let _b = Peer::named_on(second, "B");
+    // At once.
+    assert_eq!(ask(port).1, "A");
+}
+
+fn e011() {
+    down_then_up("");
+}
+
+fn e012() {
+    down_then_up("rebalance = 3\n");
+}
+
+/// E013 and E039: the second peer serves all.
+fn first_peer_down(mechanism: &str) {
+    let (down, peer) = (free_port(), Peer::named("B"));
+    let text = format!("{}{}", remote(down), peer.remote());
+    let (port, _relay) = with_mechanism(mechanism, &text);
+    let mut streams: Vec<TcpStream> = Vec::new();
+    for _ in 0..5 {
+        let (mut stream, name) = ask(port);
+        assert_eq!(name, "B");
+        ping(&mut stream, b"hello");
+        streams.push(stream);
+    }
+    for stream in &mut streams {
+        ping(stream, b"again");
+    }
+}
+
+fn e014() {
+    let (down, peer) = (free_port(), Peer::named("B"));
+    let (port, _relay) = relay(&format!("{}{}", remote(down), peer.remote()));
+    assert_eq!(ask(port).1, "B");
+    let _back = Peer::named_on(down, "A");
+    wait_for("the first peer to be used again", || (ask(port).1 == "A").then_some(()));
+}
+
+/// Two concurrent clients while the second peer cannot be used: no CPU time, no flood.
+fn second_unusable(second: &str, text: &str) {
+    let peer = Peer::named("A");
+    let (port, relay) = relay(&format!("{}{second}", peer.remote()));
+    let mut streams: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let (stream, name) = ask(port);
+            assert_eq!(name, "A");
+            stream
+        })
+        .collect();
+    let worker = relay.workers()[0];
+    let before = cpu_ticks(worker);
+    thread::sleep(Duration::from_millis(1000));
+    assert!(cpu_ticks(worker) - before <= 5, "the worker uses the processor");
+    for stream in &mut streams {
+        ping(stream, b"hello");
+    }
+    assert!(count(&relay, text) <= 1, "{}", relay.log());
+}
+
+fn e015() {
+    let down = free_port();
+    second_unusable(&remote(down), &format!(":{down}"));
+}
+
+fn e016() {
+    let second = "remote = { address = 127.255.255.255 port = 9 }\n";
+    second_unusable(second, "127.255.255.255");
+}
+
+/// Peers A, B and so on with these weights.
+fn weighted(weights: &[u32]) -> (Vec<Peer>, String) {
+    let names = ["A", "B", "C"];
+    let peers: Vec<Peer> = names.iter().take(weights.len()).map(|name| Peer::named(name)).collect();
+    let block = |(peer, weight): (&Peer, &u32)| {
+        let port = peer.port;
+        format!("remote = {{ address = 127.0.0.1 port = {port} weight = {weight} }}\n")
+    };
+    let text = peers.iter().zip(weights).map(block).collect();
+    (peers, text)
+}
+
+/// The peers of so many connections that stay open.
+fn order(text: &str, connections: usize) -> String {
+    let (port, _relay) = relay(text);
+    let asked: Vec<(TcpStream, String)> = (0..connections).map(|_| ask(port)).collect();
+    asked.into_iter().map(|(_, name)| name).collect()
+}
+
+fn e017() {
+    let (_peers, text) = weighted(&[1, 2, 3]);
+    assert_eq!(order(&text, 12), "ABCCBCABCCBC");
+}
+
+fn e018() {
+    let (_peers, text) = weighted(&[1, 1]);
+    let (port, relay) = relay(&text);
+    for _ in 0..5 {
+        assert_eq!(ask(port).1, "A");
+        wait_loads(&relay, 0);
+    }
+}
+
+fn e019() {
+    let (first, peer) = (free_port(), Peer::named("B"));
+    // A listener that refuses and counts cannot be made; A is down until it is to be found.
+    let text = format!("{}{}rebalance = 4\nretry delay = 0\n", remote(first), peer.remote());
+    let (port, _relay) = relay(&text);
+    let mut streams = Vec::new();
+    let mut used = |expected: &str| {
+        let (stream, name) = ask(port);
+        assert_eq!(name, expected, "connection {}", streams.len() + 1);
+        streams.push(stream);
+    };
+    // Connection 1 is selections 1 (A, refused) and 2; 2 and 3 are selections 3 and 4.
+    used("B");
+    used("B");
+    used("B");
+    // Selection 5 lifts the mark: A is tried again, refused, and selection 6 is B.
+    used("B");
+    // Selection 7.
+    used("B");
+    let _back = Peer::named_on(first, "A");
+    // Selection 8 does not look at A; the next one lifts the mark.
+    used("B");
+    used("A");
+    used("A");
+}
+
+fn e020() {
+    let down = free_port();
+    let (port, _relay) = relay(&format!("{}rebalance = -1\n", remote(down)));
+    assert!(has_been_closed(&mut connect(port)));
+    let _back = Peer::named_on(down, "A");
+    assert_eq!(ask(port).1, "A");
+}
+
+fn e021() {
+    // Four connections of a peer of weight 1000 before its priority is not zero any more.
+    let (_peers, text) = weighted(&[1000, 1]);
+    assert_eq!(order(&text, 6), "AAAABA");
+}
+
+/// When a client's connection ends that began at `begin`.
+fn ends_after(client: &mut TcpStream, begin: Instant) -> Duration {
+    assert!(has_been_closed(client));
+    begin.elapsed()
+}
+
+fn about_two_seconds(elapsed: Duration) {
+    let bounds = Duration::from_millis(1800)..Duration::from_millis(4500);
+    assert!(bounds.contains(&elapsed), "{elapsed:?}");
+}
+
+fn e022() {
+    let hole = BlackHole::new();
+    let (port, relay) = relay(&format!("{}idle timeout = 2\n", remote(hole.port)));
+    let worker = relay.workers()[0];
+    let before = descriptors(worker);
+    let begin = Instant::now();
+    let mut client = connect(port);
+    about_two_seconds(ends_after(&mut client, begin));
+    wait_for("the peer's socket to be closed", || (descriptors(worker) == before).then_some(()));
+    all_freed(&relay);
+}
+
+fn e023() {
+    let hole = BlackHole::new();
+    let (port, relay) = relay(&format!("{}connect timeout = 2\n", remote(hole.port)));
+    let worker = relay.workers()[0];
+    let before = descriptors(worker);
+    drop(connect(port));
+    wait_for("the descriptors to be closed", || (descriptors(worker) == before).then_some(()));
+    all_freed(&relay);
+    // And when the connection is made after all.
+    let (peer, streams) = Peer::manual();
+    let hole = BlackHole::new();
+    let text = format!("connect timeout = 60\n{}{}", remote(hole.port), peer.remote());
+    let (port, relay) = self::relay(&text);
+    let worker = relay.workers()[0];
+    let mut client = connect(port);
+    client.write_all(b"last words").expect("to send");
+    wait_loads(&relay, 1);
+    drop(client);
+    drop(hole);
+    let mut end = next(&streams);
+    assert_eq!(read_clean(&mut end), b"last words");
+    drop(end);
+    wait_for("the descriptors to be closed", || (load(worker)? == 0).then_some(()));
+    all_freed(&relay);
+}
+
+fn e024() {
+    let hole = BlackHole::new();
+    let (port, relay) = relay(&format!("{}connect timeout = 60\n", remote(hole.port)));
+    let client = connect(port);
+    wait_loads(&relay, 1);
+    let begin = Instant::now();
+    reset(client);
+    all_freed(&relay);
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+}
+
+/// E025: nothing for two seconds.
+fn silence(mechanism: &str) {
+    let (peer, streams) = Peer::manual();
+    let text = format!("{}idle timeout = 2\n", peer.remote());
+    let (port, _relay) = with_mechanism(mechanism, &text);
+    let begin = Instant::now();
+    let mut client = connect(port);
+    let mut end = next(&streams);
+    about_two_seconds(ends_after(&mut client, begin));
+    assert!(has_been_closed(&mut end));
+}
+
+fn e026() {
+    let (peer, streams) = Peer::manual();
+    let (port, _relay) = relay(&format!("{}idle timeout = 2\n", peer.remote()));
+    let mut client = connect(port);
+    let mut end = next(&streams);
+    for _ in 0..10 {
+        end.write_all(b"x").expect("to send");
+        client.read_exact(&mut [0]).expect("to receive");
+        thread::sleep(Duration::from_millis(400));
+    }
+    assert!(!has_ended(&mut client));
+    let begin = Instant::now();
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    assert!(ends_after(&mut client, begin) < Duration::from_secs(4));
+}
+
+fn e027() {
+    let (peer, streams) = Peer::manual();
+    let (port, relay) = relay(&format!("{}idle timeout = 2\n", peer.remote()));
+    let mut client = connect(port);
+    let _end = next(&streams);
+    client.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let block = pattern(11, 65536);
+    let begin = Instant::now();
+    let (mut last, mut stalled) = (begin, false);
+    loop {
+        match client.write(&block) {
+            Ok(_) => last = Instant::now(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                stalled = true;
+                assert!(last.elapsed() < PATIENCE, "the connection stays open");
+            }
+            Err(_) => break,
+        }
+    }
+    // The system may take some of the client's data after the relay could not move any, but
+    // not the other way round.
+    assert!(stalled);
+    assert!(begin.elapsed() > Duration::from_millis(1800), "{:?}", begin.elapsed());
+    assert!(last.elapsed() < Duration::from_millis(4500), "{:?}", last.elapsed());
+    all_freed(&relay);
+}
+
+fn e028() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = format!("{}idle timeout = -1\n", peer.remote());
+    let mut relay = Launch::simple(port, &text).ready(None).start();
+    let refused = wait_for("a service or an end", || {
+        let served = relay.log().matches("is being used").count() > 1;
+        let gone = crate::common::is_gone(relay.pid());
+        (served || gone).then_some(gone)
+    });
+    if refused {
+        assert_eq!(relay.wait().code(), Some(78));
+        relay.expect_log("-1");
+    } else {
+        assert!(has_been_closed(&mut connect(port)));
+    }
+}
+
+fn e029() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let text = format!("{}retire limit = 3\n", peer.remote());
+    let spawn = "instances max = 3 users min = 10 users max = 10";
+    let relay = Launch::new(section(port, "", spawn, &text)).start();
+    let first = relay.workers()[0];
+    let mut streams: Vec<TcpStream> = (0..3).map(|_| client(port)).collect();
+    relay.expect_log(&format!("[{first}]: Retire limit reached. Told parent about this."));
+    expect_title(first, "3 connections left, dying when idle");
+    let others: Vec<TcpStream> = (0..2).map(|_| client(port)).collect();
+    assert_eq!(load(first), Some(3));
+    let second = relay.workers().into_iter().find(|&pid| pid != first).expect("another worker");
+    wait_for("the others in the new worker", || (load(second)? == 2).then_some(()));
+    for stream in &mut streams {
+        ping(stream, b"still there");
+    }
+    drop(streams);
+    relay.expect_log(&format!("[{first}]: Terminating, no longer needed."));
+    relay.expect_log(&format!("child (pid {first}) terminated normally"));
+    drop(others);
+}
+
+fn e030() {
+    let peer = Peer::echo();
+    let (port, relay) = relay(&format!("{}retire limit = 1\n", peer.remote()));
+    for _ in 0..100 {
+        client(port);
+    }
+    assert!(count(&relay, "Retire limit reached") > 1, "{}", relay.log());
+    assert_eq!(count(&relay, "abnormally"), 0);
+}
+
+fn e031() {
+    let (echo, port) = (MassEcho::new(), free_port());
+    let text = format!("{}retire limit = 10\n", remote(echo.port));
+    let spawn = "instances max = 8 users max = 100";
+    let relay = Launch::new(section(port, "", spawn, &text)).start();
+    let threads: Vec<_> = (0..20)
+        .map(|_| {
+            thread::spawn(move || {
+                let mut streams: Vec<TcpStream> = (0..10).map(|_| connect(port)).collect();
+                for stream in &mut streams {
+                    ping(stream, b"hello");
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().expect("all are served");
+    }
+    assert!(count(&relay, "Retire limit reached") > 1, "{}", relay.log());
+    assert_eq!(count(&relay, "abnormally"), 0);
+}
+
+fn e032() {
+    let (peer, streams) = Peer::manual();
+    let text = format!("{}local address = 127.0.0.9\n", peer.remote());
+    let (port, _relay) = relay(&text);
+    let _client = connect(port);
+    let source = next(&streams).peer_addr().expect("the source");
+    assert_eq!(source.ip(), Ipv4Addr::new(127, 0, 0, 9));
+}
+
+fn e033() {
+    let peer = Peer::named("A");
+    let (port, relay) = relay(&format!("{}local address = ::1\n", peer.remote()));
+    for _ in 0..3 {
+        assert!(has_been_closed(&mut connect(port)));
+    }
+    let worker = format!("[{}]: ", relay.workers()[0]);
+    let lines = |text: &str| {
+        let log = relay.log();
+        log.lines().filter(|line| line.contains(&worker) && line.contains(text)).count()
+    };
+    assert_eq!(lines("family"), 1, "{}", relay.log());
+    // Another peer, of the right family, is used.
+    let listener = TcpListener::bind("[::1]:0").expect("a listener");
+    let other = listener.local_addr().expect("its address").port();
+    let text = format!(
+        "{}remote = {{ address = ::1 port = {other} }}\nlocal address = ::1\n",
+        peer.remote()
+    );
+    let (port, _relay) = self::relay(&text);
+    let mut client = connect(port);
+    let (mut end, _) = listener.accept().expect("a connection");
+    end.write_all(b"B").expect("to send");
+    assert_eq!(name_of_peer(&mut client), "B");
+}
+
+fn e034() {
+    let port = free_port();
+    let text = "remote = { address = @DIR@/peer port = 1 }\n";
+    let launch = Launch::simple(port, text);
+    let listener = UnixListener::bind(launch.directory.file("peer")).expect("a socket");
+    let _relay = launch.start();
+    let mut client = connect(port);
+    client.write_all(b"question").expect("to send");
+    client.shutdown(Shutdown::Write).expect("to shut down");
+    let (mut end, _) = listener.accept().expect("a connection");
+    let mut question = Vec::new();
+    end.read_to_end(&mut question).expect("the question");
+    assert_eq!(question, b"question");
+    end.write_all(b"answer").expect("to send");
+    drop(end);
+    assert_eq!(read_clean(&mut client), b"answer");
+}
+
+fn e035() {
+    let listener = TcpListener::bind("[::1]:0").expect("a listener");
+    let port = listener.local_addr().expect("its address").port();
+    thread::spawn(move || {
+        if let Ok((stream, _)) = listener.accept() {
+            echo(stream);
+        }
+    });
+    let text = format!("remote = {{ address = ::1 port = {port} }}\n");
+    let (port, _relay) = relay(&text);
+    client(port);
+}
+
+fn e036() {
+    let peer = Peer::echo();
+    let text = format!("remote = {{ address = 127.0.0.1:{} port = 1 }}\n", peer.port);
+    let (port, _relay) = relay(&text);
+    client(port);
+}
+
+fn e037() {
+    // An address of our own, so that a real server of that service is not in the way.
+    let address = SocketAddr::from(([127, 0, 0, 77], 22));
+    let listener = match TcpListener::bind(address) {
+        Ok(listener) => listener,
+        Err(error) => exclude(&format!("cannot listen on {address}: {error}")),
+    };
+    thread::spawn(move || {
+        if let Ok((stream, _)) = listener.accept() {
+            echo(stream);
+        }
+    });
+    let (port, _relay) = relay("remote = { address = 127.0.0.77 port = ssh }\n");
+    client(port);
+}
+
+fn e038() {
+    crate::start::require_no_sctp();
+    let peer = Peer::echo();
+    let text = format!("remote = {{ address = 127.0.0.1 port = {} protocol = SCTP }}\n", peer.port);
+    let (port, relay) = relay(&text);
+    for _ in 0..3 {
+        assert!(has_been_closed(&mut connect(port)));
+    }
+    relay.expect_log("Protocol not supported");
+    assert_eq!(count(&relay, "Protocol not supported"), 1, "{}", relay.log());
+    assert_eq!(count(&relay, "Bad file descriptor"), 0);
+}
+
+fn e039() {
+    first_peer_down("16");
+}
+
+fn e040() {
+    large_answer("8");
+    first_peer_down("8");
+    silence("8");
+}
+
+fn e041() {
+    let peer = Peer::echo();
+    let (port, relay) = relay(&peer.remote());
+    let mut streams: Vec<TcpStream> = (0..3).map(|_| client(port)).collect();
+    wait_loads(&relay, 3);
+    kill(relay.workers()[0], Signal::SIGKILL);
+    for stream in &mut streams {
+        assert!(has_been_closed(stream));
+    }
+    expect_title(relay.pid(), ": 0 connections, ");
+    eventually_served(port);
+}
+
+fn e042() {
+    let echo = MassEcho::new();
+    let (port, relay) = relay(&remote(echo.port));
+    let worker = relay.workers()[0];
+    let before = descriptors(worker);
+    let mut streams: Vec<TcpStream> = (0..2500).map(|_| connect(port)).collect();
+    for stream in &mut streams {
+        stream.write_all(b"hello").expect("to send");
+    }
+    for stream in &mut streams {
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"hello");
+    }
+    assert_eq!(relay.workers(), [worker]);
+    wait_loads(&relay, 2500);
+    drop(streams);
+    all_freed(&relay);
+    wait_for("the descriptors to be closed", || (descriptors(worker) <= before).then_some(()));
+    wait_for("the peer's ends", || {
+        (echo.open.load(std::sync::atomic::Ordering::Relaxed) == 0).then_some(())
+    });
+}

@@ -1,0 +1,701 @@
+//! The start of brokers and workers: listeners, files, identity, mechanisms.
+
+use crate::common::{
+    descriptors, free_port, is_gone, is_root, ping, remote, wait_for, Peer, Relay, SPAWND, TCPRELAY,
+};
+use crate::fake::{Workshop, MAX};
+use crate::runner::{exclude, Entry};
+use crate::support::{
+    backlog_of, client, connections_at, content, count, expect_title, group_and_session, listeners,
+    option, parent, section, status_line, tcp_pair, worker_section, Daemon, Launch,
+};
+use crate::syslog;
+use nix::sys::signal::Signal;
+use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+pub(crate) const CASES: &[Entry] = &[
+    ("B001", b001),
+    ("B002", b002),
+    ("B003", b003),
+    ("B004", b004),
+    ("B005", b005),
+    ("B006", b006),
+    ("B007", b007),
+    ("B008", b008),
+    ("B009", b009),
+    ("B010", b010),
+    ("B011", b011),
+    ("B012", b012),
+    ("B013", b013),
+    ("B014", b014),
+    ("B015", b015),
+    ("B016", b016),
+    ("B017", b017),
+    ("B018", b018),
+    ("B019", b019),
+    ("B020", b020),
+    ("B021", b021),
+    ("B022", b022),
+    ("B023", b023),
+    ("B024", b024),
+    ("B025", b025),
+    ("B026", b026),
+    ("B027", b027),
+    ("B028", b028),
+    ("B029", b029),
+    ("B030", b030),
+    ("B031", b031),
+    ("B032", b032),
+    ("B033", b033),
+    ("B034", b034),
+    ("B035", b035),
+    ("B036", b036),
+    ("B037", b037),
+    ("B038", b038),
+    ("B039", b039),
+    ("B040", b040),
+    ("B041", b041),
+    ("B042", b042),
+    ("B043", b043),
+    ("B044", b044),
+    ("B045", b045),
+    ("B046", b046),
+    ("B047", b047),
+    ("B048", b048),
+    ("B049", b049),
+    ("B050", b050),
+    ("B051", b051),
+];
+
+/// A broker's section with these listeners, and a worker's with an echo.
+fn with_listeners(listeners: &str, peer: &Peer) -> String {
+    format!(
+        "id = spawnd {{\n{listeners}\nspawn = {{ instances min = 1 instances max = 1 }}\n}}\n{}",
+        worker_section(&peer.remote())
+    )
+}
+
+fn on(port: u16) -> String {
+    format!("listen = {{ address = 127.0.0.1 port = {port} }}\n")
+}
+
+/// A listener on 127.0.0.1 that holds a port.
+fn occupied() -> (u16, TcpListener) {
+    let port = free_port();
+    (port, TcpListener::bind(("127.0.0.1", port)).expect("a listener"))
+}
+
+fn v6_client(port: u16) {
+    let mut stream = TcpStream::connect(("::1", port)).expect("a connection");
+    stream.set_read_timeout(Some(crate::common::PATIENCE)).expect("a timeout");
+    ping(&mut stream, b"hello");
+}
+
+fn b001() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let relay = Launch::new(with_listeners(&on(port), &peer)).start();
+    relay.expect_log(&format!("bind to [127.0.0.1]:{port} succeeded"));
+    assert_eq!(backlog_of(relay.pid()), Some(128));
+}
+
+fn b002() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let config = with_listeners(&format!("listen {{ port = {port} }}"), &peer);
+    let relay = Launch::new(config).start();
+    relay.expect_log(&format!("bind to [::]:{port} succeeded"));
+    client(port);
+    v6_client(port);
+}
+
+fn b003() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let both = format!("listen {{ port = {port} }}\nlisten {{ address = ::0 port = {port} }}\n");
+    let relay = Launch::new(with_listeners(&both, &peer)).start();
+    relay.expect_log(&format!("bind to [::]:{port} failed"));
+    relay.expect_log("Address already in use");
+    client(port);
+}
+
+fn b004() {
+    let peer = Peer::echo();
+    let (port, _holder) = occupied();
+    let finished = Launch::new(with_listeners(&on(port), &peer)).finish();
+    finished.exits(75).says("Failed to bind to any address or port. Exiting.");
+}
+
+fn b005() {
+    let (peer, free) = (Peer::echo(), free_port());
+    let (port, _holder) = occupied();
+    let relay = Launch::new(with_listeners(&(on(port) + &on(free)), &peer)).start();
+    relay.expect_log(&format!("bind to [127.0.0.1]:{port} failed."));
+    client(free);
+}
+
+fn b006() {
+    let peer = Peer::echo();
+    let (port, holder) = occupied();
+    let listen = format!("listen = {{ address = 127.0.0.1 port = {port} bind retry delay = 1 }}");
+    let relay = Launch::new(with_listeners(&listen, &peer)).start();
+    let line = format!("bind to [127.0.0.1]:{port} failed. Will retry every 1 seconds.");
+    relay.expect_log(&line);
+    // Two more attempts fail silently.
+    std::thread::sleep(Duration::from_millis(2300));
+    assert_eq!(count(&relay, &line), 1);
+    assert_eq!(count(&relay, "Address already in use"), 1);
+    drop(holder);
+    let freed = Instant::now();
+    relay.expect_log(&format!("bind to [127.0.0.1]:{port} succeeded"));
+    assert!(freed.elapsed() < Duration::from_millis(2500), "{:?}", freed.elapsed());
+    client(port);
+}
+
+fn b007() {
+    let peer = Peer::echo();
+    let (port, _holder) = occupied();
+    let before = format!("bind retry delay = 1\n{}", on(port));
+    let relay = Launch::new(with_listeners(&before, &peer)).start();
+    relay.expect_log("Will retry every 1 seconds.");
+    let after = format!("{}bind retry delay = 1\n", on(port));
+    Launch::new(with_listeners(&after, &peer)).finish().exits(75);
+}
+
+fn b008() {
+    let peer = Peer::echo();
+    let finished = Launch::new(with_listeners("", &peer)).finish();
+    finished.exits(71).says("FATAL: No listeners defined.");
+}
+
+fn b009() {
+    let peer = Peer::echo();
+    let finished = Launch::new(with_listeners("listen { port = 70000 }", &peer)).finish();
+    assert_ne!(finished.status.code(), Some(0));
+    assert!(finished.status.code().is_some());
+    finished.says("70000");
+}
+
+fn b010() {
+    let peer = Peer::echo();
+    let listen = "listen = { address = nosuch.invalid port = 2222 }";
+    let launch = Launch::new(with_listeners(listen, &peer));
+    let launch = launch.environment("RES_OPTIONS", "attempts:1 timeout:1");
+    launch.finish().exits(71).says("FATAL: \"bind to nosuch.invalid:2222\" failed: ");
+}
+
+fn b011() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let listen = format!("listen {{ address = localhost port = {port} }}");
+    let relay = Launch::new(with_listeners(&listen, &peer)).start();
+    relay.expect_log(&format!("bind to [127.0.0.1]:{port} succeeded"));
+    client(port);
+}
+
+fn b012() {
+    let peer = Peer::echo();
+    let relay = Launch::new(with_listeners("listen { }", &peer)).start();
+    let list = listeners(relay.pid());
+    assert_eq!(list.len(), 1);
+    let address = list[0].local_addr().expect("the address");
+    assert!(address.is_ipv6() && address.ip().is_unspecified(), "{address}");
+    client(address.port());
+    v6_client(address.port());
+}
+
+/// A client of a UNIX listener.
+fn unix_client(relay: &Relay, name: &str) {
+    let mut stream = UnixStream::connect(relay.directory.file(name)).expect("a connection");
+    stream.set_read_timeout(Some(crate::common::PATIENCE)).expect("a timeout");
+    stream.write_all(b"hello").expect("to send");
+    let mut answer = [0; 5];
+    std::io::Read::read_exact(&mut stream, &mut answer).expect("an answer");
+    assert_eq!(&answer, b"hello");
+}
+
+fn b013() {
+    let peer = Peer::echo();
+    let listen = "listen { path = @DIR@/socket mode = 0600 }";
+    let relay = Launch::new(with_listeners(listen, &peer)).start();
+    let metadata = fs::metadata(relay.directory.file("socket")).expect("the socket");
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.mode() & 0o7777, 0o600);
+    unix_client(&relay, "socket");
+}
+
+fn b014() {
+    let peer = Peer::echo();
+    let launch = Launch::new(with_listeners("listen { path = @DIR@/socket }", &peer));
+    drop(UnixListener::bind(launch.directory.file("socket")).expect("a socket"));
+    let relay = launch.start();
+    unix_client(&relay, "socket");
+}
+
+/// Leaves the case out where SCTP works.
+pub(crate) fn require_no_sctp() {
+    // SAFETY: socket(2) takes plain numbers.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP) };
+    if fd >= 0 {
+        // SAFETY: the descriptor was made above and is used by nobody else.
+        unsafe { libc::close(fd) };
+        exclude("this kernel has SCTP");
+    }
+}
+
+fn b015() {
+    require_no_sctp();
+    let (peer, port) = (Peer::echo(), free_port());
+    let listen = format!("listen {{ address = 127.0.0.1 port = {port} protocol = SCTP }}");
+    let finished = Launch::new(with_listeners(&listen, &peer)).finish();
+    finished.exits(75).says("Failed to bind to any address or port. Exiting.");
+    assert!(!finished.stderr.contains("Bad file descriptor"), "{}", finished.stderr);
+}
+
+fn b016() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let listen = format!("listen {{ address = 127.0.0.1 port = {port} vrf = nosuch }}");
+    let mut relay = Launch::new(with_listeners(&listen, &peer)).ready(None).start();
+    relay.expect_log("nosuch");
+    // Either it serves, or it says why not.
+    let ended = wait_for("a service or an end", || {
+        if is_gone(relay.pid()) {
+            return Some(true);
+        }
+        TcpStream::connect(("127.0.0.1", port)).ok().map(|_| false)
+    });
+    if ended {
+        assert_ne!(relay.wait().code(), Some(0));
+    } else {
+        client(port);
+    }
+}
+
+fn b017() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let listen = format!("listen {{ address = 127.0.0.1 port = {port} backlog = 7 }}");
+    let relay = Launch::new(with_listeners(&listen, &peer)).start();
+    assert_eq!(backlog_of(relay.pid()), Some(7));
+}
+
+/// The worker's end of the only client.
+fn accepted(relay: &Relay, port: u16) -> TcpStream {
+    let worker = relay.workers()[0];
+    wait_for("the connection in the worker", || connections_at(worker, port).pop())
+}
+
+fn b018() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let listen = format!("listen {{ address = 127.0.0.1 port = {port} dscp = 0x38 }}");
+    let relay = Launch::new(with_listeners(&listen, &peer)).start();
+    let _client = client(port);
+    let socket = accepted(&relay, port);
+    assert_eq!(option(&socket, libc::IPPROTO_IP, libc::IP_TOS), 224);
+}
+
+fn b019() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let listen = format!(
+        "listen {{ address = 127.0.0.1 port = {port} tcp keepalive idle = 44 \
+         tcp keepalive count = 3 tcp keepalive interval = 5 }}"
+    );
+    let relay = Launch::new(with_listeners(&listen, &peer)).start();
+    let _client = client(port);
+    let socket = accepted(&relay, port);
+    assert_eq!(option(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+    assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), 44);
+    assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT), 3);
+    assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), 5);
+}
+
+fn b020() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let config = section(port, "background = yes pidfile = @DIR@/pid", "", &peer.remote());
+    let finished = Launch::new(config).finish();
+    let daemon = Daemon::of(&finished.exits(0).relay.directory.file("pid"));
+    client(port);
+    assert_ne!(daemon.0, finished.relay.pid());
+    assert_eq!(group_and_session(daemon.0).1, daemon.0);
+    // Orphans of this test come to it, as to process 1 elsewhere.
+    assert_eq!(parent(daemon.0), std::process::id() as i32);
+    for number in 0..3 {
+        let name = fs::read_link(format!("/proc/{}/fd/{number}", daemon.0)).expect("open");
+        assert_eq!(name.to_str(), Some("/dev/null"), "descriptor {number}");
+    }
+}
+
+fn b021() {
+    let peer = Peer::echo();
+    let (port, _holder) = occupied();
+    let config = section(port, "background = yes", "", &peer.remote());
+    let finished = Launch::new(config).finish();
+    assert!(!finished.status.success());
+    assert!(finished.status.code().is_some(), "{:?}", finished.status);
+}
+
+fn with_pid_file(peer: &Peer) -> Launch {
+    Launch::new(section(free_port(), "pidfile = @DIR@/pid", "", &peer.remote()))
+}
+
+fn b022() {
+    let peer = Peer::echo();
+    let mut relay = with_pid_file(&peer).start();
+    let path = relay.directory.file("pid");
+    assert_eq!(content(&path), relay.pid().to_string());
+    assert_eq!(fs::metadata(&path).expect("the file").mode() & 0o7777, 0o644);
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    assert!(!path.exists());
+}
+
+fn b023() {
+    let peer = Peer::echo();
+    let relay = with_pid_file(&peer).file("pid", "1234567890123\n").start();
+    let path = relay.directory.file("pid");
+    wait_for("the process id", || {
+        (fs::read_to_string(&path).ok()? == relay.pid().to_string()).then_some(())
+    });
+}
+
+fn b024() {
+    let peer = Peer::echo();
+    let first = with_pid_file(&peer).start();
+    let path = first.directory.file("pid");
+    let before = content(&path);
+    let text = format!("pidfile = {}", path.display());
+    let mut second =
+        Launch::new(section(free_port(), &text, "", &peer.remote())).ready(None).start();
+    second.expect_log("pid");
+    wait_for("a refusal or a message", || {
+        (is_gone(second.pid()) || second.log().contains("pid_write")).then_some(())
+    });
+    if is_gone(second.pid()) {
+        assert_ne!(second.wait().code(), Some(0));
+    }
+    drop(second);
+    assert_eq!(content(&path), before);
+    assert_eq!(before, first.pid().to_string());
+}
+
+fn b025() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let config = section(port, "pidfile = @DIR@/link", "", &peer.remote());
+    let launch = Launch::new(config).file("target", "precious");
+    let (link, target) = (launch.directory.file("link"), launch.directory.file("target"));
+    std::os::unix::fs::symlink(&target, &link).expect("a link");
+    let relay = launch.start();
+    relay.expect_log("pid_write(");
+    assert_eq!(content(&target), "precious");
+    assert!(fs::symlink_metadata(&link).expect("the link").is_symlink());
+}
+
+fn b026() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let config = section(port, "pidfile = @DIR@/missing/pid", "", &peer.remote());
+    let relay = Launch::new(config).start();
+    relay.expect_log("pid_write(");
+    client(port);
+}
+
+fn b027() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let relay = Launch::simple(port, &peer.remote()).input_closed().start();
+    client(port);
+    assert!(!relay.log().contains("inetd"), "{}", relay.log());
+}
+
+fn b028() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let (_client, server) = tcp_pair();
+    let relay = Launch::simple(port, &peer.remote()).input(server).start();
+    client(port);
+    assert!(!relay.log().contains("inetd"), "{}", relay.log());
+}
+
+/// A relay in inetd operation, with these `listen` blocks.
+fn inetd(listen: &str, peer: &Peer) -> (u16, Relay) {
+    let (port, listener) = occupied();
+    let launch = Launch::new(with_listeners(listen, peer));
+    // argv[0] as inetd gives it.
+    (port, launch.name(TCPRELAY).input(listener).start())
+}
+
+fn b029() {
+    let peer = Peer::echo();
+    let (port, relay) = inetd("", &peer);
+    client(port);
+    relay.expect_log(&format!("bind to [127.0.0.1]:{port} succeeded (via inetd)"));
+    relay.expect_log("startup via inetd (version ");
+}
+
+fn b030() {
+    let peer = Peer::echo();
+    let (port, relay) = inetd("listen { }", &peer);
+    client(port);
+    assert_eq!(listeners(relay.pid()).len(), 1);
+}
+
+fn b031() {
+    let peer = Peer::echo();
+    let (port, mut relay) = inetd("", &peer);
+    client(port);
+    relay.signal(Signal::SIGHUP);
+    let begin = Instant::now();
+    assert_eq!(relay.wait().code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+fn b032() {
+    if syslog::exists() {
+        exclude("the system has a syslog socket");
+    }
+    let (peer, port) = (Peer::echo(), free_port());
+    let launch = Launch::simple(port, &peer.remote()).without("TCPRELAY_LOG_STDERR");
+    let mut relay = launch.ready(None).start();
+    crate::support::eventually_served(port);
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    assert_eq!(relay.log(), "");
+}
+
+fn b033() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let relay = Launch::simple(port, &peer.remote()).start();
+    client(port);
+    for pid in [relay.pid(), relay.workers()[0]] {
+        assert_eq!(status_line(pid, "Umask"), "0022");
+    }
+}
+
+fn require_root() {
+    if !is_root() {
+        exclude("needs root");
+    }
+}
+
+/// Uid, Gid and Groups of the worker of a relay whose workers have `spawn`; the broker's own
+/// do not change.
+fn identity(spawn: &str) -> (String, String, String) {
+    require_root();
+    let (peer, port) = (Peer::echo(), free_port());
+    let relay = Launch::new(section(port, "", spawn, &peer.remote())).start();
+    client(port);
+    let (broker, worker) = (relay.pid(), relay.workers()[0]);
+    assert_eq!(status_line(broker, "Uid"), "0 0 0 0");
+    assert_eq!(status_line(broker, "Gid"), status_line(std::process::id() as i32, "Gid"));
+    let line = |name| status_line(worker, name);
+    (line("Uid"), line("Gid"), line("Groups"))
+}
+
+fn four(id: u32) -> String {
+    format!("{id} {id} {id} {id}")
+}
+
+fn nobody() -> nix::unistd::User {
+    nix::unistd::User::from_name("nobody").ok().flatten().expect("the user nobody")
+}
+
+fn b034() {
+    let (uid, gid, groups) = identity("userid = nobody groupid = nogroup");
+    let group = nix::unistd::Group::from_name("nogroup").ok().flatten().expect("nogroup");
+    assert_eq!((uid, gid), (four(nobody().uid.as_raw()), four(group.gid.as_raw())));
+    assert!(groups.is_empty(), "{groups}");
+}
+
+fn b035() {
+    let (uid, gid, _) = identity("userid = nobody");
+    let user = nobody();
+    assert_eq!((uid, gid), (four(user.uid.as_raw()), four(user.gid.as_raw())));
+}
+
+fn b036() {
+    let (uid, gid, _) = identity("userid = 12345");
+    assert_eq!(uid, four(12345));
+    assert_eq!(gid, status_line(std::process::id() as i32, "Gid"));
+}
+
+fn b037() {
+    require_root();
+    let (peer, port) = (Peer::echo(), free_port());
+    let config = section(port, "", "userid = 12345", &peer.remote());
+    let launch = Launch::new(config).ready(None);
+    // Where the program was built is perhaps not for everybody.
+    let program = launch.directory.file("tcprelay");
+    fs::copy(TCPRELAY, &program).expect("a copy");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let mut relay = launch.program(program).user(nobody().uid.as_raw()).start();
+    relay.expect_log("Can't set user id to 12345");
+    assert_ne!(relay.wait().code(), Some(0));
+    assert!(!relay.log().contains("]: startup (version") || count(&relay, "startup (") == 1);
+}
+
+/// Starts with a value of IO_POLL_MECHANISM, and requires the mechanism in both processes.
+fn mechanism(value: &str, name: &str) {
+    let (peer, port) = (Peer::echo(), free_port());
+    let launch = Launch::simple(port, &peer.remote());
+    let relay = launch.environment("IO_POLL_MECHANISM", value).start();
+    client(port);
+    let line = format!("]: {name} event notification mechanism is being used");
+    assert_eq!(count(&relay, &line), 2, "{value}:\n{}", relay.log());
+}
+
+fn b038() {
+    for (value, name) in [("4", "epoll"), ("8", "poll"), ("16", "select")] {
+        mechanism(value, name);
+    }
+}
+
+fn b039() {
+    // The test build with stand-ins can do what the numbers stand for.
+    let foreign: &[&str] = if cfg!(event_shims) { &[] } else { &["1", "2", "32"] };
+    for value in foreign.iter().chain(&["0", "abc", ""]) {
+        let (peer, port) = (Peer::echo(), free_port());
+        let launch = Launch::simple(port, &peer.remote()).ready(None);
+        let mut relay = launch.environment("IO_POLL_MECHANISM", value).start();
+        let ended = wait_for("a service or an end", || {
+            let served = relay.log().matches("is being used").count() > 1;
+            (served || is_gone(relay.pid())).then(|| is_gone(relay.pid()))
+        });
+        if ended {
+            assert_eq!(relay.wait().code(), Some(78), "{value:?}");
+        } else {
+            client(port);
+        }
+        let log = relay.log().to_lowercase();
+        let told = log.contains("io_poll_mechanism") || log.contains("no working event");
+        assert!(told, "{value:?}:\n{log}");
+    }
+}
+
+fn b040() {
+    for (value, name) in [("12", "epoll"), ("24", "poll"), ("63", "epoll"), ("-1", "epoll")] {
+        mechanism(value, name);
+    }
+}
+
+fn b041() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let text = section(port, "", "", &peer.remote());
+    let launch = Launch::new(format!("setenv IO_POLL_MECHANISM = 8\n{text}"));
+    let relay = launch.environment("IO_POLL_MECHANISM", "4").start();
+    client(port);
+    assert_eq!(count(&relay, "]: poll event notification"), 2, "{}", relay.log());
+}
+
+fn b042() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let relay = Launch::simple(port, &peer.remote()).descriptors(50, 100).start();
+    relay.expect_log("child limits maximum number of users to 45");
+    for pid in [relay.pid(), relay.workers()[0]] {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
+        let line = limits.lines().find(|line| line.starts_with("Max open files"));
+        let words: Vec<&str> = line.expect("the limit").split_whitespace().collect();
+        assert_eq!(words[3..5], ["100", "100"]);
+    }
+}
+
+/// A broker whose workers are played by the test.
+fn with_fake_worker(top: &str, broker: &str, spawn: &str) -> (Workshop, Launch) {
+    let workshop = Workshop::new();
+    let spawn = format!("exec = {} {spawn}", Workshop::program());
+    let text = section(free_port(), broker, &spawn, &remote(1));
+    let launch = Launch::new(format!("{top}\n{text}")).ready(None);
+    let launch = workshop.equip(launch);
+    (workshop, launch)
+}
+
+fn b043() {
+    let (workshop, launch) = with_fake_worker("setenv FROM_FILE = filed", "", "");
+    let _relay = launch.environment("FROM_PARENT", "inherited").start();
+    let worker = workshop.next();
+    let environment = worker.reported("environment");
+    assert!(environment.contains(&"FROM_FILE=filed"), "{environment:?}");
+    assert!(environment.contains(&"FROM_PARENT=inherited"), "{environment:?}");
+}
+
+fn b044() {
+    let (workshop, launch) = with_fake_worker("", "", "id = zz config = @DIR@/other.cfg");
+    let relay = launch.arguments(&["-d", "16", "-D", "@CFG@"]).start();
+    let worker = workshop.next();
+    let config = relay.directory.file("other.cfg").display().to_string();
+    let expected = [&Workshop::program(), "-d", "16", "-D", &config, "zz"];
+    assert_eq!(worker.reported("argument"), expected);
+}
+
+fn b045() {
+    let (workshop, launch) = with_fake_worker("", "pidfile = @DIR@/pid", "");
+    let _relay = launch.start();
+    let worker = workshop.next();
+    worker.say(MAX, 100);
+    let list = worker.reported("descriptor");
+    for entry in &list {
+        let (number, name) = entry.split_once(' ').expect("number and name");
+        let number: i32 = number.parse().expect("a number");
+        // What looks at the list is itself in it.
+        assert!(number < 3 || name.starts_with("/proc/"), "{list:?}");
+    }
+    let (peer, port) = (Peer::echo(), free_port());
+    let relay = Launch::new(section(port, "pidfile = @DIR@/pid", "", &peer.remote())).start();
+    client(port);
+    let worker = relay.workers()[0];
+    let pid_file = relay.directory.file("pid");
+    assert!(descriptors(worker) > 0);
+    for (_, name) in crate::support::descriptor_names(worker) {
+        assert_ne!(name, pid_file);
+    }
+    assert!(listeners(worker).is_empty(), "the worker has listeners");
+}
+
+fn b046() {
+    let port = free_port();
+    let config = section(port, "pidfile = @DIR@/pid", "", "foo");
+    let finished = Launch::new(config).finish();
+    finished.exits(78).says("Child reported fatal configuration problem. Exiting.");
+    assert!(!finished.relay.directory.file("pid").exists());
+}
+
+/// A worker that cannot serve is a visible failure, and no crash for each connection.
+fn visible_failure(config: String) {
+    let finished = Launch::new(config).finish();
+    assert_ne!(finished.status.code(), Some(0));
+    assert!(finished.status.code().is_some(), "{:?}", finished.status);
+    assert!(finished.stderr.matches("child (pid").count() < 10, "{}", finished.stderr);
+}
+
+fn b047() {
+    let config = section(free_port(), "", "id = missing", &remote(1));
+    visible_failure(config);
+}
+
+fn b048() {
+    visible_failure(section(free_port(), "", "", ""));
+}
+
+/// A stand-alone broker, with the relay as its worker.
+fn spawnd(section: &str, arguments: &[&str]) {
+    let (peer, port) = (Peer::echo(), free_port());
+    let config = format!(
+        "id = {section} {{ listen = {{ address = 127.0.0.1 port = {port} }}\n\
+         spawn = {{ exec = {TCPRELAY} instances min = 1 instances max = 1 }} }}\n{}",
+        worker_section(&peer.remote())
+    );
+    let relay = Launch::new(config).program(SPAWND).arguments(arguments).start();
+    client(port);
+    expect_title(relay.pid(), "spawnd: ");
+    expect_title(relay.workers()[0], "tcprelay: ");
+}
+
+fn b049() {
+    spawnd("spawnd", &["@CFG@"]);
+}
+
+fn b050() {
+    spawnd("mine", &["@CFG@", "mine"]);
+}
+
+fn b051() {
+    let config = section(free_port(), "", "", &remote(1));
+    let finished = Launch::new(config).program(SPAWND).finish();
+    finished.exits(78).says("exec");
+}

@@ -1,0 +1,657 @@
+//! Starting the programs in every way that the table asks for, and looking at them from outside.
+
+use crate::common::{children, connect, ping, wait_for, Directory, Peer, Relay, TCPRELAY};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What descriptor 0 is.
+enum Input {
+    Null,
+    Closed,
+    Descriptor(OwnedFd),
+}
+
+/// How a program is started. `@DIR@` in texts and arguments is the directory of the case,
+/// `@CFG@` the configuration, `@BIN@` the program.
+pub(crate) struct Launch {
+    pub(crate) directory: Directory,
+    program: PathBuf,
+    name: Option<String>,
+    arguments: Vec<String>,
+    config: String,
+    environment: Vec<(String, String)>,
+    no_environment: Vec<String>,
+    input: Input,
+    descriptors: Option<(u64, u64)>,
+    user: Option<u32>,
+    ready: Option<usize>,
+}
+
+impl Launch {
+    pub(crate) fn new(config: impl Into<String>) -> Launch {
+        Launch {
+            directory: Directory::new(),
+            program: TCPRELAY.into(),
+            name: None,
+            arguments: vec!["@CFG@".into()],
+            config: config.into(),
+            environment: vec![("TCPRELAY_LOG_STDERR".into(), "1".into())],
+            no_environment: vec!["IO_POLL_MECHANISM".into()],
+            input: Input::Null,
+            descriptors: None,
+            user: None,
+            ready: Some(1),
+        }
+    }
+
+    /// One listener on a port of 127.0.0.1, one worker for up to 5000 connections.
+    pub(crate) fn simple(port: u16, relay: &str) -> Launch {
+        Launch::new(section(port, "", "users max = 5000", relay))
+    }
+
+    pub(crate) fn program(mut self, program: impl Into<PathBuf>) -> Launch {
+        self.program = program.into();
+        self
+    }
+
+    /// argv\[0].
+    pub(crate) fn name(mut self, name: &str) -> Launch {
+        self.name = Some(name.into());
+        self
+    }
+
+    pub(crate) fn arguments(mut self, arguments: &[&str]) -> Launch {
+        self.arguments = arguments.iter().map(|&argument| argument.into()).collect();
+        self
+    }
+
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Launch {
+        self.no_environment.retain(|other| other != name);
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    pub(crate) fn without(mut self, name: &str) -> Launch {
+        self.environment.retain(|(other, _)| other != name);
+        self.no_environment.push(name.into());
+        self
+    }
+
+    pub(crate) fn file(self, name: &str, text: impl AsRef<[u8]>) -> Launch {
+        self.directory.write(name, text);
+        self
+    }
+
+    pub(crate) fn input(mut self, fd: impl Into<OwnedFd>) -> Launch {
+        self.input = Input::Descriptor(fd.into());
+        self
+    }
+
+    pub(crate) fn input_closed(mut self) -> Launch {
+        self.input = Input::Closed;
+        self
+    }
+
+    /// Soft and hard limit of descriptors.
+    pub(crate) fn descriptors(mut self, soft: u64, hard: u64) -> Launch {
+        self.descriptors = Some((soft, hard));
+        self
+    }
+
+    /// The user as which the program runs; needs root.
+    pub(crate) fn user(mut self, user: u32) -> Launch {
+        self.user = Some(user);
+        self
+    }
+
+    pub(crate) fn ready(mut self, workers: impl Into<Option<usize>>) -> Launch {
+        self.ready = workers.into();
+        self
+    }
+
+    fn expand(&self, text: &str) -> String {
+        let directory = self.directory.path().display().to_string();
+        text.replace("@CFG@", &format!("{directory}/relay.cfg"))
+            .replace("@DIR@", &directory)
+            .replace("@BIN@", TCPRELAY)
+    }
+
+    fn spawn(self) -> Relay {
+        let config = self.directory.write("relay.cfg", self.expand(&self.config));
+        let log = self.directory.file("log");
+        let create = |name: &str| File::create(self.directory.file(name)).expect("a file");
+        let mut command = Command::new(self.expand(&self.program.display().to_string()));
+        if let Some(name) = &self.name {
+            command.arg0(self.expand(name));
+        }
+        for name in &self.no_environment {
+            command.env_remove(name);
+        }
+        command
+            .args(self.arguments.iter().map(|argument| self.expand(argument)))
+            .envs(self.environment.iter().map(|(name, value)| (name, self.expand(value))))
+            .current_dir(self.directory.path())
+            .stdout(create("stdout"))
+            .stderr(create("log"));
+        let closed = matches!(self.input, Input::Closed);
+        match self.input {
+            Input::Descriptor(fd) => command.stdin(Stdio::from(fd)),
+            _ => command.stdin(Stdio::null()),
+        };
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        let limits = self.descriptors;
+        // SAFETY: what runs between fork and exec calls only close(2) and setrlimit(2).
+        unsafe {
+            command.pre_exec(move || {
+                if closed {
+                    libc::close(0);
+                }
+                if let Some((soft, hard)) = limits {
+                    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+                    if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) != 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        // A program that was written a moment ago may still be open in a child of another case.
+        let child = wait_for("the program under test", || match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => None,
+            result => Some(result.expect("the program under test")),
+        });
+        Relay::assemble(self.directory, config, log, child)
+    }
+
+    /// Starts a relay, and waits until its workers serve.
+    pub(crate) fn start(self) -> Relay {
+        let ready = self.ready;
+        let relay = self.spawn();
+        if let Some(workers) = ready {
+            relay.wait_for_log("the workers", |log| {
+                let used = log.matches("notification mechanism is being used").count();
+                (used > workers || log.contains("degraded mode")).then_some(())
+            });
+        }
+        relay
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn finish(self) -> Finished {
+        let mut relay = self.spawn();
+        let status = relay.wait();
+        Finished { status, stderr: relay.log(), stdout: stdout(&relay), relay }
+    }
+}
+
+/// A program that has ended.
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stderr: String,
+    pub(crate) stdout: Vec<u8>,
+    /// Keeps the directory.
+    pub(crate) relay: Relay,
+}
+
+impl Finished {
+    /// Requires an exit status.
+    pub(crate) fn exits(&self, status: i32) -> &Finished {
+        assert_eq!(self.status.code(), Some(status), "{:?}; stderr:\n{}", self.status, self.stderr);
+        self
+    }
+
+    /// Requires a text on standard error.
+    pub(crate) fn says(&self, text: &str) -> &Finished {
+        assert!(self.stderr.contains(text), "no {text:?} in stderr:\n{}", self.stderr);
+        self
+    }
+}
+
+/// What was written to standard output.
+pub(crate) fn stdout(relay: &Relay) -> Vec<u8> {
+    fs::read(relay.directory.file("stdout")).expect("the standard output")
+}
+
+/// Both sections: one worker, one listener on 127.0.0.1.
+pub(crate) fn section(port: u16, broker: &str, spawn: &str, relay: &str) -> String {
+    format!(
+        "id = spawnd {{\n{broker}\nlisten = {{ address = 127.0.0.1 port = {port} backlog = 1024 \
+         }}\nspawn = {{ instances min = 1 instances max = 1 {spawn} }}\n}}\n\
+         id = tcprelay {{\n{relay}\n}}\n"
+    )
+}
+
+/// Only the worker's section.
+pub(crate) fn worker_section(relay: &str) -> String {
+    format!("id = tcprelay {{\n{relay}\n}}\n")
+}
+
+/// One client that an echo has answered.
+pub(crate) fn client(port: u16) -> TcpStream {
+    let mut stream = connect(port);
+    ping(&mut stream, b"hello");
+    stream
+}
+
+/// Reads the name that a named peer sends first.
+pub(crate) fn name_of_peer(stream: &mut TcpStream) -> String {
+    let mut name = [0];
+    stream.read_exact(&mut name).expect("the name of the peer");
+    String::from_utf8_lossy(&name).into_owned()
+}
+
+/// A peer with a name of one letter, and the name over a new connection to `port`.
+pub(crate) fn ask(port: u16) -> (TcpStream, String) {
+    let mut stream = connect(port);
+    let name = name_of_peer(&mut stream);
+    (stream, name)
+}
+
+/// Requires that a connection to `port` is served by an echo within the usual patience.
+pub(crate) fn eventually_served(port: u16) {
+    wait_for("a connection to be served", || {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        stream.write_all(b"x").ok()?;
+        (stream.read(&mut [0]).ok()? == 1).then_some(())
+    });
+}
+
+/// True if nothing happens to `stream` for a moment.
+pub(crate) fn stays_silent(stream: &mut TcpStream, moment: Duration) -> bool {
+    stream.set_read_timeout(Some(moment)).expect("a timeout");
+    let result = stream.read(&mut [0]);
+    stream.set_read_timeout(Some(crate::common::PATIENCE)).expect("a timeout");
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Everything until the end of file, or until an error, which is given as well.
+pub(crate) fn read_all(stream: &mut TcpStream) -> (Vec<u8>, Option<io::Error>) {
+    let mut data = Vec::new();
+    let error = stream.read_to_end(&mut data).err();
+    (data, error)
+}
+
+/// A connection from an address of 127/8.
+pub(crate) fn connect_from(source: Ipv4Addr, port: u16) -> TcpStream {
+    let address = |ip: Ipv4Addr, port: u16| libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(ip).to_be() },
+        sin_zero: [0; 8],
+    };
+    let (from, to) = (address(source, 0), address(Ipv4Addr::LOCALHOST, port));
+    let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    // SAFETY: the new descriptor is owned by nobody else; the pointers and the length describe
+    // addresses that outlive the calls.
+    unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        assert!(fd >= 0, "socket: {}", io::Error::last_os_error());
+        let stream = TcpStream::from_raw_fd(fd);
+        let bound = libc::bind(fd, (&raw const from).cast(), length);
+        assert_eq!(bound, 0, "bind: {}", io::Error::last_os_error());
+        let connected = libc::connect(fd, (&raw const to).cast(), length);
+        assert_eq!(connected, 0, "connect: {}", io::Error::last_os_error());
+        stream.set_read_timeout(Some(crate::common::PATIENCE)).expect("a timeout");
+        stream
+    }
+}
+
+/// Two ends of a TCP connection.
+pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("its address");
+    let client = connect(address.port());
+    let (server, _) = listener.accept().expect("a connection");
+    (client, server)
+}
+
+/// A listener whose queue is full: what connects to it hangs.
+pub(crate) struct BlackHole {
+    pub(crate) port: u16,
+    _listener: TcpListener,
+    _fill: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    pub(crate) fn new() -> BlackHole {
+        let port = crate::common::free_port();
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("a listener");
+        // SAFETY: listen(2) takes plain numbers.
+        unsafe { libc::listen(listener.as_raw_fd(), 0) };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut fill = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+            fill.push(stream);
+            assert!(fill.len() < 64, "the queue never fills");
+        }
+        BlackHole { port, _listener: listener, _fill: fill }
+    }
+}
+
+/// An echo for thousands of connections in one thread.
+pub(crate) struct MassEcho {
+    pub(crate) port: u16,
+    pub(crate) open: Arc<AtomicUsize>,
+    stop: Arc<AtomicUsize>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl MassEcho {
+    pub(crate) fn new() -> MassEcho {
+        let port = crate::common::free_port();
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("a listener");
+        // SAFETY: listen(2) takes plain numbers.
+        unsafe { libc::listen(listener.as_raw_fd(), 4096) };
+        listener.set_nonblocking(true).expect("nonblocking");
+        let (open, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (counter, stopped) = (open.clone(), stop.clone());
+        let thread = thread::spawn(move || mass_echo(&listener, &counter, &stopped));
+        MassEcho { port, open, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for MassEcho {
+    fn drop(&mut self) {
+        self.stop.store(1, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn mass_echo(listener: &TcpListener, open: &AtomicUsize, stop: &AtomicUsize) {
+    let watch = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut streams: Vec<TcpStream> = Vec::new();
+    let mut list = vec![watch(listener.as_raw_fd())];
+    let mut buffer = [0; 4096];
+    while stop.load(Ordering::Relaxed) == 0 {
+        // SAFETY: the pointer and the length describe `list`.
+        unsafe { libc::poll(list.as_mut_ptr(), list.len() as libc::nfds_t, 50) };
+        let mut index = 0;
+        while index < streams.len() {
+            let ready = list[index + 1].revents != 0;
+            let gone = ready
+                && match streams[index].read(&mut buffer) {
+                    Ok(0) => true,
+                    Ok(count) => streams[index].write_all(&buffer[..count]).is_err(),
+                    Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+                };
+            if gone {
+                streams.swap_remove(index);
+                list.swap_remove(index + 1);
+            } else {
+                index += 1;
+            }
+        }
+        while let Ok((stream, _)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok() {
+                list.push(watch(stream.as_raw_fd()));
+                streams.push(stream);
+            }
+        }
+        open.store(streams.len(), Ordering::Relaxed);
+    }
+}
+
+/// A web server with one answer, which counts what it is asked.
+pub(crate) struct Web {
+    pub(crate) peer: Peer,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Web {
+    pub(crate) fn new(status: &'static str, body: impl Into<String>) -> Web {
+        let (body, requests) = (body.into(), Arc::<AtomicUsize>::default());
+        let counter = requests.clone();
+        let peer = Peer::start(move |mut stream| {
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut byte) {
+                    Ok(1) => request.push(byte[0]),
+                    _ => return,
+                }
+            }
+            if request.starts_with(b"GET ") {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nLocation: /else\r\n\
+                 Connection: close\r\n\r\n{body}",
+                body.len()
+            );
+        });
+        Web { peer, requests }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/ok", self.peer.port)
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+/// The number at the beginning of a worker's title, which is that of its connections.
+pub(crate) fn load(pid: i32) -> Option<usize> {
+    let title = crate::common::title(pid);
+    title.split_once(": ")?.1.split_whitespace().next()?.parse().ok()
+}
+
+/// The connections of each worker, in the order of their start.
+pub(crate) fn loads(relay: &Relay) -> Vec<usize> {
+    relay.workers().into_iter().map(|pid| load(pid).unwrap_or(0)).collect()
+}
+
+/// Waits until the workers have `total` connections together.
+pub(crate) fn wait_loads(relay: &Relay, total: usize) -> Vec<usize> {
+    wait_for(&format!("{total} connections in the workers"), || {
+        let loads = loads(relay);
+        (loads.iter().sum::<usize>() == total).then_some(loads)
+    })
+}
+
+/// Waits until the broker's title contains `text`.
+pub(crate) fn expect_title(pid: i32, text: &str) {
+    let mut last = String::new();
+    let end = Instant::now() + crate::common::PATIENCE;
+    while Instant::now() < end {
+        last = crate::common::title(pid);
+        if last.contains(text) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    panic!("the title of {pid} is {last:?}, not {text:?}");
+}
+
+/// A line of /proc/PID/status.
+pub(crate) fn status_line(pid: i32, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
+    let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.expect("the field").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The parent of a process.
+pub(crate) fn parent(pid: i32) -> i32 {
+    status_line(pid, "PPid").parse().expect("a number")
+}
+
+/// The process group and the session of a process.
+pub(crate) fn group_and_session(pid: i32) -> (i32, i32) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a living process");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("stat").1.split_whitespace().collect();
+    (fields[2].parse().expect("pgrp"), fields[3].parse().expect("session"))
+}
+
+/// What the descriptors of a process are.
+pub(crate) fn descriptor_names(pid: i32) -> Vec<(RawFd, PathBuf)> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    let named = entries.flatten().filter_map(|entry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, fs::read_link(entry.path()).ok()?))
+    });
+    let mut list: Vec<_> = named.collect();
+    list.sort();
+    list
+}
+
+/// Copies of the sockets of another process.
+fn sockets(pid: i32) -> Vec<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes plain numbers; what it returns is ours.
+    let process = unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0) as RawFd;
+        assert!(fd >= 0, "pidfd_open: {}", io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd)
+    };
+    let names = descriptor_names(pid);
+    let numbers = names.iter().filter(|(_, name)| name.to_string_lossy().starts_with("socket:"));
+    let copy = |&(number, _): &(RawFd, PathBuf)| {
+        // SAFETY: pidfd_getfd(2) takes plain numbers; what it returns is ours.
+        unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) as RawFd;
+            (fd >= 0).then(|| OwnedFd::from_raw_fd(fd))
+        }
+    };
+    numbers.filter_map(copy).collect()
+}
+
+/// An integer option of a socket.
+pub(crate) fn option(fd: &impl AsRawFd, level: i32, name: i32) -> i32 {
+    let mut value: libc::c_int = -1;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointers describe `value` and its length, which outlive the call.
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length)
+    };
+    assert_eq!(result, 0, "getsockopt: {}", io::Error::last_os_error());
+    value
+}
+
+/// The TCP listeners of a process.
+pub(crate) fn listeners(pid: i32) -> Vec<TcpListener> {
+    let listening = |fd: &OwnedFd| option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == 1;
+    let all = sockets(pid).into_iter().filter(listening).map(TcpListener::from);
+    all.filter(|listener| listener.local_addr().is_ok()).collect()
+}
+
+/// The connections of a process whose own port is `port`.
+pub(crate) fn connections_at(pid: i32, port: u16) -> Vec<TcpStream> {
+    let listening = |fd: &OwnedFd| option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == 1;
+    let all = sockets(pid).into_iter().filter(|fd| !listening(fd)).map(TcpStream::from);
+    all.filter(|stream| stream.local_addr().is_ok_and(|address| address.port() == port)).collect()
+}
+
+/// The backlog of a listener.
+pub(crate) fn backlog(listener: &TcpListener) -> u32 {
+    // SAFETY: all bytes zero is a value of the structure.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the pointers describe `info` and its length, which outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    assert_eq!(result, 0, "TCP_INFO: {}", io::Error::last_os_error());
+    info.tcpi_sacked
+}
+
+/// The backlog of the only listener of a broker.
+pub(crate) fn backlog_of(pid: i32) -> Option<u32> {
+    listeners(pid).first().map(backlog)
+}
+
+/// Waits until a file has content, and gives it.
+pub(crate) fn content(path: &Path) -> String {
+    wait_for(&format!("{}", path.display()), || {
+        fs::read_to_string(path).ok().filter(|text| !text.is_empty())
+    })
+}
+
+/// A process that is killed, with its children, when the test is done with it.
+pub(crate) struct Daemon(pub(crate) i32);
+
+impl Daemon {
+    /// By its pid file.
+    pub(crate) fn of(pid_file: &Path) -> Daemon {
+        Daemon(content(pid_file).trim().parse().expect("a process id"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let mut list = children(self.0);
+        list.push(self.0);
+        for pid in list {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Makes this process the parent of daemons and of workers whose broker is gone, so that none
+/// outlives it.
+pub(crate) fn adopt_orphans() {
+    // SAFETY: prctl(2) with plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+}
+
+/// Ends what the cases have left running.
+pub(crate) fn kill_descendants() {
+    let me = std::process::id() as i32;
+    let tasks = fs::read_dir(format!("/proc/{me}/task")).into_iter().flatten().flatten();
+    for task in tasks {
+        let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for pid in list.split_whitespace().filter_map(|word| word.parse().ok()) {
+            drop(Daemon(pid));
+        }
+    }
+    // Nobody else takes their statuses where process 1 does not care.
+    let end = Instant::now() + Duration::from_secs(2);
+    loop {
+        // SAFETY: waitpid(2) with plain numbers; it needs no place for the status.
+        match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } {
+            -1 => return,
+            0 if Instant::now() > end => return,
+            0 => thread::sleep(Duration::from_millis(5)),
+            _ => {}
+        }
+    }
+}
+
+/// How often `text` is in the log.
+pub(crate) fn count(relay: &Relay, text: &str) -> usize {
+    relay.log().matches(text).count()
+}
+
+/// Waits for the end of a connection, clean or not.
+pub(crate) fn has_been_closed(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0]) {
+        Ok(0) => true,
+        Ok(_) => false,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    }
+}
