@@ -38,10 +38,14 @@ install: all
 	install -m 644 man/tcprelay.cfg.5 $(DESTDIR)$(MANDIR)/man5/
 	install -m 644 README.md CHANGELOG.md LICENSE samples/*.cfg $(DESTDIR)$(DOCDIR)/
 
+# Type-checks the other systems from Linux; the first run fetches a toolchain for that.
+check-targets:
+	sh tools/check-targets
+
 fuzz:
 	sh tools/fuzz
 
 clean:
 	$(CARGO) clean --target-dir $(TARGET)
 
-.PHONY: all deps-build deps demo check test install fuzz clean
+.PHONY: all deps-build deps demo check test install check-targets fuzz clean

@@ -149,7 +149,8 @@ pub(super) fn timespec(timeout: Option<u64>) -> Option<libc::timespec> {
         // SAFETY: timespec is plain data, for which all zeroes is a valid value; some systems
         // have padding fields that cannot be named.
         let mut time: libc::timespec = unsafe { std::mem::zeroed() };
-        time.tv_sec = (ms / 1000).min(i32::MAX as u64) as libc::time_t;
+        // Not `as libc::time_t`: the libc crate deprecates that name for musl.
+        time.tv_sec = (ms / 1000).min(i32::MAX as u64) as _;
         time.tv_nsec = (ms % 1000 * 1_000_000) as libc::c_long;
         time
     })

@@ -4,8 +4,9 @@
 #![allow(clippy::unnecessary_cast)]
 
 use super::{backend::timespec, Interest, Ready};
-use crate::os::check;
+use crate::os::{check, process, socket};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
@@ -69,7 +70,9 @@ mod sys {
 const BATCH: usize = 256;
 
 pub(super) struct Poller {
-    queue: OwnedFd,
+    queue: ManuallyDrop<OwnedFd>,
+    /// The process that has the queue.
+    owner: process::Pid,
     events: Vec<sys::Kevent>,
 }
 
@@ -77,11 +80,14 @@ impl Poller {
     pub(super) fn new() -> io::Result<Poller> {
         // SAFETY: kqueue(2) takes no arguments.
         let fd = check(unsafe { sys::kqueue() })?;
-        // SAFETY: the descriptor has just been created and nothing else owns it. A kqueue is
-        // not inherited by fork(2), and closed by exec like other descriptors if marked so.
+        // SAFETY: the descriptor has just been created and nothing else owns it.
         let queue = unsafe { OwnedFd::from_raw_fd(fd) };
-        crate::os::socket::set_close_on_exec(&queue, true)?;
-        Ok(Poller { queue, events: Vec::with_capacity(BATCH) })
+        socket::set_close_on_exec(&queue, true)?;
+        Ok(Poller {
+            queue: ManuallyDrop::new(queue),
+            owner: process::id(),
+            events: Vec::with_capacity(BATCH),
+        })
     }
 
     pub(super) fn update(&mut self, fd: RawFd, old: Interest, new: Interest) -> io::Result<()> {
@@ -119,7 +125,7 @@ impl Poller {
                 ptr::null(),
                 0,
                 self.events.as_mut_ptr(),
-                BATCH as libc::c_int,
+                BATCH as _, // a size_t on NetBSD, an int elsewhere
                 time,
             )
         })?;
@@ -144,5 +150,16 @@ impl Poller {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Poller {
+    /// A kqueue is not inherited by fork(2): in a child its number is free, or names another file
+    /// by now, which must stay open.
+    fn drop(&mut self) {
+        if self.owner == process::id() {
+            // SAFETY: `queue` is dropped here and nowhere else, and not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.queue) };
+        }
     }
 }

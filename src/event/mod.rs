@@ -69,12 +69,15 @@ pub struct Token(u32);
 impl Token {
     const INDEX_BITS: u32 = 27;
 
+    /// How many kinds there are.
+    pub const KINDS: u8 = 32;
+
     /// How many indices there are.
     pub const INDICES: u32 = 1 << Token::INDEX_BITS;
 
     /// Panics if `kind` or `index` do not fit, which is a programming error.
     pub const fn new(kind: u8, index: u32) -> Token {
-        assert!(kind < 32 && index < Token::INDICES);
+        assert!(kind < Token::KINDS && index < Token::INDICES);
         Token((kind as u32) << Token::INDEX_BITS | index)
     }
 

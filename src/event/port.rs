@@ -129,6 +129,11 @@ impl Poller {
         let mut time = timespec(if ready.is_empty() { timeout } else { Some(0) });
         let time = time.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
         let mut count: libc::c_uint = 1;
+        // An interrupted call leaves `count` as it is, though there may be no event: this one, of
+        // no source, stands for it then.
+        self.events.clear();
+        // SAFETY: port_event is plain data, for which all zeroes is a valid value.
+        self.events.push(unsafe { std::mem::zeroed() });
         // SAFETY: `events` has room for BATCH entries, and the kernel writes no more; `count`
         // and `time` outlive the call.
         let result = check(unsafe {
@@ -142,11 +147,12 @@ impl Poller {
         });
         match result {
             Ok(_) => {}
-            // ETIME and EINTR may come with events all the same: `count` tells.
+            // ETIME may come with events all the same: `count` tells.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => {}
             Err(error) => return Err(error),
         }
-        // SAFETY: the kernel has initialised `count` entries, at most BATCH.
+        // SAFETY: the kernel has initialised `count` entries, at most BATCH, or none, and then
+        // `count` is still one and the first entry that of above.
         unsafe { self.events.set_len((count as usize).min(BATCH)) };
         for event in &self.events {
             if event.portev_source as libc::c_int == sys::PORT_SOURCE_FD as libc::c_int {

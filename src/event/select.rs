@@ -74,10 +74,11 @@ impl Poller {
 
     pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {
         let Sets { mut read, mut write } = *self.sets;
+        // No type names of the fields: the libc crate deprecates them for musl.
         let mut time = timeout.map(|ms| libc::timeval {
             // Some systems refuse more than 10^8 seconds.
-            tv_sec: (ms / 1000).min(1_000_000) as libc::time_t,
-            tv_usec: (ms % 1000 * 1000) as libc::suseconds_t,
+            tv_sec: (ms / 1000).min(1_000_000) as _,
+            tv_usec: (ms % 1000 * 1000) as _,
         });
         let time = time.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
         // SAFETY: the sets and the time outlive the call; `limit` is at most FD_SETSIZE.

@@ -234,8 +234,12 @@ impl RawAddress {
                 let un = unsafe { *self.as_ptr().cast::<libc::sockaddr_un>() };
                 let offset = mem::offset_of!(libc::sockaddr_un, sun_path);
                 let used = length.saturating_sub(offset).min(un.sun_path.len());
-                let bytes: Vec<u8> =
-                    un.sun_path[..used].iter().map(|&c| c as u8).take_while(|&b| b != 0).collect();
+                // c_char is signed on some machines and not on others.
+                let bytes: Vec<u8> = un.sun_path[..used]
+                    .iter()
+                    .flat_map(|c| c.to_ne_bytes())
+                    .take_while(|&b| b != 0)
+                    .collect();
                 (!bytes.is_empty())
                     .then(|| Address::Unix(Path::new(OsStr::from_bytes(&bytes)).into()))
             }

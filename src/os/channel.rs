@@ -10,18 +10,21 @@ use std::ptr;
 /// Creates the two ends of a channel, both close-on-exec. They stay in blocking mode, as a
 /// foreign worker expects its end; [`send`] and [`receive`] never block all the same.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    // macOS has no such flag; on Solaris the standard library does without it here as well.
+    #[cfg(not(any(target_vendor = "apple", target_os = "solaris")))]
+    const CLOSE_ON_EXEC: libc::c_int = libc::SOCK_CLOEXEC;
+    #[cfg(any(target_vendor = "apple", target_os = "solaris"))]
+    const CLOSE_ON_EXEC: libc::c_int = 0;
     let mut fds = [0; 2];
-    #[cfg(not(target_vendor = "apple"))]
-    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
-    #[cfg(target_vendor = "apple")]
-    let kind = libc::SOCK_DGRAM;
+    let kind = libc::SOCK_DGRAM | CLOSE_ON_EXEC;
     // SAFETY: `fds` has room for the two descriptors.
     check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) })?;
     // SAFETY: both descriptors have just been created and nothing else owns them.
     let ends = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
-    #[cfg(target_vendor = "apple")]
-    for end in [&ends.0, &ends.1] {
-        socket::set_close_on_exec(end, true)?;
+    if CLOSE_ON_EXEC == 0 {
+        for end in [&ends.0, &ends.1] {
+            socket::set_close_on_exec(end, true)?;
+        }
     }
     Ok(ends)
 }
@@ -42,9 +45,23 @@ fn message(iov: &mut libc::iovec) -> libc::msghdr {
     header
 }
 
+/// True if the channel takes a datagram now, or fails now.
+#[cfg(any(target_os = "solaris", target_os = "illumos"))]
+fn has_room(channel: BorrowedFd<'_>) -> bool {
+    let mut entry = libc::pollfd { fd: channel.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one entry is given, and it outlives the call.
+    unsafe { libc::poll(&mut entry, 1, 0) != 0 }
+}
+
 /// Sends one datagram, with a descriptor if given. Never blocks: a full channel is
 /// `WouldBlock` (ENOBUFS of the BSDs included).
 pub fn send(channel: BorrowedFd<'_>, data: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    // Solaris and illumos heed MSG_DONTWAIT on UNIX sockets for receiving only. Nobody else writes
+    // to this end, so that room which is seen here stays until the call.
+    #[cfg(any(target_os = "solaris", target_os = "illumos"))]
+    if !has_room(channel) {
+        return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+    }
     let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
     let mut header = message(&mut iov);
     let mut control = Control { bytes: [0; 64] };
@@ -97,10 +114,16 @@ pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Receive
     // SAFETY: CMSG_SPACE only computes.
     let space = unsafe { libc::CMSG_SPACE((COUNT * mem::size_of::<libc::c_int>()) as _) };
     header.msg_controllen = (space as usize).min(mem::size_of::<Control>()) as _;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC;
-    #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
-    const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // Elsewhere descriptors are marked when they are here: macOS and Solaris have no such flag,
+    // illumos has not had it for long.
+    #[cfg(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd"
+    ))]
+    const CLOSE_ON_EXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
     #[cfg(not(any(
         target_os = "linux",
         target_os = "android",
@@ -108,14 +131,22 @@ pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Receive
         target_os = "netbsd",
         target_os = "openbsd"
     )))]
-    const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
-    let length = loop {
+    const CLOSE_ON_EXEC: libc::c_int = 0;
+    // Linux can tell how long a datagram was that has been cut.
+    const TELL_LENGTH: libc::c_int =
+        if cfg!(any(target_os = "linux", target_os = "android")) { libc::MSG_TRUNC } else { 0 };
+    const FLAGS: libc::c_int = libc::MSG_DONTWAIT | CLOSE_ON_EXEC | TELL_LENGTH;
+    let mut length = loop {
         // SAFETY: `header` points at `iov`, `buffer` and `control`, which outlive the call.
         match check_size(unsafe { libc::recvmsg(channel.as_raw_fd(), &mut header, FLAGS) }) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => break other?,
         }
     };
+    if header.msg_flags & libc::MSG_TRUNC != 0 {
+        // Where the length is that of what was received: one more is enough to show the cut.
+        length = length.max(buffer.len() + 1);
+    }
     let mut fd = None;
     // SAFETY: the kernel filled `control` and set msg_controllen; the CMSG macros walk what is
     // there, and each SCM_RIGHTS message holds as many descriptors as its length says. Every
@@ -130,14 +161,9 @@ pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Receive
                 let data = libc::CMSG_DATA(current).cast::<libc::c_int>();
                 for index in 0..bytes / mem::size_of::<libc::c_int>() {
                     let received = OwnedFd::from_raw_fd(ptr::read_unaligned(data.add(index)));
-                    #[cfg(not(any(
-                        target_os = "linux",
-                        target_os = "android",
-                        target_os = "freebsd",
-                        target_os = "netbsd",
-                        target_os = "openbsd"
-                    )))]
-                    let _ = socket::set_close_on_exec(&received, true);
+                    if CLOSE_ON_EXEC == 0 {
+                        let _ = socket::set_close_on_exec(&received, true);
+                    }
                     fd.get_or_insert(received);
                 }
             }
@@ -186,7 +212,7 @@ mod tests {
         send(a.as_fd(), &[7; 100], None).unwrap();
         let mut buffer = [0; 40];
         let got = receive(b.as_fd(), &mut buffer).unwrap();
-        assert!(got.length >= 40);
+        assert!(got.length > 40);
         assert!(got.fd.is_none());
     }
 }

@@ -30,6 +30,22 @@ pub struct GlobError {
     pub error: io::Error,
 }
 
+/// GLOB_BRACE of glob.h, which the libc crate has for glibc only; 0 where there is none (musl,
+/// Solaris). illumos has it in a function of its own, which takes a larger glob_t than the crate's.
+const GLOB_BRACE: libc::c_int = if cfg!(all(target_os = "linux", target_env = "gnu")) {
+    1 << 10
+} else if cfg!(any(
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    target_vendor = "apple"
+)) {
+    0x80 // one number in all of them, from 4.4BSD
+} else {
+    0
+};
+
 /// glob(3) with brace alternatives where the C library has them, without backslash escapes, in
 /// sorted order. A pattern without magic characters is taken literally.
 pub fn glob(pattern: &OsStr) -> Result<Vec<PathBuf>, GlobError> {
@@ -43,22 +59,7 @@ pub fn glob(pattern: &OsStr) -> Result<Vec<PathBuf>, GlobError> {
     let Ok(text) = CString::new(pattern.as_bytes()) else {
         return Err(fail(libc::EINVAL));
     };
-    #[cfg(any(
-        all(target_os = "linux", target_env = "gnu"),
-        target_os = "freebsd",
-        target_os = "netbsd",
-        target_os = "openbsd",
-        target_vendor = "apple"
-    ))]
-    const FLAGS: libc::c_int = libc::GLOB_NOESCAPE | libc::GLOB_BRACE;
-    #[cfg(not(any(
-        all(target_os = "linux", target_env = "gnu"),
-        target_os = "freebsd",
-        target_os = "netbsd",
-        target_os = "openbsd",
-        target_vendor = "apple"
-    )))]
-    const FLAGS: libc::c_int = libc::GLOB_NOESCAPE;
+    const FLAGS: libc::c_int = libc::GLOB_NOESCAPE | GLOB_BRACE;
     // SAFETY: glob_t is plain data, for which all zeroes is a valid value.
     let mut found: libc::glob_t = unsafe { std::mem::zeroed() };
     // SAFETY: `text` is NUL-terminated and `found` is initialised; both outlive the call.

@@ -39,8 +39,9 @@ pub fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
 
 /// The run-time system type, `sysname-release-machine` in lower case (`%o` in `exec`).
 pub fn system_type() -> String {
+    // c_char is signed on some machines and not on others.
     let part = |field: &[libc::c_char]| -> String {
-        field.iter().take_while(|&&c| c != 0).map(|&c| c as u8 as char).collect()
+        field.iter().flat_map(|c| c.to_ne_bytes()).take_while(|&b| b != 0).map(char::from).collect()
     };
     // SAFETY: utsname is plain data for which all zeroes is valid; uname(2) fills it.
     let name = unsafe {

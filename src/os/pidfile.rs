@@ -102,6 +102,6 @@ fn lock(file: &File) -> Result<(), PidFileError> {
     }
     // SAFETY: F_GETLK reads and writes `lock`, which outlives the call.
     let result = unsafe { libc::fcntl(fd, libc::F_GETLK, &mut lock) };
-    let known = result == 0 && i32::from(lock.l_type) != i32::from(libc::F_UNLCK as i16);
+    let known = result == 0 && lock.l_type != libc::F_UNLCK as _;
     Err(PidFileError::Locked(known.then_some(lock.l_pid)))
 }

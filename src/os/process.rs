@@ -1,8 +1,6 @@
 //! Processes: starting, replacing, reaping, identity and limits.
 
 use super::{check, signals, socket};
-use nix::sys::resource::{getrlimit, setrlimit, Resource};
-use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::{self, ForkResult, Gid, Uid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -56,16 +54,26 @@ pub fn sanitize_descriptors() {
             }
         }
     }
+    // By its number, as not every C library of Linux has the function.
     #[cfg(target_os = "linux")]
-    {
+    let marked = {
         const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
         // SAFETY: close_range(2) with this flag only marks descriptors.
-        let result = unsafe {
-            libc::syscall(libc::SYS_close_range, 3u32, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
-        };
-        if result == 0 {
-            return;
+        unsafe {
+            libc::syscall(libc::SYS_close_range, 3u32, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) == 0
         }
+    };
+    // A FreeBSD that does not know the flag says EINVAL.
+    #[cfg(target_os = "freebsd")]
+    let marked = {
+        let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
+        // SAFETY: close_range(2) with this flag only marks descriptors.
+        unsafe { libc::close_range(3, libc::c_uint::MAX, flags) == 0 }
+    };
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+    let marked = false;
+    if marked {
+        return;
     }
     for fd in open_descriptors().into_iter().filter(|&fd| fd > 2) {
         // SAFETY: fcntl(F_SETFD) takes plain numbers.
@@ -75,28 +83,46 @@ pub fn sanitize_descriptors() {
 
 /// The open descriptors of this process, by /dev/fd (or the first thousand numbers).
 fn open_descriptors() -> Vec<RawFd> {
+    // The BSDs have fixed nodes in /dev/fd (three or 64) as long as fdescfs is not mounted there:
+    // what is listed is not what is open.
+    let listed = !cfg!(any(
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "dragonfly"
+    ));
     match std::fs::read_dir("/dev/fd") {
-        Ok(entries) => {
+        Ok(entries) if listed => {
             entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
         }
-        Err(_) => (3..1024).collect(),
+        _ => (3..1024).collect(),
     }
 }
 
 /// Raises the soft limit of open descriptors to the hard one, or lowers both to `cap`, and
 /// returns the limit in effect.
 pub fn raise_descriptor_limit(cap: Option<u64>) -> u64 {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+    // Not through nix, which has no limits for Solaris and illumos.
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit(2) writes into `limit`, which outlives the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } < 0 {
         return 1024;
-    };
-    let (soft_wanted, hard_wanted) = match cap {
-        Some(cap) => (hard.min(cap), hard.min(cap)),
-        None => (hard, hard),
-    };
-    match setrlimit(Resource::RLIMIT_NOFILE, soft_wanted, hard_wanted) {
-        Ok(()) => soft_wanted,
-        Err(_) => soft,
     }
+    let (soft, hard) = (limit.rlim_cur, limit.rlim_max);
+    // macOS gives an infinite hard limit and takes no infinite soft one: OPEN_MAX of
+    // sys/syslimits.h is what it takes always (setrlimit(2), section COMPATIBILITY).
+    let most = if cfg!(target_vendor = "apple") && hard == libc::RLIM_INFINITY {
+        soft.max(10240)
+    } else {
+        hard
+    };
+    let cap = cap.map_or(libc::RLIM_INFINITY, |cap| cap as libc::rlim_t);
+    let wanted = libc::rlimit { rlim_cur: most.min(cap), rlim_max: hard.min(cap) };
+    // SAFETY: setrlimit(2) reads `wanted`, which outlives the call.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &wanted) };
+    // rlim_t is signed on FreeBSD, but a limit never negative.
+    let in_effect = if result == 0 { wanted.rlim_cur } else { soft };
+    in_effect as u64
 }
 
 /// umask(2).
@@ -358,21 +384,30 @@ pub enum Ended {
     Signal(i32),
 }
 
-/// The next child that has ended, without waiting.
-pub fn reap() -> Option<(Pid, Ended)> {
+/// waitpid(2) until a child has ended. Not nix's, which loses children that were killed by a
+/// signal it has no name for.
+fn wait(pid: Pid, flags: libc::c_int) -> io::Result<Option<(Pid, Ended)>> {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) => {
-                return Some((pid.as_raw(), Ended::Status(status)))
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        match check(unsafe { libc::waitpid(pid, &mut status, flags) }) {
+            Ok(0) => return Ok(None),
+            Ok(pid) if libc::WIFEXITED(status) => {
+                return Ok(Some((pid, Ended::Status(libc::WEXITSTATUS(status)))));
             }
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                return Some((pid.as_raw(), Ended::Signal(signal as i32)))
+            Ok(pid) if libc::WIFSIGNALED(status) => {
+                return Ok(Some((pid, Ended::Signal(libc::WTERMSIG(status)))));
             }
-            Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return None,
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(_) => return None,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
+}
+
+/// The next child that has ended, without waiting.
+pub fn reap() -> Option<(Pid, Ended)> {
+    wait(-1, libc::WNOHANG).ok().flatten()
 }
 
 /// Ends a child at once (SIGKILL).
@@ -382,12 +417,8 @@ pub fn kill(pid: Pid) {
 
 /// Waits for one child to end.
 pub fn wait_for(pid: Pid) -> io::Result<Ended> {
-    loop {
-        match waitpid(unistd::Pid::from_raw(pid), None) {
-            Ok(WaitStatus::Exited(_, status)) => return Ok(Ended::Status(status)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Ended::Signal(signal as i32)),
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+    match wait(pid, 0)? {
+        Some((_, ended)) => Ok(ended),
+        None => Err(io::Error::from_raw_os_error(libc::ECHILD)),
     }
 }

@@ -5,6 +5,24 @@ use super::check;
 use std::io;
 use std::slice;
 
+// sys/ipc.h; not in the libc crate for these systems.
+#[cfg(any(target_os = "solaris", target_os = "illumos"))]
+const IPC_STAT: libc::c_int = 12;
+#[cfg(not(any(target_os = "solaris", target_os = "illumos")))]
+use libc::IPC_STAT;
+
+// sys/shm.h; not in the libc crate for these systems.
+#[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
+const SHM_RDONLY: libc::c_int = 0o10000;
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
+use libc::SHM_RDONLY;
+
+/// shmget(2) with an `ipc key` of the configuration; key_t is wider than that on some systems.
+fn get(key: i32, size: usize, flags: libc::c_int) -> io::Result<libc::c_int> {
+    // SAFETY: shmget(2) takes plain numbers.
+    check(unsafe { libc::shmget(key as libc::key_t, size, flags) })
+}
+
 /// A segment that this process made, and removes when it is dropped.
 #[derive(Debug)]
 pub struct Segment {
@@ -21,16 +39,12 @@ impl Segment {
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> io::Result<Segment> {
-        // SAFETY: shmget(2) and shmctl(IPC_RMID) take plain numbers here.
-        unsafe {
-            let old = libc::shmget(key, 0, 0);
-            if old >= 0 {
-                check(libc::shmctl(old, libc::IPC_RMID, std::ptr::null_mut()))?;
-            }
+        if let Ok(old) = get(key, 0, 0) {
+            // SAFETY: shmctl(IPC_RMID) takes plain numbers.
+            check(unsafe { libc::shmctl(old, libc::IPC_RMID, std::ptr::null_mut()) })?;
         }
         let flags = libc::IPC_CREAT | libc::IPC_EXCL | 0o600;
-        // SAFETY: shmget(2) takes plain numbers.
-        let id = check(unsafe { libc::shmget(key, data.len().max(1), flags) })?;
+        let id = get(key, data.len().max(1), flags)?;
         let segment = Segment { id, owner: super::process::id() };
         // SAFETY: the kernel maps at least data.len() bytes at the address it returns, which
         // nothing else knows; it is unmapped after the copy.
@@ -45,7 +59,7 @@ impl Segment {
         // SAFETY: shmid_ds is plain data; IPC_STAT fills it and IPC_SET reads it.
         unsafe {
             let mut info: libc::shmid_ds = std::mem::zeroed();
-            check(libc::shmctl(id, libc::IPC_STAT, &mut info))?;
+            check(libc::shmctl(id, IPC_STAT, &mut info))?;
             if let Some(uid) = uid {
                 info.shm_perm.uid = uid as _;
             }
@@ -70,12 +84,12 @@ impl Drop for Segment {
 
 /// Reads `length` bytes of the segment under `key`.
 pub fn read(key: i32, length: usize) -> io::Result<Vec<u8>> {
-    // SAFETY: shmget(2) takes plain numbers; it fails if the segment is smaller than asked for.
-    let id = check(unsafe { libc::shmget(key, length, 0) })?;
-    // SAFETY: the kernel maps at least `length` bytes at the address it returns, for reading;
-    // they are copied before the mapping goes.
+    let id = get(key, length, 0)?;
+    // SAFETY: shmget(2) has checked that the segment is not smaller than asked for. The kernel
+    // maps at least `length` bytes at the address it returns, for reading; they are copied before
+    // the mapping goes.
     unsafe {
-        let address = libc::shmat(id, std::ptr::null(), libc::SHM_RDONLY);
+        let address = libc::shmat(id, std::ptr::null(), SHM_RDONLY);
         if address as isize == -1 {
             return Err(io::Error::last_os_error());
         }

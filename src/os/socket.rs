@@ -2,11 +2,11 @@
 
 use super::address::{Address, Family, RawAddress};
 use super::{check, check_size};
-use std::ffi::CString;
 use std::io;
 use std::mem;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 /// The transport of a stream socket, as the configuration names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -132,33 +132,34 @@ pub fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
     check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
 }
 
+/// One accept4(2), which makes the new descriptor close-on-exec.
+#[cfg(not(any(target_vendor = "apple", target_os = "solaris")))]
+fn accept_once(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    let fd = fd.as_raw_fd();
+    // SAFETY: null pointers ask accept4(2) not to return an address.
+    let result = unsafe { libc::accept4(fd, ptr::null_mut(), ptr::null_mut(), libc::SOCK_CLOEXEC) };
+    check(result).map(own)
+}
+
+/// One accept(2): macOS has no accept4; on Solaris the standard library does without it as well.
+#[cfg(any(target_vendor = "apple", target_os = "solaris"))]
+fn accept_once(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    // SAFETY: null pointers ask accept(2) not to return an address.
+    let result = unsafe { libc::accept(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut()) };
+    let new = own(check(result)?);
+    set_close_on_exec(&new, true)?;
+    Ok(new)
+}
+
 /// Accepts one connection; the new descriptor is blocking and close-on-exec.
 pub fn accept(fd: &OwnedFd) -> io::Result<OwnedFd> {
     loop {
-        #[cfg(not(target_vendor = "apple"))]
-        // SAFETY: null pointers ask accept4(2) not to return an address.
-        let result = check(unsafe {
-            libc::accept4(
-                fd.as_raw_fd(),
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-                libc::SOCK_CLOEXEC,
-            )
-        });
-        #[cfg(target_vendor = "apple")]
-        // SAFETY: null pointers ask accept(2) not to return an address.
-        let result = check(unsafe {
-            libc::accept(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut())
-        });
-        match result {
+        match accept_once(fd) {
             Ok(new) => {
-                let new = own(new);
                 // The BSDs, macOS and Solaris hand the listener's O_NONBLOCK down; a worker
                 // gets a blocking socket everywhere (runtime contract of the ACCEPT message).
                 #[cfg(not(any(target_os = "linux", target_os = "android")))]
                 set_nonblocking(&new, false)?;
-                #[cfg(target_vendor = "apple")]
-                set_close_on_exec(&new, true)?;
                 return Ok(new);
             }
             // The client gave up between its SYN and our accept: take the next one.
@@ -335,7 +336,8 @@ pub fn set_traffic_class(fd: &OwnedFd, class: u8) -> io::Result<()> {
 pub fn set_vrf(fd: &OwnedFd, name: &str) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let name =
+            std::ffi::CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
         let length = name.as_bytes_with_nul().len() as libc::socklen_t;
         // SAFETY: the pointer and the length describe `name`, which outlives the call.
         check(unsafe {
@@ -357,7 +359,6 @@ pub fn set_vrf(fd: &OwnedFd, name: &str) -> io::Result<()> {
         const OPTION: libc::c_int = libc::SO_RTABLE;
         let number: libc::c_int =
             name.parse().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-        let _ = CString::default();
         set_option(fd.as_raw_fd(), libc::SOL_SOCKET, OPTION, number)
     }
     #[cfg(not(any(
@@ -367,7 +368,7 @@ pub fn set_vrf(fd: &OwnedFd, name: &str) -> io::Result<()> {
         target_os = "openbsd"
     )))]
     {
-        let _ = (fd, name, CString::default());
+        let _ = (fd, name);
         Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT))
     }
 }
@@ -383,9 +384,9 @@ pub fn reset_on_close(fd: &OwnedFd) {
 /// system cannot tell.
 pub fn unsent_bytes(fd: &OwnedFd) -> usize {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    const REQUEST: libc::c_ulong = libc::TIOCOUTQ; // SIOCOUTQ, tcp(7)
+    let request = libc::TIOCOUTQ; // SIOCOUTQ, tcp(7)
     #[cfg(any(target_os = "freebsd", target_os = "netbsd"))]
-    const REQUEST: libc::c_ulong = 0x4004_6677; // FIONWRITE, _IOR('f', 119, int)
+    let request = libc::FIONWRITE;
     #[cfg(any(
         target_os = "linux",
         target_os = "android",
@@ -395,10 +396,15 @@ pub fn unsent_bytes(fd: &OwnedFd) -> usize {
     {
         let mut bytes: libc::c_int = 0;
         // SAFETY: the request writes one int, which `bytes` is.
-        let result = unsafe { libc::ioctl(fd.as_raw_fd(), REQUEST as _, &mut bytes) };
+        let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, &mut bytes) };
         if result == 0 {
             return usize::try_from(bytes).unwrap_or(0);
         }
+    }
+    #[cfg(target_vendor = "apple")]
+    if let Ok(bytes) = get_option::<libc::c_int>(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NWRITE)
+    {
+        return usize::try_from(bytes).unwrap_or(0);
     }
     let _ = fd;
     0
@@ -443,7 +449,11 @@ pub fn inspect(fd: RawFd) -> Inherited {
         // SAFETY: both pointers are into `raw`, whose length field tells the room there is.
         let own = unsafe { libc::getsockname(fd, pointer, length) };
         // SAFETY: a sockaddr begins with its family.
-        let unix = i32::from(unsafe { (*raw.as_ptr()).sa_family }) == libc::AF_UNIX;
+        let family = i32::from(unsafe { (*raw.as_ptr()).sa_family });
+        // These may return nothing at all about an unnamed socket, not even its family.
+        #[cfg(any(target_os = "solaris", target_os = "illumos"))]
+        let family = option(libc::SO_DOMAIN).unwrap_or(family);
+        let unix = family == libc::AF_UNIX;
         let mut peer = RawAddress::empty();
         let (pointer, length) = (peer.as_mut_ptr(), peer.length_mut() as *mut _);
         // SAFETY: both pointers are into `peer`, whose length field tells the room there is.

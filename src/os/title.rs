@@ -2,15 +2,20 @@
 
 /// Sets the title to `BASENAME: TEXT`. Without a way to do so on this system: nothing.
 pub fn set(basename: &str, text: &str) {
-    let title = format!("{basename}: {text}");
+    // setproctitle(3) of NetBSD and OpenBSD always puts the program's name in front.
+    let title = if cfg!(any(target_os = "netbsd", target_os = "openbsd")) {
+        text.to_owned()
+    } else {
+        format!("{basename}: {text}")
+    };
     #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
     {
         extern "C" {
             fn setproctitle(format: *const libc::c_char, ...);
         }
         if let Ok(title) = std::ffi::CString::new(title) {
-            // SAFETY: constant format (the minus leaves the program's name out, where that is
-            // known), one NUL-terminated string.
+            // SAFETY: constant format (the minus leaves the program's name out, which only FreeBSD
+            // knows), one NUL-terminated string.
             unsafe {
                 #[cfg(target_os = "freebsd")]
                 setproctitle(c"-%s".as_ptr(), title.as_ptr());

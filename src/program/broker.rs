@@ -379,7 +379,8 @@ fn local_worker(
         log::message("No remote services defined! Exiting.");
         return Err(exit::USAGE);
     }
-    let own = 10 + config.listeners.len() as u64;
+    // Ten for the first listener and the rest of the process, as in a worker.
+    let own = 9 + config.listeners.len().max(1) as u64;
     let users = usize::try_from(descriptors.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(1);
     Ok((Box::new(Engine::new(settings)), users))
 }

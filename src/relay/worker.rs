@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 const SIGNALS: u8 = WORKER_KINDS;
 const CHANNEL: u8 = WORKER_KINDS + 1;
 const KEEPALIVE: u8 = WORKER_KINDS + 2;
+const _: () = assert!(KEEPALIVE < Token::KINDS);
 
 /// How often the broker is told that we are there, which is how its end is noticed.
 const KEEPALIVE_PERIOD: u64 = 60_000;
