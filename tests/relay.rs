@@ -201,6 +201,45 @@ fn a_client_that_breaks_after_its_remote_is_noticed() {
     });
 }
 
+/// Writes until nothing more is taken for a while; returns how much that was.
+fn fill(stream: &std::os::fd::OwnedFd, data: &[u8]) -> usize {
+    use tcprelay::os::socket;
+    socket::set_nonblocking(stream, true).expect("nonblocking");
+    let (mut sent, mut last) = (0, Instant::now());
+    while sent < data.len() && last.elapsed() < Duration::from_millis(300) {
+        match socket::write(stream, &data[sent..]) {
+            Ok(count) => (sent, last) = (sent + count, Instant::now()),
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    sent
+}
+
+#[test]
+fn the_answer_of_a_unix_remote_that_leaves_a_request_unread_is_delivered() {
+    each(|mechanism| {
+        let directory = Directory::new();
+        let path = directory.file("peer");
+        let listener = UnixListener::bind(&path).expect("a listener");
+        let (_relay, port) =
+            relay(mechanism, &format!("remote = {{ address = {} }}", path.display()));
+        let client: std::os::fd::OwnedFd = connect(port).into();
+        let (remote, _) = listener.accept().expect("a connection from the relay");
+        let remote: std::os::fd::OwnedFd = remote.into();
+        let data = pattern(8, 64 << 20);
+        // Both directions are full: the remote reads nothing, and neither does the client yet.
+        fill(&client, &data);
+        let answered = fill(&remote, &data);
+        // Closing with unread input breaks the connection. What was sent before is still valid.
+        drop(remote);
+        let mut client = TcpStream::from(client);
+        client.set_nonblocking(false).expect("blocking");
+        let mut got = Vec::new();
+        let _ = client.read_to_end(&mut got);
+        assert!(got.len() == answered && got == data[..answered], "{} of {answered}", got.len());
+    });
+}
+
 #[test]
 fn a_slow_client_gets_everything_of_a_remote_that_closed_long_ago() {
     each(|mechanism| {

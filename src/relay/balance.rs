@@ -113,6 +113,11 @@ impl Balancer {
         std::mem::replace(&mut remote.reported, false)
     }
 
+    /// The last attempt on this remote failed.
+    pub fn is_down(&self, index: usize) -> bool {
+        self.remotes[index].reported
+    }
+
     /// A session does not use this remote any more.
     pub fn released(&mut self, index: usize) {
         let remote = &mut self.remotes[index];

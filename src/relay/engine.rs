@@ -475,7 +475,8 @@ impl Engine {
         };
         let error = session.end(end).map_or(Ok(()), socket::take_error);
         session.set_quiet(end);
-        if error.is_err() {
+        // If it is known to be broken, what it had sent is still on its way: reading tells the end.
+        if error.is_err() && session.phase != Phase::Breaking(end) {
             self.broken(events, index, end);
         }
         self.settle(events, index);
@@ -493,12 +494,32 @@ impl Engine {
             return;
         };
         match session.peer.as_ref().map_or(Ok(()), socket::take_error) {
+            Ok(()) if self.is_self_connected(index) => {
+                let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+                self.attempt_failed(events, index, Some(&error));
+                self.connect(events, index);
+            }
             Ok(()) => self.connected(events, index),
             Err(error) => {
                 self.attempt_failed(events, index, Some(&error));
                 self.connect(events, index);
             }
         }
+    }
+
+    /// On a port where nobody listens the system may connect a socket to itself, if it happens to
+    /// choose that port for it (TCP's simultaneous open). Only looked for when the remote was
+    /// down, as it is then.
+    fn is_self_connected(&mut self, index: u32) -> bool {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return false;
+        };
+        let (Some(peer), Some(remote)) = (&session.peer, session.remote) else {
+            return false;
+        };
+        let address = &self.settings.remotes[remote as usize].address;
+        self.balancer.is_down(remote as usize)
+            && socket::local_address(peer).as_ref() == Some(address)
     }
 
     /// A timer has expired.
