@@ -3,7 +3,6 @@
 //! Dependencies point one way: `program → relay, spawnd → config → event → os`. `os` alone
 //! talks to the system; `config` knows no sockets; balancing and the broker's policy are pure.
 
-#[allow(unsafe_code)]
 pub mod config;
 pub mod event;
 pub mod os;

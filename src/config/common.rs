@@ -146,10 +146,15 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
             // With -P the errors must stay where the user sees them.
             _ if parser.report.parse_only => {}
             path => {
-                process::redirect_stderr(Path::new(path)).map_err(|error| {
-                    target.error(format!("Couldn't open {path}: {}", crate::os::reason(&error)))
-                })?;
-                parser.common.keep_stderr = true;
+                // Workers may not be allowed to write where the broker may.
+                match process::redirect_stderr(Path::new(path)) {
+                    Ok(()) => parser.common.keep_stderr = true,
+                    Err(error) => {
+                        let reason = crate::os::reason(&error);
+                        let text = format!("{}: Couldn't open {path}: {reason}", target.position);
+                        parser.report.message(log::Severity::ERROR, &text);
+                    }
+                }
             }
         }
         return Ok(());

@@ -66,6 +66,7 @@ impl ConfigError {
     /// The source line with a caret under the offending word, for a terminal.
     pub fn excerpt(&self) -> String {
         let (line, column) = self.position.line_text();
+        let column = String::from_utf8_lossy(&line[..column]).chars().count();
         let line: String = String::from_utf8_lossy(line).chars().filter(|c| *c != '\r').collect();
         // Tabs stay tabs, so that the caret stands under its word.
         let indent: String =

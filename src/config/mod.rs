@@ -3,6 +3,7 @@
 //! Nothing here knows sockets or processes. A parser reads one source, looks for one section,
 //! and gives back plain data; every error names the file, the line and the word concerned.
 
+#![forbid(unsafe_code)]
 // Token constants carry the names of the C enumeration.
 #![allow(non_upper_case_globals)]
 

@@ -78,15 +78,6 @@ impl Parser<'_> {
         Ok(there)
     }
 
-    /// Advances over a word, reserved or not, if it is there.
-    pub fn accept_word(&mut self, word: &str) -> Result<bool, ConfigError> {
-        let there = self.is_word(word);
-        if there {
-            self.advance()?;
-        }
-        Ok(there)
-    }
-
     /// Takes any token as a value, by its text.
     pub fn value(&mut self) -> Result<Value, ConfigError> {
         let value = Value { text: self.text_lossy(), position: self.position() };

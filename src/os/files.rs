@@ -103,7 +103,7 @@ pub fn read_available(pipe: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
 
 /// Changes owner (−1 semantics by `None`) and mode of a path (UNIX listeners).
 pub fn change_owner(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
-    std::os::unix::fs::chown(path, uid, gid)
+    std::os::unix::fs::lchown(path, uid, gid)
 }
 
 /// chmod(2).

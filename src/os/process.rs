@@ -37,11 +37,6 @@ pub fn id() -> Pid {
     unistd::getpid().as_raw()
 }
 
-/// The parent process.
-pub fn parent() -> Pid {
-    unistd::getppid().as_raw()
-}
-
 /// Makes sure that descriptors 0 to 2 are open, so that no socket takes their place, and that
 /// everything above is closed when another program is executed.
 pub fn sanitize_descriptors() {

@@ -294,27 +294,33 @@ pub fn set_buffer_sizes(fd: &OwnedFd, bytes: i32) -> io::Result<()> {
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)
 }
 
-/// TCP keepalive parameters; on systems that lack one of them it is left alone.
+/// TCP keepalive parameters; on systems that lack one of them it is left alone. One that is
+/// refused does not keep the others from being set.
 pub fn set_keepalive_parameters(fd: &OwnedFd, keepalive: Keepalive) -> io::Result<()> {
     #[cfg(target_os = "openbsd")]
-    let _ = (fd, keepalive); // has the sysctl only
+    {
+        let _ = (fd, keepalive); // has the sysctl only
+        Ok(())
+    }
     #[cfg(not(target_os = "openbsd"))]
     {
         #[cfg(target_vendor = "apple")]
         const IDLE: libc::c_int = libc::TCP_KEEPALIVE;
         #[cfg(not(target_vendor = "apple"))]
         const IDLE: libc::c_int = libc::TCP_KEEPIDLE;
+        let mut result = Ok(());
         for (name, value) in [
             (libc::TCP_KEEPCNT, keepalive.count),
             (IDLE, keepalive.idle),
             (libc::TCP_KEEPINTVL, keepalive.interval),
         ] {
             if let Some(value) = value {
-                set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, name, value as libc::c_int)?;
+                let value = value as libc::c_int;
+                result = result.and(set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, name, value));
             }
         }
+        result
     }
-    Ok(())
 }
 
 /// Sets the type-of-service byte of outgoing packets. IPv6 sockets that carry IPv4 traffic need

@@ -48,7 +48,7 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
     process::set_umask(0o077);
     let report = process.report(options);
     let source = &options.arguments[0];
-    let (text, config, common) = read(process, options, &report).map_err(|error| {
+    let (text, config, common) = read(process, options, &report, reloaded).map_err(|error| {
         report.failure(&error);
         error.exit_status()
     })?;
@@ -78,7 +78,9 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
             return Ok(0);
         }
         let program = worker_program(process, options, &config, single, worker_source);
-        return run_once(options, program, checks_reload.is_some());
+        // With a copy in shared memory workers do not read the file themselves.
+        let as_worker = checks_reload.is_some() && config.spawn.ipc_key == 0;
+        return run_once(options, program, as_worker);
     }
     process::set_umask(0o022);
     // Where a process is does not change by reload, nor does its id.
@@ -114,7 +116,9 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         inetd,
         background,
     };
+    let launcher = launched.map(std::fs::File::from);
     let start = Start {
+        launcher: launcher.as_ref().and_then(|pipe| pipe.try_clone().ok()),
         options: broker_options,
         reloaded,
         handover,
@@ -124,32 +128,39 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         local: None,
     };
     let result = prepare(process, options, config, &common, single, start);
-    let tell = |status: i32| {
-        if let Some(pipe) = launched {
-            let _ = std::fs::File::from(pipe).write_all(&[status as u8]);
-        }
+    let status = match result {
+        Ok((mut broker, mut events)) => broker.run(&mut events),
+        Err(status) => status,
     };
-    match result {
-        Ok((mut broker, mut events)) => {
-            tell(0);
-            Ok(broker.run(&mut events))
-        }
-        Err(status) => {
-            tell(status);
-            Err(status)
-        }
+    // Told already, if the service was up; the launcher does not read any more then.
+    if let Some(mut launcher) = launcher {
+        let _ = launcher.write_all(&[status as u8]);
     }
+    Ok(status)
 }
+
+/// How often, and after which pause, a source is read again that was there before a reload.
+const REREAD_ATTEMPTS: u32 = 20;
+const REREAD_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Reads the source and the broker's section of it.
 fn read(
     process: &Process,
     options: &Options,
     report: &Report,
+    reloaded: bool,
 ) -> Result<(Vec<u8>, Config, Common), ReadError> {
     let name = &options.arguments[0];
-    let source =
-        Source::open(name).map_err(|error| ReadError::Open { name: name.clone(), error })?;
+    let mut source = Source::open(name);
+    // It was there for the check a moment ago: a server that is busy now may answer the next time.
+    for _ in 0..if reloaded { REREAD_ATTEMPTS } else { 0 } {
+        if source.is_ok() {
+            break;
+        }
+        std::thread::sleep(REREAD_PAUSE);
+        source = Source::open(name);
+    }
+    let source = source.map_err(|error| ReadError::Open { name: name.clone(), error })?;
     let text = source.text.clone();
     let positional = options.arguments.get(1).map(String::as_str);
     // In single-process mode the argument selects the relay's section, as in the C program.
@@ -176,6 +187,15 @@ fn worker_source(options: &Options, config: &Config) -> OsString {
     }
 }
 
+/// The worker program. A relative path is made absolute if workers are in another directory.
+fn worker_path(process: &Process, config: &Config) -> PathBuf {
+    let path = config.spawn.program.clone().unwrap_or_else(|| process.executable());
+    match &config.spawn.directory {
+        Some(_) => std::path::absolute(&path).unwrap_or(path),
+        None => path,
+    }
+}
+
 /// How workers are executed: PATH \[-d LEVEL] \[-D] SOURCE \[ID].
 fn worker_program(
     process: &Process,
@@ -198,7 +218,7 @@ fn worker_program(
     let id = options.worker_id.as_ref().or(positional).or(spawn.id.as_ref());
     arguments.extend(id.map(OsString::from));
     Program {
-        path: spawn.program.clone().unwrap_or_else(|| process.executable()),
+        path: worker_path(process, config),
         arguments,
         identity: Identity { uid: spawn.ids.uid, gid: spawn.ids.gid },
         directory: spawn.directory.clone(),
@@ -207,10 +227,10 @@ fn worker_program(
 }
 
 /// `-P` and `-v`: one worker with the same option; its exit status is ours.
-fn run_once(options: &Options, mut program: Program, reload: bool) -> Result<i32, i32> {
+fn run_once(options: &Options, mut program: Program, as_worker: bool) -> Result<i32, i32> {
     let flag = if options.version { "-v" } else { "-P" };
     program.arguments.insert(0, flag.into());
-    if !reload {
+    if !as_worker {
         // The configuration is checked with our own identity, wherever we are.
         program.identity = Identity::default();
         program.directory = None;
@@ -235,10 +255,12 @@ fn run_once(options: &Options, mut program: Program, reload: bool) -> Result<i32
 
 /// The environment without what was meant for this image alone.
 fn original_environment(process: &Process) -> Vec<(OsString, OsString)> {
-    const PRIVATE: [&str; 4] =
-        [crate::spawnd::VARIABLE, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+    const PRIVATE: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
     let mut environment = process.environment.clone();
-    environment.retain(|(name, _)| !PRIVATE.iter().any(|private| name == private));
+    environment.retain(|(name, _)| {
+        let name = name.to_string_lossy();
+        !PRIVATE.contains(&&*name) && !name.starts_with(crate::spawnd::VARIABLE)
+    });
     environment
 }
 
@@ -250,8 +272,8 @@ enum Side {
     Daemon(OwnedFd),
 }
 
-/// The launcher ends when the daemon has bound its sockets, so that its exit status tells
-/// whether there is a service.
+/// The launcher ends when the daemon serves, so that its exit status tells whether there is a
+/// service.
 fn go_to_background(keep_stderr: bool) -> Result<Side, i32> {
     let failed = |error: std::io::Error| {
         log::message(&format!("fork: {}", os::reason(&error)));
@@ -316,7 +338,8 @@ fn prepare(
         return Err(exit::OS_ERROR);
     }
     let path = options.pid_file.as_ref().map(PathBuf::from).or(config.pid_file.clone());
-    start.pid_file = take_pid_file(path.as_deref(), start.handover.pid_file.take())?;
+    let former = start.handover.pid_file.take();
+    start.pid_file = take_pid_file(path.as_deref(), former, start.reloaded)?;
     super::install_crash_handler(common);
     let (mut events, limit) = super::make_loop()?;
     if single {
@@ -332,6 +355,7 @@ fn prepare(
 fn take_pid_file(
     path: Option<&Path>,
     former: Option<(String, OwnedFd)>,
+    reloaded: bool,
 ) -> Result<Option<PidFile>, i32> {
     let mut former = former.map(|(path, fd)| PidFile::adopt(Path::new(&path), fd));
     let Some(path) = path else {
@@ -346,9 +370,14 @@ fn take_pid_file(
         Err(PidFileError::Locked(holder)) => {
             let holder =
                 holder.map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
+            let path = path.display();
+            if reloaded {
+                // A service is not given up for its pid file.
+                log::message(&format!("pid_write({path}): locked by {holder}"));
+                return Ok(None);
+            }
             log::message(&format!(
-                "pid_write({}): locked by {holder}. Is it running already? Exiting.",
-                path.display()
+                "pid_write({path}): locked by {holder}. Is it running already? Exiting."
             ));
             Err(exit::TEMPORARY)
         }

@@ -1,5 +1,7 @@
 //! The programs: what a process is, how it starts, and how it ends.
 
+#![forbid(unsafe_code)]
+
 mod broker;
 pub mod options;
 mod worker;

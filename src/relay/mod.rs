@@ -4,6 +4,8 @@
 //! is the life of all sessions over the event loop, and [`worker`] the process around it with
 //! its channel to the broker.
 
+#![forbid(unsafe_code)]
+
 pub mod balance;
 pub mod engine;
 mod pump;

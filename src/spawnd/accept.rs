@@ -104,15 +104,10 @@ impl Broker {
                 self.listeners[index].class = 0;
             }
         }
-        if let Some(local) = &mut self.local {
-            local.accept(events, fd, &self.listeners[index].accept);
-            self.policy.given(LOCAL_WORKER);
-        } else {
-            let parked = Parked { socket: fd, listener: index, datagram };
-            if let Some(parked) = self.hand_over(parked, events) {
-                self.parked.push_back(parked);
-                self.update_listeners(events);
-            }
+        let parked = Parked { socket: fd, listener: index, datagram };
+        if let Some(parked) = self.hand_over(parked, events) {
+            self.parked.push_back(parked);
+            self.update_listeners(events);
         }
         self.check_overload(events);
     }
@@ -120,6 +115,11 @@ impl Broker {
     /// Finds a worker and sends it the connection; gives it back if nobody can take it now.
     fn hand_over(&mut self, parked: Parked, events: &mut Loop) -> Option<Parked> {
         let index = parked.listener;
+        if let Some(local) = &mut self.local {
+            local.accept(events, parked.socket, &self.listeners[index].accept);
+            self.policy.given(LOCAL_WORKER);
+            return None;
+        }
         let key = self.sticky_key(index, &parked.socket);
         // Each turn ends, blocks a worker or loses one; a bound all the same.
         for _ in 0..2 * (self.policy.limits().instances_max + 1) {
@@ -233,7 +233,7 @@ impl Broker {
         for index in 0..self.listeners.len() {
             let reset = self.overload == Overload::Reset;
             let listener = &mut self.listeners[index];
-            if reset && full && !listener.is_inherited() {
+            if reset && full && !listener.foreign {
                 listener.close(events);
             } else if reset && listener.socket.is_none() && listener.retry.is_none() {
                 if !listener.open() {

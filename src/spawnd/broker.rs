@@ -19,6 +19,8 @@ use crate::os::socket::{self, Inherited};
 use crate::os::{self, log, supervisor, title};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -112,6 +114,7 @@ pub struct Broker {
     pub(super) pid_file: Option<PidFile>,
     /// The configuration for workers that may not read the file; kept as long as we run.
     pub(super) shared: Option<Segment>,
+    launcher: Option<File>,
     pub(super) announced: bool,
     pub(super) exit_status: Option<i32>,
     title_of: Option<(usize, usize, bool)>,
@@ -131,6 +134,8 @@ pub struct Start {
     pub shared: Option<Segment>,
     /// Sockets of the service manager.
     pub activated: Vec<OwnedFd>,
+    /// The pipe to the process that launched us into the background.
+    pub launcher: Option<File>,
     /// The relay of single-process mode, with the most connections it can handle.
     pub local: Option<(Box<dyn LocalWorker>, usize)>,
 }
@@ -185,6 +190,7 @@ impl Broker {
             signals,
             pid_file: start.pid_file.take(),
             shared: start.shared.take(),
+            launcher: start.launcher.take(),
             announced: false,
             exit_status: None,
             title_of: None,
@@ -235,14 +241,20 @@ impl Broker {
             let key = listener.key();
             let fits = |other: &str| other.strip_prefix(ACTIVATED).unwrap_or(other) == key;
             let taken = match former.iter().position(|(other, _)| fits(other)) {
-                Some(index) => Some(former.swap_remove(index).1),
-                None => activated
-                    .iter_mut()
-                    .find(|fd| {
-                        fd.as_ref().and_then(socket::local_address).as_ref()
-                            == Some(&listener.address)
-                    })
-                    .and_then(Option::take),
+                Some(index) => {
+                    let (key, fd) = former.swap_remove(index);
+                    listener.foreign = key.starts_with(ACTIVATED);
+                    Some(fd)
+                }
+                None => {
+                    let address = Some(&listener.address);
+                    let same = |fd: &&mut Option<OwnedFd>| {
+                        fd.as_ref().and_then(socket::local_address).as_ref() == address
+                    };
+                    let fd = activated.iter_mut().find(same).and_then(Option::take);
+                    listener.foreign = fd.is_some();
+                    fd
+                }
             };
             if let Some(Ok(())) = taken.map(|fd| listener.adopt(fd)) {
                 log::message(&format!("bind to {} succeeded (inherited)", listener.address));
@@ -446,10 +458,13 @@ impl Broker {
         drop(self.pid_file.take());
     }
 
-    /// Tells the service manager that connections are served.
+    /// Tells the service manager and the launcher that connections are served.
     pub(super) fn announce(&mut self) {
         if !self.announced {
             self.announced = true;
+            if let Some(mut launcher) = self.launcher.take() {
+                let _ = launcher.write_all(&[0]);
+            }
             supervisor::notify("READY=1");
         }
     }

@@ -71,8 +71,15 @@ impl Handover {
     /// Takes what the former image left, if there was one. The variable is removed, and what
     /// it says is believed only if it was meant for this process.
     pub fn take() -> Former {
-        let text = std::env::var(VARIABLE).unwrap_or_default();
-        std::env::remove_var(VARIABLE);
+        let mut text = String::new();
+        for number in 0.. {
+            let name = variable(number);
+            let Ok(part) = std::env::var(&name) else {
+                break;
+            };
+            std::env::remove_var(name);
+            text += &part;
+        }
         match text.as_str() {
             CHECK => Former::Check { activated: false },
             CHECK_ACTIVATED => Former::Check { activated: true },
@@ -125,8 +132,16 @@ impl Handover {
         self.listeners.iter().any(|(key, _)| key.starts_with(ACTIVATED))
     }
 
-    /// The value of the variable.
-    pub fn encode(&self) -> String {
+    /// The variables, as many as it takes: a system limits the length of each.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let text = self.encode();
+        let parts = text.as_bytes().chunks(PART).enumerate();
+        parts
+            .map(|(number, part)| (variable(number), String::from_utf8_lossy(part).into_owned()))
+            .collect()
+    }
+
+    fn encode(&self) -> String {
         let mut text = format!("pid {}", process::id());
         for (kind, list) in [("listener", &self.listeners), ("parked", &self.parked)] {
             for (key, fd) in list {
@@ -152,6 +167,18 @@ impl Handover {
         let workers = self.workers.iter().map(|worker| &worker.channel);
         let pid_file = self.pid_file.iter().map(|(_, fd)| fd);
         listeners.chain(workers).chain(pid_file).collect()
+    }
+}
+
+/// Most bytes of one variable (Linux takes 128 KiB).
+const PART: usize = 100_000;
+
+/// The name of a part.
+fn variable(number: usize) -> String {
+    if number == 0 {
+        VARIABLE.to_owned()
+    } else {
+        format!("{VARIABLE}_{number}")
     }
 }
 

@@ -24,6 +24,9 @@ pub(super) struct Listener {
     /// Some connections need options that they do not inherit from the socket.
     pub(super) class: u8,
     pub(super) retry: Option<TimerId>,
+    /// The socket was opened by the service manager or inetd: it cannot be opened again here,
+    /// and its path is not ours.
+    pub(super) foreign: bool,
     logged_failure: bool,
     backlog: i32,
 }
@@ -56,6 +59,7 @@ impl Listener {
             sticky,
             class,
             retry: None,
+            foreign: false,
             logged_failure: false,
             backlog,
         }
@@ -68,11 +72,12 @@ impl Listener {
             socket::local_address(&fd).unwrap_or_else(|| Address::Unix(Path::new("").into()));
         let mut listener = Listener::new(config, address, Keepalive::default());
         listener.accept.protocol = 0;
+        listener.foreign = true;
         listener.adopt(fd)?;
         Ok(listener)
     }
 
-    /// True for a socket that this program did not open and has no `listen` block for.
+    /// True without a `listen` block.
     pub(super) fn is_inherited(&self) -> bool {
         self.accept.protocol == 0
     }
@@ -94,7 +99,7 @@ impl Listener {
         if !self.is_datagram() {
             socket::listen(&fd, self.backlog)?;
         }
-        if let (Address::Unix(path), false) = (&self.address, self.is_inherited()) {
+        if let (Address::Unix(path), false) = (&self.address, self.foreign) {
             self.set_permissions(path);
         }
         self.socket = Some(fd);
@@ -181,14 +186,15 @@ impl Listener {
 
     fn set_permissions(&self, path: &Path) {
         let config = &self.config;
-        if config.owner.uid.is_some() || config.owner.gid.is_some() {
-            if let Err(error) = files::change_owner(path, config.owner.uid, config.owner.gid) {
-                log::message(&format!("chown({}): {}", path.display(), os::reason(&error)));
-            }
-        }
+        // While it is ours: the new owner may replace it.
         if let Some(mode) = config.mode {
             if let Err(error) = files::change_mode(path, mode) {
                 log::message(&format!("chmod({}): {}", path.display(), os::reason(&error)));
+            }
+        }
+        if config.owner.uid.is_some() || config.owner.gid.is_some() {
+            if let Err(error) = files::change_owner(path, config.owner.uid, config.owner.gid) {
+                log::message(&format!("chown({}): {}", path.display(), os::reason(&error)));
             }
         }
     }
@@ -214,7 +220,7 @@ impl Listener {
 
     /// Removes the file of a UNIX socket that this process has bound.
     pub(super) fn remove_path(&self) {
-        let ours = self.socket.is_some() && !self.is_inherited();
+        let ours = self.socket.is_some() && !self.foreign;
         if let (Address::Unix(path), true) = (&self.address, ours) {
             if files::is_socket(path) {
                 let _ = std::fs::remove_file(path);

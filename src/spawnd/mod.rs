@@ -4,6 +4,8 @@
 //! worker ([`sticky`]) are plain data structures without input or output; [`broker`] moves the
 //! sockets and processes accordingly. [`protocol`] is what broker and worker say to each other.
 
+#![forbid(unsafe_code)]
+
 mod accept;
 pub mod acl;
 pub mod broker;

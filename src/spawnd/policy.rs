@@ -152,12 +152,6 @@ impl Policy {
         if self.missing() > 0 {
             return Choice::Start;
         }
-        self.choose_started(sticky)
-    }
-
-    /// As [`Self::choose`], but content with fewer workers than the minimum while those that
-    /// are missing cannot be started.
-    pub fn choose_started(&self, sticky: Option<WorkerId>) -> Choice {
         let max = self.limits.users_max;
         let min = self.limits.users_min.min(max);
         let usable = |worker: &&Worker, below: usize| !worker.blocked && worker.users < below;

@@ -166,8 +166,8 @@ impl Broker {
             }
         }
         for listener in &mut self.listeners {
-            // A listener without a block of its own is known by how it came.
-            let prefix = if listener.is_inherited() { ACTIVATED } else { "" };
+            // One that the service manager opened is known by that.
+            let prefix = if listener.foreign { ACTIVATED } else { "" };
             let key = format!("{prefix}{}", listener.key());
             if let Some(fd) = listener.socket.take() {
                 handover.listeners.push((key, fd));
@@ -180,7 +180,8 @@ impl Broker {
         // Workers have read it; the next image makes its own.
         drop(self.shared.take());
         let mut environment = self.options.environment.clone();
-        environment.push((VARIABLE.into(), handover.encode().into()));
+        let variables = handover.variables().into_iter();
+        environment.extend(variables.map(|(name, value)| (name.into(), value.into())));
         let error = process::execute(
             &self.options.executable,
             &self.options.arguments,
