@@ -466,6 +466,43 @@ fn the_background_launcher_tells_how_it_went() {
 }
 
 #[test]
+fn the_background_launcher_tells_that_no_worker_starts() {
+    let port = free_port();
+    let directory = Directory::new();
+    let text = config(port, "remoote = {}", "background = yes", "instances max = 1", "");
+    let config = directory.write("relay.cfg", text);
+    let status = std::process::Command::new(TCPRELAY)
+        .arg(&config)
+        .stdin(std::process::Stdio::null())
+        .status()
+        .expect("to launch");
+    assert_eq!(status.code(), Some(78));
+}
+
+#[test]
+fn a_configuration_in_shared_memory_survives_reloads() {
+    let peer = Peer::echo();
+    let port = free_port();
+    // Keys are of the whole machine.
+    let key = 0x7c00_0000 + std::process::id();
+    let user = if is_root() { "userid = nobody" } else { "" };
+    let spawn = format!("instances max = 1 ipc key = {key} {user}");
+    let text = config(port, &peer.remote(), "", &spawn, "");
+    let mut relay = Setup::new(&text).start();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&relay.config, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    for _ in 0..2 {
+        one_session(port).expect("to be served");
+        reload(&relay, &text);
+    }
+    one_session(port).expect("to be served");
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    let left = std::fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    assert!(!left.contains(&format!(" {key} ")), "{left}");
+}
+
+#[test]
 fn idle_sessions_are_cheap() {
     let (peer, arrived) = Peer::manual();
     let port = free_port();
