@@ -201,7 +201,8 @@ impl<'a> Parser<'a> {
         if self.sym.push_text(bytes) {
             return Ok(());
         }
-        let head = String::from_utf8_lossy(&self.sym.text()[..64]).into_owned();
+        let text = self.sym.text();
+        let head = String::from_utf8_lossy(&text[..text.len().min(64)]).into_owned();
         Err(self.error(format!("Line too long: '{head}...'")))
     }
 
@@ -560,5 +561,83 @@ fn character_length(text: &[u8]) -> usize {
     match text.get(..wanted) {
         Some(sequence) if std::str::from_utf8(sequence).is_ok() => wanted,
         _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// All tokens of a text, or the error.
+    fn tokens(text: &[u8]) -> Result<Vec<(Code, Vec<u8>)>, ConfigError> {
+        let report = Report { parse_only: true, ..Report::default() };
+        let mut parser = Parser::new(Source::new("test.cfg", text.to_vec()), &report)?;
+        let mut found = Vec::new();
+        while parser.code() != S_eof {
+            found.push((parser.code(), parser.text().to_vec()));
+            parser.advance()?;
+        }
+        Ok(found)
+    }
+
+    fn texts(text: &str) -> Vec<String> {
+        let tokens = tokens(text.as_bytes()).expect("valid");
+        tokens.into_iter().map(|(_, text)| String::from_utf8_lossy(&text).into_owned()).collect()
+    }
+
+    #[test]
+    fn words_quotes_and_delimiters() {
+        assert_eq!(
+            texts("a=b,{c}!(d)[e] && || & | #x\n~"),
+            ["a", "=", "b", ",", "{", "c", "}", "!", "(", "d", ")", "[", "e", "]", "&&", "||", "~"]
+        );
+        assert_eq!(
+            texts(r#"a"b"c "a\tb\101\"" 'x"y' 3001#c"#),
+            ["a\"b\"c", "a\tbA\"", "x\"y", "3001#c"]
+        );
+        let found = tokens(b"port \"port\" Port").expect("valid");
+        assert_eq!(
+            found.iter().map(|(code, _)| *code).collect::<Vec<_>>(),
+            [S_port, S_string, S_string]
+        );
+    }
+
+    #[test]
+    fn errors_name_the_line_of_the_word() {
+        for (text, line) in
+            [(&b"a\n\n\0"[..], 3), (b"a\n\"b\n", 3), (b"\xff", 1), (b"# \xff\n \xff", 2)]
+        {
+            let error = tokens(text).expect_err("refused");
+            assert_eq!(error.position.line(), line, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_too_long_is_an_error() {
+        // The text before the variable is shorter than what the message shows of it.
+        std::env::set_var("TCPRELAY_TEST_LONG", "x".repeat(70_000));
+        let error = tokens(b"\"a${TCPRELAY_TEST_LONG}\"").expect_err("refused");
+        assert!(error.message.starts_with("Line too long"), "{error}");
+    }
+
+    #[test]
+    fn aliases_do_not_recurse() {
+        let report = Report { parse_only: true, ..Report::default() };
+        let mut parser =
+            Parser::new(Source::new("t", b"alias A { A x }".to_vec()), &report).expect("valid");
+        parser.define_alias().expect("a definition");
+        let text = Source::new("t", b"alias A { B } alias B { A } A".to_vec());
+        let mut parser = Parser::new(text, &report).expect("valid");
+        parser.define_alias().expect("a definition");
+        assert!(parser.define_alias().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end(text in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assume!(memchr::memmem::find(&text, b"include").is_none());
+            let _ = tokens(&text);
+        }
     }
 }

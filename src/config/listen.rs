@@ -324,7 +324,7 @@ fn dtls_version(code: Code) -> Option<u32> {
 }
 
 /// TLS 1.2 and 1.3.
-const TLS_DEFAULT: u32 = 0x0403;
+pub const TLS_DEFAULT: u32 = 0x0403;
 /// DTLS 1.0 and 1.2.
 const DTLS_DEFAULT: u32 = 0x00fd_00ff;
 

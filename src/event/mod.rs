@@ -336,6 +336,9 @@ impl Loop {
             self.slots.truncate(used);
             self.slots.shrink_to(2 * used);
             self.timers.shrink();
+            // The generations of what is cut off are forgotten, so nothing may refer to them.
+            // What is still ready is reported again by the next wait.
+            self.ready.clear();
             self.ready.shrink_to(256);
         }
     }

@@ -225,6 +225,31 @@ fn many_descriptors_at_once() {
 }
 
 #[test]
+fn shrinking_forgets_events_that_are_not_taken_yet() {
+    for (name, mut events) in loops() {
+        let pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().expect("a pair")).collect();
+        for (index, (mut a, b)) in pairs.iter().map(|(a, b)| (a, b)).enumerate() {
+            events.register(b, token(index as u32), Interest::READ);
+            a.write_all(b"x").expect("to write");
+        }
+        events.wait(Some(1000)).expect("a wait");
+        let first = events.next_event().expect("one of them").token.index();
+        for (_, b) in &pairs {
+            events.remove(b);
+        }
+        events.shrink();
+        // New owners under the old numbers, with nothing to read.
+        drop(pairs);
+        let others: Vec<_> = (0..300).map(|_| UnixStream::pair().expect("a pair")).collect();
+        for (_, b) in &others {
+            events.register(b, token(first), Interest::READ);
+        }
+        assert!(events.next_event().is_none(), "{name}");
+        assert_eq!(turn(&mut events, 0), [], "{name}");
+    }
+}
+
+#[test]
 fn regular_files_are_always_ready() {
     for (name, mut events) in loops() {
         let file = std::fs::File::open("/proc/self/exe").expect("a file");

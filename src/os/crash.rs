@@ -52,6 +52,9 @@ extern "C" fn caught(number: libc::c_int) {
         // SAFETY: _exit(2) takes a plain number.
         unsafe { libc::_exit(exit::UNAVAILABLE) };
     }
+    // Whatever hangs from here on, as this is no place for what follows, is ended.
+    // SAFETY: alarm(2) takes a plain number; its signal ends the process.
+    unsafe { libc::alarm(60) };
     let name = if number == libc::SIGSEGV { "SIGSEGV" } else { "SIGBUS" };
     log::message(&format!("Caught {name}"));
     act();

@@ -94,8 +94,8 @@ fn open_descriptors() -> Vec<RawFd> {
     }
 }
 
-/// Raises the soft limit of open descriptors to the hard one, or lowers both to `cap`, and
-/// returns the limit in effect.
+/// Sets the soft limit of open descriptors to the hard one, or to `cap` if that is lower, and
+/// returns it. The hard limit stays: the next image may use another mechanism.
 pub fn raise_descriptor_limit(cap: Option<u64>) -> u64 {
     // Not through nix, which has no limits for Solaris and illumos.
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -112,7 +112,7 @@ pub fn raise_descriptor_limit(cap: Option<u64>) -> u64 {
         hard
     };
     let cap = cap.map_or(libc::RLIM_INFINITY, |cap| cap as libc::rlim_t);
-    let wanted = libc::rlimit { rlim_cur: most.min(cap), rlim_max: hard.min(cap) };
+    let wanted = libc::rlimit { rlim_cur: most.min(cap), rlim_max: hard };
     // SAFETY: setrlimit(2) reads `wanted`, which outlives the call.
     let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &wanted) };
     // rlim_t is signed on FreeBSD, but a limit never negative.
@@ -126,7 +126,7 @@ pub fn set_umask(mask: u32) {
     unsafe { libc::umask(mask as libc::mode_t) };
 }
 
-/// Makes `path` executable by this process?
+/// True if `path` is a file that this process may execute.
 pub fn is_executable(path: &Path) -> bool {
     unistd::access(path, unistd::AccessFlags::X_OK).is_ok() && path.is_file()
 }

@@ -187,9 +187,11 @@ fn worker_source(options: &Options, config: &Config) -> OsString {
     }
 }
 
-/// The worker program. A relative path is made absolute if workers are in another directory.
-fn worker_path(process: &Process, config: &Config) -> PathBuf {
-    let path = config.spawn.program.clone().unwrap_or_else(|| process.executable());
+/// The worker program; in single-process mode it is this one, whatever is configured. A relative
+/// path is made absolute if workers are in another directory.
+fn worker_path(process: &Process, config: &Config, single: bool) -> PathBuf {
+    let configured = config.spawn.program.clone().filter(|_| !single);
+    let path = configured.unwrap_or_else(|| process.executable());
     match &config.spawn.directory {
         Some(_) => std::path::absolute(&path).unwrap_or(path),
         None => path,
@@ -218,7 +220,7 @@ fn worker_program(
     let id = options.worker_id.as_ref().or(positional).or(spawn.id.as_ref());
     arguments.extend(id.map(OsString::from));
     Program {
-        path: worker_path(process, config),
+        path: worker_path(process, config, single),
         arguments,
         identity: Identity { uid: spawn.ids.uid, gid: spawn.ids.gid },
         directory: spawn.directory.clone(),

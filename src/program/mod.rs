@@ -135,9 +135,12 @@ pub fn version() -> String {
 fn make_loop() -> Result<(Loop, u64), i32> {
     let choice = Choice::from_environment();
     if let Some(warning) = &choice.warning {
-        log::message(warning);
-        // Workers inherit what was chosen, and need not say it again.
-        std::env::set_var("IO_POLL_MECHANISM", choice.mechanism.bit().to_string());
+        // Workers inherit the note, or read the setting again, and need not say it again.
+        const WARNED: &str = "TCPRELAY_MECHANISM_WARNED";
+        if std::env::var(WARNED).as_ref() != Ok(warning) {
+            log::message(warning);
+            std::env::set_var(WARNED, warning);
+        }
     }
     let limit = process::raise_descriptor_limit(choice.descriptor_cap());
     let events = Loop::new(&choice).map_err(|error| {

@@ -213,7 +213,7 @@ impl Broker {
     /// Follows the total across the limit, in both directions.
     pub(super) fn check_overload(&mut self, events: &mut Loop) {
         let full = self.policy.is_full();
-        if full == self.overloaded {
+        if full == self.overloaded || self.exit_status.is_some() {
             return;
         }
         self.overloaded = full;
@@ -234,8 +234,9 @@ impl Broker {
             let reset = self.overload == Overload::Reset;
             let listener = &mut self.listeners[index];
             if reset && full && !listener.foreign {
+                listener.reopen = listener.socket.is_some();
                 listener.close(events);
-            } else if reset && listener.socket.is_none() && listener.retry.is_none() {
+            } else if reset && std::mem::take(&mut listener.reopen) {
                 if !listener.open() {
                     // It was bound before, so it is tried again, asked for or not.
                     let delay = &mut listener.config.retry_delay;

@@ -443,12 +443,13 @@ impl Broker {
     fn terminate(&mut self, events: &mut Loop) {
         supervisor::notify("STOPPING=1");
         log::message("SIGTERM: exiting");
+        self.exit_status = Some(0);
+        self.end_check();
         self.dismiss_all(events);
         for listener in &self.listeners {
             listener.remove_path();
         }
         self.remove_pid_file();
-        self.exit_status = Some(0);
         if self.local.as_ref().is_some_and(|local| local.sessions() > 0) {
             self.leave_sessions_to_child(events);
         }

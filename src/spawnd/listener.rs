@@ -2,7 +2,7 @@
 
 use super::protocol::Accept;
 use super::sticky::Cache;
-use crate::config::listen::{self as config, Sticky};
+use crate::config::listen::{self as config, Sticky, TLS_DEFAULT};
 use crate::event::{Loop, TimerId};
 use crate::os::address::{Address, Family};
 use crate::os::socket::{self, Keepalive, Kind, Protocol};
@@ -27,6 +27,8 @@ pub(super) struct Listener {
     /// The socket was opened by the service manager or inetd: it cannot be opened again here,
     /// and its path is not ours.
     pub(super) foreign: bool,
+    /// It was closed because of overload, and is to be opened again.
+    pub(super) reopen: bool,
     logged_failure: bool,
     backlog: i32,
 }
@@ -41,8 +43,14 @@ impl Listener {
         let length = config.realm.len().min(15);
         realm[..length].copy_from_slice(&config.realm[..length]);
         let datagrams = config.protocol == Protocol::Udp;
+        let tls_versions = match (datagrams, config.tls_versions, config.dtls_versions) {
+            (true, _, dtls) => dtls,
+            // Versions of DTLS alone make no sense here, and least of all plain text.
+            (false, 0, 1..) => TLS_DEFAULT,
+            (false, tls, _) => tls,
+        };
         let accept = Accept {
-            tls_versions: if datagrams { config.dtls_versions } else { config.tls_versions },
+            tls_versions,
             aaa_protocol: config.aaa_protocol,
             flags: config.flags,
             realm,
@@ -60,6 +68,7 @@ impl Listener {
             class,
             retry: None,
             foreign: false,
+            reopen: false,
             logged_failure: false,
             backlog,
         }

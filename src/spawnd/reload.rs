@@ -103,6 +103,13 @@ impl Broker {
         }
     }
 
+    /// The result of a check is not of interest any more.
+    pub(super) fn end_check(&self) {
+        if let Some(check) = &self.check {
+            process::kill(check.pid);
+        }
+    }
+
     /// True if `pid` was the checking child.
     pub(super) fn check_ended(&mut self, pid: Pid, ended: Ended, events: &mut Loop) -> bool {
         if self.check.as_ref().is_none_or(|check| check.pid != pid) {

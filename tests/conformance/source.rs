@@ -126,7 +126,7 @@ fn k010() {
     let (peer, port) = (Peer::echo(), free_port());
     let key = 0x7c00_0000 + std::process::id();
     let config = section(port, "", &format!("ipc key = {key}"), &peer.remote());
-    let relay = Launch::new(config).start();
+    let mut relay = Launch::new(config).start();
     client(port);
     // The file is not needed any more: a new worker reads the copy.
     fs::remove_file(&relay.config).expect("to remove the configuration");
@@ -134,6 +134,9 @@ fn k010() {
     kill(worker, Signal::SIGKILL);
     wait_for("another worker", || relay.workers().into_iter().find(|&pid| pid != worker));
     eventually_served(port);
+    // The segment goes with an orderly end.
+    relay.signal(Signal::SIGTERM);
+    relay.wait();
 }
 
 fn k011() {
