@@ -209,6 +209,8 @@ pub struct Program {
     pub directory: Option<PathBuf>,
     /// The environment; that of this process if `None`.
     pub environment: Option<Vec<(OsString, OsString)>>,
+    /// It leads a process group of its own, which [`kill_group`] ends.
+    pub group: bool,
 }
 
 /// What descriptor 0 and 2 of a new process are.
@@ -291,6 +293,9 @@ fn prepare(program: &Program, descriptors: &Descriptors) -> Result<(), (i32, Str
     if let Some(stderr) = &descriptors.stderr {
         // SAFETY: as above.
         check(unsafe { libc::dup2(stderr.as_raw_fd(), 2) }).map_err(os)?;
+    }
+    if program.group {
+        let _ = unistd::setpgid(unistd::Pid::from_raw(0), unistd::Pid::from_raw(0));
     }
     take_identity(program.identity).map_err(|text| (exit::NO_PERMISSION, text))?;
     if let Some(directory) = &program.directory {
@@ -405,9 +410,10 @@ pub fn reap() -> Option<(Pid, Ended)> {
     wait(-1, libc::WNOHANG).ok().flatten()
 }
 
-/// Ends a child at once (SIGKILL).
-pub fn kill(pid: Pid) {
-    let _ = nix::sys::signal::kill(unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+/// Ends a child that leads a process group, and the rest of the group, at once (SIGKILL).
+pub fn kill_group(pid: Pid) {
+    let group = unistd::Pid::from_raw(pid);
+    let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
 }
 
 /// Waits for one child to end.

@@ -225,6 +225,7 @@ fn worker_program(
         identity: Identity { uid: spawn.ids.uid, gid: spawn.ids.gid },
         directory: spawn.directory.clone(),
         environment: None,
+        group: false,
     }
 }
 

@@ -16,6 +16,9 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Connections taken from one listener per turn, so that none starves the others.
 const BATCH: usize = 8;
 
+/// How long a connection waits for a worker that is being started, in milliseconds.
+const START_PATIENCE: u64 = 1000;
+
 /// How long accepting rests when the process has run out of descriptors, in milliseconds.
 const REST: u64 = 200;
 
@@ -135,6 +138,10 @@ impl Broker {
                     Choice::Worker(id) => id,
                     _ => return Some(parked),
                 },
+                Choice::Wait => match self.wait_for_start(events) {
+                    Choice::Worker(id) => id,
+                    _ => return Some(parked),
+                },
                 Choice::Nobody => return Some(parked),
             };
             match self.send(chosen, &parked) {
@@ -159,6 +166,21 @@ impl Broker {
             }
         }
         Some(parked)
+    }
+
+    /// A connection waits for a worker that is being started, but not for long if there is
+    /// another one that can take it.
+    fn wait_for_start(&mut self, events: &mut Loop) -> Choice {
+        let now = events.now();
+        let waited = self.oldest_start().map_or(0, |started| now.saturating_sub(started));
+        if waited >= START_PATIENCE {
+            return self.policy.fallback();
+        }
+        if self.resume.is_none() {
+            let deadline = now + START_PATIENCE - waited;
+            self.resume = Some(events.arm(Token::new(kind::RESUME, 0), deadline));
+        }
+        Choice::Wait
     }
 
     fn send(&self, id: WorkerId, parked: &Parked) -> io::Result<()> {
@@ -199,6 +221,10 @@ impl Broker {
     pub(super) fn unpark(&mut self, events: &mut Loop) {
         if self.parked.is_empty() {
             return;
+        }
+        // Whoever calls knows better than the timer that it is time.
+        if let Some(timer) = self.resume.take() {
+            events.cancel(timer);
         }
         while let Some(parked) = self.parked.pop_front() {
             if let Some(parked) = self.hand_over(parked, events) {
@@ -263,7 +289,7 @@ impl Broker {
 
     /// Single-process mode: the one worker is this process.
     pub(super) fn start_local(&mut self) {
-        self.policy.add(LOCAL_WORKER);
+        self.policy.add(LOCAL_WORKER, true);
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Choice {
     Worker(WorkerId),
     /// Start a worker and ask again.
     Start,
+    /// One is being started: ask again when it is ready.
+    Wait,
     /// Nobody can take it now.
     Nobody,
 }
@@ -37,6 +39,14 @@ struct Worker {
     users: usize,
     /// Its channel takes nothing at the moment.
     blocked: bool,
+    /// It has not said yet that it is ready: a connection would be lost if it does not come up.
+    starting: bool,
+}
+
+impl Worker {
+    fn usable(&self, below: usize) -> bool {
+        !self.blocked && !self.starting && self.users < below
+    }
 }
 
 /// The workers that take connections, in the order of their start (a removed one's place is
@@ -84,9 +94,16 @@ impl Policy {
         self.total >= self.limit()
     }
 
-    /// A worker has been started.
-    pub fn add(&mut self, id: WorkerId) {
-        self.workers.push(Worker { id, users: 0, blocked: false });
+    /// A worker has been started; `ready` if it may be given connections at once.
+    pub fn add(&mut self, id: WorkerId, ready: bool) {
+        self.workers.push(Worker { id, users: 0, blocked: false, starting: !ready });
+    }
+
+    /// A worker has come up.
+    pub fn set_ready(&mut self, id: WorkerId) {
+        if let Some(index) = self.index(id) {
+            self.workers[index].starting = false;
+        }
     }
 
     /// A worker is gone, or takes no more connections. Returns how many it held.
@@ -146,7 +163,7 @@ impl Policy {
     /// 1. the worker that this client had before, below its maximum;
     /// 2. the least used of the first `instances min` workers, below `users min`;
     /// 3. the least used of the others, below `users min`;
-    /// 4. a new one, if there may be more;
+    /// 4. one that is being started, or a new one, if there may be more;
     /// 5. the least used of all, below its maximum.
     pub fn choose(&self, sticky: Option<WorkerId>) -> Choice {
         if self.missing() > 0 {
@@ -154,19 +171,21 @@ impl Policy {
         }
         let max = self.limits.users_max;
         let min = self.limits.users_min.min(max);
-        let usable = |worker: &&Worker, below: usize| !worker.blocked && worker.users < below;
         if let Some(worker) = sticky.and_then(|id| self.workers.iter().find(|w| w.id == id)) {
-            if usable(&worker, max) {
+            if worker.usable(max) {
                 return Choice::Worker(worker.id);
             }
         }
         let least = |workers: &[Worker], below: usize| {
-            workers.iter().filter(|w| usable(w, below)).min_by_key(|w| w.users).map(|w| w.id)
+            workers.iter().filter(|w| w.usable(below)).min_by_key(|w| w.users).map(|w| w.id)
         };
         let split = self.limits.instances_min.min(self.workers.len());
         let (first, others) = self.workers.split_at(split);
         if let Some(id) = least(first, min).or_else(|| least(others, min)) {
             return Choice::Worker(id);
+        }
+        if self.workers.iter().any(|worker| worker.starting) {
+            return Choice::Wait;
         }
         if self.workers.len() < self.limits.instances_max {
             return Choice::Start;
@@ -178,7 +197,7 @@ impl Policy {
     pub fn fallback(&self) -> Choice {
         self.workers
             .iter()
-            .filter(|worker| !worker.blocked && worker.users < self.limits.users_max)
+            .filter(|worker| worker.usable(self.limits.users_max))
             .min_by_key(|worker| worker.users)
             .map_or(Choice::Nobody, |worker| Choice::Worker(worker.id))
     }
@@ -192,7 +211,7 @@ impl Policy {
         self.workers
             .iter()
             .skip(self.limits.instances_min)
-            .filter(|worker| worker.users == 0)
+            .filter(|worker| worker.users == 0 && !worker.starting)
             .map(|worker| worker.id)
             .collect()
     }
@@ -227,9 +246,9 @@ mod tests {
                 }
                 Choice::Start => {
                     *next += 1;
-                    policy.add(WorkerId(*next));
+                    policy.add(WorkerId(*next), true);
                 }
-                Choice::Nobody => return None,
+                Choice::Wait | Choice::Nobody => return None,
             }
         }
     }
@@ -283,6 +302,7 @@ mod tests {
         Die(usize),
         Block(usize, bool),
         Cap(usize),
+        Ready(usize),
         Trim,
     }
 
@@ -293,6 +313,7 @@ mod tests {
             1 => any::<usize>().prop_map(Step::Die),
             1 => (any::<usize>(), any::<bool>()).prop_map(|(w, b)| Step::Block(w, b)),
             1 => (0usize..20).prop_map(Step::Cap),
+            3 => any::<usize>().prop_map(Step::Ready),
             1 => Just(Step::Trim),
         ]
     }
@@ -307,7 +328,8 @@ mod tests {
         ) {
             let instances_max = (instances_min + more).max(1);
             let mut policy = policy((instances_min, instances_max), (users_min, users_max));
-            let mut model: HashMap<u32, (usize, bool)> = HashMap::new();
+            // Connections, blocked, starting.
+            let mut model: HashMap<u32, (usize, bool, bool)> = HashMap::new();
             let mut next = 0;
             for step in steps {
                 let mut names: Vec<u32> = model.keys().copied().collect();
@@ -319,15 +341,19 @@ mod tests {
                             Choice::Start => {
                                 prop_assert!(model.len() < instances_max);
                                 next += 1;
-                                policy.add(WorkerId(next));
-                                model.insert(next, (0, false));
+                                policy.add(WorkerId(next), false);
+                                model.insert(next, (0, false, true));
                             }
                             Choice::Worker(id) => {
                                 let max = policy.limits().users_max;
                                 let worker = model.get_mut(&id.0).expect("a living worker");
-                                prop_assert!(worker.0 < max && !worker.1);
+                                prop_assert!(worker.0 < max && !worker.1 && !worker.2);
                                 worker.0 += 1;
                                 policy.given(id);
+                                break;
+                            }
+                            Choice::Wait => {
+                                prop_assert!(model.values().any(|w| w.2));
                                 break;
                             }
                             Choice::Nobody => {
@@ -358,6 +384,12 @@ mod tests {
                         }
                     }
                     Step::Cap(max) => drop(policy.cap(max)),
+                    Step::Ready(which) => {
+                        if let Some(name) = pick(which) {
+                            policy.set_ready(WorkerId(name));
+                            model.get_mut(&name).expect("picked").2 = false;
+                        }
+                    }
                     Step::Trim => {
                         for id in policy.superfluous() {
                             prop_assert_eq!(model.remove(&id.0).map(|w| w.0), Some(0));

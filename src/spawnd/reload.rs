@@ -72,6 +72,7 @@ impl Broker {
             identity: process::Identity::default(),
             directory: None,
             environment: Some(environment),
+            group: true,
         };
         let stdin = File::open("/dev/null")?.into();
         let descriptors = Descriptors { stdin, stderr: Some(write) };
@@ -99,14 +100,14 @@ impl Broker {
     pub(super) fn check_timed_out(&mut self) {
         if let Some(check) = &self.check {
             log::message("checking the configuration takes too long");
-            process::kill(check.pid);
+            process::kill_group(check.pid);
         }
     }
 
     /// The result of a check is not of interest any more.
     pub(super) fn end_check(&self) {
         if let Some(check) = &self.check {
-            process::kill(check.pid);
+            process::kill_group(check.pid);
         }
     }
 

@@ -128,7 +128,8 @@ impl Broker {
         let pid = process::spawn(&self.options.worker, descriptors, log::message)
             .map_err(|error| ("fork", error))?;
         let id = self.add_worker(pid, ours, events);
-        self.policy.add(id);
+        // Another program may not say that it is ready.
+        self.policy.add(id, !self.options.workers_report);
         Ok(())
     }
 
@@ -233,6 +234,7 @@ impl Broker {
             }
             FromWorker::Max(max) => {
                 self.restart.ever_ready = true;
+                self.policy.set_ready(id);
                 if self.policy.cap(usize::try_from(max).unwrap_or(0)) {
                     log::message(&format!(
                         "child limits maximum number of users to {}",
@@ -397,6 +399,12 @@ impl Broker {
             return;
         }
         self.restart.failed(worker.ready, events);
+    }
+
+    /// When the worker was started that has been starting for longest.
+    pub(super) fn oldest_start(&self) -> Option<u64> {
+        let starting = self.workers.values().filter(|worker| !worker.ready && !worker.leaving);
+        starting.map(|worker| worker.started).min()
     }
 
     /// A worker was given a connection.
