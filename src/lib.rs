@@ -1,7 +1,8 @@
 //! tcprelay: an event-driven TCP forwarder and load balancer.
 //!
-//! Dependencies point one way: `program → relay, spawnd → config → event → os`. `os` alone
-//! talks to the system; `config` knows no sockets; balancing and the broker's policy are pure.
+//! Dependencies point one way: `program → relay → spawnd → config → event → os`. `os`
+//! alone talks to the system; `config` gives plain data; balancing and the broker's policy are
+//! pure.
 
 pub mod config;
 pub mod event;

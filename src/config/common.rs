@@ -7,6 +7,10 @@ use super::{ConfigError, Parser};
 use crate::os::{log, process};
 use std::path::{Path, PathBuf};
 
+/// The words of the top level, as messages list them.
+pub(super) const TOP_LEVEL: [Code; 9] =
+    [S_alias, S_cleanup, S_debug, S_debug_cmd, S_gcore, S_id, S_proctitle, S_syslog, S_trace];
+
 /// What the common directives set, beyond what takes effect at once.
 #[derive(Clone, Debug, Default)]
 pub struct Common {
@@ -105,17 +109,7 @@ pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
 /// `unsetenv = NAME`. The C program knows no such directive and refuses `unsetenv NAME`, which
 /// stays refused: only the form with the equals sign is new.
 fn unset_variable(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
-    let refused = parser.expected(&[
-        S_alias,
-        S_cleanup,
-        S_debug,
-        S_debug_cmd,
-        S_gcore,
-        S_id,
-        S_proctitle,
-        S_syslog,
-        S_trace,
-    ]);
+    let refused = parser.expected(&TOP_LEVEL);
     parser.advance()?;
     if parser.code() != S_equal {
         return Err(refused);

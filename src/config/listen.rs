@@ -411,7 +411,10 @@ pub(super) fn keepalive(
     if !matches!(which, S_count | S_idle | S_interval) {
         return Err(parser.expected(&[S_count, S_idle, S_interval]));
     }
-    let value = u32::try_from(parser.assigned_integer(INT)?).ok();
+    // What tcp(7) takes; anything below that is "unset".
+    let most = if which == S_count { 127 } else { 32767 };
+    let value = parser.assigned_integer(i64::from(i32::MIN)..=most)?;
+    let value = u32::try_from(value).ok().filter(|&value| value > 0);
     match which {
         S_count => keepalive.count = value,
         S_idle => keepalive.idle = value,

@@ -1,6 +1,6 @@
 //! The configuration language: sources, lexer, and the grammar of each section.
 //!
-//! Nothing here knows sockets or processes. A parser reads one source, looks for one section,
+//! What comes out is plain data, with no descriptor or process behind it. A parser reads one source, looks for one section,
 //! and gives back plain data; every error names the file, the line and the word concerned.
 
 #![forbid(unsafe_code)]

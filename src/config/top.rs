@@ -73,21 +73,7 @@ pub fn read<T>(
                 return Ok((result, std::mem::take(&mut parser.common)));
             }
             _ if common::parse_top(&mut parser)? => {}
-            _ => {
-                return Err(parser
-                    .expected(&[
-                        S_alias,
-                        S_cleanup,
-                        S_debug,
-                        S_debug_cmd,
-                        S_gcore,
-                        S_id,
-                        S_proctitle,
-                        S_syslog,
-                        S_trace,
-                    ])
-                    .into())
-            }
+            _ => return Err(parser.expected(&common::TOP_LEVEL).into()),
         }
     }
 }

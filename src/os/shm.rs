@@ -3,7 +3,6 @@
 
 use super::check;
 use std::io;
-use std::slice;
 
 // sys/ipc.h; not in the libc crate for these systems.
 #[cfg(any(target_os = "solaris", target_os = "illumos"))]
@@ -93,7 +92,9 @@ pub fn read(key: i32, length: usize) -> io::Result<Vec<u8>> {
         if address as isize == -1 {
             return Err(io::Error::last_os_error());
         }
-        let data = slice::from_raw_parts(address.cast::<u8>(), length).to_vec();
+        // Byte by byte out of the mapping: no reference to memory that others may write.
+        let mut data = vec![0; length];
+        std::ptr::copy_nonoverlapping(address.cast::<u8>(), data.as_mut_ptr(), length);
         libc::shmdt(address);
         Ok(data)
     }

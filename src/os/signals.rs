@@ -98,6 +98,14 @@ pub(crate) fn block_all() {
     let _ = SigSet::all().thread_block();
 }
 
+/// Lets those signals through that end a process which does not catch them yet.
+pub fn unblock_end() {
+    let mut end = SigSet::empty();
+    end.add(Signal::SIGTERM);
+    end.add(Signal::SIGINT);
+    let _ = end.thread_unblock();
+}
+
 /// Lets every signal through.
 pub(crate) fn unblock_all() {
     let _ = SigSet::all().thread_unblock();

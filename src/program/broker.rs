@@ -11,6 +11,7 @@ use crate::event::Loop;
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::os::process::{self, exit, Descriptors, Ended, Fork, Identity, Program};
 use crate::os::shm::Segment;
+use crate::os::signals;
 use crate::os::{self, channel, log, supervisor};
 use crate::relay::engine::Engine;
 use crate::spawnd::broker::{Broker, LocalWorker, Options as BrokerOptions, Start};
@@ -19,6 +20,7 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The main function of a process that is no worker.
 pub(super) fn main(process: &Process, inetd: bool) -> i32 {
@@ -139,9 +141,9 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
     Ok(status)
 }
 
-/// How often, and after which pause, a source is read again that was there before a reload.
-const REREAD_ATTEMPTS: u32 = 20;
-const REREAD_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+/// For how long, and after which pauses, a source is read again that was there before a reload.
+const REREAD_TIME: Duration = Duration::from_secs(10);
+const REREAD_PAUSE: Duration = Duration::from_millis(500);
 
 /// Reads the source and the broker's section of it.
 fn read(
@@ -151,12 +153,15 @@ fn read(
     reloaded: bool,
 ) -> Result<(Vec<u8>, Config, Common), ReadError> {
     let name = &options.arguments[0];
+    if reloaded && name.contains("://") {
+        // A server may take its time; the user must be able to end that.
+        signals::unblock_end();
+    }
     let mut source = Source::open(name);
     // It was there for the check a moment ago: a server that is busy now may answer the next time.
-    for _ in 0..if reloaded { REREAD_ATTEMPTS } else { 0 } {
-        if source.is_ok() {
-            break;
-        }
+    let deadline = Instant::now() + REREAD_TIME;
+    while reloaded && source.is_err() && Instant::now() < deadline {
+        signals::unblock_end();
         std::thread::sleep(REREAD_PAUSE);
         source = Source::open(name);
     }

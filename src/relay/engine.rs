@@ -412,8 +412,10 @@ impl Engine {
             return;
         };
         let remote = match session.remote {
-            Some(index) => self.settings.remotes[index as usize].address.to_string(),
-            None => "none".to_owned(),
+            Some(index) if session.phase != Phase::Connecting => {
+                self.settings.remotes[index as usize].address.to_string()
+            }
+            _ => "none".to_owned(),
         };
         let elapsed = now.saturating_sub(access.started);
         log::message(&format!(

@@ -24,7 +24,7 @@ const TYPE_MAX: u32 = 5;
 const TYPE_ACCEPT: u32 = 6;
 const TYPE_UDP_DATA: u32 = 7;
 
-/// SOCK_STREAM of the systems that differ; the field tells the worker nothing new.
+/// What the socket type field says: the connections handed over are streams.
 const SOCKET_TYPE_STREAM: u32 = libc::SOCK_STREAM as u32;
 
 /// A message of a worker.
