@@ -599,6 +599,9 @@ fn a_reload_changes_the_mode_of_a_socket() {
     assert_eq!(mode(), 0o666);
     reload(&relay, &text("0600"));
     assert_eq!(mode(), 0o600);
+    // What is not configured any more is as with a new socket.
+    reload(&relay, &text("0600").replace("mode = 0600", ""));
+    assert_eq!(mode(), 0o755);
 }
 
 #[test]

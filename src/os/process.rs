@@ -222,6 +222,11 @@ pub struct Descriptors {
     pub stderr: Option<OwnedFd>,
 }
 
+/// The effective user and group of this process.
+pub fn identity() -> (u32, u32) {
+    (unistd::geteuid().as_raw(), unistd::getegid().as_raw())
+}
+
 /// Takes an identity: supplementary groups dropped, then group, then user.
 fn take_identity(identity: Identity) -> Result<(), String> {
     if identity.uid.is_some() {

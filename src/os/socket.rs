@@ -294,33 +294,45 @@ pub fn set_buffer_sizes(fd: &OwnedFd, bytes: i32) -> io::Result<()> {
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)
 }
 
+/// The three keepalive options: count, idle, interval. OpenBSD has the sysctl only.
+#[cfg(not(target_os = "openbsd"))]
+const KEEPALIVE_OPTIONS: [libc::c_int; 3] = [
+    libc::TCP_KEEPCNT,
+    #[cfg(target_vendor = "apple")]
+    libc::TCP_KEEPALIVE,
+    #[cfg(not(target_vendor = "apple"))]
+    libc::TCP_KEEPIDLE,
+    libc::TCP_KEEPINTVL,
+];
+#[cfg(target_os = "openbsd")]
+const KEEPALIVE_OPTIONS: [libc::c_int; 0] = [];
+
 /// TCP keepalive parameters; on systems that lack one of them it is left alone. One that is
 /// refused does not keep the others from being set.
 pub fn set_keepalive_parameters(fd: &OwnedFd, keepalive: Keepalive) -> io::Result<()> {
-    #[cfg(target_os = "openbsd")]
-    {
-        let _ = (fd, keepalive); // has the sysctl only
-        Ok(())
-    }
-    #[cfg(not(target_os = "openbsd"))]
-    {
-        #[cfg(target_vendor = "apple")]
-        const IDLE: libc::c_int = libc::TCP_KEEPALIVE;
-        #[cfg(not(target_vendor = "apple"))]
-        const IDLE: libc::c_int = libc::TCP_KEEPIDLE;
-        let mut result = Ok(());
-        for (name, value) in [
-            (libc::TCP_KEEPCNT, keepalive.count),
-            (IDLE, keepalive.idle),
-            (libc::TCP_KEEPINTVL, keepalive.interval),
-        ] {
-            if let Some(value) = value {
-                let value = value as libc::c_int;
-                result = result.and(set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, name, value));
-            }
+    let values = [keepalive.count, keepalive.idle, keepalive.interval];
+    let mut result = Ok(());
+    for (name, value) in KEEPALIVE_OPTIONS.into_iter().zip(values) {
+        if let Some(value) = value {
+            let value = value as libc::c_int;
+            result = result.and(set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, name, value));
         }
-        result
     }
+    result
+}
+
+/// The system's own TCP keepalive parameters, which a fresh socket has.
+pub fn default_keepalive_parameters(family: Family) -> Keepalive {
+    let Ok(fresh) = create(family, Kind::Stream, Protocol::Tcp) else {
+        return Keepalive::default();
+    };
+    let mut values = [None; 3];
+    for (name, value) in KEEPALIVE_OPTIONS.into_iter().zip(&mut values) {
+        let number = get_option::<libc::c_int>(fresh.as_raw_fd(), libc::IPPROTO_TCP, name);
+        *value = number.ok().and_then(|number| u32::try_from(number).ok());
+    }
+    let [count, idle, interval] = values;
+    Keepalive { count, idle, interval }
 }
 
 /// Sets the type-of-service byte of outgoing packets. IPv6 sockets that carry IPv4 traffic need

@@ -6,7 +6,7 @@ use crate::config::listen::{self as config, Sticky, TLS_DEFAULT};
 use crate::event::{Loop, TimerId};
 use crate::os::address::{Address, Family};
 use crate::os::socket::{self, Keepalive, Kind, Protocol};
-use crate::os::{self, files, log};
+use crate::os::{self, files, log, process};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -101,15 +101,23 @@ impl Listener {
         self.config.kind == Kind::Datagram
     }
 
-    /// Takes over a socket that is bound already.
+    /// Takes over a socket that is bound already. What its former owner has set and this
+    /// configuration does not goes back to what a new socket has.
     pub(super) fn adopt(&mut self, fd: OwnedFd) -> io::Result<()> {
         socket::set_nonblocking(&fd, true)?;
+        let family = self.address.family();
+        if family != Family::Unix && !self.is_datagram() {
+            let system = socket::default_keepalive_parameters(family);
+            // SCTP sockets have none of them.
+            let _ = socket::set_keepalive_parameters(&fd, system);
+        }
         self.prepare(&fd)?;
         if !self.is_datagram() {
             socket::listen(&fd, self.backlog)?;
         }
         if let (Address::Unix(path), false) = (&self.address, self.foreign) {
-            self.set_permissions(path);
+            let (uid, gid) = process::identity();
+            self.set_permissions(path, Some(0o755), Some(uid), Some(gid));
         }
         self.socket = Some(fd);
         Ok(())
@@ -185,7 +193,7 @@ impl Listener {
         }
         socket::bind(&fd, &self.address).map_err(call("bind"))?;
         if let Address::Unix(path) = &self.address {
-            self.set_permissions(path);
+            self.set_permissions(path, None, None, None);
         }
         if !self.is_datagram() {
             socket::listen(&fd, self.backlog).map_err(call("listen"))?;
@@ -193,16 +201,18 @@ impl Listener {
         Ok(fd)
     }
 
-    fn set_permissions(&self, path: &Path) {
+    /// Sets mode and owner as configured, and otherwise as given, if they are.
+    fn set_permissions(&self, path: &Path, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) {
         let config = &self.config;
         // While it is ours: the new owner may replace it.
-        if let Some(mode) = config.mode {
+        if let Some(mode) = config.mode.or(mode) {
             if let Err(error) = files::change_mode(path, mode) {
                 log::message(&format!("chmod({}): {}", path.display(), os::reason(&error)));
             }
         }
-        if config.owner.uid.is_some() || config.owner.gid.is_some() {
-            if let Err(error) = files::change_owner(path, config.owner.uid, config.owner.gid) {
+        let (uid, gid) = (config.owner.uid.or(uid), config.owner.gid.or(gid));
+        if uid.is_some() || gid.is_some() {
+            if let Err(error) = files::change_owner(path, uid, gid) {
                 log::message(&format!("chown({}): {}", path.display(), os::reason(&error)));
             }
         }
