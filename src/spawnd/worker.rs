@@ -356,11 +356,14 @@ impl Broker {
                 continue;
             }
             let how = match ended {
-                Ended::Status(0) => "terminated normally".to_owned(),
-                Ended::Status(status) => format!("terminated normally (exit status {status})"),
+                // Whatever the status, as the C program says it.
+                Ended::Status(_) => "terminated normally".to_owned(),
                 Ended::Signal(signal) => format!("terminated abnormally (signal {signal})"),
             };
             log::message(&format!("child (pid {pid}) {how}"));
+            if let Ended::Status(status @ 1..) = ended {
+                log::message(&format!("child (pid {pid}) exit status {status}"));
+            }
             let id = self.workers.iter().find(|(_, worker)| worker.pid == pid).map(|(&id, _)| id);
             if let Some(id) = id {
                 self.worker_ended(id, ended, events);
