@@ -176,13 +176,17 @@ impl Policy {
                 return Choice::Worker(worker.id);
             }
         }
+        // The turn of a worker that is still starting is waited for, so that who gets what does
+        // not depend on who is up first.
         let least = |workers: &[Worker], below: usize| {
-            workers.iter().filter(|w| w.usable(below)).min_by_key(|w| w.users).map(|w| w.id)
+            let open = workers.iter().filter(|w| !w.blocked && w.users < below);
+            let worker = open.min_by_key(|w| w.users)?;
+            Some(if worker.starting { Choice::Wait } else { Choice::Worker(worker.id) })
         };
         let split = self.limits.instances_min.min(self.workers.len());
         let (first, others) = self.workers.split_at(split);
-        if let Some(id) = least(first, min).or_else(|| least(others, min)) {
-            return Choice::Worker(id);
+        if let Some(choice) = least(first, min).or_else(|| least(others, min)) {
+            return choice;
         }
         if self.workers.iter().any(|worker| worker.starting) {
             return Choice::Wait;
@@ -190,7 +194,7 @@ impl Policy {
         if self.workers.len() < self.limits.instances_max {
             return Choice::Start;
         }
-        least(&self.workers, max).map_or(Choice::Nobody, Choice::Worker)
+        least(&self.workers, max).unwrap_or(Choice::Nobody)
     }
 
     /// The least used worker that can take a connection at all, for when none can be started.
@@ -270,6 +274,18 @@ mod tests {
         let mut next = 0;
         let given: Vec<_> = (0..4).filter_map(|_| give(&mut policy, &mut next)).collect();
         assert_eq!(given, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn who_is_up_first_does_not_matter() {
+        let mut policy = policy((2, 2), (5, 5));
+        policy.add(WorkerId(1), false);
+        policy.add(WorkerId(2), false);
+        policy.set_ready(WorkerId(2));
+        assert_eq!(policy.choose(None), Choice::Wait);
+        assert_eq!(policy.fallback(), Choice::Worker(WorkerId(2)));
+        policy.set_ready(WorkerId(1));
+        assert_eq!(policy.choose(None), Choice::Worker(WorkerId(1)));
     }
 
     #[test]
