@@ -55,14 +55,16 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// As many workers as there may be from the start, so that none is superfluous later: one that
+/// ends has failed.
 fn relay(remotes: &str) -> (Relay, u16) {
     let port = free_port();
     let config = format!(
         "id = spawnd {{ listen = {{ port = {port} backlog = 1024 }} \
-         spawn {{ instances min = 2 instances max = 4 users max = 2000 }} }}\n\
+         spawn {{ instances min = 4 instances max = 4 users max = 2000 }} }}\n\
          id = tcprelay {{ {remotes} access log = no }}\n"
     );
-    (Setup::new(config).ready(2).start(), port)
+    (Setup::new(config).ready(4).start(), port)
 }
 
 #[test]
