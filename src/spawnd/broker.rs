@@ -180,7 +180,8 @@ impl Broker {
             workers: BTreeMap::new(),
             next_worker: 0,
             local,
-            restart: Restart::default(),
+            // What was in service is not given up because workers do not start at once.
+            restart: Restart::new(start.reloaded),
             parked: VecDeque::new(),
             overloaded: false,
             resume: None,
@@ -199,8 +200,6 @@ impl Broker {
         let former = std::mem::take(&mut start.handover.workers);
         let parked = std::mem::take(&mut start.handover.parked);
         broker.bind(start.handover.listeners, start.activated, start.reloaded, events)?;
-        // What was in service is not given up because workers do not start at once.
-        broker.restart = Restart::new(start.reloaded);
         broker.adopt_workers(former, events);
         if broker.local.is_some() {
             log::message(
@@ -208,7 +207,6 @@ impl Broker {
             );
             broker.start_local();
         } else {
-            process::set_umask(0o022);
             broker.start_missing_workers(events);
         }
         if broker.local.is_some() || !broker.options.workers_report {
@@ -421,12 +419,16 @@ impl Broker {
     }
 
     fn signal(&mut self, arrived: Arrived, events: &mut Loop) {
+        if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT) {
+            // Before anything else: a check that has ended meanwhile must not start an image
+            // that knows nothing of this signal.
+            self.terminate(events);
+            return;
+        }
         if arrived.has(Signal::SIGCHLD) {
             self.reap(events);
         }
-        if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT) {
-            self.terminate(events);
-        } else if arrived.has(Signal::SIGHUP) {
+        if arrived.has(Signal::SIGHUP) {
             if self.options.inetd {
                 // inetd starts a new one with the next connection.
                 self.terminate(events);

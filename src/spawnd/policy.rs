@@ -149,11 +149,6 @@ impl Policy {
         }
     }
 
-    /// Connections of one worker.
-    pub fn users(&self, id: WorkerId) -> Option<usize> {
-        self.index(id).map(|index| self.workers[index].users)
-    }
-
     /// Workers missing to the minimum.
     pub fn missing(&self) -> usize {
         self.limits.instances_min.saturating_sub(self.workers.len())

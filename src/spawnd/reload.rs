@@ -98,10 +98,8 @@ impl Broker {
 
     /// The check takes too long: it is ended, and counts as failed.
     pub(super) fn check_timed_out(&mut self) {
-        if let Some(check) = &self.check {
-            log::message("checking the configuration takes too long");
-            process::kill_group(check.pid);
-        }
+        log::message("checking the configuration takes too long");
+        self.end_check();
     }
 
     /// The result of a check is not of interest any more.
