@@ -2,8 +2,19 @@
 //!
 //! Nothing outside this machine is used, nothing is left behind.
 
+use openssl::asn1::Asn1Time;
+use openssl::bn::{BigNum, MsbOption};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::ssl::{SslConnector, SslMethod};
+use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
+use openssl::x509::{X509Name, X509};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,37 +24,47 @@ use std::{fs, io, thread};
 const CONFIGURATION: &str = "\
 id = spawnd {
     listen = { address = 127.0.0.1 port = @LISTEN@ }
+    listen = { address = 127.0.0.1 port = @TLS@ tls = yes }
     spawn { instances min = 1 instances max = 2 }
 }
 id = tcprelay {
     # The second one gets two sessions for each of the first.
     remote = { address = 127.0.0.1 port = @ONE@ weight = 1 }
     remote = { address = 127.0.0.1 port = @TWO@ weight = 2 }
+    # The key may belong to root: the broker reads it, not the workers.
+    tls cert-file = \"@DIRECTORY@/cert.pem\"
+    tls key-file = \"@DIRECTORY@/key.pem\"
     access log = yes
 }
 ";
 
 fn main() -> io::Result<()> {
     let (one, two) = (serve("one")?, serve("two")?);
-    let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let ports = {
+        let (plain, tls) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+        [plain.local_addr()?.port(), tls.local_addr()?.port()]
+    };
+    let directory = std::env::temp_dir().join(format!("tcprelay-demo-{}", std::process::id()));
     let configuration = CONFIGURATION
-        .replace("@LISTEN@", &listen.to_string())
+        .replace("@LISTEN@", &ports[0].to_string())
+        .replace("@TLS@", &ports[1].to_string())
         .replace("@ONE@", &one.to_string())
-        .replace("@TWO@", &two.to_string());
+        .replace("@TWO@", &two.to_string())
+        .replace("@DIRECTORY@", &directory.to_string_lossy());
     println!("The configuration:\n\n{configuration}");
 
-    let directory = std::env::temp_dir().join(format!("tcprelay-demo-{}", std::process::id()));
     fs::create_dir_all(&directory)?;
-    let result = show(&directory, &configuration, listen);
+    let result = show(&directory, &configuration, ports);
     fs::remove_dir_all(&directory)?;
     result
 }
 
 /// Starts the relay, sends traffic through it, and ends it.
-fn show(directory: &Path, configuration: &str, port: u16) -> io::Result<()> {
+fn show(directory: &Path, configuration: &str, [port, tls_port]: [u16; 2]) -> io::Result<()> {
     let file = directory.join("tcprelay.cfg");
     let log = directory.join("log");
     fs::write(&file, configuration)?;
+    make_certificate(directory)?;
     // The example stands in target/PROFILE/examples, the program in target/PROFILE.
     let program = std::env::current_exe()?
         .parent()
@@ -86,6 +107,8 @@ fn show(directory: &Path, configuration: &str, port: u16) -> io::Result<()> {
         bytes >> 20
     );
 
+    over_tls(directory, tls_port)?;
+
     // An orderly end: the broker leaves at once, the workers when their sessions have ended.
     let pid = relay.0.id().to_string();
     Command::new("kill").arg(pid).status()?;
@@ -99,6 +122,62 @@ fn show(directory: &Path, configuration: &str, port: u16) -> io::Result<()> {
     }
     println!("\nIt ended with {status}. The manual: tcprelay(8) and tcprelay.cfg(5) in man/.");
     Ok(())
+}
+
+/// One request over TLS, by a client that trusts nothing but the certificate of the relay.
+fn over_tls(directory: &Path, port: u16) -> io::Result<()> {
+    let mut connector = SslConnector::builder(SslMethod::tls_client())?;
+    connector.set_ca_file(directory.join("cert.pem"))?;
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    // The name is asked for, and must be in the certificate.
+    let mut stream = connector.build().connect("localhost", stream).map_err(io::Error::other)?;
+    stream.write_all(b"hello over TLS\n")?;
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer)?;
+    let cipher = stream.ssl().current_cipher().map_or("no cipher", |cipher| cipher.name());
+    println!("\nOne session over TLS through 127.0.0.1:{port}, with the certificate verified:\n");
+    println!("  {} {cipher}", stream.ssl().version_str());
+    print!("  {}", String::from_utf8_lossy(&answer));
+    // The end of our direction; the server's follows.
+    stream.shutdown().map_err(io::Error::other)?;
+    match stream.read(&mut answer)? {
+        0 => Ok(()),
+        _ => Err(io::Error::other("more than was expected")),
+    }
+}
+
+/// A certificate for localhost that is its own authority, and its key; good for a day.
+fn make_certificate(directory: &Path) -> io::Result<()> {
+    let make = || -> Result<(Vec<u8>, Vec<u8>), ErrorStack> {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+        let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
+        let mut name = X509Name::builder()?;
+        name.append_entry_by_nid(Nid::COMMONNAME, "localhost")?;
+        let name = name.build();
+        let mut serial = BigNum::new()?;
+        serial.rand(100, MsbOption::MAYBE_ZERO, false)?;
+        let mut builder = X509::builder()?;
+        builder.set_version(2)?;
+        builder.set_serial_number(&*serial.to_asn1_integer()?)?;
+        builder.set_subject_name(&name)?;
+        builder.set_issuer_name(&name)?;
+        builder.set_pubkey(&key)?;
+        builder.set_not_before(&*Asn1Time::days_from_now(0)?)?;
+        builder.set_not_after(&*Asn1Time::days_from_now(1)?)?;
+        builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
+        let names = SubjectAlternativeName::new()
+            .dns("localhost")
+            .build(&builder.x509v3_context(None, None))?;
+        builder.append_extension(names)?;
+        builder.sign(&key, MessageDigest::sha256())?;
+        Ok((builder.build().to_pem()?, key.private_key_to_pem_pkcs8()?))
+    };
+    let (certificate, key) = make()?;
+    fs::write(directory.join("cert.pem"), certificate)?;
+    let mut options = fs::OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).mode(0o600).open(directory.join("key.pem"))?;
+    file.write_all(&key)
 }
 
 /// Sends 64 MiB through the relay and back.

@@ -10,3 +10,4 @@ pub mod os;
 pub mod program;
 pub mod relay;
 pub mod spawnd;
+pub mod tls;

@@ -41,6 +41,8 @@ mod support;
 mod syslog;
 #[path = "conformance/titles.rs"]
 mod titles;
+#[path = "conformance/tls.rs"]
+mod tls;
 
 fn main() -> std::process::ExitCode {
     // Brokers execute this program as their worker when a test wants to play that part.

@@ -10,17 +10,80 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// One worker in front of `section`, on a port of its own.
-fn relay(mechanism: &str, section: &str) -> (Relay, u16) {
-    let port = free_port();
-    (Setup::simple(port, section).mechanism(mechanism).start(), port)
+/// By which mechanism a relay works, and what the data goes through.
+#[derive(Clone, Copy)]
+struct Way {
+    mechanism: &'static str,
+    tls: Option<Tls>,
 }
 
-/// Runs a test for each mechanism.
-fn each(test: impl Fn(&str)) {
-    for (mechanism, name) in mechanisms() {
+/// How TLS is spoken.
+#[derive(Clone, Copy)]
+struct Tls {
+    name: &'static str,
+    /// Of the listener.
+    versions: &'static str,
+    /// Further directives of the section.
+    directives: &'static str,
+}
+
+const TLS: [Tls; 3] = [
+    Tls { name: "TLS 1.3", versions: "TLSv1.3", directives: "" },
+    Tls { name: "TLS 1.2", versions: "TLSv1.2", directives: "" },
+    // A cipher suite whose records are left to OpenSSL.
+    Tls {
+        name: "TLS 1.2 with CBC",
+        versions: "TLSv1.2",
+        directives: "tls ciphers = ECDHE-ECDSA-AES128-SHA256\n",
+    },
+];
+
+impl From<&'static str> for Way {
+    fn from(mechanism: &'static str) -> Way {
+        Way { mechanism, tls: None }
+    }
+}
+
+/// One worker in front of `section`, on a port of its own. With TLS another relay is between it
+/// and the client, which makes TLS of what it gets; so the tests need know nothing of it, and
+/// both ends' TLS is tested.
+fn relay(way: impl Into<Way>, section: &str) -> (Relay, u16) {
+    let way = way.into();
+    let port = free_port();
+    let Some(tls) = way.tls else {
+        return (Setup::simple(port, section).mechanism(way.mechanism).start(), port);
+    };
+    let files = Directory::new();
+    let identity = pki::Identity::own(&["localhost", "127.0.0.1"]);
+    let directives = identity.directives(files.path(), "relay");
+    let mut relay = Setup::new(format!(
+        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 tls = {} }}\n \
+         spawn {{ instances min = 1 instances max = 1 users max = 5000 }}\n}}\n\
+         id = tcprelay {{\n{section}\n{directives}{}}}\n",
+        tls.versions, tls.directives
+    ))
+    .mechanism(way.mechanism)
+    .start();
+    let front = free_port();
+    let remote = format!(
+        "remote = {{ address = 127.0.0.1 port = {port} tls = yes tls ca-file = {} {} }}",
+        files.file("relay.pem").display(),
+        tls.directives
+    );
+    relay.companions.push(Setup::simple(front, &remote).mechanism(way.mechanism).start());
+    (relay, front)
+}
+
+/// Runs a test for each mechanism, and each way that data may take.
+fn each(test: impl Fn(Way)) {
+    for (index, (mechanism, name)) in mechanisms().into_iter().enumerate() {
         eprintln!("--- {name}");
-        test(mechanism);
+        test(mechanism.into());
+        // One mechanism has them all, the others the usual one.
+        for &tls in TLS.iter().take(if index == 0 { TLS.len() } else { 1 }) {
+            eprintln!("--- {name}, {}", tls.name);
+            test(Way { mechanism, tls: Some(tls) });
+        }
     }
 }
 
@@ -40,14 +103,14 @@ fn the_mechanism_is_the_one_asked_for() {
 
 #[test]
 fn half_close_of_the_client_keeps_the_answer() {
-    each(|mechanism| {
+    each(|way| {
         let peer = Peer::start(|mut stream| {
             let mut request = Vec::new();
             stream.read_to_end(&mut request).expect("the request");
             assert_eq!(request.len(), 1000);
             stream.write_all(&pattern(1, 200_000)).expect("to answer");
         });
-        let (_relay, port) = relay(mechanism, &peer.remote());
+        let (_relay, port) = relay(way, &peer.remote());
         let mut client = connect(port);
         client.write_all(&[7; 1000]).expect("to send");
         client.shutdown(Shutdown::Write).expect("to shut down");
@@ -57,9 +120,9 @@ fn half_close_of_the_client_keeps_the_answer() {
 
 #[test]
 fn half_close_of_the_remote_keeps_the_request() {
-    each(|mechanism| {
+    each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (_relay, port) = relay(mechanism, &peer.remote());
+        let (_relay, port) = relay(way, &peer.remote());
         let mut client = connect(port);
         let mut remote = next(&arrived);
         remote.write_all(b"hello").expect("to greet");
@@ -76,7 +139,7 @@ fn half_close_of_the_remote_keeps_the_request() {
 #[test]
 fn sixty_four_mebibytes_both_ways_at_once_slow_readers_included() {
     const SIZE: usize = 64 << 20;
-    each(|mechanism| {
+    each(|way| {
         let peer = Peer::start(|stream| {
             // Sends its own data while it receives, and checks what it gets.
             let mut reader = stream.try_clone().expect("a clone");
@@ -102,7 +165,7 @@ fn sixty_four_mebibytes_both_ways_at_once_slow_readers_included() {
             assert!(data == pattern(4, SIZE), "the request arrived unchanged");
             sender.join().expect("the sender");
         });
-        let (relay, port) = relay(mechanism, &peer.remote());
+        let (relay, port) = relay(way, &peer.remote());
         let client = connect(port);
         let mut writer = client.try_clone().expect("a clone");
         let sender = thread::spawn(move || {
@@ -131,9 +194,9 @@ fn sixty_four_mebibytes_both_ways_at_once_slow_readers_included() {
 
 #[test]
 fn reset_of_the_client_reaches_the_remote() {
-    each(|mechanism| {
+    each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (_relay, port) = relay(mechanism, &peer.remote());
+        let (_relay, port) = relay(way, &peer.remote());
         let mut client = connect(port);
         let mut remote = next(&arrived);
         client.write_all(b"x").expect("to send");
@@ -145,9 +208,9 @@ fn reset_of_the_client_reaches_the_remote() {
 
 #[test]
 fn reset_of_the_remote_reaches_the_client_behind_its_data() {
-    each(|mechanism| {
+    each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (_relay, port) = relay(mechanism, &peer.remote());
+        let (_relay, port) = relay(way, &peer.remote());
         let mut client = connect(port);
         let mut remote = next(&arrived);
         client.write_all(b"x").expect("to send");
@@ -164,10 +227,10 @@ fn reset_of_the_remote_reaches_the_client_behind_its_data() {
 
 #[test]
 fn an_answer_is_delivered_although_the_remote_resets() {
-    each(|mechanism| {
+    each(|way| {
         // The remote never reads, answers and closes: its kernel resets the connection.
         let (peer, arrived) = Peer::manual();
-        let (_relay, port) = relay(mechanism, &peer.remote());
+        let (_relay, port) = relay(way, &peer.remote());
         let mut client = connect(port);
         let remote = next(&arrived);
         client.write_all(&[1; 21_000]).expect("to send");
@@ -184,9 +247,9 @@ fn an_answer_is_delivered_although_the_remote_resets() {
 
 #[test]
 fn a_client_that_breaks_after_its_remote_is_noticed() {
-    each(|mechanism| {
+    each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (relay, port) = relay(mechanism, &peer.remote());
+        let (relay, port) = relay(way, &peer.remote());
         let worker = relay.workers()[0];
         let before = descriptors(worker);
         let client = connect(port);
@@ -217,12 +280,11 @@ fn fill(stream: &std::os::fd::OwnedFd, data: &[u8]) -> usize {
 
 #[test]
 fn the_answer_of_a_unix_remote_that_leaves_a_request_unread_is_delivered() {
-    each(|mechanism| {
+    each(|way| {
         let directory = Directory::new();
         let path = directory.file("peer");
         let listener = UnixListener::bind(&path).expect("a listener");
-        let (_relay, port) =
-            relay(mechanism, &format!("remote = {{ address = {} }}", path.display()));
+        let (_relay, port) = relay(way, &format!("remote = {{ address = {} }}", path.display()));
         let client: std::os::fd::OwnedFd = connect(port).into();
         let (remote, _) = listener.accept().expect("a connection from the relay");
         let remote: std::os::fd::OwnedFd = remote.into();
@@ -242,10 +304,10 @@ fn the_answer_of_a_unix_remote_that_leaves_a_request_unread_is_delivered() {
 
 #[test]
 fn a_slow_client_gets_everything_of_a_remote_that_closed_long_ago() {
-    each(|mechanism| {
+    each(|way| {
         let peer =
             Peer::start(|mut stream| stream.write_all(&pattern(7, 5_000_000)).expect("sent"));
-        let (_relay, port) = relay(mechanism, &peer.remote());
+        let (_relay, port) = relay(way, &peer.remote());
         let mut client = connect(port);
         let mut data = Vec::new();
         let mut buffer = vec![0; 8192];
@@ -264,10 +326,10 @@ fn a_slow_client_gets_everything_of_a_remote_that_closed_long_ago() {
 
 #[test]
 fn failover_is_not_noticed_by_clients() {
-    each(|mechanism| {
+    each(|way| {
         let live = Peer::named("live");
         let dead = free_port();
-        let (relay, port) = relay(mechanism, &format!("{}{}", remote(dead), live.remote()));
+        let (relay, port) = relay(way, &format!("{}{}", remote(dead), live.remote()));
         for _ in 0..5 {
             let mut client = connect(port);
             let mut name = [0; 4];
@@ -282,9 +344,9 @@ fn failover_is_not_noticed_by_clients() {
 
 #[test]
 fn a_second_dead_remote_is_not_retried_for_ever() {
-    each(|mechanism| {
+    each(|way| {
         let live = Peer::named("live");
-        let (relay, port) = relay(mechanism, &format!("{}{}", live.remote(), remote(free_port())));
+        let (relay, port) = relay(way, &format!("{}{}", live.remote(), remote(free_port())));
         let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(port)).collect();
         for client in &mut clients {
             client.read_exact(&mut [0; 4]).expect("the name");
@@ -302,9 +364,9 @@ fn a_second_dead_remote_is_not_retried_for_ever() {
 
 #[test]
 fn dead_remotes_heal() {
-    each(|mechanism| {
+    each(|way| {
         let port_of_peer = free_port();
-        let (relay, port) = relay(mechanism, &remote(port_of_peer));
+        let (relay, port) = relay(way, &remote(port_of_peer));
         for _ in 0..3 {
             expect_eof(&mut connect(port));
         }
@@ -334,11 +396,11 @@ fn a_dead_remote_is_tried_again_after_the_retry_delay() {
 
 #[test]
 fn an_unanswered_connect_times_out() {
-    each(|mechanism| {
+    each(|way| {
         let live = Peer::named("live");
         let (hole, _queued) = black_hole();
         let section = format!("{}{}connect timeout = 1\n", remote(hole), live.remote());
-        let (relay, port) = relay(mechanism, &section);
+        let (relay, port) = relay(way, &section);
         let start = Instant::now();
         connect(port).read_exact(&mut [0; 4]).expect("the name");
         assert!(start.elapsed() >= Duration::from_millis(900));
@@ -383,9 +445,9 @@ fn black_hole() -> (u16, Vec<std::os::fd::OwnedFd>) {
 
 #[test]
 fn only_idle_sessions_meet_the_idle_timeout() {
-    each(|mechanism| {
+    each(|way| {
         let peer = Peer::echo();
-        let (_relay, port) = relay(mechanism, &format!("{}idle timeout = 1\n", peer.remote()));
+        let (_relay, port) = relay(way, &format!("{}idle timeout = 1\n", peer.remote()));
         let mut busy = connect(port);
         let mut idle = connect(port);
         ping(&mut idle, b"once");
@@ -416,9 +478,9 @@ fn one_way_traffic_keeps_a_session_alive() {
 
 #[test]
 fn a_stalled_session_is_closed_after_the_idle_timeout() {
-    each(|mechanism| {
+    each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (_relay, port) = relay(mechanism, &format!("{}idle timeout = 1\n", peer.remote()));
+        let (_relay, port) = relay(way, &format!("{}idle timeout = 1\n", peer.remote()));
         let mut client = connect(port);
         let _remote = next(&arrived);
         let data = vec![0; 1 << 20];
@@ -459,7 +521,7 @@ fn weights_are_those_of_the_c_program() {
 
 #[test]
 fn remotes_may_be_unix_sockets_and_host_names() {
-    each(|mechanism| {
+    each(|way| {
         let directory = Directory::new();
         let path = directory.file("peer");
         let listener = UnixListener::bind(&path).expect("a listener");
@@ -469,7 +531,7 @@ fn remotes_may_be_unix_sockets_and_host_names() {
             }
         });
         let section = format!("remote = {{ address = {} }}\n", path.display());
-        let (_relay, port) = relay(mechanism, &section);
+        let (_relay, port) = relay(way, &section);
         assert_eq!(read_all(connect(port)), b"unix");
     });
     // The name has ::1 as well, where nobody listens.
@@ -566,10 +628,10 @@ fn a_listener_may_be_a_unix_socket() {
 
 #[test]
 fn a_client_that_leaves_while_the_remote_is_connected_leaks_nothing() {
-    each(|mechanism| {
+    each(|way| {
         let (hole, _queued) = black_hole();
         let section = format!("{}connect timeout = 1\n", remote(hole));
-        let (relay, port) = relay(mechanism, &section);
+        let (relay, port) = relay(way, &section);
         let worker = relay.workers()[0];
         let before = descriptors(worker);
         for leave_by_reset in [true, false] {
@@ -587,9 +649,9 @@ fn a_client_that_leaves_while_the_remote_is_connected_leaks_nothing() {
 
 #[test]
 fn half_dead_sessions_cost_no_cpu() {
-    each(|mechanism| {
+    each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (relay, port) = relay(mechanism, &peer.remote());
+        let (relay, port) = relay(way, &peer.remote());
         let worker = relay.workers()[0];
         // Half-closed clients, half-closed remotes, and a full backlog of unread data.
         let mut kept = Vec::new();
@@ -641,11 +703,11 @@ fn the_access_log_has_a_line_per_session() {
 
 #[test]
 fn many_sessions_leave_nothing_behind() {
-    each(|mechanism| {
+    each(|way| {
         // Ten thousand over the mechanism that most users get, fewer over the others.
-        let sessions = if mechanism == mechanisms()[0].0 { 1000 } else { 200 };
+        let sessions = if way.mechanism == mechanisms()[0].0 { 1000 } else { 200 };
         let peer = Peer::echo();
-        let (relay, port) = relay(mechanism, &peer.remote());
+        let (relay, port) = relay(way, &peer.remote());
         let worker = relay.workers()[0];
         let round = |count: usize| {
             let threads: Vec<_> = (0..10)

@@ -3,57 +3,8 @@
 mod common;
 
 use common::*;
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-
-/// Finds a program on PATH and in the places of servers.
-fn program(name: &str) -> PathBuf {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let found = path
-        .split(':')
-        .chain(["/usr/sbin", "/usr/local/sbin", "/sbin"])
-        .map(|directory| Path::new(directory).join(name))
-        .find(|candidate| candidate.is_file());
-    found.unwrap_or_else(|| panic!("{name} is not installed: run `make deps`"))
-}
-
-/// A server process, killed with the test.
-struct Server(Child);
-
-impl Server {
-    fn start(command: &mut Command, port: u16) -> Server {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Server(command.spawn().expect("a server"));
-        wait_for("the server to listen", || TcpStream::connect(("127.0.0.1", port)).ok());
-        server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // nginx and sshd have children, which end with their parent's orderly end.
-        kill(self.0.id() as i32, nix::sys::signal::Signal::SIGTERM);
-        let _ = self.0.wait();
-    }
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.stdin(Stdio::null()).output().expect("a client");
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use std::process::Command;
 
 /// As many workers as there may be from the start, so that none is superfluous later: one that
 /// ends has failed.

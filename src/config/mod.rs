@@ -17,6 +17,7 @@ pub mod relay;
 pub mod report;
 pub mod source;
 mod sym;
+pub mod tls;
 pub mod token;
 mod top;
 mod values;

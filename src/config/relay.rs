@@ -1,13 +1,14 @@
 //! The worker's section: remotes and how sessions are relayed.
 
 use super::network::is_host_name;
+use super::tls::{self, RemoteDirectives, RemoteTls, Tls};
 use super::token::*;
 use super::values::{parse_port, Value, COUNT, INT};
 use super::{common, ConfigError, Parser};
 use crate::os::address::{Address, Family};
 use crate::os::names;
 use crate::os::socket::Protocol;
-use std::path::PathBuf;
+use std::rc::Rc;
 
 /// One address that sessions may be connected to. A `remote` with a host name gives one for
 /// each address of the host.
@@ -19,17 +20,8 @@ pub struct Remote {
     pub protocol: Protocol,
     /// At least 1.
     pub weight: u32,
-}
-
-/// TLS settings of the section. They are kept for the TLS work; certificates are not looked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tls {
-    /// `tls cert-file`.
-    pub certificate: Option<PathBuf>,
-    /// `tls key-file`; the certificate file if unset.
-    pub key: Option<PathBuf>,
-    /// `tls passphrase`.
-    pub passphrase: Option<String>,
+    /// `tls …`, if the remote speaks TLS. Shared by the addresses of a host.
+    pub tls: Option<Rc<RemoteTls>>,
 }
 
 /// The worker's section.
@@ -79,6 +71,7 @@ impl Default for Relay {
 pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
     let mut relay = Relay::default();
     let mut remotes = Vec::new();
+    let mut tls = tls::Directives::default();
     loop {
         match parser.code() {
             S_closebra => break,
@@ -114,13 +107,14 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
                 }
                 relay.access_log = parser.assigned_boolean()?;
             }
-            S_tls | S_ssl => tls(parser, &mut relay.tls)?,
+            S_tls | S_ssl => tls::section(parser, &mut tls)?,
             _ if parser.is_word("connect") => relay.connect_timeout = timeout(parser)?,
             _ if parser.is_word("drain") => relay.drain_timeout = timeout(parser)?,
             _ if common::parse_shared(parser)? => {}
             _ => return Err(parser.error(format!("'{}' unexpected", parser.text_lossy()))),
         }
     }
+    relay.tls = tls.finish()?;
     // Names are resolved when the section is known to be well-formed.
     for remote in &remotes {
         relay.remotes.extend(remote.resolve()?);
@@ -168,6 +162,7 @@ struct RemoteBlock {
     port: Option<Value>,
     protocol: Protocol,
     weight: u32,
+    tls: RemoteDirectives,
 }
 
 /// `remote = { … }`, with the token `remote` current.
@@ -178,6 +173,7 @@ fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
         port: None,
         protocol: Protocol::Tcp,
         weight: 1,
+        tls: RemoteDirectives::default(),
     };
     parser.advance()?;
     parser.expect(S_equal)?;
@@ -204,8 +200,9 @@ fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
                 parser.expect(S_equal)?;
                 block.weight = parser.integer(INT)?.max(1) as u32;
             }
+            S_tls | S_ssl => tls::remote(parser, &mut block.tls)?,
             S_eof => return Err(parser.expected(&[S_closebra])),
-            _ => return Err(parser.expected(&[S_address, S_port, S_protocol, S_weight])),
+            _ => return Err(parser.expected(&[S_address, S_port, S_protocol, S_tls, S_weight])),
         }
     }
     parser.advance()?;
@@ -229,8 +226,20 @@ impl RemoteBlock {
             }
             None => resolve(address, port()?)?,
         };
+        // The certificate is to name the host, or the address if there is no name.
+        let name = match Address::parse_with_port(&address.text) {
+            Some((Address::Ip(literal), _)) => Some(literal.ip().to_string()),
+            Some((Address::Unix(_), _)) => None,
+            None => Some(address.text.clone()),
+        };
+        let tls = self.tls.clone().finish(name);
+        if tls.as_ref().is_some_and(|tls| tls.verify && tls.server_name.is_none()) {
+            return Err(self.place.error("remote: tls server-name is missing"));
+        }
+        let tls = tls.map(Rc::new);
         let (protocol, weight) = (self.protocol, self.weight);
-        Ok(addresses.into_iter().map(|address| Remote { address, protocol, weight }).collect())
+        let remote = |address| Remote { address, protocol, weight, tls: tls.clone() };
+        Ok(addresses.into_iter().map(remote).collect())
     }
 }
 
@@ -250,15 +259,4 @@ fn resolve(host: &Value, port: u16) -> Result<Vec<Address>, ConfigError> {
             crate::os::reason(&error)
         ))),
     }
-}
-
-fn tls(parser: &mut Parser<'_>, tls: &mut Tls) -> Result<(), ConfigError> {
-    parser.advance()?;
-    match parser.code() {
-        S_cert | S_cert_file | S_certfile => tls.certificate = Some(parser.assigned()?.text.into()),
-        S_key | S_key_file | S_keyfile => tls.key = Some(parser.assigned()?.text.into()),
-        S_passphrase => tls.passphrase = Some(parser.assigned()?.text),
-        _ => return Err(parser.expected(&[S_cert_file, S_key_file, S_passphrase])),
-    }
-    Ok(())
 }

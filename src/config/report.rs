@@ -10,6 +10,8 @@ pub const DEBUG_PARSE: u32 = 1;
 /// The options of the command line that decide where messages go.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// Says nothing: another process reads the same source and will.
+    pub quiet: bool,
     /// `-P`: to standard error, with the process id.
     pub parse_only: bool,
     /// `-D`: errors and debug output to standard error even if it is no terminal.
@@ -23,6 +25,9 @@ pub struct Report {
 impl Report {
     /// A message that does not end the parsing.
     pub fn message(&self, severity: log::Severity, text: &str) {
+        if self.quiet {
+            return;
+        }
         if self.parse_only {
             log::stderr(&format!("{}: {text}\n", process::id()));
         } else {
@@ -33,7 +38,7 @@ impl Report {
 
     /// The token trace (`-d 1`, `debug = PARSE`).
     pub fn trace(&self, text: impl FnOnce() -> String) {
-        if self.debug.get() & DEBUG_PARSE == 0 {
+        if self.quiet || self.debug.get() & DEBUG_PARSE == 0 {
             return;
         }
         if self.debug_to_stderr || self.terminal {

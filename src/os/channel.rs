@@ -53,6 +53,14 @@ fn has_room(channel: BorrowedFd<'_>) -> bool {
     unsafe { libc::poll(&mut entry, 1, 0) != 0 }
 }
 
+/// Waits until there is something to receive, or `timeout` milliseconds; false if there is
+/// nothing.
+pub fn wait(channel: BorrowedFd<'_>, timeout: i32) -> bool {
+    let mut entry = libc::pollfd { fd: channel.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry is given, and it outlives the call.
+    unsafe { libc::poll(&mut entry, 1, timeout) > 0 }
+}
+
 /// Sends one datagram, with a descriptor if given. Never blocks: a full channel is
 /// `WouldBlock` (ENOBUFS of the BSDs included).
 pub fn send(channel: BorrowedFd<'_>, data: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {

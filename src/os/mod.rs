@@ -12,11 +12,13 @@ pub mod log;
 pub mod names;
 pub mod pidfile;
 pub mod process;
+pub mod secret;
 pub mod shm;
 pub mod signals;
 pub mod socket;
 pub mod supervisor;
 pub mod title;
+pub mod tls;
 
 use std::io;
 
@@ -32,6 +34,12 @@ pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 /// As [`check`], for calls that return a byte count.
 pub(crate) fn check_size(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Seconds since 1970.
+pub fn wall_clock() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
 }
 
 /// True if the error means "try again when the descriptor is ready".

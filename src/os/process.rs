@@ -1,10 +1,11 @@
 //! Processes: starting, replacing, reaping, identity and limits.
 
+use super::secret::Secret;
 use super::{check, signals, socket};
 use nix::unistd::{self, ForkResult, Gid, Uid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -378,6 +379,43 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     socket::set_close_on_exec(&read, true)?;
     socket::set_close_on_exec(&write, true)?;
     Ok((read, write))
+}
+
+/// The reading end of a pipe that holds `data`, which must fit into a pipe.
+pub fn pipe_with(data: &[u8]) -> io::Result<OwnedFd> {
+    let (read, write) = pipe()?;
+    File::from(write).write_all(data)?;
+    Ok(read)
+}
+
+/// Lets a child do something that would leave traces in this process, and takes its answer.
+pub fn ask_child(work: impl FnOnce() -> io::Result<Secret>) -> io::Result<Secret> {
+    let (read, write) = pipe()?;
+    let pid = match fork()? {
+        Fork::Child => {
+            drop(read);
+            let answered = work().and_then(|answer| {
+                let mut write = File::from(write);
+                write.write_all(&answer.len().to_ne_bytes())?;
+                write.write_all(&answer)
+            });
+            // SAFETY: _exit(2) runs no destructors of the parent's copies.
+            unsafe { libc::_exit(i32::from(answered.is_err())) }
+        }
+        Fork::Parent(pid) => pid,
+    };
+    drop(write);
+    let mut read = File::from(read);
+    let mut receive = || {
+        let mut length = [0; size_of::<usize>()];
+        read.read_exact(&mut length)?;
+        let mut answer = Secret::zeroed(usize::from_ne_bytes(length))?;
+        read.read_exact(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = receive();
+    wait_for(pid)?;
+    answer
 }
 
 /// How a child ended.

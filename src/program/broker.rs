@@ -1,6 +1,7 @@
 //! Start of a broker process.
 
 use super::options::{self, Options};
+use super::security::{self, Refusal};
 use super::{Kind, Process};
 use crate::config::broker::Broker as Config;
 use crate::config::common::Common;
@@ -12,9 +13,11 @@ use crate::os::pidfile::{PidFile, PidFileError};
 use crate::os::process::{self, exit, Descriptors, Ended, Fork, Identity, Program};
 use crate::os::shm::Segment;
 use crate::os::signals;
+use crate::os::socket::Kind as SocketKind;
 use crate::os::{self, channel, log, supervisor};
 use crate::relay::engine::Engine;
-use crate::spawnd::broker::{Broker, LocalWorker, Options as BrokerOptions, Start};
+use crate::spawnd::broker::{Broker, LocalWorker, Options as BrokerOptions, Secrets, Start};
+use crate::spawnd::protocol::{BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
 use crate::spawnd::{Former, Handover};
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -38,7 +41,7 @@ pub(super) fn main(process: &Process, inetd: bool) -> i32 {
 }
 
 fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
-    let (handover, reloaded, checks_reload) = match Handover::take() {
+    let (mut handover, reloaded, checks_reload) = match Handover::take() {
         Former::None => (Handover::default(), false, None),
         Former::Image(handover) => (handover, true, None),
         Former::Check { activated } => (Handover::default(), false, Some(activated)),
@@ -74,7 +77,26 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         return Err(exit::CONFIGURATION);
     }
     let worker_source = worker_source(options, &config);
+    let own = config.spawn.program.is_none() || single;
+    let with_tls = config.listeners.iter().any(|listener| listener.tls_versions != 0);
+    std::env::set_var(BROKER_VARIABLE, if with_tls { WITH_TLS } else { WITHOUT_TLS });
+    if checks_reload.is_some() || !options.parse_only && !options.version {
+        refuse_datagram_tls(&config).map_err(|text| {
+            report.message(log::Severity::ERROR, &text);
+            exit::CONFIGURATION
+        })?;
+    }
+    let secrets =
+        read_secrets(process, options, &config, single, handover.tickets.take(), reloaded);
+    let secrets = secrets.map_err(|refusal| {
+        report.message(log::Severity::ERROR, &refusal.text);
+        refusal.status
+    })?;
     if options.parse_only || options.version {
+        if own {
+            // That has been checked here.
+            std::env::remove_var(BROKER_VARIABLE);
+        }
         if options.version && config.spawn.program.is_none() {
             process.print_version();
             return Ok(0);
@@ -126,6 +148,7 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         handover,
         activated,
         shared,
+        secrets,
         pid_file: None,
         local: None,
     };
@@ -178,6 +201,67 @@ fn read(
     };
     let (config, common) = config::read(source, section, report, config::broker::parse)?;
     Ok((text, config, common))
+}
+
+/// A listener on which TLS was asked for must not end up without it.
+fn refuse_datagram_tls(config: &Config) -> Result<(), String> {
+    let wrong = config.listeners.iter().find(|listener| {
+        let datagrams_only = listener.dtls_versions != 0 && listener.tls_versions == 0;
+        datagrams_only && listener.kind == SocketKind::Stream
+    });
+    match wrong {
+        Some(listener) => Err(format!(
+            "listen {{ port = {} }}: DTLS is for datagrams, this is a stream listener",
+            listener.port
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Reads and checks what the relay's section needs for TLS: this process may read files that
+/// workers may not, and a broken file is found before anything is started. Nothing is done for
+/// worker programs of others, nor is a mistake in the section reported: the worker does that.
+fn read_secrets(
+    process: &Process,
+    options: &Options,
+    config: &Config,
+    single: bool,
+    former: Option<OwnedFd>,
+    reloaded: bool,
+) -> Result<Secrets, Refusal> {
+    let mut secrets = security::secrets(former)?;
+    let own = config.spawn.program.is_none() || single;
+    if !own || options.version {
+        return Ok(secrets);
+    }
+    let source = config.spawn.config.as_ref().filter(|_| !single);
+    let source = source.unwrap_or(&options.arguments[0]);
+    let section = relay_section(process, options, config, single);
+    let listener = config.listeners.iter().any(|listener| listener.tls_versions != 0);
+    // They were good for the check a moment ago; a service is not given up at once.
+    let deadline = Instant::now() + REREAD_TIME;
+    loop {
+        match security::check(source, &section, listener) {
+            Err(_) if reloaded && Instant::now() < deadline => {
+                signals::unblock_end();
+                std::thread::sleep(REREAD_PAUSE);
+            }
+            Err(refusal) => return Err(refusal),
+            Ok(None) => return Ok(secrets),
+            Ok(Some(checked)) => {
+                secrets.material = checked.material;
+                secrets.tickets.set_period(checked.session_timeout.into());
+                return Ok(secrets);
+            }
+        }
+    }
+}
+
+/// The name of the relay's section.
+fn relay_section(process: &Process, options: &Options, config: &Config, single: bool) -> String {
+    let positional = options.arguments.get(1).filter(|_| single && options.single_process);
+    let id = options.worker_id.as_ref().or(positional).or(config.spawn.id.as_ref());
+    id.unwrap_or(&process.name).clone()
 }
 
 /// Where workers read their configuration.
@@ -263,7 +347,7 @@ fn run_once(options: &Options, mut program: Program, as_worker: bool) -> Result<
 
 /// The environment without what was meant for this image alone.
 fn original_environment(process: &Process) -> Vec<(OsString, OsString)> {
-    const PRIVATE: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+    const PRIVATE: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", BROKER_VARIABLE];
     let mut environment = process.environment.clone();
     environment.retain(|(name, _)| {
         let name = name.to_string_lossy();
@@ -353,7 +437,7 @@ fn prepare(
     if single {
         process::new_session();
         let _ = process::redirect_to_null(1);
-        start.local = Some(local_worker(process, options, &config, limit)?);
+        start.local = Some(local_worker(process, options, &config, limit, &mut start.secrets)?);
     }
     let broker = Broker::start(config, start, &mut events)?;
     Ok((broker, events))
@@ -402,13 +486,12 @@ fn local_worker(
     options: &Options,
     config: &Config,
     descriptors: u64,
+    secrets: &mut Secrets,
 ) -> Result<(Box<dyn LocalWorker>, usize), i32> {
     let report = process.report(options);
-    let positional = options.arguments.get(1).filter(|_| options.single_process);
-    let section = options.worker_id.as_ref().or(positional).or(config.spawn.id.as_ref());
-    let section = section.unwrap_or(&process.name);
+    let section = relay_section(process, options, config, true);
     let (settings, _) =
-        super::worker::read(&options.arguments[0], section, &report).map_err(|error| {
+        super::worker::read(&options.arguments[0], &section, &report).map_err(|error| {
             report.failure(&error);
             error.exit_status()
         })?;
@@ -419,5 +502,12 @@ fn local_worker(
     // Ten for the first listener and the rest of the process, as in a worker.
     let own = 9 + config.listeners.len().max(1) as u64;
     let users = usize::try_from(descriptors.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(1);
-    Ok((Box::new(Engine::new(settings)), users))
+    let listener = config.listeners.iter().any(|listener| listener.tls_versions != 0);
+    let tickets = Some(secrets.tickets.clone());
+    let tls = security::contexts(&settings, &mut secrets.material, tickets, listener, false)
+        .map_err(|refusal| {
+            log::message(&refusal.text);
+            refusal.status
+        })?;
+    Ok((Box::new(Engine::new(settings, tls)), users))
 }

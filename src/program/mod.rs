@@ -4,6 +4,7 @@
 
 mod broker;
 pub mod options;
+mod security;
 mod worker;
 
 use crate::config::common::{known_debug_bits, Common};
@@ -11,7 +12,7 @@ use crate::config::report::Report;
 use crate::event::{Choice, Loop};
 use crate::os::process::{self, exit};
 use crate::os::socket::{self, Inherited};
-use crate::os::{crash, log};
+use crate::os::{crash, log, tls as library};
 use options::Options;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -38,6 +39,7 @@ struct Process {
 /// The main function of the programs; returns the exit status.
 pub fn main(kind: Kind) -> i32 {
     process::sanitize_descriptors();
+    library::protect_keys();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let first = arguments.first().cloned().unwrap_or_else(|| "tcprelay".into());
     let name = Path::new(&first)
@@ -69,6 +71,7 @@ impl Process {
 
     fn report(&self, options: &Options) -> Report {
         Report {
+            quiet: false,
             parse_only: options.parse_only || options.version,
             debug_to_stderr: options.debug_to_stderr,
             terminal: process::stderr_is_terminal(),

@@ -1,15 +1,21 @@
 //! Start of a worker process.
 
 use super::options::{self, Options};
-use super::{Kind, Process};
+use super::{security, Kind, Process};
+use crate::config::relay::Relay;
 use crate::config::report::Report;
 use crate::config::source::Source;
 use crate::config::{self, ReadError};
 use crate::os::process::{self, exit};
+use crate::os::secret::wipe;
 use crate::os::{self, channel, log};
 use crate::relay::engine::Engine;
 use crate::relay::worker::Worker;
-use crate::spawnd::protocol::FromWorker;
+use crate::spawnd::protocol::{
+    add_secrets, FromBroker, FromWorker, BROKER_VARIABLE, SECRETS_RECEIVE, WITHOUT_TLS, WITH_TLS,
+};
+use crate::tls::material::Material;
+use crate::tls::tickets::Ratchet;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The main function of a process whose descriptor 0 is a channel.
@@ -43,6 +49,17 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         error.exit_status()
     })?;
     if options.parse_only {
+        // By themselves these checks are the broker's, which knows its listeners.
+        if std::env::var_os(BROKER_VARIABLE).is_some() {
+            let listener = has_tls_listeners(&settings);
+            let mut material = Material::default();
+            security::contexts(&settings, &mut material, None, listener, true).map_err(
+                |error| {
+                    report.message(log::Severity::ERROR, &error.text);
+                    error.status
+                },
+            )?;
+        }
         return Ok(0);
     }
     process::set_umask(0o022);
@@ -60,9 +77,26 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let _ = process::redirect_to_null(1);
     let channel: OwnedFd = process::take_standard_input().map_err(os_error)?;
     super::install_crash_handler(&common);
+    let listener = has_tls_listeners(&settings);
+    let (mut material, tickets) = match std::env::var_os(BROKER_VARIABLE) {
+        Some(_) => match ask_broker(&channel) {
+            Answer::Secrets(material, tickets) => (material, tickets),
+            Answer::MayDie => return Ok(0),
+            Answer::None => (Material::default(), None),
+        },
+        None => (Material::default(), None),
+    };
+    let tls = security::contexts(&settings, &mut material, tickets, listener, false);
+    // The keys are in OpenSSL's protected memory now.
+    drop(material);
+    let tls = tls.map_err(|error| {
+        log::message(&error.text);
+        bad_configuration_on(&channel);
+        error.status
+    })?;
     let (mut events, limit) = super::make_loop()?;
     let retire_limit = settings.retire_limit;
-    let engine = Engine::new(settings);
+    let engine = Engine::new(settings, tls);
     let mut worker =
         Worker::start(&process.name, engine, retire_limit, channel, limit, &mut events)
             .map_err(os_error)?;
@@ -80,9 +114,68 @@ pub(super) fn read(
     config::read(source, section, report, config::relay::parse)
 }
 
+/// True if there are listeners with TLS, or, with a broker that does not tell, may be.
+fn has_tls_listeners(settings: &Relay) -> bool {
+    match std::env::var(BROKER_VARIABLE).as_deref() {
+        Ok(WITH_TLS) => true,
+        Ok(WITHOUT_TLS) => false,
+        _ => !settings.tls.certificates.is_empty(),
+    }
+}
+
+/// How long a broker may take to answer HELLO, in milliseconds.
+const HELLO_PATIENCE: i32 = 10_000;
+
+/// What a broker says to HELLO.
+enum Answer {
+    Secrets(Material, Option<Ratchet>),
+    /// We are not needed any more.
+    MayDie,
+    /// Nothing: it is another program's.
+    None,
+}
+
+/// Asks the broker for what only it may read.
+fn ask_broker(channel: &OwnedFd) -> Answer {
+    if channel::send(channel.as_fd(), &FromWorker::Hello.encode(), None).is_err() {
+        return Answer::None;
+    }
+    let mut received = Vec::new();
+    let answer = loop {
+        let mut part = [0; SECRETS_RECEIVE];
+        if !channel::wait(channel.as_fd(), HELLO_PATIENCE) {
+            break Answer::None;
+        }
+        let Ok(message) = channel::receive(channel.as_fd(), &mut part) else {
+            break Answer::None;
+        };
+        let message = &part[..message.length.min(part.len())];
+        let whole = add_secrets(message, &mut received);
+        let may_die = FromBroker::decode(message) == Ok(FromBroker::MayDie);
+        wipe(&mut part);
+        match whole {
+            Some(false) => {}
+            Some(true) => {
+                break match Material::decode(&received) {
+                    Some((material, tickets)) => Answer::Secrets(material, Some(tickets)),
+                    None => Answer::None,
+                }
+            }
+            None if may_die => break Answer::MayDie,
+            None => break Answer::None,
+        }
+    };
+    wipe(&mut received);
+    answer
+}
+
 /// Tells the broker that starting again will not help.
 fn bad_configuration() {
+    bad_configuration_on(&std::io::stdin());
+}
+
+fn bad_configuration_on(channel: &impl AsFd) {
     let message = FromWorker::BadConfiguration.encode();
     // A broker that does not hear it sees the process end.
-    let _ = channel::send(std::io::stdin().as_fd(), &message, None);
+    let _ = channel::send(channel.as_fd(), &message, None);
 }

@@ -1,26 +1,28 @@
 //! The life of all sessions of a worker, over the event loop.
 
 use super::balance::{Attempts, Balancer};
-use super::pump::{pump, Buffers, State, Stop};
+use super::pump::{pump, say_goodbye, Buffers, Direction, Ending, State, Stop};
 use super::session::{Access, End, Phase, Session};
 use super::table::Table;
+use super::throttle::Throttle;
 use crate::config::relay::{Relay, Remote};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::address::Family;
 use crate::os::{self, log, socket};
 use crate::spawnd::broker::LOCAL_KINDS;
 use crate::spawnd::protocol::Accept;
+use crate::tls::context::Contexts;
 use std::io;
 use std::os::fd::OwnedFd;
 
 /// Kinds of tokens; they follow the broker's, as both share a loop in single-process mode.
-mod kind {
+pub(super) mod kind {
     use super::LOCAL_KINDS;
-    pub(super) const CLIENT: u8 = LOCAL_KINDS;
-    pub(super) const PEER: u8 = LOCAL_KINDS + 1;
-    pub(super) const IDLE: u8 = LOCAL_KINDS + 2;
-    pub(super) const PHASE: u8 = LOCAL_KINDS + 3;
-    pub(super) const DRAIN: u8 = LOCAL_KINDS + 4;
+    pub(in crate::relay) const CLIENT: u8 = LOCAL_KINDS;
+    pub(in crate::relay) const PEER: u8 = LOCAL_KINDS + 1;
+    pub(in crate::relay) const IDLE: u8 = LOCAL_KINDS + 2;
+    pub(in crate::relay) const PHASE: u8 = LOCAL_KINDS + 3;
+    pub(in crate::relay) const DRAIN: u8 = LOCAL_KINDS + 4;
 }
 
 /// The first kind that is not the engine's.
@@ -39,7 +41,7 @@ const BUSY_STEP: u64 = 20;
 
 /// How a session ended, for the access log.
 #[derive(Clone, Debug)]
-enum Outcome {
+pub(super) enum Outcome {
     Closed,
     Broken(End),
     Idle,
@@ -64,20 +66,23 @@ impl std::fmt::Display for Outcome {
 
 /// All sessions, and what they share.
 pub struct Engine {
-    settings: Relay,
+    pub(super) settings: Relay,
     balancer: Balancer,
-    sessions: Table<Session>,
+    pub(super) sessions: Table<Session>,
     ended: usize,
-    buffers: Buffers,
+    pub(super) buffers: Buffers,
     /// Running out of descriptors, and unusable local addresses, are reported once.
     descriptor_trouble: bool,
     local_trouble: bool,
-    tls_trouble: bool,
+    pub(super) tls: Contexts,
+    /// Connections of TLS listeners cannot be served: said once.
+    pub(super) tls_unusable: bool,
+    pub(super) throttle: Throttle,
 }
 
 impl Engine {
     /// An engine without sessions.
-    pub fn new(settings: Relay) -> Engine {
+    pub fn new(settings: Relay, tls: Contexts) -> Engine {
         let weights: Vec<u32> = settings.remotes.iter().map(|remote| remote.weight).collect();
         let retry_delay = u64::from(settings.retry_delay) * 1000;
         Engine {
@@ -88,7 +93,9 @@ impl Engine {
             buffers: Buffers::new(),
             descriptor_trouble: false,
             local_trouble: false,
-            tls_trouble: false,
+            tls,
+            tls_unusable: false,
+            throttle: Throttle::default(),
         }
     }
 
@@ -109,12 +116,9 @@ impl Engine {
 
     /// Takes a connection: a session begins.
     pub fn accept(&mut self, events: &mut Loop, client: OwnedFd, accept: &Accept) {
-        if accept.tls_versions != 0 {
-            if !std::mem::replace(&mut self.tls_trouble, true) {
-                log::message("connection on a TLS listener closed: this version has no TLS yet");
-            }
+        let Ok(tls) = self.client_tls(accept) else {
             return self.refuse();
-        }
+        };
         if let Err(error) = socket::set_nonblocking(&client, true) {
             log::message(&format!("connection dropped: {}", os::reason(&error)));
             return self.refuse();
@@ -131,6 +135,9 @@ impl Engine {
                 started: events.now(),
             }));
         }
+        let phase = tls.as_ref().map_or(Phase::Connecting, |(_, phase)| *phase);
+        session.phase = phase;
+        session.tls = tls.map(|(tls, _)| Box::new(tls));
         let interest = session.interest(End::Client);
         let index = self.sessions.insert(session);
         let idle_timeout = self.idle_timeout();
@@ -142,7 +149,14 @@ impl Engine {
             session.idle_timer = Some(events.arm(token, events.now() + idle_timeout));
         }
         events.register(&session.client, Token::new(kind::CLIENT, index), interest);
-        self.connect(events, index);
+        if phase != Phase::Connecting {
+            self.arm_handshake(events, index);
+        }
+        match phase {
+            Phase::Detecting => self.detect(events, index),
+            Phase::Handshaking(end) => self.shake(events, index, end),
+            _ => self.connect(events, index),
+        }
     }
 
     fn idle_timeout(&self) -> u64 {
@@ -151,7 +165,7 @@ impl Engine {
 
     /// Connects the session to the best remote; goes through them until one answers or is at
     /// least reachable.
-    fn connect(&mut self, events: &mut Loop, index: u32) {
+    pub(super) fn connect(&mut self, events: &mut Loop, index: u32) {
         loop {
             let Some(session) = self.sessions.get_mut(index) else {
                 return;
@@ -188,7 +202,7 @@ impl Engine {
                 events.register(&peer, Token::new(kind::PEER, index), Interest::WRITE);
                 session.peer = Some(peer);
                 if connected {
-                    self.connected(events, index);
+                    self.reached(events, index);
                 } else if timeout > 0 {
                     let token = Token::new(kind::PHASE, index);
                     session.phase_timer = Some(events.arm(token, events.now() + timeout));
@@ -221,16 +235,22 @@ impl Engine {
             }
             Err(OpenError::Remote(error)) => error,
         };
-        self.attempt_failed(events, index, Some(&error));
+        self.attempt_failed(events, index, Some(&os::reason(&error)));
         false
     }
 
     /// The remote in use could not be reached; the session has none now. An error is reported,
     /// if it is news.
-    fn attempt_failed(&mut self, events: &mut Loop, index: u32, error: Option<&io::Error>) {
+    pub(super) fn attempt_failed(&mut self, events: &mut Loop, index: u32, error: Option<&str>) {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
+        session.phase = Phase::Connecting;
+        session.up.abandon(&mut self.buffers);
+        session.up = Direction::default();
+        if let Some(tls) = &mut session.tls {
+            tls.peer = None;
+        }
         if let Some(timer) = session.phase_timer.take() {
             events.cancel(timer);
         }
@@ -243,17 +263,16 @@ impl Engine {
             if let (true, Some(error)) = (news, error) {
                 let remote = &self.settings.remotes[remote as usize];
                 log::message(&format!(
-                    "connect to {} ({}) failed: {}",
+                    "connect to {} ({}) failed: {error}",
                     remote.address,
                     remote.protocol.name(),
-                    os::reason(error)
                 ));
             }
         }
     }
 
     /// Both ends are there.
-    fn connected(&mut self, events: &mut Loop, index: u32) {
+    pub(super) fn connected(&mut self, events: &mut Loop, index: u32) {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
@@ -269,8 +288,17 @@ impl Engine {
                 log::message(&format!("connect to {address} succeeded, it is in use again"));
             }
         }
-        // The client's first bytes are there more often than not; the remote's are not yet.
-        self.relay(events, index, &[End::Client]);
+        if !self.send_early(index) {
+            return self.finish(events, index, Outcome::Broken(End::Peer), true);
+        }
+        // The client's first bytes are there more often than not; the remote's are not yet,
+        // unless they have come with the end of its handshake.
+        match self.sessions.get_mut(index).and_then(|session| session.stream(End::Peer)) {
+            Some(peer) if peer.has_unread() => {
+                self.relay(events, index, &[End::Client, End::Peer]);
+            }
+            _ => self.relay(events, index, &[End::Client]),
+        }
     }
 
     /// Moves what can be moved from the given ends, and watches for what cannot.
@@ -279,20 +307,22 @@ impl Engine {
             let Some(session) = self.sessions.get_mut(index) else {
                 return;
             };
-            // Closing tells the end as well, if the other direction has come to its own.
-            let proper = session.phase == Phase::Relaying
-                && session.direction(end.other()).state != State::Shut;
-            let Some((direction, source, sink)) = session.flow(end) else {
+            let ending = session.ending(end);
+            let Some(flow) = session.flow(end) else {
                 return;
             };
-            let (moved, stop) = pump(direction, source, sink, &mut self.buffers, proper);
-            if moved > 0 {
+            let pumped = pump(flow, &mut self.buffers, ending);
+            if pumped.moved {
                 session.active = events.now();
             }
-            match stop {
+            if pumped.truncated {
+                self.tls_trouble(events, index, end, "connection ended without close_notify");
+            }
+            match pumped.stop {
                 Stop::Waiting => {}
                 Stop::Source => self.broken(events, index, end),
                 Stop::Sink => self.broken(events, index, end.other()),
+                Stop::Failed(text) => self.tls_failed(events, index, end, &text),
             }
         }
         self.settle(events, index);
@@ -317,13 +347,13 @@ impl Engine {
         session.direction_mut(end.other()).abandon(&mut self.buffers);
         session.active = events.now();
         // What is left in its receive queue can still be read.
-        let Some((direction, source, sink)) = session.flow(end) else {
+        let Some(flow) = session.flow(end) else {
             return;
         };
-        match pump(direction, source, sink, &mut self.buffers, false) {
-            (_, Stop::Waiting) => {}
-            (_, Stop::Source) => direction.state = State::Shut,
-            (_, Stop::Sink) => direction.abandon(&mut self.buffers),
+        match pump(flow, &mut self.buffers, Ending::Nothing).stop {
+            Stop::Waiting => {}
+            Stop::Source | Stop::Failed(_) => session.direction_mut(end).state = State::Shut,
+            Stop::Sink => session.direction_mut(end).abandon(&mut self.buffers),
         }
     }
 
@@ -382,7 +412,7 @@ impl Engine {
     }
 
     /// A session is over: both ends are closed, and its place is free.
-    fn finish(&mut self, events: &mut Loop, index: u32, outcome: Outcome, reset: bool) {
+    pub(super) fn finish(&mut self, events: &mut Loop, index: u32, outcome: Outcome, reset: bool) {
         let Some(mut session) = self.sessions.remove(index) else {
             return;
         };
@@ -392,6 +422,14 @@ impl Engine {
         if let Some(remote) = session.remote {
             self.balancer.released(remote as usize);
         }
+        if session.tls.is_some() && !reset {
+            for end in [End::Client, End::Peer] {
+                if let Some((mut sink, direction)) = session.outgoing(end) {
+                    say_goodbye(&mut sink, direction, &mut self.buffers);
+                }
+            }
+        }
+        self.log_access(&session, &outcome, events.now());
         for fd in std::iter::once(&session.client).chain(&session.peer) {
             events.remove(fd);
             if reset {
@@ -400,7 +438,6 @@ impl Engine {
         }
         session.up.abandon(&mut self.buffers);
         session.down.abandon(&mut self.buffers);
-        self.log_access(&session, &outcome, events.now());
         self.ended += 1;
         if self.sessions.len() == 0 {
             events.shrink();
@@ -412,7 +449,7 @@ impl Engine {
             return;
         };
         let remote = match session.remote {
-            Some(index) if session.phase != Phase::Connecting => {
+            Some(index) if matches!(session.phase, Phase::Relaying | Phase::Breaking(_)) => {
                 self.settings.remotes[index as usize].address.to_string()
             }
             _ => "none".to_owned(),
@@ -420,13 +457,14 @@ impl Engine {
         let elapsed = now.saturating_sub(access.started);
         log::message(&format!(
             "access: client {} listener {} remote {remote} sent {} received {} seconds {}.{:03} \
-             {outcome}",
+             {outcome}{}",
             access.client,
             access.listener,
-            session.up.bytes,
-            session.down.bytes,
+            session.up.bytes.saturating_sub(session.up.unwritten() as u64),
+            session.down.bytes.saturating_sub(session.down.unwritten() as u64),
             elapsed / 1000,
             elapsed % 1000,
+            tls_part(session),
         ));
     }
 
@@ -442,13 +480,21 @@ impl Engine {
             return;
         };
         match session.phase {
+            Phase::Detecting => self.detect(events, index),
+            Phase::Handshaking(which) if which == end => self.shake(events, index, end),
             Phase::Connecting if end == End::Peer => self.connect_event(events, index),
-            Phase::Connecting => {
-                // Only a hang-up is watched for here.
+            Phase::Connecting | Phase::Handshaking(_) => {
+                // The client is not read here. It may take the rest of its handshake, or hang up.
+                if event.writable && session.down.flush(&session.client, &mut self.buffers).is_err()
+                {
+                    return self.finish(events, index, Outcome::Broken(End::Client), true);
+                }
                 match socket::take_error(&session.client) {
                     Err(_) => self.finish(events, index, Outcome::Broken(End::Client), true),
                     Ok(()) => {
-                        session.set_quiet(End::Client);
+                        if event.hangup {
+                            session.set_quiet(End::Client);
+                        }
                         self.settle_interest(events, index);
                     }
                 }
@@ -484,9 +530,14 @@ impl Engine {
         self.settle(events, index);
     }
 
-    fn settle_interest(&mut self, events: &mut Loop, index: u32) {
+    pub(super) fn settle_interest(&mut self, events: &mut Loop, index: u32) {
         if let Some(session) = self.sessions.get_mut(index) {
-            events.set_interest(&session.client, session.interest(End::Client));
+            for end in [End::Client, End::Peer] {
+                let interest = session.interest(end);
+                if let Some(fd) = session.end(end) {
+                    events.set_interest(fd, interest);
+                }
+            }
         }
     }
 
@@ -498,12 +549,12 @@ impl Engine {
         match session.peer.as_ref().map_or(Ok(()), socket::take_error) {
             Ok(()) if self.is_self_connected(index) => {
                 let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
-                self.attempt_failed(events, index, Some(&error));
+                self.attempt_failed(events, index, Some(&os::reason(&error)));
                 self.connect(events, index);
             }
-            Ok(()) => self.connected(events, index),
+            Ok(()) => self.reached(events, index),
             Err(error) => {
-                self.attempt_failed(events, index, Some(&error));
+                self.attempt_failed(events, index, Some(&os::reason(&error)));
                 self.connect(events, index);
             }
         }
@@ -572,10 +623,11 @@ impl Engine {
             }
             Phase::Connecting => {
                 let error = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-                self.attempt_failed(events, index, Some(&error));
+                self.attempt_failed(events, index, Some(&os::reason(&error)));
                 self.connect(events, index);
             }
             Phase::Breaking(_) => self.settle(events, index),
+            Phase::Detecting | Phase::Handshaking(_) => self.handshake_expired(events, index),
             Phase::Relaying => {}
         }
     }
@@ -587,6 +639,32 @@ impl Engine {
             events.arm(Token::new(kind::DRAIN, 0), deadline);
         }
     }
+}
+
+/// What the access log says about TLS.
+fn tls_part(session: &Session) -> String {
+    let mut text = String::new();
+    if let Some(summary) = session.client_summary().filter(|summary| !summary.version.is_empty()) {
+        text += &format!(" tls {} {}", summary.version, summary.cipher);
+        if summary.resumed {
+            text += " resumed";
+        }
+        let named = [
+            ("sni", &summary.server_name),
+            ("alpn", &summary.protocol),
+            ("subject", &summary.subject),
+            ("issuer", &summary.issuer),
+        ];
+        for (name, value) in named {
+            if let Some(value) = value {
+                text += &format!(" {name} {value:?}");
+            }
+        }
+    }
+    if let Some(trouble) = session.tls.as_ref().and_then(|tls| tls.trouble.as_ref()) {
+        text += &format!(" ({trouble})");
+    }
+    text
 }
 
 /// Why a socket to a remote could not be made.

@@ -10,5 +10,7 @@ pub mod balance;
 pub mod engine;
 mod pump;
 mod session;
+mod shake;
 mod table;
+mod throttle;
 pub mod worker;

@@ -1,10 +1,13 @@
-//! One direction of a session: bytes from a source to a sink.
+//! One direction of a session: bytes from a source to a sink, each with TLS or without.
 //!
 //! Data is read into one buffer that all sessions of the worker share, and written at once.
 //! Only what the sink does not take is copied into a buffer of its own, from a pool; while
-//! there is one the source is not read, so a direction never holds more than one read.
+//! there is one the source is not read, so a direction never holds more than one read. What waits
+//! there are bytes of the wire: with TLS at the sink they are encrypted already.
 
 use crate::os::{self, socket};
+use crate::tls::stream::Stream;
+use crate::tls::Buffer;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 
@@ -14,6 +17,9 @@ pub(super) const READ_SIZE: usize = 128 * 1024;
 const READS_PER_TURN: usize = 4;
 /// Buffers kept for the next direction that needs one; more are given back to the system.
 const POOL_LIMIT: usize = 16;
+/// An end with TLS is not read while so much waits for it: every read may bring an answer of
+/// the protocol, and an end that takes none must not make us hold more and more.
+const REPLY_LIMIT: usize = 2 * READ_SIZE;
 
 /// How far a direction has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,8 +44,10 @@ pub(super) struct Pending {
 #[derive(Debug, Default)]
 pub(super) struct Direction {
     pub(super) state: State,
+    /// A sink with TLS has been told that nothing follows.
+    notified: bool,
     pub(super) pending: Option<Box<Pending>>,
-    /// Bytes written to the sink.
+    /// Bytes relayed, as they are without TLS.
     pub(super) bytes: u64,
 }
 
@@ -59,26 +67,84 @@ impl Direction {
             buffers.put(pending);
         }
     }
+
+    /// What the sink has not taken yet.
+    pub(super) fn unwritten(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.data.len() - pending.written)
+    }
+
+    /// Writes what waits. True if nothing does any more.
+    pub(super) fn flush(&mut self, sink: &OwnedFd, buffers: &mut Buffers) -> Result<bool, Stop> {
+        if let Some(pending) = &mut self.pending {
+            pending.written += write(sink, &pending.data[pending.written..])?;
+            if pending.written < pending.data.len() {
+                return Ok(false);
+            }
+        }
+        if let Some(pending) = self.pending.take() {
+            buffers.put(pending);
+        }
+        Ok(true)
+    }
+
+    /// Writes bytes of the wire, behind what waits already.
+    fn send(&mut self, sink: &OwnedFd, wire: &[u8], pool: &mut Pool) -> Result<(), Stop> {
+        let written = if self.pending.is_none() { write(sink, wire)? } else { 0 };
+        if written < wire.len() {
+            let pending = self.pending.get_or_insert_with(|| pool.pop().unwrap_or_default());
+            pending.data.extend_from_slice(&wire[written..]);
+        }
+        Ok(())
+    }
+
+    /// As [`send`](Self::send), for an end that is shaking hands.
+    pub(super) fn send_output(
+        &mut self,
+        sink: &OwnedFd,
+        buffers: &mut Buffers,
+    ) -> Result<(), Stop> {
+        self.send(sink, buffers.wire.filled(), &mut buffers.pool)
+    }
 }
 
-/// The shared buffer, and the pool. Its entries are boxed as a direction holds them, in eight
-/// bytes.
-#[allow(clippy::vec_box)]
+/// Writes what is taken at once; returns how much that is.
+fn write(sink: &OwnedFd, data: &[u8]) -> Result<usize, Stop> {
+    let mut written = 0;
+    while written < data.len() {
+        match socket::write(sink, &data[written..]) {
+            Ok(count) => written += count,
+            Err(error) if os::would_block(&error) => break,
+            Err(_) => return Err(Stop::Sink),
+        }
+    }
+    Ok(written)
+}
+
+/// Boxed, as a direction holds them in eight bytes.
+type Pool = Vec<Box<Pending>>;
+
+/// The shared buffers, and the pool.
 pub(super) struct Buffers {
-    scratch: Box<[u8]>,
-    pool: Vec<Box<Pending>>,
+    /// Where reading goes.
+    pub(super) scratch: Box<[u8]>,
+    /// Decrypted.
+    plain: Buffer,
+    /// Encrypted, or of a handshake.
+    pub(super) wire: Buffer,
+    /// Answers of the TLS protocol to what was read.
+    reply: Buffer,
+    pool: Pool,
 }
 
 impl Buffers {
     pub(super) fn new() -> Buffers {
-        Buffers { scratch: vec![0; READ_SIZE].into_boxed_slice(), pool: Vec::new() }
-    }
-
-    #[allow(clippy::vec_box)]
-    fn keep(pool: &mut Vec<Box<Pending>>, rest: &[u8]) -> Box<Pending> {
-        let mut pending = pool.pop().unwrap_or_default();
-        pending.data.extend_from_slice(rest);
-        pending
+        Buffers {
+            scratch: vec![0; READ_SIZE].into_boxed_slice(),
+            plain: Buffer::default(),
+            wire: Buffer::default(),
+            reply: Buffer::default(),
+            pool: Vec::new(),
+        }
     }
 
     fn put(&mut self, mut pending: Box<Pending>) {
@@ -90,6 +156,21 @@ impl Buffers {
     }
 }
 
+/// An end, as a direction sees it.
+pub(super) struct Side<'a> {
+    pub(super) fd: &'a OwnedFd,
+    pub(super) tls: Option<&'a mut Stream>,
+}
+
+/// A direction with its ends.
+pub(super) struct Flow<'a> {
+    pub(super) direction: &'a mut Direction,
+    /// The other direction of the session.
+    pub(super) back: &'a mut Direction,
+    pub(super) source: Side<'a>,
+    pub(super) sink: Side<'a>,
+}
+
 /// Why a call of [`pump`] stopped.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -99,83 +180,183 @@ pub(super) enum Stop {
     Source,
     /// Writing failed: the sink's connection is broken.
     Sink,
+    /// The source has broken the TLS protocol, or has said that it cannot go on.
+    Failed(String),
 }
 
-/// Moves what can be moved without blocking. After the last byte the sink's sending side is
-/// shut down, if `forward_end` says that the end of the source is a proper one. Returns the
-/// bytes moved.
-pub(super) fn pump(
-    direction: &mut Direction,
-    source: &OwnedFd,
-    sink: &OwnedFd,
-    buffers: &mut Buffers,
-    forward_end: bool,
-) -> (u64, Stop) {
-    let before = direction.bytes;
-    let stop = step(direction, source, sink, buffers).err().unwrap_or(Stop::Waiting);
-    if direction.state == State::Ended && direction.pending.is_none() {
-        direction.state = State::Shut;
-        if forward_end {
-            // Fails only if the connection is gone, which the other direction finds out.
-            let _ = socket::shutdown(sink, Shutdown::Write);
+/// What follows after the last byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The sink's sending side is shut down.
+    Shutdown,
+    /// The connections will be closed anyway; only TLS needs a word before.
+    Close,
+    /// Nothing: the end is not a proper one.
+    Nothing,
+}
+
+/// What [`pump`] has done.
+#[derive(Debug)]
+pub(super) struct Pumped {
+    /// Bytes have moved.
+    pub(super) moved: bool,
+    /// The source's connection has ended without the end of its TLS session.
+    pub(super) truncated: bool,
+    pub(super) stop: Stop,
+}
+
+/// Moves what can be moved without blocking.
+pub(super) fn pump(mut flow: Flow<'_>, buffers: &mut Buffers, ending: Ending) -> Pumped {
+    let before = (flow.direction.bytes, flow.direction.unwritten());
+    let mut truncated = false;
+    let stop = flow.step(buffers, &mut truncated).err();
+    let stop = stop.or_else(|| flow.end(buffers, ending).err()).unwrap_or(Stop::Waiting);
+    let moved = before != (flow.direction.bytes, flow.direction.unwritten());
+    Pumped { moved, truncated, stop }
+}
+
+impl Flow<'_> {
+    fn step(&mut self, buffers: &mut Buffers, truncated: &mut bool) -> Result<(), Stop> {
+        if !self.direction.flush(self.sink.fd, buffers)? {
+            return Ok(());
         }
-    }
-    (direction.bytes - before, stop)
-}
-
-fn step(
-    direction: &mut Direction,
-    source: &OwnedFd,
-    sink: &OwnedFd,
-    buffers: &mut Buffers,
-) -> Result<(), Stop> {
-    if let Some(pending) = &mut direction.pending {
-        while pending.written < pending.data.len() {
-            match socket::write(sink, &pending.data[pending.written..]) {
-                Ok(count) => {
-                    pending.written += count;
-                    direction.bytes += count as u64;
-                }
-                Err(error) if os::would_block(&error) => return Ok(()),
-                Err(_) => return Err(Stop::Sink),
+        for _ in 0..READS_PER_TURN {
+            if !self.direction.wants_read() || self.back.unwritten() > REPLY_LIMIT {
+                break;
+            }
+            let more = if self.source.tls.is_some() {
+                self.step_tls(buffers, truncated)?
+            } else {
+                self.step_plain(buffers)?
+            };
+            if !more {
+                break;
             }
         }
-        if let Some(pending) = direction.pending.take() {
-            buffers.put(pending);
-        }
+        Ok(())
     }
-    for _ in 0..READS_PER_TURN {
-        if direction.state != State::Open {
-            break;
-        }
-        let count = match socket::read(source, &mut buffers.scratch) {
+
+    /// One read of a source without TLS. True if there may be more at once.
+    fn step_plain(&mut self, buffers: &mut Buffers) -> Result<bool, Stop> {
+        let count = match socket::read(self.source.fd, &mut buffers.scratch) {
             Ok(count) => count,
-            Err(error) if os::would_block(&error) => return Ok(()),
+            Err(error) if os::would_block(&error) => return Ok(false),
             Err(_) => return Err(Stop::Source),
         };
         if count == 0 {
-            direction.state = State::Ended;
-            return Ok(());
+            self.direction.state = State::Ended;
+            return Ok(false);
         }
-        let mut written = 0;
-        while written < count {
-            match socket::write(sink, &buffers.scratch[written..count]) {
-                Ok(sent) => {
-                    written += sent;
-                    direction.bytes += sent as u64;
+        let Buffers { scratch, wire, pool, .. } = buffers;
+        deliver(self.direction, &mut self.sink, &scratch[..count], wire, pool)?;
+        // Less than there was room for: that was all there is; if not, the next turn tells.
+        Ok(count == scratch.len())
+    }
+
+    /// One read of a source with TLS. True if there may be more at once.
+    fn step_tls(&mut self, buffers: &mut Buffers, truncated: &mut bool) -> Result<bool, Stop> {
+        let Buffers { scratch, plain, wire, reply, pool } = buffers;
+        let Some(tls) = &mut self.source.tls else {
+            return Ok(false);
+        };
+        let held = tls.held();
+        // What came with the end of the handshake comes before anything new.
+        let count = if tls.has_unread() {
+            0
+        } else {
+            match socket::read(self.source.fd, &mut scratch[held..]) {
+                Ok(0) => {
+                    *truncated = true;
+                    self.direction.state = State::Ended;
+                    return Ok(false);
                 }
-                Err(error) if os::would_block(&error) => {
-                    let rest = &buffers.scratch[written..count];
-                    direction.pending = Some(Buffers::keep(&mut buffers.pool, rest));
-                    return Ok(());
-                }
-                Err(_) => return Err(Stop::Sink),
+                Ok(count) => count,
+                Err(error) if os::would_block(&error) => return Ok(false),
+                Err(_) => return Err(Stop::Source),
             }
+        };
+        let more = held + count == scratch.len() || count == 0;
+        tls.take_held(scratch);
+        plain.clear();
+        reply.clear();
+        let result = tls.read(&scratch[..held + count], plain, reply);
+        if !reply.is_empty() && self.back.state != State::Shut && !self.back.notified {
+            // If it cannot be sent, the next read tells why.
+            let _ = self.back.send(self.source.fd, reply.filled(), pool);
         }
-        if count < buffers.scratch.len() {
-            // That was all there is; if not, the next turn tells.
-            return Ok(());
+        if !plain.is_empty() {
+            deliver(self.direction, &mut self.sink, plain.filled(), wire, pool)?;
+        }
+        match result {
+            Ok(false) => Ok(more),
+            Ok(true) => {
+                self.direction.state = State::Ended;
+                Ok(false)
+            }
+            Err(text) => Err(Stop::Failed(text)),
         }
     }
-    Ok(())
+
+    /// The end of the direction, if it has come.
+    fn end(&mut self, buffers: &mut Buffers, ending: Ending) -> Result<(), Stop> {
+        let direction = &mut *self.direction;
+        if direction.state != State::Ended || direction.pending.is_some() {
+            return Ok(());
+        }
+        if let (Some(tls), false) = (&mut self.sink.tls, ending == Ending::Nothing) {
+            if !std::mem::replace(&mut direction.notified, true) {
+                buffers.wire.clear();
+                tls.close(&mut buffers.wire);
+                direction.send_output(self.sink.fd, buffers)?;
+                if direction.pending.is_some() {
+                    return Ok(());
+                }
+            }
+        }
+        direction.state = State::Shut;
+        if ending == Ending::Shutdown {
+            // Fails only if the connection is gone, which the other direction finds out.
+            let _ = socket::shutdown(self.sink.fd, Shutdown::Write);
+        }
+        Ok(())
+    }
+
+    /// Sends what a client has sent before it was clear that it speaks no TLS.
+    pub(super) fn send_early(&mut self, early: &[u8], buffers: &mut Buffers) -> Result<(), Stop> {
+        let Buffers { wire, pool, .. } = buffers;
+        deliver(self.direction, &mut self.sink, early, wire, pool)
+    }
+}
+
+/// Says that nothing follows to an end with TLS, if that can be done at once.
+pub(super) fn say_goodbye(sink: &mut Side<'_>, direction: &Direction, buffers: &mut Buffers) {
+    if direction.state == State::Shut || direction.pending.is_some() || direction.notified {
+        return;
+    }
+    if let Some(tls) = &mut sink.tls {
+        buffers.wire.clear();
+        tls.close(&mut buffers.wire);
+        let _ = write(sink.fd, buffers.wire.filled());
+    }
+}
+
+/// Hands bytes to the sink, encrypted if it has TLS.
+fn deliver(
+    direction: &mut Direction,
+    sink: &mut Side<'_>,
+    data: &[u8],
+    wire: &mut Buffer,
+    pool: &mut Pool,
+) -> Result<(), Stop> {
+    direction.bytes += data.len() as u64;
+    match &mut sink.tls {
+        None => direction.send(sink.fd, data, pool),
+        Some(tls) => {
+            wire.clear();
+            if tls.write(data, wire).is_err() {
+                return Err(Stop::Sink);
+            }
+            direction.send(sink.fd, wire.filled(), pool)
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! One session: its two ends, its two directions, and where it stands.
 
 use super::balance::Attempts;
-use super::pump::Direction;
+use super::pump::{Direction, Ending, Flow, Side, State};
 use crate::event::{Interest, TimerId};
+use crate::tls::stream::{Stream, Summary};
 use std::os::fd::OwnedFd;
 
 /// The ends of a session.
@@ -24,6 +25,10 @@ impl End {
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Whether the client speaks TLS is not clear yet.
+    Detecting,
+    /// This end is in its TLS handshake. That of the peer comes last.
+    Handshaking(End),
     /// The peer is being connected; the client is not read.
     Connecting,
     /// Both ends are there.
@@ -39,6 +44,19 @@ pub(super) struct Access {
     pub(super) client: String,
     pub(super) listener: String,
     pub(super) started: u64,
+}
+
+/// TLS at the ends of a session; only there if it is needed.
+#[derive(Debug, Default)]
+pub(super) struct Tls {
+    pub(super) client: Option<Stream>,
+    pub(super) peer: Option<Stream>,
+    /// The versions that the listener allows.
+    pub(super) versions: u32,
+    /// What the client has sent before the peer was there.
+    pub(super) early: Vec<u8>,
+    /// What went wrong, for the access log.
+    pub(super) trouble: Option<String>,
 }
 
 /// A session. Small, as there may be tens of thousands that do nothing.
@@ -64,6 +82,7 @@ pub(super) struct Session {
     pub(super) phase_timer: Option<TimerId>,
     pub(super) attempts: Option<Box<Attempts>>,
     pub(super) access: Option<Box<Access>>,
+    pub(super) tls: Option<Box<Tls>>,
 }
 
 impl Session {
@@ -83,6 +102,7 @@ impl Session {
             phase_timer: None,
             attempts: None,
             access: None,
+            tls: None,
         }
     }
 
@@ -101,13 +121,61 @@ impl Session {
         }
     }
 
-    /// The direction that reads from `end`, with its source and its sink; `None` without a peer.
-    pub(super) fn flow(&mut self, end: End) -> Option<(&mut Direction, &OwnedFd, &OwnedFd)> {
-        let peer = self.peer.as_ref()?;
+    /// The direction that reads from `end`, with its ends; `None` without a peer.
+    pub(super) fn flow(&mut self, end: End) -> Option<Flow<'_>> {
+        let (client_tls, peer_tls) = match &mut self.tls {
+            Some(tls) => (tls.client.as_mut(), tls.peer.as_mut()),
+            None => (None, None),
+        };
+        let client = Side { fd: &self.client, tls: client_tls };
+        let peer = Side { fd: self.peer.as_ref()?, tls: peer_tls };
         Some(match end {
-            End::Client => (&mut self.up, &self.client, peer),
-            End::Peer => (&mut self.down, peer, &self.client),
+            End::Client => {
+                Flow { direction: &mut self.up, back: &mut self.down, source: client, sink: peer }
+            }
+            End::Peer => {
+                Flow { direction: &mut self.down, back: &mut self.up, source: peer, sink: client }
+            }
         })
+    }
+
+    /// What follows when the direction that reads from `end` has come to its end.
+    pub(super) fn ending(&self, end: End) -> Ending {
+        match self.phase {
+            // Closing tells the other end as well.
+            Phase::Relaying if self.direction(end.other()).state == State::Shut => Ending::Close,
+            Phase::Relaying => Ending::Shutdown,
+            _ => Ending::Nothing,
+        }
+    }
+
+    /// An end, with the direction that writes to it.
+    pub(super) fn outgoing(&mut self, end: End) -> Option<(Side<'_>, &mut Direction)> {
+        let tls = self.tls.as_mut();
+        Some(match end {
+            End::Client => {
+                let tls = tls.and_then(|tls| tls.client.as_mut());
+                (Side { fd: &self.client, tls }, &mut self.down)
+            }
+            End::Peer => {
+                let tls = tls.and_then(|tls| tls.peer.as_mut());
+                (Side { fd: self.peer.as_ref()?, tls }, &mut self.up)
+            }
+        })
+    }
+
+    /// The TLS of an end.
+    pub(super) fn stream(&mut self, end: End) -> Option<&mut Stream> {
+        let tls = self.tls.as_mut()?;
+        match end {
+            End::Client => tls.client.as_mut(),
+            End::Peer => tls.peer.as_mut(),
+        }
+    }
+
+    /// What was negotiated with the client.
+    pub(super) fn client_summary(&self) -> Option<&Summary> {
+        self.tls.as_ref()?.client.as_ref()?.summary()
     }
 
     pub(super) fn direction_mut(&mut self, end: End) -> &mut Direction {
@@ -132,11 +200,16 @@ impl Session {
         };
         let idle = if quiet { Interest::empty() } else { Interest::HANGUP };
         match (self.phase, end) {
-            (Phase::Connecting, End::Client) => idle,
             (Phase::Connecting, End::Peer) => Interest::WRITE,
-            _ => {
+            (phase, _) => {
+                let reads = match phase {
+                    Phase::Detecting => end == End::Client,
+                    Phase::Handshaking(which) => end == which,
+                    Phase::Connecting => false,
+                    Phase::Relaying | Phase::Breaking(_) => self.direction(end).wants_read(),
+                };
                 let mut interest = Interest::empty();
-                interest.set(Interest::READ, self.direction(end).wants_read());
+                interest.set(Interest::READ, reads);
                 interest.set(Interest::WRITE, self.direction(end.other()).wants_write());
                 if interest.is_empty() {
                     idle

@@ -17,6 +17,8 @@ use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::socket::{self, Inherited};
 use crate::os::{self, log, supervisor, title};
+use crate::tls::material::Material;
+use crate::tls::tickets::Ratchet;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
@@ -91,6 +93,15 @@ pub(super) struct Parked {
     pub(super) datagram: Option<Vec<u8>>,
 }
 
+/// What is for our own workers only.
+#[derive(Debug)]
+pub struct Secrets {
+    /// Contents of the files that TLS needs.
+    pub material: Material,
+    /// Keys of session tickets.
+    pub tickets: Ratchet,
+}
+
 /// The broker.
 pub struct Broker {
     pub(super) options: Options,
@@ -114,6 +125,8 @@ pub struct Broker {
     pub(super) pid_file: Option<PidFile>,
     /// The configuration for workers that may not read the file; kept as long as we run.
     pub(super) shared: Option<Segment>,
+    /// What workers are told that only we may read.
+    pub(super) secrets: Secrets,
     launcher: Option<File>,
     pub(super) announced: bool,
     pub(super) exit_status: Option<i32>,
@@ -132,6 +145,8 @@ pub struct Start {
     pub handover: Handover,
     /// The copy of the configuration in shared memory.
     pub shared: Option<Segment>,
+    /// What workers are told that only this process may read.
+    pub secrets: Secrets,
     /// Sockets of the service manager.
     pub activated: Vec<OwnedFd>,
     /// The pipe to the process that launched us into the background.
@@ -191,6 +206,7 @@ impl Broker {
             signals,
             pid_file: start.pid_file.take(),
             shared: start.shared.take(),
+            secrets: start.secrets,
             launcher: start.launcher.take(),
             announced: false,
             exit_status: None,

@@ -38,6 +38,8 @@ pub struct Handover {
     pub pid_file: Option<(String, OwnedFd)>,
     /// The process is in the background already.
     pub background: bool,
+    /// A pipe with the keys of session tickets, which are too secret for the environment.
+    pub tickets: Option<OwnedFd>,
 }
 
 /// What a process finds in the variable.
@@ -116,6 +118,7 @@ impl Handover {
         match kind {
             "listener" => self.listeners.push((decode(words.next()?), fd)),
             "parked" => self.parked.push((decode(words.next()?), fd)),
+            "tickets" => self.tickets = Some(fd),
             "pidfile" => self.pid_file = Some((decode(words.next()?), fd)),
             "worker" => {
                 let pid = words.next()?.parse().ok()?;
@@ -155,6 +158,9 @@ impl Handover {
         if let Some((path, fd)) = &self.pid_file {
             let _ = write!(text, "\npidfile {} {}", fd.as_raw_fd(), encode(path));
         }
+        if let Some(fd) = &self.tickets {
+            let _ = write!(text, "\ntickets {}", fd.as_raw_fd());
+        }
         if self.background {
             text.push_str("\nbackground");
         }
@@ -166,7 +172,7 @@ impl Handover {
         let listeners = self.listeners.iter().chain(&self.parked).map(|(_, fd)| fd);
         let workers = self.workers.iter().map(|worker| &worker.channel);
         let pid_file = self.pid_file.iter().map(|(_, fd)| fd);
-        listeners.chain(workers).chain(pid_file).collect()
+        listeners.chain(workers).chain(pid_file).chain(&self.tickets).collect()
     }
 }
 

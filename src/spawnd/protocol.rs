@@ -23,6 +23,27 @@ const TYPE_BAD_CONFIGURATION: u32 = 4;
 const TYPE_MAX: u32 = 5;
 const TYPE_ACCEPT: u32 = 6;
 const TYPE_UDP_DATA: u32 = 7;
+/// Between our own programs only: the C programs know nothing of them. A worker says HELLO if
+/// its environment has [`BROKER_VARIABLE`], and gets SECRETS, before it sends anything else.
+const TYPE_HELLO: u32 = 64;
+const TYPE_SECRETS: u32 = 65;
+
+/// The environment variable by which a worker knows that its broker is ours. Its value is
+/// [`WITH_TLS`] if there are listeners with TLS.
+pub const BROKER_VARIABLE: &str = "TCPRELAY_BROKER";
+/// There are listeners with TLS.
+pub const WITH_TLS: &str = "tls";
+/// There are none.
+pub const WITHOUT_TLS: &str = "plain";
+
+/// Bytes before the data of a SECRETS message: type, and the length of all data together.
+const SECRETS_HEADER: usize = 8;
+/// Most data in a SECRETS message: macOS takes datagrams of 2048 bytes.
+const SECRETS_PART: usize = 1500;
+/// Room for a SECRETS message.
+pub const SECRETS_RECEIVE: usize = SECRETS_HEADER + SECRETS_PART;
+/// Most data that is accepted.
+const SECRETS_LIMIT: usize = 64 << 20;
 
 /// What the socket type field says: the connections handed over are streams.
 const SOCKET_TYPE_STREAM: u32 = libc::SOCK_STREAM as u32;
@@ -40,6 +61,8 @@ pub enum FromWorker {
     BadConfiguration,
     /// The most connections I can handle.
     Max(i32),
+    /// I am of the same family; tell me what only you may read.
+    Hello,
     /// A type that is not known.
     Unknown(u32),
 }
@@ -114,6 +137,7 @@ impl FromWorker {
             TYPE_DYING => FromWorker::Dying,
             TYPE_BAD_CONFIGURATION => FromWorker::BadConfiguration,
             TYPE_MAX => FromWorker::Max(count as i32),
+            TYPE_HELLO => FromWorker::Hello,
             other => FromWorker::Unknown(other),
         })
     }
@@ -126,6 +150,7 @@ impl FromWorker {
             FromWorker::Dying => (TYPE_DYING, 0),
             FromWorker::BadConfiguration => (TYPE_BAD_CONFIGURATION, 0),
             FromWorker::Max(count) => (TYPE_MAX, count as u32),
+            FromWorker::Hello => (TYPE_HELLO, 0),
             FromWorker::Unknown(number) => (number, 0),
         };
         short(number, count)
@@ -162,6 +187,37 @@ impl FromBroker {
     pub fn may_die() -> [u8; SHORT] {
         short(TYPE_MAY_DIE, 0)
     }
+}
+
+/// The SECRETS messages with `data`, beginning at `offset`: the next one.
+pub fn secrets_message(data: &[u8], offset: usize) -> Vec<u8> {
+    let part = &data[offset..data.len().min(offset + SECRETS_PART)];
+    let mut message = vec![0; SECRETS_HEADER];
+    put(&mut message, 0, TYPE_SECRETS);
+    put(&mut message, 4, data.len() as u32);
+    message.extend_from_slice(part);
+    message
+}
+
+/// Adds a SECRETS message to what has been received; `None` if it is none. True when that was
+/// the last one.
+pub fn add_secrets(message: &[u8], received: &mut Vec<u8>) -> Option<bool> {
+    if word(message, 0)? != TYPE_SECRETS {
+        return None;
+    }
+    let total = word(message, 4)? as usize;
+    let part = message.get(SECRETS_HEADER..)?;
+    if total > SECRETS_LIMIT || received.len() + part.len() > total {
+        return None;
+    }
+    received.reserve_exact(total - received.len());
+    received.extend_from_slice(part);
+    Some(received.len() == total)
+}
+
+/// How much data a SECRETS message from [`secrets_message`] carries.
+pub fn secrets_length(message: &[u8]) -> usize {
+    message.len() - SECRETS_HEADER
 }
 
 impl Accept {
@@ -238,6 +294,26 @@ mod tests {
         fn decoding_never_panics(data in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = FromWorker::decode(&data);
             let _ = FromBroker::decode(&data);
+        }
+
+        #[test]
+        fn secrets_arrive_whole(data in prop::collection::vec(any::<u8>(), 1..5000)) {
+            let (mut received, mut offset, mut whole) = (Vec::new(), 0, false);
+            while !whole {
+                let message = secrets_message(&data, offset);
+                offset += secrets_length(&message);
+                whole = add_secrets(&message, &mut received).expect("one of ours");
+                prop_assert_eq!(whole, offset == data.len());
+            }
+            prop_assert_eq!(received, data);
+        }
+
+        #[test]
+        fn adding_secrets_never_panics(
+            mut received in prop::collection::vec(any::<u8>(), 0..50),
+            message in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let _ = add_secrets(&message, &mut received);
         }
 
         #[test]

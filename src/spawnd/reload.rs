@@ -183,6 +183,9 @@ impl Broker {
             let path = file.path().to_string_lossy().into_owned();
             handover.pid_file = file.into_descriptor().map(|fd| (path, fd));
         }
+        self.secrets.tickets.advance(os::wall_clock());
+        // Without them sessions cannot be resumed, which is all.
+        handover.tickets = process::pipe_with(&self.secrets.tickets.encode()).ok();
         // Workers have read it; the next image makes its own.
         drop(self.shared.take());
         let mut environment = self.options.environment.clone();

@@ -3,9 +3,10 @@
 use super::broker::{kind, Broker};
 use super::handover::Leaving;
 use super::policy::WorkerId;
-use super::protocol::{FromBroker, FromWorker, RECEIVE};
+use super::protocol::{secrets_length, secrets_message, FromBroker, FromWorker, RECEIVE};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::process::{self, exit, Descriptors, Ended, Pid};
+use crate::os::secret::{wipe, Secret};
 use crate::os::{self, channel, log};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,6 +37,8 @@ pub(super) struct Worker {
     complained: bool,
     /// MAY_DIE could not be sent yet.
     farewell_due: bool,
+    /// What is being sent in answer to HELLO, and how far that has come.
+    secrets: Option<(Secret, usize)>,
     /// Connections of a leaving worker.
     users: usize,
 }
@@ -156,6 +159,7 @@ impl Broker {
             served: false,
             complained: false,
             farewell_due: false,
+            secrets: None,
             users: 0,
         };
         self.workers.insert(id, worker);
@@ -252,6 +256,7 @@ impl Broker {
             }
             FromWorker::BadConfiguration => self.bad_configuration(id, events),
             FromWorker::KeepAlive => {}
+            FromWorker::Hello => self.tell_secrets(id, events),
             FromWorker::Unknown(number) => {
                 self.complain(id, &format!("Child used unknown message type {number}"));
             }
@@ -273,6 +278,20 @@ impl Broker {
         self.exit_status = Some(exit::CONFIGURATION);
     }
 
+    /// Sends the worker what it has asked for, as far as the channel takes it.
+    fn tell_secrets(&mut self, id: WorkerId, events: &mut Loop) {
+        self.secrets.tickets.advance(os::wall_clock());
+        let encoded = self.secrets.material.encode(&self.secrets.tickets);
+        match (encoded, self.worker_mut(id)) {
+            (Ok(data), Some(worker)) => {
+                worker.secrets = Some((data, 0));
+                send_secrets(worker, events);
+            }
+            (Err(error), _) => log::message(&format!("mmap: {}", os::reason(&error))),
+            (Ok(_), None) => {}
+        }
+    }
+
     /// The channel takes nothing: the worker gets no connections until it does.
     pub(super) fn set_blocked(&mut self, id: WorkerId, events: &mut Loop) {
         self.policy.set_blocked(id, true);
@@ -285,6 +304,7 @@ impl Broker {
         self.policy.set_blocked(id, false);
         if let Some(worker) = self.worker_mut(id) {
             events.set_interest(&worker.channel, Interest::READ);
+            send_secrets(worker, events);
             if worker.farewell_due {
                 farewell(worker, events);
             }
@@ -423,6 +443,28 @@ impl Broker {
             .into_values()
             .map(|worker| Leaving { pid: worker.pid, channel: worker.channel, users: worker.users })
             .collect()
+    }
+}
+
+/// Goes on with an answer to HELLO.
+fn send_secrets(worker: &mut Worker, events: &mut Loop) {
+    while let Some((data, sent)) = &mut worker.secrets {
+        let mut message = secrets_message(data, *sent);
+        let length = secrets_length(&message);
+        let result = channel::send(worker.channel.as_fd(), &message, None);
+        wipe(&mut message);
+        match result {
+            Ok(()) => *sent += length,
+            Err(error) if os::would_block(&error) => {
+                events.set_interest(&worker.channel, Interest::READ | Interest::WRITE);
+                return;
+            }
+            // Gone already: SIGCHLD is on its way.
+            Err(_) => *sent = data.len(),
+        }
+        if *sent == data.len() {
+            worker.secrets = None;
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod pki;
+
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -171,7 +173,7 @@ impl Setup {
             .stderr(stderr)
             .spawn()
             .expect("the program under test");
-        let relay = Relay { directory, config, log, child };
+        let relay = Relay { directory, config, log, child, companions: Vec::new() };
         if let Some(workers) = self.ready {
             // Broker and workers each log their event mechanism when they are about to serve.
             relay.wait_for_log("the workers", |log| {
@@ -190,6 +192,8 @@ pub struct Relay {
     pub config: PathBuf,
     log: PathBuf,
     child: Child,
+    /// Relays that go when this one goes.
+    pub companions: Vec<Relay>,
 }
 
 impl Relay {
@@ -512,6 +516,53 @@ pub fn next(receiver: &mpsc::Receiver<TcpStream>) -> TcpStream {
 impl Relay {
     /// A relay that was started in another way than by [`Setup`].
     pub fn assemble(directory: Directory, config: PathBuf, log: PathBuf, child: Child) -> Relay {
-        Relay { directory, config, log, child }
+        Relay { directory, config, log, child, companions: Vec::new() }
     }
+}
+
+/// Finds a program on PATH and in the places of servers.
+pub fn program(name: &str) -> PathBuf {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let found = path
+        .split(':')
+        .chain(["/usr/sbin", "/usr/local/sbin", "/sbin"])
+        .map(|directory| Path::new(directory).join(name))
+        .find(|candidate| candidate.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not installed: run `make deps`"))
+}
+
+/// A server process, killed with the test.
+pub struct Server(Child);
+
+impl Server {
+    pub fn start(command: &mut Command, port: u16) -> Server {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = Server(command.spawn().expect("a server"));
+        wait_for("the server to listen", || TcpStream::connect(("127.0.0.1", port)).ok());
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // nginx and sshd have children, which end with their parent's orderly end.
+        kill(self.0.id() as i32, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+pub fn run(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().expect("a client");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+pub fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -1,0 +1,381 @@
+//! `tls …` in a worker's section, and in a remote.
+
+use super::token::*;
+use super::values::{Value, COUNT};
+use super::{ConfigError, Parser};
+use std::fmt;
+use std::path::PathBuf;
+
+/// A passphrase: does not show up in debug output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Passphrase(pub String);
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("…")
+    }
+}
+
+/// A certificate with what belongs to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// `tls cert-file`: the certificate and its chain, PEM.
+    pub chain: Option<PathBuf>,
+    /// `tls key-file`; the certificate file if unset.
+    pub key: Option<PathBuf>,
+    /// `tls passphrase` of the key.
+    pub passphrase: Option<Passphrase>,
+    /// `tls ocsp-file`: the OCSP response to staple, DER.
+    pub ocsp: Option<PathBuf>,
+    /// `tls sni`: names besides those in the certificate.
+    pub names: Vec<String>,
+}
+
+impl Certificate {
+    /// The file of the key.
+    pub fn key_file(&self) -> Option<&PathBuf> {
+        self.key.as_ref().or(self.chain.as_ref())
+    }
+
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [self.chain.as_ref(), self.key_file(), self.ocsp.as_ref()].into_iter().flatten()
+    }
+}
+
+/// Against what certificates of the other side are checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authorities {
+    /// `tls ca-file`: PEM certificates.
+    pub file: Option<PathBuf>,
+    /// `tls ca-path`: a directory of PEM certificates.
+    pub directory: Option<PathBuf>,
+    /// `tls crl-file` and `tls crl-dir`: revocation lists, PEM.
+    pub revoked: Vec<PathBuf>,
+    /// `tls verify-depth`.
+    pub depth: Option<u32>,
+}
+
+impl Authorities {
+    /// True if any are configured.
+    pub fn is_set(&self) -> bool {
+        self.file.is_some() || self.directory.is_some()
+    }
+
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.file.iter().chain(&self.directory).chain(&self.revoked)
+    }
+}
+
+/// Whether clients must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Not asked for one.
+    No,
+    /// One that is shown must be good.
+    Optional,
+    /// A good one must be shown.
+    Required,
+}
+
+/// How clients are talked to on listeners with TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The first one is for clients that ask for no name, or an unknown one.
+    pub certificates: Vec<Certificate>,
+    /// `tls sni required`: clients must ask for a name that is known.
+    pub sni_required: bool,
+    /// For certificates of clients.
+    pub authorities: Authorities,
+    /// `tls verify`; required if authorities are configured.
+    pub verify: Verify,
+    /// `tls ciphers`, of TLS 1.2, in OpenSSL's notation.
+    pub ciphers: Option<String>,
+    /// `tls cipher-suites`, of TLS 1.3.
+    pub cipher_suites: Option<String>,
+    /// `tls groups`, separated by colons.
+    pub groups: Option<String>,
+    /// `tls server preference`: our order of ciphers counts, not the client's.
+    pub server_preference: bool,
+    /// `tls alpn`, in the order of preference.
+    pub alpn: Vec<String>,
+    /// `tls session timeout`: seconds for which a session can be resumed; 0 is off.
+    pub session_timeout: u32,
+    /// `tls handshake timeout` in seconds, of clients and remotes.
+    pub handshake_timeout: u32,
+    /// `tls kernel`: leave the records to the kernel where it can.
+    pub kernel: bool,
+}
+
+impl Default for Tls {
+    fn default() -> Tls {
+        Tls {
+            certificates: Vec::new(),
+            sni_required: false,
+            authorities: Authorities::default(),
+            verify: Verify::No,
+            ciphers: None,
+            cipher_suites: None,
+            groups: None,
+            server_preference: true,
+            alpn: Vec::new(),
+            session_timeout: 7200,
+            handshake_timeout: 10,
+            kernel: false,
+        }
+    }
+}
+
+impl Tls {
+    /// Every file and directory that is named.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.certificates.iter().flat_map(Certificate::files).chain(self.authorities.files())
+    }
+}
+
+/// How a remote is talked to with TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteTls {
+    /// What the remote's certificate is checked against; the system's authorities if unset.
+    pub authorities: Authorities,
+    /// `tls verify`.
+    pub verify: bool,
+    /// `tls server-name`; the remote's host name or address if unset.
+    pub server_name: Option<String>,
+    /// Our certificate, if the remote wants one.
+    pub certificate: Certificate,
+    /// `tls ciphers` and `tls cipher-suites`, as in [`Tls`].
+    pub ciphers: Option<String>,
+    /// Of TLS 1.3.
+    pub cipher_suites: Option<String>,
+}
+
+impl RemoteTls {
+    /// Every file and directory that is named.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.certificate.files().chain(self.authorities.files())
+    }
+}
+
+/// What a section has said so far; [`Directives::finish`] makes the settings of it.
+#[derive(Debug, Default)]
+pub(super) struct Directives {
+    tls: Tls,
+    /// The first `ca-file` or `ca-path`, with its keyword.
+    authority: Option<(Value, Code)>,
+    verify: Option<Verify>,
+}
+
+impl Directives {
+    /// The certificate that a directive belongs to: the last one, or another one if `complete`
+    /// says that the last has been described.
+    fn certificate(&mut self, complete: fn(&Certificate) -> bool) -> &mut Certificate {
+        let list = &mut self.tls.certificates;
+        if list.last().is_none_or(complete) {
+            list.push(Certificate::default());
+        }
+        let last = list.len() - 1;
+        &mut list[last]
+    }
+
+    pub(super) fn finish(mut self) -> Result<Tls, ConfigError> {
+        // A key or passphrase alone is no certificate.
+        self.tls.certificates.retain(|certificate| certificate.chain.is_some());
+        if let (Some((place, code)), true) = (&self.authority, self.tls.certificates.is_empty()) {
+            // As the C program says it, which has no authorities: without a certificate of our own
+            // nobody is asked for theirs.
+            let words = "'cert-file', 'key-file' or 'passphrase'";
+            return Err(place.error(format!("Expected {words}, but got '{}'", code.text())));
+        }
+        let by_authority = if self.authority.is_some() { Verify::Required } else { Verify::No };
+        self.tls.verify = self.verify.unwrap_or(by_authority);
+        Ok(self.tls)
+    }
+}
+
+/// A directive that a section and a remote share; false if it is none.
+fn authorities(
+    parser: &mut Parser<'_>,
+    authorities: &mut Authorities,
+) -> Result<bool, ConfigError> {
+    match parser.code() {
+        S_cafile => authorities.file = Some(parser.assigned()?.text.into()),
+        S_capath => authorities.directory = Some(parser.assigned()?.text.into()),
+        S_crldir => authorities.revoked.push(parser.assigned()?.text.into()),
+        S_verify_depth | S_depth => {
+            authorities.depth = Some(parser.assigned_integer(0..=100)? as u32);
+        }
+        _ if parser.is_word("crl-file") => authorities.revoked.push(parser.assigned()?.text.into()),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// `tls …` in a section, with the keyword current.
+pub(super) fn section(
+    parser: &mut Parser<'_>,
+    directives: &mut Directives,
+) -> Result<(), ConfigError> {
+    parser.advance()?;
+    match parser.code() {
+        S_cert | S_cert_file | S_certfile => {
+            let path = parser.assigned()?.text.into();
+            directives.certificate(|last| last.chain.is_some()).chain = Some(path);
+        }
+        S_key | S_key_file | S_keyfile => {
+            let path = parser.assigned()?.text.into();
+            let complete = |last: &Certificate| last.chain.is_some() && last.key.is_some();
+            directives.certificate(complete).key = Some(path);
+        }
+        S_passphrase => {
+            let passphrase = Passphrase(parser.assigned()?.text);
+            directives.certificate(|_| false).passphrase = Some(passphrase);
+        }
+        S_sni => {
+            parser.advance()?;
+            if parser.code() == S_required {
+                directives.tls.sni_required = parser.assigned_boolean()?;
+                return Ok(());
+            }
+            parser.expect(S_equal)?;
+            let name = parser.value()?.text.to_ascii_lowercase();
+            directives.certificate(|_| false).names.push(name);
+        }
+        S_cafile | S_capath => {
+            let code = parser.code();
+            let place = Value { text: parser.text_lossy(), position: parser.position() };
+            authorities(parser, &mut directives.tls.authorities)?;
+            directives.authority.get_or_insert((place, code));
+        }
+        S_ciphers => directives.tls.ciphers = Some(parser.assigned()?.text),
+        S_cipher_suites => directives.tls.cipher_suites = Some(parser.assigned()?.text),
+        S_groups => directives.tls.groups = Some(parser.assigned()?.text),
+        S_server => {
+            parser.advance()?;
+            if !parser.is_word("preference") {
+                return Err(parser.expected_words(&["preference"]));
+            }
+            directives.tls.server_preference = parser.assigned_boolean()?;
+        }
+        S_alpn => {
+            let value = parser.assigned()?;
+            let mut list = value.text.clone();
+            // A comma outside of quotes is a token of its own.
+            while parser.accept(S_comma)? {
+                list += ",";
+                list += &parser.value()?.text;
+            }
+            let protocols: Vec<String> = list.split(',').map(str::to_owned).collect();
+            if protocols.iter().any(|name| name.is_empty() || name.len() > 255) {
+                return Err(value.error("TLS ALPN is malformed."));
+            }
+            directives.tls.alpn = protocols;
+        }
+        S_session => {
+            parser.advance()?;
+            if parser.code() != S_timeout {
+                return Err(parser.expected(&[S_timeout]));
+            }
+            directives.tls.session_timeout = parser.assigned_integer(COUNT)? as u32;
+        }
+        _ if parser.is_word("handshake") => {
+            parser.advance()?;
+            if parser.code() != S_timeout {
+                return Err(parser.expected(&[S_timeout]));
+            }
+            directives.tls.handshake_timeout = parser.assigned_integer(COUNT)? as u32;
+        }
+        _ if parser.is_word("verify") => {
+            parser.advance()?;
+            parser.expect(S_equal)?;
+            directives.verify = Some(match parser.code() {
+                S_required | S_yes | S_true => Verify::Required,
+                S_optional => Verify::Optional,
+                S_no | S_false => Verify::No,
+                _ => return Err(parser.expected(&[S_no, S_optional, S_required, S_yes])),
+            });
+            parser.advance()?;
+        }
+        _ if parser.is_word("ocsp-file") => {
+            let path = parser.assigned()?.text.into();
+            directives.certificate(|_| false).ocsp = Some(path);
+        }
+        _ if parser.is_word("kernel") => directives.tls.kernel = parser.assigned_boolean()?,
+        _ if authorities(parser, &mut directives.tls.authorities)? => {}
+        _ => return Err(parser.expected(&[S_cert_file, S_key_file, S_passphrase])),
+    }
+    Ok(())
+}
+
+/// What a remote has said so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RemoteDirectives {
+    /// `tls = yes`.
+    on: bool,
+    authorities: Authorities,
+    no_verify: bool,
+    server_name: Option<String>,
+    certificate: Certificate,
+    ciphers: Option<String>,
+    cipher_suites: Option<String>,
+}
+
+impl RemoteDirectives {
+    /// The settings, if TLS is on. `name`: the host or IP address of the remote.
+    pub(super) fn finish(self, name: Option<String>) -> Option<RemoteTls> {
+        self.on.then(|| RemoteTls {
+            authorities: self.authorities,
+            verify: !self.no_verify,
+            server_name: self.server_name.or(name),
+            certificate: self.certificate,
+            ciphers: self.ciphers,
+            cipher_suites: self.cipher_suites,
+        })
+    }
+}
+
+/// `tls …` in a remote, with the keyword current.
+pub(super) fn remote(
+    parser: &mut Parser<'_>,
+    directives: &mut RemoteDirectives,
+) -> Result<(), ConfigError> {
+    parser.advance()?;
+    match parser.code() {
+        S_equal => {
+            parser.advance()?;
+            directives.on = parser.boolean()?;
+        }
+        S_cert | S_cert_file | S_certfile => {
+            directives.certificate.chain = Some(parser.assigned()?.text.into());
+        }
+        S_key | S_key_file | S_keyfile => {
+            directives.certificate.key = Some(parser.assigned()?.text.into());
+        }
+        S_passphrase => {
+            directives.certificate.passphrase = Some(Passphrase(parser.assigned()?.text));
+        }
+        S_ciphers => directives.ciphers = Some(parser.assigned()?.text),
+        S_cipher_suites => directives.cipher_suites = Some(parser.assigned()?.text),
+        _ if parser.is_word("verify") => directives.no_verify = !parser.assigned_boolean()?,
+        _ if parser.is_word("server-name") => {
+            directives.server_name = Some(parser.assigned()?.text);
+        }
+        _ if authorities(parser, &mut directives.authorities)? => {}
+        _ => {
+            return Err(parser.expected_words(&[
+                "=",
+                "ca-file",
+                "ca-path",
+                "cert-file",
+                "cipher-suites",
+                "ciphers",
+                "crl-file",
+                "key-file",
+                "passphrase",
+                "server-name",
+                "verify",
+                "verify-depth",
+            ]))
+        }
+    }
+    Ok(())
+}

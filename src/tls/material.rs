@@ -1,0 +1,147 @@
+//! The files that TLS needs, read once by a process that may read them.
+
+use super::tickets::{self, Ratchet};
+use crate::os::secret::{wipe, Secret};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Most bytes of one file: bundles of authorities have some 200 KiB, revocation lists a few
+/// MiB.
+const MOST: u64 = 16 << 20;
+
+/// Contents of files by their paths; of a directory, that of all PEM files in it.
+#[derive(Debug, Default)]
+pub struct Material {
+    files: BTreeMap<PathBuf, Secret>,
+}
+
+impl Material {
+    /// Reads a file or directory, unless its content is known.
+    pub fn read(&mut self, path: &Path) -> io::Result<()> {
+        if !self.files.contains_key(path) {
+            self.files.insert(path.to_owned(), read(path)?);
+        }
+        Ok(())
+    }
+
+    /// The content of a file that was read.
+    pub fn get(&self, path: &Path) -> Option<&[u8]> {
+        self.files.get(path).map(|content| &**content)
+    }
+
+    /// For another process, with the keys of session tickets: an encoded [`Ratchet`], then path
+    /// and content of each file, each after its length in four bytes.
+    pub fn encode(&self, tickets: &Ratchet) -> io::Result<Secret> {
+        let fields =
+            || self.files.iter().flat_map(|(path, content)| [path.as_os_str().as_bytes(), content]);
+        let length: usize = fields().map(|field| 4 + field.len()).sum();
+        let mut data = Secret::zeroed(tickets::ENCODED + length)?;
+        data[..tickets::ENCODED].copy_from_slice(&tickets.encode());
+        let mut at = tickets::ENCODED;
+        for field in fields() {
+            data[at..at + 4].copy_from_slice(&(field.len() as u32).to_be_bytes());
+            data[at + 4..at + 4 + field.len()].copy_from_slice(field);
+            at += 4 + field.len();
+        }
+        Ok(data)
+    }
+
+    /// Reads what [`encode`](Self::encode) has written; `None` if it is something else.
+    pub fn decode(data: &[u8]) -> Option<(Material, Ratchet)> {
+        let ratchet = Ratchet::decode(data.first_chunk()?);
+        let mut rest = &data[tickets::ENCODED..];
+        let mut field = || -> Option<&[u8]> {
+            let length = u32::from_be_bytes(*rest.first_chunk()?) as usize;
+            let value = rest.get(4..)?.get(..length)?;
+            rest = &rest[4 + length..];
+            Some(value)
+        };
+        let mut material = Material::default();
+        while let Some(path) = field() {
+            let path = std::ffi::OsString::from_vec(path.to_vec()).into();
+            material.files.insert(path, Secret::copy(field()?).ok()?);
+        }
+        rest.is_empty().then_some((material, ratchet))
+    }
+}
+
+fn read(path: &Path) -> io::Result<Secret> {
+    if !fs::metadata(path)?.is_dir() {
+        return read_file(path);
+    }
+    let mut names: Vec<PathBuf> = fs::read_dir(path)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<_>>()?;
+    names.sort();
+    let mut parts = Vec::new();
+    for name in names {
+        // A link to nowhere, or a directory in it, is none of ours.
+        if fs::metadata(&name).is_ok_and(|found| found.is_file()) {
+            let content = read_file(&name)?;
+            if memchr::memmem::find(&content, b"-----BEGIN ").is_some() {
+                parts.push(content);
+            }
+        }
+    }
+    let mut all = Secret::zeroed(parts.iter().map(|part| part.len() + 1).sum())?;
+    let mut at = 0;
+    for part in &parts {
+        all[at..at + part.len()].copy_from_slice(part);
+        all[at + part.len()] = b'\n';
+        at += part.len() + 1;
+    }
+    Ok(all)
+}
+
+fn read_file(path: &Path) -> io::Result<Secret> {
+    let mut file = fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    if length > MOST {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+    if file.metadata()?.is_file() {
+        // Straight into its place: no copy stays behind.
+        let mut content = Secret::zeroed(length as usize)?;
+        file.read_exact(&mut content)?;
+        return Ok(content);
+    }
+    let mut data = Vec::new();
+    file.take(MOST).read_to_end(&mut data)?;
+    let content = Secret::copy(&data);
+    wipe(&mut data);
+    content
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn another_process_gets_the_same(
+            files in prop::collection::btree_map("[a-z/]{1,20}", prop::collection::vec(any::<u8>(), 0..300), 0..5),
+            secret: [u8; 32],
+        ) {
+            let mut material = Material::default();
+            for (path, content) in &files {
+                material.files.insert(path.into(), Secret::copy(content).unwrap());
+            }
+            let ratchet = Ratchet::new(secret, 1, 2);
+            let data = material.encode(&ratchet).unwrap();
+            let (copy, keys) = Material::decode(&data).expect("what was encoded");
+            prop_assert!(keys == ratchet);
+            for (path, content) in &files {
+                prop_assert_eq!(copy.get(Path::new(path)), Some(&content[..]));
+            }
+        }
+
+        #[test]
+        fn decoding_never_panics(data in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Material::decode(&data);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! TLS without I/O: bytes of the wire go in, plain bytes and bytes for the wire come out.
+//!
+//! OpenSSL does the handshake. After it, the records of the usual cipher suites are handled by
+//! [`record`] with OpenSSL's ciphers, and the library's connection object, which takes some
+//! 15 KiB, is given back; other suites stay with the library. [`stream`] is what the relay
+//! uses, [`context`] holds certificates and settings.
+
+#![forbid(unsafe_code)]
+
+pub mod context;
+pub mod detect;
+mod keys;
+pub mod material;
+pub mod record;
+pub mod stream;
+pub mod tickets;
+
+/// A growing place for bytes that keeps its memory, without clearing what will be overwritten.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    data: Vec<u8>,
+    length: usize,
+}
+
+impl Buffer {
+    /// What is in it.
+    pub fn filled(&self) -> &[u8] {
+        &self.data[..self.length]
+    }
+
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.length = 0;
+    }
+
+    /// True if nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Room for `length` more bytes, with whatever was there before.
+    pub fn spare(&mut self, length: usize) -> &mut [u8] {
+        if self.data.len() - self.length < length {
+            self.data.resize(self.length + length, 0);
+        }
+        &mut self.data[self.length..]
+    }
+
+    /// Counts bytes of [`spare`](Self::spare) as filled.
+    pub fn advance(&mut self, length: usize) {
+        debug_assert!(length <= self.data.len() - self.length);
+        self.length += length;
+    }
+
+    /// Appends bytes.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.spare(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
+}

@@ -1,0 +1,460 @@
+//! One end with TLS: its handshake, its records, its end.
+
+use super::keys::Key;
+use super::record::{Failure, Records, Secrets, Suite, Version};
+use super::{context, Buffer};
+use crate::os::tls as library;
+use openssl::error::ErrorStack;
+use openssl::ssl::{
+    ErrorCode, NameType, ShutdownState, Ssl, SslContextBuilder, SslRef, SslStream, SslVersion,
+};
+use openssl::x509::X509VerifyResult;
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, Read, Write};
+
+/// Most bytes of a handshake that wait for the rest of a message.
+const READ_SIZE: usize = 16384;
+
+/// Between OpenSSL and the wire: what has come, and what is to go.
+#[derive(Debug, Default)]
+struct Wire {
+    input: Vec<u8>,
+    taken: usize,
+    output: Vec<u8>,
+}
+
+impl Wire {
+    fn feed(&mut self, bytes: &[u8]) {
+        if self.taken == self.input.len() {
+            self.input.clear();
+            self.taken = 0;
+        }
+        self.input.extend_from_slice(bytes);
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.input[self.taken..]
+    }
+
+    fn take_rest(&mut self) -> Vec<u8> {
+        let rest = self.rest().to_vec();
+        (self.input, self.taken) = (Vec::new(), 0);
+        rest
+    }
+
+    /// Moves what is to go, and holds no memory for it.
+    fn deliver(&mut self, out: &mut Buffer) {
+        out.extend(&std::mem::take(&mut self.output));
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.rest().len().min(buffer.len());
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        buffer[..count].copy_from_slice(&self.input[self.taken..][..count]);
+        self.taken += count;
+        if self.taken == self.input.len() {
+            // An idle end holds no memory.
+            (self.input, self.taken) = (Vec::new(), 0);
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.output.extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The traffic secrets that OpenSSL has told during a handshake.
+#[derive(Default)]
+struct Captured {
+    client: Option<Key>,
+    server: Option<Key>,
+}
+
+thread_local! {
+    /// Of the handshake step that is being done.
+    static CAPTURED: RefCell<Captured> = RefCell::default();
+}
+
+/// Makes a context tell the secrets of its sessions to this module.
+pub(super) fn capture_secrets(builder: &mut SslContextBuilder) {
+    builder.set_keylog_callback(|_, line| {
+        // LABEL CLIENT_RANDOM SECRET, the latter two in hexadecimal.
+        let mut words = line.split(' ');
+        let (Some(label), Some(secret)) = (words.next(), words.nth(1)) else {
+            return;
+        };
+        CAPTURED.with_borrow_mut(|captured| match label {
+            "CLIENT_TRAFFIC_SECRET_0" => captured.client = key_from_hex(secret),
+            "SERVER_TRAFFIC_SECRET_0" => captured.server = key_from_hex(secret),
+            _ => {}
+        });
+    });
+}
+
+fn key_from_hex(text: &str) -> Option<Key> {
+    let mut bytes = [0; 48];
+    let length = text.len() / 2;
+    for (byte, pair) in bytes.get_mut(..length)?.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    let key = Key::new(&bytes[..length]);
+    crate::os::secret::wipe(&mut bytes);
+    key
+}
+
+/// A handshake that goes on, or a session whose records OpenSSL handles.
+struct Session {
+    stream: SslStream<Wire>,
+    captured: Captured,
+}
+
+enum State {
+    Handshake(Box<Session>),
+    /// OpenSSL handles the records.
+    Library(Box<Session>),
+    Records(Box<Records>),
+    Failed,
+}
+
+/// What was negotiated, for the access log and whoever decides about a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// As `TLSv1.3`.
+    pub version: String,
+    /// The name of the cipher suite in OpenSSL.
+    pub cipher: String,
+    /// The name that the client asked for.
+    pub server_name: Option<String>,
+    /// The protocol that was agreed upon.
+    pub protocol: Option<String>,
+    /// The subject of the other side's certificate.
+    pub subject: Option<String>,
+    /// Its issuer.
+    pub issuer: Option<String>,
+    /// An earlier session was resumed.
+    pub resumed: bool,
+}
+
+/// One end.
+pub struct Stream {
+    state: State,
+    server: bool,
+    /// What was negotiated, if somebody wants to know.
+    summary: Option<Box<Summary>>,
+    /// Bytes of the wire that have not been looked at: the beginning of a record, or what came
+    /// with the end of the handshake.
+    held: Vec<u8>,
+    /// There may be whole records in `held`.
+    unread: bool,
+    closed: bool,
+    untouched: bool,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Handshake(_) => "handshake",
+            State::Library(_) => "library",
+            State::Records(_) => "records",
+            State::Failed => "failed",
+        };
+        write!(out, "Stream({state})")
+    }
+}
+
+impl Stream {
+    pub(super) fn new(ssl: Ssl, server: bool) -> Result<Stream, ErrorStack> {
+        let stream = SslStream::new(ssl, Wire::default())?;
+        let session = Session { stream, captured: Captured::default() };
+        let state = State::Handshake(Box::new(session));
+        Ok(Stream {
+            state,
+            server,
+            summary: None,
+            held: Vec::new(),
+            unread: false,
+            closed: false,
+            untouched: true,
+        })
+    }
+
+    /// Goes on with the handshake: takes bytes of the wire, appends what is to be sent to
+    /// `output`, also if it fails. True when it is done.
+    pub fn handshake(&mut self, input: &[u8], output: &mut Buffer) -> Result<bool, String> {
+        let State::Handshake(session) = &mut self.state else {
+            return Ok(true);
+        };
+        let stream = &mut session.stream;
+        self.untouched &= input.is_empty();
+        stream.get_mut().feed(input);
+        CAPTURED.with_borrow_mut(|captured| std::mem::swap(captured, &mut session.captured));
+        let result = stream.do_handshake();
+        CAPTURED.with_borrow_mut(|captured| std::mem::swap(captured, &mut session.captured));
+        let sent = count_records(&stream.get_ref().output);
+        stream.get_mut().deliver(output);
+        match result {
+            Ok(()) => {
+                self.established(sent);
+                Ok(true)
+            }
+            Err(error) if error.code() == ErrorCode::WANT_READ => Ok(false),
+            Err(error) => {
+                let text = describe(&error, stream.ssl());
+                self.state = State::Failed;
+                Err(text)
+            }
+        }
+    }
+
+    /// True if the other side has not sent anything yet.
+    pub fn is_untouched(&self) -> bool {
+        self.untouched
+    }
+
+    /// Asks for a summary of what will be negotiated.
+    pub fn want_summary(&mut self) {
+        self.summary.get_or_insert_default();
+    }
+
+    /// What was negotiated, if it was asked for.
+    pub fn summary(&self) -> Option<&Summary> {
+        self.summary.as_deref()
+    }
+
+    /// True while the handshake is going on.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Handshake(_))
+    }
+
+    /// The handshake is done; `sent` records were sent in its last step. From here on the
+    /// records are ours, if their cipher suite is one that we handle.
+    fn established(&mut self, sent: u64) {
+        let State::Handshake(mut session) = std::mem::replace(&mut self.state, State::Failed)
+        else {
+            return;
+        };
+        if let Some(summary) = &mut self.summary {
+            **summary = summarize(session.stream.ssl());
+        }
+        self.held = session.stream.get_mut().take_rest();
+        self.unread = !self.held.is_empty();
+        self.state = match records(&session, self.server, sent) {
+            Some(records) => {
+                // Or the library would take the session for a failed one, not to be resumed.
+                session.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
+                State::Records(Box::new(records))
+            }
+            None => State::Library(session),
+        };
+    }
+
+    /// True if bytes of the wire have been received that no [`read`](Self::read) has seen.
+    pub fn has_unread(&self) -> bool {
+        self.unread
+    }
+
+    /// How many bytes of the wire are kept for the next [`read`](Self::read).
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Puts what is held at the beginning of a buffer for reading, and forgets it.
+    pub fn take_held(&mut self, buffer: &mut [u8]) {
+        let held = std::mem::take(&mut self.held);
+        buffer[..held.len()].copy_from_slice(&held);
+        self.unread = false;
+    }
+
+    /// Decrypts. `wire` begins with what was [held](Self::take_held). Plain bytes are appended to
+    /// `plain`, answers of the protocol to `reply`, also if it fails. True when the other side has
+    /// said that nothing follows.
+    pub fn read(
+        &mut self,
+        wire: &[u8],
+        plain: &mut Buffer,
+        reply: &mut Buffer,
+    ) -> Result<bool, String> {
+        if self.closed {
+            return Ok(true);
+        }
+        let result = match &mut self.state {
+            State::Records(records) => match records.read(wire, plain, reply) {
+                Ok(taken) => {
+                    let rest = &wire[taken.consumed..];
+                    if !rest.is_empty() {
+                        self.held = rest.to_vec();
+                    }
+                    Ok(taken.closed)
+                }
+                Err(failure) => Err(failure.to_string()),
+            },
+            State::Library(session) => read_from_library(&mut session.stream, wire, plain, reply),
+            State::Handshake(_) | State::Failed => Err("the session has failed".to_owned()),
+        };
+        match result {
+            Ok(closed) => {
+                self.closed = closed;
+                Ok(closed)
+            }
+            Err(text) => {
+                self.state = State::Failed;
+                Err(text)
+            }
+        }
+    }
+
+    /// Encrypts.
+    pub fn write(&mut self, plain: &[u8], output: &mut Buffer) -> Result<(), String> {
+        match &mut self.state {
+            State::Records(records) => {
+                records.write(plain, output).map_err(|failure: Failure| failure.to_string())
+            }
+            State::Library(session) => {
+                let stream = &mut session.stream;
+                let mut written = 0;
+                while written < plain.len() {
+                    match stream.ssl_write(&plain[written..]) {
+                        Ok(count) => written += count,
+                        Err(error) => return Err(describe(&error, stream.ssl())),
+                    }
+                }
+                stream.get_mut().deliver(output);
+                Ok(())
+            }
+            State::Handshake(_) | State::Failed => Err("the session has failed".to_owned()),
+        }
+    }
+
+    /// Says that nothing follows (close_notify).
+    pub fn close(&mut self, output: &mut Buffer) {
+        match &mut self.state {
+            State::Records(records) => records.close(output),
+            State::Library(session) => {
+                let stream = &mut session.stream;
+                // The other side's answer is not waited for.
+                if !stream.get_shutdown().contains(ShutdownState::SENT) {
+                    let _ = stream.shutdown();
+                }
+                stream.get_mut().deliver(output);
+            }
+            State::Handshake(_) | State::Failed => {}
+        }
+    }
+}
+
+fn summarize(ssl: &SslRef) -> Summary {
+    let certificate = ssl.peer_certificate();
+    Summary {
+        version: ssl.version_str().to_owned(),
+        cipher: ssl.current_cipher().map_or("", |cipher| cipher.name()).to_owned(),
+        server_name: ssl.servername(NameType::HOST_NAME).map(str::to_owned),
+        protocol: ssl
+            .selected_alpn_protocol()
+            .map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
+        subject: certificate.as_ref().map(|one| library::name_text(one.subject_name())),
+        issuer: certificate.as_ref().map(|one| library::name_text(one.issuer_name())),
+        resumed: ssl.session_reused(),
+    }
+}
+
+/// Complete records in a flight.
+fn count_records(mut flight: &[u8]) -> u64 {
+    let mut count = 0;
+    while let Some(&[_, _, _, high, low]) = flight.first_chunk::<5>() {
+        count += 1;
+        let length = 5 + usize::from(u16::from_be_bytes([high, low]));
+        flight = flight.get(length..).unwrap_or_default();
+    }
+    count
+}
+
+/// Takes over from OpenSSL, if that is possible.
+fn records(session: &Session, server: bool, sent: u64) -> Option<Records> {
+    let ssl = session.stream.ssl();
+    let number = ssl.current_cipher()?.protocol_id();
+    if library::has_fragment_limit(ssl) {
+        return None;
+    }
+    match ssl.version2()? {
+        // A client's tickets come after the handshake, and are the library's matter.
+        SslVersion::TLS1_3 if server => {
+            let suite = Suite::of(Version::Tls13, number)?;
+            let captured = &session.captured;
+            let ours = captured.server.as_ref()?.as_slice();
+            let theirs = captured.client.as_ref()?.as_slice();
+            // Our part of the handshake ends before the last step: what was sent in it are
+            // tickets, under the keys of the records.
+            let traffic = Some([ours, theirs]);
+            let secrets = Secrets { traffic, master: None, server, sent, received: 0 };
+            Records::new(suite, &secrets).ok()
+        }
+        SslVersion::TLS1_2 => {
+            let suite = Suite::of(Version::Tls12, number)?;
+            let (mut master, mut client, mut other) = ([0; 48], [0; 32], [0; 32]);
+            let length = ssl.session()?.master_key(&mut master);
+            let full = length == 48
+                && ssl.client_random(&mut client) == 32
+                && ssl.server_random(&mut other) == 32;
+            // Each side has sent its Finished.
+            let secrets = Secrets {
+                traffic: None,
+                master: Some([&master, &client, &other]),
+                server,
+                sent: 1,
+                received: 1,
+            };
+            let records = full.then(|| Records::new(suite, &secrets).ok()).flatten();
+            crate::os::secret::wipe(&mut master);
+            records
+        }
+        _ => None,
+    }
+}
+
+fn read_from_library(
+    stream: &mut SslStream<Wire>,
+    wire: &[u8],
+    plain: &mut Buffer,
+    reply: &mut Buffer,
+) -> Result<bool, String> {
+    stream.get_mut().feed(wire);
+    let result = loop {
+        match stream.ssl_read(plain.spare(READ_SIZE)) {
+            Ok(count) => plain.advance(count),
+            Err(error) => match error.code() {
+                ErrorCode::WANT_READ => break Ok(false),
+                ErrorCode::ZERO_RETURN => break Ok(true),
+                _ => break Err(describe(&error, stream.ssl())),
+            },
+        }
+    };
+    stream.get_mut().deliver(reply);
+    result
+}
+
+/// An error in the words of the C program, with the reason if a certificate was refused.
+fn describe(error: &openssl::ssl::Error, ssl: &SslRef) -> String {
+    let mut text = match error.ssl_error() {
+        Some(errors) => context::first_error(errors),
+        None => "the connection has failed".to_owned(),
+    };
+    let verified = ssl.verify_result();
+    if verified != X509VerifyResult::OK {
+        text += &format!(" ({})", verified.error_string());
+    }
+    text
+}
