@@ -8,6 +8,7 @@ pub mod address;
 pub mod channel;
 pub mod crash;
 pub mod files;
+pub mod ktls;
 pub mod log;
 pub mod names;
 pub mod pidfile;

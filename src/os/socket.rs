@@ -212,6 +212,20 @@ pub fn read(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// send(2) without SIGPIPE. Interrupted calls are retried.
 pub fn write(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
+    send(fd, data, 0)
+}
+
+/// As [`write`], for data that need not leave before what follows at once, or in a moment: one
+/// packet less, where the system can do that.
+pub fn write_more_follows(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    const FLAGS: libc::c_int = libc::MSG_MORE;
+    #[cfg(not(target_os = "linux"))]
+    const FLAGS: libc::c_int = 0;
+    send(fd, data, FLAGS)
+}
+
+fn send(fd: &OwnedFd, data: &[u8], flags: libc::c_int) -> io::Result<usize> {
     #[cfg(target_vendor = "apple")]
     const FLAGS: libc::c_int = 0; // SO_NOSIGPIPE's place is taken by ignoring the signal
     #[cfg(not(target_vendor = "apple"))]
@@ -219,7 +233,7 @@ pub fn write(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
     loop {
         // SAFETY: the pointer and the length describe `data`, which outlives the call.
         let result = check_size(unsafe {
-            libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), FLAGS)
+            libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), FLAGS | flags)
         });
         match result {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

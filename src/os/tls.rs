@@ -188,7 +188,10 @@ unsafe extern "C" fn ticket_key(
     // SAFETY: OpenSSL passes room for 16 bytes of name and EVP_MAX_IV_LENGTH of IV, and two
     // contexts to be set up; keys and parameters outlive the calls, which copy them.
     unsafe {
-        let aes = ffi::EVP_aes_256_cbc();
+        let aes = ticket_cipher();
+        if aes.is_null() {
+            return -1;
+        }
         if encrypt == 1 {
             ptr::copy_nonoverlapping(key.name.as_ptr(), name, 16);
             if ffi::RAND_bytes(iv, 16) != 1 {
@@ -227,6 +230,17 @@ unsafe extern "C" fn ticket_key(
     } else {
         1
     }
+}
+
+/// The cipher of tickets, looked up once.
+fn ticket_cipher() -> *const ffi::EVP_CIPHER {
+    thread_local! {
+        static CIPHER: *const ffi::EVP_CIPHER = {
+            // SAFETY: both arguments are NUL-terminated or null; the cipher is never freed.
+            unsafe { ffi::EVP_CIPHER_fetch(ptr::null_mut(), c"AES-256-CBC".as_ptr(), ptr::null()) }
+        };
+    }
+    CIPHER.try_with(|cipher| *cipher).unwrap_or(ptr::null())
 }
 
 /// OSSL_PARAM(3).

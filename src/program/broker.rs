@@ -87,7 +87,7 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         })?;
     }
     let secrets =
-        read_secrets(process, options, &config, single, handover.tickets.take(), reloaded);
+        read_secrets(process, options, &config, single, handover.tickets.take(), &text, reloaded);
     let secrets = secrets.map_err(|refusal| {
         report.message(log::Severity::ERROR, &refusal.text);
         refusal.status
@@ -227,6 +227,7 @@ fn read_secrets(
     config: &Config,
     single: bool,
     former: Option<OwnedFd>,
+    text: &[u8],
     reloaded: bool,
 ) -> Result<Secrets, Refusal> {
     let mut secrets = security::secrets(former)?;
@@ -234,14 +235,19 @@ fn read_secrets(
     if !own || options.version {
         return Ok(secrets);
     }
-    let source = config.spawn.config.as_ref().filter(|_| !single);
-    let source = source.unwrap_or(&options.arguments[0]);
+    let source = match config.spawn.config.as_ref().filter(|_| !single) {
+        Some(other) => match Source::open(other) {
+            Ok(source) => source,
+            Err(_) => return Ok(secrets),
+        },
+        None => Source::new(&options.arguments[0], text.to_vec()),
+    };
     let section = relay_section(process, options, config, single);
     let listener = config.listeners.iter().any(|listener| listener.tls_versions != 0);
     // They were good for the check a moment ago; a service is not given up at once.
     let deadline = Instant::now() + REREAD_TIME;
     loop {
-        match security::check(source, &section, listener) {
+        match security::check(&source, &section, listener) {
             Err(_) if reloaded && Instant::now() < deadline => {
                 signals::unblock_end();
                 std::thread::sleep(REREAD_PAUSE);

@@ -1,7 +1,9 @@
 //! What TLS needs at the start of a process: files that are read, and checked.
 
+use crate::config;
 use crate::config::relay::Relay;
 use crate::config::report::Report;
+use crate::config::source::Source;
 use crate::os::process::{self, exit};
 use crate::os::secret::{wipe, Secret};
 use crate::os::{self, tls as library};
@@ -93,7 +95,7 @@ pub(super) struct Checked {
 /// child does that: neither do the section's directives act on this process, nor do keys stay in
 /// its memory other than as they are to be passed on. `None` if the section cannot be read.
 pub(super) fn check(
-    source: &str,
+    source: &Source,
     section: &str,
     listener: bool,
 ) -> Result<Option<Checked>, Refusal> {
@@ -142,12 +144,13 @@ const CHECKED: u8 = 1;
 const REFUSED: u8 = 2;
 
 fn check_here(
-    source: &str,
+    source: &Source,
     section: &str,
     listener: bool,
 ) -> Result<Option<(Material, u32)>, Refusal> {
     let quiet = Report { quiet: true, ..Report::default() };
-    let Ok((settings, _)) = super::worker::read(source, section, &quiet) else {
+    let source = Source::new(&source.name, source.text.clone());
+    let Ok((settings, _)) = config::read(source, section, &quiet, config::relay::parse) else {
         return Ok(None);
     };
     let mut material = Material::default();

@@ -8,6 +8,7 @@
 
 pub mod balance;
 pub mod engine;
+mod kernel;
 mod pump;
 mod session;
 mod shake;

@@ -5,6 +5,7 @@
 //! there is one the source is not read, so a direction never holds more than one read. What waits
 //! there are bytes of the wire: with TLS at the sink they are encrypted already.
 
+use super::kernel::{self, Received};
 use crate::os::{self, socket};
 use crate::tls::stream::Stream;
 use crate::tls::Buffer;
@@ -76,7 +77,7 @@ impl Direction {
     /// Writes what waits. True if nothing does any more.
     pub(super) fn flush(&mut self, sink: &OwnedFd, buffers: &mut Buffers) -> Result<bool, Stop> {
         if let Some(pending) = &mut self.pending {
-            pending.written += write(sink, &pending.data[pending.written..])?;
+            pending.written += write(sink, &pending.data[pending.written..], Next::Unknown)?;
             if pending.written < pending.data.len() {
                 return Ok(false);
             }
@@ -88,8 +89,14 @@ impl Direction {
     }
 
     /// Writes bytes of the wire, behind what waits already.
-    fn send(&mut self, sink: &OwnedFd, wire: &[u8], pool: &mut Pool) -> Result<(), Stop> {
-        let written = if self.pending.is_none() { write(sink, wire)? } else { 0 };
+    fn send(
+        &mut self,
+        sink: &OwnedFd,
+        wire: &[u8],
+        next: Next,
+        pool: &mut Pool,
+    ) -> Result<(), Stop> {
+        let written = if self.pending.is_none() { write(sink, wire, next)? } else { 0 };
         if written < wire.len() {
             let pending = self.pending.get_or_insert_with(|| pool.pop().unwrap_or_default());
             pending.data.extend_from_slice(&wire[written..]);
@@ -101,17 +108,31 @@ impl Direction {
     pub(super) fn send_output(
         &mut self,
         sink: &OwnedFd,
+        next: Next,
         buffers: &mut Buffers,
     ) -> Result<(), Stop> {
-        self.send(sink, buffers.wire.filled(), &mut buffers.pool)
+        self.send(sink, buffers.wire.filled(), next, &mut buffers.pool)
     }
 }
 
+/// What follows some bytes of the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Perhaps nothing: they leave at once.
+    Unknown,
+    /// More bytes, or the end: they may wait for it a little.
+    Soon,
+}
+
 /// Writes what is taken at once; returns how much that is.
-fn write(sink: &OwnedFd, data: &[u8]) -> Result<usize, Stop> {
+fn write(sink: &OwnedFd, data: &[u8], next: Next) -> Result<usize, Stop> {
+    let send = match next {
+        Next::Unknown => socket::write,
+        Next::Soon => socket::write_more_follows,
+    };
     let mut written = 0;
     while written < data.len() {
-        match socket::write(sink, &data[written..]) {
+        match send(sink, &data[written..]) {
             Ok(count) => written += count,
             Err(error) if os::would_block(&error) => break,
             Err(_) => return Err(Stop::Sink),
@@ -224,10 +245,13 @@ impl Flow<'_> {
             if !self.direction.wants_read() || self.back.unwritten() > REPLY_LIMIT {
                 break;
             }
-            let more = if self.source.tls.is_some() {
-                self.step_tls(buffers, truncated)?
-            } else {
-                self.step_plain(buffers)?
+            if self.back.pending.is_none() {
+                kernel::offer(&mut self.source)?;
+            }
+            let more = match &self.source.tls {
+                Some(tls) if tls.in_kernel() => self.step_kernel(buffers, truncated)?,
+                Some(_) => self.step_tls(buffers, truncated)?,
+                None => self.step_plain(buffers)?,
             };
             if !more {
                 break;
@@ -251,6 +275,28 @@ impl Flow<'_> {
         deliver(self.direction, &mut self.sink, &scratch[..count], wire, pool)?;
         // Less than there was room for: that was all there is; if not, the next turn tells.
         Ok(count == scratch.len())
+    }
+
+    /// One read of a source whose TLS records the kernel handles. True if there may be more at
+    /// once.
+    fn step_kernel(&mut self, buffers: &mut Buffers, truncated: &mut bool) -> Result<bool, Stop> {
+        let Buffers { scratch, wire, pool, .. } = buffers;
+        let Some(tls) = &mut self.source.tls else {
+            return Ok(false);
+        };
+        match kernel::receive(self.source.fd, tls, scratch)? {
+            Received::Data(count) => {
+                deliver(self.direction, &mut self.sink, &scratch[..count], wire, pool)?;
+            }
+            Received::Control => {}
+            Received::Nothing => return Ok(false),
+            Received::Closed => self.direction.state = State::Ended,
+            Received::End => {
+                *truncated = true;
+                self.direction.state = State::Ended;
+            }
+        }
+        Ok(self.direction.state == State::Open)
     }
 
     /// One read of a source with TLS. True if there may be more at once.
@@ -282,7 +328,7 @@ impl Flow<'_> {
         let result = tls.read(&scratch[..held + count], plain, reply);
         if !reply.is_empty() && self.back.state != State::Shut && !self.back.notified {
             // If it cannot be sent, the next read tells why.
-            let _ = self.back.send(self.source.fd, reply.filled(), pool);
+            let _ = self.back.send(self.source.fd, reply.filled(), Next::Unknown, pool);
         }
         if !plain.is_empty() {
             deliver(self.direction, &mut self.sink, plain.filled(), wire, pool)?;
@@ -305,9 +351,17 @@ impl Flow<'_> {
         }
         if let (Some(tls), false) = (&mut self.sink.tls, ending == Ending::Nothing) {
             if !std::mem::replace(&mut direction.notified, true) {
-                buffers.wire.clear();
-                tls.close(&mut buffers.wire);
-                direction.send_output(self.sink.fd, buffers)?;
+                if tls.in_kernel() {
+                    if !kernel::close(self.sink.fd) {
+                        // Nothing waits, but for the chance to try again.
+                        direction.notified = false;
+                        direction.pending = buffers.pool.pop().or_else(|| Some(Box::default()));
+                    }
+                } else {
+                    buffers.wire.clear();
+                    tls.close(&mut buffers.wire);
+                    direction.send_output(self.sink.fd, Next::Soon, buffers)?;
+                }
                 if direction.pending.is_some() {
                     return Ok(());
                 }
@@ -334,9 +388,13 @@ pub(super) fn say_goodbye(sink: &mut Side<'_>, direction: &Direction, buffers: &
         return;
     }
     if let Some(tls) = &mut sink.tls {
+        if tls.in_kernel() {
+            kernel::close(sink.fd);
+            return;
+        }
         buffers.wire.clear();
         tls.close(&mut buffers.wire);
-        let _ = write(sink.fd, buffers.wire.filled());
+        let _ = write(sink.fd, buffers.wire.filled(), Next::Soon);
     }
 }
 
@@ -350,13 +408,13 @@ fn deliver(
 ) -> Result<(), Stop> {
     direction.bytes += data.len() as u64;
     match &mut sink.tls {
-        None => direction.send(sink.fd, data, pool),
-        Some(tls) => {
+        Some(tls) if !tls.in_kernel() => {
             wire.clear();
             if tls.write(data, wire).is_err() {
                 return Err(Stop::Sink);
             }
-            direction.send(sink.fd, wire.filled(), pool)
+            direction.send(sink.fd, wire.filled(), Next::Unknown, pool)
         }
+        _ => direction.send(sink.fd, data, Next::Unknown, pool),
     }
 }

@@ -1,7 +1,7 @@
 //! TLS in the life of a session: detection, handshakes, and what goes wrong with it.
 
 use super::engine::{kind, Engine, Outcome};
-use super::pump::{pump, Ending, State};
+use super::pump::{pump, Ending, Next, State};
 use super::session::{End, Phase, Tls};
 use crate::config::listen::flag;
 use crate::event::{Loop, Token};
@@ -55,6 +55,9 @@ impl Engine {
         let mut stream = acceptor.accept(tls.versions).map_err(|_| ())?;
         if self.settings.access_log {
             stream.want_summary();
+        }
+        if self.settings.tls.kernel {
+            stream.want_kernel();
         }
         tls.client = Some(stream);
         Ok(())
@@ -163,7 +166,10 @@ impl Engine {
                     Err(error) => return Step::Failed(os::reason(&error)),
                 },
             };
-            let sent = direction.send_output(side.fd, buffers);
+            // A ticket can wait for the first data.
+            let done = matches!(more, (Ok(true), _)) && end == End::Client;
+            let next = if done { Next::Soon } else { Next::Unknown };
+            let sent = direction.send_output(side.fd, next, buffers);
             match more {
                 (Err(text), _) => return Step::Failed(text),
                 _ if sent.is_err() => return Step::Failed(GONE.into()),
@@ -226,7 +232,10 @@ impl Engine {
             events.cancel(timer);
         }
         match connector.connect() {
-            Ok(stream) => {
+            Ok(mut stream) => {
+                if self.settings.tls.kernel {
+                    stream.want_kernel();
+                }
                 session.tls.get_or_insert_default().peer = Some(stream);
                 session.phase = Phase::Handshaking(End::Peer);
                 self.arm_handshake(events, index);

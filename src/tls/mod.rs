@@ -13,6 +13,8 @@ mod keys;
 pub mod material;
 pub mod record;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 pub mod tickets;
 
 /// A growing place for bytes that keeps its memory, without clearing what will be overwritten.

@@ -3,6 +3,7 @@
 
 use super::keys::{Hash, Key};
 use super::Buffer;
+use crate::os::ktls::{self, Way};
 use openssl::cipher::Cipher;
 use openssl::cipher_ctx::CipherCtx;
 use openssl::error::ErrorStack;
@@ -29,6 +30,9 @@ mod content {
     pub(super) const HANDSHAKE: u8 = 22;
     pub(super) const DATA: u8 = 23;
 }
+
+/// KeyUpdate that asks for none (RFC 8446 section 4.6.3).
+const KEY_UPDATE_MESSAGE: [u8; 5] = [24, 0, 0, 1, 0];
 
 /// Alerts (RFC 8446 section 6).
 mod alert {
@@ -169,12 +173,18 @@ struct Half {
     context: CipherCtx,
     iv: [u8; 12],
     sequence: u64,
-    /// TLS 1.3: from which the next keys are made.
-    secret: Option<Key>,
+    /// TLS 1.3: the traffic secret, from which the next keys are made. TLS 1.2: the key.
+    secret: Key,
 }
 
 impl Half {
-    fn new(suite: Suite, key: &[u8], iv: &[u8], encrypt: bool) -> Result<Half, ErrorStack> {
+    fn new(
+        suite: Suite,
+        key: &[u8],
+        iv: &[u8],
+        secret: Key,
+        encrypt: bool,
+    ) -> Result<Half, ErrorStack> {
         let mut context = CipherCtx::new()?;
         let cipher = suite.aead.cipher()?;
         if encrypt {
@@ -184,24 +194,20 @@ impl Half {
         }
         let mut full = [0; 12];
         full[..iv.len()].copy_from_slice(iv);
-        Ok(Half { context, iv: full, sequence: 0, secret: None })
+        Ok(Half { context, iv: full, sequence: 0, secret })
     }
 
     /// RFC 8446 section 7.3.
     fn from_secret(suite: Suite, secret: Key, encrypt: bool) -> Result<Half, ErrorStack> {
         let key = suite.hash.expand_label(&secret, "key", suite.aead.key_length());
         let iv = suite.hash.expand_label(&secret, "iv", 12);
-        let mut half = Half::new(suite, key.as_slice(), iv.as_slice(), encrypt)?;
-        half.secret = Some(secret);
-        Ok(half)
+        Half::new(suite, key.as_slice(), iv.as_slice(), secret, encrypt)
     }
 
     /// The keys after a KeyUpdate (RFC 8446 section 7.2).
     fn update(&mut self, suite: Suite, encrypt: bool) -> Result<(), ErrorStack> {
-        if let Some(secret) = &self.secret {
-            let next = suite.hash.expand_label(secret, "traffic upd", suite.hash.length());
-            *self = Half::from_secret(suite, next, encrypt)?;
-        }
+        let next = suite.hash.expand_label(&self.secret, "traffic upd", suite.hash.length());
+        *self = Half::from_secret(suite, next, encrypt)?;
         Ok(())
     }
 
@@ -249,6 +255,26 @@ pub struct Taken {
     pub closed: bool,
 }
 
+/// What is to be said to a message of the handshake protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    None,
+    NoRenegotiation,
+}
+
+/// What follows from a record that the kernel has opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// The other side has said that nothing follows.
+    pub closed: bool,
+    /// There are new keys for what is received.
+    pub new_receive_keys: bool,
+    /// A record to be sent, by type and content.
+    pub answer: Option<(u8, Vec<u8>)>,
+    /// After that there are new keys for what is sent.
+    pub new_send_keys: bool,
+}
+
 /// The records of a session.
 pub struct Records {
     suite: Suite,
@@ -259,6 +285,28 @@ pub struct Records {
     /// The other side wants us to take new keys.
     update_due: bool,
     failed: bool,
+}
+
+/// Keys for [`ktls::set_keys`].
+pub struct KernelKeys {
+    tls13: bool,
+    cipher: ktls::Cipher,
+    key: Key,
+    iv: [u8; 12],
+    sequence: u64,
+}
+
+impl KernelKeys {
+    /// As the system takes them.
+    pub fn get(&self) -> ktls::Keys<'_> {
+        ktls::Keys {
+            tls13: self.tls13,
+            cipher: self.cipher,
+            key: self.key.as_slice(),
+            iv: self.iv,
+            sequence: self.sequence,
+        }
+    }
 }
 
 /// The secrets of a session, and how many records have been sent and received with them.
@@ -296,7 +344,8 @@ impl Records {
                 let (first, second) = (usize::from(secrets.server), usize::from(!secrets.server));
                 let half = |index: usize, encrypt| {
                     let key = &keys[index * key..][..key];
-                    Half::new(suite, key, &ivs[index * iv..][..iv], encrypt)
+                    let secret = Key::new(key).ok_or_else(ErrorStack::get)?;
+                    Half::new(suite, key, &ivs[index * iv..][..iv], secret, encrypt)
                 };
                 let halves = (half(first, true)?, half(second, false)?);
                 crate::os::secret::wipe(block);
@@ -405,7 +454,12 @@ impl Records {
                 debug_assert_eq!(plain.filled().len(), start);
                 match kind {
                     content::ALERT => self.alert(&message[..opened])?,
-                    content::HANDSHAKE => self.handshake(&message[..opened], reply)?,
+                    content::HANDSHAKE => {
+                        if self.handshake(&message[..opened])? == Answer::NoRenegotiation {
+                            let alert = [alert::WARNING, alert::NO_RENEGOTIATION];
+                            self.seal(content::ALERT, &alert, reply)?;
+                        }
+                    }
                     _ => return refuse(alert::UNEXPECTED_MESSAGE, "unexpected record"),
                 }
             }
@@ -453,7 +507,7 @@ impl Records {
     }
 
     /// Messages of the handshake protocol after the handshake.
-    fn handshake(&mut self, message: &[u8], reply: &mut Buffer) -> Result<(), Refusal> {
+    fn handshake(&mut self, message: &[u8]) -> Result<Answer, Refusal> {
         const HELLO_REQUEST: u8 = 0;
         const CLIENT_HELLO: u8 = 1;
         const KEY_UPDATE: u8 = 24;
@@ -461,20 +515,65 @@ impl Records {
             (Version::Tls13, &[KEY_UPDATE, 0, 0, 1, request @ 0..=1]) => {
                 self.read.update(self.suite, false)?;
                 self.update_due |= request == 1;
-                Ok(())
+                Ok(Answer::None)
             }
             (Version::Tls12, &[HELLO_REQUEST | CLIENT_HELLO, ..]) => {
                 // RFC 5246 section 7.2.2: we do not negotiate again, and go on as before.
-                let alert = [alert::WARNING, alert::NO_RENEGOTIATION];
-                Ok(self.seal(content::ALERT, &alert, reply)?)
+                Ok(Answer::NoRenegotiation)
             }
             _ => refuse(alert::UNEXPECTED_MESSAGE, "unexpected handshake message"),
         }
     }
 
+    /// A record that the kernel has opened and that is no data. Keys that follow from it are taken
+    /// at once.
+    pub fn control(&mut self, kind: u8, message: &[u8]) -> Result<Control, Failure> {
+        let mut control = Control::default();
+        let before = self.read.secret.as_slice().to_vec();
+        let result = match kind {
+            content::ALERT => self.alert(message),
+            content::HANDSHAKE => self.handshake(message).map(|answer| {
+                if answer == Answer::NoRenegotiation {
+                    let alert = vec![alert::WARNING, alert::NO_RENEGOTIATION];
+                    control.answer = Some((content::ALERT, alert));
+                }
+            }),
+            _ => refuse(alert::UNEXPECTED_MESSAGE, "unexpected record"),
+        };
+        result.map_err(|Refusal(_, failure)| failure)?;
+        control.closed = self.closed;
+        control.new_receive_keys = self.read.secret.as_slice() != before;
+        if std::mem::take(&mut self.update_due) {
+            control.answer = Some((content::HANDSHAKE, KEY_UPDATE_MESSAGE.to_vec()));
+            control.new_send_keys = true;
+            self.write.update(self.suite, true)?;
+        }
+        Ok(control)
+    }
+
+    /// What the kernel needs for one direction.
+    pub fn kernel_keys(&self, way: Way) -> KernelKeys {
+        let half = match way {
+            Way::Send => &self.write,
+            Way::Receive => &self.read,
+        };
+        let tls13 = self.suite.version == Version::Tls13;
+        let key = if tls13 {
+            self.suite.hash.expand_label(&half.secret, "key", self.suite.aead.key_length())
+        } else {
+            half.secret.clone()
+        };
+        let cipher = match self.suite.aead {
+            Aead::Aes128 => ktls::Cipher::Aes128,
+            Aead::Aes256 => ktls::Cipher::Aes256,
+            Aead::ChaCha20 => ktls::Cipher::ChaCha20,
+        };
+        KernelKeys { tls13, cipher, key, iv: half.iv, sequence: half.sequence }
+    }
+
     /// Sends KeyUpdate and takes new keys.
     fn update_write_keys(&mut self, out: &mut Buffer) -> Result<(), ErrorStack> {
-        self.seal(content::HANDSHAKE, &[24, 0, 0, 1, 0], out)?;
+        self.seal(content::HANDSHAKE, &KEY_UPDATE_MESSAGE, out)?;
         self.write.update(self.suite, true)
     }
 

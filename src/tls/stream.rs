@@ -1,8 +1,9 @@
 //! One end with TLS: its handshake, its records, its end.
 
 use super::keys::Key;
-use super::record::{Failure, Records, Secrets, Suite, Version};
+use super::record::{Control, Failure, KernelKeys, Records, Secrets, Suite, Version};
 use super::{context, Buffer};
+use crate::os::ktls::Way;
 use crate::os::tls as library;
 use openssl::error::ErrorStack;
 use openssl::ssl::{
@@ -149,6 +150,15 @@ pub struct Summary {
     pub resumed: bool,
 }
 
+/// Whether the kernel handles the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernel {
+    No,
+    /// As soon as it can be handed over.
+    Wanted,
+    Yes,
+}
+
 /// One end.
 pub struct Stream {
     state: State,
@@ -162,6 +172,7 @@ pub struct Stream {
     unread: bool,
     closed: bool,
     untouched: bool,
+    kernel: Kernel,
 }
 
 impl fmt::Debug for Stream {
@@ -189,6 +200,7 @@ impl Stream {
             unread: false,
             closed: false,
             untouched: true,
+            kernel: Kernel::No,
         })
     }
 
@@ -228,6 +240,57 @@ impl Stream {
     /// Asks for a summary of what will be negotiated.
     pub fn want_summary(&mut self) {
         self.summary.get_or_insert_default();
+    }
+
+    /// Asks for the records to be left to the kernel.
+    pub fn want_kernel(&mut self) {
+        self.kernel = Kernel::Wanted;
+    }
+
+    /// Keys for the kernel, for sending and receiving, if the records are to be, and can be, handed
+    /// over now: what is received goes on at the border of two records.
+    pub fn kernel_keys(&self) -> Option<[KernelKeys; 2]> {
+        match &self.state {
+            State::Records(records) if self.held.is_empty() && self.kernel == Kernel::Wanted => {
+                Some([Way::Send, Way::Receive].map(|way| records.kernel_keys(way)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The keys of a direction after it was handed over and has got new ones.
+    pub fn new_kernel_keys(&self, way: Way) -> Option<KernelKeys> {
+        match &self.state {
+            State::Records(records) => Some(records.kernel_keys(way)),
+            _ => None,
+        }
+    }
+
+    /// The kernel has taken the records, or has not.
+    pub fn set_kernel(&mut self, taken: bool) {
+        self.kernel = if taken { Kernel::Yes } else { Kernel::No };
+    }
+
+    /// True if the kernel handles the records.
+    pub fn in_kernel(&self) -> bool {
+        self.kernel == Kernel::Yes
+    }
+
+    /// A record that the kernel has opened and that is no data.
+    pub fn control(&mut self, kind: u8, message: &[u8]) -> Result<Control, String> {
+        match &mut self.state {
+            State::Records(records) => match records.control(kind, message) {
+                Ok(control) => {
+                    self.closed |= control.closed;
+                    Ok(control)
+                }
+                Err(failure) => {
+                    self.state = State::Failed;
+                    Err(failure.to_string())
+                }
+            },
+            _ => Err("the session has failed".to_owned()),
+        }
     }
 
     /// What was negotiated, if it was asked for.

@@ -127,7 +127,15 @@ pub(crate) struct FakeBroker {
 impl FakeBroker {
     /// A worker with the configuration and the arguments of `launch`.
     pub(crate) fn start(launch: Launch) -> FakeBroker {
+        FakeBroker::start_after(launch, None)
+    }
+
+    /// As [`Self::start`], with a message that is there before the worker is.
+    pub(crate) fn start_after(launch: Launch, message: Option<&[u8]>) -> FakeBroker {
         let (ours, theirs) = pair();
+        if let Some(message) = message {
+            send(ours.as_fd(), message, None).expect("to send to the worker");
+        }
         let relay = launch.input(theirs).ready(None).start();
         FakeBroker { channel: Some(ours), relay }
     }

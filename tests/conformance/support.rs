@@ -1,6 +1,8 @@
 //! Starting the programs in every way that the table asks for, and looking at them from outside.
 
-use crate::common::{children, connect, ping, wait_for, Directory, Peer, Relay, TCPRELAY};
+use crate::common::{
+    children, connect, cpu_ticks, ping, wait_for, Directory, Peer, Relay, TCPRELAY,
+};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::fs::{self, File};
@@ -455,6 +457,14 @@ pub(crate) fn load(pid: i32) -> Option<usize> {
     title.split_once(": ")?.1.split_whitespace().next()?.parse().ok()
 }
 
+/// The first worker, with everything open that it has when it serves: it says that it starts
+/// before it has all of that.
+pub(crate) fn serving_worker(relay: &Relay) -> i32 {
+    let worker = relay.workers()[0];
+    wait_for("the title of the worker", || load(worker));
+    worker
+}
+
 /// The connections of each worker, in the order of their start.
 pub(crate) fn loads(relay: &Relay) -> Vec<usize> {
     relay.workers().into_iter().map(|pid| load(pid).unwrap_or(0)).collect()
@@ -480,6 +490,14 @@ pub(crate) fn expect_title(pid: i32, text: &str) {
         thread::sleep(Duration::from_millis(5));
     }
     panic!("the title of {pid} is {last:?}, not {text:?}");
+}
+
+/// Requires that a worker does next to nothing for a second.
+pub(crate) fn stays_idle(worker: i32) {
+    let before = cpu_ticks(worker);
+    thread::sleep(Duration::from_millis(1000));
+    let used = cpu_ticks(worker) - before;
+    assert!(used <= 5, "the worker uses the processor: {used} ticks in a second");
 }
 
 /// A line of /proc/PID/status.

@@ -1,0 +1,227 @@
+//! TLS records in the kernel (Linux, Documentation/networking/tls.rst). Elsewhere it is not there.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// A cipher that the kernel knows, by its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cipher {
+    /// AES-128-GCM
+    Aes128,
+    /// AES-256-GCM
+    Aes256,
+    /// ChaCha20-Poly1305
+    ChaCha20,
+}
+
+/// What the kernel needs to go on with one direction of a session.
+pub struct Keys<'a> {
+    /// TLS 1.3, not 1.2.
+    pub tls13: bool,
+    /// The cipher.
+    pub cipher: Cipher,
+    /// Its key.
+    pub key: &'a [u8],
+    /// TLS 1.3 and ChaCha20: the IV. TLS 1.2 with AES: four bytes of salt, the rest is not used.
+    pub iv: [u8; 12],
+    /// The number of the next record.
+    pub sequence: u64,
+}
+
+/// A direction of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// What is sent.
+    Send,
+    /// What is received.
+    Receive,
+}
+
+/// What was received: its length, and the content type of its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes; 0 with the type of data is the end of the connection.
+    pub length: usize,
+    /// RFC 8446 section 5.1.
+    pub kind: u8,
+}
+
+/// The content type of data.
+pub const DATA: u8 = 23;
+
+#[cfg(target_os = "linux")]
+pub use linux::{attach, receive, send_control, set_keys};
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use super::*;
+    use crate::os::secret::wipe;
+    use crate::os::{check, check_size};
+    use std::mem;
+    use std::os::fd::AsRawFd;
+    use std::ptr;
+
+    // linux/tls.h
+    const SOL_TLS: libc::c_int = 282;
+    const TLS_TX: libc::c_int = 1;
+    const TLS_RX: libc::c_int = 2;
+    const TLS_SET_RECORD_TYPE: libc::c_int = 1;
+    const TLS_GET_RECORD_TYPE: libc::c_int = 2;
+    const TLS_CIPHER_AES_GCM_128: u16 = 51;
+    const TLS_CIPHER_AES_GCM_256: u16 = 52;
+    const TLS_CIPHER_CHACHA20_POLY1305: u16 = 54;
+
+    /// Gives a connected socket to the kernel's TLS; fails where there is none.
+    pub fn attach(fd: &OwnedFd) -> io::Result<()> {
+        let name = b"tls";
+        // SAFETY: the pointer and the length describe `name`, which outlives the call.
+        check(unsafe {
+            let length = name.len() as libc::socklen_t;
+            libc::setsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_TCP,
+                libc::TCP_ULP,
+                name.as_ptr().cast(),
+                length,
+            )
+        })
+        .map(drop)
+    }
+
+    /// Gives the keys of one direction to the kernel, which handles its records from now on. Fails
+    /// if it does not know the cipher.
+    pub fn set_keys(fd: &OwnedFd, way: Way, keys: &Keys<'_>) -> io::Result<()> {
+        // struct tls12_crypto_info_*: version, cipher, IV, key, salt, record number.
+        let mut info = Vec::with_capacity(64);
+        let cipher = match keys.cipher {
+            Cipher::Aes128 => TLS_CIPHER_AES_GCM_128,
+            Cipher::Aes256 => TLS_CIPHER_AES_GCM_256,
+            Cipher::ChaCha20 => TLS_CIPHER_CHACHA20_POLY1305,
+        };
+        let version: u16 = if keys.tls13 { 0x0304 } else { 0x0303 };
+        info.extend_from_slice(&version.to_ne_bytes());
+        info.extend_from_slice(&cipher.to_ne_bytes());
+        let number = keys.sequence.to_be_bytes();
+        match keys.cipher {
+            Cipher::ChaCha20 => {
+                info.extend_from_slice(&keys.iv);
+                info.extend_from_slice(keys.key);
+            }
+            Cipher::Aes128 | Cipher::Aes256 => {
+                // With TLS 1.2 the explicit part of the nonce, for which we take the number.
+                let iv = if keys.tls13 { &keys.iv[4..] } else { &number[..] };
+                info.extend_from_slice(iv);
+                info.extend_from_slice(keys.key);
+                info.extend_from_slice(&keys.iv[..4]);
+            }
+        }
+        info.extend_from_slice(&number);
+        let name = match way {
+            Way::Send => TLS_TX,
+            Way::Receive => TLS_RX,
+        };
+        // SAFETY: the pointer and the length describe `info`, which outlives the call.
+        let result = check(unsafe {
+            let length = info.len() as libc::socklen_t;
+            libc::setsockopt(fd.as_raw_fd(), SOL_TLS, name, info.as_ptr().cast(), length)
+        });
+        wipe(&mut info);
+        result.map(drop)
+    }
+
+    /// Room for one control message with a byte.
+    #[repr(C)]
+    union Control {
+        header: libc::cmsghdr,
+        bytes: [u8; 32],
+    }
+
+    fn message(iov: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
+        // SAFETY: msghdr is plain data, for which all zeroes is a valid value.
+        let mut header: libc::msghdr = unsafe { mem::zeroed() };
+        header.msg_iov = iov;
+        header.msg_iovlen = 1;
+        header.msg_control = ptr::from_mut(control).cast();
+        // SAFETY: CMSG_SPACE only computes.
+        header.msg_controllen = unsafe { libc::CMSG_SPACE(1) } as _;
+        header
+    }
+
+    /// Sends a record that is not data.
+    pub fn send_control(fd: &OwnedFd, kind: u8, data: &[u8]) -> io::Result<usize> {
+        let mut iov =
+            libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+        let mut control = Control { bytes: [0; 32] };
+        let header = message(&mut iov, &mut control);
+        // SAFETY: `header` points at `iov`, `data` and `control`, which outlive the calls; a
+        // control message with one byte fits into `control`, which is aligned for it.
+        check_size(unsafe {
+            let first = libc::CMSG_FIRSTHDR(&header);
+            (*first).cmsg_level = SOL_TLS;
+            (*first).cmsg_type = TLS_SET_RECORD_TYPE;
+            (*first).cmsg_len = libc::CMSG_LEN(1) as _;
+            ptr::write(libc::CMSG_DATA(first), kind);
+            libc::sendmsg(fd.as_raw_fd(), &header, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+        })
+    }
+
+    /// Receives plain bytes of records of one type.
+    pub fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
+        loop {
+            let mut iov =
+                libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+            let mut control = Control { bytes: [0; 32] };
+            let mut header = message(&mut iov, &mut control);
+            // SAFETY: `header` points at `iov`, `buffer` and `control`, which outlive the call.
+            let result = check_size(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, 0) });
+            let length = match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            let mut kind = DATA;
+            // SAFETY: the kernel has filled `header`; CMSG_FIRSTHDR is null or inside `control`.
+            unsafe {
+                let first = libc::CMSG_FIRSTHDR(&header);
+                if !first.is_null()
+                    && (*first).cmsg_level == SOL_TLS
+                    && (*first).cmsg_type == TLS_GET_RECORD_TYPE
+                {
+                    kind = ptr::read(libc::CMSG_DATA(first));
+                }
+            }
+            return Ok(Received { length, kind });
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub use elsewhere::{attach, receive, send_control, set_keys};
+
+#[cfg(not(target_os = "linux"))]
+mod elsewhere {
+    use super::*;
+
+    fn unsupported<T>() -> io::Result<T> {
+        Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+    }
+
+    /// There is none.
+    pub fn attach(_fd: &OwnedFd) -> io::Result<()> {
+        unsupported()
+    }
+
+    /// There is none.
+    pub fn set_keys(_fd: &OwnedFd, _way: Way, _keys: &Keys<'_>) -> io::Result<()> {
+        unsupported()
+    }
+
+    /// There is none.
+    pub fn send_control(_fd: &OwnedFd, _kind: u8, _data: &[u8]) -> io::Result<usize> {
+        unsupported()
+    }
+
+    /// There is none.
+    pub fn receive(_fd: &OwnedFd, _buffer: &mut [u8]) -> io::Result<Received> {
+        unsupported()
+    }
+}
