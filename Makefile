@@ -38,6 +38,10 @@ install: all
 	install -m 644 man/tcprelay.cfg.5 $(DESTDIR)$(MANDIR)/man5/
 	install -m 644 README.md CHANGELOG.md LICENSE samples/*.cfg $(DESTDIR)$(DOCDIR)/
 
+# The tests of what this machine's kernel may lack, in a virtual one; the first run fetches it.
+test-vm: deps-build
+	sh tools/test-vm
+
 # Type-checks the other systems from Linux; the first run fetches a toolchain for that.
 check-targets:
 	sh tools/check-targets
@@ -48,4 +52,4 @@ fuzz:
 clean:
 	$(CARGO) clean --target-dir $(TARGET)
 
-.PHONY: all deps-build deps demo check test install check-targets fuzz clean
+.PHONY: all deps-build deps demo check test test-vm install check-targets fuzz clean

@@ -7,8 +7,32 @@ use std::fs;
 use std::path::Path;
 
 fn main() {
+    require_openssl();
     generate_tokens();
     event_shims();
+}
+
+/// TLS needs OpenSSL 3.0 or later. What the libraries of the same interface lack is said here, and
+/// not by a compiler or linker somewhere later.
+fn require_openssl() {
+    let has = |name: &str| env::var_os(format!("DEP_OPENSSL_{name}")).is_some();
+    let lacking = if has("LIBRESSL_VERSION_NUMBER") {
+        "LibreSSL has neither the callbacks for ticket keys (SSL_CTX_set_tlsext_ticket_key_evp_cb) \
+         and secrets (SSL_CTX_set_keylog_callback) nor EVP_CIPHER_fetch"
+    } else if has("BORINGSSL") || has("AWSLC") {
+        "BoringSSL and AWS-LC have neither SSL_CTX_set_tlsext_ticket_key_evp_cb nor \
+         EVP_CIPHER_fetch"
+    } else {
+        let number = env::var("DEP_OPENSSL_VERSION_NUMBER").unwrap_or_default();
+        match u64::from_str_radix(&number, 16) {
+            Ok(number) if number < 0x3000_0000 => "this OpenSSL is older than 3.0",
+            _ => return,
+        }
+    };
+    panic!(
+        "{lacking}. tcprelay needs OpenSSL 3.0 or later: set OPENSSL_DIR to one, or build with \
+         --features vendored-openssl"
+    );
 }
 
 /// `ffi/tokens.tsv` (number, enum name, text, length) becomes constants and the text table.

@@ -127,6 +127,8 @@ pub fn version() -> String {
         text += "/CURL ";
         text += curl::Version::get().version();
     }
+    text += "/";
+    text += openssl::version::version();
     if cfg!(event_shims) {
         text += "/TEST-SHIMS";
     }

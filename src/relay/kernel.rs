@@ -9,7 +9,8 @@ use std::os::fd::OwnedFd;
 /// Content type and messages of alerts (RFC 8446 section 6).
 const ALERT: u8 = 21;
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
-const BAD_RECORD_MAC: [u8; 2] = [2, 20];
+const FATAL: u8 = 2;
+const BAD_RECORD_MAC: [u8; 2] = [FATAL, 20];
 
 /// Hands the records of an end to the kernel, if that is wanted and can be done now. Where the
 /// kernel does not know the cipher, they stay with us.
@@ -70,10 +71,17 @@ pub(super) fn receive(fd: &OwnedFd, tls: &mut Stream, buffer: &mut [u8]) -> Resu
     if received.kind == ktls::DATA {
         return Ok(match received.length {
             0 => Received::End,
-            length => Received::Data(length),
+            length => {
+                tls.note_data();
+                Received::Data(length)
+            }
         });
     }
-    let control = tls.control(received.kind, &buffer[..received.length]).map_err(Stop::Failed)?;
+    let control =
+        tls.control(received.kind, &buffer[..received.length]).map_err(|(alert, text)| {
+            let _ = ktls::send_control(fd, ALERT, &[FATAL, alert]);
+            Stop::Failed(text)
+        })?;
     let unable = |_| Stop::Failed("the kernel takes no new keys".to_owned());
     if control.new_receive_keys {
         set_new_keys(fd, tls, Way::Receive).map_err(unable)?;

@@ -193,7 +193,6 @@ fn common_context(method: SslMethod) -> Result<SslContextBuilder, ErrorStack> {
             | SslOptions::NO_RENEGOTIATION,
     );
     builder.set_mode(SslMode::RELEASE_BUFFERS);
-    stream::capture_secrets(&mut builder);
     Ok(builder)
 }
 
@@ -257,6 +256,7 @@ fn server_context(
 ) -> Result<SslContextBuilder, Error> {
     let own = |errors: ErrorStack| own(&errors);
     let mut builder = common_context(SslMethod::tls_server()).map_err(own)?;
+    stream::capture_secrets(&mut builder);
     if settings.server_preference {
         let chacha = SslOptions::from_bits_retain(1 << 21); // SSL_OP_PRIORITIZE_CHACHA
         builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | chacha);

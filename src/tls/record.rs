@@ -42,6 +42,7 @@ mod alert {
     pub(super) const UNEXPECTED_MESSAGE: u8 = 10;
     pub(super) const BAD_RECORD_MAC: u8 = 20;
     pub(super) const RECORD_OVERFLOW: u8 = 22;
+    pub(super) const ILLEGAL_PARAMETER: u8 = 47;
     pub(super) const DECODE_ERROR: u8 = 50;
     pub(super) const INTERNAL_ERROR: u8 = 80;
     pub(super) const USER_CANCELED: u8 = 90;
@@ -284,6 +285,8 @@ pub struct Records {
     closed: bool,
     /// The other side wants us to take new keys.
     update_due: bool,
+    /// How often the other side has taken new ones.
+    updates: u64,
     failed: bool,
 }
 
@@ -354,8 +357,16 @@ impl Records {
             (None, None) => return Err(ErrorStack::get()),
         };
         (write.sequence, read.sequence) = (secrets.sent, secrets.received);
-        let (empty, closed, update_due, failed) = (0, false, false, false);
-        Ok(Records { suite, read, write, empty, closed, update_due, failed })
+        Ok(Records {
+            suite,
+            read,
+            write,
+            empty: 0,
+            closed: false,
+            update_due: false,
+            updates: 0,
+            failed: false,
+        })
     }
 
     /// Opens the whole records at the beginning of `wire`. Plain bytes are appended to `plain`,
@@ -398,7 +409,7 @@ impl Records {
         plain: &mut Buffer,
         reply: &mut Buffer,
     ) -> Result<usize, Refusal> {
-        let Some(&[kind, major, _, high, low]) = wire.first_chunk::<HEADER>() else {
+        let Some(&[kind, major, minor, high, low]) = wire.first_chunk::<HEADER>() else {
             return Ok(0);
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
@@ -406,7 +417,8 @@ impl Records {
             Version::Tls13 => MOST_SEALED,
             Version::Tls12 => MOST_SEALED + 1792,
         };
-        if major != 3 || !(content::ALERT..=content::DATA).contains(&kind) {
+        // Both versions say 3.3 here (RFC 8446 section 5.2), and authenticate it.
+        if (major, minor) != (3, 3) || !(content::ALERT..=content::DATA).contains(&kind) {
             return refuse(alert::UNEXPECTED_MESSAGE, "not a TLS record");
         }
         if self.suite.version == Version::Tls13 && kind != content::DATA {
@@ -422,7 +434,6 @@ impl Records {
         let Some(body) = wire.get(HEADER..HEADER + length) else {
             return Ok(0);
         };
-        let start = plain.filled().len();
         let opened = self.open(kind, body, plain)?;
         let (kind, opened) = match self.suite.version {
             Version::Tls12 => (kind, opened),
@@ -446,16 +457,14 @@ impl Records {
         match kind {
             content::DATA => plain.advance(opened),
             _ => {
-                let mut message = [0; 4 + 256];
-                if opened > message.len() {
-                    return refuse(alert::UNEXPECTED_MESSAGE, "unexpected message");
-                }
-                message[..opened].copy_from_slice(&plain.spare(opened)[..opened]);
-                debug_assert_eq!(plain.filled().len(), start);
+                // Of longer ones the beginning tells what is to be said.
+                let mut message = [0; 16];
+                let message = &mut message[..opened.min(16)];
+                message.copy_from_slice(&plain.spare(opened)[..opened.min(16)]);
                 match kind {
-                    content::ALERT => self.alert(&message[..opened])?,
+                    content::ALERT => self.alert(message)?,
                     content::HANDSHAKE => {
-                        if self.handshake(&message[..opened])? == Answer::NoRenegotiation {
+                        if self.handshake(message)? == Answer::NoRenegotiation {
                             let alert = [alert::WARNING, alert::NO_RENEGOTIATION];
                             self.seal(content::ALERT, &alert, reply)?;
                         }
@@ -512,8 +521,12 @@ impl Records {
         const CLIENT_HELLO: u8 = 1;
         const KEY_UPDATE: u8 = 24;
         match (self.suite.version, message) {
-            (Version::Tls13, &[KEY_UPDATE, 0, 0, 1, request @ 0..=1]) => {
+            (Version::Tls13, &[KEY_UPDATE, 0, 0, 1, request]) if request > 1 => {
+                refuse(alert::ILLEGAL_PARAMETER, "bad request in a KeyUpdate")
+            }
+            (Version::Tls13, &[KEY_UPDATE, 0, 0, 1, request]) => {
                 self.read.update(self.suite, false)?;
+                self.updates += 1;
                 self.update_due |= request == 1;
                 Ok(Answer::None)
             }
@@ -526,10 +539,15 @@ impl Records {
     }
 
     /// A record that the kernel has opened and that is no data. Keys that follow from it are taken
-    /// at once.
-    pub fn control(&mut self, kind: u8, message: &[u8]) -> Result<Control, Failure> {
+    /// at once. A failure comes with the alert that tells the other side.
+    pub fn control(&mut self, kind: u8, message: &[u8]) -> Result<Control, (u8, Failure)> {
         let mut control = Control::default();
-        let before = self.read.secret.as_slice().to_vec();
+        self.empty += 1;
+        if self.empty > MOST_EMPTY {
+            let failure = Failure::Protocol("too many records without data");
+            return Err((alert::UNEXPECTED_MESSAGE, failure));
+        }
+        let updates = self.updates;
         let result = match kind {
             content::ALERT => self.alert(message),
             content::HANDSHAKE => self.handshake(message).map(|answer| {
@@ -540,15 +558,21 @@ impl Records {
             }),
             _ => refuse(alert::UNEXPECTED_MESSAGE, "unexpected record"),
         };
-        result.map_err(|Refusal(_, failure)| failure)?;
+        result.map_err(|Refusal(alert, failure)| (alert, failure))?;
         control.closed = self.closed;
-        control.new_receive_keys = self.read.secret.as_slice() != before;
+        control.new_receive_keys = self.updates != updates;
         if std::mem::take(&mut self.update_due) {
             control.answer = Some((content::HANDSHAKE, KEY_UPDATE_MESSAGE.to_vec()));
             control.new_send_keys = true;
-            self.write.update(self.suite, true)?;
+            let failed = |errors: ErrorStack| (alert::INTERNAL_ERROR, errors.into());
+            self.write.update(self.suite, true).map_err(failed)?;
         }
         Ok(control)
+    }
+
+    /// The kernel has opened a record of data.
+    pub fn note_data(&mut self) {
+        self.empty = 0;
     }
 
     /// What the kernel needs for one direction.

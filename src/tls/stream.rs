@@ -91,24 +91,21 @@ thread_local! {
 
 /// Makes a context tell the secrets of its sessions to this module.
 pub(super) fn capture_secrets(builder: &mut SslContextBuilder) {
-    builder.set_keylog_callback(|_, line| {
-        // LABEL CLIENT_RANDOM SECRET, the latter two in hexadecimal.
-        let mut words = line.split(' ');
-        let (Some(label), Some(secret)) = (words.next(), words.nth(1)) else {
-            return;
-        };
-        CAPTURED.with_borrow_mut(|captured| match label {
-            "CLIENT_TRAFFIC_SECRET_0" => captured.client = key_from_hex(secret),
-            "SERVER_TRAFFIC_SECRET_0" => captured.server = key_from_hex(secret),
-            _ => {}
+    library::capture_traffic_secrets(builder, |of_client, secret| {
+        let key = key_from_hex(secret);
+        // Not if that happens outside of a step, which it does not.
+        let _ = CAPTURED.try_with(|captured| {
+            if let Ok(mut captured) = captured.try_borrow_mut() {
+                *(if of_client { &mut captured.client } else { &mut captured.server }) = key;
+            }
         });
     });
 }
 
-fn key_from_hex(text: &str) -> Option<Key> {
+fn key_from_hex(text: &[u8]) -> Option<Key> {
     let mut bytes = [0; 48];
     let length = text.len() / 2;
-    for (byte, pair) in bytes.get_mut(..length)?.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+    for (byte, pair) in bytes.get_mut(..length)?.iter_mut().zip(text.chunks_exact(2)) {
         let digit = |digit: u8| char::from(digit).to_digit(16);
         *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
     }
@@ -207,8 +204,10 @@ impl Stream {
     /// Goes on with the handshake: takes bytes of the wire, appends what is to be sent to
     /// `output`, also if it fails. True when it is done.
     pub fn handshake(&mut self, input: &[u8], output: &mut Buffer) -> Result<bool, String> {
-        let State::Handshake(session) = &mut self.state else {
-            return Ok(true);
+        let session = match &mut self.state {
+            State::Handshake(session) => session,
+            State::Failed => return Err("the session has failed".to_owned()),
+            State::Library(_) | State::Records(_) => return Ok(true),
         };
         let stream = &mut session.stream;
         self.untouched &= input.is_empty();
@@ -277,19 +276,27 @@ impl Stream {
     }
 
     /// A record that the kernel has opened and that is no data.
-    pub fn control(&mut self, kind: u8, message: &[u8]) -> Result<Control, String> {
+    /// A failure comes with the alert that tells the other side.
+    pub fn control(&mut self, kind: u8, message: &[u8]) -> Result<Control, (u8, String)> {
         match &mut self.state {
             State::Records(records) => match records.control(kind, message) {
                 Ok(control) => {
                     self.closed |= control.closed;
                     Ok(control)
                 }
-                Err(failure) => {
+                Err((alert, failure)) => {
                     self.state = State::Failed;
-                    Err(failure.to_string())
+                    Err((alert, failure.to_string()))
                 }
             },
-            _ => Err("the session has failed".to_owned()),
+            _ => Err((0, "the session has failed".to_owned())),
+        }
+    }
+
+    /// The kernel has opened a record of data.
+    pub fn note_data(&mut self) {
+        if let State::Records(records) = &mut self.state {
+            records.note_data();
         }
     }
 

@@ -1,0 +1,148 @@
+//! The calls of OpenSSL that its Rust binding does not have.
+
+mod memory;
+mod secrets;
+mod tickets;
+
+pub use memory::{protect_keys, wiping};
+pub use secrets::{capture_traffic_secrets, TakeSecret};
+pub use tickets::{set_ticket_keys, use_ticket_keys, TicketKey};
+
+use foreign_types::{ForeignType, ForeignTypeRef};
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslContextBuilder, SslRef, SslSessionRef};
+use openssl::x509::store::X509StoreBuilderRef;
+use openssl::x509::{X509Crl, X509NameRef, X509};
+use openssl_sys as ffi;
+use std::ffi::{c_char, c_int, c_long, c_ulong};
+
+extern "C" {
+    /// SSL_CTX_set_timeout(3).
+    fn SSL_CTX_set_timeout(context: *mut ffi::SSL_CTX, seconds: c_long) -> c_long;
+    /// SSL_CTX_set_tlsext_max_fragment_length(3).
+    fn SSL_SESSION_get_max_fragment_length(session: *const ffi::SSL_SESSION) -> u8;
+    /// X509_STORE_add_cert(3).
+    fn X509_STORE_add_crl(store: *mut ffi::X509_STORE, crl: *mut ffi::X509_CRL) -> c_int;
+    /// X509_NAME_print_ex(3).
+    fn X509_NAME_print_ex(
+        out: *mut ffi::BIO,
+        name: *const ffi::X509_NAME,
+        indent: c_int,
+        flags: c_ulong,
+    ) -> c_int;
+    /// ERR_error_string(3).
+    fn ERR_error_string_n(code: c_ulong, text: *mut c_char, length: usize);
+}
+
+/// Adds a certificate to the chain of the one that was set last.
+pub fn add_chain_certificate(
+    context: &mut SslContextBuilder,
+    certificate: &X509,
+) -> Result<(), ErrorStack> {
+    const SSL_CTRL_CHAIN_CERT: c_int = 89;
+    // SAFETY: both are alive; with the argument 1 OpenSSL takes a reference of its own.
+    let result = unsafe {
+        ffi::SSL_CTX_ctrl(context.as_ptr(), SSL_CTRL_CHAIN_CERT, 1, certificate.as_ptr().cast())
+    };
+    checked(result == 1)
+}
+
+/// How long a session can be resumed.
+pub fn set_session_timeout(context: &mut SslContextBuilder, seconds: u32) {
+    // SAFETY: the context is alive.
+    unsafe { SSL_CTX_set_timeout(context.as_ptr(), seconds as c_long) };
+}
+
+/// Adds a revocation list to a store.
+pub fn add_revocation_list(
+    store: &mut X509StoreBuilderRef,
+    list: &X509Crl,
+) -> Result<(), ErrorStack> {
+    // SAFETY: both are alive; the store takes a reference of its own.
+    checked(unsafe { X509_STORE_add_crl(store.as_ptr(), list.as_ptr()) } == 1)
+}
+
+fn checked(result: bool) -> Result<(), ErrorStack> {
+    if result {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
+}
+
+/// True if the client has negotiated records that are smaller than usual (RFC 6066 section 4).
+pub fn has_fragment_limit(ssl: &SslRef) -> bool {
+    let limit = |session: &SslSessionRef| {
+        // SAFETY: the session is alive.
+        unsafe { SSL_SESSION_get_max_fragment_length(session.as_ptr()) }
+    };
+    ssl.session().is_some_and(|session| limit(session) != 0)
+}
+
+/// An error as the C program prints it: `error:0A0000C1:SSL routines::no shared cipher`.
+pub fn error_text(code: c_ulong) -> String {
+    let mut text = [0u8; 256];
+    // SAFETY: the pointer and the length describe `text`; the result is NUL-terminated.
+    unsafe { ERR_error_string_n(code, text.as_mut_ptr().cast(), text.len()) };
+    let end = text.iter().position(|&byte| byte == 0).unwrap_or(0);
+    String::from_utf8_lossy(&text[..end]).into_owned()
+}
+
+/// Offers to resume a session.
+pub fn resume(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
+    // SAFETY: both are alive, and of the same context: a connector keeps its own sessions only.
+    checked(unsafe { ffi::SSL_set_session(ssl.as_ptr(), session.as_ptr()) } == 1)
+}
+
+/// A name as in `openssl x509 -subject -nameopt RFC2253`.
+pub fn name_text(name: &X509NameRef) -> String {
+    const XN_FLAG_RFC2253: c_ulong = 0x0111_0317;
+    // SAFETY: the memory BIO is freed once, after its contents have been copied; the name is
+    // alive.
+    unsafe {
+        let bio = ffi::BIO_new(ffi::BIO_s_mem());
+        if bio.is_null() {
+            return String::new();
+        }
+        X509_NAME_print_ex(bio, name.as_ptr(), 0, XN_FLAG_RFC2253);
+        let mut text = vec![0u8; 1024];
+        let length = ffi::BIO_read(bio, text.as_mut_ptr().cast(), text.len() as c_int);
+        ffi::BIO_free_all(bio);
+        text.truncate(usize::try_from(length).unwrap_or(0));
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+/// What only tests ask of the library: things that its users should not do.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    extern "C" {
+        /// SSL_key_update(3).
+        fn SSL_key_update(ssl: *mut ffi::SSL, kind: c_int) -> c_int;
+        /// SSL_renegotiate(3).
+        fn SSL_renegotiate(ssl: *mut ffi::SSL) -> c_int;
+        /// SSL_CTX_set_tlsext_max_fragment_length(3).
+        fn SSL_CTX_set_tlsext_max_fragment_length(context: *mut ffi::SSL_CTX, mode: u8) -> c_int;
+    }
+
+    /// New keys with the next write; with `request` for the other side too.
+    pub(crate) fn key_update(ssl: &SslRef, request: bool) -> bool {
+        // SAFETY: the session is alive, and nobody else uses it meanwhile: it is not `Sync`
+        // in any way that the tests use.
+        unsafe { SSL_key_update(ssl.as_ptr(), c_int::from(request)) == 1 }
+    }
+
+    /// Negotiates again with the next handshake call.
+    pub(crate) fn renegotiate(ssl: &SslRef) -> bool {
+        // SAFETY: as above.
+        unsafe { SSL_renegotiate(ssl.as_ptr()) == 1 }
+    }
+
+    /// Asks for records of 256 << `mode` bytes.
+    pub(crate) fn limit_fragments(context: &mut SslContextBuilder, mode: u8) -> bool {
+        // SAFETY: the context is alive, and a builder has it for itself.
+        unsafe { SSL_CTX_set_tlsext_max_fragment_length(context.as_ptr(), mode) == 1 }
+    }
+}
