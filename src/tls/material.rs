@@ -3,6 +3,7 @@
 use super::tickets::{self, Ratchet};
 use crate::os::secret::{wipe, Secret};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,28 +16,28 @@ const MOST: u64 = 16 << 20;
 /// Contents of files by their paths; of a directory, that of all PEM files in it.
 #[derive(Debug, Default)]
 pub struct Material {
-    files: BTreeMap<PathBuf, Secret>,
+    /// Not by `Path`, for which a slash at the end makes no difference.
+    files: BTreeMap<OsString, Secret>,
 }
 
 impl Material {
     /// Reads a file or directory, unless its content is known.
     pub fn read(&mut self, path: &Path) -> io::Result<()> {
-        if !self.files.contains_key(path) {
-            self.files.insert(path.to_owned(), read(path)?);
+        if !self.files.contains_key(path.as_os_str()) {
+            self.files.insert(path.into(), read(path)?);
         }
         Ok(())
     }
 
     /// The content of a file that was read.
     pub fn get(&self, path: &Path) -> Option<&[u8]> {
-        self.files.get(path).map(|content| &**content)
+        self.files.get(path.as_os_str()).map(|content| &**content)
     }
 
     /// For another process, with the keys of session tickets: an encoded [`Ratchet`], then path
     /// and content of each file, each after its length in four bytes.
     pub fn encode(&self, tickets: &Ratchet) -> io::Result<Secret> {
-        let fields =
-            || self.files.iter().flat_map(|(path, content)| [path.as_os_str().as_bytes(), content]);
+        let fields = || self.files.iter().flat_map(|(path, content)| [path.as_bytes(), content]);
         let length: usize = fields().map(|field| 4 + field.len()).sum();
         let mut data = Secret::zeroed(tickets::ENCODED + length)?;
         data[..tickets::ENCODED].copy_from_slice(&tickets.encode());
@@ -61,7 +62,7 @@ impl Material {
         };
         let mut material = Material::default();
         while let Some(path) = field() {
-            let path = std::ffi::OsString::from_vec(path.to_vec()).into();
+            let path = OsString::from_vec(path.to_vec());
             material.files.insert(path, Secret::copy(field()?).ok()?);
         }
         rest.is_empty().then_some((material, ratchet))
