@@ -1,0 +1,639 @@
+//! Data, changed data, and everything else that a record may hold.
+
+use super::*;
+
+const SIZES: [usize; 14] =
+    [0, 1, 2, 15, 16, 17, 100, 1000, 16383, 16384, 16385, 32768, 32769, 100_000];
+
+#[test]
+fn data_goes_both_ways_with_every_suite_as_the_server() {
+    for choice in CHOICES {
+        let mut pair = session(choice);
+        let handler = if choice.library { "Stream(library)" } else { "Stream(records)" };
+        assert_eq!(pair.handler(), handler, "{choice:?}");
+        let summary = pair.ours.summary().unwrap().clone();
+        assert_eq!(summary.version, if choice.tls13 { "TLSv1.3" } else { "TLSv1.2" });
+        assert_eq!(summary.cipher, choice.name);
+        assert_eq!(summary.server_name.as_deref(), Some("a.example"));
+        assert!(!summary.resumed);
+        pair.talk(&SIZES);
+    }
+}
+
+#[test]
+fn data_goes_both_ways_with_every_suite_as_the_client() {
+    for choice in CHOICES {
+        let mut pair = client_session(choice);
+        // Tickets of TLS 1.3 come later, and are the library's matter.
+        let ours = !choice.library && !choice.tls13;
+        let handler = if ours { "Stream(records)" } else { "Stream(library)" };
+        assert_eq!(pair.handler(), handler, "{choice:?}");
+        assert_eq!(pair.ours.summary().unwrap().cipher, choice.name);
+        assert!(pair.ours.summary().unwrap().subject.as_ref().unwrap().contains("CN=a.example"));
+        pair.talk(&SIZES);
+    }
+}
+
+#[test]
+fn every_byte_may_come_alone() {
+    for choice in CHOICES {
+        let (acceptor, client) = server_and_client(choice, &Lines::default());
+        let mut pair = Pair::server(&acceptor, BOTH, &client, "");
+        pair.pieces = vec![1];
+        pair.eager = b"at once".to_vec();
+        let mut pair = pair.established();
+        assert_eq!(pair.reads(), b"at once");
+        pair.talk(&[1, 100, 20_000]);
+        let connector = connector(choice);
+        let mut pair = Pair::client(&connector, &server(choice, |_| ()));
+        pair.pieces = vec![1];
+        let mut pair = pair.established();
+        pair.talk(&[1, 100, 20_000]);
+    }
+}
+
+/// What the two sides do in turn.
+#[derive(Clone, Debug)]
+enum Turn {
+    /// OpenSSL's side writes; what it has written is passed on only later.
+    Theirs(usize),
+    Ours(usize),
+    /// OpenSSL's side takes new keys, and wants that of us or not.
+    Update(bool),
+    Pass,
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let size = || prop_oneof![0usize..40, 0usize..3000, 0usize..100_000, Just(16384usize)];
+    prop_oneof![
+        4 => size().prop_map(Turn::Theirs),
+        4 => size().prop_map(Turn::Ours),
+        1 => any::<bool>().prop_map(Turn::Update),
+        2 => Just(Turn::Pass),
+    ]
+}
+
+fn take_turns(pair: &mut Pair, turns: &[Turn], eager: usize) -> Result<(), TestCaseError> {
+    let (mut theirs, mut ours) = (pattern(eager), Vec::new());
+    let (mut we_got, mut they_got) = (Vec::new(), Vec::new());
+    let tls13 = pair.ssl().version2() == Some(SslVersion::TLS1_3);
+    for turn in turns {
+        match turn {
+            Turn::Theirs(0) | Turn::Ours(0) => {}
+            Turn::Theirs(size) => {
+                let data = pattern(*size);
+                pair.peer.write_all(&data).unwrap();
+                theirs.extend(data);
+            }
+            Turn::Ours(size) => {
+                let data = pattern(*size);
+                pair.write(&data);
+                ours.extend(data);
+            }
+            Turn::Update(request) if tls13 => {
+                // One that was announced before has not been sent yet.
+                if testing::key_update(pair.ssl(), *request) {
+                    pair.peer.write_all(b"u").unwrap();
+                    theirs.push(b'u');
+                }
+            }
+            Turn::Update(_) => {}
+            Turn::Pass => {
+                pair.pass();
+                they_got.extend(pair.peer_reads());
+            }
+        }
+    }
+    // What the other side reads may make it answer.
+    for _ in 0..3 {
+        pair.pass();
+        they_got.extend(pair.peer_reads());
+    }
+    we_got.extend(pair.reads());
+    prop_assert_eq!((&pair.error, pair.alert), (&None, None));
+    prop_assert!(we_got == theirs, "{} of {} bytes came", we_got.len(), theirs.len());
+    prop_assert!(they_got == ours, "{} of {} bytes arrived", they_got.len(), ours.len());
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn the_wire_may_be_cut_anywhere(
+        which in 0..CHOICES.len(),
+        turns in prop::collection::vec(turn(), 0..10),
+        pieces in prop::collection::vec(prop_oneof![1usize..10, 1usize..2000, 1usize..60_000], 0..6),
+        eager in prop_oneof![Just(0usize), 1usize..40_000],
+        ours_connects: bool,
+    ) {
+        let choice = CHOICES[which];
+        let mut pair = if ours_connects {
+            Pair::client(&connector(choice), &server(choice, |_| ()))
+        } else {
+            let (acceptor, client) = server_and_client(choice, &Lines::default());
+            Pair::server(&acceptor, BOTH, &client, "a.example")
+        };
+        pair.pieces = pieces;
+        pair.eager = pattern(eager);
+        let mut pair = pair.established();
+        take_turns(&mut pair, &turns, eager)?;
+    }
+
+    #[test]
+    fn a_change_on_the_wire_is_never_taken_for_data(
+        which in 0..CHOICES.len(),
+        at: prop::sample::Index,
+        bit in 0u8..8,
+        size in 0usize..50,
+        ours_connects: bool,
+    ) {
+        let choice = CHOICES[which];
+        let mut pair =
+            if ours_connects { client_session(choice) } else { session(choice) };
+        pair.peer_writes(b"good");
+        pair.peer.write_all(&pattern(size + 1)).unwrap();
+        let mut wire = pair.wire();
+        let at = at.index(wire.len());
+        // The minor version has a test of its own.
+        prop_assume!(at != 2);
+        wire[at] ^= 1 << bit;
+        pair.feed_all(&wire);
+        prop_assert_eq!(pair.reads(), b"good");
+        // A length may now be longer than what has come.
+        prop_assert!(pair.error.is_some() || [3, 4].contains(&at));
+    }
+}
+
+#[test]
+fn a_changed_bit_is_answered_with_bad_record_mac() {
+    for choice in sealable() {
+        let length = {
+            let mut pair = session(choice);
+            pair.peer.write_all(b"payload").unwrap();
+            pair.wire().len()
+        };
+        for at in 5..length {
+            let mut pair = session(choice);
+            pair.peer.write_all(b"payload").unwrap();
+            let mut wire = pair.wire();
+            wire[at] ^= 1 << (at % 8);
+            pair.feed_all(&wire);
+            pair.broken_with(alert::BAD_RECORD_MAC);
+        }
+    }
+}
+
+/// RFC 8446 section 5.2 and RFC 5246 section 6.2.1 say 3.3, and it is authenticated.
+#[test]
+fn a_changed_minor_version_in_a_header_is_refused() {
+    for choice in sealable() {
+        let mut pair = session(choice);
+        pair.peer.write_all(b"payload").unwrap();
+        let mut wire = pair.wire();
+        wire[2] ^= 1;
+        pair.feed_all(&wire);
+        assert!(pair.error.is_some(), "{choice:?}: version 3.{} was taken", wire[2]);
+    }
+}
+
+#[test]
+fn records_out_of_order_are_refused() {
+    for choice in sealable() {
+        for order in [&[1usize][..], &[0, 0], &[0, 2], &[1, 0]] {
+            let (mut pair, mut sealer) = seized(choice);
+            let records: Vec<_> = (0..3).map(|at| sealer.seal(23, &[at], 0)).collect();
+            let (last, first) = order.split_last().unwrap();
+            // A first one that is in its place is data.
+            if *order != [1, 0] {
+                first.iter().for_each(|&at| pair.feed_all(&records[at]));
+                assert_eq!(pair.reads(), [&[0u8][..], &[]][usize::from(first.is_empty())]);
+                pair.feed_all(&records[*last]);
+            } else {
+                pair.feed_all(&records[1]);
+            }
+            pair.broken_with(alert::BAD_RECORD_MAC);
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_cut_off_waits_for_its_rest() {
+    for choice in CHOICES {
+        let mut pair = session(choice);
+        pair.peer.write_all(b"first").unwrap();
+        pair.peer.write_all(b"second").unwrap();
+        let wire = pair.wire();
+        let (most, rest) = wire.split_at(wire.len() - 1);
+        pair.feed_all(most);
+        assert_eq!((pair.reads(), &pair.error), (b"first".to_vec(), &None));
+        pair.feed_all(rest);
+        assert_eq!(pair.reads(), b"second");
+    }
+}
+
+#[test]
+fn keys_are_updated_as_the_client_wishes() {
+    for choice in CHOICES.into_iter().filter(|choice| choice.tls13) {
+        for request in [false, true] {
+            let mut pair = session(choice);
+            for round in 0..5 {
+                let before = pair.flights.len();
+                assert!(testing::key_update(pair.ssl(), request));
+                pair.peer_writes(&pattern(round * 20_000 + 1));
+                assert!(pair.reads() == pattern(round * 20_000 + 1));
+                // The library answers with the next data.
+                if !choice.library {
+                    assert_eq!(pair.flights.len() - before, usize::from(request));
+                }
+                pair.talk(&[1, 50_000]);
+            }
+        }
+    }
+}
+
+#[test]
+fn our_client_follows_the_updates_of_a_server() {
+    for choice in CHOICES.into_iter().filter(|choice| choice.tls13) {
+        let mut pair = client_session(choice);
+        for request in [false, true, true, false] {
+            assert!(testing::key_update(pair.ssl(), request));
+            pair.talk(&[1, 20_000]);
+        }
+    }
+}
+
+const UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+const UPDATE_REQUESTED: [u8; 5] = [24, 0, 0, 1, 1];
+
+#[test]
+fn key_updates_in_a_row_have_a_limit() {
+    for choice in sealable().filter(|choice| choice.tls13) {
+        for message in [UPDATE, UPDATE_REQUESTED] {
+            let (mut pair, mut sealer) = seized(choice);
+            let update = |sealer: &mut Direction| {
+                let record = sealer.seal(22, &message, 0);
+                sealer.update();
+                record
+            };
+            // With data in between there may be any number.
+            for _ in 0..100 {
+                let record = update(&mut sealer);
+                pair.feed_all(&record);
+                pair.feed_all(&sealer.seal(23, b"x", 0));
+            }
+            assert_eq!(pair.reads(), [b'x'; 100]);
+            let many: Vec<u8> = (0..32).flat_map(|_| update(&mut sealer)).collect();
+            let before = pair.flights.len();
+            pair.feed_all(&many);
+            assert_eq!(pair.error, None);
+            // Requests that come together have one answer.
+            let answers = pair.flights.len() - before;
+            assert_eq!(answers, usize::from(message == UPDATE_REQUESTED));
+            pair.write(b"still here");
+            assert_eq!(pair.peer_reads(), b"still here");
+            let last = update(&mut sealer);
+            pair.feed_all(&last);
+            pair.broken_with(alert::UNEXPECTED_MESSAGE);
+        }
+    }
+}
+
+/// RFC 8446 section 5.1: a message before new keys ends its record. 2 is no request.
+#[test]
+fn messages_that_are_no_key_update_end_a_session() {
+    let wrong: [&[u8]; 10] = [
+        &[],
+        &[24, 0, 0, 1, 2],
+        &[24, 0, 0, 0],
+        &[24, 0, 0, 1],
+        &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0],
+        &[1, 0, 0, 0],
+        &[4, 0, 0, 0],
+        &[20, 0, 0, 1, 0],
+        &[13; 300],
+        &[0, 0, 0, 0],
+    ];
+    for choice in sealable() {
+        // A HelloRequest is answered by TLS 1.2, and a ClientHello.
+        let answered = |message: &&[u8]| matches!(message.first(), Some(0 | 1)) && !choice.tls13;
+        for message in wrong.into_iter().filter(|message| !answered(message)) {
+            let (mut pair, mut sealer) = seized(choice);
+            pair.feed_all(&sealer.seal(22, message, 0));
+            let key_update = choice.tls13 && message == [24, 0, 0, 1, 2];
+            pair.broken_with(if key_update {
+                alert::ILLEGAL_PARAMETER
+            } else {
+                alert::UNEXPECTED_MESSAGE
+            });
+        }
+        for kind in [0, 20, 24, 255] {
+            let (mut pair, mut sealer) = seized(choice);
+            pair.feed_all(&sealer.seal(kind, &[1], 0));
+            pair.broken_with(alert::UNEXPECTED_MESSAGE);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_has_said_goodbye_can_still_be_told_something() {
+    for choice in CHOICES {
+        for mut pair in [session(choice), client_session(choice)] {
+            pair.peer.write_all(b"last words").unwrap();
+            let _ = pair.peer.shutdown();
+            // Nothing that follows counts, together with it or later.
+            let wire = [&pair.wire()[..], b"rubbish"].concat();
+            pair.feed_all(&wire);
+            pair.feed_all(b"rubbish");
+            assert_eq!((pair.reads(), pair.closed), (b"last words".to_vec(), true));
+            assert_eq!(pair.error, None);
+            pair.write(&pattern(50_000));
+            assert!(pair.peer_reads() == pattern(50_000), "{choice:?}");
+            let mut out = Buffer::default();
+            pair.ours.close(&mut out);
+            pair.sent(&out);
+            assert!(pair.peer_reads().is_empty());
+            assert_eq!((pair.peer_closed, pair.alert), (true, None));
+        }
+    }
+}
+
+#[test]
+fn after_our_goodbye_the_other_side_can_still_tell_something() {
+    for choice in CHOICES {
+        for mut pair in [session(choice), client_session(choice)] {
+            pair.write(b"last words");
+            let mut out = Buffer::default();
+            pair.ours.close(&mut out);
+            pair.sent(&out);
+            assert_eq!(pair.peer_reads(), b"last words");
+            assert_eq!((pair.peer_closed, pair.alert), (true, None));
+            pair.peer_writes(&pattern(50_000));
+            assert!(pair.reads() == pattern(50_000));
+            assert!(!pair.closed);
+            assert_eq!(pair.peer.shutdown().map_err(|error| reason(&error)).ok(), {
+                Some(openssl::ssl::ShutdownResult::Received)
+            });
+            pair.pass();
+            assert_eq!((pair.closed, pair.error), (true, None), "{choice:?}");
+        }
+    }
+}
+
+#[test]
+fn empty_records_are_taken_but_not_forever() {
+    for choice in sealable() {
+        for padding in [0, 1, 1000] {
+            let (mut pair, mut sealer) = seized(choice);
+            let empty: Vec<u8> = (0..32).flat_map(|_| sealer.seal(23, b"", padding)).collect();
+            pair.feed_all(&empty);
+            pair.feed_all(&sealer.seal(23, b"data", 0));
+            assert_eq!((pair.reads(), &pair.error), (b"data".to_vec(), &None));
+            let empty: Vec<u8> = (0..32).flat_map(|_| sealer.seal(23, b"", padding)).collect();
+            pair.feed_all(&empty);
+            assert_eq!(pair.error, None);
+            pair.feed_all(&sealer.seal(23, b"", padding));
+            pair.broken_with(alert::UNEXPECTED_MESSAGE);
+        }
+    }
+}
+
+#[test]
+fn records_have_a_largest_length() {
+    for choice in sealable() {
+        let (mut pair, mut sealer) = seized(choice);
+        pair.feed_all(&sealer.seal(23, &pattern(16384), 0));
+        assert!(pair.reads() == pattern(16384));
+        pair.feed_all(&sealer.seal(23, &pattern(16385), 0));
+        pair.broken_with(alert::RECORD_OVERFLOW);
+        // The header alone is enough, as nobody should have to keep so much.
+        let most: u16 = if choice.tls13 { 16384 + 256 } else { 16384 + 2048 };
+        let (mut pair, _) = seized(choice);
+        pair.feed_all(&[&[23, 3, 3][..], &(most + 1).to_be_bytes()].concat());
+        pair.broken_with(alert::RECORD_OVERFLOW);
+        let (mut pair, _) = seized(choice);
+        pair.feed_all(&[&[23, 3, 3][..], &most.to_be_bytes()].concat());
+        assert_eq!(pair.error, None);
+        pair.feed_all(&vec![0; usize::from(most)]);
+        pair.broken_with(alert::BAD_RECORD_MAC);
+        // Too short for a tag.
+        let (mut pair, sealer) = seized(choice);
+        let explicit = if choice.tls13 || choice.number[0] == 0xcc { 0 } else { 8 };
+        pair.feed_all(&[23, 3, 3, 0, explicit + 15]);
+        pair.broken_with(alert::BAD_RECORD_MAC);
+        drop(sealer);
+    }
+}
+
+#[test]
+fn padding_is_not_data_and_a_record_has_a_type() {
+    for choice in sealable().filter(|choice| choice.tls13) {
+        let (mut pair, mut sealer) = seized(choice);
+        for padding in [1, 15, 16, 255, 4000] {
+            pair.feed_all(&sealer.seal(23, b"data\0\0", padding));
+            assert_eq!(pair.reads(), b"data\0\0");
+        }
+        pair.feed_all(&sealer.seal_inner(23, &[0; 100]));
+        pair.broken_with(alert::UNEXPECTED_MESSAGE);
+        let (mut pair, mut sealer) = seized(choice);
+        pair.feed_all(&sealer.seal_inner(23, &[]));
+        pair.broken_with(alert::UNEXPECTED_MESSAGE);
+    }
+}
+
+#[test]
+fn what_is_no_record_ends_a_session() {
+    let rubbish: [&[u8]; 6] = [
+        b"GET / HTTP/1.1\r\n",
+        &[23, 2, 3, 0, 20, 0],
+        &[24, 3, 3, 0, 20, 0],
+        &[20, 3, 3, 0, 1, 1],
+        &[0; 5],
+        &[0xff; 5],
+    ];
+    for choice in sealable() {
+        for bytes in rubbish {
+            let mut pair = session(choice);
+            pair.feed_all(bytes);
+            pair.broken_with(alert::UNEXPECTED_MESSAGE);
+        }
+    }
+    for choice in CHOICES.into_iter().filter(|choice| choice.library) {
+        for bytes in rubbish {
+            let mut pair = session(choice);
+            pair.feed_all(bytes);
+            // The library waits for as much as a header seems to announce, but not in TLS 1.3.
+            assert_eq!(pair.reads(), b"");
+            assert!(pair.error.is_some() || bytes.len() == 6, "{choice:?} {bytes:?}");
+        }
+    }
+}
+
+#[test]
+fn an_alert_that_nobody_has_sealed_is_no_goodbye() {
+    for choice in sealable() {
+        for record in [&[21, 3, 3, 0, 2, 1, 0][..], &[21, 3, 3, 0, 2, 2, 40], &[21, 3, 3, 0, 0]] {
+            let mut pair = session(choice);
+            pair.feed_all(record);
+            assert!(!pair.closed);
+            let expected =
+                if choice.tls13 { alert::UNEXPECTED_MESSAGE } else { alert::BAD_RECORD_MAC };
+            pair.broken_with(expected);
+        }
+        let mut pair = session(choice);
+        pair.feed_all(&[&[21, 3, 3, 0, 26][..], &[0; 26]].concat());
+        assert!(!pair.closed && pair.error.is_some());
+    }
+}
+
+#[test]
+fn alerts_are_understood() {
+    for choice in sealable() {
+        // user_canceled, and in TLS 1.2 any warning, is followed by something.
+        let harmless = if choice.tls13 { [[1, 90], [2, 90]] } else { [[1, 90], [1, 41]] };
+        let (mut pair, mut sealer) = seized(choice);
+        for alert in harmless {
+            pair.feed_all(&sealer.seal(21, &alert, 0));
+        }
+        pair.feed_all(&sealer.seal(23, b"data", 0));
+        assert_eq!((pair.reads(), &pair.error), (b"data".to_vec(), &None));
+        // The level of a close_notify means nothing.
+        pair.feed_all(&sealer.seal(21, &[2, 0], 0));
+        assert!(pair.closed);
+        for alert in [[2, 40], if choice.tls13 { [1, 40] } else { [2, 10] }] {
+            let (mut pair, mut sealer) = seized(choice);
+            let before = pair.flights.len();
+            pair.feed_all(&sealer.seal(21, &alert, 0));
+            assert_eq!(pair.error, Some(Failure::Alert(alert[1]).to_string()));
+            assert_eq!(pair.flights.len(), before, "an answer to an alert");
+        }
+        for alert in [&[][..], &[1], &[1, 0, 0], &[1, 0, 1, 0]] {
+            let (mut pair, mut sealer) = seized(choice);
+            pair.feed_all(&sealer.seal(21, alert, 0));
+            assert!(!pair.closed);
+            pair.broken_with(alert::DECODE_ERROR);
+        }
+    }
+}
+
+/// OpenSSL gives up when it may not negotiate again; what matters is that it is told so.
+#[test]
+fn a_client_that_negotiates_again_is_told_that_we_do_not() {
+    const NO_RENEGOTIATION: u32 = 339;
+    for choice in CHOICES.into_iter().filter(|choice| !choice.tls13) {
+        // Two ciphers make a short ClientHello.
+        let mut pair = session(choice);
+        assert!(testing::renegotiate(pair.ssl()));
+        assert!(pair.peer.do_handshake().is_err());
+        pair.pass();
+        assert_eq!(pair.error, None, "{choice:?}");
+        let error = pair.peer.do_handshake().unwrap_err();
+        assert_eq!(reason(&error), NO_RENEGOTIATION, "{choice:?}");
+        pair.pass();
+        assert_eq!(pair.reads(), b"");
+        let alert = pair.error.expect("an end");
+        assert!(alert.contains("40") || alert.contains("handshake failure"), "{alert}");
+    }
+}
+
+#[test]
+fn a_client_hello_in_a_session_does_not_break_it() {
+    for choice in sealable().filter(|choice| !choice.tls13) {
+        let (mut pair, mut sealer) = seized(choice);
+        for length in [0, 1, 50, 255] {
+            let hello = [&[1, 0, 0, length][..], &vec![3; usize::from(length)]].concat();
+            let before = pair.flights.len();
+            pair.feed_all(&sealer.seal(22, &hello, 0));
+            assert_eq!((&pair.error, pair.flights.len() - before), (&None, 1));
+        }
+        pair.feed_all(&sealer.seal(23, b"as before", 0));
+        assert_eq!((pair.reads(), pair.error), (b"as before".to_vec(), None));
+    }
+}
+
+/// A ClientHello with OpenSSL's usual ciphers, and one with TLS 1.3 besides.
+#[test]
+fn a_client_that_offers_everything_again_is_told_that_we_do_not() {
+    const NO_RENEGOTIATION: u32 = 339;
+    let acceptor = Setup::new(&[&pki().ec]).acceptor();
+    let short = client(|builder| version(builder, SslVersion::TLS1_2));
+    for client in [short, client(|_| ())] {
+        let mut pair = Pair::server(&acceptor, TLS12, &client, "a.example").established();
+        assert!(testing::renegotiate(pair.ssl()));
+        assert!(pair.peer.do_handshake().is_err());
+        pair.pass();
+        assert_eq!(pair.error, None);
+        assert_eq!(reason(&pair.peer.do_handshake().unwrap_err()), NO_RENEGOTIATION);
+    }
+}
+
+/// One with a ticket has more than 256 bytes.
+#[test]
+fn a_long_client_hello_in_a_session_does_not_break_it() {
+    for choice in sealable().filter(|choice| !choice.tls13) {
+        let (mut pair, mut sealer) = seized(choice);
+        let hello = [&[1, 0, 1, 200][..], &[3; 456]].concat();
+        pair.feed_all(&sealer.seal(22, &hello, 0));
+        pair.feed_all(&sealer.seal(23, b"as before", 0));
+        assert_eq!((pair.reads(), pair.error), (b"as before".to_vec(), None), "{choice:?}");
+    }
+}
+
+#[test]
+fn a_server_that_negotiates_again_is_told_that_we_do_not() {
+    for choice in CHOICES.into_iter().filter(|choice| !choice.tls13) {
+        let mut pair = client_session(choice);
+        assert!(testing::renegotiate(pair.ssl()));
+        let _ = pair.peer.do_handshake();
+        pair.pass();
+        assert_eq!(pair.error, None, "{choice:?}");
+        // The answer is there, and OpenSSL's server goes on or gives up as it likes.
+        pair.peer_reads();
+        pair.pass();
+        assert_eq!(pair.reads(), b"");
+    }
+}
+
+#[test]
+fn new_keys_are_taken_before_the_old_ones_are_worn_out() {
+    for choice in sealable() {
+        let (version, before) = match choice.tls13 {
+            true => (Version::Tls13, (1 << 23) - 2),
+            false => (Version::Tls12, (1 << 23) - 2),
+        };
+        let suite = Suite::of(version, choice.number).unwrap();
+        let length = sealing::Suite { tls13: choice.tls13, number: choice.number }.hash().1;
+        let (secret, random) = ([3; 48], [4; 32]);
+        let traffic = choice.tls13.then_some([&secret[..length], &secret[..length]]);
+        let secrets = Secrets {
+            traffic,
+            master: Some([&secret, &random, &random]),
+            server: true,
+            sent: before,
+            received: 0,
+        };
+        let mut records = Records::new(suite, &secrets).unwrap();
+        let [_, server] = Direction::tls12(choice.number, &secret, &random, &random);
+        let mut opener = match choice.tls13 {
+            true => Direction::tls13(choice.number, &secret[..length]),
+            false => server,
+        };
+        opener.sequence = before;
+        let mut out = Buffer::default();
+        records.write(&pattern(5 * 16384), &mut out).unwrap();
+        records.close(&mut out);
+        let (mut wire, mut data, mut updates) = (out.filled().to_vec(), Vec::new(), Vec::new());
+        while let Some((kind, content)) = opener.open(&mut wire) {
+            match kind {
+                23 => data.extend(content),
+                22 => {
+                    assert_eq!(content, UPDATE);
+                    updates.push(data.len());
+                    opener.update();
+                }
+                _ => assert_eq!((kind, &content[..]), (21, &[1, 0][..])),
+            }
+        }
+        assert!(data == pattern(5 * 16384));
+        // After two records, and no more.
+        assert_eq!(updates, if choice.tls13 { vec![2 * 16384] } else { vec![] });
+    }
+}

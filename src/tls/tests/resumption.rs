@@ -1,0 +1,150 @@
+//! Sessions that go on where others have ended.
+
+use super::*;
+
+/// A client that remembers its sessions.
+fn remembering(choice: Choice) -> (SslContext, Arc<Mutex<Vec<SslSession>>>) {
+    let sessions = Arc::new(Mutex::new(Vec::new()));
+    let store = sessions.clone();
+    let client = client(|builder| {
+        only(builder, choice);
+        builder.set_session_cache_mode(SslSessionCacheMode::CLIENT);
+        builder.set_new_session_callback(move |_, session| store.lock().unwrap().push(session));
+    });
+    (client, sessions)
+}
+
+#[test]
+fn sessions_are_resumed_for_one_more_period() {
+    let other = pki().authority.sign(&["b.example"], pki::rsa_key());
+    for choice in CHOICES {
+        let identity = if choice.rsa { &pki().rsa } else { &pki().ec };
+        // The second one's records and tickets are those of another context.
+        let name = if choice.tls13 { "b.example" } else { "a.example" };
+        let setup = Setup::new(&[identity, &other]).only(choice);
+        for (later, resumed) in [(0, true), (99, true), (100, true), (199, true), (200, false)] {
+            let acceptor = setup.acceptor();
+            let tickets = Ratchet::new([7; 32], 1000, 100);
+            library::set_ticket_keys(tickets.keys());
+            let mut contexts =
+                Contexts { acceptor: Some(acceptor), connectors: Vec::new(), tickets };
+            let (client, sessions) = remembering(choice);
+            let first = Pair::server(contexts.acceptor.as_ref().unwrap(), BOTH, &client, name);
+            let mut first = first.established();
+            first.talk(&[1, 20_000]);
+            assert!(!first.ssl().session_reused());
+            contexts.renew_tickets(1000 + later);
+            let session = sessions.lock().unwrap().pop().expect("a ticket");
+            let acceptor = contexts.acceptor.as_ref().unwrap();
+            let mut second = Pair::resuming(acceptor, &client, name, &session);
+            second.eager = pattern(20_000);
+            let mut second = second.established();
+            assert_eq!(second.ssl().session_reused(), resumed, "{choice:?} after {later} s");
+            assert_eq!(second.ours.summary().unwrap().resumed, resumed);
+            let handler = if choice.library { "Stream(library)" } else { "Stream(records)" };
+            assert_eq!(second.handler(), handler);
+            assert!(second.reads() == pattern(20_000));
+            second.talk(&[1, 20_000]);
+            // A ticket of the former period is renewed; in TLS 1.3 each is used once anyway.
+            let renewed = match choice.tls13 || !resumed {
+                true => sessions.lock().unwrap().pop(),
+                // OpenSSL does not tell about this one.
+                false => second.ssl().session().map(|session| session.to_owned()),
+            };
+            let renewed = renewed.filter(|one| one.to_der().unwrap() != session.to_der().unwrap());
+            assert_eq!(renewed.is_some(), choice.tls13 || later >= 100, "{choice:?} {later}");
+            if let Some(session) = renewed {
+                // Good for one period more.
+                contexts.renew_tickets(1000 + later + 100);
+                let acceptor = contexts.acceptor.as_ref().unwrap();
+                let third = Pair::resuming(acceptor, &client, name, &session);
+                let mut third = third.established();
+                assert!(third.ssl().session_reused());
+                third.talk(&[1, 20_000]);
+            }
+        }
+    }
+}
+
+#[test]
+fn another_process_opens_our_tickets() {
+    for choice in sealable() {
+        let identity = if choice.rsa { &pki().rsa } else { &pki().ec };
+        let setup = Setup::new(&[identity]).only(choice);
+        let (client, sessions) = remembering(choice);
+        let mut first = Pair::server(&setup.acceptor(), BOTH, &client, "").established();
+        first.talk(&[1]);
+        let session = sessions.lock().unwrap().pop().unwrap();
+        // A thread has keys of its own, as a process does.
+        let resumed = std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let second = Pair::resuming(&setup.acceptor(), &client, "", &session);
+                    let mut second = second.established();
+                    second.talk(&[1, 20_000]);
+                    second.ssl().session_reused()
+                })
+                .join()
+                .unwrap()
+        });
+        assert!(resumed);
+    }
+}
+
+#[test]
+fn without_a_timeout_there_are_no_tickets() {
+    for choice in CHOICES {
+        let identity = if choice.rsa { &pki().rsa } else { &pki().ec };
+        let setup = Setup::new(&[identity]).only(choice).with(|tls| tls.session_timeout = 0);
+        let acceptor = setup.acceptor();
+        let (client, sessions) = remembering(choice);
+        let mut pair = Pair::server(&acceptor, BOTH, &client, "").established();
+        pair.talk(&[1, 20_000]);
+        let sessions = sessions.lock().unwrap();
+        assert!(sessions.iter().all(|session| !choice.tls13 && session.id().is_empty()));
+    }
+}
+
+#[test]
+fn a_resumed_client_is_still_the_one_of_its_certificate() {
+    for choice in sealable() {
+        let identity = if choice.rsa { &pki().rsa } else { &pki().ec };
+        let setup = Setup::new(&[identity]).only(choice);
+        let acceptor = setup.verifying(Verify::Required, &pki().authority).acceptor();
+        let sessions = Arc::new(Mutex::new(Vec::new()));
+        let store = sessions.clone();
+        let client = client(|builder| {
+            only(builder, choice);
+            show(builder, &pki().client);
+            builder.set_session_cache_mode(SslSessionCacheMode::CLIENT);
+            builder.set_new_session_callback(move |_, session| store.lock().unwrap().push(session));
+        });
+        let mut first = Pair::server(&acceptor, BOTH, &client, "").established();
+        first.talk(&[1]);
+        let session = sessions.lock().unwrap().pop().unwrap();
+        let second = Pair::resuming(&acceptor, &client, "", &session);
+        let mut second = second.established();
+        let summary = second.ours.summary().unwrap();
+        assert!(summary.resumed && summary.subject == first.ours.summary().unwrap().subject);
+        assert!(summary.subject.is_some());
+        second.talk(&[1, 20_000]);
+    }
+}
+
+#[test]
+fn our_client_resumes_sessions() {
+    for choice in CHOICES {
+        let (connector, server) = (connector(choice), server(choice, |_| ()));
+        for round in 0..4 {
+            let mut pair = Pair::client(&connector, &server).established();
+            assert_eq!(pair.ssl().session_reused(), round > 0, "{choice:?}");
+            assert_eq!(pair.ours.summary().unwrap().resumed, round > 0);
+            pair.talk(&[1, 20_000]);
+        }
+        // One that a server has forgotten is no obstacle.
+        let forgetful = self::server(choice, |_| ());
+        let mut pair = Pair::client(&connector, &forgetful).established();
+        assert!(!pair.ssl().session_reused());
+        pair.talk(&[1, 20_000]);
+    }
+}
