@@ -1,5 +1,6 @@
 //! The life of all sessions of a worker, over the event loop.
 
+use super::access::{self, Outcome};
 use super::balance::{Attempts, Balancer};
 use super::pump::{pump, say_goodbye, Buffers, Direction, Ending, State, Stop};
 use super::session::{Access, End, Phase, Session};
@@ -38,31 +39,6 @@ const LINGER_LIMIT: u64 = 30_000;
 /// A UNIX socket whose backlog is full is tried again this often, in milliseconds: unlike TCP the
 /// system does not wait for us.
 const BUSY_STEP: u64 = 20;
-
-/// How a session ended, for the access log.
-#[derive(Clone, Debug)]
-pub(super) enum Outcome {
-    Closed,
-    Broken(End),
-    Idle,
-    Drained,
-    NoRemote,
-    Failed(String),
-}
-
-impl std::fmt::Display for Outcome {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Outcome::Closed => out.write_str("closed"),
-            Outcome::Broken(End::Client) => out.write_str("broken by client"),
-            Outcome::Broken(End::Peer) => out.write_str("broken by remote"),
-            Outcome::Idle => out.write_str("idle timeout"),
-            Outcome::Drained => out.write_str("drain timeout"),
-            Outcome::NoRemote => out.write_str("no remote available"),
-            Outcome::Failed(why) => out.write_str(why),
-        }
-    }
-}
 
 /// All sessions, and what they share.
 pub struct Engine {
@@ -429,7 +405,10 @@ impl Engine {
                 }
             }
         }
-        self.log_access(&session, &outcome, events.now());
+        if session.access.is_some() {
+            let line = access::line(&session, &self.settings.remotes, &outcome, events.now());
+            log::message(&line);
+        }
         for fd in std::iter::once(&session.client).chain(&session.peer) {
             events.remove(fd);
             if reset {
@@ -442,30 +421,6 @@ impl Engine {
         if self.sessions.len() == 0 {
             events.shrink();
         }
-    }
-
-    fn log_access(&self, session: &Session, outcome: &Outcome, now: u64) {
-        let Some(access) = &session.access else {
-            return;
-        };
-        let remote = match session.remote {
-            Some(index) if matches!(session.phase, Phase::Relaying | Phase::Breaking(_)) => {
-                self.settings.remotes[index as usize].address.to_string()
-            }
-            _ => "none".to_owned(),
-        };
-        let elapsed = now.saturating_sub(access.started);
-        log::message(&format!(
-            "access: client {} listener {} remote {remote} sent {} received {} seconds {}.{:03} \
-             {outcome}{}",
-            access.client,
-            access.listener,
-            session.up.bytes.saturating_sub(session.up.unwritten() as u64),
-            session.down.bytes.saturating_sub(session.down.unwritten() as u64),
-            elapsed / 1000,
-            elapsed % 1000,
-            tls_part(session),
-        ));
     }
 
     /// A descriptor of a session is ready.
@@ -639,32 +594,6 @@ impl Engine {
             events.arm(Token::new(kind::DRAIN, 0), deadline);
         }
     }
-}
-
-/// What the access log says about TLS.
-fn tls_part(session: &Session) -> String {
-    let mut text = String::new();
-    if let Some(summary) = session.client_summary().filter(|summary| !summary.version.is_empty()) {
-        text += &format!(" tls {} {}", summary.version, summary.cipher);
-        if summary.resumed {
-            text += " resumed";
-        }
-        let named = [
-            ("sni", &summary.server_name),
-            ("alpn", &summary.protocol),
-            ("subject", &summary.subject),
-            ("issuer", &summary.issuer),
-        ];
-        for (name, value) in named {
-            if let Some(value) = value {
-                text += &format!(" {name} {value:?}");
-            }
-        }
-    }
-    if let Some(trouble) = session.tls.as_ref().and_then(|tls| tls.trouble.as_ref()) {
-        text += &format!(" ({trouble})");
-    }
-    text
 }
 
 /// Why a socket to a remote could not be made.

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 pub mod balance;
 pub mod engine;
 mod kernel;

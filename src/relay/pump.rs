@@ -20,7 +20,7 @@ const READS_PER_TURN: usize = 4;
 const POOL_LIMIT: usize = 16;
 /// An end with TLS is not read while so much waits for it: every read may bring an answer of
 /// the protocol, and an end that takes none must not make us hold more and more.
-const REPLY_LIMIT: usize = 2 * READ_SIZE;
+pub(super) const REPLY_LIMIT: usize = 2 * READ_SIZE;
 
 /// How far a direction has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

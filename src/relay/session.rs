@@ -1,7 +1,7 @@
 //! One session: its two ends, its two directions, and where it stands.
 
 use super::balance::Attempts;
-use super::pump::{Direction, Ending, Flow, Side, State};
+use super::pump::{Direction, Ending, Flow, Side, State, REPLY_LIMIT};
 use crate::event::{Interest, TimerId};
 use crate::tls::stream::{Stream, Summary};
 use std::os::fd::OwnedFd;
@@ -206,7 +206,10 @@ impl Session {
                     Phase::Detecting => end == End::Client,
                     Phase::Handshaking(which) => end == which,
                     Phase::Connecting => false,
-                    Phase::Relaying | Phase::Breaking(_) => self.direction(end).wants_read(),
+                    Phase::Relaying | Phase::Breaking(_) => {
+                        let waiting = self.direction(end.other()).unwritten();
+                        self.direction(end).wants_read() && waiting <= REPLY_LIMIT
+                    }
                 };
                 let mut interest = Interest::empty();
                 interest.set(Interest::READ, reads);

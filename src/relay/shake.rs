@@ -1,6 +1,7 @@
 //! TLS in the life of a session: detection, handshakes, and what goes wrong with it.
 
-use super::engine::{kind, Engine, Outcome};
+use super::access::Outcome;
+use super::engine::{kind, Engine};
 use super::pump::{pump, Ending, Next, State};
 use super::session::{End, Phase, Tls};
 use crate::config::listen::flag;
