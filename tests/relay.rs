@@ -236,6 +236,8 @@ fn an_answer_is_delivered_although_the_remote_resets() {
         client.write_all(&[1; 21_000]).expect("to send");
         let mut writer = &remote;
         writer.write_all(&pattern(6, 500_000)).expect("to answer");
+        // What is there and not read is what makes it a reset.
+        remote.peek(&mut [0]).expect("the request");
         drop(remote);
         let mut data = Vec::new();
         let result = client.read_to_end(&mut data);
@@ -735,6 +737,9 @@ fn many_sessions_leave_nothing_behind() {
         });
         let after = (descriptors(worker), private_memory(worker), descriptors(relay.pid()));
         assert_eq!((after.0, after.2), (before.0, before.2), "descriptors");
-        assert!(after.1 <= before.1 + 200_000, "memory: {before:?} {after:?}");
+        // How many sessions are open at the same time differs, and so does the heap's peak: with
+        // OpenSSL's records each takes 15 KiB.
+        let most = if way.tls.is_some() { 800_000 } else { 200_000 };
+        assert!(after.1 <= before.1 + most, "memory: {before:?} {after:?}");
     });
 }
