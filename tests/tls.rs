@@ -288,18 +288,13 @@ fn sessions_are_resumed_by_every_worker_and_after_a_reload() {
             let these = |line: &&str| line.contains(name) && line.contains(" resumed");
             log.lines().filter(these).filter_map(worker).collect()
         };
-        // Sessions that stay, so that both workers get some.
-        let held: Vec<TcpStream> = (0..2)
-            .map(|_| {
-                let stream = connect(service.port);
-                assert!(resume(&client, &sessions, service.port));
-                stream
-            })
-            .collect();
-        for _ in 0..4 {
+        // With one more that stays each time, both workers get some.
+        let mut held = Vec::new();
+        wait_for("both workers", || {
             assert!(resume(&client, &sessions, service.port));
-        }
-        wait_for("both workers", || (resumed().len() >= 2).then_some(()));
+            held.push(connect(service.port));
+            (resumed().len() >= 2).then_some(())
+        });
         drop(held);
         let old = service.relay.workers();
         service.reload();
