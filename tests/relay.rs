@@ -27,7 +27,7 @@ struct Tls {
     directives: &'static str,
 }
 
-const TLS: [Tls; 3] = [
+const TLS: [Tls; 4] = [
     Tls { name: "TLS 1.3", versions: "TLSv1.3", directives: "" },
     Tls { name: "TLS 1.2", versions: "TLSv1.2", directives: "" },
     // A cipher suite whose records are left to OpenSSL.
@@ -36,7 +36,10 @@ const TLS: [Tls; 3] = [
         versions: "TLSv1.2",
         directives: "tls ciphers = ECDHE-ECDSA-AES128-SHA256\n",
     },
+    // Where the kernel cannot do that, as in TLS 1.3 above. `make test-vm` has one that can.
+    Tls { name: "TLS 1.3 in the kernel", versions: "TLSv1.3", directives: KERNEL },
 ];
+const KERNEL: &str = "tls kernel = yes\n";
 
 impl From<&'static str> for Way {
     fn from(mechanism: &'static str) -> Way {
@@ -68,19 +71,27 @@ fn relay(way: impl Into<Way>, section: &str) -> (Relay, u16) {
     let remote = format!(
         "remote = {{ address = 127.0.0.1 port = {port} tls = yes tls ca-file = {} {} }}",
         files.file("relay.pem").display(),
-        tls.directives
+        if tls.directives == KERNEL { "" } else { tls.directives }
     );
-    relay.companions.push(Setup::simple(front, &remote).mechanism(way.mechanism).start());
+    let front_section = format!("{remote}\n{}", if tls.directives == KERNEL { KERNEL } else { "" });
+    let setup = Setup::simple(front, &front_section).mechanism(way.mechanism);
+    relay.companions.push(setup.start());
     (relay, front)
 }
 
-/// Runs a test for each mechanism, and each way that data may take.
+/// Runs a test for each mechanism, and each way that data may take; or only for those ways of TLS
+/// whose name contains what TCPRELAY_TEST_WAY says.
 fn each(test: impl Fn(Way)) {
+    let only = std::env::var("TCPRELAY_TEST_WAY").ok();
     for (index, (mechanism, name)) in mechanisms().into_iter().enumerate() {
-        eprintln!("--- {name}");
-        test(mechanism.into());
+        if only.is_none() {
+            eprintln!("--- {name}");
+            test(mechanism.into());
+        }
         // One mechanism has them all, the others the usual one.
-        for &tls in TLS.iter().take(if index == 0 { TLS.len() } else { 1 }) {
+        let most = if index == 0 { TLS.len() } else { 1 };
+        let chosen = |tls: &&Tls| only.as_ref().is_none_or(|only| tls.name.contains(only));
+        for &tls in TLS.iter().take(most).filter(chosen) {
             eprintln!("--- {name}, {}", tls.name);
             test(Way { mechanism, tls: Some(tls) });
         }
@@ -676,12 +687,13 @@ fn half_dead_sessions_cost_no_cpu() {
         for (client, _) in &kept[20..] {
             let _ = client.shutdown(Shutdown::Both);
         }
-        thread::sleep(Duration::from_millis(100));
-        let before = (cpu_ticks(worker), cpu_ticks(relay.pid()));
-        thread::sleep(Duration::from_millis(500));
-        let after = (cpu_ticks(worker), cpu_ticks(relay.pid()));
-        assert!(after.0 - before.0 <= 2, "worker: {before:?} {after:?}");
-        assert!(after.1 - before.1 <= 2, "broker: {before:?} {after:?}");
+        // What is on its way may take a while on a slow machine; then nothing is left to do.
+        wait_for("rest", || {
+            let before = (cpu_ticks(worker), cpu_ticks(relay.pid()));
+            thread::sleep(Duration::from_millis(500));
+            let after = (cpu_ticks(worker), cpu_ticks(relay.pid()));
+            (after.0 - before.0 <= 2 && after.1 - before.1 <= 2).then_some(())
+        });
     });
 }
 
