@@ -6,8 +6,8 @@ use common::pki::{self, Identity};
 use common::*;
 use nix::sys::signal::Signal;
 use openssl::ssl::{
-    SslConnector, SslConnectorBuilder, SslMethod, SslSession, SslSessionCacheMode, SslStream,
-    SslVerifyMode, SslVersion,
+    ShutdownState, SslConnector, SslConnectorBuilder, SslMethod, SslSession, SslSessionCacheMode,
+    SslStream, SslVerifyMode, SslVersion,
 };
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::X509;
@@ -670,4 +670,171 @@ fn idle_sessions_with_tls_are_cheap() {
     eprintln!("{each} bytes of private memory a session");
     assert!(each < 6000, "{each} bytes a session");
     drop((warm, sessions));
+}
+
+#[test]
+fn a_session_is_not_resumed_under_other_rules_for_clients() {
+    let peer = Peer::echo();
+    let authority = Identity::authority("authority of clients");
+    let files = Directory::new();
+    let ca = files.write("ca.pem", authority.certificate.to_pem().expect("PEM"));
+    let service = Service::simple(&peer.remote());
+    let text = fs::read_to_string(&service.relay.config).expect("the configuration");
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        fs::write(&service.relay.config, &text).expect("to write");
+        service.reload();
+        let (client, sessions) = remembering(&service.identity.certificate, version);
+        let mut first = handshake(&client, service.port).expect("a handshake");
+        exchange(&mut first, b"first");
+        first.shutdown().expect("to say that nothing follows");
+        assert!(resume(&client, &sessions, service.port));
+        // From now on clients need a certificate, which this one has never shown.
+        let old = service.relay.workers();
+        let stricter =
+            text.replace("access log", &format!("tls ca-file = {}\naccess log", ca.display()));
+        fs::write(&service.relay.config, stricter).expect("to write");
+        service.reload();
+        wait_for("new workers", || {
+            let now = service.relay.workers();
+            (!now.is_empty() && now.iter().all(|pid| !old.contains(pid))).then_some(())
+        });
+        let session = sessions.lock().unwrap().last().expect("a ticket").clone();
+        let session = SslSession::from_der(&session).expect("a session");
+        let mut ssl =
+            client.configure().expect("a client").into_ssl("localhost").expect("a client");
+        // SAFETY: the session is of the same context.
+        unsafe { ssl.set_session(&session) }.expect("a session");
+        let served = ssl.connect(connect(service.port)).is_ok_and(|mut stream| {
+            let _ = stream.write_all(b"hello");
+            matches!(stream.read(&mut [0; 5]), Ok(1..))
+        });
+        assert!(!served, "served without a certificate");
+    }
+}
+
+#[test]
+fn nothing_of_a_handshake_waits_for_a_timer_of_the_system() {
+    let peer = Peer::echo();
+    let service = Service::simple(&peer.remote());
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let mut builder = connector(&service.identity.certificate);
+        builder.set_max_proto_version(Some(version)).expect("a version");
+        let client = builder.build();
+        let start = Instant::now();
+        for _ in 0..40 {
+            exchange(&mut handshake(&client, service.port).expect("a handshake"), b"word");
+        }
+        // Were the last flight held back for 200 ms, it would be eight seconds.
+        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    }
+}
+
+/// Passes a connection on, and changes one byte of what comes back after `good` bytes.
+fn tampering(remote: u16, good: usize) -> Peer {
+    Peer::start(move |mut client| {
+        let mut server = TcpStream::connect(("127.0.0.1", remote)).expect("the remote");
+        let (mut from, mut to) =
+            (client.try_clone().expect("a copy"), server.try_clone().expect("a copy"));
+        thread::spawn(move || {
+            let _ = io::copy(&mut from, &mut to);
+        });
+        let (mut buffer, mut passed) = (vec![0; 16384], 0);
+        while let Ok(count @ 1..) = server.read(&mut buffer) {
+            if passed < good && passed + count >= good {
+                buffer[count - 1] ^= 1;
+            }
+            passed += count;
+            if client.write_all(&buffer[..count]).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn an_end_that_was_forged_is_not_passed_on_as_a_proper_one() {
+    let answer = Peer::start(|mut stream| {
+        let _ = stream.read(&mut [0; 100]);
+        let _ = stream.write_all(&pattern(4, 200_000));
+    });
+    let behind = Service::simple(&answer.remote());
+    let middle = tampering(behind.port, 100_000);
+    let front = Service::simple(&format!(
+        "remote = {{ address = 127.0.0.1 port = {} tls = yes tls ca-file = {} }}\n",
+        middle.port,
+        behind.files.file("own.pem").display()
+    ));
+    let mut stream = handshake(&front.client(), front.port).expect("a handshake");
+    stream.write_all(b"please").expect("to send");
+    let mut got = Vec::new();
+    let _ = stream.read_to_end(&mut got);
+    let told = stream.get_shutdown().contains(ShutdownState::RECEIVED);
+    assert!(!told, "a proper end after {} bytes", got.len());
+    assert!(got.len() < 200_000 && got == pattern(4, 200_000)[..got.len()]);
+    front.relay.expect_log("TLS remote");
+}
+
+#[test]
+fn mistakes_are_found_by_the_check() {
+    let files = Directory::new();
+    let identity = Identity::own(&["localhost"]);
+    let own = identity.directives(files.path(), "own");
+    let fifo = files.file("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).expect("a FIFO");
+    let pem = files.file("own.pem");
+    let remote = |tls: &str| format!("{own}remote = {{ address = 127.0.0.1 port = 9 {tls} }}");
+    let cases = [
+        (remote("tls verify = yes"), "remote: 'tls = yes' is missing"),
+        (remote("tls = yes tls server-name = \"\""), "is no name of a host"),
+        (
+            remote(&format!("tls = yes tls key-file = {}", pem.display())),
+            "tls key-file without tls cert-file",
+        ),
+        (
+            remote("tls = yes tls ca-file = /nonexistent"),
+            "/nonexistent: error:80000002:system library::No such file",
+        ),
+        (format!("tls cert-file = {} {}", fifo.display(), remote("")), "fifo: error"),
+        (format!("{} tls ciphers = RUBBISH", remote("")), "tls ciphers = RUBBISH: error"),
+        (
+            format!("{} tls crl-file = {}", remote(""), pem.display()),
+            "tls crl-file needs tls ca-file",
+        ),
+        (format!("{} tls verify = required", remote("")), "tls verify needs tls ca-file"),
+        (remote("").replace(&own, ""), "TLS listener without tls cert-file"),
+    ];
+    for (section, expected) in cases {
+        let text = format!(
+            "id = spawnd {{ listen = {{ port = 1 tls = yes }} }}\nid = tcprelay {{ {section} }}\n"
+        );
+        let config = files.write("relay.cfg", text);
+        let output = Command::new(TCPRELAY).arg("-P").arg(config).output().expect("tcprelay");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains(expected), "{section}: {told}");
+        assert!(matches!(output.status.code(), Some(69 | 78)), "{section}: {}", output.status);
+    }
+}
+
+#[test]
+fn new_workers_by_sigusr1_get_the_files_that_are_configured_now() {
+    if !is_root() {
+        return left_out("only root can start workers as somebody else");
+    }
+    let peer = Peer::echo();
+    let spawn = "instances min = 1 instances max = 1 users max = 100 userid = nobody";
+    let service = Service::start("tls = yes", spawn, &peer.remote());
+    fs::set_permissions(service.relay.directory.path(), fs::Permissions::from_mode(0o755))
+        .expect("chmod");
+    let next = Identity::own(&["localhost"]);
+    let (_, key) = next.write(service.files.path(), "next");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("chmod");
+    let text = fs::read_to_string(&service.relay.config).expect("the configuration");
+    fs::write(&service.relay.config, text.replace("own.", "next.")).expect("to write");
+    service.relay.signal(Signal::SIGUSR1);
+    let client = connector(&next.certificate).build();
+    wait_for("the new certificate", || {
+        let mut stream = handshake(&client, service.port).ok()?;
+        stream.write_all(b"x").ok()?;
+        stream.read_exact(&mut [0]).ok()
+    });
 }

@@ -232,7 +232,7 @@ impl RemoteBlock {
             Some((Address::Unix(_), _)) => None,
             None => Some(address.text.clone()),
         };
-        let tls = self.tls.clone().finish(name);
+        let tls = self.tls.clone().finish(name).map_err(|text| self.place.error(text))?;
         if tls.as_ref().is_some_and(|tls| tls.verify && tls.server_name.is_none()) {
             return Err(self.place.error("remote: tls server-name is missing"));
         }

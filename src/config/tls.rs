@@ -10,6 +10,13 @@ use std::path::PathBuf;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Passphrase(pub String);
 
+impl Drop for Passphrase {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.0).into_bytes();
+        crate::os::secret::wipe(&mut bytes);
+    }
+}
+
 impl fmt::Debug for Passphrase {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("…")
@@ -61,7 +68,8 @@ impl Authorities {
         self.file.is_some() || self.directory.is_some()
     }
 
-    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+    /// Every file and directory that is named.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.file.iter().chain(&self.directory).chain(&self.revoked)
     }
 }
@@ -309,27 +317,35 @@ pub(super) fn section(
 /// What a remote has said so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RemoteDirectives {
-    /// `tls = yes`.
-    on: bool,
+    /// `tls = yes`, or `no`.
+    on: Option<bool>,
     authorities: Authorities,
     no_verify: bool,
     server_name: Option<String>,
     certificate: Certificate,
     ciphers: Option<String>,
     cipher_suites: Option<String>,
+    /// There is anything but `tls = …`.
+    described: bool,
 }
 
 impl RemoteDirectives {
-    /// The settings, if TLS is on. `name`: the host or IP address of the remote.
-    pub(super) fn finish(self, name: Option<String>) -> Option<RemoteTls> {
-        self.on.then(|| RemoteTls {
+    /// The settings, if TLS is on. `name`: the host or IP address of the remote. Fails if there are
+    /// settings for TLS, and nothing says whether it is on.
+    pub(super) fn finish(self, name: Option<String>) -> Result<Option<RemoteTls>, &'static str> {
+        let on = match (self.on, self.described) {
+            (Some(on), _) => on,
+            (None, false) => false,
+            (None, true) => return Err("remote: 'tls = yes' is missing"),
+        };
+        Ok(on.then(|| RemoteTls {
             authorities: self.authorities,
             verify: !self.no_verify,
             server_name: self.server_name.or(name),
             certificate: self.certificate,
             ciphers: self.ciphers,
             cipher_suites: self.cipher_suites,
-        })
+        }))
     }
 }
 
@@ -342,7 +358,8 @@ pub(super) fn remote(
     match parser.code() {
         S_equal => {
             parser.advance()?;
-            directives.on = parser.boolean()?;
+            directives.on = Some(parser.boolean()?);
+            return Ok(());
         }
         S_cert | S_cert_file | S_certfile => {
             directives.certificate.chain = Some(parser.assigned()?.text.into());
@@ -357,7 +374,11 @@ pub(super) fn remote(
         S_cipher_suites => directives.cipher_suites = Some(parser.assigned()?.text),
         _ if parser.is_word("verify") => directives.no_verify = !parser.assigned_boolean()?,
         _ if parser.is_word("server-name") => {
-            directives.server_name = Some(parser.assigned()?.text);
+            let name = parser.assigned()?;
+            if name.text.is_empty() || name.text.len() > 253 {
+                return Err(name.error("'tls server-name' is no name of a host"));
+            }
+            directives.server_name = Some(name.text);
         }
         _ if authorities(parser, &mut directives.authorities)? => {}
         _ => {
@@ -377,5 +398,6 @@ pub(super) fn remote(
             ]))
         }
     }
+    directives.described = true;
     Ok(())
 }

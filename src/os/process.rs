@@ -394,6 +394,8 @@ pub fn ask_child(work: impl FnOnce() -> io::Result<Secret>) -> io::Result<Secret
     let pid = match fork()? {
         Fork::Child => {
             drop(read);
+            // Nobody would read the answer.
+            signal_on_parent_death(signals::Signal::SIGKILL);
             let answered = work().and_then(|answer| {
                 let mut write = File::from(write);
                 write.write_all(&answer.len().to_ne_bytes())?;

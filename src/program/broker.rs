@@ -16,7 +16,9 @@ use crate::os::signals;
 use crate::os::socket::Kind as SocketKind;
 use crate::os::{self, channel, log, supervisor};
 use crate::relay::engine::Engine;
-use crate::spawnd::broker::{Broker, LocalWorker, Options as BrokerOptions, Secrets, Start};
+use crate::spawnd::broker::{
+    Broker, LocalWorker, Options as BrokerOptions, Reread, Secrets, Start,
+};
 use crate::spawnd::protocol::{BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
 use crate::spawnd::{Former, Handover};
 use std::ffi::OsString;
@@ -253,14 +255,22 @@ fn read_secrets(
                 std::thread::sleep(REREAD_PAUSE);
             }
             Err(refusal) => return Err(refusal),
-            Ok(None) => return Ok(secrets),
+            Ok(None) => break,
             Ok(Some(checked)) => {
                 secrets.material = checked.material;
                 secrets.tickets.set_period(checked.session_timeout.into());
-                return Ok(secrets);
+                break;
             }
         }
     }
+    // What workers read: a copy in memory, or the source as it is then.
+    let shared = config.spawn.ipc_key != 0 && config.spawn.config.is_none();
+    secrets.reread = Some(Reread(Box::new(move || {
+        let now = if shared { None } else { Source::open(&source.name).ok() };
+        let checked = security::check(now.as_ref().unwrap_or(&source), &section, listener);
+        checked.ok().flatten().map(|checked| checked.material)
+    })));
+    Ok(secrets)
 }
 
 /// The name of the relay's section.

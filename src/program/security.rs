@@ -74,7 +74,7 @@ pub(super) fn secrets(former: Option<OwnedFd>) -> Result<Secrets, Refusal> {
         None => fresh()?,
     };
     wipe(&mut data);
-    Ok(Secrets { material: Material::default(), tickets })
+    Ok(Secrets { material: Material::default(), tickets, reread: None })
 }
 
 fn fresh() -> Result<Ratchet, Refusal> {
@@ -149,11 +149,17 @@ fn check_here(
     listener: bool,
 ) -> Result<Option<(Material, u32)>, Refusal> {
     let quiet = Report { quiet: true, ..Report::default() };
-    let source = Source::new(&source.name, source.text.clone());
+    let name = &source.name;
+    let source = Source::new(name, source.text.clone());
     let Ok((settings, _)) = config::read(source, section, &quiet, config::relay::parse) else {
         return Ok(None);
     };
     let mut material = Material::default();
-    contexts(&settings, &mut material, None, listener, true)?;
+    contexts(&settings, &mut material, None, listener, true).map_err(|refusal| {
+        // Otherwise the message names a file.
+        let place = format!("{name}: id = {section}: ");
+        let place = if refusal.status == exit::CONFIGURATION { &place } else { "" };
+        Refusal { text: format!("{place}{}", refusal.text), ..refusal }
+    })?;
     Ok(Some((material, settings.tls.session_timeout)))
 }

@@ -113,7 +113,10 @@ impl Engine {
         }
         let phase = tls.as_ref().map_or(Phase::Connecting, |(_, phase)| *phase);
         session.phase = phase;
-        session.tls = tls.map(|(tls, _)| Box::new(tls));
+        session.tls = tls.map(|(mut tls, _)| {
+            tls.address = socket::peer_address(&session.client);
+            Box::new(tls)
+        });
         let interest = session.interest(End::Client);
         let index = self.sessions.insert(session);
         let idle_timeout = self.idle_timeout();

@@ -87,7 +87,11 @@ pub(super) fn receive(fd: &OwnedFd, tls: &mut Stream, buffer: &mut [u8]) -> Resu
         set_new_keys(fd, tls, Way::Receive).map_err(unable)?;
     }
     if let Some((kind, message)) = control.answer {
-        ktls::send_control(fd, kind, &message).map_err(unable)?;
+        match ktls::send_control(fd, kind, &message) {
+            // That there is no renegotiation need not be said.
+            Err(error) if os::would_block(&error) && !control.new_send_keys => {}
+            result => result.map(drop).map_err(unable)?,
+        }
     }
     if control.new_send_keys {
         set_new_keys(fd, tls, Way::Send).map_err(unable)?;

@@ -45,7 +45,8 @@ pub(super) struct Pending {
 #[derive(Debug, Default)]
 pub(super) struct Direction {
     pub(super) state: State,
-    /// A sink with TLS has been told that nothing follows.
+    /// A sink with TLS has been told that nothing follows, or is not to be told: the source did
+    /// not say so either.
     notified: bool,
     pub(super) pending: Option<Box<Pending>>,
     /// Bytes relayed, as they are without TLS.
@@ -67,6 +68,17 @@ impl Direction {
         if let Some(pending) = self.pending.take() {
             buffers.put(pending);
         }
+    }
+
+    /// Bytes that wait, for tests.
+    #[cfg(test)]
+    pub(super) fn hold(&mut self, data: Vec<u8>) {
+        self.pending = Some(Box::new(Pending { data, written: 0 }));
+    }
+
+    /// The source has ended without a proper word: a sink with TLS gets none either.
+    pub(super) fn mute(&mut self) {
+        self.notified = true;
     }
 
     /// What the sink has not taken yet.
@@ -293,6 +305,7 @@ impl Flow<'_> {
             Received::Closed => self.direction.state = State::Ended,
             Received::End => {
                 *truncated = true;
+                self.direction.mute();
                 self.direction.state = State::Ended;
             }
         }
@@ -313,6 +326,7 @@ impl Flow<'_> {
             match socket::read(self.source.fd, &mut scratch[held..]) {
                 Ok(0) => {
                     *truncated = true;
+                    self.direction.mute();
                     self.direction.state = State::Ended;
                     return Ok(false);
                 }

@@ -3,6 +3,7 @@
 use super::balance::Attempts;
 use super::pump::{Direction, Ending, Flow, Side, State, REPLY_LIMIT};
 use crate::event::{Interest, TimerId};
+use crate::os::address::Address;
 use crate::tls::stream::{Stream, Summary};
 use std::os::fd::OwnedFd;
 
@@ -53,6 +54,8 @@ pub(super) struct Tls {
     pub(super) peer: Option<Stream>,
     /// The versions that the listener allows.
     pub(super) versions: u32,
+    /// Of the client.
+    pub(super) address: Option<Address>,
     /// What the client has sent before the peer was there.
     pub(super) early: Vec<u8>,
     /// What went wrong, for the access log.
@@ -227,6 +230,19 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_that_takes_no_answers_is_not_polled_for_reading() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let mut session = Session::new(ours.into(), 0);
+        session.peer = Some(theirs.into());
+        session.phase = Phase::Relaying;
+        assert!(session.interest(End::Client).contains(Interest::READ));
+        session.down.hold(vec![0; REPLY_LIMIT]);
+        assert!(session.interest(End::Client).contains(Interest::READ));
+        session.down.hold(vec![0; REPLY_LIMIT + 1]);
+        assert_eq!(session.interest(End::Client), Interest::WRITE);
+    }
 
     #[test]
     fn a_session_stays_small() {

@@ -91,22 +91,18 @@ impl Engine {
             return;
         };
         let scratch = &mut self.buffers.scratch;
-        match socket::read(&session.client, scratch) {
-            Ok(0) => return self.finish(events, index, Outcome::Closed, false),
-            Ok(count) => tls.early.extend_from_slice(&scratch[..count]),
-            Err(error) if os::would_block(&error) => return,
+        let count = socket::read(&session.client, scratch);
+        match &count {
+            &Ok(count) => tls.early.extend_from_slice(&scratch[..count]),
+            Err(error) if os::would_block(error) => return,
             Err(_) => return self.finish(events, index, Outcome::Broken(End::Client), true),
         }
+        // No TLS client ends its side before it has said anything.
+        let ended = matches!(count, Ok(0));
         match first(&tls.early) {
+            First::Undecided if ended => self.detected_plain(events, index),
             First::Undecided => {}
-            First::Plain => {
-                session.phase = Phase::Connecting;
-                if let Some(timer) = session.phase_timer.take() {
-                    events.cancel(timer);
-                }
-                self.settle_interest(events, index);
-                self.connect(events, index);
-            }
+            First::Plain => self.detected_plain(events, index),
             First::Tls => {
                 let hello = std::mem::take(&mut tls.early);
                 let mut ends = std::mem::take(&mut **tls);
@@ -122,6 +118,18 @@ impl Engine {
                 self.shaken(events, index, End::Client, step);
             }
         }
+    }
+
+    fn detected_plain(&mut self, events: &mut Loop, index: u32) {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        session.phase = Phase::Connecting;
+        if let Some(timer) = session.phase_timer.take() {
+            events.cancel(timer);
+        }
+        self.settle_interest(events, index);
+        self.connect(events, index);
     }
 
     /// Goes on with the handshake of an end, with what can be read.
@@ -167,10 +175,9 @@ impl Engine {
                     Err(error) => return Step::Failed(os::reason(&error)),
                 },
             };
-            // A ticket can wait for the first data.
-            let done = matches!(more, (Ok(true), _)) && end == End::Client;
-            let next = if done { Next::Soon } else { Next::Unknown };
-            let sent = direction.send_output(side.fd, next, buffers);
+            // At once, even a ticket: it acknowledges what the client has sent, which may wait for
+            // that with its first data.
+            let sent = direction.send_output(side.fd, Next::Unknown, buffers);
             match more {
                 (Err(text), _) => return Step::Failed(text),
                 _ if sent.is_err() => return Step::Failed(GONE.into()),
@@ -278,6 +285,7 @@ impl Engine {
         let direction = session.direction_mut(end);
         if direction.state == State::Open {
             direction.state = State::Ended;
+            direction.mute();
         }
         let ending = session.ending(end);
         let Some(flow) = session.flow(end) else {
@@ -294,8 +302,13 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
-        let address = session.end(end).and_then(socket::peer_address);
-        let address = address.map_or_else(|| "local".to_owned(), |address| address.to_string());
+        // The system forgets it when the connection breaks.
+        let kept = session.tls.as_ref().and_then(|tls| tls.address.clone());
+        let address = match end {
+            End::Client => kept,
+            End::Peer => session.end(end).and_then(socket::peer_address),
+        };
+        let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
         let line = match (session.phase, end) {
             (Phase::Handshaking(_), End::Client) => format!("SSL_accept ({address}): {text}"),
             (_, End::Client) => format!("TLS client {address}: {text}"),

@@ -100,6 +100,17 @@ pub struct Secrets {
     pub material: Material,
     /// Keys of session tickets.
     pub tickets: Ratchet,
+    /// Reads the contents again, for workers that are started with what is configured now.
+    pub reread: Option<Reread>,
+}
+
+/// Reads the files that TLS needs; `None` if they cannot be used.
+pub struct Reread(pub Box<dyn Fn() -> Option<Material>>);
+
+impl std::fmt::Debug for Reread {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Reread")
+    }
 }
 
 /// The broker.

@@ -126,6 +126,11 @@ impl Broker {
             self.restart_image(events);
         } else if ended == Ended::Status(0) {
             log::message("SIGUSR1: replacing all workers");
+            // They read the configuration as it is now, which may name other files.
+            let material = self.secrets.reread.as_ref().and_then(|reread| (reread.0)());
+            if let Some(material) = material {
+                self.secrets.material = material;
+            }
             self.dismiss_all(events);
             self.start_missing_workers(events);
         } else {

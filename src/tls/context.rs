@@ -11,6 +11,7 @@ use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::ocsp::OcspResponse;
 use openssl::pkey::{Id, PKey, Private};
+use openssl::sha::Sha256;
 use openssl::ssl::{
     AlpnError, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslMethod,
     SslMode, SslOptions, SslRef, SslSession, SslSessionCacheMode, SslVerifyMode, SslVersion,
@@ -54,6 +55,7 @@ impl fmt::Display for Error {
 const CHAIN_CALL: &str = "SSL_CTX_use_certificate_chain_file";
 const KEY_CALL: &str = "SSL_CTX_use_PrivateKey_file";
 const CA_CALL: &str = "SSL_CTX_load_verify_locations";
+const OCSP_CALL: &str = "d2i_OCSP_RESPONSE";
 
 impl Error {
     fn wrong(text: impl Into<String>) -> Error {
@@ -73,8 +75,10 @@ impl Error {
         let mut certificates = settings.certificates.iter();
         let call = if certificates.clone().any(|one| one.chain.as_deref() == Some(path)) {
             CHAIN_CALL
-        } else if certificates.any(|one| one.key.as_deref() == Some(path)) {
+        } else if certificates.clone().any(|one| one.key.as_deref() == Some(path)) {
             KEY_CALL
+        } else if certificates.any(|one| one.ocsp.as_deref() == Some(path)) {
+            OCSP_CALL
         } else {
             CA_CALL
         };
@@ -283,7 +287,8 @@ fn server_context(
         library::use_ticket_keys(&mut builder);
         builder.set_num_tickets(1).map_err(own)?;
     }
-    builder.set_session_id_context(b"tcprelay").map_err(own)?;
+    // A session that was begun under other rules for certificates of clients is not resumed.
+    builder.set_session_id_context(&rules(settings, material)).map_err(own)?;
     if !settings.alpn.is_empty() {
         let protocols = settings.alpn.clone();
         builder.set_alpn_select_callback(move |_, offered| select_protocol(&protocols, offered));
@@ -318,6 +323,19 @@ fn server_context(
         builder.set_status_callback(move |ssl| staple(ssl, &responses)).map_err(own)?;
     }
     Ok(builder)
+}
+
+/// What decides about certificates of clients, as a digest.
+fn rules(settings: &Tls, material: &Material) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let authorities = &settings.authorities;
+    hash.update(format!("tcprelay {:?} {:?}", settings.verify, authorities.depth).as_bytes());
+    for path in authorities.files() {
+        let content = material.get(path).unwrap_or_default();
+        hash.update(&content.len().to_be_bytes());
+        hash.update(content);
+    }
+    hash.finish()
 }
 
 /// The first of our protocols that the client offers (RFC 7301 section 3.2); a client that
@@ -483,7 +501,7 @@ fn ocsp_response(path: &Path, material: &Material) -> Result<Vec<u8>, Error> {
     let response = material.get(path).unwrap_or_default().to_vec();
     match OcspResponse::from_der(&response) {
         Ok(_) => Ok(response),
-        Err(errors) => Err(Error::library("d2i_OCSP_RESPONSE", path, &errors)),
+        Err(errors) => Err(Error::library(OCSP_CALL, path, &errors)),
     }
 }
 
@@ -523,7 +541,7 @@ impl Connector {
         if settings.verify {
             trust(&mut builder, &settings.authorities, material)?;
         }
-        if settings.certificate.chain.is_some() {
+        if settings.certificate.chain.is_some() || settings.certificate.key.is_some() {
             identity(&mut builder, &settings.certificate, material, false)?;
         }
         builder.set_verify(if settings.verify { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
@@ -604,7 +622,13 @@ impl Contexts {
                 |other: &Remote| other.tls.as_ref().is_some_and(|other| Rc::ptr_eq(other, tls));
             let connector = match settings.remotes[..index].iter().position(same) {
                 Some(earlier) => connectors[earlier].clone(),
-                None => Some(Rc::new(Connector::new(tls, material)?)),
+                None => {
+                    let connector = Connector::new(tls, material).map_err(|error| Error {
+                        text: format!("remote {}: {error}", remote.address),
+                        ..error
+                    })?;
+                    Some(Rc::new(connector))
+                }
             };
             connectors.push(connector);
         }

@@ -1,30 +1,40 @@
 //! The files that TLS needs, read once by a process that may read them.
 
 use super::tickets::{self, Ratchet};
-use crate::os::secret::{wipe, Secret};
+use crate::os::secret::Secret;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Most bytes of one file: bundles of authorities have some 200 KiB, revocation lists a few
 /// MiB.
 const MOST: u64 = 16 << 20;
+/// Most bytes of all files: workers get them over their channels.
+const MOST_TOGETHER: usize = 32 << 20;
 
 /// Contents of files by their paths; of a directory, that of all PEM files in it.
 #[derive(Debug, Default)]
 pub struct Material {
     /// Not by `Path`, for which a slash at the end makes no difference.
     files: BTreeMap<OsString, Secret>,
+    /// Of all contents.
+    length: usize,
 }
 
 impl Material {
     /// Reads a file or directory, unless its content is known.
     pub fn read(&mut self, path: &Path) -> io::Result<()> {
         if !self.files.contains_key(path.as_os_str()) {
-            self.files.insert(path.into(), read(path)?);
+            let content = read(path)?;
+            self.length += content.len();
+            if self.length > MOST_TOGETHER {
+                return Err(io::Error::other("the files are too large together"));
+            }
+            self.files.insert(path.into(), content);
         }
         Ok(())
     }
@@ -98,22 +108,19 @@ fn read(path: &Path) -> io::Result<Secret> {
 }
 
 fn read_file(path: &Path) -> io::Result<Secret> {
-    let mut file = fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    if length > MOST {
+    // Without waiting for somebody at the other end of a FIFO.
+    let mut file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if metadata.len() > MOST {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
-    if file.metadata()?.is_file() {
-        // Straight into its place: no copy stays behind.
-        let mut content = Secret::zeroed(length as usize)?;
-        file.read_exact(&mut content)?;
-        return Ok(content);
-    }
-    let mut data = Vec::new();
-    file.take(MOST).read_to_end(&mut data)?;
-    let content = Secret::copy(&data);
-    wipe(&mut data);
-    content
+    // Straight into its place: no copy stays behind.
+    let mut content = Secret::zeroed(metadata.len() as usize)?;
+    file.read_exact(&mut content)?;
+    Ok(content)
 }
 
 #[cfg(test)]

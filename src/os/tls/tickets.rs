@@ -121,9 +121,13 @@ unsafe extern "C" fn ticket_key(
         }
     }
     // A ticket of TLS 1.3 is used once, so that there must be another one (RFC 8446 appendix C.4).
+    // But a client that has shown a certificate must show it again when the first ticket is too
+    // old: it may have been revoked, or have expired.
     // SAFETY: OpenSSL passes its connection.
-    let single_use = unsafe { ffi::SSL_version(ssl) } == ffi::TLS1_3_VERSION;
-    if encrypt == 0 && (index > 0 || single_use) {
+    let (single_use, verified) = unsafe {
+        (ffi::SSL_version(ssl) == ffi::TLS1_3_VERSION, ffi::SSL_get_verify_mode(ssl) != 0)
+    };
+    if encrypt == 0 && !verified && (index > 0 || single_use) {
         2
     } else {
         1
