@@ -215,7 +215,7 @@ pub fn write(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
     send(fd, data, 0)
 }
 
-/// As [`write`], for data that need not leave before what follows at once, or in a moment: one
+/// As [`write()`], for data that need not leave before what follows at once, or in a moment: one
 /// packet less, where the system can do that.
 pub fn write_more_follows(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
     #[cfg(target_os = "linux")]
