@@ -208,28 +208,45 @@ fn both_ways_with_tls(stream: &mut SslStream<TcpStream>, data: &[u8]) {
     assert!(answer == data, "changed on the way");
 }
 
+/// A relay in front of an echo, whose records of TLS are the kernel's.
+struct KernelTls {
+    relay: Relay,
+    port: u16,
+    identity: Identity,
+    _peer: Peer,
+    _files: Directory,
+}
+
+impl KernelTls {
+    fn start() -> KernelTls {
+        let peer = Peer::echo();
+        let identity = Identity::own(&["localhost"]);
+        let files = Directory::new();
+        let port = free_port();
+        let relay = Setup::new(format!(
+            "id = spawnd {{ listen {{ address = 127.0.0.1 port = {port} tls = yes }} \
+             spawn {{ instances min = 1 instances max = 1 }} }}\n\
+             id = tcprelay {{ {}\n{}tls kernel = yes }}\n",
+            peer.remote(),
+            identity.directives(files.path(), "own")
+        ))
+        .start();
+        KernelTls { relay, port, identity, _peer: peer, _files: files }
+    }
+}
+
 #[test]
 fn the_kernel_seals_and_opens_the_records_of_a_listener() {
     if !in_machine() {
         return;
     }
-    let peer = Peer::echo();
-    let identity = Identity::own(&["localhost"]);
-    let files = Directory::new();
-    let port = free_port();
-    let _relay = Setup::new(format!(
-        "id = spawnd {{ listen {{ address = 127.0.0.1 port = {port} tls = yes }} \
-         spawn {{ instances min = 1 instances max = 1 }} }}\n\
-         id = tcprelay {{ {}\n{}tls kernel = yes }}\n",
-        peer.remote(),
-        identity.directives(files.path(), "own")
-    ))
-    .start();
+    let KernelTls { relay: _relay, port, identity, .. } = &KernelTls::start();
+    let port = *port;
     let data = pattern(2, 16 << 20);
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
         let counters = || ["TlsTxSw", "TlsRxSw"].map(tls_counter);
         let before = counters();
-        let client = tls_client(&identity, version);
+        let client = tls_client(identity, version);
         let mut stream = client.connect("localhost", connect(port)).expect("a handshake");
         both_ways_with_tls(&mut stream, &data);
         // The end is said with TLS in both directions.
@@ -281,18 +298,8 @@ fn new_keys_are_given_to_the_kernel_or_the_session_ends() {
     if !in_machine() {
         return;
     }
-    let peer = Peer::echo();
-    let identity = Identity::own(&["localhost"]);
-    let files = Directory::new();
-    let port = free_port();
-    let relay = Setup::new(format!(
-        "id = spawnd {{ listen {{ address = 127.0.0.1 port = {port} tls = yes }} \
-         spawn {{ instances min = 1 instances max = 1 }} }}\n\
-         id = tcprelay {{ {}\n{}tls kernel = yes }}\n",
-        peer.remote(),
-        identity.directives(files.path(), "own")
-    ))
-    .start();
+    let KernelTls { relay, port, .. } = &KernelTls::start();
+    let port = *port;
     let worker = relay.workers()[0];
     let before = descriptors(worker);
     let answer = s_client(port, "-tls1_3", &["first", "K", "second"]);

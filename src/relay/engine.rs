@@ -2,7 +2,8 @@
 
 use super::access::{self, Outcome};
 use super::balance::{Attempts, Balancer};
-use super::pump::{pump, say_goodbye, Buffers, Direction, Ending, State, Stop};
+use super::direction::{Buffers, Direction, State, Stop};
+use super::pump::{pump, say_goodbye, Ending};
 use super::session::{Access, End, Phase, Session};
 use super::table::Table;
 use super::throttle::Throttle;

@@ -1,6 +1,6 @@
 //! Ends whose TLS records the kernel handles (`tls kernel = yes`).
 
-use super::pump::{Side, Stop};
+use super::direction::{Side, Stop};
 use crate::os::ktls::Way;
 use crate::os::{self, ktls};
 use crate::tls::stream::Stream;

@@ -1,13 +1,15 @@
 //! The worker: relays sessions between clients and remotes.
 //!
-//! [`balance`] picks the remote (pure), `pump` moves the bytes of one direction, [`engine`]
-//! is the life of all sessions over the event loop, and [`worker`] the process around it with
-//! its channel to the broker.
+//! [`balance`] picks the remote (pure), `pump` moves the bytes of one `direction`, with TLS by
+//! [`crate::tls`] or by the `kernel`, [`engine`] is the life of all sessions over the event loop,
+//! `shake` its part with TLS handshakes, and [`worker`] the process around it with its channel to
+//! the broker.
 
 #![forbid(unsafe_code)]
 
 mod access;
 pub mod balance;
+mod direction;
 pub mod engine;
 mod kernel;
 mod pump;

@@ -1,7 +1,8 @@
 //! One session: its two ends, its two directions, and where it stands.
 
 use super::balance::Attempts;
-use super::pump::{Direction, Ending, Flow, Side, State, REPLY_LIMIT};
+use super::direction::{Direction, Side, State};
+use super::pump::{Ending, Flow, REPLY_LIMIT};
 use crate::event::{Interest, TimerId};
 use crate::os::address::Address;
 use crate::tls::stream::{Stream, Summary};

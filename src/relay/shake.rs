@@ -1,8 +1,9 @@
 //! TLS in the life of a session: detection, handshakes, and what goes wrong with it.
 
 use super::access::Outcome;
+use super::direction::{Next, State, Stop};
 use super::engine::{kind, Engine};
-use super::pump::{pump, Ending, Next, State};
+use super::pump::{pump, Ending};
 use super::session::{End, Phase, Tls};
 use crate::config::listen::flag;
 use crate::event::{Loop, Token};
@@ -154,14 +155,13 @@ impl Engine {
             return Step::Failed(GONE.into());
         }
         // The side that connects begins without having read anything.
-        let mut step = (end == End::Peer || !input.is_empty()).then(|| input.to_vec());
+        let mut given = (end == End::Peer || !input.is_empty()).then_some(input);
         loop {
-            let more = match &step {
+            // What the handshake says, and whether there may be more to read at once.
+            let progress = match given.take() {
                 Some(input) => {
                     buffers.wire.clear();
-                    let result = stream.handshake(input, &mut buffers.wire);
-                    step = None;
-                    (result, true)
+                    (stream.handshake(input, &mut buffers.wire), true)
                 }
                 None => match socket::read(side.fd, &mut buffers.scratch) {
                     Ok(0) => return Step::Failed(GONE.into()),
@@ -178,7 +178,7 @@ impl Engine {
             // At once, even a ticket: it acknowledges what the client has sent, which may wait for
             // that with its first data.
             let sent = direction.send_output(side.fd, Next::Unknown, buffers);
-            match more {
+            match progress {
                 (Err(text), _) => return Step::Failed(text),
                 _ if sent.is_err() => return Step::Failed(GONE.into()),
                 (Ok(true), _) => return Step::Done,
@@ -291,7 +291,7 @@ impl Engine {
         let Some(flow) = session.flow(end) else {
             return;
         };
-        if !matches!(pump(flow, &mut self.buffers, ending).stop, super::pump::Stop::Waiting) {
+        if !matches!(pump(flow, &mut self.buffers, ending).stop, Stop::Waiting) {
             session.direction_mut(end).abandon(&mut self.buffers);
         }
         debug_assert_ne!(ending, Ending::Shutdown);

@@ -67,7 +67,7 @@ impl Error {
     }
 
     fn library(call: &str, path: &Path, errors: &ErrorStack) -> Error {
-        Error::at(call, path, first_error(errors))
+        Error::at(call, path, library::first_error(errors))
     }
 
     /// A file that cannot be read, as OpenSSL says it.
@@ -92,16 +92,8 @@ impl Error {
     }
 }
 
-/// The first error of a stack, in the C program's words.
-pub(super) fn first_error(errors: &ErrorStack) -> String {
-    match errors.errors().first() {
-        Some(error) => library::error_text(error.code()),
-        None => "unknown error".to_owned(),
-    }
-}
-
 fn own(errors: &ErrorStack) -> Error {
-    Error { text: format!("SSL_CTX_new: {}", first_error(errors)), configuration: false }
+    Error { text: format!("SSL_CTX_new: {}", library::first_error(errors)), configuration: false }
 }
 
 /// The side that accepts.
@@ -201,7 +193,7 @@ fn common_context(method: SslMethod) -> Result<SslContextBuilder, ErrorStack> {
 }
 
 fn refused(directive: &str, value: &str, errors: &ErrorStack) -> Error {
-    Error::wrong(format!("tls {directive} = {value}: {}", first_error(errors)))
+    Error::wrong(format!("tls {directive} = {value}: {}", library::first_error(errors)))
 }
 
 fn ciphers(

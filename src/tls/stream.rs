@@ -2,7 +2,7 @@
 
 use super::keys::Key;
 use super::record::{Control, Failure, KernelKeys, Records, Secrets, Suite, Version};
-use super::{context, Buffer};
+use super::Buffer;
 use crate::os::ktls::Way;
 use crate::os::tls as library;
 use openssl::error::ErrorStack;
@@ -519,7 +519,7 @@ fn read_from_library(
 /// An error in the words of the C program, with the reason if a certificate was refused.
 fn describe(error: &openssl::ssl::Error, ssl: &SslRef) -> String {
     let mut text = match error.ssl_error() {
-        Some(errors) => context::first_error(errors),
+        Some(errors) => library::first_error(errors),
         None => "the connection has failed".to_owned(),
     };
     let verified = ssl.verify_result();

@@ -79,8 +79,12 @@ pub fn has_fragment_limit(ssl: &SslRef) -> bool {
     ssl.session().is_some_and(|session| limit(session) != 0)
 }
 
-/// An error as the C program prints it: `error:0A0000C1:SSL routines::no shared cipher`.
-pub fn error_text(code: c_ulong) -> String {
+/// The first error of a stack, as the C program prints it:
+/// `error:0A0000C1:SSL routines::no shared cipher`.
+pub fn first_error(errors: &ErrorStack) -> String {
+    let Some(code) = errors.errors().first().map(|error| error.code()) else {
+        return "unknown error".to_owned();
+    };
     let mut text = [0u8; 256];
     // SAFETY: the pointer and the length describe `text`; the result is NUL-terminated.
     unsafe { ERR_error_string_n(code, text.as_mut_ptr().cast(), text.len()) };

@@ -33,8 +33,8 @@ pub fn capture_traffic_secrets(context: &mut SslContextBuilder, take: TakeSecret
     unsafe { SSL_CTX_set_info_callback(context.as_ptr(), Some(state_changes)) };
 }
 
-/// OpenSSL tells its five secrets to a callback of the context, printed digit by digit, which
-/// takes more time than all the ciphers of a handshake. So there is none while those come that
+/// OpenSSL tells its five secrets to a callback of the context, printed digit by digit, which in
+/// version 3.0 takes longer than sealing the handshake. So there is none while those come that
 /// nobody wants, right after the ServerHello.
 unsafe extern "C" fn state_changes(ssl: *const ffi::SSL, _kind: c_int, _value: c_int) {
     // OSSL_HANDSHAKE_STATE of openssl/ssl.h. Were they others, it would only take longer.
