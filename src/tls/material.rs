@@ -128,6 +128,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn a_slash_at_the_end_makes_another_name() {
+        let mut material = Material::default();
+        for (path, content) in [("z", b"file"), ("z/", b"more")] {
+            material.files.insert(path.into(), Secret::copy(content).unwrap());
+        }
+        let data = material.encode(&Ratchet::new([0; 32], 0, 1)).unwrap();
+        let (copy, _) = Material::decode(&data).expect("what was encoded");
+        assert_eq!(copy.get(Path::new("z")), Some(&b"file"[..]));
+        assert_eq!(copy.get(Path::new("z/")), Some(&b"more"[..]));
+    }
+
     proptest! {
         #[test]
         fn another_process_gets_the_same(
