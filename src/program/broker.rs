@@ -79,9 +79,8 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         return Err(exit::CONFIGURATION);
     }
     let worker_source = worker_source(options, &config);
-    let own = config.spawn.program.is_none() || single;
-    let with_tls = config.listeners.iter().any(|listener| listener.tls_versions != 0);
-    std::env::set_var(BROKER_VARIABLE, if with_tls { WITH_TLS } else { WITHOUT_TLS });
+    let listeners = if has_tls_listeners(&config) { WITH_TLS } else { WITHOUT_TLS };
+    std::env::set_var(BROKER_VARIABLE, listeners);
     if checks_reload.is_some() || !options.parse_only && !options.version {
         refuse_datagram_tls(&config).map_err(|text| {
             report.message(log::Severity::ERROR, &text);
@@ -95,7 +94,7 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         refusal.status
     })?;
     if options.parse_only || options.version {
-        if own {
+        if has_own_workers(&config, single) {
             // That has been checked here.
             std::env::remove_var(BROKER_VARIABLE);
         }
@@ -233,8 +232,7 @@ fn read_secrets(
     reloaded: bool,
 ) -> Result<Secrets, Refusal> {
     let mut secrets = security::secrets(former)?;
-    let own = config.spawn.program.is_none() || single;
-    if !own || options.version {
+    if !has_own_workers(config, single) || options.version {
         return Ok(secrets);
     }
     let source = match config.spawn.config.as_ref().filter(|_| !single) {
@@ -245,7 +243,7 @@ fn read_secrets(
         None => Source::new(&options.arguments[0], text.to_vec()),
     };
     let section = relay_section(process, options, config, single);
-    let listener = config.listeners.iter().any(|listener| listener.tls_versions != 0);
+    let listener = has_tls_listeners(config);
     // They were good for the check a moment ago; a service is not given up at once.
     let deadline = Instant::now() + REREAD_TIME;
     loop {
@@ -273,11 +271,23 @@ fn read_secrets(
     Ok(secrets)
 }
 
-/// The name of the relay's section.
-fn relay_section(process: &Process, options: &Options, config: &Config, single: bool) -> String {
+/// True if workers are this program, or this very process.
+fn has_own_workers(config: &Config, single: bool) -> bool {
+    config.spawn.program.is_none() || single
+}
+
+fn has_tls_listeners(config: &Config) -> bool {
+    config.listeners.iter().any(|listener| listener.tls_versions != 0)
+}
+
+/// The name of the relay's section, if one is given; a worker's own name otherwise.
+fn relay_id<'a>(options: &'a Options, config: &'a Config, single: bool) -> Option<&'a String> {
     let positional = options.arguments.get(1).filter(|_| single && options.single_process);
-    let id = options.worker_id.as_ref().or(positional).or(config.spawn.id.as_ref());
-    id.unwrap_or(&process.name).clone()
+    options.worker_id.as_ref().or(positional).or(config.spawn.id.as_ref())
+}
+
+fn relay_section(process: &Process, options: &Options, config: &Config, single: bool) -> String {
+    relay_id(options, config, single).unwrap_or(&process.name).clone()
 }
 
 /// Where workers read their configuration.
@@ -321,9 +331,7 @@ fn worker_program(
         arguments.push("-D".into());
     }
     arguments.push(source);
-    let positional = options.arguments.get(1).filter(|_| single && options.single_process);
-    let id = options.worker_id.as_ref().or(positional).or(spawn.id.as_ref());
-    arguments.extend(id.map(OsString::from));
+    arguments.extend(relay_id(options, config, single).map(OsString::from));
     Program {
         path: worker_path(process, config, single),
         arguments,
@@ -518,7 +526,7 @@ fn local_worker(
     // Ten for the first listener and the rest of the process, as in a worker.
     let own = 9 + config.listeners.len().max(1) as u64;
     let users = usize::try_from(descriptors.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(1);
-    let listener = config.listeners.iter().any(|listener| listener.tls_versions != 0);
+    let listener = has_tls_listeners(config);
     let tickets = Some(secrets.tickets.clone());
     let tls = security::contexts(&settings, &mut secrets.material, tickets, listener, false)
         .map_err(|refusal| {

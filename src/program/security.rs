@@ -31,11 +31,7 @@ impl From<context::Error> for Refusal {
 
 /// Reads the files that a section names and that are not known yet. Those of listeners only if
 /// there are any with TLS.
-pub(super) fn read(
-    settings: &Relay,
-    material: &mut Material,
-    listener: bool,
-) -> Result<(), Refusal> {
+fn read(settings: &Relay, material: &mut Material, listener: bool) -> Result<(), Refusal> {
     for path in context::files(settings, listener) {
         material
             .read(path)

@@ -78,13 +78,14 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let channel: OwnedFd = process::take_standard_input().map_err(os_error)?;
     super::install_crash_handler(&common);
     let listener = has_tls_listeners(&settings);
-    let (mut material, tickets) = match std::env::var_os(BROKER_VARIABLE) {
-        Some(_) => match ask_broker(&channel) {
-            Answer::Secrets(material, tickets) => (material, tickets),
-            Answer::MayDie => return Ok(0),
-            Answer::None => (Material::default(), None),
-        },
-        None => (Material::default(), None),
+    let answer = match std::env::var_os(BROKER_VARIABLE) {
+        Some(_) => ask_broker(&channel),
+        None => Answer::None,
+    };
+    let (mut material, tickets) = match answer {
+        Answer::Secrets(material, tickets) => (material, Some(tickets)),
+        Answer::MayDie => return Ok(0),
+        Answer::None => (Material::default(), None),
     };
     let tls = security::contexts(&settings, &mut material, tickets, listener, false);
     // The keys are in OpenSSL's protected memory now.
@@ -128,7 +129,7 @@ const HELLO_PATIENCE: i32 = 10_000;
 
 /// What a broker says to HELLO.
 enum Answer {
-    Secrets(Material, Option<Ratchet>),
+    Secrets(Material, Ratchet),
     /// We are not needed any more.
     MayDie,
     /// Nothing: it is another program's.
@@ -157,7 +158,7 @@ fn ask_broker(channel: &OwnedFd) -> Answer {
             Some(false) => {}
             Some(true) => {
                 break match Material::decode(&received) {
-                    Some((material, tickets)) => Answer::Secrets(material, Some(tickets)),
+                    Some((material, tickets)) => Answer::Secrets(material, tickets),
                     None => Answer::None,
                 }
             }

@@ -65,7 +65,8 @@ impl Direction {
     }
 
     /// The source has ended without a proper word: a sink with TLS gets none either.
-    pub(super) fn mute(&mut self) {
+    pub(super) fn cut_off(&mut self) {
+        self.state = State::Ended;
         self.notified = true;
     }
 

@@ -50,15 +50,17 @@ pub(super) struct Pumped {
 /// Moves what can be moved without blocking.
 pub(super) fn pump(mut flow: Flow<'_>, buffers: &mut Buffers, ending: Ending) -> Pumped {
     let before = (flow.direction.bytes, flow.direction.unwritten());
-    let mut truncated = false;
-    let stop = flow.step(buffers, &mut truncated).err();
+    let ended_before = flow.direction.state != State::Open;
+    let stop = flow.step(buffers).err();
+    // Nothing else has said a last word to the sink yet.
+    let truncated = !ended_before && flow.direction.notified;
     let stop = stop.or_else(|| flow.end(buffers, ending).err()).unwrap_or(Stop::Waiting);
     let moved = before != (flow.direction.bytes, flow.direction.unwritten());
     Pumped { moved, truncated, stop }
 }
 
 impl Flow<'_> {
-    fn step(&mut self, buffers: &mut Buffers, truncated: &mut bool) -> Result<(), Stop> {
+    fn step(&mut self, buffers: &mut Buffers) -> Result<(), Stop> {
         if !self.direction.flush(self.sink.fd, buffers)? {
             return Ok(());
         }
@@ -70,8 +72,8 @@ impl Flow<'_> {
                 kernel::offer(&mut self.source)?;
             }
             let more = match &self.source.tls {
-                Some(tls) if tls.in_kernel() => self.step_kernel(buffers, truncated)?,
-                Some(_) => self.step_tls(buffers, truncated)?,
+                Some(tls) if tls.in_kernel() => self.step_kernel(buffers)?,
+                Some(_) => self.step_tls(buffers)?,
                 None => self.step_plain(buffers)?,
             };
             if !more {
@@ -100,7 +102,7 @@ impl Flow<'_> {
 
     /// One read of a source whose TLS records the kernel handles. True if there may be more at
     /// once.
-    fn step_kernel(&mut self, buffers: &mut Buffers, truncated: &mut bool) -> Result<bool, Stop> {
+    fn step_kernel(&mut self, buffers: &mut Buffers) -> Result<bool, Stop> {
         let Buffers { scratch, wire, pool, .. } = buffers;
         let Some(tls) = &mut self.source.tls else {
             return Ok(false);
@@ -112,17 +114,13 @@ impl Flow<'_> {
             Received::Control => {}
             Received::Nothing => return Ok(false),
             Received::Closed => self.direction.state = State::Ended,
-            Received::End => {
-                *truncated = true;
-                self.direction.mute();
-                self.direction.state = State::Ended;
-            }
+            Received::End => self.direction.cut_off(),
         }
         Ok(self.direction.state == State::Open)
     }
 
     /// One read of a source with TLS. True if there may be more at once.
-    fn step_tls(&mut self, buffers: &mut Buffers, truncated: &mut bool) -> Result<bool, Stop> {
+    fn step_tls(&mut self, buffers: &mut Buffers) -> Result<bool, Stop> {
         let Buffers { scratch, plain, wire, reply, pool } = buffers;
         let Some(tls) = &mut self.source.tls else {
             return Ok(false);
@@ -134,9 +132,7 @@ impl Flow<'_> {
         } else {
             match socket::read(self.source.fd, &mut scratch[held..]) {
                 Ok(0) => {
-                    *truncated = true;
-                    self.direction.mute();
-                    self.direction.state = State::Ended;
+                    self.direction.cut_off();
                     return Ok(false);
                 }
                 Ok(count) => count,

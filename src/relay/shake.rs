@@ -284,8 +284,7 @@ impl Engine {
         }
         let direction = session.direction_mut(end);
         if direction.state == State::Open {
-            direction.state = State::Ended;
-            direction.mute();
+            direction.cut_off();
         }
         let ending = session.ending(end);
         let Some(flow) = session.flow(end) else {

@@ -262,12 +262,10 @@ fn server_context(
         Some(groups) => {
             builder.set_groups_list(groups).map_err(|errors| refused("groups", groups, &errors))?
         }
-        None => GROUPS
-            .iter()
-            .map(|groups| builder.set_groups_list(groups))
-            .find(Result::is_ok)
-            .unwrap_or(Ok(()))
-            .map_err(own)?,
+        None => {
+            // A library that knows neither list keeps its own.
+            let _ = GROUPS.iter().any(|groups| builder.set_groups_list(groups).is_ok());
+        }
     }
     // Tickets only: what is cached in one worker would be of no use in another.
     builder.set_session_cache_mode(SslSessionCacheMode::OFF);
@@ -285,6 +283,26 @@ fn server_context(
         let protocols = settings.alpn.clone();
         builder.set_alpn_select_callback(move |_, offered| select_protocol(&protocols, offered));
     }
+    verification(&mut builder, settings, material)?;
+    let mut responses = Vec::new();
+    for certificate in certificates {
+        let leaf = identity(&mut builder, certificate, material, strict)?;
+        if let Some(path) = &certificate.ocsp {
+            responses.push((leaf.to_der().map_err(own)?, ocsp_response(path, material)?));
+        }
+    }
+    if !responses.is_empty() {
+        builder.set_status_callback(move |ssl| staple(ssl, &responses)).map_err(own)?;
+    }
+    Ok(builder)
+}
+
+/// What certificates of clients must be like.
+fn verification(
+    builder: &mut SslContextBuilder,
+    settings: &Tls,
+    material: &Material,
+) -> Result<(), Error> {
     let authorities = &settings.authorities;
     if settings.verify == Verify::No && !authorities.revoked.is_empty() {
         return Err(Error::wrong("tls crl-file needs tls ca-file or tls ca-path"));
@@ -299,22 +317,12 @@ fn server_context(
         if !authorities.is_set() {
             return Err(Error::wrong("tls verify needs tls ca-file or tls ca-path"));
         }
-        let trusted = trust(&mut builder, authorities, material)?;
+        let trusted = trust(builder, authorities, material)?;
         for authority in trusted {
-            builder.add_client_ca(&authority).map_err(own)?;
+            builder.add_client_ca(&authority).map_err(|errors| own(&errors))?;
         }
     }
-    let mut responses = Vec::new();
-    for certificate in certificates {
-        let leaf = identity(&mut builder, certificate, material, strict)?;
-        if let Some(path) = &certificate.ocsp {
-            responses.push((leaf.to_der().map_err(own)?, ocsp_response(path, material)?));
-        }
-    }
-    if !responses.is_empty() {
-        builder.set_status_callback(move |ssl| staple(ssl, &responses)).map_err(own)?;
-    }
-    Ok(builder)
+    Ok(())
 }
 
 /// What decides about certificates of clients, as a digest.

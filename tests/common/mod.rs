@@ -461,8 +461,14 @@ impl Peer {
         remote(self.port)
     }
 
-    /// Stops listening; connections stay.
+    /// Stops listening; connections stay. Nobody can connect any more when it returns: a program
+    /// that another test is starting has a copy of the socket for a moment.
     pub fn stop(&mut self) {
+        self.end();
+        wait_for("the port to be closed", || TcpStream::connect(("127.0.0.1", self.port)).err());
+    }
+
+    fn end(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -472,7 +478,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        self.stop();
+        self.end();
     }
 }
 
