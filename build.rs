@@ -1,5 +1,6 @@
-//! Build script: turns the token table into code, and compiles the test-only emulations of
-//! foreign event mechanisms when asked to.
+//! Build script: turns the tables of `ffi` into code, compiles the C side of libmavis, says how
+//! library and programs are linked, and compiles the test-only emulations of foreign event
+//! mechanisms when asked to.
 
 use std::env;
 use std::fmt::Write;
@@ -8,8 +9,26 @@ use std::path::Path;
 
 fn main() {
     require_openssl();
-    generate_tokens();
+    let closing_brace = generate_tokens();
+    generate_attributes();
+    generate_trampolines();
+    compile_shims(closing_brace);
+    link();
     event_shims();
+}
+
+/// The lines of a table of `ffi`, split at tabs, without the header.
+fn table(name: &str) -> Vec<Vec<String>> {
+    println!("cargo::rerun-if-changed={name}");
+    let text = fs::read_to_string(name).expect("the tables are part of the source");
+    text.lines().skip(1).map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+}
+
+/// Writes generated code; `append` adds to what an earlier step has written.
+fn generated(name: &str, code: &str, append: bool) {
+    let path = Path::new(&env::var("OUT_DIR").expect("set by cargo")).join(name);
+    let before = if append { fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
+    fs::write(path, before + code).expect("OUT_DIR is writable");
 }
 
 /// TLS needs OpenSSL 3.0 or later. What the libraries of the same interface lack is said here, and
@@ -35,28 +54,119 @@ fn require_openssl() {
     );
 }
 
-/// `ffi/tokens.tsv` (number, enum name, text, length) becomes constants and the text table.
-fn generate_tokens() {
-    let table = "ffi/tokens.tsv";
-    println!("cargo::rerun-if-changed={table}");
-    let text = fs::read_to_string(table).expect("the token table is part of the source");
+/// `ffi/tokens.tsv` (number, enum name, text, length) becomes constants, the text table, and the
+/// exported `codestring`. Returns the number of the closing brace.
+fn generate_tokens() -> usize {
     let mut constants = String::new();
     let mut texts =
         String::from("/// Text of each reserved word, by number.\npub const TEXT: &[&str] = &[\n");
-    for (index, line) in text.lines().skip(1).enumerate() {
-        let fields: Vec<&str> = line.split('\t').collect();
-        let [number, name, text, ..] = fields[..] else {
-            panic!("{table}:{}: expected number, name and text", index + 2);
+    let mut strings = String::new();
+    let mut closing_brace = 0;
+    let tokens = table("ffi/tokens.tsv");
+    for (index, fields) in tokens.iter().enumerate() {
+        let [number, name, text, ..] = &fields[..] else {
+            panic!("ffi/tokens.tsv:{}: expected number, name and text", index + 2);
         };
         let number: usize = number.parse().expect("a token number");
-        assert_eq!(number, index, "{table}: numbers are consecutive");
+        assert_eq!(number, index, "ffi/tokens.tsv: numbers are consecutive");
+        if text == "}" {
+            closing_brace = number;
+        }
         writeln!(constants, "#[doc = \"`{text}`\"]\npub const {name}: Code = Code({number});")
             .unwrap();
         writeln!(texts, "    {text:?},").unwrap();
+        if text.is_empty() {
+            strings.push_str("    Str { text: ptr::null(), length: 0 },\n");
+        } else {
+            writeln!(strings, "    string(b\"{text}\\0\"),").unwrap();
+        }
     }
     texts.push_str("];\n");
+    generated("tokens.rs", &(constants + &texts), false);
+    let code = format!(
+        "/// `str_t codestring[]`: the text of each token, by number.\n#[no_mangle]\n\
+         pub static codestring: [Str; {}] = [\n{strings}];\n",
+        tokens.len()
+    );
+    generated("exported.rs", &code, false);
+    closing_brace
+}
+
+/// `ffi/attributes.tsv` (index, macro, name, token number, ...) becomes constants, the table of
+/// names and tokens, and the exported `av_char`.
+fn generate_attributes() {
+    let mut constants = String::new();
+    let mut names = String::new();
+    let mut exported = String::new();
+    let rows = table("ffi/attributes.tsv");
+    for (index, fields) in rows.iter().enumerate() {
+        let [number, name, text, token, ..] = &fields[..] else {
+            panic!("ffi/attributes.tsv:{}: expected index, macro, name, token", index + 2);
+        };
+        assert_eq!(number.parse(), Ok(index), "ffi/attributes.tsv: indices are consecutive");
+        let name = name.strip_prefix("AV_A_").expect("AV_A_NAME");
+        writeln!(constants, "#[doc = \"`{text}`\"]\npub const {name}: usize = {index};").unwrap();
+        writeln!(names, "    ({text:?}, {token}),").unwrap();
+        writeln!(exported, "    attribute(b\"{text}\\0\", {token}),").unwrap();
+    }
+    let count = rows.len();
+    let table = format!(
+        "{constants}/// Name of each attribute and the number of its token, 0 for none.\n\
+         pub const NAMES: [(&str, u32); {count}] = [\n{names}];\n"
+    );
+    generated("attributes.rs", &table, false);
+    let head = "/// `struct av_char av_char[]`: name and token of each attribute.\n#[no_mangle]\n";
+    let code = format!("{head}pub static av_char: [AvChar; {count}] = [\n{exported}];\n");
+    generated("exported.rs", &code, true);
+}
+
+/// Functions of `ffi/symbols.tsv` that are defined in C get a jump of their exported name.
+fn generate_trampolines() {
+    let mut jumps = String::new();
+    for fields in table("ffi/symbols.tsv") {
+        let [name, _kind, _size, _tier, by, ..] = &fields[..] else {
+            panic!("ffi/symbols.tsv: expected symbol, kind, size, tier and by");
+        };
+        if by == "c" {
+            writeln!(jumps, "jump!({name}, compat_{name});").unwrap();
+        }
+    }
+    generated("trampolines.rs", &jumps, false);
+}
+
+/// The functions that only C can define.
+fn compile_shims(closing_brace: usize) {
+    let mut build = cc::Build::new();
+    build.define("_GNU_SOURCE", None).flag("-std=gnu11").warnings(true).pic(true);
+    build.define("S_closebra", &*closing_brace.to_string());
+    for name in ["shims", "data"] {
+        let file = format!("compat/{name}.c");
+        println!("cargo::rerun-if-changed={file}");
+        build.file(file);
+    }
+    println!("cargo::rerun-if-changed=compat/shims.h");
+    build.compile("compat");
+}
+
+/// The library's name for the loader, and how the programs find it: beside them, or in the folder
+/// `lib` beside theirs.
+fn link() {
+    let apple = env::var("CARGO_CFG_TARGET_VENDOR").as_deref() == Ok("apple");
     let out = env::var("OUT_DIR").expect("set by cargo");
-    fs::write(Path::new(&out).join("tokens.rs"), constants + &texts).expect("OUT_DIR is writable");
+    // OUT_DIR is PROFILE/build/PACKAGE-HASH/out, and the library appears in PROFILE/deps.
+    let profile = Path::new(&out).ancestors().nth(3).expect("the folder of the profile");
+    println!("cargo::rustc-link-arg-bins=-L{}", profile.join("deps").display());
+    println!("cargo::rustc-link-arg-bins=-L{}", profile.display());
+    println!("cargo::rustc-link-arg-bins=-lmavis");
+    let origin = if apple {
+        println!("cargo::rustc-link-arg-cdylib=-Wl,-install_name,@rpath/libmavis.dylib");
+        "@loader_path"
+    } else {
+        println!("cargo::rustc-link-arg-cdylib=-Wl,-soname,libmavis.so");
+        "$ORIGIN"
+    };
+    println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{origin}/../lib");
+    println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{origin}");
 }
 
 /// With TCPRELAY_EVENT_SHIMS set, kqueue, event ports and /dev/poll are built on Linux over

@@ -1,11 +1,17 @@
-//! tcprelay: an event-driven TCP forwarder and load balancer.
+//! libmavis: tcprelay, an event-driven TCP forwarder and load balancer, and the C ABI through which
+//! MAVIS modules and C programs use its parts.
 //!
-//! Dependencies point one way: `program → relay → spawnd → config → event → os`. `os`
+//! Dependencies point one way: `program → relay → spawnd → mavis → config → event → os`. `os`
 //! alone talks to the system; `config` gives plain data; balancing and the broker's policy are
-//! pure.
+//! pure; `library` is what only C programs need. `ffi` may use all of them, and none of them uses
+//! `ffi`.
 
 pub mod config;
 pub mod event;
+#[path = "../ffi/mod.rs"]
+pub mod ffi;
+pub mod library;
+pub mod mavis;
 pub mod os;
 pub mod program;
 pub mod relay;

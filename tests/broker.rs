@@ -812,9 +812,9 @@ fn datagram_worker() {
     if std::env::var_os(WORKER_ROLE).is_none() {
         return;
     }
+    use mavis::os::channel;
+    use mavis::spawnd::protocol::UDP_HEADER;
     use std::os::fd::AsFd;
-    use tcprelay::os::channel;
-    use tcprelay::spawnd::protocol::UDP_HEADER;
     loop {
         let mut message = [0; 4200];
         let received = match channel::receive(std::io::stdin().as_fd(), &mut message) {

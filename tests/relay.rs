@@ -279,7 +279,7 @@ fn a_client_that_breaks_after_its_remote_is_noticed() {
 
 /// Writes until nothing more is taken for a while; returns how much that was.
 fn fill(stream: &std::os::fd::OwnedFd, data: &[u8]) -> usize {
-    use tcprelay::os::socket;
+    use mavis::os::socket;
     socket::set_nonblocking(stream, true).expect("nonblocking");
     let (mut sent, mut last) = (0, Instant::now());
     while sent < data.len() && last.elapsed() < Duration::from_millis(300) {

@@ -5,6 +5,8 @@ mod common;
 
 use common::pki::Identity;
 use common::*;
+use mavis::os::address::{Address, Family};
+use mavis::os::socket::{self, Kind, Protocol};
 use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVersion};
 use openssl::x509::store::X509StoreBuilder;
 use std::fs;
@@ -13,8 +15,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::thread;
-use tcprelay::os::address::{Address, Family};
-use tcprelay::os::socket::{self, Kind, Protocol};
 
 /// True in the machine that tools/test-vm starts.
 fn in_machine() -> bool {

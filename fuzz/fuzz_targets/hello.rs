@@ -11,13 +11,13 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use pki::Identity;
 use std::path::{Path, PathBuf};
-use tcprelay::config::tls::{Certificate, Tls, Verify};
-use tcprelay::os::tls::set_ticket_keys;
-use tcprelay::tls::context::Acceptor;
-use tcprelay::tls::detect::{first, First, NEEDED};
-use tcprelay::tls::material::Material;
-use tcprelay::tls::tickets::Ratchet;
-use tcprelay::tls::Buffer;
+use mavis::config::tls::{Certificate, Tls, Verify};
+use mavis::os::tls::set_ticket_keys;
+use mavis::tls::context::Acceptor;
+use mavis::tls::detect::{first, First, NEEDED};
+use mavis::tls::material::Material;
+use mavis::tls::tickets::Ratchet;
+use mavis::tls::Buffer;
 
 #[derive(Arbitrary, Debug)]
 enum Extension {

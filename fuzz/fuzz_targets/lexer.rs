@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tcprelay::config::report::Report;
-use tcprelay::config::source::Source;
-use tcprelay::config::{read, token, ReadError};
+use mavis::config::report::Report;
+use mavis::config::source::Source;
+use mavis::config::{read, token, ReadError};
 
 fuzz_target!(|data: &[u8]| {
     // Includes would read whatever file the fuzzer dreams up.

@@ -11,11 +11,11 @@ mod sealing;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use sealing::Direction;
-use tcprelay::spawnd::protocol::add_secrets;
-use tcprelay::tls::material::Material;
-use tcprelay::tls::record::{Records, Secrets, Suite, Version};
-use tcprelay::tls::tickets::ENCODED;
-use tcprelay::tls::Buffer;
+use mavis::spawnd::protocol::add_secrets;
+use mavis::tls::material::Material;
+use mavis::tls::record::{Records, Secrets, Suite, Version};
+use mavis::tls::tickets::ENCODED;
+use mavis::tls::Buffer;
 
 /// One of each kind of record protection, in both versions.
 const SUITES: [(Version, [u8; 2]); 6] = [
@@ -95,7 +95,7 @@ impl Side {
                 self.check(reply.filled().to_vec(), None);
             }
             Err(failure) => {
-                let told = matches!(failure, tcprelay::tls::record::Failure::Alert(_))
+                let told = matches!(failure, mavis::tls::record::Failure::Alert(_))
                     || failure.to_string() == "the session has failed before";
                 self.check(reply.filled().to_vec(), Some(!told));
                 self.ended = true;

@@ -1,5 +1,8 @@
 //! spawnd: the broker alone, for any worker program that speaks its protocol. See spawnd(8).
 
+#[path = "../../ffi/program.rs"]
+mod program;
+
 fn main() {
-    std::process::exit(tcprelay::program::main(tcprelay::program::Kind::Spawnd));
+    std::process::exit(program::run(program::SPAWND));
 }

@@ -1,5 +1,8 @@
 //! tcprelay: broker and worker in one executable. See tcprelay(8).
 
+#[path = "../../ffi/program.rs"]
+mod program;
+
 fn main() {
-    std::process::exit(tcprelay::program::main(tcprelay::program::Kind::Tcprelay));
+    std::process::exit(program::run(program::TCPRELAY));
 }

@@ -285,7 +285,7 @@ fn spawn_directive(parser: &mut Parser<'_>, spawn: &mut Spawn) -> Result<bool, C
             parser.advance()?;
             parser.accept(S_equal)?;
             let path = parser.value()?;
-            let expanded = expand_system_type(&path.text);
+            let expanded = names::expand_system_type(&path.text);
             if !process::is_executable(Path::new(&expanded)) {
                 let text = format!("File {expanded} doesn't appear to be executable");
                 return Err(path.error(text));
@@ -353,25 +353,4 @@ fn bound(parser: &mut Parser<'_>) -> Result<Bound, ConfigError> {
     parser.advance()?;
     parser.expect(S_equal)?;
     Ok(bound)
-}
-
-/// `%o` and `%O`: the system type; `%%`: a percent sign; any other pair vanishes.
-fn expand_system_type(text: &str) -> String {
-    let mut out = String::new();
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        if character != '%' {
-            out.push(character);
-            continue;
-        }
-        match characters.next() {
-            Some('o') => out += &names::system_type(),
-            Some('O') => {
-                out += &format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
-            }
-            Some('%') => out.push('%'),
-            _ => {}
-        }
-    }
-    out
 }

@@ -4,7 +4,7 @@ use super::report::DEBUG_PARSE;
 use super::token::*;
 use super::values::INT;
 use super::{ConfigError, Parser};
-use crate::os::{log, process};
+use crate::os::{common_data, log, process};
 use std::path::{Path, PathBuf};
 
 /// The words of the top level, as messages list them.
@@ -22,7 +22,23 @@ pub struct Common {
     pub debug_command: Option<String>,
     /// `debug redirect` named stderr or a file: background mode leaves standard error alone.
     pub keep_stderr: bool,
+    /// `proctitle`: for C programs.
+    pub process_title: Option<String>,
 }
+
+/// The words of [`parse_top`], as messages list them.
+pub const SHARED: [Code; 10] = [
+    S_alias,
+    S_cleanup,
+    S_coredump,
+    S_debug,
+    S_debug_cmd,
+    S_gcore,
+    S_proctitle,
+    S_setenv,
+    S_syslog,
+    S_trace,
+];
 
 /// Names and bits of the debug flags; bits that are not shown here are ORed in by number.
 const DEBUG_FLAGS: [(&str, u32); 25] = [
@@ -67,7 +83,7 @@ pub fn parse_shared(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     match parser.code() {
         S_debug | S_trace => debug(parser)?,
         S_syslog => syslog(parser)?,
-        S_proctitle => drop(parser.assigned()?), // accepted, without effect as in the C program
+        S_proctitle => parser.common.process_title = Some(parser.assigned()?.text),
         S_coredump => {
             parser.advance()?;
             parser.expect(S_directory)?;
@@ -98,7 +114,7 @@ pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
             parser.advance()?;
             parser.expect(S_interval)?;
             parser.expect(S_equal)?;
-            parser.integer(INT)?;
+            common_data::set_cleanup_interval(parser.integer(INT)? as u64);
         }
         _ if parser.is_word("unsetenv") => return unset_variable(parser),
         _ => return parse_shared(parser),
@@ -135,8 +151,11 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         parser.expect(S_equal)?;
         let target = parser.value()?;
         match target.text.as_str() {
-            "syslog" => {}
-            "stderr" => parser.common.keep_stderr = true,
+            "syslog" => common_data::set_debug_redirected(0),
+            "stderr" => {
+                common_data::set_debug_redirected(1);
+                parser.common.keep_stderr = true;
+            }
             // With -P the errors must stay where the user sees them.
             _ if parser.report.parse_only => {}
             path => {
@@ -157,13 +176,17 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         return Err(parser.expected(&[S_equal, S_redirect]));
     }
     parser.advance()?;
-    let mut mask = parser.report.debug.get();
+    common_data::set_debug(debug_flags(parser, common_data::debug())?);
+    Ok(())
+}
+
+/// Applies flags to a mask, up to a word that is none.
+pub fn debug_flags(parser: &mut Parser<'_>, mut mask: u32) -> Result<u32, ConfigError> {
     while let Some(changed) = debug_flag(mask, &parser.text_lossy()) {
         mask = changed;
         parser.advance()?;
     }
-    parser.report.debug.set(mask);
-    Ok(())
+    Ok(mask)
 }
 
 /// Applies one flag to a mask; `None` if the word is no flag.
@@ -203,11 +226,11 @@ fn syslog(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
             })?;
             log::set_facility(facility);
         }
-        S_default => drop(parser.assigned_boolean()?),
+        S_default => common_data::set_syslog_default(parser.assigned_boolean()?.into()),
         S_filter => {
             parser.advance()?;
             parser.expect(S_equal)?;
-            parser.unsigned(0..=i64::from(u32::MAX))?;
+            common_data::set_syslog_filter(parser.unsigned(0..=i64::from(u32::MAX))? as u32);
         }
         _ => return Err(parser.expected(&[S_default, S_facility, S_ident, S_severity])),
     }

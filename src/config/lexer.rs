@@ -1,13 +1,13 @@
 //! The lexer: bytes to tokens, with aliases, includes and environment variables.
 
-use super::common::Common;
+use super::environment::{case, AliasToken, Environment, Expansion, Handle, Suspended};
 use super::report::Report;
 use super::source::Source;
 use super::sym::Sym;
 use super::token::*;
+use super::values::BOOLEANS;
 use super::{ConfigError, Position};
 use crate::os::{files, log};
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;
@@ -15,137 +15,80 @@ use std::rc::Rc;
 /// How deep includes may nest. A file that includes itself gets here.
 const MAX_INCLUDE_DEPTH: usize = 32;
 
-/// Tells a worker that reads its configuration from shared memory what `$CONFDIR` is.
-pub const DIRECTORY_VARIABLE: &str = "TCPRELAY_CONFDIR";
-
-/// A token of an alias.
-#[derive(Clone, Debug)]
-struct AliasToken {
-    code: Code,
-    text: Vec<u8>,
-    quoted: bool,
+/// The text that a [`Sym`] reads.
+#[derive(Clone)]
+pub(super) enum Input<'a> {
+    /// Of a file that the environment keeps.
+    Ours(Rc<Source>),
+    /// Of a C program.
+    Foreign(&'a [u8]),
 }
 
-/// An alias that is being read from.
-#[derive(Debug)]
-struct Expansion {
-    name: Rc<[u8]>,
-    tokens: Rc<[AliasToken]>,
-    next: usize,
+impl<'a> Input<'a> {
+    /// The input of `sym`: a source that the environment keeps, or else what C code says it is.
+    pub(super) fn of(sym: &Sym, environment: &Environment, foreign: &'a [u8]) -> Input<'a> {
+        match environment.source_at(sym.input) {
+            Some(source) => Input::Ours(source),
+            None => Input::Foreign(foreign),
+        }
+    }
+
+    fn text(&self) -> &[u8] {
+        match self {
+            Input::Ours(source) => &source.text,
+            Input::Foreign(text) => text,
+        }
+    }
+
+    /// As a source, which for the text of a C program is a copy.
+    pub(super) fn source(&self, name: &str) -> Rc<Source> {
+        match self {
+            Input::Ours(source) => Rc::clone(source),
+            Input::Foreign(text) => Rc::new(Source::new(name, text.to_vec())),
+        }
+    }
 }
 
-/// Where an including file goes on.
-struct Suspended {
-    source: Rc<Source>,
-    start: usize,
-    tlen: i32,
-    ch: [u8; 4],
-    chlen: u8,
-    line: u32,
-    depth: usize,
-}
-
-/// A reader of tokens. One token is always loaded: [`code`](Self::code) and
-/// [`text`](Self::text).
-pub struct Parser<'a> {
-    pub(super) sym: Box<Sym>,
+/// One step of reading: a [`Sym`] with what it refers to.
+pub(super) struct Lexer<'a> {
+    pub(super) sym: &'a mut Sym,
+    pub(super) environment: &'a mut Environment,
     pub(super) report: &'a Report,
-    /// What the common directives have set so far.
-    pub common: Common,
-    source: Rc<Source>,
-    suspended: Vec<Suspended>,
-    /// How many includes lead to the current source.
-    depth: usize,
-    aliases: HashMap<Rc<[u8]>, Rc<[AliasToken]>>,
-    expansions: Vec<Expansion>,
-    /// An alias that stands for nothing was used.
-    pub(super) used_empty_alias: bool,
-    directory: String,
+    pub(super) input: Input<'a>,
+    /// The name of the input, if C code has made it.
+    pub(super) name: &'a str,
 }
 
-impl<'a> Parser<'a> {
-    /// A parser at the first token of `source`.
-    pub fn new(source: Source, report: &'a Report) -> Result<Parser<'a>, ConfigError> {
-        let directory = match source.name.rfind('/') {
-            // A copy in shared memory stands for a file elsewhere.
-            _ if source.name.starts_with("ipc://") => {
-                std::env::var(DIRECTORY_VARIABLE).unwrap_or_else(|_| "./".to_owned())
-            }
-            Some(slash) => source.name[..=slash].to_owned(),
-            None => "./".to_owned(),
-        };
-        let source = Rc::new(source);
-        let mut parser = Parser {
-            sym: Sym::new(),
-            report,
-            common: Common::default(),
-            source: Rc::clone(&source),
-            suspended: Vec::new(),
-            depth: 0,
-            aliases: HashMap::new(),
-            expansions: Vec::new(),
-            used_empty_alias: false,
-            directory,
-        };
-        parser.enter(source);
-        parser.advance()?;
-        Ok(parser)
+impl Lexer<'_> {
+    /// Starts at the first character of the input.
+    pub(super) fn start(&mut self) {
+        self.sym.start = std::ptr::null();
+        self.sym.next = Handle::NONE;
+        self.sym.token_chain = Handle::NONE;
+        self.next_character();
     }
 
-    /// The number of the current token.
-    pub fn code(&self) -> Code {
-        self.sym.code
+    fn error(&self, message: impl Into<String>) -> ConfigError {
+        ConfigError { position: self.position(self.sym.token_offset()), message: message.into() }
     }
 
-    /// The text of the current token.
-    pub fn text(&self) -> &[u8] {
-        self.sym.text()
-    }
-
-    /// The text of the current token for messages and for values that are text.
-    pub fn text_lossy(&self) -> String {
-        String::from_utf8_lossy(self.sym.text()).into_owned()
-    }
-
-    /// True if the current token is this word, unquoted, whether it is reserved or not.
-    pub fn is_word(&self, word: &str) -> bool {
-        !self.sym.quoted() && self.sym.code != S_eof && self.sym.text() == word.as_bytes()
-    }
-
-    /// The place of the current token.
-    pub fn position(&self) -> Position {
-        Position::new(Rc::clone(&self.source), self.sym.token_offset())
-    }
-
-    /// An error at the current token.
-    pub fn error(&self, message: impl Into<String>) -> ConfigError {
-        ConfigError { position: self.position(), message: message.into() }
-    }
-
-    /// In a section that is skipped unknown escapes are not reported.
-    pub(super) fn set_quiet(&mut self, on: bool) {
-        self.sym.set_nowarn(on);
+    fn position(&self, offset: usize) -> Position {
+        Position::new(self.input.source(self.name), offset)
     }
 
     fn enter(&mut self, source: Rc<Source>) {
-        let sym = &mut self.sym;
-        sym.filename = source.c_name.as_ptr();
-        sym.input = source.text.as_ptr();
-        sym.raw = sym.input;
-        sym.len = source.text.len() as i32;
-        sym.tin = sym.input;
-        sym.tlen = sym.len;
-        sym.set_line(0);
-        self.source = source;
+        self.environment.add_source(Rc::clone(&source));
+        self.sym.read_from(&source);
+        self.input = Input::Ours(source);
         self.next_character();
     }
 
     /// Goes back to the including file; false at the end of the outermost one.
     fn leave(&mut self) -> bool {
-        let Some(outer) = self.suspended.pop() else {
+        let Some(outer) = self.environment.suspended(self.sym.next).cloned() else {
             return false;
         };
-        let sym = &mut self.sym;
+        let sym = &mut *self.sym;
         sym.filename = outer.source.c_name.as_ptr();
         sym.input = outer.source.text.as_ptr();
         sym.len = outer.source.text.len() as i32;
@@ -156,20 +99,26 @@ impl<'a> Parser<'a> {
         sym.ch = outer.ch;
         sym.chlen = outer.chlen;
         sym.set_line(outer.line);
-        self.source = outer.source;
-        self.depth = outer.depth;
+        sym.next = outer.outer;
+        self.input = Input::Ours(outer.source);
         true
+    }
+
+    /// How many includes lead to the current source.
+    fn depth(&self) -> usize {
+        self.environment.suspended(self.sym.next).map_or(0, |outer| outer.depth + 1)
     }
 
     /// Loads the next character: one byte, or a well-formed UTF-8 sequence. At the end `chlen`
     /// is 0.
     fn next_character(&mut self) {
-        let sym = &mut self.sym;
+        let sym = &mut *self.sym;
         if sym.chlen == 1 && sym.ch[0] == b'\n' && !sym.start.is_null() {
             sym.set_line(sym.line() + 1);
         }
-        let offset = (sym.len - sym.tlen) as usize;
-        let rest = &self.source.text[offset..];
+        let text = self.input.text();
+        let offset = sym.read().min(text.len());
+        let rest = &text[offset..];
         let length = character_length(rest);
         sym.start = sym.input.wrapping_add(offset);
         sym.ch[..length].copy_from_slice(&rest[..length]);
@@ -191,7 +140,7 @@ impl<'a> Parser<'a> {
         if let Some(byte @ (0 | 0xff)) = self.byte() {
             return Err(self.bad_byte(byte));
         }
-        let (ch, length) = (self.sym.ch, self.sym.chlen as usize);
+        let (ch, length) = (self.sym.ch, usize::from(self.sym.chlen).min(4));
         self.push(&ch[..length])?;
         self.next_character();
         Ok(())
@@ -207,21 +156,27 @@ impl<'a> Parser<'a> {
     }
 
     fn bad_byte(&self, byte: u8) -> ConfigError {
-        let position = Position::new(Rc::clone(&self.source), self.sym.offset());
+        let position = self.position(self.sym.offset());
         ConfigError { position, message: format!("Byte 0x{byte:02x} is not allowed here") }
     }
 
+    fn unexpected(&self, what: &str) -> ConfigError {
+        let position = self.position(self.sym.offset());
+        ConfigError { position, message: format!("{what} unexpected") }
+    }
+
     /// Advances to the next token: aliases replaced, includes entered.
-    pub fn advance(&mut self) -> Result<(), ConfigError> {
+    pub(super) fn advance(&mut self) -> Result<(), ConfigError> {
         loop {
             self.next_token()?;
             self.report.trace(|| {
+                let position = self.position(self.sym.token_offset());
                 format!(
                     "file={} line={} sym=[{}] buf='{}'",
-                    self.source.name,
-                    self.position().line(),
+                    position.file(),
+                    position.line(),
                     self.sym.code.text(),
-                    self.text_lossy()
+                    String::from_utf8_lossy(self.sym.text())
                 )
             });
             if self.sym.code == S_string && self.expand_alias()? {
@@ -231,41 +186,72 @@ impl<'a> Parser<'a> {
                 return Ok(());
             }
             match self.sym.code {
-                S_include => self.include()?,
+                S_openbra => case::open(),
+                S_closebra => case::close(),
+                S_include if !self.sym.prohibits_include() => {
+                    self.include()?;
+                    continue;
+                }
                 S_regex_match_case => {
                     self.next_token()?;
-                    self.expect_here(S_equal)?;
+                    if self.sym.code != S_equal {
+                        return Err(self.expected(&[S_equal]));
+                    }
                     self.next_token()?;
-                    self.boolean_here()?;
+                    match self.sym.code.boolean() {
+                        Some(yes) => case::matters(yes),
+                        None => return Err(self.expected(&BOOLEANS)),
+                    }
+                    continue;
                 }
-                _ => return Ok(()),
+                _ => {}
             }
+            return Ok(());
         }
     }
 
-    fn expect_here(&self, code: Code) -> Result<(), ConfigError> {
-        if self.sym.code == code {
-            Ok(())
-        } else {
-            Err(self.expected(&[code]))
-        }
+    fn expected(&self, codes: &[Code]) -> ConfigError {
+        let words: Vec<&str> = codes.iter().map(|code| code.text()).collect();
+        self.error(super::values::expected(&words, self.sym.text()))
     }
 
     /// The next token of an alias that is being read from, or else of the input.
     fn next_token(&mut self) -> Result<(), ConfigError> {
-        while let Some(expansion) = self.expansions.last_mut() {
-            if let Some(token) = expansion.tokens.get(expansion.next) {
-                expansion.next += 1;
-                let token = token.clone();
-                self.sym.code = token.code;
-                self.sym.set_quoted(token.quoted);
+        while let Some(expansion) = self.environment.expansion(self.sym.token_chain) {
+            let mut expansion = expansion.clone();
+            if let Some(AliasToken { code, text, quoted }) = expansion.tokens.get(expansion.next) {
+                self.sym.code = *code;
+                self.sym.set_quoted(*quoted);
                 self.sym.clear_text();
-                self.sym.push_text(&token.text);
+                self.sym.push_text(text);
+                // A copy of the reader may still be at the place before.
+                expansion.next += 1;
+                self.sym.token_chain = self.environment.expand(expansion);
                 return Ok(());
             }
-            self.expansions.pop();
+            self.sym.token_chain = expansion.outer;
         }
         self.lex()
+    }
+
+    fn expand_alias(&mut self) -> Result<bool, ConfigError> {
+        let aliases = &self.environment.aliases;
+        let Some((name, tokens)) = aliases.get_key_value(self.sym.text()) else {
+            return Ok(false);
+        };
+        let (name, tokens) = (Rc::clone(name), Rc::clone(tokens));
+        let mut outer = self.sym.token_chain;
+        while let Some(expansion) = self.environment.expansion(outer) {
+            if expansion.name == name {
+                let name = String::from_utf8_lossy(&name);
+                return Err(self.error(format!("alias '{name}' refers to itself")));
+            }
+            outer = expansion.outer;
+        }
+        self.environment.used_empty_alias |= tokens.is_empty();
+        let outer = self.sym.token_chain;
+        self.sym.token_chain = self.environment.expand(Expansion { name, tokens, next: 0, outer });
+        Ok(true)
     }
 
     /// Reads one token from the input.
@@ -305,6 +291,7 @@ impl<'a> Parser<'a> {
                     return Ok(());
                 }
                 Some(quote @ (b'"' | b'\'')) => return self.lex_quoted(quote),
+                Some(b'/') if self.sym.parses_pcre() => return self.lex_pcre(),
                 _ => return self.lex_word(),
             }
         }
@@ -328,12 +315,11 @@ impl<'a> Parser<'a> {
         self.next_character();
         loop {
             if self.at_end() {
-                let position = Position::new(Rc::clone(&self.source), self.sym.offset());
-                return Err(ConfigError { position, message: "EOF unexpected".into() });
+                return Err(self.unexpected("EOF"));
             }
             match self.byte() {
                 Some(byte) if byte == quote => break,
-                Some(b'\\') => {
+                Some(b'\\') if !self.sym.noescape() => {
                     self.next_character();
                     self.lex_escape()?;
                 }
@@ -343,6 +329,31 @@ impl<'a> Parser<'a> {
         self.next_character();
         self.sym.code = S_string;
         self.expand_environment()
+    }
+
+    /// `/PATTERN/`, where `\/` is a slash and `\\` a backslash. Any other escape is the
+    /// expression's own.
+    fn lex_pcre(&mut self) -> Result<(), ConfigError> {
+        self.next_character();
+        loop {
+            match self.byte() {
+                _ if self.at_end() => return Err(self.unexpected("EOF")),
+                Some(b'\r' | b'\n') => return Err(self.unexpected("EOL")),
+                Some(b'/') => break,
+                Some(b'\\') => {
+                    self.next_character();
+                    if !matches!(self.byte(), Some(b'/' | b'\\')) {
+                        self.push(b"\\")?;
+                        continue;
+                    }
+                    self.push_character()?;
+                }
+                _ => self.push_character()?,
+            }
+        }
+        self.next_character();
+        self.sym.code = S_slash;
+        Ok(())
     }
 
     /// What follows a backslash.
@@ -419,48 +430,6 @@ impl<'a> Parser<'a> {
         self.push(rest)
     }
 
-    fn expand_alias(&mut self) -> Result<bool, ConfigError> {
-        let Some((name, tokens)) = self.aliases.get_key_value(self.sym.text()) else {
-            return Ok(false);
-        };
-        if self.expansions.iter().any(|expansion| expansion.name == *name) {
-            let text = format!("alias '{}' refers to itself", self.text_lossy());
-            return Err(self.error(text));
-        }
-        self.used_empty_alias |= tokens.is_empty();
-        let expansion = Expansion { name: Rc::clone(name), tokens: Rc::clone(tokens), next: 0 };
-        self.expansions.push(expansion);
-        Ok(true)
-    }
-
-    /// `alias [=] NAME { tokens }`, with the token `alias` current. Ends on the token after the
-    /// closing brace; the end of the input ends a definition as well.
-    pub(super) fn define_alias(&mut self) -> Result<(), ConfigError> {
-        self.advance()?;
-        self.accept(S_equal)?;
-        let name: Rc<[u8]> = self.text().into();
-        self.advance()?;
-        self.expect(S_openbra)?;
-        let mut tokens = Vec::new();
-        let mut depth = 0;
-        while self.code() != S_eof {
-            match self.code() {
-                S_openbra => depth += 1,
-                S_closebra if depth == 0 => break,
-                S_closebra => depth -= 1,
-                _ => {}
-            }
-            tokens.push(AliasToken {
-                code: self.code(),
-                text: self.text().to_vec(),
-                quoted: self.sym.quoted(),
-            });
-            self.advance()?;
-        }
-        self.aliases.insert(name, tokens.into());
-        self.accept(S_closebra).map(drop)
-    }
-
     /// `include [=] PATTERN`, with the token `include` current. The next token to be read is
     /// the first of the files.
     fn include(&mut self) -> Result<(), ConfigError> {
@@ -468,10 +437,10 @@ impl<'a> Parser<'a> {
         if self.sym.code == S_equal {
             self.next_token()?;
         }
-        let position = self.position();
-        let mut pattern = self.text().to_vec();
+        let position = self.position(self.sym.token_offset());
+        let mut pattern = self.sym.text().to_vec();
         if let Some(rest) = pattern.strip_prefix(b"$CONFDIR/") {
-            pattern = [self.directory.as_bytes(), rest].concat();
+            pattern = [self.environment.directory.as_bytes(), rest].concat();
         }
         // A URL may have a query, which is no pattern.
         let url = memchr::memmem::find(&pattern, b"://").is_some();
@@ -490,30 +459,31 @@ impl<'a> Parser<'a> {
                 return Ok(());
             }
         };
-        if self.depth >= MAX_INCLUDE_DEPTH {
+        let depth = self.depth();
+        if depth >= MAX_INCLUDE_DEPTH {
             let message = format!(
                 "include: more than {MAX_INCLUDE_DEPTH} files deep; does '{}' include itself?",
                 String::from_utf8_lossy(&pattern)
             );
             return Err(ConfigError { position, message });
         }
-        let depth = self.depth + 1;
         // The last file is entered first, and left last.
         for name in names.into_iter().rev() {
             let name = String::from_utf8_lossy(&name.into_os_string().into_vec()).into_owned();
             match Source::open(&name) {
                 Ok(source) => {
-                    self.suspended.push(Suspended {
-                        source: Rc::clone(&self.source),
+                    let outer = self.input.source(self.name);
+                    self.sym.next = self.environment.suspend(Suspended {
+                        source: outer,
                         start: self.sym.offset(),
                         tlen: self.sym.tlen,
                         ch: self.sym.ch,
                         chlen: self.sym.chlen,
                         line: self.sym.line(),
-                        depth: self.depth,
+                        outer: self.sym.next,
+                        depth,
                     });
                     self.enter(Rc::new(source));
-                    self.depth = depth;
                 }
                 Err(error) => {
                     let reason = crate::os::reason(&error);
@@ -561,83 +531,5 @@ fn character_length(text: &[u8]) -> usize {
     match text.get(..wanted) {
         Some(sequence) if std::str::from_utf8(sequence).is_ok() => wanted,
         _ => 1,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// All tokens of a text, or the error.
-    fn tokens(text: &[u8]) -> Result<Vec<(Code, Vec<u8>)>, ConfigError> {
-        let report = Report { parse_only: true, ..Report::default() };
-        let mut parser = Parser::new(Source::new("test.cfg", text.to_vec()), &report)?;
-        let mut found = Vec::new();
-        while parser.code() != S_eof {
-            found.push((parser.code(), parser.text().to_vec()));
-            parser.advance()?;
-        }
-        Ok(found)
-    }
-
-    fn texts(text: &str) -> Vec<String> {
-        let tokens = tokens(text.as_bytes()).expect("valid");
-        tokens.into_iter().map(|(_, text)| String::from_utf8_lossy(&text).into_owned()).collect()
-    }
-
-    #[test]
-    fn words_quotes_and_delimiters() {
-        assert_eq!(
-            texts("a=b,{c}!(d)[e] && || & | #x\n~"),
-            ["a", "=", "b", ",", "{", "c", "}", "!", "(", "d", ")", "[", "e", "]", "&&", "||", "~"]
-        );
-        assert_eq!(
-            texts(r#"a"b"c "a\tb\101\"" 'x"y' 3001#c"#),
-            ["a\"b\"c", "a\tbA\"", "x\"y", "3001#c"]
-        );
-        let found = tokens(b"port \"port\" Port").expect("valid");
-        assert_eq!(
-            found.iter().map(|(code, _)| *code).collect::<Vec<_>>(),
-            [S_port, S_string, S_string]
-        );
-    }
-
-    #[test]
-    fn errors_name_the_line_of_the_word() {
-        for (text, line) in
-            [(&b"a\n\n\0"[..], 3), (b"a\n\"b\n", 3), (b"\xff", 1), (b"# \xff\n \xff", 2)]
-        {
-            let error = tokens(text).expect_err("refused");
-            assert_eq!(error.position.line(), line, "{error}");
-        }
-    }
-
-    #[test]
-    fn a_variable_that_is_too_long_is_an_error() {
-        // The text before the variable is shorter than what the message shows of it.
-        std::env::set_var("TCPRELAY_TEST_LONG", "x".repeat(70_000));
-        let error = tokens(b"\"a${TCPRELAY_TEST_LONG}\"").expect_err("refused");
-        assert!(error.message.starts_with("Line too long"), "{error}");
-    }
-
-    #[test]
-    fn aliases_do_not_recurse() {
-        let report = Report { parse_only: true, ..Report::default() };
-        let mut parser =
-            Parser::new(Source::new("t", b"alias A { A x }".to_vec()), &report).expect("valid");
-        parser.define_alias().expect("a definition");
-        let text = Source::new("t", b"alias A { B } alias B { A } A".to_vec());
-        let mut parser = Parser::new(text, &report).expect("valid");
-        parser.define_alias().expect("a definition");
-        assert!(parser.define_alias().is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_end(text in prop::collection::vec(any::<u8>(), 0..300)) {
-            prop_assume!(memchr::memmem::find(&text, b"include").is_none());
-            let _ = tokens(&text);
-        }
     }
 }

@@ -9,10 +9,12 @@
 
 pub mod broker;
 pub mod common;
+pub mod environment;
 mod error;
 mod lexer;
 pub mod listen;
 pub mod network;
+mod parser;
 pub mod relay;
 pub mod report;
 pub mod source;
@@ -22,7 +24,27 @@ pub mod token;
 mod top;
 mod values;
 
+pub use environment::{Environment, DIRECTORY_VARIABLE};
 pub use error::{ConfigError, Position};
-pub use lexer::{Parser, DIRECTORY_VARIABLE};
+pub use parser::Parser;
 pub use sym::Sym;
-pub use top::{read, ReadError};
+pub use top::{find_section, read, ReadError};
+pub use values::Ids;
+
+use std::sync::{Mutex, PoisonError};
+
+static ABANDON: Mutex<Option<fn()>> = Mutex::new(None);
+
+/// What a process does before it ends when a module finds a mistake in its block of the
+/// configuration: there is no way back through the module's code.
+pub fn on_abandon(action: fn()) {
+    *ABANDON.lock().unwrap_or_else(PoisonError::into_inner) = Some(action);
+}
+
+/// Does it.
+pub(crate) fn abandon() {
+    let action = *ABANDON.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(action) = action {
+        action();
+    }
+}

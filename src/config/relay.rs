@@ -120,7 +120,7 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
         relay.remotes.extend(remote.resolve()?);
     }
     // An alias that stands for nothing was put there on purpose.
-    if parser.report.parse_only && relay.remotes.is_empty() && !parser.used_empty_alias {
+    if parser.report.parse_only && relay.remotes.is_empty() && !parser.used_empty_alias() {
         return Err(parser.error("No remote services defined!"));
     }
     Ok(relay)

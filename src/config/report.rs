@@ -1,8 +1,7 @@
 //! Where messages about the configuration go.
 
 use super::{ConfigError, ReadError};
-use crate::os::{log, process};
-use std::cell::Cell;
+use crate::os::{common_data, log, process};
 
 /// The debug bit of the token trace.
 pub const DEBUG_PARSE: u32 = 1;
@@ -18,8 +17,6 @@ pub struct Report {
     pub debug_to_stderr: bool,
     /// Standard error is a terminal.
     pub terminal: bool,
-    /// The debug bits of `-d` and `debug =`.
-    pub debug: Cell<u32>,
 }
 
 impl Report {
@@ -38,7 +35,7 @@ impl Report {
 
     /// The token trace (`-d 1`, `debug = PARSE`).
     pub fn trace(&self, text: impl FnOnce() -> String) {
-        if self.quiet || self.debug.get() & DEBUG_PARSE == 0 {
+        if self.quiet || common_data::debug() & DEBUG_PARSE == 0 {
             return;
         }
         if self.debug_to_stderr || self.terminal {
@@ -60,17 +57,20 @@ impl Report {
                 let text = format!("{position}: FATAL: No configuration for id '{section}' found.");
                 self.message(log::Severity::ERROR, &text);
             }
-            ReadError::Syntax(error) => self.syntax(error),
+            ReadError::Syntax(error) => {
+                self.syntax(error);
+                self.message(log::Severity::ERROR, "Detected fatal configuration error. Exiting.");
+            }
         }
     }
 
-    fn syntax(&self, error: &ConfigError) {
+    /// A mistake in the text.
+    pub fn syntax(&self, error: &ConfigError) {
         if self.debug_to_stderr {
             log::stderr(&format!("{}\n{error}\n", error.consumed()));
         } else if self.terminal {
             log::stderr(&format!("{}\n{error}\n", error.excerpt()));
         }
         self.message(log::Severity::ERROR, &error.to_string());
-        self.message(log::Severity::ERROR, "Detected fatal configuration error. Exiting.");
     }
 }

@@ -48,28 +48,10 @@ impl Source {
 
 #[cfg(feature = "curl")]
 fn fetch(url: &str) -> io::Result<Vec<u8>> {
-    use std::time::Duration;
     // ENOENT is what the C program says of whatever goes wrong here, and it is what scripts
     // look for; the real reason goes with it.
     let fail = |why: String| io::Error::other(format!("No such file or directory ({why})"));
-    let get = || -> Result<(u32, Vec<u8>), curl::Error> {
-        let mut body = Vec::new();
-        let mut easy = curl::easy::Easy::new();
-        easy.url(url)?;
-        easy.connect_timeout(Duration::from_secs(30))?;
-        easy.timeout(Duration::from_secs(300))?;
-        easy.useragent(concat!("tcprelay/", env!("CARGO_PKG_VERSION")))?;
-        {
-            let mut transfer = easy.transfer();
-            transfer.write_function(|data| {
-                body.extend_from_slice(data);
-                Ok(data.len())
-            })?;
-            transfer.perform()?;
-        }
-        Ok((easy.response_code()?, body))
-    };
-    let (status, body) = get().map_err(|error| fail(error.description().to_owned()))?;
+    let (status, body) = crate::os::fetch::get(url).map_err(fail)?;
     // 0: a scheme without statuses, such as file.
     match status {
         0 | 200..=299 => Ok(body),

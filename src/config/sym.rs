@@ -3,8 +3,10 @@
 //! The pointers are kept for C readers; this side never follows them. It reads the text
 //! through the source it holds, at the offset that `len` and `tlen` tell.
 
+use super::environment::Handle;
+use super::source::Source;
 use super::token::Code;
-use std::ffi::{c_char, c_void};
+use std::ffi::c_char;
 use std::ptr;
 
 /// Room for the text of a token, its NUL included.
@@ -13,6 +15,7 @@ pub(super) const TEXT_SIZE: usize = 65535;
 /// `struct sym` (65840 bytes on LP64). One token is loaded (`code`, `buf`), and one character
 /// of look-ahead (`ch`).
 #[repr(C)]
+#[derive(Clone)]
 pub struct Sym {
     pub(super) filename: *const c_char,
     pub(super) buf: [u8; TEXT_SIZE],
@@ -34,10 +37,13 @@ pub struct Sym {
     pub(super) len: i32,
     pub(super) tin: *const u8,
     pub(super) tlen: i32,
+    /// Where an error jumps to, if `env_valid` is 1 (setjmp(3)).
     env: [u64; 25],
     env_valid: i32,
-    token_chain: *mut c_void,
-    next: *mut Sym,
+    /// The alias that is being read from.
+    pub(super) token_chain: Handle,
+    /// The file that includes this one.
+    pub(super) next: Handle,
 }
 
 #[cfg(all(target_pointer_width = "64", test))]
@@ -69,8 +75,14 @@ mod layout {
 }
 
 const LINE_MASK: u32 = (1 << 29) - 1;
+const PARSE_PCRE: u32 = 1 << 29;
+const PROHIBIT_INCLUDE: u32 = 1 << 30;
 const QUOTED: u32 = 1 << 31;
+const NO_ESCAPES: u8 = 1;
 const NO_WARNINGS: u8 = 2;
+
+/// In `env_valid`: the reader is one of ours, and an error ends the process in good order.
+const OURS: i32 = 2;
 
 impl Sym {
     pub(super) fn new() -> Box<Sym> {
@@ -91,14 +103,74 @@ impl Sym {
             tlen: 0,
             env: [0; 25],
             env_valid: 0,
-            token_chain: ptr::null_mut(),
-            next: ptr::null_mut(),
+            token_chain: Handle::NONE,
+            next: Handle::NONE,
         })
     }
 
     /// Text of the current token.
     pub(super) fn text(&self) -> &[u8] {
-        &self.buf[..self.pos as usize]
+        &self.buf[..(self.pos as usize).min(TEXT_SIZE)]
+    }
+
+    /// The current token's number.
+    pub fn token(&self) -> Code {
+        self.code
+    }
+
+    /// The current token's text as C code sees it: up to the first NUL.
+    pub fn c_text(&self) -> &[u8] {
+        let end = memchr::memchr(0, &self.buf).unwrap_or(TEXT_SIZE);
+        &self.buf[..end]
+    }
+
+    /// Makes memory of C code the input.
+    pub fn read_text(&mut self, start: *const u8, length: usize) {
+        self.input = start;
+        self.raw = start;
+        self.start = ptr::null();
+        self.tin = start;
+        self.len = i32::try_from(length).unwrap_or(i32::MAX);
+        self.tlen = self.len;
+        self.chlen = 0;
+        self.set_line(0);
+    }
+
+    /// Starts to read `source`.
+    pub(super) fn read_from(&mut self, source: &Source) {
+        self.filename = source.c_name.as_ptr();
+        self.input = source.text.as_ptr();
+        self.raw = self.input;
+        self.start = ptr::null();
+        self.len = source.text.len() as i32;
+        self.tin = self.input;
+        self.tlen = self.len;
+        self.chlen = 0;
+        self.set_line(0);
+    }
+
+    pub(super) fn mark_as_ours(&mut self) {
+        self.env_valid = OURS;
+    }
+
+    /// True for a reader of ours.
+    pub fn is_ours(&self) -> bool {
+        self.env_valid == OURS
+    }
+
+    /// The jmp_buf that C code has armed, if it has.
+    pub fn jump_target(&mut self) -> Option<*mut u64> {
+        (self.env_valid != 0 && !self.is_ours()).then_some(self.env.as_mut_ptr())
+    }
+
+    /// The input as C code has set it: its start and length.
+    pub fn input(&self) -> (*const u8, usize) {
+        (self.input, usize::try_from(self.len).unwrap_or(0))
+    }
+
+    /// The name of the input as C code has set it.
+    pub fn name(&self) -> *const c_char {
+        self.filename
     }
 
     /// Starts an empty text.
@@ -127,6 +199,25 @@ impl Sym {
         self.bits = (self.bits & !LINE_MASK) | (line & LINE_MASK);
     }
 
+    /// A slash at the start of a token begins an expression of PCRE.
+    pub(super) fn parses_pcre(&self) -> bool {
+        self.bits & PARSE_PCRE != 0
+    }
+
+    pub(super) fn set_parses_pcre(&mut self, on: bool) {
+        self.bits = if on { self.bits | PARSE_PCRE } else { self.bits & !PARSE_PCRE };
+    }
+
+    /// The word `include` is one like any other.
+    pub(super) fn prohibits_include(&self) -> bool {
+        self.bits & (PROHIBIT_INCLUDE | PARSE_PCRE) != 0
+    }
+
+    /// A backslash in a quoted string is one.
+    pub(super) fn noescape(&self) -> bool {
+        self.more_bits & NO_ESCAPES != 0
+    }
+
     pub(super) fn quoted(&self) -> bool {
         self.bits & QUOTED != 0
     }
@@ -145,13 +236,18 @@ impl Sym {
             if on { self.more_bits | NO_WARNINGS } else { self.more_bits & !NO_WARNINGS };
     }
 
+    /// Bytes of the input that are read.
+    pub(super) fn read(&self) -> usize {
+        usize::try_from(self.len.saturating_sub(self.tlen)).unwrap_or(0)
+    }
+
     /// Offset of the current character in the input.
     pub(super) fn offset(&self) -> usize {
-        self.start as usize - self.input as usize
+        (self.start as usize).saturating_sub(self.input as usize)
     }
 
     /// Offset of the current token in the input.
     pub(super) fn token_offset(&self) -> usize {
-        self.raw as usize - self.input as usize
+        (self.raw as usize).saturating_sub(self.input as usize)
     }
 }

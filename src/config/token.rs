@@ -20,6 +20,15 @@ impl Code {
         TEXT.get(self.0 as usize).copied().unwrap_or("<unknown>")
     }
 
+    /// What a word means as a yes or no, if it does.
+    pub fn boolean(self) -> Option<bool> {
+        match self {
+            S_yes | S_true | S_permit => Some(true),
+            S_no | S_false | S_deny => Some(false),
+            _ => None,
+        }
+    }
+
     /// The number of a word, [`S_string`] if it is not reserved. Case matters.
     pub fn of(word: &[u8]) -> Code {
         static SORTED: OnceLock<Vec<(&'static [u8], Code)>> = OnceLock::new();

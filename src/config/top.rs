@@ -53,6 +53,14 @@ pub fn read<T>(
     parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ConfigError>,
 ) -> Result<(T, common::Common), ReadError> {
     let mut parser = Parser::new(source, report)?;
+    find_section(&mut parser, section)?;
+    let result = parse(&mut parser)?;
+    parser.expect(S_closebra)?;
+    Ok((result, std::mem::take(&mut parser.common)))
+}
+
+/// Reads up to the first token in the braces of the first section called `section`.
+pub fn find_section(parser: &mut Parser<'_>, section: &str) -> Result<(), ReadError> {
     loop {
         match parser.code() {
             S_eof => {
@@ -63,16 +71,13 @@ pub fn read<T>(
                 parser.advance()?;
                 parser.accept(S_equal)?;
                 if parser.text() != section.as_bytes() {
-                    skip_section(&mut parser)?;
+                    skip_section(parser)?;
                     continue;
                 }
                 parser.advance()?;
-                parser.expect(S_openbra)?;
-                let result = parse(&mut parser)?;
-                parser.expect(S_closebra)?;
-                return Ok((result, std::mem::take(&mut parser.common)));
+                return Ok(parser.expect(S_openbra)?);
             }
-            _ if common::parse_top(&mut parser)? => {}
+            _ if common::parse_top(parser)? => {}
             _ => return Err(parser.expected(&common::TOP_LEVEL).into()),
         }
     }

@@ -12,7 +12,7 @@ pub(super) const INT: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 pub(super) const COUNT: RangeInclusive<i64> = 0..=i32::MAX as i64;
 
 /// The words of a true and a false value, in the order of messages.
-const BOOLEANS: [Code; 6] = [S_deny, S_false, S_no, S_permit, S_true, S_yes];
+pub(super) const BOOLEANS: [Code; 6] = [S_deny, S_false, S_no, S_permit, S_true, S_yes];
 
 /// A value with its place, for checks that come later.
 #[derive(Clone, Debug)]
@@ -47,25 +47,20 @@ impl Parser<'_> {
 
     /// As [`Self::expected`], for words that are not reserved as well.
     pub fn expected_words(&self, words: &[&str]) -> ConfigError {
-        let words: BTreeSet<&str> = words.iter().copied().collect();
-        let count = words.len();
-        let mut list = String::new();
-        for (index, word) in words.iter().enumerate() {
-            let separator = match index {
-                0 => "",
-                _ if index + 1 == count => " or ",
-                _ => ", ",
-            };
-            list += &format!("{separator}'{word}'");
+        self.error(expected(words, self.text()))
+    }
+
+    /// Requires a token.
+    pub fn check(&self, code: Code) -> Result<(), ConfigError> {
+        if self.code() == code {
+            return Ok(());
         }
-        self.error(format!("Expected {list}, but got '{}'", self.text_lossy()))
+        Err(self.expected(&[code]))
     }
 
     /// Requires a token and advances.
     pub fn expect(&mut self, code: Code) -> Result<(), ConfigError> {
-        if self.code() != code {
-            return Err(self.expected(&[code]));
-        }
+        self.check(code)?;
         self.advance()
     }
 
@@ -106,17 +101,9 @@ impl Parser<'_> {
         self.boolean()
     }
 
-    pub(super) fn boolean_here(&self) -> Result<bool, ConfigError> {
-        match self.code() {
-            S_yes | S_true | S_permit => Ok(true),
-            S_no | S_false | S_deny => Ok(false),
-            _ => Err(self.expected(&BOOLEANS)),
-        }
-    }
-
     /// `yes true permit` or `no false deny`.
     pub fn boolean(&mut self) -> Result<bool, ConfigError> {
-        let value = self.boolean_here()?;
+        let value = self.code().boolean().ok_or_else(|| self.expected(&BOOLEANS))?;
         self.advance()?;
         Ok(value)
     }
@@ -142,6 +129,34 @@ impl Parser<'_> {
                 self.error(format!("expected {what} from {low} to {high}, but got '{text}'"))
             );
         }
+        self.advance()?;
+        Ok(number)
+    }
+
+    /// A number of seconds, with an optional s, m, h or d for seconds, minutes, hours and days.
+    pub fn seconds(&mut self) -> Result<i32, ConfigError> {
+        let text = self.text_lossy();
+        let (digits, factor) = match text.as_bytes().last().map(u8::to_ascii_lowercase) {
+            Some(b's') => (&text[..text.len() - 1], 1),
+            Some(b'm') => (&text[..text.len() - 1], 60),
+            Some(b'h') => (&text[..text.len() - 1], 3600),
+            Some(b'd') => (&text[..text.len() - 1], 86400),
+            _ => (&text[..], 1),
+        };
+        let seconds = digits.parse::<i32>().ok().and_then(|number| number.checked_mul(factor));
+        let Some(seconds) = seconds else {
+            return Err(self.error(format!("expected a time interval, but got '{text}'")));
+        };
+        self.advance()?;
+        Ok(seconds)
+    }
+
+    /// An octal number.
+    pub fn octal(&mut self) -> Result<u32, ConfigError> {
+        let text = self.text_lossy();
+        let Some(number) = u32::from_str_radix(&text, 8).ok().filter(|&mode| mode <= 0o7777) else {
+            return Err(self.error(format!("expected an octal number, but got '{text}'")));
+        };
         self.advance()?;
         Ok(number)
     }
@@ -177,6 +192,22 @@ impl Parser<'_> {
         ids.gid = nonzero(gid.into());
         self.advance()
     }
+}
+
+/// `Expected 'a', 'b' or 'c', but got 'x'`, the words in byte order.
+pub(super) fn expected(words: &[&str], got: &[u8]) -> String {
+    let words: BTreeSet<&str> = words.iter().copied().collect();
+    let count = words.len();
+    let mut list = String::new();
+    for (index, word) in words.iter().enumerate() {
+        let separator = match index {
+            0 => "",
+            _ if index + 1 == count => " or ",
+            _ => ", ",
+        };
+        list += &format!("{separator}'{word}'");
+    }
+    format!("Expected {list}, but got '{}'", String::from_utf8_lossy(got))
 }
 
 fn nonzero(id: i64) -> Option<u32> {

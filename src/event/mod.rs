@@ -1,9 +1,9 @@
 //! The readiness loop: one per process, over whichever mechanism the system has.
 //!
-//! [`Loop`] owns the poller, the table of registered descriptors and the timers. It calls
-//! nobody: its owner waits, takes the events and the expired timers one by one, and acts. So a
-//! handler may register, change and remove anything, and an event that has become stale on the
-//! way is skipped.
+//! [`Loop`] owns the poller, the table of registered descriptors and the timers. Its owner waits,
+//! takes the events and the expired timers one by one, and acts. So a handler may register, change
+//! and remove anything, and an event that has become stale on the way is skipped. Descriptors and
+//! timers of C modules are in the same tables; the loop calls them on the way (`foreign`).
 //!
 //! Rules at this interface, the same for every mechanism:
 //! * level-triggered: what is ready and wanted is reported again until it is dealt with;
@@ -13,6 +13,7 @@
 //!   tells what it is.
 
 mod backend;
+mod foreign;
 mod timers;
 
 #[cfg(any(event_shims, target_os = "solaris", target_os = "illumos"))]
@@ -43,6 +44,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
 
 pub use backend::{Choice, Mechanism};
+use foreign::Foreign;
+pub use foreign::{Callback, Condition, Context};
 pub use timers::TimerId;
 use timers::Timers;
 
@@ -70,10 +73,17 @@ impl Token {
     const INDEX_BITS: u32 = 27;
 
     /// How many kinds there are.
-    pub const KINDS: u8 = 32;
+    pub const KINDS: u8 = 31;
 
     /// How many indices there are.
     pub const INDICES: u32 = 1 << Token::INDEX_BITS;
+
+    /// Marks descriptors of C modules. No owner's kind goes up to it.
+    const FOREIGN: u8 = Token::KINDS;
+
+    fn foreign() -> Token {
+        Token(u32::from(Token::FOREIGN) << Token::INDEX_BITS)
+    }
 
     /// Panics if `kind` or `index` do not fit, which is a programming error.
     pub const fn new(kind: u8, index: u32) -> Token {
@@ -147,6 +157,7 @@ pub struct Loop {
     batch: Vec<Ready>,
     ready: VecDeque<(Ready, u8)>,
     timers: Timers,
+    foreign: Foreign,
     start: Instant,
     now: u64,
 }
@@ -162,6 +173,7 @@ impl Loop {
             batch: Vec::new(),
             ready: VecDeque::new(),
             timers: Timers::default(),
+            foreign: Foreign::default(),
             start: Instant::now(),
             now: 0,
         })
@@ -170,6 +182,11 @@ impl Loop {
     /// Milliseconds since the loop was made, as of the last wait. Starts at 0, never goes back.
     pub fn now(&self) -> u64 {
         self.now
+    }
+
+    /// Microseconds since the loop was made, now.
+    fn microseconds(&self) -> i64 {
+        self.start.elapsed().as_micros() as i64
     }
 
     /// Reads the clock again, after something that took long.
@@ -263,13 +280,18 @@ impl Loop {
     /// Waits for events until the next timer is due, or at most `limit` milliseconds if given.
     /// Interrupted waits end early, without events and without an error.
     pub fn wait(&mut self, limit: Option<u64>) -> io::Result<()> {
-        self.flush();
         self.refresh_clock();
         let timer = self.timers.next_deadline().map(|deadline| deadline.saturating_sub(self.now));
-        let timeout = match (limit, timer) {
+        let timers = [timer, self.foreign_timeout(), limit];
+        self.wait_for(timers.into_iter().flatten().min())
+    }
+
+    /// Waits for events, at most `timeout` milliseconds if given.
+    fn wait_for(&mut self, timeout: Option<u64>) -> io::Result<()> {
+        self.flush();
+        let timeout = match timeout {
             _ if !self.ready.is_empty() || !self.always_ready.is_empty() => Some(0),
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+            timeout => timeout,
         };
         self.batch.clear();
         match self.backend.wait(timeout, &mut self.batch) {
@@ -292,10 +314,12 @@ impl Loop {
     /// The next descriptor that is ready and still wanted, if there is one.
     pub fn next_event(&mut self) -> Option<Event> {
         while let Some((ready, generation)) = self.ready.pop_front() {
-            let Some(slot) = self.slots.get(ready.fd as usize) else {
+            if !self.is_current(ready.fd, generation) {
                 continue;
-            };
-            if slot.flags & REGISTERED == 0 || slot.generation != generation {
+            }
+            let slot = self.slots[ready.fd as usize];
+            if slot.token == Token::foreign() {
+                self.call_foreign(ready);
                 continue;
             }
             let readable = (ready.readable || ready.hangup) && slot.wanted.contains(Interest::READ);
@@ -307,6 +331,16 @@ impl Loop {
             }
         }
         None
+    }
+
+    /// True if what was found of a descriptor is still about the same one.
+    fn is_current(&self, fd: RawFd, generation: u8) -> bool {
+        let slot = self.slots.get(fd as usize);
+        slot.is_some_and(|slot| slot.flags & REGISTERED != 0 && slot.generation == generation)
+    }
+
+    fn is_foreign(&self, fd: RawFd) -> bool {
+        self.slots.get(fd as usize).is_some_and(|slot| slot.token == Token::foreign())
     }
 
     /// Arms a timer that is due at `deadline`, in milliseconds on the scale of [`Self::now`].
@@ -324,9 +358,14 @@ impl Loop {
         self.timers.cancel(timer);
     }
 
-    /// The next timer that is due, if there is one; it is disarmed.
+    /// The next timer that is due, if there is one; it is disarmed. When there is none, those of C
+    /// modules have run.
     pub fn next_expired(&mut self) -> Option<(TimerId, Token)> {
-        self.timers.pop_due(self.now)
+        let expired = self.timers.pop_due(self.now);
+        if expired.is_none() {
+            self.foreign_run_due();
+        }
+        expired
     }
 
     /// Gives memory back after a peak; to be called when little is registered.

@@ -1,9 +1,10 @@
 //! syslog(3), and its copy on standard error.
 //!
 //! One process has one log: its identity, facility and severity are set by the `syslog`
-//! directives as they are read. The C library's syslog(3) is used, as each system has its own
+//! directives as they are read, and shared with modules (`common_data`). The C library's syslog(3) is used, as each system has its own
 //! way to its daemon.
 
+use super::common_data;
 use std::ffi::CString;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,16 @@ impl Severity {
     pub const INFO: Severity = Severity(libc::LOG_INFO);
     /// LOG_DEBUG
     pub const DEBUG: Severity = Severity(libc::LOG_DEBUG);
+
+    /// The number of syslog.h.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+
+    /// By the number of syslog.h.
+    pub fn of(number: i32) -> Severity {
+        Severity(number & 7)
+    }
 
     /// By name, in any case.
     pub fn parse(name: &str) -> Option<Severity> {
@@ -42,8 +53,10 @@ impl Severity {
 pub struct Facility(i32);
 
 impl Facility {
-    /// LOG_UUCP, the default of this family of programs.
-    pub const UUCP: Facility = Facility(libc::LOG_UUCP);
+    /// The number of syslog.h.
+    pub fn number(self) -> i32 {
+        self.0
+    }
 
     /// By name, in any case.
     pub fn parse(name: &str) -> Option<Facility> {
@@ -83,8 +96,6 @@ fn lookup(names: &[(&str, i32)], name: &str) -> Option<i32> {
 struct State {
     // openlog(3) keeps the pointer, so the string must live until the next openlog.
     ident: CString,
-    facility: Facility,
-    severity: Severity,
     stderr: bool,
 }
 
@@ -101,8 +112,6 @@ fn with_state<R>(action: impl FnOnce(&mut State) -> R) -> Option<R> {
     };
     Some(action(guard.get_or_insert_with(|| State {
         ident: CString::default(),
-        facility: Facility::UUCP,
-        severity: Severity::INFO,
         stderr: STDERR_COPY.load(Ordering::Relaxed),
     })))
 }
@@ -111,7 +120,8 @@ fn reopen(state: &mut State, ident: CString) {
     // SAFETY: openlog(3) keeps the pointer. The string behind it is kept in STATE; the former
     // one is dropped only after the new one is in place.
     unsafe {
-        libc::openlog(ident.as_ptr(), libc::LOG_PID | libc::LOG_NDELAY, state.facility.0);
+        let facility = common_data::syslog_facility();
+        libc::openlog(ident.as_ptr(), libc::LOG_PID | libc::LOG_NDELAY, facility);
     }
     state.ident = ident;
 }
@@ -126,15 +136,21 @@ pub fn open(ident: &str, copy: bool) {
     });
 }
 
+/// Opens the log again, after its identity or facility have changed.
+pub fn reopen_as(ident: &str) {
+    with_state(|state| reopen(state, CString::new(ident).unwrap_or_default()));
+}
+
 /// `syslog ident`.
 pub fn set_ident(ident: &str) {
-    with_state(|state| reopen(state, CString::new(ident).unwrap_or_default()));
+    common_data::set_syslog_ident(ident);
+    reopen_as(ident);
 }
 
 /// `syslog facility`.
 pub fn set_facility(facility: Facility) {
+    common_data::set_syslog_facility(facility.0);
     with_state(|state| {
-        state.facility = facility;
         let ident = state.ident.clone();
         reopen(state, ident);
     });
@@ -142,13 +158,12 @@ pub fn set_facility(facility: Facility) {
 
 /// `syslog severity`: that of ordinary messages.
 pub fn set_severity(severity: Severity) {
-    with_state(|state| state.severity = severity);
+    common_data::set_syslog_level(severity.0);
 }
 
 /// Writes one message at the configured severity. Control characters are made visible.
 pub fn message(text: &str) {
-    let severity = with_state(|state| state.severity);
-    message_at(severity.unwrap_or(Severity::INFO), text);
+    message_at(Severity::of(common_data::syslog_level()), text);
 }
 
 /// Writes one message at a severity of its own.
@@ -164,14 +179,22 @@ pub fn message_at(severity: Severity, text: &str) {
             return;
         };
         // SAFETY: the format is a constant with one string argument, which is NUL-terminated.
-        unsafe { libc::syslog(severity.0 | state.facility.0, c"%s".as_ptr(), line.as_ptr()) };
+        unsafe {
+            let priority = severity.0 | common_data::syslog_facility();
+            libc::syslog(priority, c"%s".as_ptr(), line.as_ptr());
+        }
     });
 }
 
 /// Writes to standard error. A terminal or pipe that is gone must not end the program, as it
 /// would with `eprintln!`.
 pub fn stderr(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    stderr_bytes(text.as_bytes());
+}
+
+/// As [`stderr`], for what need not be text.
+pub fn stderr_bytes(bytes: &[u8]) {
+    let _ = std::io::stderr().write_all(bytes);
 }
 
 /// A client or a file may put anything into a message; the log gets one printable line.

@@ -5,17 +5,26 @@
 //! returns `io::Error` with the errno of the call that failed.
 
 pub mod address;
+pub mod calendar;
 pub mod channel;
+pub mod children;
+pub mod common_data;
 pub mod crash;
+#[cfg(feature = "curl")]
+pub mod fetch;
 pub mod files;
 pub mod ktls;
 pub mod log;
+pub mod malloc;
+pub mod module;
 pub mod names;
 pub mod pidfile;
 pub mod process;
+pub mod regex;
 pub mod secret;
 pub mod shm;
 pub mod signals;
+pub mod sockaddr;
 pub mod socket;
 pub mod supervisor;
 pub mod title;

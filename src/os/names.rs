@@ -1,7 +1,7 @@
 //! Name services: users, groups, services and hosts.
 
 use nix::unistd::{Group, User};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
@@ -23,6 +23,41 @@ pub fn service(name: &str) -> Option<u16> {
     unsafe {
         let entry = libc::getservbyname(name.as_ptr(), std::ptr::null());
         (!entry.is_null()).then(|| u16::from_be((*entry).s_port as u16))
+    }
+}
+
+/// As [`service`], over UDP or TCP alone. The name is as C code has it.
+pub fn service_over(name: &CStr, datagram: bool) -> Option<u16> {
+    let protocol = if datagram { c"udp" } else { c"tcp" };
+    // SAFETY: both strings are NUL-terminated; the answer is in static storage of the C library,
+    // read before anything else can ask, as for `service`.
+    unsafe {
+        let entry = libc::getservbyname(name.as_ptr(), protocol.as_ptr());
+        (!entry.is_null()).then(|| u16::from_be((*entry).s_port as u16))
+    }
+}
+
+/// The groups of a user, `primary` first, as getgrouplist(3) tells them. A user that is not known
+/// has `primary` only.
+pub fn groups_of(user: &CStr, primary: u32) -> Vec<u32> {
+    let mut room: libc::c_int = 64;
+    loop {
+        let mut groups = vec![0 as libc::gid_t; room as usize];
+        let mut count = room;
+        // SAFETY: the name is NUL-terminated, and `groups` has room for `count` numbers; group ids
+        // have one size on all systems, though macOS calls them int here.
+        let result = unsafe {
+            libc::getgrouplist(user.as_ptr(), primary as _, groups.as_mut_ptr().cast(), &mut count)
+        };
+        if result >= 0 {
+            groups.truncate(usize::try_from(count).unwrap_or(0));
+            return groups;
+        }
+        // Not every system says how many there are. 65536 is the most Linux can have.
+        if room >= 1 << 16 {
+            return vec![primary];
+        }
+        room = count.max(room * 2).min(1 << 16);
     }
 }
 
@@ -51,6 +86,27 @@ pub fn system_type() -> String {
     };
     format!("{}-{}-{}", part(&name.sysname), part(&name.release), part(&name.machine))
         .to_lowercase()
+}
+
+/// `%o` and `%O`: the system type; `%%`: a percent sign; any other pair vanishes.
+pub fn expand_system_type(text: &str) -> String {
+    let mut out = String::new();
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '%' {
+            out.push(character);
+            continue;
+        }
+        match characters.next() {
+            Some('o') => out += &system_type(),
+            Some('O') => {
+                out += &format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
+            }
+            Some('%') => out.push('%'),
+            _ => {}
+        }
+    }
+    out
 }
 
 /// True if IPv6 sockets can be made here.

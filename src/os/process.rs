@@ -121,6 +121,37 @@ pub fn raise_descriptor_limit(cap: Option<u64>) -> u64 {
     in_effect as u64
 }
 
+/// The soft limit of open descriptors.
+pub fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit(2) writes into `limit`, which outlives the call.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
+        #[allow(clippy::unnecessary_cast, reason = "the types differ between systems")]
+        0 => limit.rlim_cur as u64,
+        _ => 1024,
+    }
+}
+
+/// Sets errno, for C code that looks at it.
+pub fn set_errno(number: i32) {
+    #[cfg(any(target_os = "solaris", target_os = "illumos"))]
+    use libc::___errno as location;
+    #[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "android"))]
+    use libc::__errno as location;
+    #[cfg(any(target_os = "linux", target_os = "dragonfly"))]
+    use libc::__errno_location as location;
+    #[cfg(any(target_os = "freebsd", target_vendor = "apple"))]
+    use libc::__error as location;
+    // SAFETY: the function gives the place of this thread's errno.
+    unsafe { *location() = number };
+}
+
+/// Marks a descriptor to be closed when another program is executed.
+pub fn close_on_exec(fd: RawFd) {
+    // SAFETY: fcntl(F_SETFD) takes plain numbers.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+}
+
 /// umask(2).
 pub fn set_umask(mask: u32) {
     // SAFETY: umask(2) takes a plain number and cannot fail.
@@ -453,6 +484,14 @@ fn wait(pid: Pid, flags: libc::c_int) -> io::Result<Option<(Pid, Ended)>> {
 /// The next child that has ended, without waiting.
 pub fn reap() -> Option<(Pid, Ended)> {
     wait(-1, libc::WNOHANG).ok().flatten()
+}
+
+/// As [`reap`], with the status as waitpid(2) gives it.
+pub fn reap_status() -> Option<(Pid, i32)> {
+    let mut status = 0;
+    // SAFETY: `status` outlives the call.
+    let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+    (pid > 0).then_some((pid, status))
 }
 
 /// Ends a child that leads a process group, and the rest of the group, at once (SIGKILL).

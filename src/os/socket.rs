@@ -536,3 +536,61 @@ pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     check(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
     Ok(own(fd))
 }
+
+/// Sends one datagram through a descriptor of C code, to an address or, if that is null, to the
+/// peer. Returns how many bytes were sent.
+///
+/// # Safety
+/// `address` is null or a socket address whose family tells its length.
+pub unsafe fn send_datagram(
+    fd: RawFd,
+    data: &[u8],
+    address: *const libc::sockaddr,
+) -> io::Result<usize> {
+    // SAFETY: as the caller promises; the data outlives the call.
+    unsafe {
+        let length = match address.as_ref().map_or(0, |address| i32::from(address.sa_family)) {
+            libc::AF_INET => size_of::<libc::sockaddr_in>(),
+            libc::AF_INET6 => size_of::<libc::sockaddr_in6>(),
+            libc::AF_UNIX => size_of::<libc::sockaddr_un>(),
+            _ => 0,
+        };
+        let address = if length == 0 { std::ptr::null() } else { address };
+        let (start, size) = (data.as_ptr().cast(), data.len());
+        check_size(libc::sendto(fd, start, size, 0, address, length as libc::socklen_t))
+    }
+}
+
+/// True if reading from a descriptor waits until something is there.
+pub fn is_blocking(fd: &impl AsRawFd) -> bool {
+    // SAFETY: fcntl(F_GETFL) takes plain numbers.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) & libc::O_NONBLOCK == 0 }
+}
+
+/// What poll(2) says of a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PollState {
+    /// Reading will not block.
+    pub readable: bool,
+    /// Writing will not block.
+    pub writable: bool,
+    /// It has failed.
+    pub error: bool,
+    /// The other end has hung up.
+    pub hangup: bool,
+}
+
+/// Asks for the state of a descriptor, without waiting. A number that is none has failed.
+pub fn poll_state(fd: RawFd) -> PollState {
+    let events = libc::POLLIN | libc::POLLOUT;
+    let mut entry = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one entry is given, and it outlives the call.
+    unsafe { libc::poll(&mut entry, 1, 0) };
+    let has = |bits| entry.revents & bits != 0;
+    PollState {
+        readable: has(libc::POLLIN),
+        writable: has(libc::POLLOUT),
+        error: has(libc::POLLERR | libc::POLLNVAL),
+        hangup: has(libc::POLLHUP),
+    }
+}

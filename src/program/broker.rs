@@ -1,5 +1,6 @@
 //! Start of a broker process.
 
+use super::hosted::{self, HostedWorker};
 use super::options::{self, Options};
 use super::security::{self, Refusal};
 use super::{Kind, Process};
@@ -94,11 +95,11 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         refusal.status
     })?;
     if options.parse_only || options.version {
-        if has_own_workers(&config, single) {
+        if has_own_workers(process, &config, single) {
             // That has been checked here.
             std::env::remove_var(BROKER_VARIABLE);
         }
-        if options.version && config.spawn.program.is_none() {
+        if options.version && config.spawn.program.is_none() && !process.is_foreign() {
             process.print_version();
             return Ok(0);
         }
@@ -136,10 +137,15 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         executable: process.executable(),
         arguments: process.arguments.clone(),
         environment: original_environment(process),
-        workers_report: config.spawn.program.is_none(),
+        workers_report: config.spawn.program.is_none() && !process.is_foreign(),
         worker: worker_program(process, options, &config, single, worker_source),
         inetd,
         background,
+    };
+    let worker = HostedWorker {
+        name: process.name.clone(),
+        configuration: options.arguments[0].clone(),
+        section: relay_id(options, &config, single).cloned(),
     };
     let launcher = launched.map(std::fs::File::from);
     let start = Start {
@@ -155,6 +161,11 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
     };
     let result = prepare(process, options, config, &common, single, start);
     let status = match result {
+        // The program has more to do before it serves.
+        Ok((broker, events)) if single && process.is_foreign() => {
+            hosted::keep(broker, events, worker);
+            0
+        }
         Ok((mut broker, mut events)) => broker.run(&mut events),
         Err(status) => status,
     };
@@ -194,11 +205,12 @@ fn read(
     let positional = options.arguments.get(1).map(String::as_str);
     // In single-process mode the argument selects the relay's section, as in the C program.
     let positional = positional.filter(|_| !options.single_process || options.worker_id.is_some());
-    let section = match (&options.broker_id, positional, process.kind) {
+    let section = match (&options.broker_id, positional, &process.kind) {
         (Some(id), ..) => id,
         (None, Some(id), _) => id,
-        (None, None, Kind::Tcprelay) => "spawnd",
+        (None, None, Kind::Foreign { broker }) => broker,
         (None, None, Kind::Spawnd) => &process.name,
+        (None, None, _) => "spawnd",
     };
     let (config, common) = config::read(source, section, report, config::broker::parse)?;
     Ok((text, config, common))
@@ -232,7 +244,7 @@ fn read_secrets(
     reloaded: bool,
 ) -> Result<Secrets, Refusal> {
     let mut secrets = security::secrets(former)?;
-    if !has_own_workers(config, single) || options.version {
+    if !has_own_workers(process, config, single) || options.version {
         return Ok(secrets);
     }
     let source = match config.spawn.config.as_ref().filter(|_| !single) {
@@ -272,8 +284,8 @@ fn read_secrets(
 }
 
 /// True if workers are this program, or this very process.
-fn has_own_workers(config: &Config, single: bool) -> bool {
-    config.spawn.program.is_none() || single
+fn has_own_workers(process: &Process, config: &Config, single: bool) -> bool {
+    !process.is_foreign() && (config.spawn.program.is_none() || single)
 }
 
 fn has_tls_listeners(config: &Config) -> bool {
@@ -461,7 +473,11 @@ fn prepare(
     if single {
         process::new_session();
         let _ = process::redirect_to_null(1);
-        start.local = Some(local_worker(process, options, &config, limit, &mut start.secrets)?);
+        let local = match process.is_foreign() {
+            true => Ok(hosted::local_worker(limit)),
+            false => local_worker(process, options, &config, limit, &mut start.secrets),
+        };
+        start.local = Some(local?);
     }
     let broker = Broker::start(config, start, &mut events)?;
     Ok((broker, events))

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod broker;
+mod hosted;
+mod mavistest;
 pub mod options;
 mod security;
 mod worker;
@@ -12,19 +14,30 @@ use crate::config::report::Report;
 use crate::event::{Choice, Loop};
 use crate::os::process::{self, exit};
 use crate::os::socket::{self, Inherited};
-use crate::os::{crash, log, tls as library};
+use crate::os::{common_data, crash, log, tls as library};
 use options::Options;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Which program was built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub use hosted::{
+    hosted_broker, hosted_sessions_ended, hosted_worker, serve_foreign, Hosted, HostedWorker,
+};
+
+/// Which program this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Broker and worker in one executable.
     Tcprelay,
     /// The broker alone.
     Spawnd,
+    /// One query through a chain of modules.
+    Mavistest,
+    /// A program that uses the library: broker and its own worker in one executable.
+    Foreign {
+        /// The name of the broker's section.
+        broker: String,
+    },
 }
 
 /// What every process of the programs knows about itself.
@@ -36,17 +49,20 @@ struct Process {
     environment: Vec<(OsString, OsString)>,
 }
 
-/// The main function of the programs; returns the exit status.
-pub fn main(kind: Kind) -> i32 {
+/// The main function of the programs; `arguments` begin with argv\[0]. Returns the exit status.
+pub fn main(kind: Kind, arguments: Vec<OsString>) -> i32 {
     process::sanitize_descriptors();
     library::protect_keys();
-    let arguments: Vec<OsString> = std::env::args_os().collect();
     let first = arguments.first().cloned().unwrap_or_else(|| "tcprelay".into());
     let name = Path::new(&first)
         .file_name()
         .map_or_else(|| "tcprelay".to_owned(), |name| name.to_string_lossy().into_owned());
     let process = Process { kind, name, arguments, environment: std::env::vars_os().collect() };
+    common_data::set_program_name(&process.name);
     log::open(&process.name, std::env::var_os("TCPRELAY_LOG_STDERR").is_some());
+    if process.kind == Kind::Mavistest {
+        return mavistest::main(&process.arguments);
+    }
     match socket::inspect(0) {
         Inherited::Channel => worker::main(&process),
         Inherited::Listener => broker::main(&process, true),
@@ -70,20 +86,45 @@ impl Process {
     }
 
     fn report(&self, options: &Options) -> Report {
-        Report {
-            quiet: false,
-            parse_only: options.parse_only || options.version,
-            debug_to_stderr: options.debug_to_stderr,
-            terminal: process::stderr_is_terminal(),
-            debug: known_debug_bits(options.debug).into(),
-        }
+        common_data::set_debug(known_debug_bits(options.debug));
+        let parse_only = options.parse_only || options.version;
+        let terminal = process::stderr_is_terminal();
+        // What modules ask.
+        common_data::set_parse_only(parse_only.into());
+        common_data::set_debug_stderr(options.debug_to_stderr.into());
+        common_data::set_debug_terminal(terminal.into());
+        let debug_to_stderr = options.debug_to_stderr;
+        Report { quiet: false, parse_only, debug_to_stderr, terminal }
+    }
+
+    /// True for a program that uses the library.
+    fn is_foreign(&self) -> bool {
+        matches!(self.kind, Kind::Foreign { .. })
     }
 
     fn usage(&self) -> String {
-        let (bold, plain) =
-            if process::stderr_is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-        format!(
-            "{bold}Usage:{plain} {} [ <Options> ] <configuration file> [ <id> ]
+        usage(&self.name)
+    }
+
+    /// argv\[0] if it names a path, otherwise the resolved path of the executable.
+    fn executable(&self) -> std::path::PathBuf {
+        match self.arguments.first() {
+            Some(name) if name.as_bytes().contains(&b'/') => name.into(),
+            _ => process::executable().unwrap_or_else(|_| "tcprelay".into()),
+        }
+    }
+
+    fn print_version(&self) {
+        log::stderr(&format!("{} version {}\n", self.name, version()));
+    }
+}
+
+/// The usage of a program called `name`.
+pub fn usage(name: &str) -> String {
+    let (bold, plain) =
+        if process::stderr_is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    format!(
+        "{bold}Usage:{plain} {} [ <Options> ] <configuration file> [ <id> ]
 
 {bold}Options:{plain}
 -P                parse configuration file, then quit
@@ -101,22 +142,9 @@ impl Process {
 
 BSD 2-clause licence. The manual is tcprelay(8), the configuration tcprelay.cfg(5).
 ",
-            self.name,
-            version()
-        )
-    }
-
-    /// argv\[0] if it names a path, otherwise the resolved path of the executable.
-    fn executable(&self) -> std::path::PathBuf {
-        match self.arguments.first() {
-            Some(name) if name.as_bytes().contains(&b'/') => name.into(),
-            _ => process::executable().unwrap_or_else(|_| "tcprelay".into()),
-        }
-    }
-
-    fn print_version(&self) {
-        log::stderr(&format!("{} version {}\n", self.name, version()));
-    }
+        name,
+        version()
+    )
 }
 
 /// The version and what the program was built with.
@@ -125,7 +153,7 @@ pub fn version() -> String {
     #[cfg(feature = "curl")]
     {
         text += "/CURL ";
-        text += curl::Version::get().version();
+        text += &crate::os::fetch::version();
     }
     text += "/";
     text += openssl::version::version();
@@ -137,7 +165,7 @@ pub fn version() -> String {
 
 /// Makes the event loop, with the mechanism of the environment, and raises the limit of
 /// descriptors. Returns that limit as well.
-fn make_loop() -> Result<(Loop, u64), i32> {
+pub fn make_loop() -> Result<(Loop, u64), i32> {
     let choice = Choice::from_environment();
     if let Some(warning) = &choice.warning {
         // Workers inherit the note, or read the setting again, and need not say it again.

@@ -378,22 +378,30 @@ impl Broker {
     /// Serves until the process is to end; returns its exit status.
     pub fn run(&mut self, events: &mut Loop) -> i32 {
         loop {
-            if let Err(error) = events.wait(None) {
-                log::message(&format!("event loop: {}", os::reason(&error)));
-                return exit::SOFTWARE;
-            }
-            while let Some(event) = events.next_event() {
-                self.event(event, events);
-            }
-            while let Some((timer, token)) = events.next_expired() {
-                self.timer(timer, token, events);
-            }
-            self.collect_local(events);
-            if let Some(status) = self.exit_status {
+            if let Some(status) = self.turn(events) {
                 return status;
             }
+        }
+    }
+
+    /// Waits for something to happen, and does what is to be done about it. The exit status, if
+    /// the process is to end.
+    pub fn turn(&mut self, events: &mut Loop) -> Option<i32> {
+        if let Err(error) = events.wait(None) {
+            log::message(&format!("event loop: {}", os::reason(&error)));
+            return Some(exit::SOFTWARE);
+        }
+        while let Some(event) = events.next_event() {
+            self.event(event, events);
+        }
+        while let Some((timer, token)) = events.next_expired() {
+            self.timer(timer, token, events);
+        }
+        self.collect_local(events);
+        if self.exit_status.is_none() {
             self.refresh_title();
         }
+        self.exit_status
     }
 
     fn event(&mut self, event: Event, events: &mut Loop) {

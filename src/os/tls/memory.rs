@@ -88,21 +88,22 @@ mod allocator {
         unsafe { libc::free(memory) };
     }
 
-    /// Runs before all other constructors: memory functions can be set only before OpenSSL has
-    /// allocated anything, and libcurl's does.
-    #[used]
-    #[link_section = ".init_array.00101"]
-    static FIRST: extern "C" fn() = set_memory_functions;
-
-    extern "C" fn set_memory_functions() {
+    /// Memory functions can be set only before OpenSSL has allocated anything.
+    pub(super) fn set_memory_functions() {
         // SAFETY: the three functions behave like malloc(3), realloc(3) and free(3).
         unsafe { CRYPTO_set_mem_functions(allocate, reallocate, release) };
     }
 }
 
 /// Makes OpenSSL keep private keys in memory that is neither swapped nor dumped. To be called
-/// before there are any.
+/// by programs of ours before anything of OpenSSL is used; a program that only uses the library
+/// decides for itself.
 pub fn protect_keys() {
+    #[cfg(any(
+        all(target_os = "linux", any(target_env = "gnu", target_env = "musl")),
+        target_os = "freebsd"
+    ))]
+    allocator::set_memory_functions();
     // A process that may not lock so much memory still keeps it out of core dumps.
     // SAFETY: the call takes plain numbers: an arena of 128 KiB in pieces of at least 32 bytes.
     unsafe { CRYPTO_secure_malloc_init(128 * 1024, 32) };

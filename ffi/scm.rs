@@ -1,0 +1,253 @@
+//! mavis/scm.h: messages between broker and worker, and the start of a program of that kind.
+
+use super::{configuration, guard};
+use crate::os::process::exit;
+use crate::os::{channel, common_data, log, socket};
+use crate::program::{self, Hosted};
+use crate::spawnd::protocol::FromWorker;
+use std::ffi::{c_char, c_int, c_void, CStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
+use std::os::unix::ffi::OsStringExt;
+
+/// `struct scm_data`: a type, and a count.
+#[repr(C)]
+pub struct Data {
+    kind: u32,
+    count: c_int,
+}
+
+/// Types of messages.
+const MAX: u32 = 5;
+const DONE: u32 = 0;
+const ACCEPT: u32 = 6;
+const UDPDATA: u32 = 7;
+/// Bytes of `struct scm_data_accept` and of the head of `struct scm_data_udp`.
+const HEAD: usize = 40;
+/// Where the length of the data is in a `struct scm_data_udp`.
+const UDP_LENGTH: usize = 32;
+
+/// The type of scm_send_msg.
+pub(super) type Send = unsafe extern "C" fn(c_int, *const Data, c_int) -> c_int;
+/// The type of scm_recv_msg.
+pub(super) type Receive = unsafe extern "C" fn(c_int, *mut c_void, usize, *mut c_int) -> c_int;
+
+/// The bytes of a message.
+///
+/// # Safety
+/// `message` points at a message whose type says how long it is.
+unsafe fn contents<'a>(message: *const Data) -> &'a [u8] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let start = message.cast::<u8>();
+        let length = match (*message).kind {
+            ACCEPT => HEAD,
+            UDPDATA => {
+                let data = start.add(UDP_LENGTH).cast::<i16>().read_unaligned();
+                HEAD + usize::try_from(data).unwrap_or(0)
+            }
+            _ => size_of::<Data>(),
+        };
+        std::slice::from_raw_parts(start, length)
+    }
+}
+
+/// `int scm_send_msg(int sock, struct scm_data *, int fd)`: sends a message, with a descriptor if
+/// `fd` is one. 0 if it was sent.
+///
+/// # Safety
+/// `message` is null or a message; the descriptors are open ones.
+#[no_mangle]
+pub unsafe extern "C" fn scm_send_msg(sock: c_int, message: *const Data, fd: c_int) -> c_int {
+    guard(-1, || {
+        if message.is_null() || sock < 0 {
+            return -1;
+        }
+        // SAFETY: as the caller promises; neither is closed here.
+        let (data, sock, fd) = unsafe {
+            let fd = (fd > -1).then(|| BorrowedFd::borrow_raw(fd));
+            (contents(message), BorrowedFd::borrow_raw(sock), fd)
+        };
+        match channel::send(sock, data, fd) {
+            Ok(()) => 0,
+            Err(error) => {
+                log::message(&format!("scm_send_msg: sendmsg: {}", crate::os::reason(&error)));
+                -1
+            }
+        }
+    })
+}
+
+/// `int scm_recv_msg(int sock, struct scm_data_accept *, size_t size, int *fd)`: receives one. 0,
+/// or -1 at the end, for an error, or if the message is longer than `size`.
+///
+/// # Safety
+/// The buffer has room for `size`; `fd` is null or writable; `sock` is an open descriptor.
+#[no_mangle]
+pub unsafe extern "C" fn scm_recv_msg(
+    sock: c_int,
+    buffer: *mut c_void,
+    size: usize,
+    fd: *mut c_int,
+) -> c_int {
+    guard(-1, || {
+        if buffer.is_null() || sock < 0 {
+            return -1;
+        }
+        // SAFETY: as the caller promises; the socket is not closed here.
+        let (sock, buffer) = unsafe {
+            let buffer = std::slice::from_raw_parts_mut(buffer.cast::<u8>(), size);
+            (BorrowedFd::borrow_raw(sock), buffer)
+        };
+        let received = loop {
+            match channel::receive(sock, buffer) {
+                // C code that has not made the socket non-blocking wants to wait.
+                Err(error) if crate::os::would_block(&error) && socket::is_blocking(&sock) => {
+                    channel::wait(sock, -1);
+                }
+                other => break other,
+            }
+        };
+        let complain = |what: &str| {
+            log::message(&format!("scm_recv_msg: recvmsg: {what}"));
+            -1
+        };
+        match received {
+            Ok(received) if received.length == 0 => complain("EoF"),
+            Ok(received) if received.length > size || received.length < size_of::<Data>() => {
+                complain("message of a wrong length")
+            }
+            Ok(received) => {
+                // Without a place for it, the descriptor is closed.
+                // SAFETY: as the caller promises.
+                if let Some(place) = unsafe { fd.as_mut() } {
+                    *place = received.fd.map_or(-1, IntoRawFd::into_raw_fd);
+                }
+                0
+            }
+            Err(error) => complain(&crate::os::reason(&error)),
+        }
+    })
+}
+
+/// `int fakescm_send_msg(int sock, struct scm_data *, int fd)`: as scm_send_msg, where broker and
+/// worker are one process.
+///
+/// # Safety
+/// As for [`scm_send_msg`].
+#[no_mangle]
+pub unsafe extern "C" fn fakescm_send_msg(_sock: c_int, message: *const Data, fd: c_int) -> c_int {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match message.as_ref() {
+            Some(Data { kind: MAX, count }) => {
+                common_data::set_users_max(*count);
+                common_data::set_users_max_total(*count);
+            }
+            Some(Data { kind: DONE, count }) => {
+                guard((), || program::hosted_sessions_ended(usize::try_from(*count).unwrap_or(0)));
+            }
+            Some(Data { kind: ACCEPT, .. }) => common_data::call_accept(fd, message.cast()),
+            Some(Data { kind: UDPDATA, .. }) => common_data::call_datagram(fd, message.cast()),
+            _ => {}
+        }
+    }
+    0
+}
+
+/// `int fakescm_recv_msg(...)`: nothing ever comes where broker and worker are one process. 0
+#[no_mangle]
+pub extern "C" fn fakescm_recv_msg(
+    _sock: c_int,
+    _buffer: *mut c_void,
+    _size: usize,
+    _fd: *mut c_int,
+) -> c_int {
+    0
+}
+
+/// Tells the broker that starting this program again will not help.
+pub(super) fn tell_bad_configuration() {
+    let message = FromWorker::BadConfiguration.encode();
+    // A broker that does not hear it sees the process end.
+    let _ = channel::send(std::io::stdin().as_fd(), &message, None);
+}
+
+/// `void scm_fatal(void)`: tells the broker, and ends the process.
+#[no_mangle]
+pub extern "C" fn scm_fatal() {
+    guard((), tell_bad_configuration);
+    std::process::exit(exit::CONFIGURATION);
+}
+
+/// The arguments of a C program.
+///
+/// # Safety
+/// `argv` has `argc` NUL-terminated strings.
+unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<OsString> {
+    let count = usize::try_from(argc).unwrap_or(0);
+    let argument = |index| {
+        // SAFETY: as the caller promises.
+        let text = unsafe { CStr::from_ptr(*argv.add(index)) };
+        OsString::from_vec(text.to_bytes().to_vec())
+    };
+    (0..count).map(argument).collect()
+}
+
+/// `void scm_main(int argc, char **argv, char **envp)`: the start of a program that is broker and
+/// worker. Returns in the worker, with `common_data` filled in; the broker ends here, unless it is
+/// one process with its worker.
+///
+/// # Safety
+/// As for main().
+#[no_mangle]
+pub unsafe extern "C" fn scm_main(argc: c_int, argv: *mut *mut c_char, envp: *mut *mut c_char) {
+    configuration::init_common_data();
+    // SAFETY: as the caller promises.
+    unsafe {
+        common_data::set_argv(argv, envp);
+        if !matches!(socket::inspect(0), socket::Inherited::Channel) {
+            spawnd_main(argc, argv, envp, c"spawnd".as_ptr());
+            return;
+        }
+        let arguments = arguments(argc, argv.cast_const().cast());
+        guard((), || match program::hosted_worker(arguments) {
+            Ok(worker) => configuration::enter_worker(&worker),
+            Err(status) => std::process::exit(status),
+        });
+    }
+}
+
+/// `int spawnd_main(int argc, char **argv, char **envp, char *id)`: the broker. Returns only if it
+/// is one process with its worker; `common_data.io` is its loop then.
+///
+/// # Safety
+/// As for main(); `id` is null or NUL-terminated.
+#[no_mangle]
+pub unsafe extern "C" fn spawnd_main(
+    argc: c_int,
+    argv: *mut *mut c_char,
+    _envp: *mut *mut c_char,
+    id: *const c_char,
+) -> c_int {
+    // SAFETY: as the caller promises.
+    let (arguments, id) = unsafe { (arguments(argc, argv.cast_const().cast()), super::text(id)) };
+    guard(1, || match program::hosted_broker(arguments, id) {
+        Hosted::Ended(status) => std::process::exit(status),
+        Hosted::Single { context, worker } => {
+            common_data::set_io(context);
+            common_data::set_single_process(1);
+            let (send, receive): (Send, Receive) = (fakescm_send_msg, fakescm_recv_msg);
+            common_data::set_scm_send(send as *const c_void);
+            common_data::set_scm_receive(receive as *const c_void);
+            configuration::enter_worker(&worker);
+            0
+        }
+    })
+}
+
+/// `void common_usage(void)`: shows the usage, and ends the process.
+#[no_mangle]
+pub extern "C" fn common_usage() {
+    guard((), || log::stderr(&program::usage(&common_data::program_name().unwrap_or_default())));
+    std::process::exit(exit::USAGE);
+}

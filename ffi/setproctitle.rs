@@ -1,0 +1,45 @@
+//! misc/setproctitle.h, mavis/set_proctitle.h: the process title.
+
+use super::{guard, text};
+use crate::os::{common_data, title};
+use std::ffi::{c_char, c_int};
+use std::path::Path;
+
+/// `void setproctitle_init(char **argv, char **envp)`: nothing to do, as the area of the title is
+/// asked of the system.
+#[no_mangle]
+pub extern "C" fn setproctitle_init(_argv: *mut *mut c_char, _envp: *mut *mut c_char) {}
+
+fn base_name() -> String {
+    let name = common_data::program_name().unwrap_or_default();
+    let base = Path::new(&name).file_name();
+    base.map_or_else(String::new, |base| base.to_string_lossy().into_owned())
+}
+
+pub(super) unsafe extern "C" fn set_title(new: *const c_char) {
+    // SAFETY: the C side passes a NUL-terminated text.
+    guard((), || title::set(&base_name(), &unsafe { text(new) }.unwrap_or_default()));
+}
+
+/// `void set_proctitle(int status)`: what a worker is doing: 0 accepting, 1 accepting as one of
+/// several, 2 not accepting now, 3 not accepting any more.
+#[no_mangle]
+pub extern "C" fn set_proctitle(status: c_int) {
+    guard((), || {
+        let users = common_data::users_cur();
+        let more = common_data::users_max() - users;
+        let count = match users {
+            1 => "1 connection".to_owned(),
+            _ => format!("{users} connections"),
+        };
+        let accepting = format!("{count}, accepting up to {more} more");
+        let title = match status {
+            0 => accepting,
+            1 if common_data::single_process() != 0 => accepting,
+            1 => count,
+            2 => format!("{count}, not accepting new ones"),
+            _ => format!("{users} left, dying when idle"),
+        };
+        title::set(&base_name(), &title);
+    });
+}

@@ -1,0 +1,42 @@
+//! Exported names of functions that are defined in C.
+//!
+//! The linker exports from a shared library of Rust only what is defined in Rust. So each such
+//! name is a Rust function without a frame that jumps to the C one: arguments, variable ones too,
+//! are where the caller has put them, and a longjmp passes over nothing.
+
+/// One jump. `$target` is the C function.
+macro_rules! jump {
+    ($name:ident, $target:ident) => {
+        #[doc = concat!("Defined in C: `", stringify!($target), "`.")]
+        ///
+        /// # Safety
+        /// As its C declaration says.
+        #[unsafe(naked)]
+        #[no_mangle]
+        pub unsafe extern "C" fn $name() {
+            extern "C" {
+                fn $target();
+            }
+            #[cfg(target_arch = "x86_64")]
+            std::arch::naked_asm!("jmp {}", sym $target);
+            #[cfg(target_arch = "aarch64")]
+            std::arch::naked_asm!("b {}", sym $target);
+            #[cfg(target_arch = "riscv64")]
+            std::arch::naked_asm!("tail {}", sym $target);
+            #[cfg(target_arch = "powerpc64")]
+            std::arch::naked_asm!("b {}", sym $target);
+            #[cfg(target_arch = "s390x")]
+            std::arch::naked_asm!("jg {}", sym $target);
+            #[cfg(not(any(
+                target_arch = "x86_64",
+                target_arch = "aarch64",
+                target_arch = "riscv64",
+                target_arch = "powerpc64",
+                target_arch = "s390x"
+            )))]
+            compile_error!("ffi/trampolines.rs: the jump instruction of this processor is missing");
+        }
+    };
+}
+
+include!(concat!(env!("OUT_DIR"), "/trampolines.rs"));

@@ -1,0 +1,191 @@
+//! What the readers of one configuration share: aliases, the texts of its files, and where
+//! including files go on.
+//!
+//! A reader's own state is [`Sym`](super::Sym) alone, which C modules copy to look ahead. What it
+//! refers to is kept here until the configuration is done with, so that a copy stays good.
+
+use super::source::Source;
+use super::token::Code;
+use crate::os::common_data;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::rc::Rc;
+
+/// Tells a worker that reads its configuration from shared memory what `$CONFDIR` is.
+pub const DIRECTORY_VARIABLE: &str = "TCPRELAY_CONFDIR";
+
+/// A token of an alias.
+#[derive(Clone, Debug)]
+pub(super) struct AliasToken {
+    pub(super) code: Code,
+    pub(super) text: Vec<u8>,
+    pub(super) quoted: bool,
+}
+
+/// The tokens an alias stands for.
+pub(super) type AliasTokens = Rc<[AliasToken]>;
+
+/// A place in an alias that is being read from.
+#[derive(Clone, Debug)]
+pub(super) struct Expansion {
+    pub(super) name: Rc<[u8]>,
+    pub(super) tokens: AliasTokens,
+    pub(super) next: usize,
+    /// The alias in which this one was found.
+    pub(super) outer: Handle,
+}
+
+/// Where an including file goes on.
+#[derive(Clone)]
+pub(super) struct Suspended {
+    pub(super) source: Rc<Source>,
+    pub(super) start: usize,
+    pub(super) tlen: i32,
+    pub(super) ch: [u8; 4],
+    pub(super) chlen: u8,
+    pub(super) line: u32,
+    pub(super) outer: Handle,
+    /// How many includes lead to that file.
+    pub(super) depth: usize,
+}
+
+/// Names an entry of a table below, in a pointer field of [`Sym`](super::Sym): null for none. It
+/// is no address and never followed.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Handle(*mut c_void);
+
+impl Handle {
+    pub(super) const NONE: Handle = Handle(ptr::null_mut());
+
+    fn of(index: usize) -> Handle {
+        Handle(ptr::without_provenance_mut(index + 1))
+    }
+
+    fn index(self) -> Option<usize> {
+        (self.0 as usize).checked_sub(1)
+    }
+}
+
+/// What the readers of one configuration share.
+#[derive(Default)]
+pub struct Environment {
+    sources: Vec<Rc<Source>>,
+    suspended: Vec<Suspended>,
+    expansions: Vec<Expansion>,
+    pub(super) aliases: HashMap<Rc<[u8]>, AliasTokens>,
+    /// An alias that stands for nothing was used.
+    pub(super) used_empty_alias: bool,
+    /// What `$CONFDIR/` stands for.
+    pub(super) directory: String,
+}
+
+/// An environment as its readers hold it.
+pub type Shared = Rc<RefCell<Environment>>;
+
+thread_local! {
+    /// The environment of the configuration that is being read, or was read last: that of readers
+    /// which C code has made.
+    static CURRENT: RefCell<Shared> = RefCell::default();
+}
+
+impl Environment {
+    /// For the configuration called `name`.
+    pub(super) fn new(name: &str) -> Environment {
+        Environment { directory: directory(name), ..Environment::default() }
+    }
+
+    /// That of readers which C code has made.
+    pub fn current() -> Shared {
+        CURRENT.with(|current| Rc::clone(&current.borrow()))
+    }
+
+    /// Makes `environment` the current one.
+    pub fn enter(environment: &Shared) {
+        CURRENT.with(|current| *current.borrow_mut() = Rc::clone(environment));
+    }
+
+    pub(super) fn add_source(&mut self, source: Rc<Source>) {
+        self.sources.push(source);
+    }
+
+    /// The source whose text begins at `input`.
+    pub(super) fn source_at(&self, input: *const u8) -> Option<Rc<Source>> {
+        self.sources.iter().rev().find(|source| source.text.as_ptr() == input).map(Rc::clone)
+    }
+
+    pub(super) fn suspend(&mut self, place: Suspended) -> Handle {
+        self.suspended.push(place);
+        Handle::of(self.suspended.len() - 1)
+    }
+
+    pub(super) fn suspended(&self, handle: Handle) -> Option<&Suspended> {
+        self.suspended.get(handle.index()?)
+    }
+
+    pub(super) fn expand(&mut self, expansion: Expansion) -> Handle {
+        self.expansions.push(expansion);
+        Handle::of(self.expansions.len() - 1)
+    }
+
+    pub(super) fn expansion(&self, handle: Handle) -> Option<&Expansion> {
+        self.expansions.get(handle.index()?)
+    }
+
+    /// Defines an alias that stands for nothing so far.
+    pub fn add_alias(&mut self, name: &[u8]) {
+        self.aliases.insert(name.into(), Rc::new([]));
+    }
+
+    pub(super) fn add_token_to_alias(&mut self, name: &[u8], token: AliasToken) {
+        let before = self.aliases.get(name).map_or(&[][..], |tokens| tokens);
+        let tokens = before.iter().cloned().chain([token]).collect();
+        self.aliases.insert(name.into(), tokens);
+    }
+}
+
+/// The folder of a configuration, with a slash at the end.
+pub fn directory(name: &str) -> String {
+    match name.rfind('/') {
+        // A copy in shared memory stands for a file elsewhere.
+        _ if name.starts_with("ipc://") => {
+            std::env::var(DIRECTORY_VARIABLE).unwrap_or_else(|_| "./".to_owned())
+        }
+        Some(slash) => name[..=slash].to_owned(),
+        None => "./".to_owned(),
+    }
+}
+
+/// Whether regular expressions ignore case: a bit for each open brace, innermost lowest. Modules
+/// read the flags that follow from it.
+pub(super) mod case {
+    use super::common_data::{self, set_case_stack, set_pcre_flags, set_posix_flags};
+    use crate::os::regex::PCRE_CASELESS_UTF;
+
+    /// An opening brace: what is inside starts with what holds outside.
+    pub(in crate::config) fn open() {
+        let stack = common_data::case_stack();
+        set_case_stack(stack << 1 | stack & 1);
+    }
+
+    /// A closing brace: what held outside holds again.
+    pub(in crate::config) fn close() {
+        let stack = common_data::case_stack();
+        // The outermost level is never lost.
+        set(stack >> 1 | stack & 1 << 63);
+    }
+
+    /// `regex-match-case = BOOL`
+    pub(in crate::config) fn matters(yes: bool) {
+        set(common_data::case_stack() & !1 | u64::from(!yes));
+    }
+
+    fn set(stack: u64) {
+        set_case_stack(stack);
+        let ignored = stack & 1 != 0;
+        set_pcre_flags(if ignored { PCRE_CASELESS_UTF } else { 0 });
+        set_posix_flags(if ignored { libc::REG_ICASE } else { 0 });
+    }
+}

@@ -1,0 +1,465 @@
+//! Descriptors and timers of C modules, in the same loop as everybody else's.
+//!
+//! A module has the loop as an opaque `struct io_context *`. It registers a descriptor with a
+//! context pointer and four callbacks, and timers by a key. When one is ready, the loop calls the
+//! callback on its way to the next event ([`Loop::next_event`], [`Loop::next_expired`]).
+//!
+//! C code calls back into the loop while its owner has lent it out: [`Loop::lend`] notes where the
+//! loop is for as long as a call into C takes, and [`Context::with`] takes it from there. So the
+//! loop is used by one at a time, though the compiler cannot see it.
+
+use super::{Interest, Loop, Ready, Token};
+use crate::os::{common_data, log};
+use std::cell::Cell;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ffi::{c_int, c_void};
+use std::os::fd::RawFd;
+use std::ptr;
+
+/// A function of C, or null: `void (*)(void *, int)`.
+pub type Callback = *mut c_void;
+
+/// What a callback is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Something can be read.
+    Input,
+    /// Something can be written.
+    Output,
+    /// The descriptor has failed.
+    Error,
+    /// The other end has hung up.
+    Hangup,
+}
+
+/// What C code calls `struct io_context`: where the loop is, while it is lent out.
+pub struct Context {
+    lent: Cell<*mut Loop>,
+    /// The loop is C code's for good.
+    given: Cell<bool>,
+}
+
+impl Context {
+    /// Runs `action` on the loop that C code means by `context`; `None` if that is null, or the
+    /// loop is not lent out, so that the module has no business with it.
+    ///
+    /// # Safety
+    /// `context` is null, or [`Loop::context`] of a loop that still exists, and no reference to that
+    /// loop is in use but those that wait for a call into C to return.
+    pub unsafe fn with<T>(
+        context: *const Context,
+        action: impl FnOnce(&mut Loop) -> T,
+    ) -> Option<T> {
+        // SAFETY: as the caller promises.
+        let events = unsafe { context.as_ref()?.lent.get().as_mut()? };
+        Some(action(events))
+    }
+}
+
+/// A descriptor of a module.
+struct Slot {
+    context: *mut c_void,
+    callbacks: [Callback; 4],
+    wanted: Interest,
+}
+
+/// What a module wants done later: `proc(key, -1)` after a wait in microseconds.
+struct Later {
+    procedure: Callback,
+    wait: i64,
+}
+
+/// The timers of one key. Only the first is armed.
+struct Stack {
+    events: VecDeque<Later>,
+    /// When the first is due, in microseconds of the loop's clock.
+    due: i64,
+    /// The same as wall-clock time, for C code to look at.
+    time: Box<libc::timeval>,
+}
+
+/// The part of a loop that belongs to C modules.
+pub(super) struct Foreign {
+    context: Box<Context>,
+    slots: HashMap<RawFd, Slot>,
+    invalid: [Callback; 4],
+    stacks: HashMap<usize, Stack>,
+    /// (due, key)
+    queue: BTreeSet<(i64, usize)>,
+}
+
+const MICROSECONDS: i64 = 1_000_000;
+
+extern "C" fn invalid_input(_: *mut c_void, fd: c_int) {
+    invalid("i", fd);
+}
+extern "C" fn invalid_output(_: *mut c_void, fd: c_int) {
+    invalid("o", fd);
+}
+extern "C" fn invalid_error(_: *mut c_void, fd: c_int) {
+    invalid("e", fd);
+}
+extern "C" fn invalid_hangup(_: *mut c_void, fd: c_int) {
+    invalid("h", fd);
+}
+
+/// A module has registered a descriptor and no callback for what has happened.
+fn invalid(what: &str, fd: c_int) {
+    log::message(&format!("io_invalid_{what} ({fd})"));
+    std::process::abort();
+}
+
+impl Default for Foreign {
+    fn default() -> Foreign {
+        let functions: [extern "C" fn(*mut c_void, c_int); 4] =
+            [invalid_input, invalid_output, invalid_error, invalid_hangup];
+        Foreign {
+            context: Box::new(Context {
+                lent: Cell::new(ptr::null_mut()),
+                given: Cell::new(false),
+            }),
+            slots: HashMap::new(),
+            invalid: functions.map(|function| function as Callback),
+            stacks: HashMap::new(),
+            queue: BTreeSet::new(),
+        }
+    }
+}
+
+impl Foreign {
+    /// When the next timer is due, in microseconds of the loop's clock.
+    fn next_due(&self) -> Option<i64> {
+        self.queue.first().map(|&(due, _)| due)
+    }
+
+    fn arm_first(&mut self, key: usize, now: i64) {
+        let Some(stack) = self.stacks.get_mut(&key) else {
+            return;
+        };
+        self.queue.remove(&(stack.due, key));
+        let Some(first) = stack.events.front() else {
+            self.stacks.remove(&key);
+            return;
+        };
+        stack.due = now.saturating_add(first.wait);
+        let time = common_data::clock().saturating_add(first.wait);
+        stack.time.tv_sec = (time / MICROSECONDS) as _;
+        stack.time.tv_usec = (time % MICROSECONDS) as _;
+        self.queue.insert((stack.due, key));
+    }
+}
+
+impl Loop {
+    /// The loop as C modules know it. Lives as long as the loop.
+    pub fn context(&self) -> *mut c_void {
+        ptr::from_ref(&*self.foreign.context).cast_mut().cast()
+    }
+
+    /// Calls into C code that may use the loop.
+    pub fn lend<T>(&mut self, action: impl FnOnce() -> T) -> T {
+        let context: *const Context = &*self.foreign.context;
+        let this: *mut Loop = self;
+        // SAFETY: the context is a box of the loop's, which stays where it is as long as the loop
+        // exists, and that is longer than this call. Nothing here uses `self` until C code has
+        // returned.
+        unsafe {
+            let before = (*context).lent.replace(this);
+            let result = action();
+            (*context).lent.set(before);
+            result
+        }
+    }
+
+    /// Gives the loop to C code for good. Returns where it is, and its context.
+    pub fn into_foreign(self) -> (*mut Loop, *mut c_void) {
+        let this = Box::into_raw(Box::new(self));
+        // SAFETY: the loop stays in its box until C code ends it, and nobody else uses it.
+        unsafe {
+            (*this).foreign.context.lent.set(this);
+            (*this).foreign.context.given.set(true);
+            (this, (*this).context())
+        }
+    }
+
+    /// Ends a loop of [`into_foreign`](Self::into_foreign). Returns the contexts that were
+    /// registered. A loop that is only lent is left alone.
+    ///
+    /// # Safety
+    /// `context` is null or that of a loop, and not used afterwards.
+    pub unsafe fn end_foreign(context: *const Context) -> Vec<*mut c_void> {
+        // SAFETY: as the caller promises; the loop is in a box of ours.
+        unsafe {
+            let Some(context) = context.as_ref().filter(|context| context.given.get()) else {
+                return Vec::new();
+            };
+            let this = Box::from_raw(context.lent.get());
+            this.foreign.slots.values().map(|slot| slot.context).collect()
+        }
+    }
+
+    fn call(&mut self, procedure: Callback, argument: *mut c_void, fd: c_int) {
+        if procedure.is_null() {
+            return;
+        }
+        common_data::refresh_clock();
+        self.lend(|| {
+            // SAFETY: what C code registers as a callback is a function of this type.
+            let procedure = unsafe {
+                std::mem::transmute::<Callback, unsafe extern "C" fn(*mut c_void, c_int)>(procedure)
+            };
+            // SAFETY: the module has given the function for this very call.
+            unsafe { procedure(argument, fd) };
+        });
+    }
+
+    /// A descriptor of a module is ready: at most one of its callbacks is called.
+    pub(super) fn call_foreign(&mut self, ready: Ready) {
+        let fd = ready.fd;
+        let Some(slot) = self.foreign.slots.get(&fd) else {
+            return;
+        };
+        let (mut readable, mut writable) = (ready.readable, ready.writable);
+        let (mut error, mut hangup) = (false, false);
+        if ready.hangup {
+            // Which of it, not every mechanism tells.
+            let state = crate::os::socket::poll_state(fd);
+            (readable, writable) = (state.readable, state.writable);
+            (error, hangup) = (state.error, state.hangup);
+        }
+        let condition = if readable && slot.wanted.contains(Interest::READ) {
+            Condition::Input
+        } else if writable && slot.wanted.contains(Interest::WRITE) && !hangup {
+            Condition::Output
+        } else if error {
+            Condition::Error
+        } else if hangup {
+            Condition::Hangup
+        } else {
+            if ready.hangup || !(ready.readable || ready.writable) {
+                self.foreign_unregister(fd);
+            }
+            return;
+        };
+        let (procedure, context) = (slot.callbacks[condition as usize], slot.context);
+        self.call(procedure, context, fd);
+    }
+
+    /// `io_register`
+    pub fn foreign_register(&mut self, fd: RawFd, context: *mut c_void) {
+        if fd < 0 {
+            return;
+        }
+        let callbacks = self.foreign.invalid;
+        self.foreign.slots.insert(fd, Slot { context, callbacks, wanted: Interest::empty() });
+        self.register(&fd, Token::foreign(), Interest::empty());
+    }
+
+    /// `io_unregister`: returns the context that was registered.
+    pub fn foreign_unregister(&mut self, fd: RawFd) -> *mut c_void {
+        match self.foreign.slots.remove(&fd) {
+            Some(slot) => {
+                self.remove(&fd);
+                slot.context
+            }
+            None => ptr::null_mut(),
+        }
+    }
+
+    /// `io_set_i`, `io_set_o`, `io_clr_i`, `io_clr_o`
+    pub fn foreign_want(&mut self, fd: RawFd, interest: Interest, on: bool) {
+        let Some(slot) = self.foreign.slots.get_mut(&fd) else {
+            return;
+        };
+        slot.wanted.set(interest, on);
+        // What has been watched once is watched for its end.
+        let wanted = slot.wanted | Interest::HANGUP;
+        self.set_interest(&fd, wanted);
+    }
+
+    /// `io_want_read`, `io_want_write`
+    pub fn foreign_wants(&self, fd: RawFd, interest: Interest) -> bool {
+        self.foreign.slots.get(&fd).is_some_and(|slot| slot.wanted.contains(interest))
+    }
+
+    /// `io_set_cb_*`
+    pub fn foreign_set_callback(&mut self, fd: RawFd, condition: Condition, function: Callback) {
+        if let Some(slot) = self.foreign.slots.get_mut(&fd) {
+            slot.callbacks[condition as usize] = function;
+        }
+    }
+
+    /// `io_clr_cb_*`
+    pub fn foreign_clear_callback(&mut self, fd: RawFd, condition: Condition) {
+        self.foreign_set_callback(fd, condition, self.foreign.invalid[condition as usize]);
+        match condition {
+            Condition::Input => self.foreign_want(fd, Interest::READ, false),
+            Condition::Output => self.foreign_want(fd, Interest::WRITE, false),
+            _ => {}
+        }
+    }
+
+    /// `io_get_cb_*`
+    pub fn foreign_callback(&self, fd: RawFd, condition: Condition) -> Callback {
+        let slot = self.foreign.slots.get(&fd);
+        slot.map_or(ptr::null_mut(), |slot| slot.callbacks[condition as usize])
+    }
+
+    /// `io_is_invalid_*`
+    pub fn foreign_is_invalid(&self, fd: RawFd, condition: Condition) -> bool {
+        self.foreign_callback(fd, condition) == self.foreign.invalid[condition as usize]
+    }
+
+    /// `io_set_cb_inv_*`: for what is registered from now on.
+    pub fn foreign_set_invalid(&mut self, condition: Condition, function: Callback) {
+        self.foreign.invalid[condition as usize] = function;
+    }
+
+    /// `io_get_ctx`
+    pub fn foreign_context(&self, fd: RawFd) -> *mut c_void {
+        self.foreign.slots.get(&fd).map_or(ptr::null_mut(), |slot| slot.context)
+    }
+
+    /// `io_clone`: `to` becomes what `from` is.
+    pub fn foreign_clone(&mut self, to: RawFd, from: RawFd) {
+        let Some(slot) = self.foreign.slots.get(&from) else {
+            return;
+        };
+        let (context, callbacks, wanted) = (slot.context, slot.callbacks, slot.wanted);
+        if let Some(slot) = self.foreign.slots.get_mut(&to) {
+            (slot.context, slot.callbacks) = (context, callbacks);
+            self.foreign_want(to, wanted, true);
+            self.foreign_want(to, wanted.complement(), false);
+        }
+    }
+
+    /// `io_sched_add`, and with `last` `io_sched_app`: `procedure(key, -1)` in `wait`
+    /// microseconds, before or after what the key has already.
+    pub fn foreign_schedule(
+        &mut self,
+        key: *mut c_void,
+        procedure: Callback,
+        wait: i64,
+        last: bool,
+    ) {
+        common_data::refresh_clock();
+        let now = self.microseconds();
+        let name = key.expose_provenance();
+        let stack = self.foreign.stacks.entry(name).or_insert_with(|| Stack {
+            events: VecDeque::new(),
+            due: i64::MAX,
+            time: Box::new(libc::timeval { tv_sec: 0, tv_usec: 0 }),
+        });
+        let event = Later { procedure, wait };
+        if last && !stack.events.is_empty() {
+            stack.events.push_back(event);
+        } else {
+            stack.events.push_front(event);
+            self.foreign.arm_first(name, now);
+        }
+    }
+
+    /// `io_sched_pop`: removes the first; the procedure of the next, which is armed.
+    pub fn foreign_pop(&mut self, key: *mut c_void) -> Callback {
+        let now = self.microseconds();
+        if let Some(stack) = self.foreign.stacks.get_mut(&(key as usize)) {
+            stack.events.pop_front();
+            self.foreign.arm_first(key as usize, now);
+        }
+        self.foreign_peek(key)
+    }
+
+    /// `io_sched_drop`: removes all of a key.
+    pub fn foreign_drop(&mut self, key: *mut c_void) {
+        if let Some(stack) = self.foreign.stacks.remove(&(key as usize)) {
+            self.foreign.queue.remove(&(stack.due, key as usize));
+        }
+    }
+
+    /// `io_sched_del`: removes the first if it is this procedure, otherwise those behind it that
+    /// are. True if one was.
+    pub fn foreign_delete(&mut self, key: *mut c_void, procedure: Callback) -> bool {
+        if self.foreign_peek(key) == procedure && !procedure.is_null() {
+            self.foreign_pop(key);
+            return true;
+        }
+        let Some(stack) = self.foreign.stacks.get_mut(&(key as usize)) else {
+            return false;
+        };
+        let before = stack.events.len();
+        stack.events.retain(|event| event.procedure != procedure);
+        stack.events.len() < before
+    }
+
+    /// `io_sched_renew_proc`: arms the first of a key again, if it is this procedure or none is
+    /// named. True if that was done.
+    pub fn foreign_renew(&mut self, key: *mut c_void, procedure: Callback) -> bool {
+        let first = self.foreign_peek(key);
+        if first.is_null() || !(procedure.is_null() || procedure == first) {
+            return false;
+        }
+        let now = self.microseconds();
+        self.foreign.arm_first(key as usize, now);
+        true
+    }
+
+    /// `io_sched_peek`: the procedure of the first of a key.
+    pub fn foreign_peek(&self, key: *mut c_void) -> Callback {
+        let stack = self.foreign.stacks.get(&(key as usize));
+        stack
+            .and_then(|stack| stack.events.front())
+            .map_or(ptr::null_mut(), |event| event.procedure)
+    }
+
+    /// `io_sched_peek_time`: when the first of a key is due. Good as long as the key has events.
+    pub fn foreign_peek_time(&self, key: *mut c_void) -> *const libc::timeval {
+        self.foreign.stacks.get(&(key as usize)).map_or(ptr::null(), |stack| &raw const *stack.time)
+    }
+
+    /// `io_sched_exec`: runs what is due, each key once, and returns the milliseconds until the
+    /// next is. What is not renewed or removed by its procedure stays due.
+    pub fn foreign_run_due(&mut self) -> Option<u64> {
+        // A process without modules does not even look at the clock.
+        self.foreign.next_due()?;
+        let now = self.microseconds();
+        let due: Vec<(i64, usize)> =
+            self.foreign.queue.iter().take_while(|&&(due, _)| due <= now).copied().collect();
+        for entry in due {
+            // An earlier procedure may have removed or renewed it.
+            if self.foreign.queue.contains(&entry) {
+                let key = ptr::with_exposed_provenance_mut(entry.1);
+                self.call(self.foreign_peek(key), key, -1);
+            }
+        }
+        self.foreign_timeout()
+    }
+
+    /// Milliseconds until the next timer of a module is due, rounded up.
+    pub(super) fn foreign_timeout(&self) -> Option<u64> {
+        let due = self.foreign.next_due()?;
+        let wait = (due - self.microseconds()).max(0) as u64;
+        Some(wait.div_ceil(1000))
+    }
+
+    /// `io_poll`: waits for descriptors of modules, and calls them; returns how many were ready.
+    /// Whatever else is ready is found again by the loop's owner.
+    pub fn foreign_poll(&mut self, timeout: Option<u64>) -> usize {
+        if let Err(error) = self.wait_for(timeout) {
+            log::message(&format!("event loop: {}", crate::os::reason(&error)));
+            return 0;
+        }
+        common_data::refresh_clock();
+        let mut count = 0;
+        for _ in 0..self.ready.len() {
+            let Some((ready, generation)) = self.ready.pop_front() else {
+                break;
+            };
+            if !self.is_foreign(ready.fd) {
+                self.ready.push_back((ready, generation));
+            } else if self.is_current(ready.fd, generation) {
+                count += 1;
+                self.call_foreign(ready);
+            }
+        }
+        count
+    }
+}

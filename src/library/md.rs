@@ -1,0 +1,257 @@
+//! The message digests MD4 (RFC 1320) and MD5 (RFC 1321).
+//!
+//! Both have the same state, padding and output; they differ in what they do with one block. They
+//! are here for the protocols and files that are defined with them, not as protection.
+
+use std::marker::PhantomData;
+
+/// What the two digests differ in.
+pub trait Algorithm {
+    /// Mixes one block of sixteen little-endian words into the state.
+    fn compress(state: &mut [u32; 4], block: &[u32; 16]);
+}
+
+/// MD4.
+#[derive(Clone, Copy, Debug)]
+pub enum Four {}
+
+/// MD5.
+#[derive(Clone, Copy, Debug)]
+pub enum Five {}
+
+/// A digest in progress: 88 bytes in the order of the reference code, as C programs keep it in
+/// memory of their own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Digest<A> {
+    state: [u32; 4],
+    /// Bits so far, low word first.
+    count: [u32; 2],
+    /// The last `count / 8 % 64` bytes, which do not fill a block yet.
+    buffer: [u8; 64],
+    algorithm: PhantomData<A>,
+}
+
+/// MD4 (RFC 1320).
+pub type Md4 = Digest<Four>;
+/// MD5 (RFC 1321).
+pub type Md5 = Digest<Five>;
+
+const _: () = assert!(size_of::<Md5>() == 88 && align_of::<Md5>() == 4);
+
+impl<A: Algorithm> Default for Digest<A> {
+    fn default() -> Self {
+        Digest::new()
+    }
+}
+
+impl<A: Algorithm> Digest<A> {
+    /// The digest of nothing yet.
+    pub const fn new() -> Self {
+        Digest {
+            state: [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476],
+            count: [0; 2],
+            buffer: [0; 64],
+            algorithm: PhantomData,
+        }
+    }
+
+    /// Bytes that wait in the buffer.
+    fn waiting(&self) -> usize {
+        (self.count[0] >> 3) as usize % 64
+    }
+
+    /// Continues over `data`.
+    pub fn update(&mut self, mut data: &[u8]) {
+        let waiting = self.waiting();
+        let bits = u64::from(self.count[1]) << 32 | u64::from(self.count[0]);
+        let bits = bits.wrapping_add((data.len() as u64) << 3);
+        self.count = [bits as u32, (bits >> 32) as u32];
+        if waiting > 0 {
+            let (head, rest) = data.split_at(data.len().min(64 - waiting));
+            self.buffer[waiting..waiting + head.len()].copy_from_slice(head);
+            if waiting + head.len() < 64 {
+                return;
+            }
+            A::compress(&mut self.state, &words(&self.buffer));
+            data = rest;
+        }
+        let mut blocks = data.chunks_exact(64);
+        for block in &mut blocks {
+            A::compress(&mut self.state, &words(block));
+        }
+        let rest = blocks.remainder();
+        self.buffer[..rest.len()].copy_from_slice(rest);
+    }
+
+    /// The digest of all that was given. Nothing of it stays in the state.
+    pub fn finish(&mut self) -> [u8; 16] {
+        let [low, high] = self.count;
+        let mut padding = [0; 64];
+        padding[0] = 0x80;
+        // A bit 1, then zeroes until eight bytes are left of a block, which take the length.
+        let waiting = self.waiting();
+        let length = if waiting < 56 { 56 - waiting } else { 120 - waiting };
+        self.update(&padding[..length]);
+        self.update(&low.to_le_bytes());
+        self.update(&high.to_le_bytes());
+        let mut digest = [0; 16];
+        for (out, word) in digest.chunks_exact_mut(4).zip(self.state) {
+            out.copy_from_slice(&word.to_le_bytes());
+        }
+        *self = Digest { state: [0; 4], ..Digest::new() };
+        digest
+    }
+
+    /// The digest of `data`.
+    pub fn of(data: &[u8]) -> [u8; 16] {
+        let mut digest = Self::new();
+        digest.update(data);
+        digest.finish()
+    }
+}
+
+/// A block of 64 bytes as little-endian words.
+fn words(block: &[u8]) -> [u32; 16] {
+    let mut words = [0; 16];
+    for (word, bytes) in words.iter_mut().zip(block.chunks_exact(4)) {
+        *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    words
+}
+
+/// Bitwise choice: `y` where `x` is set, `z` elsewhere.
+fn choose(x: u32, y: u32, z: u32) -> u32 {
+    (x & y) | (!x & z)
+}
+
+impl Algorithm for Four {
+    fn compress(state: &mut [u32; 4], block: &[u32; 16]) {
+        const SHIFTS: [[u32; 4]; 3] = [[3, 7, 11, 19], [3, 5, 9, 13], [3, 9, 11, 15]];
+        // RFC 1320 section 3.4: the order of the words in each round.
+        const ORDER: [[usize; 16]; 3] = [
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+            [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15],
+            [0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15],
+        ];
+        let [mut a, mut b, mut c, mut d] = *state;
+        for round in 0..3 {
+            for step in 0..16 {
+                let (mixed, constant) = match round {
+                    0 => (choose(b, c, d), 0),
+                    1 => ((b & c) | (b & d) | (c & d), 0x5a82_7999),
+                    _ => (b ^ c ^ d, 0x6ed9_eba1),
+                };
+                let sum = a
+                    .wrapping_add(mixed)
+                    .wrapping_add(block[ORDER[round][step]])
+                    .wrapping_add(constant);
+                (a, b, c, d) = (d, sum.rotate_left(SHIFTS[round][step % 4]), b, c);
+            }
+        }
+        for (word, change) in state.iter_mut().zip([a, b, c, d]) {
+            *word = word.wrapping_add(change);
+        }
+    }
+}
+
+/// RFC 1321 section 3.4: the integer part of 2^32 times abs(sin(i)), i = 1 to 64, in radians.
+#[rustfmt::skip]
+const SINES: [u32; 64] = [
+    0xd76aa478, 0xe8c7b756, 0x242070db, 0xc1bdceee, 0xf57c0faf, 0x4787c62a, 0xa8304613, 0xfd469501,
+    0x698098d8, 0x8b44f7af, 0xffff5bb1, 0x895cd7be, 0x6b901122, 0xfd987193, 0xa679438e, 0x49b40821,
+    0xf61e2562, 0xc040b340, 0x265e5a51, 0xe9b6c7aa, 0xd62f105d, 0x02441453, 0xd8a1e681, 0xe7d3fbc8,
+    0x21e1cde6, 0xc33707d6, 0xf4d50d87, 0x455a14ed, 0xa9e3e905, 0xfcefa3f8, 0x676f02d9, 0x8d2a4c8a,
+    0xfffa3942, 0x8771f681, 0x6d9d6122, 0xfde5380c, 0xa4beea44, 0x4bdecfa9, 0xf6bb4b60, 0xbebfbc70,
+    0x289b7ec6, 0xeaa127fa, 0xd4ef3085, 0x04881d05, 0xd9d4d039, 0xe6db99e5, 0x1fa27cf8, 0xc4ac5665,
+    0xf4292244, 0x432aff97, 0xab9423a7, 0xfc93a039, 0x655b59c3, 0x8f0ccc92, 0xffeff47d, 0x85845dd1,
+    0x6fa87e4f, 0xfe2ce6e0, 0xa3014314, 0x4e0811a1, 0xf7537e82, 0xbd3af235, 0x2ad7d2bb, 0xeb86d391,
+];
+
+impl Algorithm for Five {
+    fn compress(state: &mut [u32; 4], block: &[u32; 16]) {
+        const SHIFTS: [[u32; 4]; 4] =
+            [[7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21]];
+        let [mut a, mut b, mut c, mut d] = *state;
+        for (step, &sine) in SINES.iter().enumerate() {
+            let (mixed, word) = match step / 16 {
+                0 => (choose(b, c, d), step),
+                1 => (choose(d, b, c), 5 * step + 1),
+                2 => (b ^ c ^ d, 3 * step + 5),
+                _ => (c ^ (b | !d), 7 * step),
+            };
+            let sum = a.wrapping_add(mixed).wrapping_add(block[word % 16]).wrapping_add(sine);
+            let turned = sum.rotate_left(SHIFTS[step / 16][step % 4]);
+            (a, b, c, d) = (d, b.wrapping_add(turned), b, c);
+        }
+        for (word, change) in state.iter_mut().zip([a, b, c, d]) {
+            *word = word.wrapping_add(change);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hex(digest: [u8; 16]) -> String {
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The test suites of RFC 1320 appendix A.5 and RFC 1321 appendix A.5.
+    #[test]
+    fn digests_are_those_of_the_standards() {
+        let digits = "1234567890".repeat(8);
+        for (text, four, five) in [
+            ("", "31d6cfe0d16ae931b73c59d7e0c089c0", "d41d8cd98f00b204e9800998ecf8427e"),
+            ("a", "bde52cb31de33e46245e05fbdbd6fb24", "0cc175b9c0f1b6a831c399e269772661"),
+            ("abc", "a448017aaf21d8525fc10ae87aa6729d", "900150983cd24fb0d6963f7d28e17f72"),
+            (
+                "message digest",
+                "d9130a8164549fe818874806e1c7014b",
+                "f96b697d7cb7938d525a2f31aaf161d0",
+            ),
+            (
+                "abcdefghijklmnopqrstuvwxyz",
+                "d79e1c308aa5bbcdeea8ed63df412da9",
+                "c3fcd3d76192e4007dfb496cca67e13b",
+            ),
+            (
+                "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+                "043f8582f241db351ce627e153e7f0e4",
+                "d174ab98d277d9f5a5611c2c9f419d9f",
+            ),
+            (&digits, "e33b4ddc9c38f2199c3e7b164fcc0536", "57edf4a22be3c955ac49da2e2107b67a"),
+        ] {
+            assert_eq!(hex(Md4::of(text.as_bytes())), four, "MD4 of {text}");
+            assert_eq!(hex(Md5::of(text.as_bytes())), five, "MD5 of {text}");
+        }
+    }
+
+    #[test]
+    fn nothing_stays_in_a_finished_state() {
+        let mut digest = Md5::new();
+        digest.update(b"secret");
+        digest.finish();
+        assert_eq!((digest.state, digest.count, digest.buffer), ([0; 4], [0; 2], [0; 64]));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_the_same_digest(
+            data in prop::collection::vec(any::<u8>(), 0..300),
+            cuts in prop::collection::vec(0usize..80, 0..8),
+        ) {
+            let (mut four, mut five, mut rest) = (Md4::new(), Md5::new(), &data[..]);
+            for cut in cuts.into_iter().chain([usize::MAX]) {
+                let (head, tail) = rest.split_at(cut.min(rest.len()));
+                four.update(head);
+                five.update(head);
+                rest = tail;
+            }
+            prop_assert_eq!(four.finish(), Md4::of(&data));
+            prop_assert_eq!(five.finish(), Md5::of(&data));
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What libmavis offers C programs and modules beyond what tcprelay itself needs.
+//!
+//! Checksums, encodings, containers and text forms whose results other programs see on the wire,
+//! in files or in their own memory. Everything here is pure: it takes values, returns values, and
+//! neither asks the system nor keeps state. The exported functions are in `ffi`.
+#![forbid(unsafe_code)]
+
+pub mod base64;
+pub mod blowfish;
+mod blowfish_tables;
+pub mod crc32;
+pub mod cron;
+pub mod escape;
+pub mod groups;
+pub mod md;
+pub mod md5crypt;
+pub mod network;
+pub mod ostype;
+pub mod pool;
+pub mod radix;
+pub mod rbtree;
+pub mod timespec;
+pub mod tokenize;
+pub mod utf;

@@ -1,0 +1,14 @@
+//! MAVIS: asking modules about users and hosts.
+//!
+//! A query is a set of [attributes], sent down a [chain] of modules until one answers. [`script`]s
+//! hang on modules and change what goes in and out. `search` finds modules by name.
+
+#![forbid(unsafe_code)]
+// Token constants carry the names of the C enumeration.
+#![allow(non_upper_case_globals)]
+
+pub mod attributes;
+pub mod chain;
+pub mod evaluate;
+pub mod script;
+pub mod search;

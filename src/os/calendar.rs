@@ -1,0 +1,38 @@
+//! Local time.
+
+/// A point in time as the clock on the wall and the calendar show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalTime {
+    /// 0 to 60.
+    pub second: u8,
+    /// 0 to 59.
+    pub minute: u8,
+    /// 0 to 23.
+    pub hour: u8,
+    /// Day of the month, 1 to 31.
+    pub day: u8,
+    /// Months since January, 0 to 11.
+    pub month: u8,
+    /// Days since Sunday, 0 to 6.
+    pub weekday: u8,
+}
+
+/// localtime(3) of seconds since 1970; `None` if the year cannot be represented.
+pub fn local_time(seconds: i64) -> Option<LocalTime> {
+    let seconds = libc::time_t::try_from(seconds).ok()?;
+    // SAFETY: struct tm is plain data, for which all zeroes is a valid value: integers, and on
+    // some systems a pointer, which is null then.
+    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both arguments outlive the call; localtime_r(3) writes into the second.
+    if unsafe { libc::localtime_r(&seconds, &mut parts) }.is_null() {
+        return None;
+    }
+    Some(LocalTime {
+        second: parts.tm_sec as u8,
+        minute: parts.tm_min as u8,
+        hour: parts.tm_hour as u8,
+        day: parts.tm_mday as u8,
+        month: parts.tm_mon as u8,
+        weekday: parts.tm_wday as u8,
+    })
+}

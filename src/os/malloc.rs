@@ -1,0 +1,151 @@
+//! Values on the heap of malloc(3): what C code allocates and Rust frees, or the other way round.
+
+use super::process::exit;
+use std::ffi::{c_char, CStr};
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// malloc(3), zeroed. Without memory the process ends, as nobody at the C ABI could go on.
+pub fn allocate(size: usize, what: &str) -> NonNull<u8> {
+    // SAFETY: calloc(3) takes any size.
+    let memory = unsafe { libc::calloc(1, size.max(1)) };
+    NonNull::new(memory.cast()).unwrap_or_else(|| {
+        super::log::message(&format!("{what}: out of memory ({size} bytes)"));
+        std::process::exit(exit::OS_ERROR)
+    })
+}
+
+/// The bytes of a C string that `text` points at, none for a null pointer.
+///
+/// # Safety
+/// The string is NUL-terminated, and nobody changes it while the result lives.
+pub unsafe fn c_bytes<T>(text: &*mut T) -> &[u8] {
+    if text.is_null() {
+        return b"";
+    }
+    // SAFETY: as the caller promises.
+    unsafe { CStr::from_ptr(text.cast()) }.to_bytes()
+}
+
+/// A NUL-terminated string that is ours. `Option<Text>` is a `char *`.
+#[repr(transparent)]
+pub struct Text(NonNull<c_char>);
+
+impl Text {
+    /// A copy of `bytes`, up to the first NUL in it.
+    pub fn new(bytes: &[u8]) -> Text {
+        let length = memchr::memchr(0, bytes).unwrap_or(bytes.len());
+        let memory = allocate(length + 1, "strdup");
+        // SAFETY: the memory has room for the bytes and a NUL, which is there already.
+        unsafe { memory.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), length) };
+        Text(memory.cast())
+    }
+
+    /// The text without its NUL.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the string is NUL-terminated and ours, and C code that writes to it keeps it so.
+        unsafe { CStr::from_ptr(self.0.as_ptr()) }.to_bytes()
+    }
+
+    /// The text for people.
+    pub fn lossy(&self) -> String {
+        String::from_utf8_lossy(self.bytes()).into_owned()
+    }
+
+    /// The text without its NUL, to be changed in place. No byte may become NUL.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let length = self.bytes().len();
+        // SAFETY: as above, and the reference is the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr().cast(), length) }
+    }
+
+    /// For C code that reads it, or changes it in place.
+    pub fn as_ptr(&self) -> *mut c_char {
+        self.0.as_ptr()
+    }
+
+    /// Gives it to C code, which frees it.
+    pub fn into_raw(self) -> *mut c_char {
+        ManuallyDrop::new(self).0.as_ptr()
+    }
+}
+
+impl Clone for Text {
+    fn clone(&self) -> Text {
+        Text::new(self.bytes())
+    }
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        // SAFETY: the string is ours, on the heap of malloc(3), and not used after this.
+        unsafe { libc::free(self.0.as_ptr().cast()) };
+    }
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:?}", self.lossy())
+    }
+}
+
+/// A value that is ours. `Option<Owned<T>>` is a `T *`.
+#[repr(transparent)]
+pub struct Owned<T>(NonNull<T>);
+
+impl<T> Owned<T> {
+    /// Moves a value to the heap.
+    pub fn new(value: T) -> Owned<T> {
+        const { assert!(align_of::<T>() <= 16, "malloc(3) aligns to 16") };
+        let memory = allocate(size_of::<T>(), "calloc").cast::<T>();
+        // SAFETY: the memory has the size of a T, and malloc's alignment suffices.
+        unsafe { memory.write(value) };
+        Owned(memory)
+    }
+
+    /// For C code that uses it.
+    pub fn as_ptr(&self) -> *mut T {
+        self.0.as_ptr()
+    }
+
+    /// Gives it to C code.
+    pub fn into_raw(self) -> *mut T {
+        ManuallyDrop::new(self).0.as_ptr()
+    }
+
+    /// Takes over what C code has given; `None` for a null pointer.
+    ///
+    /// # Safety
+    /// `raw` is null, or came from [`Self::into_raw`] or from malloc(3) with a valid value in it,
+    /// and nobody else frees it.
+    pub unsafe fn from_raw(raw: *mut T) -> Option<Owned<T>> {
+        NonNull::new(raw).map(Owned)
+    }
+}
+
+impl<T> Deref for Owned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the value is valid and ours.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T> DerefMut for Owned<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and the reference is the only one.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // SAFETY: the value is ours, on the heap of malloc(3), and not used after this.
+        unsafe {
+            self.0.drop_in_place();
+            libc::free(self.0.as_ptr().cast());
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! MAVIS modules: shared objects with one entry, `Mavis_new`, that makes an object with seven
+//! functions (`mavis_ctx`).
+//!
+//! What a module does in them is its own business: it may call back into this library, change
+//! anything its contract lets it change, and crash. So nothing here holds a reference to memory that
+//! it may write.
+
+#![allow(clippy::not_unsafe_ptr_arg_deref, reason = "such pointers are passed on, not followed")]
+
+use super::malloc::{Owned, Text};
+use std::ffi::{c_char, c_int, c_void, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::{self, NonNull};
+
+/// The public head of `mavis_ctx` (144 bytes on LP64). Fields of the module's own follow.
+#[repr(C)]
+#[allow(missing_docs, reason = "the names are those of the C fields")]
+pub struct Context {
+    pub handle: *mut c_void,
+    pub append: Option<unsafe extern "C" fn(*mut Context, *mut c_void) -> c_int>,
+    pub init: Option<unsafe extern "C" fn(*mut Context) -> c_int>,
+    pub parse: Option<unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_char) -> c_int>,
+    pub send: Option<unsafe extern "C" fn(*mut Context, *mut c_void) -> c_int>,
+    pub recv: Option<unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void) -> c_int>,
+    pub cancel: Option<unsafe extern "C" fn(*mut Context, *mut c_void) -> c_int>,
+    pub drop: Option<unsafe extern "C" fn(*mut Context) -> *mut c_void>,
+    pub down: *mut Context,
+    pub top: *mut Context,
+    pub last_result: c_int,
+    pub script_in: *mut c_void,
+    pub script_out: *mut c_void,
+    pub script_interim: *mut c_void,
+    pub io: *mut c_void,
+    pub identity_source_name: *mut c_char,
+    pub identifier: *mut c_char,
+    pub action_error: u32,
+    pub action_notfound: u32,
+}
+
+#[cfg(all(target_pointer_width = "64", test))]
+mod layout {
+    use super::Context;
+    use std::mem::{offset_of, size_of};
+
+    #[test]
+    fn layout_is_that_of_mavis_ctx() {
+        assert_eq!(size_of::<Context>(), 144);
+        assert_eq!(offset_of!(Context, down), 64);
+        assert_eq!(offset_of!(Context, last_result), 80);
+        assert_eq!(offset_of!(Context, script_in), 88);
+        assert_eq!(offset_of!(Context, io), 112);
+        assert_eq!(offset_of!(Context, identifier), 128);
+        assert_eq!(offset_of!(Context, action_notfound), 140);
+    }
+}
+
+/// The first module of a chain. It does not own it: see [`Head::end`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head(NonNull<Context>);
+
+type New = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_char) -> *mut Context;
+
+impl Head {
+    /// The chain that begins with `context`; `None` for a null pointer.
+    ///
+    /// # Safety
+    /// A pointer that is not null is to a module of a chain, and nobody uses the result when that
+    /// has [ended](Self::end).
+    pub unsafe fn from_raw(context: *mut Context) -> Option<Head> {
+        NonNull::new(context).map(Head)
+    }
+
+    /// For C code.
+    pub fn as_ptr(self) -> *mut Context {
+        self.0.as_ptr()
+    }
+
+    /// Loads the module in `path` and appends it to `chain`, or makes it the first of a new one.
+    /// `io` is the loop's context for modules that work on their own time, or null. The error is
+    /// the loader's.
+    pub fn load(
+        chain: Option<Head>,
+        io: *mut c_void,
+        path: &Path,
+        id: &str,
+    ) -> Result<Head, String> {
+        let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
+        let path = text(path.as_os_str().as_bytes());
+        let id = text(id.as_bytes());
+        // SAFETY: the texts are NUL-terminated. Constructors of the shared object run, as is the
+        // purpose; dlerror(3) is a NUL-terminated text until the next call.
+        unsafe {
+            let handle = libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_GLOBAL);
+            if handle.is_null() {
+                return Err(loader_error());
+            }
+            let new = libc::dlsym(handle, c"Mavis_new".as_ptr());
+            if new.is_null() {
+                let error = loader_error();
+                libc::dlclose(handle);
+                return Err(error);
+            }
+            // SAFETY: the entry of every module has this type (mavis(3)).
+            let new = std::mem::transmute::<*mut c_void, New>(new);
+            let context = NonNull::new(new(handle, io, id.as_ptr().cast_mut()))
+                .ok_or("Mavis_new returned nothing")?;
+            match chain {
+                None => {
+                    (*context.as_ptr()).top = context.as_ptr();
+                    Ok(Head(context))
+                }
+                Some(head) => {
+                    if let Some(append) = (*head.as_ptr()).append {
+                        append(head.as_ptr(), context.as_ptr().cast());
+                    }
+                    Ok(head)
+                }
+            }
+        }
+    }
+
+    /// Tells the last module of the chain its identity, by default its identifier.
+    pub fn name_last(self, identity: Option<&[u8]>) {
+        // SAFETY: the chain is alive; its links and names are those of its modules. The former name
+        // is on the heap of malloc(3), and so is the new one, which the module frees.
+        unsafe {
+            let mut last = self.as_ptr();
+            while !(*last).down.is_null() {
+                last = (*last).down;
+            }
+            let name = match identity {
+                Some(identity) => Text::new(identity),
+                None => Text::new(super::malloc::c_bytes(&(*last).identifier)),
+            };
+            libc::free((*last).identity_source_name.cast());
+            (*last).identity_source_name = name.into_raw();
+        }
+    }
+
+    /// Calls `init`, top to bottom: 0 is good.
+    pub fn init(self) -> c_int {
+        // SAFETY: the chain is alive, and the function has the type that its module gave it.
+        unsafe { (*self.as_ptr()).init.map_or(1, |init| init(self.as_ptr())) }
+    }
+
+    /// Lets the module called `id` read its block from `reader`, a `struct sym`: 0 is good. Does
+    /// not return from an error in it.
+    pub fn parse<Reader>(self, reader: &mut Reader, id: &str) -> c_int {
+        let id = CString::new(id).unwrap_or_default();
+        let reader = (reader as *mut Reader).cast();
+        // SAFETY: as above; the reader is a `struct sym`, and nobody else uses it meanwhile.
+        unsafe {
+            let parse = (*self.as_ptr()).parse;
+            parse.map_or(1, |parse| parse(self.as_ptr(), reader, id.as_ptr().cast_mut()))
+        }
+    }
+
+    /// Submits a query. It stays in `query`, answered or not, or is the module's afterwards, and
+    /// `query` empty.
+    pub fn send<Query>(self, query: &mut Option<Owned<Query>>) -> c_int {
+        // SAFETY: as above. An optional owned value is a pointer that may be null, which the
+        // module may take, free or replace by another one of the same kind.
+        unsafe {
+            let send = (*self.as_ptr()).send;
+            send.map_or(0, |send| send(self.as_ptr(), (query as *mut Option<Owned<Query>>).cast()))
+        }
+    }
+
+    /// Fetches the answer to the query that its owner calls `name`.
+    pub fn receive<Query>(self, answer: &mut Option<Owned<Query>>, name: *mut c_void) -> c_int {
+        let answer = (answer as *mut Option<Owned<Query>>).cast();
+        // SAFETY: as for `send`; the name is not followed.
+        unsafe { (*self.as_ptr()).recv.map_or(0, |receive| receive(self.as_ptr(), answer, name)) }
+    }
+
+    /// Forgets the query that its owner calls `name`.
+    pub fn cancel(self, name: *mut c_void) -> c_int {
+        // SAFETY: the chain is alive; the name is not followed.
+        unsafe { (*self.as_ptr()).cancel.map_or(0, |cancel| cancel(self.as_ptr(), name)) }
+    }
+
+    /// Ends the chain.
+    ///
+    /// # Safety
+    /// Nobody uses the chain afterwards.
+    pub unsafe fn end(self) {
+        // SAFETY: the chain is alive; the function returns the module's own handle, which nobody
+        // needs any more.
+        unsafe {
+            if let Some(drop) = (*self.as_ptr()).drop {
+                let handle = drop(self.as_ptr());
+                if !handle.is_null() {
+                    libc::dlclose(handle);
+                }
+            }
+        }
+    }
+}
+
+/// A chain that is ours, and ends with this value.
+#[derive(Debug, Default)]
+pub struct Chain(Option<Head>);
+
+impl Chain {
+    /// Its first module, if it has any. To be used only as long as the chain is there.
+    pub fn head(&self) -> Option<Head> {
+        self.0
+    }
+
+    /// After a module was [loaded](Head::load).
+    pub fn set(&mut self, head: Option<Head>) {
+        self.0 = head;
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        if let Some(head) = self.0.take() {
+            // SAFETY: who has used the chain has had its head from this value.
+            unsafe { head.end() };
+        }
+    }
+}
+
+fn loader_error() -> String {
+    // SAFETY: dlerror(3) gives a NUL-terminated text that is good until the next call, or null.
+    unsafe {
+        let text = libc::dlerror();
+        String::from_utf8_lossy(super::malloc::c_bytes(&text)).into_owned()
+    }
+}
+
+/// The folder in which modules are installed, without a slash at the end.
+pub const DIRECTORY: &str = match option_env!("MAVIS_DIR") {
+    Some(directory) => directory,
+    None => "/usr/local/lib/mavis",
+};
+
+/// True if there is a file to load at `path`.
+pub fn exists(path: &OsStr) -> bool {
+    Path::new(path).exists()
+}
+
+/// A query's name that means nothing to anybody but its owner.
+pub fn opaque(number: usize) -> *mut c_void {
+    ptr::without_provenance_mut(number)
+}

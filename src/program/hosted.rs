@@ -1,0 +1,150 @@
+//! Programs of others that use the library as broker, or as a worker's start.
+
+use super::options::{self, Options};
+use super::{broker, Kind, Process};
+use crate::config::common::known_debug_bits;
+use crate::event::{Event, Loop, TimerId, Token};
+use crate::os::process::{self, exit};
+use crate::os::{common_data, log};
+use crate::spawnd::broker::{Broker, LocalWorker};
+use crate::spawnd::protocol::Accept;
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_void, OsString};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// What the worker half of a program is to know.
+#[derive(Clone, Debug)]
+pub struct HostedWorker {
+    /// Base name of argv\[0].
+    pub name: String,
+    /// The configuration source.
+    pub configuration: String,
+    /// Its section, if one is named.
+    pub section: Option<String>,
+}
+
+/// How a broker has ended.
+pub enum Hosted {
+    /// With this exit status.
+    Ended(i32),
+    /// Not at all: it serves in the loop of this context, beside the worker.
+    Single {
+        /// What C code calls `struct io_context *`.
+        context: *mut c_void,
+        /// What the worker is to know.
+        worker: HostedWorker,
+    },
+}
+
+thread_local! {
+    /// A broker that is one process with its worker, with the loop that it serves in.
+    static BROKER: RefCell<Option<(Broker, *mut Loop)>> = const { RefCell::new(None) };
+    /// As [`Hosted::Single`], until it is fetched.
+    static SINGLE: RefCell<Option<(Broker, Loop, HostedWorker)>> = const { RefCell::new(None) };
+    /// Sessions of the worker in this process that have ended, and that are open.
+    static ENDED: Cell<usize> = const { Cell::new(0) };
+    static OPEN: Cell<usize> = const { Cell::new(0) };
+}
+
+fn process(kind: Kind, arguments: Vec<OsString>) -> Process {
+    let first = arguments.first().cloned().unwrap_or_default();
+    let name = Path::new(&first).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    common_data::set_program_name(&name);
+    log::open(&name, std::env::var_os("TCPRELAY_LOG_STDERR").is_some());
+    Process { kind, name, arguments, environment: std::env::vars_os().collect() }
+}
+
+/// The command line of a worker process. The error is the exit status.
+pub fn hosted_worker(arguments: Vec<OsString>) -> Result<HostedWorker, i32> {
+    let process = process(Kind::Foreign { broker: String::new() }, arguments);
+    let options: Options = process.options(options::WORKER)?;
+    if options.version {
+        process.print_version();
+        return Err(0);
+    }
+    common_data::set_debug(known_debug_bits(options.debug));
+    common_data::set_parse_only(options.parse_only.into());
+    common_data::set_debug_stderr(options.debug_to_stderr.into());
+    let mut arguments = options.arguments.into_iter();
+    let configuration = arguments.next().ok_or(exit::USAGE)?;
+    Ok(HostedWorker { name: process.name, configuration, section: arguments.next() })
+}
+
+/// Runs the broker of a program, with the section `id`.
+pub fn hosted_broker(arguments: Vec<OsString>, id: Option<String>) -> Hosted {
+    let broker = id.unwrap_or_else(|| "spawnd".to_owned());
+    let process = process(Kind::Foreign { broker }, arguments);
+    process::sanitize_descriptors();
+    let status = broker::main(&process, false);
+    match SINGLE.take() {
+        Some((broker, events, worker)) => {
+            let (events, context) = events.into_foreign();
+            BROKER.set(Some((broker, events)));
+            Hosted::Single { context, worker }
+        }
+        None => Hosted::Ended(status),
+    }
+}
+
+/// Keeps a broker until its program serves.
+pub(super) fn keep(broker: Broker, events: Loop, worker: HostedWorker) {
+    SINGLE.set(Some((broker, events, worker)));
+}
+
+/// One turn of a loop that C code has made or was given: its own descriptors and timers, and the
+/// broker's if that is in this process.
+pub fn serve_foreign(events: &mut Loop) {
+    let this = std::ptr::from_mut(events);
+    let hosted = BROKER.with_borrow_mut(|slot| slot.take_if(|(_, of)| *of == this));
+    match hosted {
+        Some((mut broker, of)) => {
+            let status = broker.turn(events);
+            BROKER.set(Some((broker, of)));
+            if let Some(status) = status {
+                std::process::exit(status);
+            }
+        }
+        None => {
+            let next = events.foreign_run_due();
+            events.foreign_poll(next);
+        }
+    }
+}
+
+/// Sessions of the worker in this process have ended.
+pub fn hosted_sessions_ended(count: usize) {
+    ENDED.set(ENDED.get() + count);
+    OPEN.set(OPEN.get().saturating_sub(count));
+}
+
+/// The worker of a program that is one process with its broker.
+struct Hoster;
+
+/// That worker, and how many connections it can have before it says itself.
+pub(super) fn local_worker(descriptors: u64) -> (Box<dyn LocalWorker>, usize) {
+    let users = usize::try_from(descriptors.saturating_sub(10) / 2).unwrap_or(usize::MAX);
+    (Box::new(Hoster), users.max(1))
+}
+
+impl LocalWorker for Hoster {
+    fn accept(&mut self, events: &mut Loop, socket: OwnedFd, accept: &Accept) {
+        OPEN.set(OPEN.get() + 1);
+        let message = accept.encode();
+        events.lend(|| common_data::give_accept(socket, &message));
+    }
+
+    fn event(&mut self, _: &mut Loop, _: Event) {}
+
+    fn timer(&mut self, _: &mut Loop, _: TimerId, _: Token) {}
+
+    fn take_ended(&mut self) -> usize {
+        ENDED.take()
+    }
+
+    fn sessions(&self) -> usize {
+        OPEN.get()
+    }
+
+    fn drain(&mut self, _: &mut Loop) {}
+}
