@@ -5,6 +5,11 @@ use crate::library::md5crypt;
 use std::cell::UnsafeCell;
 use std::ffi::c_char;
 
+thread_local! {
+    /// The result: magic, salt, a dollar and 22 digits, and room to spare.
+    static STORED: UnsafeCell<[u8; 64]> = const { UnsafeCell::new([0; 64]) };
+}
+
 /// `char *md5crypt(const char *pw, const char *salt)`: the stored form of a password, valid until
 /// this thread asks again. As with crypt(3), an error is a text that is no stored form, and that
 /// differs from the salt.
@@ -13,8 +18,6 @@ use std::ffi::c_char;
 /// Both are null or NUL-terminated.
 #[no_mangle]
 pub unsafe extern "C" fn md5crypt(password: *const c_char, salt: *const c_char) -> *mut c_char {
-    // Magic, salt, two dollars and 22 digits, and room to spare.
-    thread_local!(static STORED: UnsafeCell<[u8; 64]> = const { UnsafeCell::new([0; 64]) });
     guard(c"*0".as_ptr().cast_mut(), || {
         // SAFETY: as the caller promises.
         let (password, salt) = unsafe { (bytes(password), bytes(salt)) };

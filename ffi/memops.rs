@@ -231,7 +231,7 @@ pub unsafe extern "C" fn mem_free(pool: *mut Pool, pointer: *mut *mut c_void) ->
         // SAFETY: as the caller promises; `pointer` is null or the address of a pointer.
         unsafe {
             if let Some(pointer) = pointer.as_mut().filter(|pointer| !pointer.is_null()) {
-                let memory = std::mem::replace(pointer, ptr::null_mut());
+                let memory = std::mem::take(pointer);
                 if pool.is_null() || detach(pool, memory) {
                     libc::free(memory);
                 } else {
@@ -275,4 +275,50 @@ pub unsafe extern "C" fn mem_add_free(
             content.at_end(Action { function, argument });
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CStr;
+
+    unsafe extern "C" fn note(argument: *mut c_void) {
+        // SAFETY: the test passes the address of a number.
+        unsafe { *argument.cast::<u32>() += 1 };
+    }
+
+    #[test]
+    fn memory_of_a_pool_is_given_back_once() {
+        let mut called = 0u32;
+        // SAFETY: each function gets what it asks for.
+        unsafe {
+            let pool = mem_create(2);
+            let mut block = mem_alloc(pool, 10);
+            let text = mem_strdup(pool, c"text".as_ptr());
+            let text = mem_realloc(pool, text.cast(), 1000);
+            assert_eq!(CStr::from_ptr(text.cast()), c"text");
+            assert_eq!(mem_detach(pool, text), text);
+            assert!(mem_detach(pool, text).is_null());
+            mem_free(pool, &mut block);
+            assert!(block.is_null());
+            mem_add_free(pool, Some(note), (&raw mut called).cast());
+            mem_copy(pool, text, 2);
+            assert!(mem_destroy(pool).is_null());
+            libc::free(text);
+        }
+        assert_eq!(called, 1);
+    }
+
+    #[test]
+    fn without_pool_it_is_plain_memory() {
+        // SAFETY: each function gets what it asks for.
+        unsafe {
+            assert!(mem_create(0).is_null());
+            let text = mem_strndup(ptr::null_mut(), b"text".as_ptr(), 2);
+            assert_eq!(CStr::from_ptr(text), c"te");
+            assert_eq!(mem_detach(ptr::null_mut(), text.cast()), text.cast());
+            libc::free(text.cast());
+            assert!(mem_strdup(ptr::null_mut(), ptr::null()).is_null());
+        }
+    }
 }

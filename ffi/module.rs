@@ -80,7 +80,7 @@ pub(super) unsafe extern "C" fn load_module(
         let failed = reading::read(sym, |parser| {
             let mut chain = Head::from_raw(*head);
             match search::load(parser, &mut chain, io)? {
-                Ok(identifier) => {
+                Ok(search::Loaded { id: identifier, .. }) => {
                     *head = chain.map_or(ptr::null_mut(), Head::as_ptr);
                     let length = identifier.len().min(size - 1);
                     ptr::copy_nonoverlapping(identifier.as_ptr(), id.cast(), length);

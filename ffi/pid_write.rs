@@ -37,7 +37,7 @@ pub unsafe extern "C" fn pid_unlink(handle: *mut *mut PidFile) {
     // SAFETY: as the caller promises; the handle came from `Box::into_raw` above.
     guard((), || unsafe {
         if let Some(handle) = handle.as_mut().filter(|handle| !handle.is_null()) {
-            drop(Box::from_raw(std::mem::replace(handle, ptr::null_mut())));
+            drop(Box::from_raw(std::mem::take(handle)));
         }
     });
 }

@@ -351,3 +351,46 @@ pub unsafe extern "C" fn rbtree_freefunc(node: *mut RbNode, tree: *mut c_void) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rbnode::rbnode_alloc;
+    use super::*;
+
+    unsafe extern "C" fn by_address(a: *const c_void, b: *const c_void) -> c_int {
+        a.addr().cmp(&b.addr()) as c_int
+    }
+
+    #[test]
+    fn nodes_go_in_and_out_by_their_keys() {
+        let key = |number: usize| ptr::without_provenance::<c_void>(number);
+        let tree = rbtree_create(Some(by_address), None);
+        // SAFETY: each function gets what it asks for; the keys are only compared.
+        unsafe {
+            for number in [5, 3, 9, 3] {
+                let node = rbnode_alloc();
+                (*node).key = key(number);
+                if rbtree_insert(tree, node).is_null() {
+                    assert_eq!(number, 3);
+                    rbnode_free(node);
+                }
+            }
+            assert_eq!((*tree).count, 3);
+            let (first, last) = (rbtree_first(tree), rbtree_last(tree));
+            assert_eq!(((*first).key, (*last).key), (key(3), key(9)));
+            assert_eq!(rbtree_previous(last), rbtree_next(first));
+            let mut found = ptr::null_mut();
+            assert_eq!(rbtree_find_less_equal(tree, key(8), &mut found), 0);
+            assert_eq!((*found).key, key(5));
+            assert_eq!(rbtree_delete(tree, key(5)), found);
+            // A node that is in no tree is left alone.
+            assert_eq!(rbtree_delete_node(tree, found), found);
+            rbnode_free(found);
+            rbnode_free(found);
+            assert_ne!(rbnode_alloc(), rbnode_alloc());
+            assert_eq!((*tree).count, 2);
+            traverse_postorder(tree, Some(rbtree_freefunc), tree.cast());
+            libc::free(tree.cast());
+        }
+    }
+}

@@ -278,3 +278,91 @@ pub unsafe extern "C" fn parse_cron(set: *mut MavisTm, text: *const c_char) -> c
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rbtree::{rbtree_freefunc, traverse_postorder};
+    use super::*;
+
+    /// Sets a tree up, looks at one entry of it, and gives all of it back.
+    fn with_table(add: impl FnOnce(&mut Table), look: impl FnOnce(*mut MavisTimespec)) {
+        let tree = init_timespec();
+        // SAFETY: the tree is ours, and each function gets what it asks for.
+        unsafe {
+            add(&mut Table::of(tree).unwrap());
+            look(find_timespec(tree, c"work".as_ptr()));
+            traverse_postorder(tree, Some(rbtree_freefunc), tree.cast());
+            libc::free(tree.cast());
+        }
+    }
+
+    /// The minutes of each set of an entry, and the specification it comes from.
+    fn sets(entry: *mut MavisTimespec) -> Vec<(u64, String)> {
+        // SAFETY: the entry is that of a table.
+        let mut set = unsafe { (*entry).sets };
+        let mut sets = Vec::new();
+        while !set.is_null() {
+            // SAFETY: the sets of an entry are valid.
+            unsafe {
+                sets.push(((*set).minutes, super::super::text((*set).string).unwrap()));
+                set = (*set).next;
+            }
+        }
+        sets
+    }
+
+    #[test]
+    fn specifications_of_a_name_accumulate() {
+        let add = |table: &mut Table| {
+            for (name, spec) in [("work", "0 * * * *"), ("rest", "*"), ("work", "Wk0855-1000")] {
+                table.add(name.as_bytes(), spec.as_bytes()).unwrap();
+            }
+        };
+        with_table(add, |entry| {
+            let uucp = "Wk0855-1000".to_owned();
+            let expected = [
+                (1, "0 * * * *".to_owned()),
+                (0b11111 << 55, uucp.clone()),
+                (1, uucp.clone()),
+                ((1 << 60) - 1, uucp),
+            ];
+            assert_eq!(sets(entry), expected);
+        });
+    }
+
+    #[test]
+    fn errors_name_the_style() {
+        let add = |table: &mut Table| {
+            let message =
+                |spec: &[u8], table: &mut Table| table.add(b"work", spec).unwrap_err().to_string();
+            let start = "Unrecognized 'uucp' style time specification 'Xx'";
+            assert_eq!(message(b"Xx", table), start);
+            let start = "Unrecognized 'cron' style time specification '*/5'";
+            assert_eq!(message(b"*/5", table), start);
+        };
+        with_table(add, |entry| assert!(entry.is_null()));
+        with_table(
+            |table| {
+                table.open(b"work");
+            },
+            |entry| assert!(!entry.is_null() && sets(entry).is_empty()),
+        );
+    }
+
+    #[test]
+    fn answer_holds_for_the_minute() {
+        let add = |table: &mut Table| {
+            table.add(b"work", b"* 25 * * *").unwrap();
+            table.add(b"work", b"* * * * *").unwrap();
+        };
+        with_table(add, |entry| {
+            // SAFETY: the entry is that of a table.
+            unsafe {
+                evaluate(entry, 1_700_000_035);
+                assert_eq!((*entry).matched, -1);
+                assert_eq!(super::super::text((*entry).string).unwrap(), "* * * * *");
+                assert_eq!((*entry).valid_until, 1_700_000_040);
+            }
+        });
+    }
+}

@@ -22,6 +22,17 @@ pub struct Remote {
     pub weight: u32,
     /// `tls …`, if the remote speaks TLS. Shared by the addresses of a host.
     pub tls: Option<Rc<RemoteTls>>,
+    /// `tag`: an answer of MAVIS may ask for remotes with it.
+    pub tag: Option<String>,
+}
+
+/// `authorization = mavis`: modules are asked whether a client may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authorization {
+    /// `mavis timeout`: seconds that an answer may take.
+    pub timeout: u32,
+    /// `mavis error = permit`: clients are admitted if there is no answer.
+    pub permit_on_error: bool,
 }
 
 /// The worker's section.
@@ -47,6 +58,8 @@ pub struct Relay {
     pub access_log: bool,
     /// `tls …`.
     pub tls: Tls,
+    /// `authorization`.
+    pub authorization: Option<Authorization>,
 }
 
 impl Default for Relay {
@@ -62,14 +75,20 @@ impl Default for Relay {
             drain_timeout: 0,
             access_log: false,
             tls: Tls::default(),
+            authorization: None,
         }
     }
 }
 
+/// Reads `mavis module` and `mavis path`, with the token `mavis` current; true if a module was
+/// added.
+pub type Modules<'a> = &'a mut dyn FnMut(&mut Parser<'_>) -> Result<bool, ConfigError>;
+
 /// Parses the section; the token after its opening brace is current, and ends on the closing
-/// one.
-pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
+/// one. `modules` deals with those of MAVIS.
+pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Relay, ConfigError> {
     let mut relay = Relay::default();
+    let mut mavis = Mavis::default();
     let mut remotes = Vec::new();
     let mut tls = tls::Directives::default();
     loop {
@@ -108,6 +127,8 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
                 relay.access_log = parser.assigned_boolean()?;
             }
             S_tls | S_ssl => tls::section(parser, &mut tls)?,
+            S_mavis => mavis.parse(parser, modules)?,
+            S_authorization => mavis.authorization(parser)?,
             _ if parser.is_word("connect") => relay.connect_timeout = timeout(parser)?,
             _ if parser.is_word("drain") => relay.drain_timeout = timeout(parser)?,
             _ if common::parse_shared(parser)? => {}
@@ -115,6 +136,7 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
         }
     }
     relay.tls = tls.finish()?;
+    relay.authorization = mavis.finish()?;
     // Names are resolved when the section is known to be well-formed.
     for remote in &remotes {
         relay.remotes.extend(remote.resolve()?);
@@ -124,6 +146,74 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Relay, ConfigError> {
         return Err(parser.error("No remote services defined!"));
     }
     Ok(relay)
+}
+
+/// What the section says about MAVIS.
+struct Mavis {
+    settings: Authorization,
+    /// A module is configured.
+    module: bool,
+    /// Where `authorization = mavis` stands.
+    wanted: Option<Value>,
+}
+
+impl Default for Mavis {
+    fn default() -> Mavis {
+        let settings = Authorization { timeout: 5, permit_on_error: false };
+        Mavis { settings, module: false, wanted: None }
+    }
+}
+
+impl Mavis {
+    /// `mavis path|module|timeout|error …`, with the token `mavis` current.
+    fn parse(&mut self, parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<(), ConfigError> {
+        match parser.peek()? {
+            S_timeout => {
+                parser.advance()?;
+                // Without a limit a backend that has stopped would hold its clients for ever.
+                self.settings.timeout = parser.assigned_integer(1..=i64::from(i32::MAX))? as u32;
+            }
+            S_error => {
+                parser.advance()?;
+                parser.advance()?;
+                parser.expect(S_equal)?;
+                self.settings.permit_on_error = match parser.code() {
+                    S_permit => true,
+                    S_deny => false,
+                    _ => return Err(parser.expected(&[S_deny, S_permit])),
+                };
+                parser.advance()?;
+            }
+            S_module | S_path => self.module |= modules(parser)?,
+            _ => {
+                parser.advance()?;
+                return Err(parser.expected(&[S_error, S_module, S_path, S_timeout]));
+            }
+        }
+        Ok(())
+    }
+
+    /// `authorization = mavis | none`, with the keyword current.
+    fn authorization(&mut self, parser: &mut Parser<'_>) -> Result<(), ConfigError> {
+        let place = Value { text: String::new(), position: parser.position() };
+        parser.advance()?;
+        parser.expect(S_equal)?;
+        self.wanted = match parser.code() {
+            S_mavis => Some(place),
+            S_none => None,
+            _ => return Err(parser.expected(&[S_mavis, S_none])),
+        };
+        parser.advance()
+    }
+
+    fn finish(self) -> Result<Option<Authorization>, ConfigError> {
+        match self.wanted {
+            Some(place) if !self.module => {
+                Err(place.error("authorization = mavis: no mavis module is configured"))
+            }
+            wanted => Ok(wanted.map(|_| self.settings)),
+        }
+    }
 }
 
 /// `KEYWORD timeout = SECONDS`, with the keyword current.
@@ -163,6 +253,7 @@ struct RemoteBlock {
     protocol: Protocol,
     weight: u32,
     tls: RemoteDirectives,
+    tag: Option<String>,
 }
 
 /// `remote = { … }`, with the token `remote` current.
@@ -174,6 +265,7 @@ fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
         protocol: Protocol::Tcp,
         weight: 1,
         tls: RemoteDirectives::default(),
+        tag: None,
     };
     parser.advance()?;
     parser.expect(S_equal)?;
@@ -201,8 +293,12 @@ fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
                 block.weight = parser.integer(INT)?.max(1) as u32;
             }
             S_tls | S_ssl => tls::remote(parser, &mut block.tls)?,
+            S_tag => block.tag = Some(parser.assigned()?.text),
             S_eof => return Err(parser.expected(&[S_closebra])),
-            _ => return Err(parser.expected(&[S_address, S_port, S_protocol, S_tls, S_weight])),
+            _ => {
+                let words = [S_address, S_port, S_protocol, S_tag, S_tls, S_weight];
+                return Err(parser.expected(&words));
+            }
         }
     }
     parser.advance()?;
@@ -238,7 +334,10 @@ impl RemoteBlock {
         }
         let tls = tls.map(Rc::new);
         let (protocol, weight) = (self.protocol, self.weight);
-        let remote = |address| Remote { address, protocol, weight, tls: tls.clone() };
+        let remote = |address| {
+            let (tls, tag) = (tls.clone(), self.tag.clone());
+            Remote { address, protocol, weight, tls, tag }
+        };
         Ok(addresses.into_iter().map(remote).collect())
     }
 }

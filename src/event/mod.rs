@@ -179,6 +179,11 @@ impl Loop {
         })
     }
 
+    /// The mechanism it waits with.
+    pub fn mechanism(&self) -> Mechanism {
+        self.backend.mechanism()
+    }
+
     /// Milliseconds since the loop was made, as of the last wait. Starts at 0, never goes back.
     pub fn now(&self) -> u64 {
         self.now

@@ -1,6 +1,7 @@
 //! Queries to a chain of modules.
 
 use super::attributes::{self, value, Attributes};
+use super::queries;
 use crate::os::log;
 use crate::os::malloc::Owned;
 use crate::os::module::Head;
@@ -67,6 +68,12 @@ pub fn send(head: Option<Head>, query: &mut Query) -> Verdict {
         attributes.set(attributes::RESULT, value::ERR);
         attributes.set(attributes::COMMENT, b"invalid request");
         return Verdict::IGNORE;
+    }
+    if attributes.get(attributes::CURRENT_MODULE).is_some() && !queries::may_pass(attributes) {
+        attributes.unset(attributes::CURRENT_MODULE);
+        attributes.set(attributes::RESULT, value::ERR);
+        attributes.set(attributes::COMMENT, b"the chain passes the query on without end");
+        return Verdict::FINAL;
     }
     attributes.add_serial();
     if attributes.is(attributes::TYPE, value::LOGSTATS) {

@@ -10,5 +10,6 @@
 pub mod attributes;
 pub mod chain;
 pub mod evaluate;
+pub mod queries;
 pub mod script;
 pub mod search;

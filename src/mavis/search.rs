@@ -2,7 +2,7 @@
 
 use crate::config::token::*;
 use crate::config::{ConfigError, Parser};
-use crate::os::module::{self, Head};
+use crate::os::module::{self, Chain, Head};
 use crate::os::{log, names, process};
 use std::ffi::c_void;
 use std::path::PathBuf;
@@ -11,6 +11,9 @@ use std::sync::{Mutex, PoisonError};
 
 /// The folders of `mavis path`, in their order.
 static PATHS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Modules that crash when a query is cancelled that they have not begun with.
+const CANNOT_CANCEL: [&str; 1] = ["external"];
+
 /// How many modules were asked for.
 static MODULES: AtomicU32 = AtomicU32::new(0);
 
@@ -38,15 +41,22 @@ fn candidates(name: &str) -> Vec<PathBuf> {
     folders.into_iter().map(|folder| folder.join(&file)).collect()
 }
 
+/// A module that was loaded.
+pub struct Loaded {
+    /// Its identifier, by which it knows that a block is its own.
+    pub id: String,
+    /// As the configuration calls it.
+    pub name: String,
+}
+
 /// `mavis module [IDENTITY] = NAME {`, with the token `module` current. Appends the module to
-/// `chain`, and ends on the first token of its block. Returns the module's identifier, by which it
-/// knows that the block is its own; the inner error says that there is no such module, and the
+/// `chain`, and ends on the first token of its block. The inner error says that there is no such module, and the
 /// token is still its name.
 pub fn load(
     parser: &mut Parser<'_>,
     chain: &mut Option<Head>,
     io: *mut c_void,
-) -> Result<Result<String, String>, ConfigError> {
+) -> Result<Result<Loaded, String>, ConfigError> {
     let id = MODULES.fetch_add(1, Ordering::Relaxed).to_string();
     parser.advance()?;
     let mut identity = None;
@@ -77,27 +87,46 @@ pub fn load(
     head.name_last(identity.as_deref());
     parser.advance()?;
     parser.expect(S_openbra)?;
-    Ok(Ok(id))
+    Ok(Ok(Loaded { id, name }))
 }
 
-/// `mavis module …` or `mavis path …`, with the token `mavis` current.
-pub fn parse(
-    parser: &mut Parser<'_>,
-    chain: &mut Option<Head>,
+/// The modules of a configuration.
+#[derive(Debug)]
+pub struct Modules {
+    /// The chain, if there are any.
+    pub chain: Chain,
+    /// All of them can forget a query.
+    pub cancel: bool,
+    /// The loop, as C code knows it, for modules that work on their own time; null: they wait.
     io: *mut c_void,
-) -> Result<(), ConfigError> {
+}
+
+impl Modules {
+    /// None yet.
+    pub fn new(io: *mut c_void) -> Modules {
+        Modules { chain: Chain::default(), cancel: true, io }
+    }
+}
+
+/// `mavis module …` or `mavis path …`, with the token `mavis` current. True for a module.
+pub fn parse(parser: &mut Parser<'_>, modules: &mut Modules) -> Result<bool, ConfigError> {
     parser.advance()?;
     match parser.code() {
-        S_path => parse_path(parser),
+        S_path => parse_path(parser).map(|()| false),
         S_module => {
-            let id = load(parser, chain, io)?.map_err(|text| parser.error(text))?;
+            let mut head = modules.chain.head();
+            let loaded = load(parser, &mut head, modules.io)?;
+            modules.chain.set(head);
+            let Loaded { id, name } = loaded.map_err(|text| parser.error(text))?;
+            modules.cancel &= !CANNOT_CANCEL.contains(&&*name);
             let position = parser.position();
-            let result = chain.map_or(1, |head| parser.lend(|reader| head.parse(reader, &id)));
+            let result = head.map_or(1, |head| parser.lend(|reader| head.parse(reader, &id)));
             if result != 0 {
                 let message = "the module refuses its configuration".to_owned();
                 return Err(ConfigError { position, message });
             }
-            parser.expect(S_closebra)
+            parser.expect(S_closebra)?;
+            Ok(true)
         }
         _ => Err(parser.expected(&[S_module, S_path])),
     }

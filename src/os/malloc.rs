@@ -140,6 +140,12 @@ impl<T> DerefMut for Owned<T> {
     }
 }
 
+impl<T: std::fmt::Debug> std::fmt::Debug for Owned<T> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(out)
+    }
+}
+
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         // SAFETY: the value is ours, on the heap of malloc(3), and not used after this.

@@ -200,23 +200,33 @@ impl Head {
 
 /// A chain that is ours, and ends with this value.
 #[derive(Debug, Default)]
-pub struct Chain(Option<Head>);
+pub struct Chain {
+    head: Option<Head>,
+    /// Only a chain that was started can be ended: before that modules lack what they would free.
+    started: bool,
+}
 
 impl Chain {
     /// Its first module, if it has any. To be used only as long as the chain is there.
     pub fn head(&self) -> Option<Head> {
-        self.0
+        self.head
+    }
+
+    /// Starts the modules, top to bottom: 0 is good.
+    pub fn start(&mut self) -> c_int {
+        self.started = true;
+        self.head.map_or(0, Head::init)
     }
 
     /// After a module was [loaded](Head::load).
     pub fn set(&mut self, head: Option<Head>) {
-        self.0 = head;
+        self.head = head;
     }
 }
 
 impl Drop for Chain {
     fn drop(&mut self) {
-        if let Some(head) = self.0.take() {
+        if let (Some(head), true) = (self.head.take(), self.started) {
             // SAFETY: who has used the chain has had its head from this value.
             unsafe { head.end() };
         }

@@ -210,6 +210,21 @@ pub fn read(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
+/// How many bytes there are to read, one at most; they stay there. 0 at the end.
+pub fn peek(fd: &OwnedFd) -> io::Result<usize> {
+    let mut byte = [0u8; 1];
+    loop {
+        // SAFETY: the buffer has room for one byte, and outlives the call.
+        let result = check_size(unsafe {
+            libc::recv(fd.as_raw_fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_PEEK)
+        });
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 /// send(2) without SIGPIPE. Interrupted calls are retried.
 pub fn write(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
     send(fd, data, 0)

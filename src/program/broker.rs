@@ -475,7 +475,9 @@ fn prepare(
         let _ = process::redirect_to_null(1);
         let local = match process.is_foreign() {
             true => Ok(hosted::local_worker(limit)),
-            false => local_worker(process, options, &config, limit, &mut start.secrets),
+            false => {
+                local_worker(process, options, &config, limit, &mut start.secrets, &mut events)
+            }
         };
         start.local = Some(local?);
     }
@@ -527,11 +529,12 @@ fn local_worker(
     config: &Config,
     descriptors: u64,
     secrets: &mut Secrets,
+    events: &mut Loop,
 ) -> Result<(Box<dyn LocalWorker>, usize), i32> {
     let report = process.report(options);
     let section = relay_section(process, options, config, true);
-    let (settings, _) =
-        super::worker::read(&options.arguments[0], &section, &report).map_err(|error| {
+    let (settings, _, modules) =
+        super::worker::read(&options.arguments[0], &section, &report, events).map_err(|error| {
             report.failure(&error);
             error.exit_status()
         })?;
@@ -549,5 +552,6 @@ fn local_worker(
             log::message(&refusal.text);
             refusal.status
         })?;
-    Ok((Box::new(Engine::new(settings, tls)), users))
+    let queries = super::worker::start_modules(&settings, modules, events);
+    Ok((Box::new(Engine::new(settings, tls, queries)), users))
 }

@@ -138,7 +138,7 @@ impl LocalWorker for Hoster {
 
     fn timer(&mut self, _: &mut Loop, _: TimerId, _: Token) {}
 
-    fn take_ended(&mut self) -> usize {
+    fn turn(&mut self, _: &mut Loop) -> usize {
         ENDED.take()
     }
 

@@ -9,9 +9,9 @@ use crate::config::token::*;
 use crate::config::{self, common, ConfigError, Parser, ReadError};
 use crate::mavis::attributes::{self, value, Attributes};
 use crate::mavis::chain::{self, Query, Verdict, API_VERSION, TOKEN_VERSION};
-use crate::mavis::search;
+use crate::mavis::search::{self, Modules};
 use crate::os::malloc::Owned;
-use crate::os::module::{Chain, Head};
+use crate::os::module::Chain;
 use crate::os::process::{self, exit};
 use crate::os::{common_data, log};
 use std::ffi::OsString;
@@ -119,7 +119,7 @@ fn run(options: &Options) -> Result<(), i32> {
     let name = text(0);
     common_data::set_configuration_file(&name);
     common_data::set_configuration_directory(&config::environment::directory(&name));
-    let chain = Source::open(&name)
+    let mut chain = Source::open(&name)
         .map_err(|error| ReadError::Open { name: name.clone(), error })
         .and_then(|source| config::read(source, &text(1), &report, section))
         .map_err(|error| {
@@ -136,7 +136,7 @@ fn run(options: &Options) -> Result<(), i32> {
         log::stderr("Fatal: No modules configured\n");
         return Err(exit::USAGE);
     };
-    head.init();
+    chain.start();
     for number in 0..options.loops {
         let mut query = Some(Owned::new(query(options, number)?));
         show("Input", &query);
@@ -157,19 +157,16 @@ fn show(what: &str, query: &Query) {
 /// What the section has for us: modules, and what all sections share. Anything else belongs to the
 /// program whose configuration this is.
 fn section(parser: &mut Parser<'_>) -> Result<Chain, ConfigError> {
-    let mut chain = Chain::default();
+    let mut modules = Modules::new(std::ptr::null_mut());
     let mut depth = 0;
     loop {
         match parser.code() {
             S_eof => return Err(parser.expected(&[S_closebra])),
-            S_closebra if depth == 0 => return Ok(chain),
+            S_closebra if depth == 0 => return Ok(modules.chain),
             S_closebra => depth -= 1,
             S_openbra => depth += 1,
             S_mavis if depth == 0 => {
-                let mut head: Option<Head> = chain.head();
-                let result = search::parse(parser, &mut head, std::ptr::null_mut());
-                chain.set(head);
-                result?;
+                search::parse(parser, &mut modules)?;
                 continue;
             }
             _ if depth == 0 && common::parse_shared(parser)? => continue,

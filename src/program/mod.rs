@@ -19,6 +19,7 @@ use options::Options;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Once;
 
 pub use hosted::{
     hosted_broker, hosted_sessions_ended, hosted_worker, serve_foreign, Hosted, HostedWorker,
@@ -166,6 +167,22 @@ pub fn version() -> String {
 /// Makes the event loop, with the mechanism of the environment, and raises the limit of
 /// descriptors. Returns that limit as well.
 pub fn make_loop() -> Result<(Loop, u64), i32> {
+    let made = quiet_loop()?;
+    announce_mechanism(&made.0);
+    Ok(made)
+}
+
+/// Says which mechanism a loop has; once for each process.
+fn announce_mechanism(events: &Loop) {
+    static ANNOUNCED: Once = Once::new();
+    ANNOUNCED.call_once(|| {
+        let name = events.mechanism().name();
+        log::message(&format!("{name} event notification mechanism is being used"));
+    });
+}
+
+/// As [`make_loop`], without a word.
+fn quiet_loop() -> Result<(Loop, u64), i32> {
     let choice = Choice::from_environment();
     if let Some(warning) = &choice.warning {
         // Workers inherit the note, or read the setting again, and need not say it again.
@@ -180,8 +197,6 @@ pub fn make_loop() -> Result<(Loop, u64), i32> {
         log::message(&format!("{}: {}", choice.mechanism.name(), crate::os::reason(&error)));
         exit::OS_ERROR
     })?;
-    let name = choice.mechanism.name();
-    log::message(&format!("{name} event notification mechanism is being used"));
     Ok((events, limit))
 }
 

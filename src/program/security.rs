@@ -1,6 +1,5 @@
 //! What TLS needs at the start of a process: files that are read, and checked.
 
-use crate::config;
 use crate::config::relay::Relay;
 use crate::config::report::Report;
 use crate::config::source::Source;
@@ -115,8 +114,12 @@ pub(super) fn check(
             answer.extend_from_slice(refusal.text.as_bytes());
             Secret::copy(&answer)
         }
-    })
-    .map_err(failed)?;
+    });
+    let answer = match answer {
+        // A module has ended the child, for a mistake in its block: the worker will say so.
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        answer => answer.map_err(failed)?,
+    };
     let number = || answer.get(1..5).and_then(|bytes| bytes.try_into().ok());
     match (answer.first(), number()) {
         (Some(&CHECKED), Some(timeout)) => {
@@ -147,9 +150,13 @@ fn check_here(
     let quiet = Report { quiet: true, ..Report::default() };
     let name = &source.name;
     let source = Source::new(name, source.text.clone());
-    let Ok((settings, _)) = config::read(source, section, &quiet, config::relay::parse) else {
+    let (mut events, _) = super::quiet_loop()
+        .map_err(|status| Refusal { text: "the event loop cannot be made".to_owned(), status })?;
+    let read = super::worker::read_source(source, section, &quiet, &mut events);
+    let Ok((settings, _, modules)) = read else {
         return Ok(None);
     };
+    events.lend(|| drop(modules));
     let mut material = Material::default();
     contexts(&settings, &mut material, None, listener, true).map_err(|refusal| {
         // Otherwise the message names a file.

@@ -8,13 +8,23 @@
 /// What one session has tried already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {
+    /// Only remotes with this tag will do.
+    tag: Option<u32>,
     failed: Vec<u32>,
     /// All were dead, and their marks were lifted once for this session.
     revived: bool,
 }
 
+impl Attempts {
+    /// Those of a session that is only to go to remotes with a tag.
+    pub fn with_tag(tag: u32) -> Attempts {
+        Attempts { tag: Some(tag), ..Attempts::default() }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Remote {
+    tag: Option<u32>,
     weight: u64,
     used: u64,
     dead: bool,
@@ -38,6 +48,7 @@ impl Balancer {
     /// milliseconds, 0 for never.
     pub fn new(weights: &[u32], rebalance: i32, retry_delay: u64) -> Balancer {
         let remote = |&weight: &u32| Remote {
+            tag: None,
             weight: u64::from(weight.max(1)),
             used: 0,
             dead: false,
@@ -49,6 +60,13 @@ impl Balancer {
             rebalance: rebalance.into(),
             retry_delay,
             selections: 0,
+        }
+    }
+
+    /// Gives each remote its tag, by a number.
+    pub fn set_tags(&mut self, tags: impl Iterator<Item = Option<u32>>) {
+        for (remote, tag) in self.remotes.iter_mut().zip(tags) {
+            remote.tag = tag;
         }
     }
 
@@ -81,7 +99,8 @@ impl Balancer {
             .iter()
             .enumerate()
             .filter(|(index, remote)| {
-                (!remote.dead || remote.retry_at <= now)
+                (attempts.tag.is_none() || attempts.tag == remote.tag)
+                    && (!remote.dead || remote.retry_at <= now)
                     && !attempts.failed.contains(&(*index as u32))
             })
             .min_by_key(|(_, remote)| remote.used * 256 / remote.weight)
@@ -217,6 +236,28 @@ mod tests {
         assert_eq!(select(&mut balancer, 1000), 1);
         assert!(balancer.connected(0));
         assert_eq!(select(&mut balancer, 1000), 0);
+    }
+
+    #[test]
+    fn a_tag_restricts_the_choice() {
+        let mut balancer = Balancer::new(&[1, 1, 1], 0, 0);
+        balancer.set_tags([None, Some(7), Some(7)].into_iter());
+        let tagged = |balancer: &mut Balancer| {
+            let mut attempts = Attempts::with_tag(7);
+            let found = balancer.select(&mut attempts, 0);
+            (found, attempts)
+        };
+        assert_eq!(tagged(&mut balancer).0, Some(1));
+        assert_eq!(tagged(&mut balancer).0, Some(2));
+        let (first, mut attempts) = tagged(&mut balancer);
+        assert_eq!(first, Some(1));
+        balancer.failed(1, &mut attempts, 0);
+        assert_eq!(balancer.select(&mut attempts, 0), Some(2));
+        balancer.failed(2, &mut attempts, 0);
+        // Nobody else will do, however idle.
+        assert_eq!(balancer.select(&mut attempts, 0), None);
+        assert_eq!(balancer.select(&mut Attempts::with_tag(8), 0), None);
+        assert_eq!(select(&mut balancer, 0), 0);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::table::Table;
 use super::throttle::Throttle;
 use crate::config::relay::{Relay, Remote};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::mavis::queries::Queries;
 use crate::os::address::Family;
 use crate::os::{self, log, socket};
 use crate::spawnd::broker::LOCAL_KINDS;
@@ -55,15 +56,32 @@ pub struct Engine {
     /// Connections of TLS listeners cannot be served: said once.
     pub(super) tls_unusable: bool,
     pub(super) throttle: Throttle,
+    /// Modules that decide who may connect.
+    pub(super) queries: Option<Queries>,
+    /// The tags of remotes; their numbers are the indices.
+    pub(super) tags: Vec<String>,
+    /// The realms of listeners that were seen, NUL-padded; their numbers are the indices. The first
+    /// is that of listeners without one.
+    pub(super) realms: Vec<[u8; 16]>,
 }
 
 impl Engine {
-    /// An engine without sessions.
-    pub fn new(settings: Relay, tls: Contexts) -> Engine {
+    /// An engine without sessions. `queries`: whom to ask, if the settings want that.
+    pub fn new(settings: Relay, tls: Contexts, queries: Option<Queries>) -> Engine {
         let weights: Vec<u32> = settings.remotes.iter().map(|remote| remote.weight).collect();
         let retry_delay = u64::from(settings.retry_delay) * 1000;
+        let mut balancer = Balancer::new(&weights, settings.rebalance, retry_delay);
+        let mut tags: Vec<String> = Vec::new();
+        balancer.set_tags(settings.remotes.iter().map(|remote| {
+            let tag = remote.tag.as_ref()?;
+            let known = tags.iter().position(|known| known == tag);
+            Some(known.unwrap_or_else(|| {
+                tags.push(tag.clone());
+                tags.len() - 1
+            }) as u32)
+        }));
         Engine {
-            balancer: Balancer::new(&weights, settings.rebalance, retry_delay),
+            balancer,
             settings,
             sessions: Table::new(),
             ended: 0,
@@ -73,6 +91,9 @@ impl Engine {
             tls,
             tls_unusable: false,
             throttle: Throttle::default(),
+            queries,
+            tags,
+            realms: vec![[0; 16]],
         }
     }
 
@@ -81,9 +102,18 @@ impl Engine {
         self.sessions.len()
     }
 
-    /// Sessions that have ended since the last call.
-    pub fn take_ended(&mut self) -> usize {
+    /// The end of a turn of the loop: what modules have answered is dealt with. Returns how many
+    /// sessions have ended since the last call.
+    pub fn turn(&mut self, events: &mut Loop) -> usize {
+        self.take_answers(events);
         std::mem::take(&mut self.ended)
+    }
+
+    /// Ends the modules that were asked.
+    pub fn end_modules(&mut self, events: &mut Loop) {
+        if let Some(queries) = self.queries.take() {
+            queries.end(events);
+        }
     }
 
     /// A connection that cannot be served counts as one that has ended.
@@ -112,6 +142,7 @@ impl Engine {
                 started: events.now(),
             }));
         }
+        session.realm = self.realm_number(accept.realm);
         let phase = tls.as_ref().map_or(Phase::Connecting, |(_, phase)| *phase);
         session.phase = phase;
         session.tls = tls.map(|(mut tls, _)| {
@@ -135,7 +166,7 @@ impl Engine {
         match phase {
             Phase::Detecting => self.detect(events, index),
             Phase::Handshaking(end) => self.shake(events, index, end),
-            _ => self.connect(events, index),
+            _ => self.begin(events, index),
         }
     }
 
@@ -402,6 +433,9 @@ impl Engine {
         if let Some(remote) = session.remote {
             self.balancer.released(remote as usize);
         }
+        if session.phase == Phase::Authorizing {
+            self.forget(events, index);
+        }
         if session.tls.is_some() && !reset {
             for end in [End::Client, End::Peer] {
                 if let Some((mut sink, direction)) = session.outgoing(end) {
@@ -440,6 +474,7 @@ impl Engine {
         };
         match session.phase {
             Phase::Detecting => self.detect(events, index),
+            Phase::Authorizing => self.waiting_client(events, index, event),
             Phase::Handshaking(which) if which == end => self.shake(events, index, end),
             Phase::Connecting if end == End::Peer => self.connect_event(events, index),
             Phase::Connecting | Phase::Handshaking(_) => {
@@ -586,6 +621,7 @@ impl Engine {
                 self.connect(events, index);
             }
             Phase::Breaking(_) => self.settle(events, index),
+            Phase::Authorizing => self.unanswered(events, index),
             Phase::Detecting | Phase::Handshaking(_) => self.handshake_expired(events, index),
             Phase::Relaying => {}
         }

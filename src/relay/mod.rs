@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod authorize;
 pub mod balance;
 mod direction;
 pub mod engine;

@@ -5,7 +5,8 @@ use super::direction::{Direction, Side, State};
 use super::pump::{Ending, Flow, REPLY_LIMIT};
 use crate::event::{Interest, TimerId};
 use crate::os::address::Address;
-use crate::tls::stream::{Stream, Summary};
+use crate::tls::stream::Stream;
+use crate::tls::summary::Summary;
 use std::os::fd::OwnedFd;
 
 /// The ends of a session.
@@ -29,6 +30,8 @@ impl End {
 pub(super) enum Phase {
     /// Whether the client speaks TLS is not clear yet.
     Detecting,
+    /// Modules are asked whether the client may connect.
+    Authorizing,
     /// This end is in its TLS handshake. That of the peer comes last.
     Handshaking(End),
     /// The peer is being connected; the client is not read.
@@ -87,6 +90,8 @@ pub(super) struct Session {
     pub(super) attempts: Option<Box<Attempts>>,
     pub(super) access: Option<Box<Access>>,
     pub(super) tls: Option<Box<Tls>>,
+    /// `realm` of the listener, as a number of the engine's.
+    pub(super) realm: u8,
 }
 
 impl Session {
@@ -107,6 +112,7 @@ impl Session {
             attempts: None,
             access: None,
             tls: None,
+            realm: 0,
         }
     }
 
@@ -202,13 +208,16 @@ impl Session {
             End::Client => self.client_quiet,
             End::Peer => self.peer_quiet,
         };
-        let idle = if quiet { Interest::empty() } else { Interest::HANGUP };
+        // A client that waits to be admitted is quiet when it has said something.
+        let ignored = quiet && self.phase != Phase::Authorizing;
+        let idle = if ignored { Interest::empty() } else { Interest::HANGUP };
         match (self.phase, end) {
             (Phase::Connecting, End::Peer) => Interest::WRITE,
             (phase, _) => {
                 let reads = match phase {
                     Phase::Detecting => end == End::Client,
                     Phase::Handshaking(which) => end == which,
+                    Phase::Authorizing => end == End::Client && !self.client_quiet,
                     Phase::Connecting => false,
                     Phase::Relaying | Phase::Breaking(_) => {
                         let waiting = self.direction(end.other()).unwritten();

@@ -55,7 +55,7 @@ impl Engine {
         let acceptor = self.tls.acceptor.as_ref().ok_or(())?;
         // Fails only if memory has run out.
         let mut stream = acceptor.accept(tls.versions).map_err(|_| ())?;
-        if self.settings.access_log {
+        if self.settings.access_log || self.queries.is_some() {
             stream.want_summary();
         }
         if self.settings.tls.kernel {
@@ -129,8 +129,7 @@ impl Engine {
         if let Some(timer) = session.phase_timer.take() {
             events.cancel(timer);
         }
-        self.settle_interest(events, index);
-        self.connect(events, index);
+        self.begin(events, index);
     }
 
     /// Goes on with the handshake of an end, with what can be read.
@@ -203,8 +202,7 @@ impl Engine {
                 return match end {
                     End::Client => {
                         session.phase = Phase::Connecting;
-                        self.settle_interest(events, index);
-                        self.connect(events, index);
+                        self.begin(events, index);
                     }
                     End::Peer => self.connected(events, index),
                 };

@@ -112,6 +112,7 @@ impl Worker {
             self.refresh_title();
             if self.leaving != Leaving::No && self.engine.open() == 0 && self.may_exit(events) {
                 self.report(events);
+                self.engine.end_modules(events);
                 log::message("Terminating, no longer needed.");
                 return 0;
             }
@@ -252,7 +253,7 @@ impl Worker {
 
     /// Tells the broker what it has not been told yet.
     fn report(&mut self, events: &mut Loop) {
-        self.unreported += self.engine.take_ended();
+        self.unreported += self.engine.turn(events);
         if self.unreported > 0 && !self.broker_gone {
             let count = u32::try_from(self.unreported).unwrap_or(u32::MAX);
             if self.send(FromWorker::Done(count)) {
@@ -312,8 +313,8 @@ impl LocalWorker for Engine {
         Engine::timer(self, events, timer, token);
     }
 
-    fn take_ended(&mut self) -> usize {
-        Engine::take_ended(self)
+    fn turn(&mut self, events: &mut Loop) -> usize {
+        Engine::turn(self, events)
     }
 
     fn sessions(&self) -> usize {

@@ -279,7 +279,7 @@ impl Broker {
     /// Single-process mode: sessions that have ended give their places back.
     pub(super) fn collect_local(&mut self, events: &mut Loop) {
         if let Some(local) = &mut self.local {
-            let ended = local.take_ended();
+            let ended = local.turn(events);
             if ended > 0 {
                 self.policy.done(LOCAL_WORKER, ended);
                 self.check_overload(events);

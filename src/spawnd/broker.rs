@@ -78,8 +78,8 @@ pub trait LocalWorker {
     fn event(&mut self, events: &mut Loop, event: Event);
     /// A timer of a kind from [`LOCAL_KINDS`] on has expired.
     fn timer(&mut self, events: &mut Loop, timer: TimerId, token: Token);
-    /// Sessions that have ended since the last call.
-    fn take_ended(&mut self) -> usize;
+    /// The end of a turn of the loop. Returns how many sessions have ended since the last one.
+    fn turn(&mut self, events: &mut Loop) -> usize;
     /// Open sessions.
     fn sessions(&self) -> usize;
     /// Sessions may go on for the drain timeout, if there is one.

@@ -13,6 +13,7 @@ mod keys;
 pub mod material;
 pub mod record;
 pub mod stream;
+pub mod summary;
 #[cfg(test)]
 mod tests;
 pub mod tickets;

@@ -2,12 +2,13 @@
 
 use super::keys::Key;
 use super::record::{Control, Failure, KernelKeys, Records, Secrets, Suite, Version};
+use super::summary::{summarize, Summary};
 use super::Buffer;
 use crate::os::ktls::Way;
 use crate::os::tls as library;
 use openssl::error::ErrorStack;
 use openssl::ssl::{
-    ErrorCode, NameType, ShutdownState, Ssl, SslContextBuilder, SslRef, SslStream, SslVersion,
+    ErrorCode, ShutdownState, Ssl, SslContextBuilder, SslRef, SslStream, SslVersion,
 };
 use openssl::x509::X509VerifyResult;
 use std::cell::RefCell;
@@ -126,25 +127,6 @@ enum State {
     Library(Box<Session>),
     Records(Box<Records>),
     Failed,
-}
-
-/// What was negotiated, for the access log and whoever decides about a session.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// As `TLSv1.3`.
-    pub version: String,
-    /// The name of the cipher suite in OpenSSL.
-    pub cipher: String,
-    /// The name that the client asked for.
-    pub server_name: Option<String>,
-    /// The protocol that was agreed upon.
-    pub protocol: Option<String>,
-    /// The subject of the other side's certificate.
-    pub subject: Option<String>,
-    /// Its issuer.
-    pub issuer: Option<String>,
-    /// An earlier session was resumed.
-    pub resumed: bool,
 }
 
 /// Whether the kernel handles the records.
@@ -423,21 +405,6 @@ impl Stream {
             }
             State::Handshake(_) | State::Failed => {}
         }
-    }
-}
-
-fn summarize(ssl: &SslRef) -> Summary {
-    let certificate = ssl.peer_certificate();
-    Summary {
-        version: ssl.version_str().to_owned(),
-        cipher: ssl.current_cipher().map_or("", |cipher| cipher.name()).to_owned(),
-        server_name: ssl.servername(NameType::HOST_NAME).map(str::to_owned),
-        protocol: ssl
-            .selected_alpn_protocol()
-            .map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
-        subject: certificate.as_ref().map(|one| library::name_text(one.subject_name())),
-        issuer: certificate.as_ref().map(|one| library::name_text(one.issuer_name())),
-        resumed: ssl.session_reused(),
     }
 }
 

@@ -117,6 +117,23 @@ pub fn name_text(name: &X509NameRef) -> String {
     }
 }
 
+/// A name as `/C=DE/CN=joe` (X509_NAME_oneline(3)): what MAVIS modules compare.
+pub fn name_line(name: &X509NameRef) -> String {
+    extern "C" {
+        fn X509_NAME_oneline(
+            name: *mut ffi::X509_NAME,
+            buffer: *mut c_char,
+            size: c_int,
+        ) -> *mut c_char;
+    }
+    let mut buffer = [0; 1024];
+    // SAFETY: the name is alive; the buffer is that long and gets a NUL, or stays zeroed.
+    unsafe {
+        X509_NAME_oneline(name.as_ptr(), buffer.as_mut_ptr(), buffer.len() as c_int);
+        std::ffi::CStr::from_ptr(buffer.as_ptr()).to_string_lossy().into_owned()
+    }
+}
+
 /// What only tests ask of the library: things that its users should not do.
 #[cfg(test)]
 pub(crate) mod testing {

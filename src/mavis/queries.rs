@@ -1,0 +1,257 @@
+//! Questions to a chain that may be answered later: who has asked, and what has come back.
+//!
+//! A module calls back when an answer is there ([`answered`]), and wants it fetched at once. That
+//! may happen wherever C code runs, so what was fetched waits here until its owner asks.
+
+use super::attributes::{self, value, Attributes};
+use super::chain::{self, Query, Verdict};
+use crate::event::Loop;
+use crate::os::log;
+use crate::os::malloc::Owned;
+use crate::os::module::{self, Chain, Head};
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::ffi::c_void;
+
+/// Modules between which a query may be passed on; one that is passed on more often goes round in
+/// a circle: an asynchronous module that is not the last of its chain asks itself again.
+const MOST_PASSES: u32 = 64;
+
+/// An answer, or the news that there is none.
+#[derive(Debug)]
+pub struct Answer {
+    /// Who has asked.
+    pub owner: u32,
+    /// What has become of the question.
+    pub verdict: Verdict,
+    /// The answer, if there is one.
+    pub answer: Query,
+}
+
+/// A question on its way.
+struct Asked {
+    /// `None`: nobody wants to know any more.
+    owner: Option<u32>,
+    passes: u32,
+}
+
+#[derive(Default)]
+struct State {
+    head: Option<Head>,
+    /// By the name of the question.
+    asked: HashMap<usize, Asked>,
+    answers: VecDeque<Answer>,
+    strange_call_seen: bool,
+}
+
+thread_local! {
+    /// One process has one chain to ask.
+    static STATE: RefCell<State> = RefCell::default();
+}
+
+/// Called by a module, in its own good time: the answer to the question called `name` is there.
+/// Its type is that of the callback in av_new (mavis(3)).
+extern "C" fn answered(name: *mut c_void) {
+    let number = name as usize;
+    let head = STATE.with_borrow(|state| state.head.filter(|_| state.asked.contains_key(&number)));
+    let Some(head) = head else {
+        // Fetching what was fetched already would make modules follow null pointers.
+        let seen =
+            STATE.with_borrow_mut(|state| std::mem::replace(&mut state.strange_call_seen, true));
+        if !seen {
+            log::message("mavis: a module has answered twice, or a question that was not asked");
+        }
+        return;
+    };
+    let mut answer: Query = None;
+    // The module runs now, and may come back here with another answer.
+    let verdict = chain::receive(Some(head), &mut answer, name);
+    if verdict == Verdict::DEFERRED {
+        return;
+    }
+    STATE.with_borrow_mut(|state| {
+        if let Some(Asked { owner: Some(owner), .. }) = state.asked.remove(&number) {
+            state.answers.push_back(Answer { owner, verdict, answer });
+        }
+    });
+}
+
+/// Called when a module submits a question for the rest of its chain. False if it has done so too
+/// often.
+pub(super) fn may_pass(question: &Attributes) -> bool {
+    STATE.with_borrow_mut(|state| match state.asked.get_mut(&(question.context as usize)) {
+        Some(asked) => {
+            asked.passes += 1;
+            asked.passes <= MOST_PASSES
+        }
+        None => true,
+    })
+}
+
+/// The questions of one process to its chain.
+pub struct Queries {
+    chain: Chain,
+    /// Modules of the chain can be told that nobody wants to know any more.
+    cancels: bool,
+    next: usize,
+    by_owner: HashMap<u32, usize>,
+    prefix: String,
+}
+
+impl Queries {
+    /// Starts the modules of `chain`. `cancels`: all of them can forget a question.
+    pub fn start(mut chain: Chain, cancels: bool, events: &mut Loop) -> Queries {
+        crate::os::common_data::refresh_clock();
+        if events.lend(|| chain.start()) != 0 {
+            log::message("mavis: a module could not be started; queries go on without it");
+        }
+        STATE.with_borrow_mut(|state| state.head = chain.head());
+        let (pid, now) = (crate::os::process::id(), crate::os::wall_clock());
+        let prefix = format!("tcprelay-{pid}-{now}-");
+        Queries { chain, cancels, next: 1, by_owner: HashMap::new(), prefix }
+    }
+
+    /// Asks for `owner`, who may have one question on its way. The answer, unless it comes later.
+    pub fn ask(
+        &mut self,
+        events: &mut Loop,
+        mut question: Attributes,
+        owner: u32,
+    ) -> Option<(Verdict, Query)> {
+        let number = self.next;
+        self.next += 1;
+        let name = module::opaque(number);
+        // Modules take two questions with the same contents for one.
+        question.set(attributes::TIMESTAMP, format!("{}{number}", self.prefix).as_bytes());
+        let callback: extern "C" fn(*mut c_void) = answered;
+        question.callback = callback as *mut c_void;
+        question.context = name;
+        let asked = Asked { owner: Some(owner), passes: 0 };
+        STATE.with_borrow_mut(|state| state.asked.insert(number, asked));
+        self.by_owner.insert(owner, number);
+        let mut query = Some(Owned::new(question));
+        let head = self.chain.head();
+        crate::os::common_data::refresh_clock();
+        let verdict = events.lend(|| chain::send(head, &mut query));
+        if verdict == Verdict::DEFERRED {
+            return None;
+        }
+        STATE.with_borrow_mut(|state| state.asked.remove(&number));
+        self.by_owner.remove(&owner);
+        Some((verdict, query))
+    }
+
+    /// `owner` does not want to know any more.
+    pub fn forget(&mut self, events: &mut Loop, owner: u32) {
+        let Some(number) = self.by_owner.remove(&owner) else {
+            return;
+        };
+        if let (true, Some(head)) = (self.cancels, self.chain.head()) {
+            let still_asked = STATE.with_borrow_mut(|state| {
+                state.answers.retain(|answer| answer.owner != owner);
+                state.asked.remove(&number).is_some()
+            });
+            if still_asked {
+                events.lend(|| head.cancel(module::opaque(number)));
+            }
+            return;
+        }
+        // The answer is fetched when it comes, as its module expects, and dropped.
+        STATE.with_borrow_mut(|state| {
+            state.answers.retain(|answer| answer.owner != owner);
+            if let Some(asked) = state.asked.get_mut(&number) {
+                asked.owner = None;
+            }
+        });
+    }
+
+    /// The next answer that has come.
+    pub fn next_answer(&mut self) -> Option<Answer> {
+        let answer = STATE.with_borrow_mut(|state| state.answers.pop_front())?;
+        self.by_owner.remove(&answer.owner);
+        Some(answer)
+    }
+
+    /// Questions on their way, those that nobody wants answered included.
+    pub fn on_their_way(&self) -> usize {
+        STATE.with_borrow(|state| state.asked.len())
+    }
+
+    /// Ends the modules.
+    pub fn end(self, events: &mut Loop) {
+        STATE.with_borrow_mut(|state| *state = State::default());
+        events.lend(|| drop(self.chain));
+    }
+}
+
+/// The question whether a client may connect.
+#[derive(Clone, Debug, Default)]
+pub struct Host<'a> {
+    /// The client's address.
+    pub client: String,
+    /// The address it has connected to.
+    pub server: String,
+    /// `realm` of the listener.
+    pub realm: &'a [u8],
+    /// Subject and other facts of its certificate.
+    pub certificate: Option<(&'a str, &'a str)>,
+}
+
+impl Host<'_> {
+    /// As attributes: what backends for `HOST` look-ups of the TACACS+ family understand.
+    pub fn question(&self) -> Attributes {
+        let mut question = Attributes::default();
+        question.set(attributes::TYPE, value::TACPLUS);
+        question.set(attributes::TACTYPE, value::HOST);
+        question.set(attributes::USER, self.client.as_bytes());
+        question.set(attributes::IPADDR, self.client.as_bytes());
+        question.set(attributes::SERVERIP, self.server.as_bytes());
+        if !self.realm.is_empty() {
+            question.set(attributes::REALM, self.realm);
+        }
+        if let Some((subject, data)) = self.certificate {
+            question.set(attributes::CERTSUBJ, subject.as_bytes());
+            question.set(attributes::CERTDATA, data.as_bytes());
+        }
+        question
+    }
+}
+
+/// What modules say about a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It may connect, to remotes with this tag if there is one.
+    Admit(Option<String>),
+    /// It may not, for this reason if there is one.
+    Deny(Option<String>),
+    /// Nobody could say, because of this.
+    Unknown(String),
+}
+
+impl Decision {
+    /// Reads an answer.
+    pub fn of(verdict: Verdict, answer: &Query) -> Decision {
+        let text = |attribute| answer.as_ref()?.text(attribute).map(|text| text.lossy());
+        let unknown = |what: &str| {
+            Decision::Unknown(match text(attributes::COMMENT) {
+                Some(comment) => format!("{what} ({comment})"),
+                None => what.to_owned(),
+            })
+        };
+        match verdict {
+            Verdict::FINAL => {}
+            Verdict::TIMEOUT => return unknown("the module gave up waiting"),
+            Verdict::IGNORE => return unknown("the question was dropped"),
+            Verdict(code) => return unknown(&format!("unknown result {code}")),
+        }
+        match text(attributes::RESULT).as_deref().map(str::as_bytes) {
+            Some(value::ACK) => {
+                Decision::Admit(text(attributes::CUSTOM_0).filter(|t| !t.is_empty()))
+            }
+            Some(value::NAK | value::NFD) => Decision::Deny(text(attributes::COMMENT)),
+            Some(value::ERR) => unknown("error"),
+            Some(_) => unknown("unknown RESULT"),
+            None => unknown("no RESULT"),
+        }
+    }
+}
