@@ -2,16 +2,14 @@
 
 use super::{bytes, guard};
 use crate::library::md5crypt;
-use std::cell::UnsafeCell;
 use std::ffi::c_char;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-thread_local! {
-    /// The result: magic, salt, a dollar and 22 digits, and room to spare.
-    static STORED: UnsafeCell<[u8; 64]> = const { UnsafeCell::new([0; 64]) };
-}
+/// The result with its NUL: magic, salt, a dollar and 22 digits, and room to spare.
+static STORED: [AtomicU8; 64] = [const { AtomicU8::new(0) }; 64];
 
 /// `char *md5crypt(const char *pw, const char *salt)`: the stored form of a password, valid until
-/// this thread asks again. As with crypt(3), an error is a text that is no stored form, and that
+/// somebody asks again. As with crypt(3), an error is a text that is no stored form, and that
 /// differs from the salt.
 ///
 /// # Safety
@@ -26,15 +24,9 @@ pub unsafe extern "C" fn md5crypt(password: *const c_char, salt: *const c_char) 
             (_, Some(b"*0")) => b"*1".to_vec(),
             _ => b"*0".to_vec(),
         };
-        STORED.with(|buffer| {
-            let buffer: *mut u8 = buffer.get().cast();
-            // SAFETY: the buffer is this thread's own and has room for the 34 bytes at most and a
-            // NUL; a salt that points into it is not used any more.
-            unsafe {
-                buffer.copy_from_nonoverlapping(stored.as_ptr(), stored.len());
-                buffer.add(stored.len()).write(0);
-            }
-            buffer.cast()
-        })
+        for (place, byte) in STORED.iter().zip(stored.iter().chain(&[0])) {
+            place.store(*byte, Ordering::Relaxed);
+        }
+        STORED.as_ptr().cast_mut().cast()
     })
 }

@@ -96,7 +96,7 @@ impl Engine {
             events.cancel(timer);
         }
         session.phase = Phase::Connecting;
-        session.client_quiet = false;
+        session.set_quiet(End::Client, false);
         session.active = events.now();
         let permit = self.settings.authorization.is_some_and(|settings| settings.permit_on_error);
         match decision {
@@ -158,7 +158,7 @@ impl Engine {
             _ if failed => self.finish(events, index, Outcome::Broken(End::Client), true),
             Ok(0) if !has_spoken => self.finish(events, index, Outcome::Closed, false),
             Ok(_) => {
-                session.client_quiet = true;
+                session.set_quiet(End::Client, true);
                 self.settle_interest(events, index);
             }
             Err(error) if crate::os::would_block(&error) => self.settle_interest(events, index),

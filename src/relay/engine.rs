@@ -487,7 +487,7 @@ impl Engine {
                     Err(_) => self.finish(events, index, Outcome::Broken(End::Client), true),
                     Ok(()) => {
                         if event.hangup {
-                            session.set_quiet(End::Client);
+                            session.set_quiet(End::Client, true);
                         }
                         self.settle_interest(events, index);
                     }
@@ -516,7 +516,7 @@ impl Engine {
             return;
         };
         let error = session.end(end).map_or(Ok(()), socket::take_error);
-        session.set_quiet(end);
+        session.set_quiet(end, true);
         // If it is known to be broken, what it had sent is still on its way: reading tells the end.
         if error.is_err() && session.phase != Phase::Breaking(end) {
             self.broken(events, index, end);

@@ -72,8 +72,8 @@ pub(super) struct Session {
     pub(super) peer: Option<OwnedFd>,
     pub(super) phase: Phase,
     /// The end was seen hung up without an error: polling it for that again would spin.
-    pub(super) client_quiet: bool,
-    pub(super) peer_quiet: bool,
+    /// A bit for each end.
+    quiet: u8,
     /// The remote in use.
     pub(super) remote: Option<u32>,
     /// Client to peer.
@@ -100,8 +100,7 @@ impl Session {
             client,
             peer: None,
             phase: Phase::Connecting,
-            client_quiet: false,
-            peer_quiet: false,
+            quiet: 0,
             remote: None,
             up: Direction::default(),
             down: Direction::default(),
@@ -195,19 +194,18 @@ impl Session {
         }
     }
 
-    pub(super) fn set_quiet(&mut self, end: End) {
-        match end {
-            End::Client => self.client_quiet = true,
-            End::Peer => self.peer_quiet = true,
-        }
+    pub(super) fn set_quiet(&mut self, end: End, quiet: bool) {
+        let bit = 1 << end as u8;
+        self.quiet = if quiet { self.quiet | bit } else { self.quiet & !bit };
+    }
+
+    fn is_quiet(&self, end: End) -> bool {
+        self.quiet & 1 << end as u8 != 0
     }
 
     /// What an end is to be watched for.
     pub(super) fn interest(&self, end: End) -> Interest {
-        let quiet = match end {
-            End::Client => self.client_quiet,
-            End::Peer => self.peer_quiet,
-        };
+        let quiet = self.is_quiet(end);
         // A client that waits to be admitted is quiet when it has said something.
         let ignored = quiet && self.phase != Phase::Authorizing;
         let idle = if ignored { Interest::empty() } else { Interest::HANGUP };
@@ -217,7 +215,7 @@ impl Session {
                 let reads = match phase {
                     Phase::Detecting => end == End::Client,
                     Phase::Handshaking(which) => end == which,
-                    Phase::Authorizing => end == End::Client && !self.client_quiet,
+                    Phase::Authorizing => end == End::Client && !quiet,
                     Phase::Connecting => false,
                     Phase::Relaying | Phase::Breaking(_) => {
                         let waiting = self.direction(end.other()).unwritten();
