@@ -4,8 +4,8 @@
 //! followed. Callbacks and timer procedures are `void (*)(void *, int)`.
 
 use super::guard;
-use crate::event::{Callback, Condition, Context, Interest, Loop};
-use crate::os::common_data;
+use crate::event::{Callback, Choice, Condition, Context, Interest, Loop};
+use crate::os::{common_data, log};
 use crate::program;
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -26,6 +26,10 @@ where
 #[no_mangle]
 pub extern "C" fn io_init() -> *mut c_void {
     guard(ptr::null_mut(), || {
+        if let Some(warning) = Choice::from_environment().warning {
+            log::message(&warning);
+            std::process::abort();
+        }
         let Ok((events, _)) = program::make_loop() else {
             std::process::abort();
         };

@@ -50,8 +50,8 @@ pub unsafe extern "C" fn mavis_method_add(
             let (Some(head), Some(path)) = (head.as_mut(), text(path)) else {
                 return -1;
             };
-            let id = text(id).unwrap_or_default();
-            match Head::load(Head::from_raw(*head), io, Path::new(&path), &id) {
+            let id = text(id);
+            match Head::load(Head::from_raw(*head), io, Path::new(&path), id.as_deref()) {
                 Ok(loaded) => {
                     *head = loaded.as_ptr();
                     0

@@ -130,7 +130,13 @@ pub(super) unsafe extern "C" fn failure(sym: *mut Sym) -> *mut c_void {
             Some(error) => report.syntax(&error),
             None => {}
         }
-        sym.and_then(Sym::jump_target).map_or(ptr::null_mut(), <*mut u64>::cast)
+        let mut target = sym;
+        // The outermost reader says where to go.
+        // SAFETY: what C code has put into that field is another reader of its own.
+        while let Some(outer) = target.as_ref().and_then(|sym| unsafe { sym.outer()?.as_mut() }) {
+            target = Some(outer);
+        }
+        target.and_then(Sym::jump_target).map_or(ptr::null_mut(), <*mut u64>::cast)
     })
 }
 
@@ -341,9 +347,11 @@ pub(super) unsafe extern "C" fn add_token_to_alias(list: *mut *mut c_void, sym: 
     });
     // SAFETY: as above.
     unsafe {
-        read(sym, |parser| match name {
-            Some(name) => parser.add_token_to_alias(&name),
-            None => parser.advance(),
+        read(sym, |parser| {
+            if let Some(name) = name {
+                parser.add_token_to_alias(&name);
+            }
+            Ok(())
         })
     }
 }

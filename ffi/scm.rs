@@ -59,8 +59,12 @@ unsafe fn contents<'a>(message: *const Data) -> &'a [u8] {
 #[no_mangle]
 pub unsafe extern "C" fn scm_send_msg(sock: c_int, message: *const Data, fd: c_int) -> c_int {
     guard(-1, || {
+        let failed = |error: &std::io::Error| {
+            log::message(&format!("scm_send_msg: sendmsg: {}", crate::os::reason(error)));
+            -1
+        };
         if message.is_null() || sock < 0 {
-            return -1;
+            return failed(&std::io::Error::from_raw_os_error(libc::EBADF));
         }
         // SAFETY: as the caller promises; neither is closed here.
         let (data, sock, fd) = unsafe {
@@ -69,10 +73,7 @@ pub unsafe extern "C" fn scm_send_msg(sock: c_int, message: *const Data, fd: c_i
         };
         match channel::send(sock, data, fd) {
             Ok(()) => 0,
-            Err(error) => {
-                log::message(&format!("scm_send_msg: sendmsg: {}", crate::os::reason(&error)));
-                -1
-            }
+            Err(error) => failed(&error),
         }
     })
 }

@@ -38,7 +38,7 @@ pub extern "C" fn set_proctitle(status: c_int) {
             1 if common_data::single_process() != 0 => accepting,
             1 => count,
             2 => format!("{count}, not accepting new ones"),
-            _ => format!("{users} left, dying when idle"),
+            _ => format!("{count} left, dying when idle"),
         };
         title::set(&base_name(), &title);
     });

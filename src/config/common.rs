@@ -151,9 +151,9 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         parser.expect(S_equal)?;
         let target = parser.value()?;
         match target.text.as_str() {
-            "syslog" => common_data::set_debug_redirected(0),
+            "syslog" => common_data::redirect_debug(false),
             "stderr" => {
-                common_data::set_debug_redirected(1);
+                common_data::redirect_debug(true);
                 parser.common.keep_stderr = true;
             }
             // With -P the errors must stay where the user sees them.
@@ -161,7 +161,10 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
             path => {
                 // Workers may not be allowed to write where the broker may.
                 match process::redirect_stderr(Path::new(path)) {
-                    Ok(()) => parser.common.keep_stderr = true,
+                    Ok(()) => {
+                        common_data::redirect_debug(true);
+                        parser.common.keep_stderr = true;
+                    }
                     Err(error) => {
                         let reason = crate::os::reason(&error);
                         let text = format!("{}: Couldn't open {path}: {reason}", target.position);

@@ -9,7 +9,7 @@ use super::token::Code;
 use crate::os::common_data;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::rc::Rc;
 
@@ -40,7 +40,11 @@ pub(super) struct Expansion {
 /// Where an including file goes on.
 #[derive(Clone)]
 pub(super) struct Suspended {
+    /// The text, or a copy of it if it is C code's.
     pub(super) source: Rc<Source>,
+    /// Where the text is, and its name, for C readers.
+    pub(super) input: *const u8,
+    pub(super) filename: *const c_char,
     pub(super) start: usize,
     pub(super) tlen: i32,
     pub(super) ch: [u8; 4],
@@ -66,6 +70,12 @@ impl Handle {
 
     fn index(self) -> Option<usize> {
         (self.0 as usize).checked_sub(1)
+    }
+
+    /// What C code has put there is a pointer of its own, which no table is long enough for.
+    pub(super) fn address(self) -> Option<*mut c_void> {
+        const LONGEST_TABLE: usize = 1 << 24;
+        (self.0 as usize > LONGEST_TABLE).then_some(self.0)
     }
 }
 

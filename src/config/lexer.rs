@@ -63,7 +63,9 @@ impl Lexer<'_> {
     /// Starts at the first character of the input.
     pub(super) fn start(&mut self) {
         self.sym.start = std::ptr::null();
-        self.sym.next = Handle::NONE;
+        if self.sym.next.address().is_none() {
+            self.sym.next = Handle::NONE;
+        }
         self.sym.token_chain = Handle::NONE;
         self.next_character();
     }
@@ -89,8 +91,8 @@ impl Lexer<'_> {
             return false;
         };
         let sym = &mut *self.sym;
-        sym.filename = outer.source.c_name.as_ptr();
-        sym.input = outer.source.text.as_ptr();
+        sym.filename = outer.filename;
+        sym.input = outer.input;
         sym.len = outer.source.text.len() as i32;
         sym.tlen = outer.tlen;
         sym.tin = sym.input.wrapping_add((sym.len - sym.tlen) as usize);
@@ -137,7 +139,7 @@ impl Lexer<'_> {
     }
 
     fn push_character(&mut self) -> Result<(), ConfigError> {
-        if let Some(byte @ (0 | 0xff)) = self.byte() {
+        if let (Some(byte @ (0 | 0xff)), Input::Ours(_)) = (self.byte(), &self.input) {
             return Err(self.bad_byte(byte));
         }
         let (ch, length) = (self.sym.ch, usize::from(self.sym.chlen).min(4));
@@ -260,7 +262,9 @@ impl Lexer<'_> {
         self.sym.set_quoted(false);
         loop {
             self.sym.raw = self.sym.start;
-            if self.at_end() {
+            // The text of a C program ends with NUL, or with the EOF of getc(3).
+            let foreign = matches!(self.input, Input::Foreign(_));
+            if self.at_end() || foreign && matches!(self.byte(), Some(0 | 0xff)) {
                 if self.leave() {
                     continue;
                 }
@@ -397,7 +401,7 @@ impl Lexer<'_> {
                 _ => break,
             }
         }
-        if value as u8 == 0 {
+        if value as u8 == 0 && matches!(self.input, Input::Ours(_)) {
             return Err(self.error("A NUL character is not allowed in a string"));
         }
         self.push(&[value as u8])
@@ -475,6 +479,8 @@ impl Lexer<'_> {
                     let outer = self.input.source(self.name);
                     self.sym.next = self.environment.suspend(Suspended {
                         source: outer,
+                        input: self.sym.input,
+                        filename: self.sym.filename,
                         start: self.sym.offset(),
                         tlen: self.sym.tlen,
                         ch: self.sym.ch,

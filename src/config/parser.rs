@@ -230,12 +230,11 @@ impl<'a> Parser<'a> {
         self.accept(S_closebra).map(drop)
     }
 
-    /// Appends the current token to an alias, and advances.
-    pub fn add_token_to_alias(&mut self, name: &[u8]) -> Result<(), ConfigError> {
+    /// Appends the current token to an alias.
+    pub fn add_token_to_alias(&self, name: &[u8]) {
         let token =
             AliasToken { code: self.code(), text: self.text().to_vec(), quoted: self.sym.quoted() };
         self.environment.borrow_mut().add_token_to_alias(name, token);
-        self.advance()
     }
 }
 

@@ -158,6 +158,11 @@ impl Sym {
         self.env_valid == OURS
     }
 
+    /// The reader of C code that goes on after this one.
+    pub fn outer(&self) -> Option<*mut Sym> {
+        self.next.address().map(|address| address.cast())
+    }
+
     /// The jmp_buf that C code has armed, if it has.
     pub fn jump_target(&mut self) -> Option<*mut u64> {
         (self.env_valid != 0 && !self.is_ours()).then_some(self.env.as_mut_ptr())

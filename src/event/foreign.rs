@@ -61,6 +61,22 @@ struct Slot {
     context: *mut c_void,
     callbacks: [Callback; 4],
     wanted: Interest,
+    /// What stands in for the callbacks and the interest until an operation is finished.
+    held: Option<(Callback, Interest)>,
+}
+
+impl Slot {
+    /// What the descriptor is watched for.
+    fn effective(&self) -> Interest {
+        self.held.map_or(self.wanted, |(_, interest)| interest)
+    }
+
+    fn callback(&self, condition: Condition) -> Callback {
+        match (condition, self.held) {
+            (Condition::Input | Condition::Output, Some((callback, _))) => callback,
+            _ => self.callbacks[condition as usize],
+        }
+    }
 }
 
 /// What a module wants done later: `proc(key, -1)` after a wait in microseconds.
@@ -226,9 +242,9 @@ impl Loop {
             (readable, writable) = (state.readable, state.writable);
             (error, hangup) = (state.error, state.hangup);
         }
-        let condition = if readable && slot.wanted.contains(Interest::READ) {
+        let condition = if readable && slot.effective().contains(Interest::READ) {
             Condition::Input
-        } else if writable && slot.wanted.contains(Interest::WRITE) && !hangup {
+        } else if writable && slot.effective().contains(Interest::WRITE) && !hangup {
             Condition::Output
         } else if error {
             Condition::Error
@@ -240,7 +256,7 @@ impl Loop {
             }
             return;
         };
-        let (procedure, context) = (slot.callbacks[condition as usize], slot.context);
+        let (procedure, context) = (slot.callback(condition), slot.context);
         self.call(procedure, context, fd);
     }
 
@@ -250,7 +266,8 @@ impl Loop {
             return;
         }
         let callbacks = self.foreign.invalid;
-        self.foreign.slots.insert(fd, Slot { context, callbacks, wanted: Interest::empty() });
+        let slot = Slot { context, callbacks, wanted: Interest::empty(), held: None };
+        self.foreign.slots.insert(fd, slot);
         self.register(&fd, Token::foreign(), Interest::empty());
     }
 
@@ -272,8 +289,32 @@ impl Loop {
         };
         slot.wanted.set(interest, on);
         // What has been watched once is watched for its end.
-        let wanted = slot.wanted | Interest::HANGUP;
+        let wanted = slot.effective() | Interest::HANGUP;
         self.set_interest(&fd, wanted);
+    }
+
+    /// An operation on the descriptor needs this interest, which may not be what its owner wants
+    /// otherwise: until it is released, nothing else is watched, and `callback` is called for it.
+    /// What the owner sets meanwhile counts afterwards.
+    pub fn foreign_hold(&mut self, fd: RawFd, callback: Callback, interest: Interest) {
+        if let Some(slot) = self.foreign.slots.get_mut(&fd) {
+            slot.held = Some((callback, interest));
+            self.set_interest(&fd, interest | Interest::HANGUP);
+        }
+    }
+
+    /// What an operation has been waiting for since [`foreign_hold`](Self::foreign_hold).
+    pub fn foreign_held(&self, fd: RawFd) -> Option<Interest> {
+        self.foreign.slots.get(&fd)?.held.map(|(_, interest)| interest)
+    }
+
+    /// The operation is finished.
+    pub fn foreign_release(&mut self, fd: RawFd) {
+        if let Some(slot) = self.foreign.slots.get_mut(&fd).filter(|slot| slot.held.is_some()) {
+            slot.held = None;
+            let wanted = slot.wanted | Interest::HANGUP;
+            self.set_interest(&fd, wanted);
+        }
     }
 
     /// `io_want_read`, `io_want_write`
@@ -301,12 +342,13 @@ impl Loop {
     /// `io_get_cb_*`
     pub fn foreign_callback(&self, fd: RawFd, condition: Condition) -> Callback {
         let slot = self.foreign.slots.get(&fd);
-        slot.map_or(ptr::null_mut(), |slot| slot.callbacks[condition as usize])
+        slot.map_or(ptr::null_mut(), |slot| slot.callback(condition))
     }
 
     /// `io_is_invalid_*`
     pub fn foreign_is_invalid(&self, fd: RawFd, condition: Condition) -> bool {
-        self.foreign_callback(fd, condition) == self.foreign.invalid[condition as usize]
+        let callback = self.foreign.slots.get(&fd).map(|slot| slot.callbacks[condition as usize]);
+        callback == Some(self.foreign.invalid[condition as usize])
     }
 
     /// `io_set_cb_inv_*`: for what is registered from now on.
@@ -324,9 +366,10 @@ impl Loop {
         let Some(slot) = self.foreign.slots.get(&from) else {
             return;
         };
-        let (context, callbacks, wanted) = (slot.context, slot.callbacks, slot.wanted);
+        let (context, callbacks, held) = (slot.context, slot.callbacks, slot.held);
+        let wanted = slot.wanted;
         if let Some(slot) = self.foreign.slots.get_mut(&to) {
-            (slot.context, slot.callbacks) = (context, callbacks);
+            (slot.context, slot.callbacks, slot.held) = (context, callbacks, held);
             self.foreign_want(to, wanted, true);
             self.foreign_want(to, wanted.complement(), false);
         }
@@ -448,7 +491,10 @@ impl Loop {
             return 0;
         }
         common_data::refresh_clock();
-        let mut count = 0;
+        let is_ready = |(ready, generation): &(Ready, u8)| {
+            self.is_foreign(ready.fd) && self.is_current(ready.fd, *generation)
+        };
+        let count = self.ready.iter().filter(|entry| is_ready(entry)).count();
         for _ in 0..self.ready.len() {
             let Some((ready, generation)) = self.ready.pop_front() else {
                 break;
@@ -456,7 +502,6 @@ impl Loop {
             if !self.is_foreign(ready.fd) {
                 self.ready.push_back((ready, generation));
             } else if self.is_current(ready.fd, generation) {
-                count += 1;
                 self.call_foreign(ready);
             }
         }

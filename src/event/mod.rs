@@ -32,6 +32,7 @@ mod kqueue;
 mod poll;
 #[cfg(any(event_shims, target_os = "solaris", target_os = "illumos"))]
 mod port;
+mod resolver;
 mod select;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ use std::time::Instant;
 pub use backend::{Choice, Mechanism};
 use foreign::Foreign;
 pub use foreign::{Callback, Condition, Context};
+pub use resolver::{Resolver, Told};
 pub use timers::TimerId;
 use timers::Timers;
 

@@ -46,9 +46,9 @@ pub fn common_length(a: &Address, b: &Address, most: i32) -> i32 {
     ((number(a) ^ number(b)).leading_zeros() as i32).min(most.clamp(0, 128))
 }
 
-/// True if `address` is in the network. A network whose host bits are not clear has no addresses.
+/// True if `address` is in the network, whose host bits do not matter.
 pub fn contains(net: &Address, length: i32, address: &Address) -> bool {
-    network(address, length) == *net
+    network(address, length) == network(net, length)
 }
 
 /// The bit after a prefix of `length` bits, which is less than 128.

@@ -69,7 +69,7 @@ pub fn load(
     let mut reasons = Vec::new();
     let loaded = candidates(&name).into_iter().find_map(|path| {
         // A file that is there and cannot be loaded is worth a word.
-        match Head::load(*chain, io, &path, &id) {
+        match Head::load(*chain, io, &path, Some(&id)) {
             Ok(head) => Some(head),
             Err(error) => {
                 reasons.extend(path.exists().then_some(error));

@@ -19,8 +19,8 @@ pub struct LocalTime {
 
 /// localtime(3) of seconds since 1970; `None` if the year cannot be represented.
 pub fn local_time(seconds: i64) -> Option<LocalTime> {
-    // Not every system has 64 bits for it.
-    let seconds = seconds.try_into().ok()?;
+    #[allow(deprecated, reason = "its size is to change with musl 1.2, which does no harm here")]
+    let seconds = libc::time_t::try_from(seconds).ok()?;
     // SAFETY: struct tm is plain data, for which all zeroes is a valid value: integers, and on
     // some systems a pointer, which is null then.
     let mut parts: libc::tm = unsafe { std::mem::zeroed() };

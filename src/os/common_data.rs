@@ -270,6 +270,13 @@ pub fn set_fonts(terminal: bool) {
     unsafe { ptr::write_volatile(&raw mut (*address()).fonts, fonts) };
 }
 
+/// `debug redirect`: to standard error, which is no terminal then, or not.
+pub fn redirect_debug(to_stderr: bool) {
+    set_debug_redirected(to_stderr.into());
+    set_debug_terminal(0);
+    set_fonts(false);
+}
+
 /// Gives a connection to the worker in this process: `scm_accept(fd, message)`, which owns `fd`.
 ///
 /// # Safety

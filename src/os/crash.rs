@@ -8,13 +8,13 @@ use super::log;
 use super::process::{self, exit};
 use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use std::backtrace::Backtrace;
+use std::ffi::c_void;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// What the configuration wants to be done.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Actions {
     /// Version of the program, for the log.
     pub version: String,
@@ -26,14 +26,30 @@ pub struct Actions {
     pub debug_command: Option<String>,
 }
 
-static ACTIONS: OnceLock<Actions> = OnceLock::new();
+/// What is set stays for ever, as a crash can happen while it is replaced.
+static ACTIONS: AtomicPtr<Actions> = AtomicPtr::new(std::ptr::null_mut());
 static CRASHING: AtomicBool = AtomicBool::new(false);
+
+extern "C" {
+    fn compat_coredump_handler() -> *mut libc::sighandler_t;
+}
+
+/// What has been set, if it has been.
+fn actions() -> Option<&'static Actions> {
+    // SAFETY: null or a box that has been leaked, and is never changed.
+    unsafe { ACTIONS.load(Ordering::SeqCst).as_ref() }
+}
+
+fn set_actions(actions: Actions) {
+    ACTIONS.store(Box::leak(Box::new(actions)), Ordering::SeqCst);
+}
 
 /// Installs the handlers of the process.
 pub fn install(actions: Actions) {
-    if ACTIONS.set(actions).is_err() {
+    if self::actions().is_some() {
         return;
     }
+    set_actions(actions);
     std::panic::set_hook(Box::new(|info| {
         log::message(&format!("panic: {info}"));
         act();
@@ -46,7 +62,38 @@ pub fn install(actions: Actions) {
     }
 }
 
-extern "C" fn caught(number: libc::c_int) {
+/// A handler as sigaction(2) takes with SA_SIGINFO.
+pub type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void);
+
+/// Installs `handler`, which calls [`caught`], for a program that is not ours. What is not given
+/// stays as it was. The handler of SIGSEGV that there was before is kept where such a program
+/// looks for it.
+pub fn install_for_program(given: Actions, handler: Handler) {
+    let before = actions().cloned().unwrap_or_default();
+    set_actions(Actions {
+        version: given.version,
+        core_directory: given.core_directory.or(before.core_directory),
+        core_command: given.core_command.or(before.core_command),
+        debug_command: given.debug_command.or(before.debug_command),
+    });
+    // SAFETY: all fields are numbers, for which zero is a value; sigaction(2) fills it in. The
+    // exported variable is as large as a pointer and lives as long as the process.
+    unsafe {
+        let mut former: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGSEGV, std::ptr::null(), &mut former) == 0 {
+            compat_coredump_handler().write_volatile(former.sa_sigaction);
+        }
+    }
+    let flags = SaFlags::SA_NODEFER;
+    let action = SigAction::new(SigHandler::SigAction(handler), flags, SigSet::empty());
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: as in `install`.
+        let _ = unsafe { signal::sigaction(signal, &action) };
+    }
+}
+
+/// The handler.
+pub extern "C" fn caught(number: libc::c_int) {
     if CRASHING.swap(true, Ordering::SeqCst) {
         // A crash of the crash handler.
         // SAFETY: _exit(2) takes a plain number.
@@ -55,7 +102,7 @@ extern "C" fn caught(number: libc::c_int) {
     // Whatever hangs from here on, as this is no place for what follows, is ended.
     // SAFETY: alarm(2) takes a plain number; its signal ends the process.
     unsafe { libc::alarm(60) };
-    let name = if number == libc::SIGSEGV { "SIGSEGV" } else { "SIGBUS" };
+    let name = if number == libc::SIGBUS { "SIGBUS" } else { "SIGSEGV" };
     log::message(&format!("Caught {name}"));
     act();
 }
@@ -65,7 +112,7 @@ fn act() -> ! {
     // SAFETY: alarm(2) takes a plain number; its signal ends the process.
     unsafe { libc::alarm(60) };
     let nothing = Actions::default();
-    let actions = ACTIONS.get().unwrap_or(&nothing);
+    let actions = actions().unwrap_or(&nothing);
     // A worker ignores SIGCHLD; the commands below are to be waited for.
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: the default action installs no handler.
@@ -81,10 +128,13 @@ fn act() -> ! {
     if let Some(command) = &actions.debug_command {
         run("GDB", command);
     }
-    if let (Some(directory), Some(command)) = (&actions.core_directory, &actions.core_command) {
+    if let Some(directory) = &actions.core_directory {
         log::message(&format!("Trying to dump core in {}", directory.display()));
         if std::env::set_current_dir(directory).is_ok() {
-            run("GCORE", command);
+            match &actions.core_command {
+                Some(command) => run("GCORE", command),
+                None => leave_core(),
+            }
         }
     }
     // SAFETY: _exit(2) takes a plain number; destructors must not run in this state.
@@ -106,4 +156,19 @@ fn run(label: &str, command: &str) {
         }
     }
     log::message(&format!("{label}: backtrace end"));
+}
+
+/// Lets the system write a core file into the working directory, beside an earlier one.
+fn leave_core() -> ! {
+    let _ = std::fs::rename("core", format!("core.{:08x}", super::wall_clock()));
+    // SAFETY: getrlimit(2) and setrlimit(2) use `limit`, which outlives the calls; abort(3) ends
+    // the process.
+    unsafe {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        if libc::getrlimit(libc::RLIMIT_CORE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_CORE, &limit);
+        }
+        libc::abort()
+    }
 }

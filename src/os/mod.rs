@@ -10,6 +10,7 @@ pub mod channel;
 pub mod children;
 pub mod common_data;
 pub mod crash;
+pub mod dns;
 #[cfg(feature = "curl")]
 pub mod fetch;
 pub mod files;

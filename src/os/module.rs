@@ -83,11 +83,13 @@ impl Head {
         chain: Option<Head>,
         io: *mut c_void,
         path: &Path,
-        id: &str,
+        id: Option<&str>,
     ) -> Result<Head, String> {
         let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
         let path = text(path.as_os_str().as_bytes());
-        let id = text(id.as_bytes());
+        let id = id.map(|id| text(id.as_bytes()));
+        // Without one the module takes its own name.
+        let id = id.as_ref().map_or(ptr::null_mut(), |id| id.as_ptr().cast_mut());
         // SAFETY: the texts are NUL-terminated. Constructors of the shared object run, as is the
         // purpose; dlerror(3) is a NUL-terminated text until the next call.
         unsafe {
@@ -103,8 +105,7 @@ impl Head {
             }
             // SAFETY: the entry of every module has this type (mavis(3)).
             let new = std::mem::transmute::<*mut c_void, New>(new);
-            let context = NonNull::new(new(handle, io, id.as_ptr().cast_mut()))
-                .ok_or("Mavis_new returned nothing")?;
+            let context = NonNull::new(new(handle, io, id)).ok_or("Mavis_new returned nothing")?;
             match chain {
                 None => {
                     (*context.as_ptr()).top = context.as_ptr();

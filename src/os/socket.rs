@@ -380,7 +380,7 @@ pub fn set_traffic_class(fd: &OwnedFd, class: u8) -> io::Result<()> {
 
 /// Binds the socket to a routing domain: SO_BINDTODEVICE on Linux (a VRF is a device there),
 /// SO_SETFIB on FreeBSD, SO_RTABLE on OpenBSD (both by number).
-pub fn set_vrf(fd: &OwnedFd, name: &str) -> io::Result<()> {
+pub fn set_vrf(fd: &impl AsRawFd, name: &str) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         let name =

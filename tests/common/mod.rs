@@ -3,6 +3,7 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod modules;
 pub mod pki;
 
 use std::fs;

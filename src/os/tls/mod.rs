@@ -1,5 +1,6 @@
 //! The calls of OpenSSL that its Rust binding does not have.
 
+pub mod foreign;
 mod memory;
 mod secrets;
 mod tickets;

@@ -1,0 +1,32 @@
+/* Functions that the library exports although nobody outside is known to use them. */
+#ifndef MAVIS_INTERNAL_H
+#define MAVIS_INTERNAL_H
+
+#include <mavis/mavis.h>
+#include <signal.h>
+
+MAVIS_BEGIN_DECLS
+
+struct token_list;
+
+/* Defines an alias without tokens, and gives the place to which add_token_to_alias() adds; that one adds the
+ * current token, and does not take it. */
+struct token_list **add_alias(char *name);
+void add_token_to_alias(struct token_list **p, struct sym *sym);
+
+/* Takes a condition of a script. */
+struct mavis_cond *mavis_cond_parse(struct sym *sym, mem_t *mem);
+
+/* The handler that setup_sig_segv() installs, and the one that was there before. */
+void catchsegv(int sig, siginfo_t *sip, void *uap);
+extern void (*coredump_handler)(int, siginfo_t *, void *);
+
+/* The main() of a broker whose section has the name `id`. */
+int spawnd_main(int argc, char **argv, char **envp, char *id);
+
+/* How the programs of this project reach the library. Not for others: it changes with every release. */
+const struct tcprelay_interface *tcprelay_interface(void);
+
+MAVIS_END_DECLS
+
+#endif

@@ -1,0 +1,232 @@
+//! The library c-ares, as far as its interface has been the same since version 1.18.
+
+use super::message::{self, Name};
+use super::Watch;
+use crate::os::socket;
+use std::cell::RefCell;
+use std::ffi::{c_char, c_int, c_uchar, c_ushort, c_void, CStr, CString};
+use std::net::IpAddr;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+const ARES_SUCCESS: c_int = 0;
+const ARES_LIB_INIT_ALL: c_int = 1;
+const ARES_OPT_SOCK_STATE_CB: c_int = 1 << 9;
+const ARES_SOCKET_BAD: c_int = -1;
+
+/// `struct ares_options`. Only what the mask names is read of it; newer versions have more.
+#[repr(C)]
+struct Options {
+    flags: c_int,
+    timeout: c_int,
+    tries: c_int,
+    ndots: c_int,
+    udp_port: c_ushort,
+    tcp_port: c_ushort,
+    socket_send_buffer_size: c_int,
+    socket_receive_buffer_size: c_int,
+    servers: *mut c_void,
+    nservers: c_int,
+    domains: *mut *mut c_char,
+    ndomains: c_int,
+    lookups: *mut c_char,
+    sock_state_cb: Option<unsafe extern "C" fn(*mut c_void, c_int, c_int, c_int)>,
+    sock_state_cb_data: *mut c_void,
+    more: [u64; 32],
+}
+
+type Answered = unsafe extern "C" fn(*mut c_void, c_int, c_int, *mut c_uchar, c_int);
+type Configure = unsafe extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
+
+#[link(name = "cares")]
+extern "C" {
+    /// ares_library_init(3).
+    fn ares_library_init(flags: c_int) -> c_int;
+    /// ares_init_options(3).
+    fn ares_init_options(channel: *mut *mut c_void, options: *const Options, mask: c_int) -> c_int;
+    /// ares_destroy(3).
+    fn ares_destroy(channel: *mut c_void);
+    /// ares_query(3).
+    fn ares_query(
+        channel: *mut c_void,
+        name: *const c_char,
+        class: c_int,
+        kind: c_int,
+        answered: Answered,
+        argument: *mut c_void,
+    );
+    /// ares_process_fd(3).
+    fn ares_process_fd(channel: *mut c_void, readable: c_int, writable: c_int);
+    /// ares_timeout(3).
+    fn ares_timeout(
+        channel: *mut c_void,
+        most: *mut libc::timeval,
+        place: *mut libc::timeval,
+    ) -> *mut libc::timeval;
+    /// ares_set_servers_csv(3).
+    fn ares_set_servers_ports_csv(channel: *mut c_void, servers: *const c_char) -> c_int;
+    /// ares_set_socket_configure_callback(3).
+    fn ares_set_socket_configure_callback(
+        channel: *mut c_void,
+        configure: Configure,
+        argument: *mut c_void,
+    );
+}
+
+/// What the library's callbacks work with.
+struct Shared {
+    watch: Watch,
+    vrf: RefCell<Option<String>>,
+}
+
+/// Questions on their way, with their descriptors.
+///
+/// No function of the library calls one of this type from within: what it calls back only notes.
+pub struct Channel {
+    channel: NonNull<c_void>,
+    /// In a box of its own, as the library keeps the address.
+    shared: NonNull<Shared>,
+}
+
+type Answer = Box<dyn FnOnce(Option<Name>)>;
+
+unsafe extern "C" fn state_changed(shared: *mut c_void, fd: c_int, read: c_int, write: c_int) {
+    // SAFETY: the address given to the library, of what lives longer than its channel.
+    let shared = unsafe { &*shared.cast::<Shared>() };
+    (shared.watch)(fd, read != 0, write != 0);
+}
+
+unsafe extern "C" fn configure(fd: c_int, _kind: c_int, shared: *mut c_void) -> c_int {
+    // SAFETY: as above.
+    let shared = unsafe { &*shared.cast::<Shared>() };
+    // SAFETY: the library has opened the socket, and closes it later.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    match &*shared.vrf.borrow() {
+        // Better no answer than a question in a network that was not meant.
+        Some(name) => socket::set_vrf(&fd, name).map_or(-1, |()| 0),
+        None => 0,
+    }
+}
+
+unsafe extern "C" fn answered(
+    argument: *mut c_void,
+    status: c_int,
+    _timeouts: c_int,
+    message: *mut c_uchar,
+    length: c_int,
+) {
+    // SAFETY: the library calls once for each question, with what was given with it.
+    let answer = unsafe { Box::from_raw(argument.cast::<Answer>()) };
+    let length = usize::try_from(length).unwrap_or(0);
+    let name = if status == ARES_SUCCESS && !message.is_null() {
+        // SAFETY: the library gives that many bytes for the time of the call.
+        message::answer(unsafe { std::slice::from_raw_parts(message, length) })
+    } else {
+        None
+    };
+    answer(name);
+}
+
+impl Channel {
+    /// A channel to the servers of the system; `None` if the library cannot make one.
+    pub fn new(watch: Watch) -> Option<Channel> {
+        static READY: OnceLock<bool> = OnceLock::new();
+        // SAFETY: the first call of the library, made once.
+        let ready = || unsafe { ares_library_init(ARES_LIB_INIT_ALL) } == ARES_SUCCESS;
+        if !READY.get_or_init(ready) {
+            return None;
+        }
+        let shared = Box::new(Shared { watch, vrf: RefCell::new(None) });
+        let shared = NonNull::from(Box::leak(shared));
+        let options = Options {
+            flags: 0,
+            timeout: 0,
+            tries: 0,
+            ndots: 0,
+            udp_port: 0,
+            tcp_port: 0,
+            socket_send_buffer_size: 0,
+            socket_receive_buffer_size: 0,
+            servers: ptr::null_mut(),
+            nservers: 0,
+            domains: ptr::null_mut(),
+            ndomains: 0,
+            lookups: ptr::null_mut(),
+            sock_state_cb: Some(state_changed),
+            sock_state_cb_data: shared.as_ptr().cast(),
+            more: [0; 32],
+        };
+        let mut channel = ptr::null_mut();
+        // SAFETY: the options are valid for what the mask names, and copied.
+        let status = unsafe { ares_init_options(&mut channel, &options, ARES_OPT_SOCK_STATE_CB) };
+        let Some(channel) = NonNull::new(channel).filter(|_| status == ARES_SUCCESS) else {
+            // SAFETY: there is no channel that would use it.
+            drop(unsafe { Box::from_raw(shared.as_ptr()) });
+            return None;
+        };
+        // SAFETY: the channel is alive, and ends before `shared` does.
+        unsafe {
+            let argument = shared.as_ptr().cast();
+            ares_set_socket_configure_callback(channel.as_ptr(), configure, argument);
+        }
+        Some(Channel { channel, shared })
+    }
+
+    /// Asks for the name of an address. `answer` is called once, maybe at once, and at the latest
+    /// when the channel ends. It must not use the channel.
+    pub fn ask(&self, address: IpAddr, answer: impl FnOnce(Option<Name>) + 'static) {
+        let Ok(name) = CString::new(message::question(address)) else {
+            return answer(None);
+        };
+        let answer: Box<Answer> = Box::new(Box::new(answer));
+        let (class, kind) = (c_int::from(message::IN), c_int::from(message::PTR));
+        // SAFETY: the channel is alive; the name is copied; `answered` takes the box over.
+        unsafe {
+            let argument = Box::into_raw(answer).cast();
+            ares_query(self.channel.as_ptr(), name.as_ptr(), class, kind, answered, argument);
+        }
+    }
+
+    /// Goes on, as these descriptors are ready, or the time is over.
+    pub fn process(&self, readable: Option<RawFd>, writable: Option<RawFd>) {
+        let number = |fd: Option<RawFd>| fd.unwrap_or(ARES_SOCKET_BAD);
+        // SAFETY: the channel is alive; a descriptor that is not of the channel is ignored.
+        unsafe { ares_process_fd(self.channel.as_ptr(), number(readable), number(writable)) };
+    }
+
+    /// How long to wait at most before going on.
+    pub fn timeout(&self) -> Option<Duration> {
+        let mut place = libc::timeval { tv_sec: 0, tv_usec: 0 };
+        // SAFETY: the channel is alive. The result is null or points at `place`.
+        let time =
+            unsafe { ares_timeout(self.channel.as_ptr(), ptr::null_mut(), &mut place).as_ref()? };
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        let microseconds = u64::try_from(time.tv_usec).unwrap_or(0);
+        Some(Duration::from_secs(seconds) + Duration::from_micros(microseconds))
+    }
+
+    /// Asks these servers from now on, a list of `address[:port]` with commas. Returns a status of
+    /// the library: 0 if that was done.
+    pub fn set_servers(&self, servers: &CStr) -> i32 {
+        // SAFETY: the channel is alive; the text is copied.
+        unsafe { ares_set_servers_ports_csv(self.channel.as_ptr(), servers.as_ptr()) }
+    }
+
+    /// Binds sockets to a VRF from now on.
+    pub fn set_vrf(&self, name: Option<String>) {
+        // SAFETY: it is given back when the channel ends; nobody holds a reference to change it.
+        unsafe { self.shared.as_ref() }.vrf.replace(name);
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        // SAFETY: the library answers what is open, closes its sockets and forgets `shared`.
+        unsafe {
+            ares_destroy(self.channel.as_ptr());
+            drop(Box::from_raw(self.shared.as_ptr()));
+        }
+    }
+}

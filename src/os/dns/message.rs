@@ -1,0 +1,222 @@
+//! What is asked of a name server for the name of an address, and what it says (RFC 1035).
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+/// Class and types of records.
+pub const IN: u16 = 1;
+/// A domain name pointer.
+pub const PTR: u16 = 12;
+const CNAME: u16 = 5;
+
+/// The name of an address, and for how many seconds it may be remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Letters, digits, `-`, `_`, `.`, `/` and `*`; not empty.
+    pub text: String,
+    /// Seconds.
+    pub lifetime: u32,
+}
+
+/// Under which name the name of an address is found (RFC 1035 section 3.5, RFC 3596 section 2.5).
+/// An IPv4 address that is mapped into IPv6 counts as one of IPv4.
+pub fn question(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        IpAddr::V6(address) => {
+            let mut name = String::with_capacity(72);
+            for byte in address.octets().iter().rev() {
+                // Writing into a string cannot fail.
+                let _ = write!(name, "{:x}.{:x}.", byte & 15, byte >> 4);
+            }
+            name + "ip6.arpa"
+        }
+    }
+}
+
+/// Reads a message from its start.
+struct Reader<'a> {
+    message: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.message.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn short(&mut self) -> Option<u16> {
+        Some(u16::from_be_bytes([self.byte()?, self.byte()?]))
+    }
+
+    fn long(&mut self) -> Option<u32> {
+        Some(u32::from(self.short()?) << 16 | u32::from(self.short()?))
+    }
+
+    /// A name that may end in a pointer to an earlier one. What is no character of a host name
+    /// becomes `?`, so that it equals nothing that is let through.
+    fn name(&mut self) -> Option<String> {
+        let mut name = String::new();
+        let mut end = None;
+        loop {
+            let start = self.at;
+            let length = self.byte()?;
+            match length >> 6 {
+                0 if length == 0 => break,
+                0 => {
+                    if !name.is_empty() {
+                        name.push('.');
+                    }
+                    for _ in 0..length {
+                        let character = char::from(self.byte()?);
+                        name.push(if is_allowed(character) { character } else { '?' });
+                    }
+                    if name.len() > 255 {
+                        return None;
+                    }
+                }
+                3 => {
+                    let target = usize::from(length & 63) << 8 | usize::from(self.byte()?);
+                    end.get_or_insert(self.at);
+                    // Only backwards, so that it ends.
+                    if target >= start {
+                        return None;
+                    }
+                    self.at = target;
+                }
+                _ => return None,
+            }
+        }
+        self.at = end.unwrap_or(self.at);
+        Some(name)
+    }
+}
+
+/// Names go into logs and commands.
+fn is_allowed(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "-_/*".contains(character)
+}
+
+/// The first name in an answer. Aliases (RFC 2317) are followed in the order that they come in.
+pub fn answer(message: &[u8]) -> Option<Name> {
+    let mut reader = Reader { message, at: 4 };
+    let (questions, answers) = (reader.short()?, reader.short()?);
+    reader.at = 12;
+    let mut wanted = None;
+    for _ in 0..questions {
+        wanted = Some(reader.name()?);
+        reader.at += 4;
+    }
+    let mut wanted = wanted?;
+    for _ in 0..answers {
+        let owner = reader.name()?;
+        let (kind, class) = (reader.short()?, reader.short()?);
+        let lifetime = reader.long()?;
+        let length = usize::from(reader.short()?);
+        let next = reader.at + length;
+        if class == IN && owner.eq_ignore_ascii_case(&wanted) {
+            match kind {
+                CNAME => wanted = reader.name()?,
+                PTR => {
+                    let text = reader.name()?;
+                    let usable = !text.is_empty() && !text.contains('?') && reader.at == next;
+                    return usable.then_some(Name { text, lifetime });
+                }
+                _ => {}
+            }
+        }
+        reader.at = next;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(name: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for label in name.split('.').filter(|label| !label.is_empty()) {
+            bytes.push(label.len() as u8);
+            bytes.extend_from_slice(label.as_bytes());
+        }
+        bytes.push(0);
+        bytes
+    }
+
+    /// An answer to a question for `name`; a record without an owner is about the question.
+    fn message(name: &str, records: &[(Option<&str>, u16, &str)]) -> Vec<u8> {
+        let mut bytes = vec![0, 1, 0x81, 0x80, 0, 1, 0, records.len() as u8, 0, 0, 0, 0];
+        bytes.extend(encoded(name));
+        bytes.extend([0, 12, 0, 1]);
+        for (owner, kind, target) in records {
+            bytes.extend(owner.map_or(vec![0xc0, 12], encoded));
+            bytes.extend(kind.to_be_bytes());
+            bytes.extend([0, 1, 0, 0, 0x0e, 0x10]);
+            let target = encoded(target);
+            bytes.extend((target.len() as u16).to_be_bytes());
+            bytes.extend(target);
+        }
+        bytes
+    }
+
+    fn named(text: &str) -> Option<Name> {
+        Some(Name { text: text.to_owned(), lifetime: 3600 })
+    }
+
+    #[test]
+    fn questions() {
+        let ask = |text: &str| question(text.parse().unwrap());
+        assert_eq!(ask("192.0.2.9"), "9.2.0.192.in-addr.arpa");
+        assert_eq!(ask("::ffff:192.0.2.9"), "9.2.0.192.in-addr.arpa");
+        // The example of RFC 3596.
+        assert_eq!(
+            ask("4321:0:1:2:3:4:567:89ab"),
+            "b.a.9.8.7.6.5.0.4.0.0.0.3.0.0.0.2.0.0.0.1.0.0.0.0.0.0.0.1.2.3.4.ip6.arpa"
+        );
+    }
+
+    #[test]
+    fn answers() {
+        let name = "9.2.0.192.in-addr.arpa";
+        let ptr = message(name, &[(None, PTR, "Host.example")]);
+        assert_eq!(answer(&ptr), named("Host.example"));
+        let alias = "9.0-15.2.0.192.in-addr.arpa";
+        let through = [(None, CNAME, alias), (Some(&*alias.to_uppercase()), PTR, "host.example")];
+        assert_eq!(answer(&message(name, &through)), named("host.example"));
+        let other = [(Some("other.example"), PTR, "no"), (None, 1, "abc"), (None, PTR, "yes")];
+        assert_eq!(answer(&message(name, &other)), named("yes"));
+        assert_eq!(answer(&message(name, &[])), None);
+        assert_eq!(answer(&message(name, &[(None, PTR, "")])), None);
+        for bad in ["a b", "a\n", "a;b", "\u{e4}"] {
+            assert_eq!(answer(&message(name, &[(None, PTR, bad)])), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_points_at_itself_ends() {
+        let mut looping = message("x", &[(None, PTR, "y")]);
+        looping[12..14].copy_from_slice(&[0xc0, 12]);
+        assert_eq!(answer(&looping), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = answer(&bytes);
+        }
+
+        #[test]
+        fn damaged(at in 4usize..60, value: u8) {
+            let mut bytes = message("9.2.0.192.in-addr.arpa", &[(None, PTR, "host.example")]);
+            bytes[at] = value;
+            let _ = answer(&bytes);
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! `authorization = mavis`: modules decide who may connect, and what they do wrong stays with them.
+
+mod common;
+
+use common::modules::modules;
+use common::pki::Identity;
+use common::*;
+use mavis::os::address::{Address, Family};
+use mavis::os::socket::{self, Kind, Protocol};
+use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A client that connects from an address of its own in 127.0.0.0/8.
+fn connect_from(last: u8, port: u16) -> TcpStream {
+    let fd = socket::create(Family::Ipv4, Kind::Stream, Protocol::Tcp).expect("a socket");
+    let address = |last, port| Address::Ip(([127, 0, 0, last], port).into());
+    socket::bind(&fd, &address(last, 0)).expect("a loopback address");
+    socket::set_nonblocking(&fd, false).expect("a blocking socket");
+    socket::connect(&fd, &address(1, port)).expect("to connect");
+    let stream = TcpStream::from(fd);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// What a client is answered to a word, until the end. Nothing if it is turned away.
+fn answer(last: u8, port: u16) -> String {
+    let mut stream = connect_from(last, port);
+    // A client that is turned away may be so before it has said anything.
+    let _ = stream.write_all(b" ping");
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut text = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut text) {
+        let timed_out = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        assert!(!timed_out, "neither served nor closed");
+    }
+    String::from_utf8(text).expect("text")
+}
+
+fn is_served(last: u8, port: u16) -> bool {
+    let text = answer(last, port);
+    assert!(text.is_empty() || text.ends_with(" ping"), "{text:?}");
+    !text.is_empty()
+}
+
+/// A relay that asks `chain`, with `section` besides.
+fn setup(port: u16, chain: &str, section: &str) -> Setup {
+    let modules = modules().display();
+    let ask = "authorization = mavis\naccess log = yes\n";
+    Setup::simple(port, &format!("mavis path = {modules}\n{chain}\n{ask}{section}"))
+}
+
+#[test]
+fn answers_decide_and_tags_restrict() {
+    let chain = r#"mavis module = bare { script in = {
+        if (USER =~ /^127\.0\.0\.(\d+)$/) set COMMENT = "last $1"
+        if (TYPE == TACPLUS && TACTYPE == HOST && IPADDR == $USER && SERVERIP == "127.0.0.1") {
+            if (USER == "127.0.0.1") { set RESULT = ACK return }
+            if (USER == "127.0.0.2") { set RESULT = ACK set CUSTOM_0 = blue return }
+            if (USER == "127.0.0.3") { set RESULT = ACK set CUSTOM_0 = green return }
+            if (USER == "127.0.0.4") { set RESULT = NAK return }
+            if (USER == "127.0.0.5") { set RESULT = ERR return }
+        }
+    } }"#;
+    for (mechanism, name) in mechanisms() {
+        let (white, blue) = (Peer::named("white"), Peer::named("blue"));
+        let tagged = blue.remote().replace('}', "tag = blue }");
+        let port = free_port();
+        let section = format!("{}{tagged}", white.remote());
+        let relay = setup(port, chain, &section).mechanism(mechanism).start();
+        // Not restricted: the least used, which is the first.
+        assert_eq!(answer(1, port), "white ping", "{name}");
+        for _ in 0..3 {
+            assert_eq!(answer(2, port), "blue ping", "{name}");
+        }
+        for last in [3, 4, 5, 6] {
+            assert_eq!(answer(last, port), "", "{name}: 127.0.0.{last}");
+        }
+        relay.expect_log("no remote has the tag \"green\"");
+        relay.expect_log("denied (last 4)");
+        relay.expect_log("authorization failed: error (last 5)");
+    }
+}
+
+#[test]
+fn a_module_is_told_who_asks_for_what() {
+    let authority = Identity::authority("Authority");
+    let client = authority.sign(&["client.example", "192.0.2.1"], common::pki::ec_key());
+    let own = Identity::own(&["localhost"]);
+    let (peer, port, files) = (Peer::echo(), free_port(), Directory::new());
+    let (certificate, key) = client.write(files.path(), "client");
+    let (trusted, _) = authority.write(files.path(), "authority");
+    let text = format!(
+        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} realm = office tls = yes }}\n \
+         spawn {{ instances min = 1 instances max = 1 }}\n}}\nid = tcprelay {{\n\
+         mavis path = {}\nmavis module = tell {{ }}\n\
+         mavis module = bare {{ script in = {{ set RESULT = ACK return }} }}\n\
+         authorization = mavis\n{}{}tls ca-file = {}\ntls verify = required\n}}\n",
+        modules().display(),
+        peer.remote(),
+        own.directives(files.path(), "own"),
+        trusted.display(),
+    );
+    let relay = Setup::new(text).start();
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a client");
+    builder.set_verify(SslVerifyMode::NONE);
+    builder.set_certificate_file(certificate, SslFiletype::PEM).expect("a certificate");
+    builder.set_private_key_file(key, SslFiletype::PEM).expect("a key");
+    let connector = builder.build();
+    let mut stamps = Vec::new();
+    for round in 1..=2 {
+        let stream = connect_from(7, port);
+        let mut stream = connector.connect("localhost", stream).expect("a handshake");
+        stream.write_all(b"hello").expect("to send");
+        let mut echo = [0; 5];
+        stream.read_exact(&mut echo).expect("an answer");
+        for text in [
+            "TYPE=TACPLUS.",
+            "TACTYPE=HOST.",
+            "USER=127.0.0.7.",
+            "IPADDR=127.0.0.7.",
+            "SERVERIP=127.0.0.1.",
+            "REALM=office.",
+            "CERTSUBJ=/O=tcprelay tests/CN=client.example.",
+            "TLS_PEER_DATA=san=\"client.example\",san=\"192.0.2.1\",\
+             issuer=\"/O=tcprelay tests/CN=Authority\",issueraki=\"",
+            "sha256=\"",
+        ] {
+            relay.wait_for_log(text, |log| {
+                (log.matches(&format!("asked: {text}")).count() >= round
+                    || text.starts_with("sha") && log.contains(text))
+                .then_some(())
+            });
+        }
+        let log = relay.log();
+        let stamp = log.lines().rev().find_map(|line| line.split("asked: TIMESTAMP=").nth(1));
+        stamps.push(stamp.expect("a time stamp").to_owned());
+    }
+    assert_ne!(stamps[0], stamps[1], "questions must differ");
+}
+
+#[test]
+fn answers_may_come_later() {
+    for (mechanism, name) in mechanisms() {
+        for by_pipe in ["no", "yes"] {
+            let (peer, port) = (Peer::echo(), free_port());
+            let chain = format!(
+                "mavis module = later {{ delay = 30 buffer = {by_pipe} \
+                 user 127.0.0.2 = NAK user 127.0.0.3 = down user 127.0.0.4 = timeout default = ACK }}"
+            );
+            let relay = setup(port, &chain, &peer.remote()).mechanism(mechanism).start();
+            let clients: Vec<_> = (1..=60u8)
+                .map(|number| {
+                    // Several from each address: equal questions at the same time.
+                    let last = 1 + number % 4;
+                    thread::spawn(move || (last, is_served(last, port)))
+                })
+                .collect();
+            for client in clients {
+                let (last, served) = client.join().expect("a client");
+                assert_eq!(served, last == 1, "{name}, pipe {by_pipe}: 127.0.0.{last}");
+            }
+            relay.expect_log("the module gave up waiting");
+        }
+    }
+}
+
+#[test]
+fn a_slow_backend_delays_its_own_clients_only() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let chain = "mavis module = misbehave { mode = silent user 127.0.0.9 }
+        mavis module = bare { script in = { set RESULT = ACK return } }";
+    let relay = setup(port, chain, &format!("mavis timeout = 2\n{}", peer.remote())).start();
+    let mut waiting = connect_from(9, port);
+    waiting.write_all(b"let me in").expect("to send");
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert!(is_served(1, port));
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "served after the other one's time-out");
+    // Nobody answers for the one; that is an error, and errors deny.
+    let mut nothing = Vec::new();
+    let _ = waiting.read_to_end(&mut nothing);
+    assert!(nothing.is_empty());
+    relay.expect_log("authorization failed: no answer in time");
+}
+
+#[test]
+fn what_a_client_says_meanwhile_is_kept() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let chain = "mavis module = later { delay = 200 }";
+    let relay = setup(port, chain, &peer.remote()).start();
+    let data = pattern(1, 100_000);
+    let mut stream = connect_from(1, port);
+    let mut writer = stream.try_clone().expect("a second handle");
+    let sent = data.clone();
+    let sender = thread::spawn(move || {
+        writer.write_all(&sent).expect("to send");
+        writer.shutdown(Shutdown::Write).expect("to end");
+    });
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).expect("an echo");
+    sender.join().expect("the sender");
+    assert!(got == data, "changed on the way");
+    relay.expect_log("closed");
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_question_back() {
+    let (peer, connections) = Peer::manual();
+    let port = free_port();
+    let chain = "mavis module = tell { } mavis module = later { delay = 1500 }";
+    let relay = setup(port, chain, &peer.remote()).start();
+    // One that ends without a word, and one that breaks.
+    drop(connect_from(1, port));
+    reset(connect_from(2, port));
+    relay.wait_for_log("the cancellations", |log| {
+        (log.matches("asked: cancelled").count() == 2).then_some(())
+    });
+    // Their places are free before any answer could have come.
+    relay
+        .wait_for_log("the ends", |log| (log.matches("access: client").count() == 2).then_some(()));
+    assert!(relay.log().matches("remote none").count() == 2);
+    assert!(connections.try_recv().is_err(), "connected for nobody");
+    let _client = connect_from(3, port);
+    drop(next(&connections));
+}
+
+/// What misbehaves, and whether the client is admitted if errors deny, and if they permit.
+const MISBEHAVIOUR: [(&str, bool, bool); 12] = [
+    ("silent", false, true),
+    ("twice", true, true),
+    ("early", true, true),
+    ("torn", false, true),
+    ("unknown", false, true),
+    ("negative", false, true),
+    ("garbage", false, true),
+    ("huge", true, true),
+    ("clear", false, false),
+    ("steal", false, true),
+    ("print", true, true),
+    ("nonsense", false, false),
+];
+
+#[test]
+fn modules_that_misbehave() {
+    let cases: Vec<_> = MISBEHAVIOUR
+        .iter()
+        .flat_map(|&(mode, deny, permit)| [(mode, "deny", deny), (mode, "permit", permit)])
+        .map(|(mode, policy, admitted)| {
+            thread::spawn(move || {
+                let (peer, port) = (Peer::echo(), free_port());
+                let chain = format!(
+                    "mavis module = misbehave {{ mode = {mode} user 127.0.0.9 }}
+                     mavis module = bare {{ script in = {{
+                         if (USER == \"127.0.0.1\") {{ set RESULT = ACK return }} }} }}"
+                );
+                let section =
+                    format!("mavis timeout = 1\nmavis error = {policy}\n{}", peer.remote());
+                let relay = setup(port, &chain, &section).start();
+                for _ in 0..2 {
+                    let served = is_served(9, port);
+                    assert_eq!(served, admitted, "{mode}, {policy}:\n{}", relay.log());
+                    // The worker is none the worse for it.
+                    assert!(is_served(1, port), "{mode}, {policy}:\n{}", relay.log());
+                }
+                assert_eq!(relay.log().matches(": startup (").count(), 2, "{mode}");
+            })
+        })
+        .collect();
+    for case in cases {
+        case.join().expect("as expected");
+    }
+}
+
+#[test]
+fn a_module_that_ends_the_worker_costs_its_sessions_only() {
+    for mode in ["crash", "abort", "exit"] {
+        let (peer, port) = (Peer::echo(), free_port());
+        let text = format!(
+            "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} }}\n \
+             spawn {{ instances min = 2 instances max = 2 users min = 1 users max = 50 }}\n}}\n\
+             id = tcprelay {{\nmavis path = {}\nmavis module = misbehave {{ mode = {mode} user 127.0.0.9 }}\n\
+             mavis module = bare {{ script in = {{ set RESULT = ACK return }} }}\n\
+             authorization = mavis\n{}}}\n",
+            modules().display(),
+            peer.remote(),
+        );
+        let relay = Setup::new(text).ready(2).start();
+        let mut streams: Vec<_> = (0..2).map(|_| connect_from(1, port)).collect();
+        streams.iter_mut().for_each(|stream| ping(stream, b"before"));
+        let mut sentenced = connect_from(9, port);
+        let _ = sentenced.read(&mut [0]);
+        let alive = streams
+            .iter_mut()
+            .filter_map(|stream| {
+                let mut echo = [0; 5];
+                stream.write_all(b"after").and_then(|()| stream.read_exact(&mut echo)).ok()
+            })
+            .count();
+        assert_eq!(alive, 1, "{mode}: one worker had one of the sessions");
+        relay.wait_for_log("another worker", |log| {
+            (log.matches("is being used").count() > 3).then_some(())
+        });
+        for _ in 0..4 {
+            assert!(is_served(1, port), "{mode}");
+        }
+    }
+}
+
+#[test]
+fn a_single_process_asks_as_well() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let chain = "mavis module = later { delay = 20 user 127.0.0.2 = NAK default = ACK }";
+    let _relay = setup(port, chain, &peer.remote()).argument("-1").start();
+    assert!(is_served(1, port));
+    assert!(!is_served(2, port));
+    assert!(is_served(1, port));
+}
+
+/// The status of a relay with this section, and what it says.
+fn refused(section: &str) -> (i32, String) {
+    let mut relay = Setup::simple(free_port(), section).ready(None).argument("-P").start();
+    let status = relay.wait().code().expect("a status");
+    (status, relay.log())
+}
+
+#[test]
+fn mistakes_are_found_at_start() {
+    let path = format!("mavis path = {}\n", modules().display());
+    let remote = remote(9);
+    let cases = [
+        ("authorization = mavis\n", "no mavis module is configured"),
+        ("mavis module = nosuch { }\n", "FATAL: module 'nosuch' not found."),
+        ("mavis module = hollow { }\n", "FATAL: module 'hollow' not found."),
+        ("mavis module = bare { bogus }\n", "Expected "),
+        (
+            "mavis module = bare { script in = { set NOSUCH = 1 } }\n",
+            "'NOSUCH' is not a recognized",
+        ),
+        (
+            "mavis module = bare { script in = { if (USER =~ /(/) skip } }\n",
+            "In PCRE2 expression /(/",
+        ),
+        (
+            "mavis module = bare { script in = { if (USER =~ \"(\") skip } }\n",
+            "In regular expression",
+        ),
+        ("mavis module = misbehave { mode = bad-block }\n", "the module refuses"),
+        ("mavis error = maybe\n", "Expected 'deny' or 'permit', but got 'maybe'"),
+        ("mavis timeout = 0\n", "expected an integer from 1"),
+        ("mavis nonsense = 1\n", "Expected 'error', 'module', 'path' or 'timeout'"),
+        ("authorization = maybe\n", "Expected 'mavis' or 'none'"),
+    ];
+    for (text, expected) in cases {
+        let (status, log) = refused(&format!("{path}{text}{remote}"));
+        assert_eq!(status, 78, "{text}: {log}");
+        assert!(log.contains(expected), "{text}: {log}");
+        assert!(log.contains("relay.cfg:7: ") || !log.contains("Expected"), "{text}: {log}");
+    }
+    let good = "mavis module named = bare { action error = continue action not-found = reject }\n\
+                authorization = none\n";
+    let (status, log) = refused(&format!("{path}{good}{remote}"));
+    assert_eq!(status, 0, "{log}");
+    assert!(!log.contains("Expected"), "{log}");
+}

@@ -1,0 +1,52 @@
+//! The modules of `tests/mavis/modules`, compiled against the public headers and the library under
+//! test.
+
+use super::run;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A file or directory of the source tree.
+pub fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The C compiler with the options that all of the C here is compiled with.
+pub fn cc() -> Command {
+    let mut command = Command::new("cc");
+    command.args(["-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror"]);
+    // Values that longjmp leaves undefined are volatile where they are used.
+    command.arg("-Wno-clobbered").arg("-I").arg(source("compat/include"));
+    command
+}
+
+/// Compiles all modules into `directory`, to be found by `mavis path`.
+pub fn build(directory: &Path, library: &Path) {
+    for entry in fs::read_dir(source("tests/mavis/modules")).expect("there are modules") {
+        let path = entry.expect("a directory can be read").path();
+        if path.extension().is_none_or(|extension| extension != "c") {
+            continue;
+        }
+        let name = path.file_stem().expect("a module has a name").to_string_lossy();
+        let module = directory.join(format!("libmavis_{name}.so"));
+        let mut command = cc();
+        command.args(["-shared", "-fPIC", "-o"]).arg(module).arg(&path);
+        run(command.arg("-L").arg(library).arg("-lmavis"));
+    }
+}
+
+/// Where the modules are, for programs of this test.
+pub fn modules() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let name = std::env::current_exe().expect("a test is a program");
+        let name = name.file_name().expect("a program has a name").to_owned();
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("modules").join(name);
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).expect("the directory for builds is writable");
+        let program = Path::new(super::TCPRELAY);
+        build(&directory, program.parent().expect("a program has a directory"));
+        directory
+    })
+}
