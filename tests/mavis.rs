@@ -7,6 +7,7 @@
 //! `TCPRELAY_TEST_LIBMAVIS` names the directory of another library to test, and `MAVIS_ORIGINAL=1`
 //! says that it is the one of the C project: what is known to be wrong there is left out then.
 //! `TCPRELAY_TEST_LEGACY_MODULES` names a directory of the C project's modules to load as well.
+//! With `TCPRELAY_TEST_VALGRIND=1` the programs run under valgrind, which may find nothing.
 
 mod common;
 
@@ -154,7 +155,16 @@ fn run(name: &str, configure: impl FnOnce(&Path, &mut Command)) -> Outcome {
     fs::create_dir_all(&directory).expect("the directory for files is writable");
     let file = |name: &str| directory.join(name);
     let create = |name: &str| File::create(file(name)).expect("a file can be created");
-    let mut command = Command::new(program);
+    // Crashing is what the one is for, and under valgrind nobody sees the other's title.
+    let suited = !["crash", "program"].contains(&name);
+    let examined = env::var_os("TCPRELAY_TEST_VALGRIND").is_some() && suited;
+    let mut command = if examined {
+        let mut command = Command::new("valgrind");
+        command.args(["-q", "--log-file=valgrind.%p", "--num-callers=20"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
     command
         .current_dir(&directory)
         .env("TEST_DIR", &directory)
@@ -185,7 +195,32 @@ fn run(name: &str, configure: impl FnOnce(&Path, &mut Command)) -> Outcome {
     };
     let outcome = Outcome { status, stdout: text("stdout"), stderr: text("stderr") };
     assert!(!timed_out, "{name} takes too long\n{}{}", outcome.stdout, outcome.stderr);
+    if examined {
+        let found = findings(&directory);
+        assert!(found.is_empty(), "{name}: valgrind has found\n{found}");
+    }
     outcome
+}
+
+/// What valgrind says of memory, in this directory.
+fn findings(directory: &Path) -> String {
+    let mut found = String::new();
+    for entry in fs::read_dir(directory).expect("the directory is there") {
+        let entry = entry.expect("a directory can be read");
+        if !entry.file_name().to_string_lossy().starts_with("valgrind.") {
+            continue;
+        }
+        let text = fs::read_to_string(entry.path()).expect("the report is text");
+        // Paragraphs; the area of the process title is not where valgrind thinks it is.
+        for paragraph in text.split("== \n") {
+            let wrong = ["Invalid ", "uninitialised", "lost in", "overlap"];
+            if wrong.iter().any(|word| paragraph.contains(word)) && !paragraph.contains("title.rs")
+            {
+                found += paragraph;
+            }
+        }
+    }
+    found
 }
 
 /// Each program of `tests/mavis/programs` checks one area, and is a test.

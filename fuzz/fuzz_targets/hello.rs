@@ -9,8 +9,6 @@ mod pki;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use pki::Identity;
-use std::path::{Path, PathBuf};
 use mavis::config::tls::{Certificate, Tls, Verify};
 use mavis::os::tls::set_ticket_keys;
 use mavis::tls::context::Acceptor;
@@ -18,6 +16,8 @@ use mavis::tls::detect::{first, First, NEEDED};
 use mavis::tls::material::Material;
 use mavis::tls::tickets::Ratchet;
 use mavis::tls::Buffer;
+use pki::Identity;
+use std::path::{Path, PathBuf};
 
 #[derive(Arbitrary, Debug)]
 enum Extension {

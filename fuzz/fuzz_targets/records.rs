@@ -10,12 +10,12 @@ mod sealing;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use sealing::Direction;
 use mavis::spawnd::protocol::add_secrets;
 use mavis::tls::material::Material;
 use mavis::tls::record::{Records, Secrets, Suite, Version};
 use mavis::tls::tickets::ENCODED;
 use mavis::tls::Buffer;
+use sealing::Direction;
 
 /// One of each kind of record protection, in both versions.
 const SUITES: [(Version, [u8; 2]); 6] = [

@@ -97,6 +97,8 @@ pub struct Broker {
     pub keepalive: Keepalive,
     /// `tcp bufsize`; 0 is the system's.
     pub channel_buffer: i32,
+    /// `bind retry delay` for the listeners behind it, in seconds.
+    pub retry_delay: u32,
     /// `spawn { }`.
     pub spawn: Spawn,
 }
@@ -105,11 +107,20 @@ pub struct Broker {
 /// one.
 pub fn parse(parser: &mut Parser<'_>) -> Result<Broker, ConfigError> {
     let mut broker = Broker::default();
-    let mut retry_delay = 0;
+    parse_into(parser, &mut broker)?;
+    if parser.code() == S_eof {
+        return Err(parser.expected(&[S_closebra]));
+    }
+    check(parser, &mut broker)?;
+    Ok(broker)
+}
+
+/// Parses the directives of a section, up to its closing brace or the end of the text. What is not
+/// set stays as it is.
+pub fn parse_into(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigError> {
     loop {
         match parser.code() {
-            S_closebra => break,
-            S_eof => return Err(parser.expected(&[S_closebra])),
+            S_closebra | S_eof => return Ok(()),
             S_permit | S_deny => acl_entry(parser, &mut broker.acl)?,
             S_acl => {
                 parser.advance()?;
@@ -120,13 +131,13 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Broker, ConfigError> {
             }
             S_background => broker.background = parser.assigned_boolean()?,
             S_listen => {
-                let listener = listen(parser, retry_delay)?;
+                let listener = listen(parser, broker.retry_delay)?;
                 broker.listeners.push(listener);
             }
             S_bind => {
                 parser.advance()?;
                 parser.expect(S_retry)?;
-                retry_delay = delay(parser)?;
+                broker.retry_delay = delay(parser)?;
             }
             S_tcp => {
                 parser.advance()?;
@@ -197,8 +208,6 @@ pub fn parse(parser: &mut Parser<'_>) -> Result<Broker, ConfigError> {
             _ => return Err(unknown_directive(parser)),
         }
     }
-    check(parser, &mut broker)?;
-    Ok(broker)
 }
 
 fn unknown_directive(parser: &Parser<'_>) -> ConfigError {

@@ -135,9 +135,26 @@ impl Environment {
         self.suspended.get(handle.index()?)
     }
 
-    pub(super) fn expand(&mut self, expansion: Expansion) -> Handle {
+    /// `None` if aliases stand for more than any configuration needs.
+    pub(super) fn expand(&mut self, expansion: Expansion) -> Option<Handle> {
+        const MOST: usize = 1 << 20;
+        if self.expansions.len() >= MOST {
+            return None;
+        }
         self.expansions.push(expansion);
-        Handle::of(self.expansions.len() - 1)
+        Some(Handle::of(self.expansions.len() - 1))
+    }
+
+    /// Another reader begins. Of those before it, in a program that makes many, none is in the
+    /// middle of an alias any more.
+    pub(super) fn begin(&mut self) {
+        const MANY: usize = 1 << 16;
+        if self.expansions.len() > MANY {
+            self.expansions = Vec::new();
+        }
+        if self.suspended.len() > MANY {
+            self.suspended = Vec::new();
+        }
     }
 
     pub(super) fn expansion(&self, handle: Handle) -> Option<&Expansion> {

@@ -67,7 +67,16 @@ impl Lexer<'_> {
             self.sym.next = Handle::NONE;
         }
         self.sym.token_chain = Handle::NONE;
+        self.environment.begin();
         self.next_character();
+    }
+
+    fn expand(&mut self, expansion: Expansion) -> Result<(), ConfigError> {
+        match self.environment.expand(expansion) {
+            Some(handle) => self.sym.token_chain = handle,
+            None => return Err(self.error("aliases stand for too many words")),
+        }
+        Ok(())
     }
 
     fn error(&self, message: impl Into<String>) -> ConfigError {
@@ -228,8 +237,7 @@ impl Lexer<'_> {
                 self.sym.push_text(text);
                 // A copy of the reader may still be at the place before.
                 expansion.next += 1;
-                self.sym.token_chain = self.environment.expand(expansion);
-                return Ok(());
+                return self.expand(expansion);
             }
             self.sym.token_chain = expansion.outer;
         }
@@ -252,7 +260,7 @@ impl Lexer<'_> {
         }
         self.environment.used_empty_alias |= tokens.is_empty();
         let outer = self.sym.token_chain;
-        self.sym.token_chain = self.environment.expand(Expansion { name, tokens, next: 0, outer });
+        self.expand(Expansion { name, tokens, next: 0, outer })?;
         Ok(true)
     }
 

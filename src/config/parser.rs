@@ -307,6 +307,19 @@ mod tests {
         assert!(parser.define_alias().is_err());
     }
 
+    #[test]
+    fn aliases_that_multiply_are_refused() {
+        let mut text = "alias a0 { x x x x x x x x x x }".to_owned();
+        for level in 1..12 {
+            let inner = format!("a{} ", level - 1).repeat(10);
+            text += &format!(" alias a{level} {{ {inner} }}");
+        }
+        let report = Report { quiet: true, ..Report::default() };
+        let mut parser = Parser::new(Source::new("t", text.into_bytes()), &report).expect("valid");
+        let error = (0..12).find_map(|_| parser.define_alias().err()).expect("refused");
+        assert!(error.message.contains("too many words"), "{error}");
+    }
+
     proptest! {
         #[test]
         fn any_bytes_end(text in prop::collection::vec(any::<u8>(), 0..300)) {

@@ -6,7 +6,8 @@
 
 #![allow(clippy::not_unsafe_ptr_arg_deref, reason = "such pointers are passed on, not followed")]
 
-use std::ffi::{c_char, c_int, c_void, CStr, CString};
+use std::ffi::{c_char, c_int, c_void, CStr, CString, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::ptr;
 use std::sync::Once;
 
@@ -176,6 +177,14 @@ fields! {
     users_max: c_int, users_max, set_users_max;
     /// Connections that all processes may have.
     users_max_total: c_int, users_max_total, set_users_max_total;
+    /// Worker processes that there are always.
+    servers_min: c_int, servers_min, set_servers_min;
+    /// Worker processes that there may be.
+    servers_max: c_int, servers_max, set_servers_max;
+    /// Worker processes of this broker.
+    servers_cur: c_int, servers_cur, set_servers_cur;
+    /// `-v`
+    version_only: c_int, version_only, set_version_only;
     /// The process id, as of the last fork that was told.
     pid: c_int, process_id, set_process_id;
     /// The loop of C code.
@@ -220,6 +229,8 @@ texts! {
     syslog_ident, syslog_ident, set_syslog_ident;
     /// Base name of argv\[0].
     progname, program_name, set_program_name;
+    /// Path of the program.
+    progpath, program_path, set_program_path;
     /// Version text of the program.
     version, version, set_version;
     /// `coredump directory`
@@ -249,6 +260,22 @@ pub fn set_argv(argv: *mut *mut c_char, envp: *mut *mut c_char) {
         ptr::write_volatile(&raw mut (*address()).argv, argv);
         ptr::write_volatile(&raw mut (*address()).envp, envp);
     }
+}
+
+/// The program's arguments, as far as they are known.
+pub fn arguments() -> Vec<OsString> {
+    let mut arguments = Vec::new();
+    // SAFETY: the field is null or the start of an array of strings, with a null pointer at its
+    // end; they are copied.
+    unsafe {
+        let mut argument = ptr::read_volatile(&raw const (*address()).argv);
+        while !argument.is_null() && !(*argument).is_null() {
+            let bytes = CStr::from_ptr(*argument).to_bytes().to_vec();
+            arguments.push(OsString::from_vec(bytes));
+            argument = argument.add(1);
+        }
+    }
+    arguments
 }
 
 /// Sets the strings that change fonts and colours: those of ANSI terminals, or none.

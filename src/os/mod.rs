@@ -27,6 +27,7 @@ pub mod shm;
 pub mod signals;
 pub mod sockaddr;
 pub mod socket;
+pub mod spawnd_data;
 pub mod supervisor;
 pub mod title;
 pub mod tls;

@@ -316,7 +316,7 @@ fn client_ip(fd: &OwnedFd) -> Option<IpAddr> {
 }
 
 /// Takes one datagram and makes a socket that is connected to its sender.
-fn receive(fd: &OwnedFd) -> io::Result<Option<(OwnedFd, Option<Vec<u8>>)>> {
+pub fn receive(fd: &OwnedFd) -> io::Result<Option<(OwnedFd, Option<Vec<u8>>)>> {
     let mut data = vec![0; UDP_LIMIT];
     let (length, sender) = socket::receive_from(fd, &mut data)?;
     data.truncate(length);

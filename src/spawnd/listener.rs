@@ -248,6 +248,11 @@ impl Listener {
     }
 }
 
+/// Opens a socket as a listener of this configuration does; the error names the call.
+pub fn open(config: config::Listener, address: Address) -> Result<OwnedFd, (String, io::Error)> {
+    Listener::new(config, address, Keepalive::default()).try_open()
+}
+
 pub(super) fn cache(sticky: Sticky) -> Option<Cache> {
     (sticky.period > 0).then(|| Cache::new(u64::from(sticky.period) * 1000, sticky.size))
 }

@@ -17,4 +17,6 @@ mod reload;
 pub mod sticky;
 mod worker;
 
+pub use accept::receive as receive_datagram;
 pub use handover::{Former, Handover, VARIABLE};
+pub use listener::open as open_listener;

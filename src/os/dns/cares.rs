@@ -1,7 +1,6 @@
 //! The library c-ares, as far as its interface has been the same since version 1.18.
 
-use super::message::{self, Name};
-use super::Watch;
+use super::{message, Name, Watch};
 use crate::os::socket;
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_uchar, c_ushort, c_void, CStr, CString};

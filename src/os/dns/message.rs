@@ -1,5 +1,6 @@
 //! What is asked of a name server for the name of an address, and what it says (RFC 1035).
 
+use super::Name;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -8,15 +9,6 @@ pub const IN: u16 = 1;
 /// A domain name pointer.
 pub const PTR: u16 = 12;
 const CNAME: u16 = 5;
-
-/// The name of an address, and for how many seconds it may be remembered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
-    /// Letters, digits, `-`, `_`, `.`, `/` and `*`; not empty.
-    pub text: String,
-    /// Seconds.
-    pub lifetime: u32,
-}
 
 /// Under which name the name of an address is found (RFC 1035 section 3.5, RFC 3596 section 2.5).
 /// An IPv4 address that is mapped into IPv6 counts as one of IPv4.

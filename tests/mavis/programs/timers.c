@@ -54,15 +54,15 @@ static void due(void)
     int key;
     memset(runs, 0, sizeof runs);
     CHECK_INT(io_sched_exec(io), -1);
-    io_sched_add(io, &key, (void *)popping, 0, 20000);
+    io_sched_add(io, &key, (void *)popping, 0, 400000);
     int wait = io_sched_exec(io);
-    CHECK(wait > 0 && wait <= 21);
+    CHECK(wait > 0 && wait <= 401);
     CHECK_INT(runs[0], 0);
     long long start = now();
     run_until(&runs[0], 1);
     CHECK_INT(runs[0], 1);
     CHECK(last_key == &key);
-    CHECK(now() - start >= 19);
+    CHECK(now() - start >= wait - 2);
     CHECK_INT(io_sched_exec(io), -1);
 
     /* At once. */
@@ -78,7 +78,7 @@ static void due(void)
 
     io_sched_add(io, &key, (void *)renewing, 0, 5000);
     run_for(60);
-    CHECK(runs[1] >= 2 && runs[1] <= 13);
+    CHECK(runs[1] >= 1 && runs[1] <= 13);
     io_sched_drop(io, &key);
     io_sched_add(io, &key, (void *)adding, 0, 1000);
     run_until(&runs[0], 3);
