@@ -283,7 +283,7 @@ pub unsafe extern "C" fn sym_normalize_cond_end(reader: *mut *mut Sym, _pool: *m
             let Some(slot) = reader.as_mut() else {
                 return;
             };
-            if let Some(reader) = Owned::from_raw(std::mem::replace(slot, ptr::null_mut())) {
+            if let Some(reader) = Owned::from_raw(std::mem::take(slot)) {
                 libc::free(reader.input().0.cast_mut().cast());
             }
         }

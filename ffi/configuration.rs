@@ -1,16 +1,13 @@
 //! mavis/mavis.h: reading a configuration, and the data that all share.
 
 use super::{guard, reading, scm, text};
-use crate::config::environment::directory;
 use crate::config::source::Source;
 use crate::config::{self, Parser, ReadError, Sym};
 use crate::os::malloc::{self, Owned};
 use crate::os::process::{self, exit};
 use crate::os::shm::Segment;
 use crate::os::{common_data, log};
-use crate::program::HostedWorker;
-use std::ffi::{c_char, c_int, c_void};
-use std::path::Path;
+use std::ffi::{c_char, c_int};
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,31 +16,6 @@ static SEGMENT: Mutex<Option<Segment>> = Mutex::new(None);
 
 fn segment() -> MutexGuard<'static, Option<Segment>> {
     SEGMENT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where C code finds functions in `common_data`.
-pub(super) fn set_functions() {
-    let (send, receive): (scm::Send, scm::Receive) = (scm::scm_send_msg, scm::scm_recv_msg);
-    common_data::set_scm_send(send as *const c_void);
-    common_data::set_scm_receive(receive as *const c_void);
-}
-
-/// `void init_common_data(void)`: what everything starts from.
-#[no_mangle]
-pub extern "C" fn init_common_data() {
-    guard((), || {
-        common_data::start();
-        let terminal = process::stderr_is_terminal();
-        common_data::set_debug_terminal(terminal.into());
-        common_data::set_fonts(terminal);
-        common_data::set_process_id(process::id());
-        let tools = ["/usr/bin/gcore", "/usr/local/bin/gcore"];
-        if let Some(tool) = tools.into_iter().find(|tool| process::is_executable(Path::new(tool))) {
-            common_data::set_core_command(tool);
-        }
-        set_functions();
-        super::log::logopen();
-    });
 }
 
 /// The first half of cfg_read_config: a reader on the first token in the section's braces. Ends
@@ -184,14 +156,4 @@ pub unsafe extern "C" fn ipc_create(buffer: *const c_char, length: c_int) -> c_i
 #[no_mangle]
 pub extern "C" fn ipc_delete() {
     guard((), || drop(segment().take()));
-}
-
-/// Tells a program of the C kind what its broker wants of it.
-pub(super) fn enter_worker(worker: &HostedWorker) {
-    common_data::set_program_name(&worker.name);
-    common_data::set_configuration_file(&worker.configuration);
-    common_data::set_configuration_directory(&directory(&worker.configuration));
-    if let Some(section) = &worker.section {
-        common_data::set_section(section);
-    }
 }

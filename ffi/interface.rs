@@ -114,6 +114,6 @@ extern "C" fn main(kind: c_int, argc: c_int, argv: *const *const c_char) -> c_in
         let argument = unsafe { CStr::from_ptr(*argv.add(index)) };
         OsString::from_vec(argument.to_bytes().to_vec())
     });
-    super::configuration::set_functions();
+    super::start::set_functions();
     program::main(kind, arguments.collect())
 }

@@ -74,6 +74,7 @@ pub mod script;
 pub mod setproctitle;
 pub mod sig_segv;
 pub mod spawnd;
+pub mod start;
 pub mod timespec;
 pub mod tokenize;
 mod trampolines;

@@ -1,13 +1,12 @@
-//! mavis/scm.h: messages between broker and worker, and the start of a program of that kind.
+//! mavis/scm.h: messages between broker and worker.
 
-use super::{configuration, guard};
+use super::guard;
 use crate::os::process::exit;
 use crate::os::{channel, common_data, log, socket};
-use crate::program::{self, Hosted};
+use crate::program;
 use crate::spawnd::protocol::FromWorker;
-use std::ffi::{c_char, c_int, c_void, CStr, OsString};
+use std::ffi::{c_int, c_void};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
-use std::os::unix::ffi::OsStringExt;
 
 /// `struct scm_data`: a type, and a count.
 #[repr(C)]
@@ -145,7 +144,7 @@ pub unsafe extern "C" fn fakescm_send_msg(_sock: c_int, message: *const Data, fd
                 common_data::set_users_max_total(*count);
             }
             Some(Data { kind: DONE, count }) => {
-                guard((), || program::hosted_sessions_ended(usize::try_from(*count).unwrap_or(0)));
+                guard((), || program::sessions_ended(usize::try_from(*count).unwrap_or(0)));
             }
             Some(Data { kind: ACCEPT, .. }) => common_data::call_accept(fd, message.cast()),
             Some(Data { kind: UDPDATA, .. }) => common_data::call_datagram(fd, message.cast()),
@@ -178,77 +177,4 @@ pub(super) fn tell_bad_configuration() {
 pub extern "C" fn scm_fatal() {
     guard((), tell_bad_configuration);
     std::process::exit(exit::CONFIGURATION);
-}
-
-/// The arguments of a C program.
-///
-/// # Safety
-/// `argv` has `argc` NUL-terminated strings.
-unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<OsString> {
-    let count = usize::try_from(argc).unwrap_or(0);
-    let argument = |index| {
-        // SAFETY: as the caller promises.
-        let text = unsafe { CStr::from_ptr(*argv.add(index)) };
-        OsString::from_vec(text.to_bytes().to_vec())
-    };
-    (0..count).map(argument).collect()
-}
-
-/// `void scm_main(int argc, char **argv, char **envp)`: the start of a program that is broker and
-/// worker. Returns in the worker, with `common_data` filled in; the broker ends here, unless it is
-/// one process with its worker.
-///
-/// # Safety
-/// As for main().
-#[no_mangle]
-pub unsafe extern "C" fn scm_main(argc: c_int, argv: *mut *mut c_char, envp: *mut *mut c_char) {
-    configuration::init_common_data();
-    // SAFETY: as the caller promises.
-    unsafe {
-        common_data::set_argv(argv, envp);
-        if !matches!(socket::inspect(0), socket::Inherited::Channel) {
-            spawnd_main(argc, argv, envp, c"spawnd".as_ptr());
-            return;
-        }
-        let arguments = arguments(argc, argv.cast_const().cast());
-        guard((), || match program::hosted_worker(arguments) {
-            Ok(worker) => configuration::enter_worker(&worker),
-            Err(status) => std::process::exit(status),
-        });
-    }
-}
-
-/// `int spawnd_main(int argc, char **argv, char **envp, char *id)`: the broker. Returns only if it
-/// is one process with its worker; `common_data.io` is its loop then.
-///
-/// # Safety
-/// As for main(); `id` is null or NUL-terminated.
-#[no_mangle]
-pub unsafe extern "C" fn spawnd_main(
-    argc: c_int,
-    argv: *mut *mut c_char,
-    _envp: *mut *mut c_char,
-    id: *const c_char,
-) -> c_int {
-    // SAFETY: as the caller promises.
-    let (arguments, id) = unsafe { (arguments(argc, argv.cast_const().cast()), super::text(id)) };
-    guard(1, || match program::hosted_broker(arguments, id) {
-        Hosted::Ended(status) => std::process::exit(status),
-        Hosted::Single { context, worker } => {
-            common_data::set_io(context);
-            common_data::set_single_process(1);
-            let (send, receive): (Send, Receive) = (fakescm_send_msg, fakescm_recv_msg);
-            common_data::set_scm_send(send as *const c_void);
-            common_data::set_scm_receive(receive as *const c_void);
-            configuration::enter_worker(&worker);
-            0
-        }
-    })
-}
-
-/// `void common_usage(void)`: shows the usage, and ends the process.
-#[no_mangle]
-pub extern "C" fn common_usage() {
-    guard((), || log::stderr(&program::usage(&common_data::program_name().unwrap_or_default())));
-    std::process::exit(exit::USAGE);
 }

@@ -70,7 +70,7 @@ pub unsafe extern "C" fn mavis_script_drop(script: *mut *mut Script) {
         // SAFETY: as the caller promises: scripts are boxes of mavis_script_parse.
         unsafe {
             if let Some(slot) = script.as_mut() {
-                let script = std::mem::replace(slot, std::ptr::null_mut());
+                let script = std::mem::take(slot);
                 if !script.is_null() {
                     drop(Box::from_raw(script));
                 }

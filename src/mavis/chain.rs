@@ -1,7 +1,7 @@
 //! Queries to a chain of modules.
 
 use super::attributes::{self, value, Attributes};
-use super::queries;
+use super::passes;
 use crate::os::log;
 use crate::os::malloc::Owned;
 use crate::os::module::Head;
@@ -69,7 +69,8 @@ pub fn send(head: Option<Head>, query: &mut Query) -> Verdict {
         attributes.set(attributes::COMMENT, b"invalid request");
         return Verdict::IGNORE;
     }
-    if attributes.get(attributes::CURRENT_MODULE).is_some() && !queries::may_pass(attributes) {
+    if attributes.get(attributes::CURRENT_MODULE).is_some() && !passes::may_pass(attributes.context)
+    {
         attributes.unset(attributes::CURRENT_MODULE);
         attributes.set(attributes::RESULT, value::ERR);
         attributes.set(attributes::COMMENT, b"the chain passes the query on without end");

@@ -10,6 +10,7 @@
 pub mod attributes;
 pub mod chain;
 pub mod evaluate;
+mod passes;
 pub mod queries;
 pub mod script;
 pub mod search;

@@ -5,6 +5,7 @@
 
 use super::attributes::{self, value, Attributes};
 use super::chain::{self, Query, Verdict};
+use super::passes;
 use crate::event::Loop;
 use crate::os::log;
 use crate::os::malloc::Owned;
@@ -12,10 +13,6 @@ use crate::os::module::{self, Chain, Head};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::c_void;
-
-/// Modules between which a query may be passed on; one that is passed on more often goes round in
-/// a circle: an asynchronous module that is not the last of its chain asks itself again.
-const MOST_PASSES: u32 = 64;
 
 /// An answer, or the news that there is none.
 #[derive(Debug)]
@@ -32,7 +29,6 @@ pub struct Answer {
 struct Asked {
     /// `None`: nobody wants to know any more.
     owner: Option<u32>,
-    passes: u32,
 }
 
 #[derive(Default)]
@@ -70,22 +66,11 @@ extern "C" fn answered(name: *mut c_void) {
         return;
     }
     STATE.with_borrow_mut(|state| {
-        if let Some(Asked { owner: Some(owner), .. }) = state.asked.remove(&number) {
+        passes::end(name);
+        if let Some(Asked { owner: Some(owner) }) = state.asked.remove(&number) {
             state.answers.push_back(Answer { owner, verdict, answer });
         }
     });
-}
-
-/// Called when a module submits a question for the rest of its chain. False if it has done so too
-/// often.
-pub(super) fn may_pass(question: &Attributes) -> bool {
-    STATE.with_borrow_mut(|state| match state.asked.get_mut(&(question.context as usize)) {
-        Some(asked) => {
-            asked.passes += 1;
-            asked.passes <= MOST_PASSES
-        }
-        None => true,
-    })
 }
 
 /// The questions of one process to its chain.
@@ -126,7 +111,8 @@ impl Queries {
         let callback: extern "C" fn(*mut c_void) = answered;
         question.callback = callback as *mut c_void;
         question.context = name;
-        let asked = Asked { owner: Some(owner), passes: 0 };
+        let asked = Asked { owner: Some(owner) };
+        passes::begin(name);
         STATE.with_borrow_mut(|state| state.asked.insert(number, asked));
         self.by_owner.insert(owner, number);
         let mut query = Some(Owned::new(question));
@@ -136,6 +122,7 @@ impl Queries {
         if verdict == Verdict::DEFERRED {
             return None;
         }
+        passes::end(name);
         STATE.with_borrow_mut(|state| state.asked.remove(&number));
         self.by_owner.remove(&owner);
         Some((verdict, query))
@@ -152,6 +139,7 @@ impl Queries {
                 state.asked.remove(&number).is_some()
             });
             if still_asked {
+                passes::end(module::opaque(number));
                 events.lend(|| head.cancel(module::opaque(number)));
             }
             return;

@@ -1,8 +1,8 @@
 //! Start of a broker process.
 
-use super::hosted::{self, HostedWorker};
 use super::options::{self, Options};
 use super::security::{self, Refusal};
+use super::single::{self, HostedWorker};
 use super::{Kind, Process};
 use crate::config::broker::Broker as Config;
 use crate::config::common::Common;
@@ -163,7 +163,7 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
     let status = match result {
         // The program has more to do before it serves.
         Ok((broker, events)) if single && process.is_foreign() => {
-            hosted::keep(broker, events, worker);
+            single::keep(broker, events, worker);
             0
         }
         Ok((mut broker, mut events)) => broker.run(&mut events),
@@ -474,7 +474,7 @@ fn prepare(
         process::new_session();
         let _ = process::redirect_to_null(1);
         let local = match process.is_foreign() {
-            true => Ok(hosted::local_worker(limit)),
+            true => Ok(single::local_worker(limit)),
             false => {
                 local_worker(process, options, &config, limit, &mut start.secrets, &mut events)
             }
@@ -534,10 +534,12 @@ fn local_worker(
     let report = process.report(options);
     let section = relay_section(process, options, config, true);
     let (settings, _, modules) =
-        super::worker::read(&options.arguments[0], &section, &report, events).map_err(|error| {
-            report.failure(&error);
-            error.exit_status()
-        })?;
+        super::section::read(&options.arguments[0], &section, &report, events).map_err(
+            |error| {
+                report.failure(&error);
+                error.exit_status()
+            },
+        )?;
     if settings.remotes.is_empty() {
         log::message("No remote services defined! Exiting.");
         return Err(exit::USAGE);
@@ -552,6 +554,6 @@ fn local_worker(
             log::message(&refusal.text);
             refusal.status
         })?;
-    let queries = super::worker::start_modules(&settings, modules, events);
+    let queries = super::section::start_modules(&settings, modules, events);
     Ok((Box::new(Engine::new(settings, tls, queries)), users))
 }

@@ -1,28 +1,16 @@
 //! Programs of others that use the library as broker, or as a worker's start.
 
 use super::options::{self, Options};
+use super::single::{self, HostedWorker};
 use super::{broker, Kind, Process};
 use crate::config::common::known_debug_bits;
-use crate::event::{Event, Loop, TimerId, Token};
+use crate::event::Loop;
 use crate::os::process::{self, exit};
 use crate::os::{common_data, log};
-use crate::spawnd::broker::{Broker, LocalWorker};
-use crate::spawnd::protocol::Accept;
-use std::cell::{Cell, RefCell};
+use crate::spawnd::broker::Broker;
+use std::cell::RefCell;
 use std::ffi::{c_void, OsString};
-use std::os::fd::OwnedFd;
 use std::path::Path;
-
-/// What the worker half of a program is to know.
-#[derive(Clone, Debug)]
-pub struct HostedWorker {
-    /// Base name of argv\[0].
-    pub name: String,
-    /// The configuration source.
-    pub configuration: String,
-    /// Its section, if one is named.
-    pub section: Option<String>,
-}
 
 /// How a broker has ended.
 pub enum Hosted {
@@ -40,11 +28,6 @@ pub enum Hosted {
 thread_local! {
     /// A broker that is one process with its worker, with the loop that it serves in.
     static BROKER: RefCell<Option<(Broker, *mut Loop)>> = const { RefCell::new(None) };
-    /// As [`Hosted::Single`], until it is fetched.
-    static SINGLE: RefCell<Option<(Broker, Loop, HostedWorker)>> = const { RefCell::new(None) };
-    /// Sessions of the worker in this process that have ended, and that are open.
-    static ENDED: Cell<usize> = const { Cell::new(0) };
-    static OPEN: Cell<usize> = const { Cell::new(0) };
 }
 
 fn process(kind: Kind, arguments: Vec<OsString>) -> Process {
@@ -77,7 +60,7 @@ pub fn hosted_broker(arguments: Vec<OsString>, id: Option<String>) -> Hosted {
     let process = process(Kind::Foreign { broker }, arguments);
     process::sanitize_descriptors();
     let status = broker::main(&process, false);
-    match SINGLE.take() {
+    match single::take() {
         Some((broker, events, worker)) => {
             let (events, context) = events.into_foreign();
             BROKER.set(Some((broker, events)));
@@ -85,11 +68,6 @@ pub fn hosted_broker(arguments: Vec<OsString>, id: Option<String>) -> Hosted {
         }
         None => Hosted::Ended(status),
     }
-}
-
-/// Keeps a broker until its program serves.
-pub(super) fn keep(broker: Broker, events: Loop, worker: HostedWorker) {
-    SINGLE.set(Some((broker, events, worker)));
 }
 
 /// One turn of a loop that C code has made or was given: its own descriptors and timers, and the
@@ -110,41 +88,4 @@ pub fn serve_foreign(events: &mut Loop) {
             events.foreign_poll(next);
         }
     }
-}
-
-/// Sessions of the worker in this process have ended.
-pub fn hosted_sessions_ended(count: usize) {
-    ENDED.set(ENDED.get() + count);
-    OPEN.set(OPEN.get().saturating_sub(count));
-}
-
-/// The worker of a program that is one process with its broker.
-struct Hoster;
-
-/// That worker, and how many connections it can have before it says itself.
-pub(super) fn local_worker(descriptors: u64) -> (Box<dyn LocalWorker>, usize) {
-    let users = usize::try_from(descriptors.saturating_sub(10) / 2).unwrap_or(usize::MAX);
-    (Box::new(Hoster), users.max(1))
-}
-
-impl LocalWorker for Hoster {
-    fn accept(&mut self, events: &mut Loop, socket: OwnedFd, accept: &Accept) {
-        OPEN.set(OPEN.get() + 1);
-        let message = accept.encode();
-        events.lend(|| common_data::give_accept(socket, &message));
-    }
-
-    fn event(&mut self, _: &mut Loop, _: Event) {}
-
-    fn timer(&mut self, _: &mut Loop, _: TimerId, _: Token) {}
-
-    fn turn(&mut self, _: &mut Loop) -> usize {
-        ENDED.take()
-    }
-
-    fn sessions(&self) -> usize {
-        OPEN.get()
-    }
-
-    fn drain(&mut self, _: &mut Loop) {}
 }

@@ -6,7 +6,9 @@ mod broker;
 mod hosted;
 mod mavistest;
 pub mod options;
+mod section;
 mod security;
+mod single;
 mod worker;
 
 use crate::config::common::{known_debug_bits, Common};
@@ -21,9 +23,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Once;
 
-pub use hosted::{
-    hosted_broker, hosted_sessions_ended, hosted_worker, serve_foreign, Hosted, HostedWorker,
-};
+pub use hosted::{hosted_broker, hosted_worker, serve_foreign, Hosted};
+pub use single::{sessions_ended, HostedWorker};
 
 /// Which program this is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -152,7 +152,7 @@ fn check_here(
     let source = Source::new(name, source.text.clone());
     let (mut events, _) = super::quiet_loop()
         .map_err(|status| Refusal { text: "the event loop cannot be made".to_owned(), status })?;
-    let read = super::worker::read_source(source, section, &quiet, &mut events);
+    let read = super::section::read_source(source, section, &quiet, &mut events);
     let Ok((settings, _, modules)) = read else {
         return Ok(None);
     };

@@ -1,19 +1,13 @@
 //! Start of a worker process.
 
 use super::options::{self, Options};
+use super::section::{read, start_modules};
 use super::{security, Kind, Process};
-use crate::config::common::Common;
-use crate::config::environment::directory;
-use crate::config::relay::{self, Relay};
-use crate::config::report::Report;
-use crate::config::source::Source;
+use crate::config::relay::Relay;
 use crate::config::{self, ReadError};
-use crate::event::Loop;
-use crate::mavis::queries::Queries;
-use crate::mavis::search::{self, Modules};
 use crate::os::process::{self, exit};
 use crate::os::secret::wipe;
-use crate::os::{self, channel, common_data, log};
+use crate::os::{self, channel, log};
 use crate::relay::engine::Engine;
 use crate::relay::worker::Worker;
 use crate::spawnd::protocol::{
@@ -114,55 +108,6 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         Worker::start(&process.name, engine, retire_limit, channel, limit, &mut events)
             .map_err(os_error)?;
     Ok(worker.run(&mut events))
-}
-
-/// Reads a worker's section, and loads the modules that it names.
-pub(super) fn read(
-    source: &str,
-    section: &str,
-    report: &Report,
-    events: &mut Loop,
-) -> Result<(Relay, Common, Modules), ReadError> {
-    let source =
-        Source::open(source).map_err(|error| ReadError::Open { name: source.to_owned(), error })?;
-    read_source(source, section, report, events)
-}
-
-/// As [`read`], of a source that is there.
-pub(super) fn read_source(
-    source: Source,
-    section: &str,
-    report: &Report,
-    events: &mut Loop,
-) -> Result<(Relay, Common, Modules), ReadError> {
-    common_data::set_configuration_file(&source.name);
-    common_data::set_configuration_directory(&directory(&source.name));
-    let mut modules = Modules::new(events.context());
-    let read = events.lend(|| {
-        config::read(source, section, report, |parser| {
-            relay::parse(parser, &mut |parser| search::parse(parser, &mut modules))
-        })
-    });
-    match read {
-        Ok((settings, common)) => Ok((settings, common, modules)),
-        Err(error) => {
-            events.lend(|| drop(modules));
-            Err(error)
-        }
-    }
-}
-
-/// Starts the modules, if the settings want them to be asked. Otherwise nobody needs them.
-pub(super) fn start_modules(
-    settings: &Relay,
-    modules: Modules,
-    events: &mut Loop,
-) -> Option<Queries> {
-    if settings.authorization.is_none() {
-        events.lend(|| drop(modules));
-        return None;
-    }
-    Some(Queries::start(modules.chain, modules.cancel, events))
 }
 
 /// True if there are listeners with TLS, or, with a broker that does not tell, may be.

@@ -1,0 +1,61 @@
+//! The relay's section, with the modules that it names.
+
+use crate::config::common::Common;
+use crate::config::environment::directory;
+use crate::config::relay::{self, Relay};
+use crate::config::report::Report;
+use crate::config::source::Source;
+use crate::config::{self, ReadError};
+use crate::event::Loop;
+use crate::mavis::queries::Queries;
+use crate::mavis::search::{self, Modules};
+use crate::os::common_data;
+
+/// Reads a worker's section, and loads the modules that it names.
+pub(super) fn read(
+    source: &str,
+    section: &str,
+    report: &Report,
+    events: &mut Loop,
+) -> Result<(Relay, Common, Modules), ReadError> {
+    let source =
+        Source::open(source).map_err(|error| ReadError::Open { name: source.to_owned(), error })?;
+    read_source(source, section, report, events)
+}
+
+/// As [`read`], of a source that is there.
+pub(super) fn read_source(
+    source: Source,
+    section: &str,
+    report: &Report,
+    events: &mut Loop,
+) -> Result<(Relay, Common, Modules), ReadError> {
+    common_data::set_configuration_file(&source.name);
+    common_data::set_configuration_directory(&directory(&source.name));
+    let mut modules = Modules::new(events.context());
+    let read = events.lend(|| {
+        config::read(source, section, report, |parser| {
+            relay::parse(parser, &mut |parser| search::parse(parser, &mut modules))
+        })
+    });
+    match read {
+        Ok((settings, common)) => Ok((settings, common, modules)),
+        Err(error) => {
+            events.lend(|| drop(modules));
+            Err(error)
+        }
+    }
+}
+
+/// Starts the modules, if the settings want them to be asked. Otherwise nobody needs them.
+pub(super) fn start_modules(
+    settings: &Relay,
+    modules: Modules,
+    events: &mut Loop,
+) -> Option<Queries> {
+    if settings.authorization.is_none() {
+        events.lend(|| drop(modules));
+        return None;
+    }
+    Some(Queries::start(modules.chain, modules.cancel, events))
+}
