@@ -139,7 +139,7 @@ fn compile_shims(closing_brace: usize) {
     let mut build = cc::Build::new();
     build.define("_GNU_SOURCE", None).flag("-std=gnu11").warnings(true).pic(true);
     build.define("S_closebra", &*closing_brace.to_string());
-    for name in ["shims", "data"] {
+    for name in ["shims", "data", "regex"] {
         let file = format!("compat/{name}.c");
         println!("cargo::rerun-if-changed={file}");
         build.file(file);

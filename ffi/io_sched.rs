@@ -7,7 +7,7 @@ use super::guard;
 use crate::event::{Callback, Choice, Condition, Context, Interest, Loop};
 use crate::os::{common_data, log};
 use crate::program;
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_long, c_void};
 use std::ptr;
 
 /// Runs `action` on the loop of `io`.
@@ -449,7 +449,7 @@ pub unsafe extern "C" fn io_is_invalid_h(io: *const Context, fd: c_int) -> c_int
 }
 
 /// A wait in microseconds. Carries of more than a second are the caller's to have.
-fn wait(seconds: libc::time_t, microseconds: libc::suseconds_t) -> i64 {
+fn wait(seconds: c_long, microseconds: c_long) -> i64 {
     #[allow(clippy::unnecessary_cast, reason = "the types differ between systems")]
     (seconds as i64).saturating_mul(1_000_000).saturating_add(microseconds as i64)
 }
@@ -463,8 +463,8 @@ pub unsafe extern "C" fn io_sched_add(
     io: *const Context,
     key: *mut c_void,
     procedure: Callback,
-    seconds: libc::time_t,
-    microseconds: libc::suseconds_t,
+    seconds: c_long,
+    microseconds: c_long,
 ) {
     // SAFETY: as the caller promises.
     unsafe {
@@ -483,8 +483,8 @@ pub unsafe extern "C" fn io_sched_app(
     io: *const Context,
     key: *mut c_void,
     procedure: Callback,
-    seconds: libc::time_t,
-    microseconds: libc::suseconds_t,
+    seconds: c_long,
+    microseconds: c_long,
 ) {
     // SAFETY: as the caller promises.
     unsafe {

@@ -26,7 +26,7 @@ use crate::os::{common_data, log, sockaddr};
 use crate::spawnd::acl::Acl;
 use crate::spawnd::protocol::FromBroker;
 use std::cell::RefCell;
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_long, c_void};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -114,7 +114,7 @@ fn publish(broker: Broker) {
         (*data).keepcnt = keep(broker.keepalive.count, unset((*data).keepcnt));
         (*data).keepidle = keep(broker.keepalive.idle, unset((*data).keepidle));
         (*data).keepintvl = keep(broker.keepalive.interval, unset((*data).keepintvl));
-        (*data).track_data.tracking_period = libc::time_t::from(broker.sticky.period as i32);
+        (*data).track_data.tracking_period = c_long::from(broker.sticky.period as i32);
         (*data).track_data.tracking_size = number(broker.sticky.size);
         (*data).uid = spawn.ids.uid.unwrap_or((*data).uid);
         (*data).gid = spawn.ids.gid.unwrap_or((*data).gid);
@@ -175,7 +175,7 @@ fn note(listener: &Listener, address: &Address) {
             aaa_protocol: listener.aaa_protocol,
             sa: SockaddrUnion::from(address),
             track_data: TrackData {
-                tracking_period: libc::time_t::from(period as i32),
+                tracking_period: c_long::from(period as i32),
                 // Where it is not said, the section's cache holds.
                 tracking_size: if listener.sticky == Sticky::default() { 0 } else { number(size) },
                 ..empty.track_data

@@ -189,7 +189,7 @@ pub fn directory(name: &str) -> String {
 /// read the flags that follow from it.
 pub(super) mod case {
     use super::common_data::{self, set_case_stack, set_pcre_flags, set_posix_flags};
-    use crate::os::regex::PCRE_CASELESS_UTF;
+    use crate::os::regex::{posix_ignore_case, PCRE_CASELESS_UTF};
 
     /// An opening brace: what is inside starts with what holds outside.
     pub(in crate::config) fn open() {
@@ -213,6 +213,6 @@ pub(super) mod case {
         set_case_stack(stack);
         let ignored = stack & 1 != 0;
         set_pcre_flags(if ignored { PCRE_CASELESS_UTF } else { 0 });
-        set_posix_flags(if ignored { libc::REG_ICASE } else { 0 });
+        set_posix_flags(if ignored { posix_ignore_case() } else { 0 });
     }
 }

@@ -119,7 +119,7 @@ pub fn start() {
             (*data).syslog_filter = 0xffff;
             (*data).regex_match_case = u64::MAX;
             (*data).regex_pcre_flags = super::regex::PCRE_CASELESS_UTF;
-            (*data).regex_posix_flags = libc::REG_ICASE;
+            (*data).regex_posix_flags = super::regex::posix_ignore_case();
             (*data).cleanup_interval = 2;
             (*data).pid = super::process::id();
         }

@@ -3,8 +3,7 @@
 //! PCRE2 is called directly, as scripts need its flags by number and modules count on the library
 //! being there.
 
-use std::ffi::{c_int, c_void, CString};
-use std::mem::MaybeUninit;
+use std::ffi::{c_char, c_int, c_void, CStr, CString};
 use std::ptr::{self, NonNull};
 
 /// PCRE2_CASELESS | PCRE2_UTF
@@ -120,38 +119,44 @@ fn message(error: c_int) -> String {
     String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 
+extern "C" {
+    fn compat_regex_ignore_case() -> c_int;
+    fn compat_regex_new(
+        pattern: *const c_char,
+        flags: c_int,
+        error: *mut c_char,
+        size: usize,
+    ) -> *mut c_void;
+    fn compat_regex_matches(regex: *const c_void, text: *const c_char) -> c_int;
+    fn compat_regex_free(regex: *mut c_void);
+}
+
+/// REG_ICASE
+pub fn posix_ignore_case() -> c_int {
+    // SAFETY: the function returns a constant.
+    unsafe { compat_regex_ignore_case() }
+}
+
 /// A compiled extended expression of POSIX (regex(7)). On the heap of malloc(3), as C code may
 /// take it over.
 #[derive(Debug)]
-pub struct Posix(NonNull<libc::regex_t>);
+pub struct Posix(NonNull<c_void>);
 
 impl Posix {
     /// Compiles `pattern` with `flags`, REG_EXTENDED, REG_NOSUB and REG_NEWLINE. The error is the
     /// text of a message.
     pub fn new(pattern: &[u8], flags: c_int) -> Result<Posix, String> {
         let text = CString::new(pattern).unwrap_or_default();
-        let describe = |reason: &str| {
-            format!("In regular expression '{}': {reason}", String::from_utf8_lossy(pattern))
+        let mut reason = [0; 256];
+        // SAFETY: the pattern ends with a NUL; the buffer for the reason is that long, and zeroed.
+        let (regex, reason) = unsafe {
+            let regex = compat_regex_new(text.as_ptr(), flags, reason.as_mut_ptr(), reason.len());
+            (regex, CStr::from_ptr(reason.as_ptr()))
         };
-        let size = std::mem::size_of::<libc::regex_t>();
-        // SAFETY: calloc(3) takes any size.
-        let memory = unsafe { libc::calloc(1, size) }.cast::<libc::regex_t>();
-        let memory = NonNull::new(memory).ok_or_else(|| describe("out of memory"))?;
-        let flags = flags | libc::REG_EXTENDED | libc::REG_NOSUB | libc::REG_NEWLINE;
-        // SAFETY: the memory has room for a regex_t, the pattern ends with a NUL.
-        let error = unsafe { libc::regcomp(memory.as_ptr(), text.as_ptr(), flags) };
-        if error == 0 {
-            return Ok(Posix(memory));
-        }
-        let mut buffer = MaybeUninit::<[libc::c_char; 256]>::zeroed();
-        // SAFETY: the buffer is that long and gets a NUL; the memory is ours, and regcomp(3) has
-        // left nothing in it that regfree(3) would have to free.
-        let reason = unsafe {
-            libc::regerror(error, memory.as_ptr(), buffer.as_mut_ptr().cast(), 256);
-            libc::free(memory.as_ptr().cast());
-            std::ffi::CStr::from_ptr(buffer.as_ptr().cast()).to_string_lossy().into_owned()
-        };
-        Err(describe(&reason))
+        NonNull::new(regex).map(Posix).ok_or_else(|| {
+            let pattern = String::from_utf8_lossy(pattern);
+            format!("In regular expression '{pattern}': {}", reason.to_string_lossy())
+        })
     }
 
     /// True if the expression matches somewhere in `subject`.
@@ -159,22 +164,19 @@ impl Posix {
         let Ok(text) = CString::new(subject) else {
             return false;
         };
-        // SAFETY: the expression is compiled, the text ends with a NUL, and no groups are wanted.
-        unsafe { libc::regexec(self.0.as_ptr(), text.as_ptr(), 0, ptr::null_mut(), 0) == 0 }
+        // SAFETY: the expression is compiled, and the text ends with a NUL.
+        unsafe { compat_regex_matches(self.0.as_ptr(), text.as_ptr()) != 0 }
     }
 
     /// Gives the compiled expression away, for C code that ends it with regfree(3) and free(3).
     pub fn into_raw(self) -> *mut c_void {
-        std::mem::ManuallyDrop::new(self).0.as_ptr().cast()
+        std::mem::ManuallyDrop::new(self).0.as_ptr()
     }
 }
 
 impl Drop for Posix {
     fn drop(&mut self) {
-        // SAFETY: the expression is compiled and ours, on memory of calloc(3).
-        unsafe {
-            libc::regfree(self.0.as_ptr());
-            libc::free(self.0.as_ptr().cast());
-        }
+        // SAFETY: the expression is compiled and ours.
+        unsafe { compat_regex_free(self.0.as_ptr()) };
     }
 }

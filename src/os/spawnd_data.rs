@@ -7,8 +7,8 @@
 use super::address::{Address, RawAddress};
 use super::malloc::{self, Owned};
 use super::sockaddr::SockaddrUnion;
-use std::ffi::{c_char, c_int, c_uint, c_void};
-use std::mem::{offset_of, size_of};
+use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
+use std::mem::size_of;
 use std::ptr;
 
 /// `struct track_data`: the settings of a stickiness cache, and what C code would keep there.
@@ -19,7 +19,7 @@ pub struct TrackData {
     pub db: *mut c_void,
     pub lru_first: *mut c_void,
     pub lru_last: *mut c_void,
-    pub tracking_period: libc::time_t,
+    pub tracking_period: c_long,
     pub tracking_size: c_int,
     pub hash: c_uint,
 }
@@ -105,6 +105,7 @@ pub mod bit {
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 const _: () = {
+    use std::mem::offset_of;
     assert!(size_of::<TrackData>() == 40);
     assert!(offset_of!(TrackData, tracking_period) == 24 && offset_of!(TrackData, hash) == 36);
     assert!(size_of::<SpawndData>() == 176);
