@@ -3,7 +3,7 @@
 //! One file per C header, as `symbols.tsv` lists them. An entry checks its arguments, turns them
 //! into what Rust can hold, calls the code in `src` that tcprelay itself uses, and turns the
 //! result back. Null pointers and numbers out of range are answered as the contract says and
-//! never followed. No panic leaves ([`guard`]).
+//! never followed. No panic leaves (`guard`).
 //!
 //! What has variable arguments or may leave by longjmp is defined in C (`compat/shims.c`);
 //! `trampolines.rs` exports it. Nothing in `src` uses this module.

@@ -1,6 +1,6 @@
 //! The lexer and what reads values, for C: `sym_*`, `parse_*` (mavis/mavis.h).
 //!
-//! A function that may fail keeps its error and says so; the C side then calls [`failure`], which
+//! A function that may fail keeps its error and says so; the C side then calls `failure`, which
 //! reports it, and jumps or ends the process where no Rust frame is left.
 
 use super::{bytes, guard};

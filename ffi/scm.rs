@@ -174,7 +174,7 @@ pub(super) fn tell_bad_configuration() {
 
 /// `void scm_fatal(void)`: tells the broker, and ends the process.
 #[no_mangle]
-pub extern "C" fn scm_fatal() {
+pub extern "C" fn scm_fatal() -> ! {
     guard((), tell_bad_configuration);
     std::process::exit(exit::CONFIGURATION);
 }

@@ -1,7 +1,9 @@
 //! mavis/scm.h, mavis/mavis.h: the start of a program.
 
 use super::guard;
-use super::scm::{fakescm_recv_msg, fakescm_send_msg, scm_recv_msg, scm_send_msg, Receive, Send};
+use super::scm::{
+    fakescm_recv_msg, fakescm_send_msg, scm_fatal, scm_recv_msg, scm_send_msg, Receive, Send,
+};
 use crate::config::environment::directory;
 use crate::os::process::{self, exit};
 use crate::os::{common_data, log, socket};
@@ -99,6 +101,7 @@ pub unsafe extern "C" fn spawnd_main(
     let (arguments, id) = unsafe { (arguments(argc, argv.cast_const().cast()), super::text(id)) };
     guard(1, || match program::hosted_broker(arguments, id) {
         Hosted::Ended(status) => std::process::exit(status),
+        Hosted::Recursive => scm_fatal(),
         Hosted::Single { context, worker } => {
             common_data::set_io(context);
             common_data::set_single_process(1);

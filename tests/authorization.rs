@@ -7,6 +7,7 @@ use common::pki::Identity;
 use common::*;
 use mavis::os::address::{Address, Family};
 use mavis::os::socket::{self, Kind, Protocol};
+use nix::sys::signal::Signal;
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -315,10 +316,16 @@ fn a_module_that_ends_the_worker_costs_its_sessions_only() {
 fn a_single_process_asks_as_well() {
     let (peer, port) = (Peer::echo(), free_port());
     let chain = "mavis module = later { delay = 20 user 127.0.0.2 = NAK default = ACK }";
-    let _relay = setup(port, chain, &peer.remote()).argument("-1").start();
+    let mut relay = setup(port, chain, &peer.remote()).argument("-1").start();
     assert!(is_served(1, port));
     assert!(!is_served(2, port));
     assert!(is_served(1, port));
+    relay.signal(Signal::SIGHUP);
+    relay.expect_log("SIGHUP: restarting");
+    assert!(is_served(1, port));
+    assert!(!is_served(2, port));
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0), "{}", relay.log());
 }
 
 /// The status of a relay with this section, and what it says.

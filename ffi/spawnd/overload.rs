@@ -4,7 +4,7 @@ use super::serve::{io, spawnd_bind_listener};
 use crate::config::token::{S_close, S_reset};
 use crate::event::{Context, Interest};
 use crate::ffi::io_sched::io_close;
-use crate::ffi::{setproctitle, text};
+use crate::ffi::setproctitle;
 use crate::os::spawnd_data::{self, SpawndContext};
 use crate::os::{common_data, log};
 use std::ffi::c_int;
@@ -28,7 +28,7 @@ pub(super) fn check_overload() {
     // SAFETY: the variable lives as long as the process, and its array has contexts; the hint is
     // null or NUL-terminated.
     unsafe {
-        let hint = text((*data).overload_hint).unwrap_or_else(|| "queueing".to_owned());
+        let hint = spawnd_data::overload_hint();
         let users = common_data::users_cur();
         log::message(&format!("limit of {users} concurrent users reached, {hint} new connections"));
         setproctitle::set_proctitle(FULL);

@@ -105,13 +105,15 @@ pub struct Broker {
 
 /// Parses the section; the token after its opening brace is current, and ends on the closing
 /// one.
-pub fn parse(parser: &mut Parser<'_>) -> Result<Broker, ConfigError> {
+///
+/// `datagrams`: the program's own workers take them.
+pub fn parse(parser: &mut Parser<'_>, datagrams: bool) -> Result<Broker, ConfigError> {
     let mut broker = Broker::default();
     parse_into(parser, &mut broker)?;
     if parser.code() == S_eof {
         return Err(parser.expected(&[S_closebra]));
     }
-    check(parser, &mut broker)?;
+    check(parser, &mut broker, datagrams)?;
     Ok(broker)
 }
 
@@ -247,10 +249,10 @@ fn section_id(parser: &mut Parser<'_>, spawn: &mut Spawn) -> Result<(), ConfigEr
 }
 
 /// What can only be said when the section is complete.
-fn check(parser: &Parser<'_>, broker: &mut Broker) -> Result<(), ConfigError> {
+fn check(parser: &Parser<'_>, broker: &mut Broker, datagrams: bool) -> Result<(), ConfigError> {
     let spawn = &mut broker.spawn;
     spawn.instances_min = spawn.instances_min.min(spawn.instances_max);
-    let ours = spawn.program.is_none();
+    let ours = spawn.program.is_none() && !datagrams;
     for listener in &broker.listeners {
         if ours && (listener.protocol == Protocol::Udp || listener.kind == Kind::Datagram) {
             let place = listener.address.as_ref().map_or(parser.position(), |a| a.position.clone());

@@ -223,6 +223,9 @@ impl Loop {
             let procedure = unsafe {
                 std::mem::transmute::<Callback, unsafe extern "C" fn(*mut c_void, c_int)>(procedure)
             };
+            // C code that gets 0 from read(2) may look at errno for a reason; what calls of ours have
+            // left there is none.
+            crate::os::process::set_errno(0);
             // SAFETY: the module has given the function for this very call.
             unsafe { procedure(argument, fd) };
         });

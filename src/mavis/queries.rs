@@ -1,6 +1,6 @@
 //! Questions to a chain that may be answered later: who has asked, and what has come back.
 //!
-//! A module calls back when an answer is there ([`answered`]), and wants it fetched at once. That
+//! A module calls back when an answer is there (`answered`), and wants it fetched at once. That
 //! may happen wherever C code runs, so what was fetched waits here until its owner asks.
 
 use super::attributes::{self, value, Attributes};
@@ -168,7 +168,7 @@ impl Queries {
     /// Ends the modules.
     pub fn end(self, events: &mut Loop) {
         STATE.with_borrow_mut(|state| *state = State::default());
-        events.lend(|| drop(self.chain));
+        events.lend(|| self.chain.end());
     }
 }
 

@@ -341,6 +341,8 @@ pub unsafe fn call_datagram(fd: c_int, message: *const c_void) {
 unsafe fn call(function: *const c_void, fd: c_int, message: *const c_void) {
     type Function = unsafe extern "C" fn(c_int, *const c_void);
     if !function.is_null() {
+        // As before each call into C code that may look at it.
+        super::process::set_errno(0);
         // SAFETY: as the caller promises.
         unsafe { std::mem::transmute::<*const c_void, Function>(function)(fd, message) };
     }

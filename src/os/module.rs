@@ -199,7 +199,8 @@ impl Head {
     }
 }
 
-/// A chain that is ours, and ends with this value.
+/// A chain that is ours. It goes on until the process ends, unless it is [ended](Self::end): its
+/// modules may still have descriptors and timers in a loop.
 #[derive(Debug, Default)]
 pub struct Chain {
     head: Option<Head>,
@@ -223,11 +224,10 @@ impl Chain {
     pub fn set(&mut self, head: Option<Head>) {
         self.head = head;
     }
-}
 
-impl Drop for Chain {
-    fn drop(&mut self) {
-        if let (Some(head), true) = (self.head.take(), self.started) {
+    /// Ends it. The loop of its modules, if they have one, must be lent to them.
+    pub fn end(self) {
+        if let (Some(head), true) = (self.head, self.started) {
             // SAFETY: who has used the chain has had its head from this value.
             unsafe { head.end() };
         }

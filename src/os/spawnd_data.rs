@@ -246,3 +246,16 @@ pub fn to_address(address: &SockaddrUnion) -> Option<Address> {
     *raw.length_mut() = length;
     raw.to_address()
 }
+
+/// What becomes of connections when all workers have enough.
+pub fn overload_hint() -> String {
+    // SAFETY: the variable lives as long as the process; the hint is null or NUL-terminated, and
+    // copied.
+    unsafe {
+        let hint = ptr::read_volatile(&raw const (*address()).overload_hint);
+        match hint.is_null() {
+            true => "queueing".to_owned(),
+            false => std::ffi::CStr::from_ptr(hint).to_string_lossy().into_owned(),
+        }
+    }
+}

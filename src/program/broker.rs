@@ -212,7 +212,9 @@ fn read(
         (None, None, Kind::Spawnd) => &process.name,
         (None, None, _) => "spawnd",
     };
-    let (config, common) = config::read(source, section, report, config::broker::parse)?;
+    let (config, common) = config::read(source, section, report, |parser| {
+        config::broker::parse(parser, process.is_foreign())
+    })?;
     Ok((text, config, common))
 }
 

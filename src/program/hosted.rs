@@ -6,6 +6,7 @@ use super::{broker, Kind, Process};
 use crate::config::common::known_debug_bits;
 use crate::event::Loop;
 use crate::os::process::{self, exit};
+use crate::os::socket::{self, Inherited};
 use crate::os::{common_data, log};
 use crate::spawnd::broker::Broker;
 use std::cell::RefCell;
@@ -16,6 +17,8 @@ use std::path::Path;
 pub enum Hosted {
     /// With this exit status.
     Ended(i32),
+    /// Without having begun: it was executed as its own worker.
+    Recursive,
     /// Not at all: it serves in the loop of this context, beside the worker.
     Single {
         /// What C code calls `struct io_context *`.
@@ -56,12 +59,22 @@ pub fn hosted_worker(arguments: Vec<OsString>) -> Result<HostedWorker, i32> {
 
 /// Runs the broker of a program, with the section `id`.
 pub fn hosted_broker(arguments: Vec<OsString>, id: Option<String>) -> Hosted {
-    let broker = id.unwrap_or_else(|| "spawnd".to_owned());
-    let process = process(Kind::Foreign { broker }, arguments);
+    let mut process = process(Kind::Foreign { broker: String::new() }, arguments);
+    let broker = id.unwrap_or_else(|| process.name.clone());
+    process.kind = Kind::Foreign { broker };
+    let inherited = socket::inspect(0);
     process::sanitize_descriptors();
-    let status = broker::main(&process, false);
+    if inherited == Inherited::Channel {
+        log::message("FATAL: Recursive execution prohibited.");
+        return Hosted::Recursive;
+    }
+    let status = broker::main(&process, inherited == Inherited::Listener);
     match single::take() {
         Some((broker, events, worker)) => {
+            // What its own titles are made of.
+            let users = broker.limit();
+            common_data::set_users_max(i32::try_from(users).unwrap_or(i32::MAX));
+            common_data::set_users_max_total(i32::try_from(users).unwrap_or(i32::MAX));
             let (events, context) = events.into_foreign();
             BROKER.set(Some((broker, events)));
             Hosted::Single { context, worker }

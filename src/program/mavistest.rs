@@ -16,6 +16,7 @@ use crate::os::process::{self, exit};
 use crate::os::{common_data, log};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Instant;
 
 /// The status of a wrong command line, which is that of the C program.
 const WRONG: i32 = 255;
@@ -25,6 +26,8 @@ struct Options {
     parse_only: bool,
     debug: i64,
     loops: u32,
+    /// `-t`: shows how long all queries took, and nothing else.
+    timed: bool,
     /// `-a ATTRIBUTE -v VALUE`
     attributes: Vec<(usize, Vec<u8>)>,
     arguments: Vec<OsString>,
@@ -48,7 +51,7 @@ fn usage(name: &str) {
         "Usage: {name} [ -P ] [ -t ] [ -d <level> ] [ -l <loops> ] [ -a <attribute> -v <value> ] ...\n\
          \x20      <configuration> <id> <type> <user> [ <password> [ <new password> ] ]\n\n\
          -P                parse configuration, then quit\n\
-         -t                accepted for compatibility\n\
+         -t                show how long all queries took, and nothing else\n\
          -d <level>        set debugging level\n\
          -l <loops>        number of queries to send, one after the other\n\
          -a <attribute>    index or name of an attribute ...\n\
@@ -64,7 +67,7 @@ fn parse(arguments: &[OsString], name: &str) -> Option<Options> {
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let bytes = argument.as_bytes();
-        let (Some(&letter), true) = (bytes.get(1), bytes[0] == b'-') else {
+        let (Some(&letter), true) = (bytes.get(1), bytes.first() == Some(&b'-')) else {
             options.arguments.push(argument.clone());
             continue;
         };
@@ -81,9 +84,10 @@ fn parse(arguments: &[OsString], name: &str) -> Option<Options> {
         };
         match letter {
             b'P' => options.parse_only = true,
-            b't' => {}
+            b't' => options.timed = true,
             b'd' => options.debug = number(value())?,
-            b'l' => options.loops = u32::try_from(number(value())?).ok()?,
+            // A negative number of queries is none.
+            b'l' => options.loops = u32::try_from(number(value())?).unwrap_or(0),
             b'a' => {
                 let text = value()?;
                 attribute = match number(Some(text.clone())) {
@@ -104,8 +108,7 @@ fn parse(arguments: &[OsString], name: &str) -> Option<Options> {
             }
         }
     }
-    let wanted = if options.parse_only { 2..=6 } else { 4..=6 };
-    wanted.contains(&options.arguments.len()).then_some(options)
+    (options.arguments.len() >= 2).then_some(options)
 }
 
 fn run(options: &Options) -> Result<(), i32> {
@@ -137,13 +140,20 @@ fn run(options: &Options) -> Result<(), i32> {
         return Err(exit::USAGE);
     };
     chain.start();
-    for number in 0..options.loops {
+    let start = Instant::now();
+    for number in (0..options.loops).rev() {
         let mut query = Some(Owned::new(query(options, number)?));
-        show("Input", &query);
-        if chain::send(Some(head), &mut query) == Verdict::FINAL {
+        if !options.timed {
+            show("Input", &query);
+        }
+        if chain::send(Some(head), &mut query) == Verdict::FINAL && !options.timed {
             show("Output", &query);
         }
     }
+    if options.timed {
+        log::stderr(&format!("{} seconds\n", start.elapsed().as_secs()));
+    }
+    chain.end();
     Ok(())
 }
 
@@ -186,7 +196,7 @@ fn query(options: &Options, number: u32) -> Result<Attributes, i32> {
     query.set(attributes::TIMESTAMP, format!("mavistest-{pid}-{now}-{number}").as_bytes());
     let words: Vec<&[u8]> = options.arguments[2..].iter().map(|word| word.as_bytes()).collect();
     match words[..] {
-        [value::FTP, user, password] => {
+        [kind, user, password] if kind.eq_ignore_ascii_case(value::FTP) => {
             query.set(attributes::TYPE, value::FTP);
             let at = memchr::memchr(b'@', user);
             query.set(attributes::USER, &user[..at.unwrap_or(user.len())]);
@@ -196,7 +206,9 @@ fn query(options: &Options, number: u32) -> Result<Attributes, i32> {
             query.set(attributes::PASSWORD, password);
             query.set(attributes::IPADDR, b"0.0.0.0");
         }
-        [value::TACPLUS, user, ref passwords @ ..] => {
+        [kind, user, ref passwords @ ..]
+            if kind.eq_ignore_ascii_case(value::TACPLUS) && passwords.len() < 3 =>
+        {
             query.set(attributes::TYPE, value::TACPLUS);
             query.set(attributes::USER, user);
             let kinds: [&[u8]; 3] = [b"INFO", b"AUTH", b"CHPW"];

@@ -54,7 +54,9 @@ struct Process {
 /// The main function of the programs; `arguments` begin with argv\[0]. Returns the exit status.
 pub fn main(kind: Kind, arguments: Vec<OsString>) -> i32 {
     process::sanitize_descriptors();
-    library::protect_keys();
+    if kind != Kind::Mavistest {
+        library::protect_keys();
+    }
     let first = arguments.first().cloned().unwrap_or_else(|| "tcprelay".into());
     let name = Path::new(&first)
         .file_name()

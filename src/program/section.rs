@@ -38,13 +38,7 @@ pub(super) fn read_source(
             relay::parse(parser, &mut |parser| search::parse(parser, &mut modules))
         })
     });
-    match read {
-        Ok((settings, common)) => Ok((settings, common, modules)),
-        Err(error) => {
-            events.lend(|| drop(modules));
-            Err(error)
-        }
-    }
+    read.map(|(settings, common)| (settings, common, modules))
 }
 
 /// Starts the modules, if the settings want them to be asked. Otherwise nobody needs them.
@@ -53,9 +47,6 @@ pub(super) fn start_modules(
     modules: Modules,
     events: &mut Loop,
 ) -> Option<Queries> {
-    if settings.authorization.is_none() {
-        events.lend(|| drop(modules));
-        return None;
-    }
+    settings.authorization?;
     Some(Queries::start(modules.chain, modules.cancel, events))
 }

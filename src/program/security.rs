@@ -153,10 +153,9 @@ fn check_here(
     let (mut events, _) = super::quiet_loop()
         .map_err(|status| Refusal { text: "the event loop cannot be made".to_owned(), status })?;
     let read = super::section::read_source(source, section, &quiet, &mut events);
-    let Ok((settings, _, modules)) = read else {
+    let Ok((settings, ..)) = read else {
         return Ok(None);
     };
-    events.lend(|| drop(modules));
     let mut material = Material::default();
     contexts(&settings, &mut material, None, listener, true).map_err(|refusal| {
         // Otherwise the message names a file.

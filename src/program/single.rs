@@ -71,4 +71,6 @@ impl LocalWorker for Hoster {
     }
 
     fn drain(&mut self, _: &mut Loop) {}
+
+    fn end(&mut self, _: &mut Loop) {}
 }

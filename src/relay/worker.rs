@@ -324,4 +324,8 @@ impl LocalWorker for Engine {
     fn drain(&mut self, events: &mut Loop) {
         Engine::drain(self, events);
     }
+
+    fn end(&mut self, events: &mut Loop) {
+        self.end_modules(events);
+    }
 }

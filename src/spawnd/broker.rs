@@ -84,6 +84,8 @@ pub trait LocalWorker {
     fn sessions(&self) -> usize;
     /// Sessions may go on for the drain timeout, if there is one.
     fn drain(&mut self, events: &mut Loop);
+    /// The end: the process is about to exit.
+    fn end(&mut self, events: &mut Loop);
 }
 
 /// A connection that no worker can take at the moment.
@@ -375,6 +377,11 @@ impl Broker {
         }
     }
 
+    /// How many connections all workers may have.
+    pub fn limit(&self) -> usize {
+        self.policy.limit()
+    }
+
     /// Serves until the process is to end; returns its exit status.
     pub fn run(&mut self, events: &mut Loop) -> i32 {
         loop {
@@ -487,8 +494,10 @@ impl Broker {
             listener.remove_path();
         }
         self.remove_pid_file();
-        if self.local.as_ref().is_some_and(|local| local.sessions() > 0) {
-            self.leave_sessions_to_child(events);
+        match &mut self.local {
+            Some(local) if local.sessions() == 0 => local.end(events),
+            Some(_) => self.leave_sessions_to_child(events),
+            None => {}
         }
     }
 
