@@ -148,9 +148,11 @@ fn compile_shims(closing_brace: usize) {
     build.compile("compat");
 }
 
-/// The library's name for the loader, and how the programs find it: beside them, or in the folder
-/// `lib` beside theirs.
+/// The library's name for the loader, and how the programs find it: where cargo builds it, beside
+/// them, or in the folder `lib` beside theirs. TCPRELAY_RUN_PATH replaces all that, for packages that
+/// install the library where the system looks for it anyway (empty) or elsewhere.
 fn link() {
+    println!("cargo::rerun-if-env-changed=TCPRELAY_RUN_PATH");
     let apple = env::var("CARGO_CFG_TARGET_VENDOR").as_deref() == Ok("apple");
     let out = env::var("OUT_DIR").expect("set by cargo");
     // OUT_DIR is PROFILE/build/PACKAGE-HASH/out, and the library appears in PROFILE/deps.
@@ -165,8 +167,11 @@ fn link() {
         println!("cargo::rustc-link-arg-cdylib=-Wl,-soname,libmavis.so");
         "$ORIGIN"
     };
-    println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{origin}/../lib");
-    println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{origin}");
+    let default = || format!("{origin}/deps:{origin}/../lib:{origin}");
+    let paths = env::var("TCPRELAY_RUN_PATH").unwrap_or_else(|_| default());
+    for path in paths.split(':').filter(|path| !path.is_empty()) {
+        println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{path}");
+    }
 }
 
 /// With TCPRELAY_EVENT_SHIMS set, kqueue, event ports and /dev/poll are built on Linux over

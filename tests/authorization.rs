@@ -9,8 +9,9 @@ use mavis::os::address::{Address, Family};
 use mavis::os::socket::{self, Kind, Protocol};
 use nix::sys::signal::Signal;
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -373,4 +374,46 @@ fn mistakes_are_found_at_start() {
     let (status, log) = refused(&format!("{path}{good}{remote}"));
     assert_eq!(status, 0, "{log}");
     assert!(!log.contains("Expected"), "{log}");
+}
+
+#[test]
+fn the_sample_script_decides_by_address() {
+    let files = Directory::new();
+    let list = files.write(
+        "list",
+        "# comment\npermit 192.0.2.0/25\npermit 2001:db8::/32 branch\ndeny 192.0.2.0/24\npermit local\n",
+    );
+    let cases = [
+        ("192.0.2.5", "6 ACK\n=0\n"),
+        ("192.0.2.200", "6 NAK\n17 line 4 of the list\n=0\n"),
+        ("2001:db8::1", "6 ACK\n38 branch\n=0\n"),
+        ("2001:db9::1", "6 NAK\n17 not in the list\n=0\n"),
+        ("198.51.100.1", "6 NAK\n17 not in the list\n=0\n"),
+        ("local", "6 ACK\n=0\n"),
+    ];
+    let mut child = Command::new("sh")
+        .arg(common::modules::source("samples/mavis-hosts.sh"))
+        .arg(&list)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut input = child.stdin.take().expect("a pipe");
+    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut ask = |question: &str| {
+        input.write_all(question.as_bytes()).expect("to ask");
+        let mut answer = String::new();
+        while !answer.lines().last().is_some_and(|line| line.starts_with('=')) {
+            assert!(output.read_line(&mut answer).expect("an answer") > 0, "{answer}");
+        }
+        answer
+    };
+    for (user, expected) in cases {
+        let question = format!("0 TACPLUS\n4 {user}\n21 serial\n49 HOST\n");
+        assert_eq!(ask(&format!("{question}=\n")), format!("{question}{expected}"));
+    }
+    let other = "0 TACPLUS\n4 joe\n49 AUTH\n";
+    assert_eq!(ask(&format!("{other}=\n")), format!("{other}=16\n"));
+    drop(input);
+    assert!(child.wait().expect("the script").success());
 }

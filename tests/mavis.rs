@@ -44,10 +44,7 @@ fn library() -> &'static Path {
     LIBRARY.get_or_init(|| {
         let directory = match env::var_os("TCPRELAY_TEST_LIBMAVIS") {
             Some(directory) => PathBuf::from(directory),
-            None => {
-                let program = Path::new(common::TCPRELAY);
-                program.parent().expect("a program has a directory").to_path_buf()
-            }
+            None => modules::library(),
         };
         let file = directory.join("libmavis.so");
         assert!(file.exists(), "{} is not there: build it first", file.display());

@@ -181,11 +181,6 @@ impl Loop {
         })
     }
 
-    /// The mechanism it waits with.
-    pub fn mechanism(&self) -> Mechanism {
-        self.backend.mechanism()
-    }
-
     /// Milliseconds since the loop was made, as of the last wait. Starts at 0, never goes back.
     pub fn now(&self) -> u64 {
         self.now
@@ -392,7 +387,19 @@ impl Loop {
     /// Makes the loop of a forked child independent of its parent's: a fresh poller that
     /// watches the same descriptors.
     pub fn renew_after_fork(&mut self) -> io::Result<()> {
-        self.backend = Backend::new(self.backend.mechanism())?;
+        self.replace_backend(self.backend.mechanism())
+    }
+
+    /// Goes on with the mechanism of `choice`.
+    pub fn set_mechanism(&mut self, choice: &Choice) -> io::Result<()> {
+        if self.backend.mechanism() == choice.mechanism {
+            return Ok(());
+        }
+        self.replace_backend(choice.mechanism)
+    }
+
+    fn replace_backend(&mut self, mechanism: Mechanism) -> io::Result<()> {
+        self.backend = Backend::new(mechanism)?;
         self.changed.clear();
         for (fd, slot) in self.slots.iter_mut().enumerate() {
             slot.installed = Interest::empty();

@@ -8,7 +8,7 @@
 #![allow(clippy::not_unsafe_ptr_arg_deref, reason = "such pointers are passed on, not followed")]
 
 use super::malloc::{Owned, Text};
-use std::ffi::{c_char, c_int, c_void, CString, OsStr};
+use std::ffi::{c_char, c_int, c_void, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{self, NonNull};
@@ -247,11 +247,6 @@ pub const DIRECTORY: &str = match option_env!("MAVIS_DIR") {
     Some(directory) => directory,
     None => "/usr/local/lib/mavis",
 };
-
-/// True if there is a file to load at `path`.
-pub fn exists(path: &OsStr) -> bool {
-    Path::new(path).exists()
-}
 
 /// A query's name that means nothing to anybody but its owner.
 pub fn opaque(number: usize) -> *mut c_void {

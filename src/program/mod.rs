@@ -170,22 +170,26 @@ pub fn version() -> String {
 /// Makes the event loop, with the mechanism of the environment, and raises the limit of
 /// descriptors. Returns that limit as well.
 pub fn make_loop() -> Result<(Loop, u64), i32> {
-    let made = quiet_loop()?;
-    announce_mechanism(&made.0);
-    Ok(made)
+    let mut events = early_loop()?;
+    let limit = settle_loop(&mut events)?;
+    Ok((events, limit))
 }
 
-/// Says which mechanism a loop has; once for each process.
-fn announce_mechanism(events: &Loop) {
-    static ANNOUNCED: Once = Once::new();
-    ANNOUNCED.call_once(|| {
-        let name = events.mechanism().name();
-        log::message(&format!("{name} event notification mechanism is being used"));
-    });
+/// A loop for modules that are loaded while the configuration is read, which may name a mechanism
+/// in the environment.
+fn early_loop() -> Result<Loop, i32> {
+    let choice = Choice::from_setting(None);
+    Loop::new(&choice).map_err(|error| mechanism_failed(&choice, &error))
 }
 
-/// As [`make_loop`], without a word.
-fn quiet_loop() -> Result<(Loop, u64), i32> {
+fn mechanism_failed(choice: &Choice, error: &std::io::Error) -> i32 {
+    log::message(&format!("{}: {}", choice.mechanism.name(), crate::os::reason(error)));
+    exit::OS_ERROR
+}
+
+/// Gives a loop the mechanism of the environment, says which that is, once for each process, and
+/// raises the limit of descriptors, which is returned.
+fn settle_loop(events: &mut Loop) -> Result<u64, i32> {
     let choice = Choice::from_environment();
     if let Some(warning) = &choice.warning {
         // Workers inherit the note, or read the setting again, and need not say it again.
@@ -196,11 +200,13 @@ fn quiet_loop() -> Result<(Loop, u64), i32> {
         }
     }
     let limit = process::raise_descriptor_limit(choice.descriptor_cap());
-    let events = Loop::new(&choice).map_err(|error| {
-        log::message(&format!("{}: {}", choice.mechanism.name(), crate::os::reason(&error)));
-        exit::OS_ERROR
-    })?;
-    Ok((events, limit))
+    events.set_mechanism(&choice).map_err(|error| mechanism_failed(&choice, &error))?;
+    static ANNOUNCED: Once = Once::new();
+    ANNOUNCED.call_once(|| {
+        let name = choice.mechanism.name();
+        log::message(&format!("{name} event notification mechanism is being used"));
+    });
+    Ok(limit)
 }
 
 /// Installs what is to be done when the program crashes.

@@ -150,7 +150,7 @@ fn check_here(
     let quiet = Report { quiet: true, ..Report::default() };
     let name = &source.name;
     let source = Source::new(name, source.text.clone());
-    let (mut events, _) = super::quiet_loop()
+    let mut events = super::early_loop()
         .map_err(|status| Refusal { text: "the event loop cannot be made".to_owned(), status })?;
     let read = super::section::read_source(source, section, &quiet, &mut events);
     let Ok((settings, ..)) = read else {

@@ -44,7 +44,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         config::on_abandon(bad_configuration);
     }
     // Modules may use the loop as soon as they are there.
-    let (mut events, limit) = super::quiet_loop()?;
+    let mut events = super::early_loop()?;
     let read = read(&options.arguments[0], section, &report, &mut events);
     let (settings, common, modules) = read.map_err(|error| {
         report.failure(&error);
@@ -100,7 +100,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         bad_configuration_on(&channel);
         error.status
     })?;
-    super::announce_mechanism(&events);
+    let limit = super::settle_loop(&mut events)?;
     let retire_limit = settings.retire_limit;
     let queries = start_modules(&settings, modules, &mut events);
     let engine = Engine::new(settings, tls, queries);

@@ -21,6 +21,12 @@ pub fn cc() -> Command {
     command
 }
 
+/// Where the library under test is: cargo builds it there for its tests, and names the folder in the
+/// search path of libraries.
+pub fn library() -> PathBuf {
+    Path::new(super::TCPRELAY).parent().expect("a program has a directory").join("deps")
+}
+
 /// Compiles all modules into `directory`, to be found by `mavis path`.
 pub fn build(directory: &Path, library: &Path) {
     for entry in fs::read_dir(source("tests/mavis/modules")).expect("there are modules") {
@@ -45,8 +51,7 @@ pub fn modules() -> &'static Path {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("modules").join(name);
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).expect("the directory for builds is writable");
-        let program = Path::new(super::TCPRELAY);
-        build(&directory, program.parent().expect("a program has a directory"));
+        build(&directory, &library());
         directory
     })
 }
