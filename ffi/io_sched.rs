@@ -136,440 +136,201 @@ pub unsafe extern "C" fn io_sched_exec(io: *const Context) -> c_int {
     }
 }
 
-/// `void io_register(io, int fd, void *context)`: a descriptor without callbacks and interest.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_register(io: *const Context, fd: c_int, context: *mut c_void) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_register(fd, context)) }
-}
-
-/// `void *io_unregister(io, int fd)`: returns the context.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_unregister(io: *const Context, fd: c_int) -> *mut c_void {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, ptr::null_mut(), |events| events.foreign_unregister(fd)) }
-}
-
-/// `void io_clone(io, int to, int from)`: `to` becomes what `from` is.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_clone(io: *const Context, to: c_int, from: c_int) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_clone(to, from)) }
-}
-
-/// `void *io_get_ctx(io, int fd)`: the context.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_get_ctx(io: *const Context, fd: c_int) -> *mut c_void {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, ptr::null_mut(), |events| events.foreign_context(fd)) }
-}
-
-/// `void io_set_i(io, int fd)`: interest on.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_set_i(io: *const Context, fd: c_int) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_want(fd, Interest::READ, true)) }
-}
-
-/// `void io_clr_i(io, int fd)`: interest off.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_clr_i(io: *const Context, fd: c_int) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_want(fd, Interest::READ, false)) }
-}
-
-/// `void io_set_o(io, int fd)`: interest on.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_set_o(io: *const Context, fd: c_int) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_want(fd, Interest::WRITE, true)) }
-}
-
-/// `void io_clr_o(io, int fd)`: interest off.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_clr_o(io: *const Context, fd: c_int) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_want(fd, Interest::WRITE, false)) }
-}
-
-/// `int io_want_read(io, int fd)`: the interest.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_want_read(io: *const Context, fd: c_int) -> c_int {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, 0, |events| events.foreign_wants(fd, Interest::READ).into()) }
-}
-
-/// `int io_want_write(io, int fd)`: the interest.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_want_write(io: *const Context, fd: c_int) -> c_int {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, 0, |events| events.foreign_wants(fd, Interest::WRITE).into()) }
-}
-
-/// `void io_set_cb_i(io, int fd, void *function)`
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_set_cb_i(io: *const Context, fd: c_int, function: Callback) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_set_callback(fd, Condition::Input, function)) }
-}
-
-/// `void io_clr_cb_i(io, int fd)`: back to what complains.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_clr_cb_i(io: *const Context, fd: c_int) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_clear_callback(fd, Condition::Input)) }
-}
-
-/// `void io_set_cb_inv_i(io, void *function)`: what complains, for later registrations.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_set_cb_inv_i(io: *const Context, function: Callback) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_set_invalid(Condition::Input, function)) }
-}
-
-/// `void *io_get_cb_i(io, int fd)`
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_get_cb_i(io: *const Context, fd: c_int) -> Callback {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, ptr::null_mut(), |events| events.foreign_callback(fd, Condition::Input)) }
-}
-
-/// `int io_is_invalid_i(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_is_invalid_i(io: *const Context, fd: c_int) -> c_int {
-    if fd < 0 {
-        return -1;
-    }
-    // SAFETY: as the caller promises.
-    unsafe { with(io, 0, |events| events.foreign_is_invalid(fd, Condition::Input).into()) }
-}
-
-/// `void io_set_cb_o(io, int fd, void *function)`
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_set_cb_o(io: *const Context, fd: c_int, function: Callback) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_set_callback(fd, Condition::Output, function)) }
-}
-
-/// `void io_clr_cb_o(io, int fd)`: back to what complains.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_clr_cb_o(io: *const Context, fd: c_int) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_clear_callback(fd, Condition::Output)) }
-}
-
-/// `void io_set_cb_inv_o(io, void *function)`: what complains, for later registrations.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_set_cb_inv_o(io: *const Context, function: Callback) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_set_invalid(Condition::Output, function)) }
-}
-
-/// `void *io_get_cb_o(io, int fd)`
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_get_cb_o(io: *const Context, fd: c_int) -> Callback {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, ptr::null_mut(), |events| events.foreign_callback(fd, Condition::Output)) }
-}
-
-/// `int io_is_invalid_o(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_is_invalid_o(io: *const Context, fd: c_int) -> c_int {
-    if fd < 0 {
-        return -1;
-    }
-    // SAFETY: as the caller promises.
-    unsafe { with(io, 0, |events| events.foreign_is_invalid(fd, Condition::Output).into()) }
-}
-
-/// `void io_set_cb_e(io, int fd, void *function)`
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_set_cb_e(io: *const Context, fd: c_int, function: Callback) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_set_callback(fd, Condition::Error, function)) }
-}
-
-/// `void io_clr_cb_e(io, int fd)`: back to what complains.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_clr_cb_e(io: *const Context, fd: c_int) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_clear_callback(fd, Condition::Error)) }
-}
-
-/// `void io_set_cb_inv_e(io, void *function)`: what complains, for later registrations.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_set_cb_inv_e(io: *const Context, function: Callback) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_set_invalid(Condition::Error, function)) }
-}
-
-/// `void *io_get_cb_e(io, int fd)`
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_get_cb_e(io: *const Context, fd: c_int) -> Callback {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, ptr::null_mut(), |events| events.foreign_callback(fd, Condition::Error)) }
-}
-
-/// `int io_is_invalid_e(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_is_invalid_e(io: *const Context, fd: c_int) -> c_int {
-    if fd < 0 {
-        return -1;
-    }
-    // SAFETY: as the caller promises.
-    unsafe { with(io, 0, |events| events.foreign_is_invalid(fd, Condition::Error).into()) }
-}
-
-/// `void io_set_cb_h(io, int fd, void *function)`
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_set_cb_h(io: *const Context, fd: c_int, function: Callback) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_set_callback(fd, Condition::Hangup, function)) }
-}
-
-/// `void io_clr_cb_h(io, int fd)`: back to what complains.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_clr_cb_h(io: *const Context, fd: c_int) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_clear_callback(fd, Condition::Hangup)) }
-}
-
-/// `void io_set_cb_inv_h(io, void *function)`: what complains, for later registrations.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_set_cb_inv_h(io: *const Context, function: Callback) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_set_invalid(Condition::Hangup, function)) }
-}
-
-/// `void *io_get_cb_h(io, int fd)`
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_get_cb_h(io: *const Context, fd: c_int) -> Callback {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, ptr::null_mut(), |events| events.foreign_callback(fd, Condition::Hangup)) }
-}
-
-/// `int io_is_invalid_h(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_is_invalid_h(io: *const Context, fd: c_int) -> c_int {
-    if fd < 0 {
-        return -1;
-    }
-    // SAFETY: as the caller promises.
-    unsafe { with(io, 0, |events| events.foreign_is_invalid(fd, Condition::Hangup).into()) }
-}
-
 /// A wait in microseconds. Carries of more than a second are the caller's to have.
 fn wait(seconds: c_long, microseconds: c_long) -> i64 {
     #[allow(clippy::unnecessary_cast, reason = "the types differ between systems")]
     (seconds as i64).saturating_mul(1_000_000).saturating_add(microseconds as i64)
 }
 
-/// `void io_sched_add(io, void *key, void *procedure, time_t, suseconds_t)`: before what the key has.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_sched_add(
-    io: *const Context,
-    key: *mut c_void,
-    procedure: Callback,
-    seconds: c_long,
-    microseconds: c_long,
-) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        with(io, (), |events| {
+/// Entries that do one thing with the loop, and answer `else` without one.
+macro_rules! on_loop {
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty, else $fallback:expr;
+        |$events:ident| $body:expr
+    )*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// As for all functions here.
+        #[no_mangle]
+        pub unsafe extern "C" fn $name(io: *const Context, $($argument: $type),*) -> $result {
+            // SAFETY: as the caller promises.
+            unsafe { with(io, $fallback, |$events| $body) }
+        }
+    )*};
+}
+
+/// An answer of io_is_invalid_*.
+fn invalid(fd: c_int, invalid: bool) -> c_int {
+    if fd < 0 {
+        -1
+    } else {
+        invalid.into()
+    }
+}
+
+on_loop! {
+    /// `void io_register(io, int fd, void *context)`: a descriptor without callbacks and interest.
+    fn io_register(fd: c_int, context: *mut c_void) -> (), else ();
+    |events| events.foreign_register(fd, context)
+
+    /// `void *io_unregister(io, int fd)`: returns the context.
+    fn io_unregister(fd: c_int) -> *mut c_void, else ptr::null_mut();
+    |events| events.foreign_unregister(fd)
+
+    /// `void io_clone(io, int to, int from)`: `to` becomes what `from` is.
+    fn io_clone(to: c_int, from: c_int) -> (), else ();
+    |events| events.foreign_clone(to, from)
+
+    /// `void *io_get_ctx(io, int fd)`: the context.
+    fn io_get_ctx(fd: c_int) -> *mut c_void, else ptr::null_mut();
+    |events| events.foreign_context(fd)
+
+    /// `void io_set_i(io, int fd)`: interest on.
+    fn io_set_i(fd: c_int) -> (), else ();
+    |events| events.foreign_want(fd, Interest::READ, true)
+
+    /// `void io_clr_i(io, int fd)`: interest off.
+    fn io_clr_i(fd: c_int) -> (), else ();
+    |events| events.foreign_want(fd, Interest::READ, false)
+
+    /// `void io_set_o(io, int fd)`: interest on.
+    fn io_set_o(fd: c_int) -> (), else ();
+    |events| events.foreign_want(fd, Interest::WRITE, true)
+
+    /// `void io_clr_o(io, int fd)`: interest off.
+    fn io_clr_o(fd: c_int) -> (), else ();
+    |events| events.foreign_want(fd, Interest::WRITE, false)
+
+    /// `int io_want_read(io, int fd)`: the interest.
+    fn io_want_read(fd: c_int) -> c_int, else 0;
+    |events| events.foreign_wants(fd, Interest::READ).into()
+
+    /// `int io_want_write(io, int fd)`: the interest.
+    fn io_want_write(fd: c_int) -> c_int, else 0;
+    |events| events.foreign_wants(fd, Interest::WRITE).into()
+
+    /// `void io_set_cb_i(io, int fd, void *function)`
+    fn io_set_cb_i(fd: c_int, function: Callback) -> (), else ();
+    |events| events.foreign_set_callback(fd, Condition::Input, function)
+
+    /// `void io_clr_cb_i(io, int fd)`: back to what complains.
+    fn io_clr_cb_i(fd: c_int) -> (), else ();
+    |events| events.foreign_clear_callback(fd, Condition::Input)
+
+    /// `void io_set_cb_inv_i(io, void *function)`: what complains, for later registrations.
+    fn io_set_cb_inv_i(function: Callback) -> (), else ();
+    |events| events.foreign_set_invalid(Condition::Input, function)
+
+    /// `void *io_get_cb_i(io, int fd)`
+    fn io_get_cb_i(fd: c_int) -> Callback, else ptr::null_mut();
+    |events| events.foreign_callback(fd, Condition::Input)
+
+    /// `void io_set_cb_o(io, int fd, void *function)`
+    fn io_set_cb_o(fd: c_int, function: Callback) -> (), else ();
+    |events| events.foreign_set_callback(fd, Condition::Output, function)
+
+    /// `void io_clr_cb_o(io, int fd)`: back to what complains.
+    fn io_clr_cb_o(fd: c_int) -> (), else ();
+    |events| events.foreign_clear_callback(fd, Condition::Output)
+
+    /// `void io_set_cb_inv_o(io, void *function)`: what complains, for later registrations.
+    fn io_set_cb_inv_o(function: Callback) -> (), else ();
+    |events| events.foreign_set_invalid(Condition::Output, function)
+
+    /// `void *io_get_cb_o(io, int fd)`
+    fn io_get_cb_o(fd: c_int) -> Callback, else ptr::null_mut();
+    |events| events.foreign_callback(fd, Condition::Output)
+
+    /// `void io_set_cb_e(io, int fd, void *function)`
+    fn io_set_cb_e(fd: c_int, function: Callback) -> (), else ();
+    |events| events.foreign_set_callback(fd, Condition::Error, function)
+
+    /// `void io_clr_cb_e(io, int fd)`: back to what complains.
+    fn io_clr_cb_e(fd: c_int) -> (), else ();
+    |events| events.foreign_clear_callback(fd, Condition::Error)
+
+    /// `void io_set_cb_inv_e(io, void *function)`: what complains, for later registrations.
+    fn io_set_cb_inv_e(function: Callback) -> (), else ();
+    |events| events.foreign_set_invalid(Condition::Error, function)
+
+    /// `void *io_get_cb_e(io, int fd)`
+    fn io_get_cb_e(fd: c_int) -> Callback, else ptr::null_mut();
+    |events| events.foreign_callback(fd, Condition::Error)
+
+    /// `void io_set_cb_h(io, int fd, void *function)`
+    fn io_set_cb_h(fd: c_int, function: Callback) -> (), else ();
+    |events| events.foreign_set_callback(fd, Condition::Hangup, function)
+
+    /// `void io_clr_cb_h(io, int fd)`: back to what complains.
+    fn io_clr_cb_h(fd: c_int) -> (), else ();
+    |events| events.foreign_clear_callback(fd, Condition::Hangup)
+
+    /// `void io_set_cb_inv_h(io, void *function)`: what complains, for later registrations.
+    fn io_set_cb_inv_h(function: Callback) -> (), else ();
+    |events| events.foreign_set_invalid(Condition::Hangup, function)
+
+    /// `void *io_get_cb_h(io, int fd)`
+    fn io_get_cb_h(fd: c_int) -> Callback, else ptr::null_mut();
+    |events| events.foreign_callback(fd, Condition::Hangup)
+
+    /// `void io_sched_add(io, void *key, void *procedure, time_t, suseconds_t)`: before what the key has.
+    fn io_sched_add(key: *mut c_void, procedure: Callback, seconds: c_long, microseconds: c_long) -> (), else ();
+    |events| {
             events.foreign_schedule(key, procedure, wait(seconds, microseconds), false)
-        })
-    }
-}
+        }
 
-/// `void io_sched_app(io, void *key, void *procedure, time_t, suseconds_t)`: behind what the key has.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_sched_app(
-    io: *const Context,
-    key: *mut c_void,
-    procedure: Callback,
-    seconds: c_long,
-    microseconds: c_long,
-) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        with(io, (), |events| {
+    /// `void io_sched_app(io, void *key, void *procedure, time_t, suseconds_t)`: behind what the key has.
+    fn io_sched_app(key: *mut c_void, procedure: Callback, seconds: c_long, microseconds: c_long) -> (), else ();
+    |events| {
             events.foreign_schedule(key, procedure, wait(seconds, microseconds), true)
-        })
-    }
-}
+        }
 
-/// `void *io_sched_pop(io, void *key)`: removes the first; the procedure of the next.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_sched_pop(io: *const Context, key: *mut c_void) -> Callback {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, ptr::null_mut(), |events| events.foreign_pop(key)) }
-}
+    /// `void *io_sched_pop(io, void *key)`: removes the first; the procedure of the next.
+    fn io_sched_pop(key: *mut c_void) -> Callback, else ptr::null_mut();
+    |events| events.foreign_pop(key)
 
-/// `void io_sched_drop(io, void *key)`: removes all.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_sched_drop(io: *const Context, key: *mut c_void) {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, (), |events| events.foreign_drop(key)) }
-}
+    /// `void io_sched_drop(io, void *key)`: removes all.
+    fn io_sched_drop(key: *mut c_void) -> (), else ();
+    |events| events.foreign_drop(key)
 
-/// `int io_sched_del(io, void *key, void *procedure)`: -1 if something was removed.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_sched_del(
-    io: *const Context,
-    key: *mut c_void,
-    procedure: Callback,
-) -> c_int {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, 0, |events| -c_int::from(events.foreign_delete(key, procedure))) }
-}
+    /// `int io_sched_del(io, void *key, void *procedure)`: -1 if something was removed.
+    fn io_sched_del(key: *mut c_void, procedure: Callback) -> c_int, else 0;
+    |events| -c_int::from(events.foreign_delete(key, procedure))
 
-/// `int io_sched_renew_proc(io, void *key, void *procedure)`: 0 if it was armed again, else -1.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_sched_renew_proc(
-    io: *const Context,
-    key: *mut c_void,
-    procedure: Callback,
-) -> c_int {
-    // SAFETY: as the caller promises.
-    unsafe {
-        with(io, -1, |events| {
+    /// `int io_sched_renew_proc(io, void *key, void *procedure)`: 0 if it was armed again, else -1.
+    fn io_sched_renew_proc(key: *mut c_void, procedure: Callback) -> c_int, else -1;
+    |events| {
             common_data::refresh_clock();
             if events.foreign_renew(key, procedure) {
                 0
             } else {
                 -1
             }
-        })
-    }
-}
+        }
 
-/// `void *io_sched_peek(io, void *key)`: the procedure of the first.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_sched_peek(io: *const Context, key: *mut c_void) -> Callback {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, ptr::null_mut(), |events| events.foreign_peek(key)) }
-}
+    /// `void *io_sched_peek(io, void *key)`: the procedure of the first.
+    fn io_sched_peek(key: *mut c_void) -> Callback, else ptr::null_mut();
+    |events| events.foreign_peek(key)
 
-/// `struct timeval *io_sched_peek_time(io, void *key)`: when the first is due.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_sched_peek_time(
-    io: *const Context,
-    key: *mut c_void,
-) -> *const libc::timeval {
-    // SAFETY: as the caller promises.
-    unsafe { with(io, ptr::null(), |events| events.foreign_peek_time(key)) }
+    /// `struct timeval *io_sched_peek_time(io, void *key)`: when the first is due.
+    fn io_sched_peek_time(key: *mut c_void) -> *const libc::timeval, else ptr::null();
+    |events| events.foreign_peek_time(key)
+
+    /// `int io_is_invalid_i(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
+    fn io_is_invalid_i(fd: c_int) -> c_int, else -1;
+    |events| invalid(fd, events.foreign_is_invalid(fd, Condition::Input))
+
+    /// `int io_is_invalid_o(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
+    fn io_is_invalid_o(fd: c_int) -> c_int, else -1;
+    |events| invalid(fd, events.foreign_is_invalid(fd, Condition::Output))
+
+    /// `int io_is_invalid_e(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
+    fn io_is_invalid_e(fd: c_int) -> c_int, else -1;
+    |events| invalid(fd, events.foreign_is_invalid(fd, Condition::Error))
+
+    /// `int io_is_invalid_h(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
+    fn io_is_invalid_h(fd: c_int) -> c_int, else -1;
+    |events| invalid(fd, events.foreign_is_invalid(fd, Condition::Hangup))
 }
