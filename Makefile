@@ -13,7 +13,7 @@ CARGOFLAGS = --locked
 TARGET = target
 
 all:
-	$(CARGO) build $(CARGOFLAGS) --release --target-dir $(TARGET)
+	MAVIS_DIR=$(LIBDIR)/mavis $(CARGO) build $(CARGOFLAGS) --release --target-dir $(TARGET)
 
 # What building needs; installed if that is allowed, otherwise said exactly.
 deps-build:
@@ -24,8 +24,8 @@ deps:
 	sh tools/deps build test
 
 demo: deps-build
-	$(CARGO) build $(CARGOFLAGS) --release --target-dir $(TARGET)
-	$(CARGO) run $(CARGOFLAGS) --release --target-dir $(TARGET) --quiet --example demo
+	MAVIS_DIR=$(LIBDIR)/mavis $(CARGO) build $(CARGOFLAGS) --release --target-dir $(TARGET)
+	MAVIS_DIR=$(LIBDIR)/mavis $(CARGO) run $(CARGOFLAGS) --release --target-dir $(TARGET) --quiet --example demo
 
 # The quick part of the tests: no real servers, native mechanisms only.
 check:

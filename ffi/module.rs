@@ -176,7 +176,7 @@ pub unsafe extern "C" fn mavis_recv(
 #[no_mangle]
 pub unsafe extern "C" fn mavis_cancel(head: *mut Context, context: *mut c_void) -> c_int {
     // SAFETY: as the caller promises.
-    guard(0, || unsafe { Head::from_raw(head) }.map_or(0, |head| head.cancel(context)))
+    guard(0, || unsafe { Head::from_raw(head) }.map_or(0, |head| chain::cancel(head, context)))
 }
 
 /// `int mavis_drop(mavis_ctx *head)`: ends a chain. 0

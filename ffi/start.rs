@@ -4,7 +4,7 @@ use super::guard;
 use super::scm::{
     fakescm_recv_msg, fakescm_send_msg, scm_fatal, scm_recv_msg, scm_send_msg, Receive, Send,
 };
-use crate::config::environment::directory;
+use crate::config::environment::publish_name;
 use crate::os::process::{self, exit};
 use crate::os::{common_data, log, socket};
 use crate::program::{self, Hosted, HostedWorker};
@@ -40,8 +40,7 @@ pub extern "C" fn init_common_data() {
 /// Tells a program of the C kind what its broker wants of it.
 fn enter_worker(worker: &HostedWorker) {
     common_data::set_program_name(&worker.name);
-    common_data::set_configuration_file(&worker.configuration);
-    common_data::set_configuration_directory(&directory(&worker.configuration));
+    publish_name(&worker.configuration);
     if let Some(section) = &worker.section {
         common_data::set_section(section);
     }

@@ -1,7 +1,7 @@
 //! libmavis: tcprelay, an event-driven TCP forwarder and load balancer, and the C ABI through which
 //! MAVIS modules and C programs use its parts.
 //!
-//! Dependencies point one way: `program → relay → spawnd → mavis → config → event → os`. `os`
+//! Dependencies point one way: `program → relay → spawnd → tls → mavis → config → event → os`. `os`
 //! alone talks to the system; `config` gives plain data; balancing and the broker's policy are
 //! pure; `library` is what only C programs need. `ffi` may use all of them, and none of them uses
 //! `ffi`.

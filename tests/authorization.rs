@@ -369,11 +369,42 @@ fn mistakes_are_found_at_start() {
         assert!(log.contains(expected), "{text}: {log}");
         assert!(log.contains("relay.cfg:7: ") || !log.contains("Expected"), "{text}: {log}");
     }
+    // A module that cannot be started: the others do not decide alone.
+    let broken = "mavis module = echo { timeout = -1 default = ACK }\nauthorization = mavis\n";
+    let section = format!("{path}{broken}{remote}");
+    let mut relay = Setup::simple(free_port(), &section).ready(None).start();
+    relay.wait();
+    relay.expect_log("mavis: a module cannot be started. Exiting.");
     let good = "mavis module named = bare { action error = continue action not-found = reject }\n\
                 authorization = none\n";
     let (status, log) = refused(&format!("{path}{good}{remote}"));
     assert_eq!(status, 0, "{log}");
     assert!(!log.contains("Expected"), "{log}");
+}
+
+#[test]
+fn mavistest_asks_what_the_relay_asks() {
+    let files = Directory::new();
+    let config = files.write(
+        "relay.cfg",
+        format!(
+            "id = tcprelay {{\nmavis path = {}\nmavis module = bare {{ script in = {{
+                 if (TACTYPE == HOST && USER == \"192.0.2.1\") set RESULT = ACK\n return }} }}
+             authorization = mavis\nmavis timeout = 3\nmavis error = deny\n{}}}\n",
+            modules().display(),
+            remote(9),
+        ),
+    );
+    let ask = |user: &str| {
+        let output = run(Command::new(env!("CARGO_BIN_EXE_mavistest"))
+            .args(["-a", "TACTYPE", "-v", "HOST"])
+            .arg(&config)
+            .args(["tcprelay", "TACPLUS", user]));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(ask("192.0.2.1").contains("\nRESULT              ACK\n"));
+    assert!(ask("192.0.2.2").contains("\nRESULT              NFD\n"));
+    assert!(ask("").contains("Output "));
 }
 
 #[test]

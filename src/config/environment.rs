@@ -185,6 +185,18 @@ pub fn directory(name: &str) -> String {
     }
 }
 
+/// Tells modules what configuration this is, and in which folder.
+pub fn publish_name(name: &str) {
+    let directory = directory(name);
+    common_data::set_configuration_file(name);
+    // The paths below it are made with a slash.
+    common_data::set_configuration_directory(match directory.trim_end_matches('/') {
+        "" => "/",
+        "." => "./",
+        trimmed => trimmed,
+    });
+}
+
 /// Whether regular expressions ignore case: a bit for each open brace, innermost lowest. Modules
 /// read the flags that follow from it.
 pub(super) mod case {

@@ -69,12 +69,16 @@ pub fn send(head: Option<Head>, query: &mut Query) -> Verdict {
         attributes.set(attributes::COMMENT, b"invalid request");
         return Verdict::IGNORE;
     }
-    if attributes.get(attributes::CURRENT_MODULE).is_some() && !passes::may_pass(attributes.context)
-    {
+    let again = attributes.get(attributes::CURRENT_MODULE).is_some();
+    if again && !passes::may_pass(attributes.context) {
         attributes.unset(attributes::CURRENT_MODULE);
         attributes.set(attributes::RESULT, value::ERR);
         attributes.set(attributes::COMMENT, b"the chain passes the query on without end");
         return Verdict::FINAL;
+    }
+    let name = attributes.context;
+    if !again {
+        passes::begin(name);
     }
     attributes.add_serial();
     if attributes.is(attributes::TYPE, value::LOGSTATS) {
@@ -86,6 +90,9 @@ pub fn send(head: Option<Head>, query: &mut Query) -> Verdict {
             answer.set(attributes::RESULT, value::NFD);
         }
     }
+    if !again && verdict != Verdict::DEFERRED {
+        passes::end(name);
+    }
     verdict
 }
 
@@ -94,8 +101,18 @@ pub fn receive(head: Option<Head>, answer: &mut Query, name: *mut c_void) -> Ver
     let Some(head) = head else {
         return Verdict::IGNORE;
     };
-    match Verdict(head.receive(answer, name)) {
+    let verdict = match Verdict(head.receive(answer, name)) {
         Verdict::FINAL_DEFERRED => Verdict::FINAL,
         verdict => verdict,
+    };
+    if verdict != Verdict::DEFERRED {
+        passes::end(name);
     }
+    verdict
+}
+
+/// Forgets the query that its owner calls `name`; what the modules say about it.
+pub fn cancel(head: Head, name: *mut c_void) -> i32 {
+    passes::end(name);
+    head.cancel(name)
 }

@@ -5,7 +5,6 @@
 
 use super::attributes::{self, value, Attributes};
 use super::chain::{self, Query, Verdict};
-use super::passes;
 use crate::event::Loop;
 use crate::os::log;
 use crate::os::malloc::Owned;
@@ -66,7 +65,6 @@ extern "C" fn answered(name: *mut c_void) {
         return;
     }
     STATE.with_borrow_mut(|state| {
-        passes::end(name);
         if let Some(Asked { owner: Some(owner) }) = state.asked.remove(&number) {
             state.answers.push_back(Answer { owner, verdict, answer });
         }
@@ -84,16 +82,17 @@ pub struct Queries {
 }
 
 impl Queries {
-    /// Starts the modules of `chain`. `cancels`: all of them can forget a question.
-    pub fn start(mut chain: Chain, cancels: bool, events: &mut Loop) -> Queries {
+    /// Starts the modules of `chain`; `None` if one of them cannot. `cancels`: all of them can forget
+    /// a question.
+    pub fn start(mut chain: Chain, cancels: bool, events: &mut Loop) -> Option<Queries> {
         crate::os::common_data::refresh_clock();
         if events.lend(|| chain.start()) != 0 {
-            log::message("mavis: a module could not be started; queries go on without it");
+            return None;
         }
         STATE.with_borrow_mut(|state| state.head = chain.head());
         let (pid, now) = (crate::os::process::id(), crate::os::wall_clock());
         let prefix = format!("tcprelay-{pid}-{now}-");
-        Queries { chain, cancels, next: 1, by_owner: HashMap::new(), prefix }
+        Some(Queries { chain, cancels, next: 1, by_owner: HashMap::new(), prefix })
     }
 
     /// Asks for `owner`, who may have one question on its way. The answer, unless it comes later.
@@ -112,7 +111,6 @@ impl Queries {
         question.callback = callback as *mut c_void;
         question.context = name;
         let asked = Asked { owner: Some(owner) };
-        passes::begin(name);
         STATE.with_borrow_mut(|state| state.asked.insert(number, asked));
         self.by_owner.insert(owner, number);
         let mut query = Some(Owned::new(question));
@@ -122,7 +120,6 @@ impl Queries {
         if verdict == Verdict::DEFERRED {
             return None;
         }
-        passes::end(name);
         STATE.with_borrow_mut(|state| state.asked.remove(&number));
         self.by_owner.remove(&owner);
         Some((verdict, query))
@@ -139,8 +136,7 @@ impl Queries {
                 state.asked.remove(&number).is_some()
             });
             if still_asked {
-                passes::end(module::opaque(number));
-                events.lend(|| head.cancel(module::opaque(number)));
+                events.lend(|| chain::cancel(head, module::opaque(number)));
             }
             return;
         }
@@ -158,11 +154,6 @@ impl Queries {
         let answer = STATE.with_borrow_mut(|state| state.answers.pop_front())?;
         self.by_owner.remove(&answer.owner);
         Some(answer)
-    }
-
-    /// Questions on their way, those that nobody wants answered included.
-    pub fn on_their_way(&self) -> usize {
-        STATE.with_borrow(|state| state.asked.len())
     }
 
     /// Ends the modules.

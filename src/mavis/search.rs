@@ -118,7 +118,9 @@ pub fn parse(parser: &mut Parser<'_>, modules: &mut Modules) -> Result<bool, Con
             let loaded = load(parser, &mut head, modules.io)?;
             modules.chain.set(head);
             let Loaded { id, name } = loaded.map_err(|text| parser.error(text))?;
-            modules.cancel &= !CANNOT_CANCEL.contains(&&*name);
+            let file = name.rsplit('/').next().unwrap_or(&name);
+            let plain = file.strip_prefix("libmavis_").and_then(|file| file.strip_suffix(".so"));
+            modules.cancel &= !CANNOT_CANCEL.contains(&plain.unwrap_or(file));
             let position = parser.position();
             let result = head.map_or(1, |head| parser.lend(|reader| head.parse(reader, &id)));
             if result != 0 {

@@ -243,7 +243,7 @@ texts! {
     proctitle, process_title, set_process_title;
     /// Name of the configuration.
     conffile, configuration_file, set_configuration_file;
-    /// The folder of the configuration, with a slash at the end.
+    /// The folder of the configuration.
     confdir, configuration_directory, set_configuration_directory;
     /// The section of this process.
     id, section, set_section;

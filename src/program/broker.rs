@@ -556,6 +556,6 @@ fn local_worker(
             log::message(&refusal.text);
             refusal.status
         })?;
-    let queries = super::section::start_modules(&settings, modules, events);
+    let queries = super::section::start_modules(&settings, modules, events)?;
     Ok((Box::new(Engine::new(settings, tls, queries)), users))
 }

@@ -3,6 +3,7 @@
 // Token constants carry the names of the C enumeration.
 #![allow(non_upper_case_globals)]
 
+use crate::config::environment::publish_name;
 use crate::config::report::Report;
 use crate::config::source::Source;
 use crate::config::token::*;
@@ -120,8 +121,7 @@ fn run(options: &Options) -> Result<(), i32> {
     let report = Report { parse_only: options.parse_only, terminal, ..Report::default() };
     let text = |index: usize| options.arguments[index].to_string_lossy().into_owned();
     let name = text(0);
-    common_data::set_configuration_file(&name);
-    common_data::set_configuration_directory(&config::environment::directory(&name));
+    publish_name(&name);
     let mut chain = Source::open(&name)
         .map_err(|error| ReadError::Open { name: name.clone(), error })
         .and_then(|source| config::read(source, &text(1), &report, section))
@@ -175,7 +175,8 @@ fn section(parser: &mut Parser<'_>) -> Result<Chain, ConfigError> {
             S_closebra if depth == 0 => return Ok(modules.chain),
             S_closebra => depth -= 1,
             S_openbra => depth += 1,
-            S_mavis if depth == 0 => {
+            // The word is also a value, and the beginning of directives for the program.
+            S_mavis if depth == 0 && matches!(parser.peek()?, S_module | S_path) => {
                 search::parse(parser, &mut modules)?;
                 continue;
             }
@@ -212,13 +213,22 @@ fn query(options: &Options, number: u32) -> Result<Attributes, i32> {
             query.set(attributes::TYPE, value::TACPLUS);
             query.set(attributes::USER, user);
             let kinds: [&[u8]; 3] = [b"INFO", b"AUTH", b"CHPW"];
-            query.set(attributes::TACTYPE, kinds[passwords.len()]);
+            // What was asked for by name goes first.
+            if query.get(attributes::TACTYPE).is_none() {
+                query.set(attributes::TACTYPE, kinds[passwords.len()]);
+            }
             let slots = [attributes::PASSWORD, attributes::PASSWORD_NEW];
             for (slot, password) in slots.into_iter().zip(passwords) {
                 query.set(slot, password);
             }
         }
-        _ => return Err(exit::USAGE),
+        _ => {
+            log::stderr(
+                "mavistest: the type is FTP with a user and a password, or TACPLUS with a ",
+            );
+            log::stderr("user and at most two passwords\n");
+            return Err(exit::USAGE);
+        }
     }
     Ok(query)
 }

@@ -102,7 +102,8 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     })?;
     let limit = super::settle_loop(&mut events)?;
     let retire_limit = settings.retire_limit;
-    let queries = start_modules(&settings, modules, &mut events);
+    let queries = start_modules(&settings, modules, &mut events)
+        .inspect_err(|_| bad_configuration_on(&channel))?;
     let engine = Engine::new(settings, tls, queries);
     let mut worker =
         Worker::start(&process.name, engine, retire_limit, channel, limit, &mut events)

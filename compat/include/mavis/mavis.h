@@ -161,7 +161,7 @@ void av_free_private(av_ctx *ac);
 /* A value: borrowed, until that attribute changes. NULL if unset or out of range. */
 char *av_get(av_ctx *ac, int av_attribute);
 
-/* Sets to a copy; NULL unsets; out of range: nothing. The value must not be the attribute's own text. */
+/* Sets to a copy; NULL unsets; out of range: nothing. The value may be the attribute's own text. */
 void av_set(av_ctx *ac, int av_attribute, char *av_value);
 #define av_unset(ac, attribute) av_set((ac), (attribute), NULL)
 
