@@ -217,8 +217,12 @@ fn a_client_that_leaves_takes_its_question_back() {
     let chain = "mavis module = tell { } mavis module = later { delay = 1500 }";
     let relay = setup(port, chain, &peer.remote()).start();
     // One that ends without a word, and one that breaks.
-    drop(connect_from(1, port));
-    reset(connect_from(2, port));
+    let (ends, breaks) = (connect_from(1, port), connect_from(2, port));
+    relay.wait_for_log("the questions", |log| {
+        (log.matches("asked: TIMESTAMP").count() == 2).then_some(())
+    });
+    drop(ends);
+    reset(breaks);
     relay.wait_for_log("the cancellations", |log| {
         (log.matches("asked: cancelled").count() == 2).then_some(())
     });
@@ -246,6 +250,62 @@ const MISBEHAVIOUR: [(&str, bool, bool); 12] = [
     ("print", true, true),
     ("nonsense", false, false),
 ];
+
+#[test]
+fn a_broken_client_is_not_taken_for_a_local_one() {
+    // With a UNIX socket behind, a connection is there at once, and data is delivered even if its
+    // sender has broken off.
+    let files = Directory::new();
+    let path = files.file("remote");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a listener");
+    let port = free_port();
+    let chain = "mavis module = bare { script in = {
+        if (USER == \"local\") set RESULT = ACK else set RESULT = NAK
+        return } }";
+    let section = format!("remote = {{ address = {} }}\n", path.display());
+    let relay = setup(port, chain, &section).start();
+    // Stopped, the worker finds clients that are broken already.
+    let worker = relay.workers()[0];
+    kill(worker, Signal::SIGSTOP);
+    for _ in 0..20 {
+        let mut client = connect_from(1, port);
+        client.write_all(b"forbidden").expect("to send");
+        reset(client);
+    }
+    kill(worker, Signal::SIGCONT);
+    relay.wait_for_log("the ends", |log| (log.matches("access: ").count() == 20).then_some(()));
+    assert_eq!(relay.log().matches("remote none").count(), 20, "{}", relay.log());
+    listener.set_nonblocking(true).expect("a listener");
+    assert!(listener.accept().is_err(), "connected for nobody");
+}
+
+#[test]
+fn local_clients_that_leave_data_do_not_keep_the_worker_busy() {
+    let (files, peer) = (Directory::new(), Peer::echo());
+    let path = files.file("listener");
+    let text = format!(
+        "id = spawnd {{\n listen = {{ path = {} }}\n \
+         spawn {{ instances min = 1 instances max = 1 }}\n}}\nid = tcprelay {{\nmavis path = {}\n\
+         mavis module = later {{ delay = 1500 }}\nauthorization = mavis\n{}}}\n",
+        path.display(),
+        modules().display(),
+        peer.remote(),
+    );
+    let relay = Setup::new(text).start();
+    let mut client = std::os::unix::net::UnixStream::connect(&path).expect("to connect");
+    client.write_all(b"and gone").expect("to send");
+    drop(client);
+    let worker = relay.workers()[0];
+    let (before, start) = (cpu_ticks(worker), Instant::now());
+    // As long as the module takes for its answer.
+    let client = std::os::unix::net::UnixStream::connect(&path).expect("to connect");
+    let mut client = client;
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client.write_all(b"ping").expect("to send");
+    client.read_exact(&mut [0; 4]).expect("an echo");
+    let ticks = u128::from(cpu_ticks(worker) - before) * 10;
+    assert!(ticks < start.elapsed().as_millis() / 3, "the worker spins: {ticks} ms");
+}
 
 #[test]
 fn modules_that_misbehave() {

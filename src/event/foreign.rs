@@ -143,6 +143,11 @@ impl Default for Foreign {
 }
 
 impl Foreign {
+    /// A descriptor of a module was closed without a word, and its number is somebody else's now.
+    pub(super) fn forget(&mut self, fd: RawFd) {
+        self.slots.remove(&fd);
+    }
+
     /// When the next timer is due, in microseconds of the loop's clock.
     fn next_due(&self) -> Option<i64> {
         self.queue.first().map(|&(due, _)| due)
@@ -254,9 +259,7 @@ impl Loop {
         } else if hangup {
             Condition::Hangup
         } else {
-            if ready.hangup || !(ready.readable || ready.writable) {
-                self.foreign_unregister(fd);
-            }
+            // Somebody has dealt with it meanwhile, or nobody wants to know.
             return;
         };
         let (procedure, context) = (slot.callback(condition), slot.context);
@@ -482,7 +485,7 @@ impl Loop {
     /// Milliseconds until the next timer of a module is due, rounded up.
     pub(super) fn foreign_timeout(&self) -> Option<u64> {
         let due = self.foreign.next_due()?;
-        let wait = (due - self.microseconds()).max(0) as u64;
+        let wait = due.saturating_sub(self.microseconds()).max(0) as u64;
         Some(wait.div_ceil(1000))
     }
 

@@ -204,6 +204,11 @@ impl Loop {
         if index >= self.slots.len() {
             self.slots.resize(index + 1, VACANT);
         }
+        // It may have been closed behind our back, and be another one now.
+        self.remove(&fd);
+        if token != Token::foreign() {
+            self.foreign.forget(fd);
+        }
         let slot = &mut self.slots[index];
         slot.token = token;
         slot.generation = slot.generation.wrapping_add(1);
@@ -297,8 +302,11 @@ impl Loop {
         };
         self.batch.clear();
         match self.backend.wait(timeout, &mut self.batch) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            _ => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                // A process that was stopped looks at what has come meanwhile before its timers.
+                let _ = self.backend.wait(Some(0), &mut self.batch);
+            }
+            result => result?,
         }
         self.refresh_clock();
         for index in 0..self.always_ready.len() {

@@ -5,13 +5,20 @@
 
 use super::attributes::{self, value, Attributes};
 use super::chain::{self, Query, Verdict};
+use super::passes;
 use crate::event::Loop;
-use crate::os::log;
 use crate::os::malloc::Owned;
 use crate::os::module::{self, Chain, Head};
+use crate::os::{common_data, log};
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::c_void;
+
+/// How many questions that nobody wants answered any more may be on their way, besides twice those
+/// that somebody does: a backend that works them off has no time for others.
+const MOST_FORGOTTEN: usize = 1000;
+/// An answer that has not come for so long after it was forgotten was lost, in milliseconds.
+const LOST: u64 = 600_000;
 
 /// An answer, or the news that there is none.
 #[derive(Debug)]
@@ -24,18 +31,14 @@ pub struct Answer {
     pub answer: Query,
 }
 
-/// A question on its way.
-struct Asked {
-    /// `None`: nobody wants to know any more.
-    owner: Option<u32>,
-}
-
+/// Questions by their numbers, which are their names for modules.
 #[derive(Default)]
 struct State {
     head: Option<Head>,
-    /// By the name of the question.
-    asked: HashMap<usize, Asked>,
-    answers: VecDeque<Answer>,
+    /// On their way.
+    asked: HashSet<usize>,
+    /// What has come back.
+    answers: VecDeque<(usize, Verdict, Query)>,
     strange_call_seen: bool,
 }
 
@@ -48,7 +51,7 @@ thread_local! {
 /// Its type is that of the callback in av_new (mavis(3)).
 extern "C" fn answered(name: *mut c_void) {
     let number = name as usize;
-    let head = STATE.with_borrow(|state| state.head.filter(|_| state.asked.contains_key(&number)));
+    let head = STATE.with_borrow(|state| state.head.filter(|_| state.asked.contains(&number)));
     let Some(head) = head else {
         // Fetching what was fetched already would make modules follow null pointers.
         let seen =
@@ -61,14 +64,13 @@ extern "C" fn answered(name: *mut c_void) {
     let mut answer: Query = None;
     // The module runs now, and may come back here with another answer.
     let verdict = chain::receive(Some(head), &mut answer, name);
-    if verdict == Verdict::DEFERRED {
-        return;
+    if verdict != Verdict::DEFERRED {
+        STATE.with_borrow_mut(|state| {
+            if state.asked.remove(&number) {
+                state.answers.push_back((number, verdict, answer));
+            }
+        });
     }
-    STATE.with_borrow_mut(|state| {
-        if let Some(Asked { owner: Some(owner) }) = state.asked.remove(&number) {
-            state.answers.push_back(Answer { owner, verdict, answer });
-        }
-    });
 }
 
 /// The questions of one process to its chain.
@@ -77,7 +79,11 @@ pub struct Queries {
     /// Modules of the chain can be told that nobody wants to know any more.
     cancels: bool,
     next: usize,
+    /// Who waits for an answer, by the question, and the other way round.
+    owners: HashMap<usize, u32>,
     by_owner: HashMap<u32, usize>,
+    /// Questions that are forgotten, and since when.
+    forgotten: VecDeque<(u64, usize)>,
     prefix: String,
 }
 
@@ -85,14 +91,21 @@ impl Queries {
     /// Starts the modules of `chain`; `None` if one of them cannot. `cancels`: all of them can forget
     /// a question.
     pub fn start(mut chain: Chain, cancels: bool, events: &mut Loop) -> Option<Queries> {
-        crate::os::common_data::refresh_clock();
+        common_data::refresh_clock();
         if events.lend(|| chain.start()) != 0 {
             return None;
         }
         STATE.with_borrow_mut(|state| state.head = chain.head());
         let (pid, now) = (crate::os::process::id(), crate::os::wall_clock());
-        let prefix = format!("tcprelay-{pid}-{now}-");
-        Some(Queries { chain, cancels, next: 1, by_owner: HashMap::new(), prefix })
+        Some(Queries {
+            chain,
+            cancels,
+            next: 1,
+            owners: HashMap::new(),
+            by_owner: HashMap::new(),
+            forgotten: VecDeque::new(),
+            prefix: format!("tcprelay-{pid}-{now}-"),
+        })
     }
 
     /// Asks for `owner`, who may have one question on its way. The answer, unless it comes later.
@@ -102,6 +115,9 @@ impl Queries {
         mut question: Attributes,
         owner: u32,
     ) -> Option<(Verdict, Query)> {
+        if self.is_overrun(events.now()) {
+            return Some((Verdict::IGNORE, None));
+        }
         let number = self.next;
         self.next += 1;
         let name = module::opaque(number);
@@ -110,50 +126,67 @@ impl Queries {
         let callback: extern "C" fn(*mut c_void) = answered;
         question.callback = callback as *mut c_void;
         question.context = name;
-        let asked = Asked { owner: Some(owner) };
-        STATE.with_borrow_mut(|state| state.asked.insert(number, asked));
-        self.by_owner.insert(owner, number);
+        STATE.with_borrow_mut(|state| state.asked.insert(number));
         let mut query = Some(Owned::new(question));
         let head = self.chain.head();
-        crate::os::common_data::refresh_clock();
+        common_data::refresh_clock();
         let verdict = events.lend(|| chain::send(head, &mut query));
         if verdict == Verdict::DEFERRED {
+            self.owners.insert(number, owner);
+            self.by_owner.insert(owner, number);
             return None;
         }
+        // What the module may have said to the callback besides is nobody's.
         STATE.with_borrow_mut(|state| state.asked.remove(&number));
-        self.by_owner.remove(&owner);
         Some((verdict, query))
     }
 
-    /// `owner` does not want to know any more.
+    /// True if there are too many questions on their way that nobody wants answered.
+    fn is_overrun(&mut self, now: u64) -> bool {
+        let most = MOST_FORGOTTEN + 2 * self.by_owner.len();
+        while let Some(&(since, number)) = self.forgotten.front() {
+            let answered = !STATE.with_borrow(|state| state.asked.contains(&number));
+            if !answered && now.saturating_sub(since) < LOST {
+                break;
+            }
+            STATE.with_borrow_mut(|state| state.asked.remove(&number));
+            passes::end(module::opaque(number));
+            self.forgotten.pop_front();
+        }
+        if self.forgotten.len() > most {
+            // Answers come in any order.
+            STATE.with_borrow(|state| self.forgotten.retain(|(_, n)| state.asked.contains(n)));
+        }
+        self.forgotten.len() > most
+    }
+
+    /// `owner` does not want to know any more. The answer is fetched all the same when it comes, as
+    /// its module expects, and dropped.
     pub fn forget(&mut self, events: &mut Loop, owner: u32) {
         let Some(number) = self.by_owner.remove(&owner) else {
             return;
         };
-        if let (true, Some(head)) = (self.cancels, self.chain.head()) {
-            let still_asked = STATE.with_borrow_mut(|state| {
-                state.answers.retain(|answer| answer.owner != owner);
-                state.asked.remove(&number).is_some()
-            });
-            if still_asked {
-                events.lend(|| chain::cancel(head, module::opaque(number)));
-            }
+        self.owners.remove(&number);
+        let on_its_way = STATE.with_borrow(|state| state.asked.contains(&number));
+        if !on_its_way {
             return;
         }
-        // The answer is fetched when it comes, as its module expects, and dropped.
-        STATE.with_borrow_mut(|state| {
-            state.answers.retain(|answer| answer.owner != owner);
-            if let Some(asked) = state.asked.get_mut(&number) {
-                asked.owner = None;
-            }
-        });
+        self.forgotten.push_back((events.now(), number));
+        if let (true, Some(head)) = (self.cancels, self.chain.head()) {
+            events.lend(|| chain::cancel(head, module::opaque(number)));
+        }
     }
 
-    /// The next answer that has come.
+    /// The next answer that somebody waits for.
     pub fn next_answer(&mut self) -> Option<Answer> {
-        let answer = STATE.with_borrow_mut(|state| state.answers.pop_front())?;
-        self.by_owner.remove(&answer.owner);
-        Some(answer)
+        loop {
+            let (number, verdict, answer) =
+                STATE.with_borrow_mut(|state| state.answers.pop_front())?;
+            if let Some(owner) = self.owners.remove(&number) {
+                self.by_owner.remove(&owner);
+                return Some(Answer { owner, verdict, answer });
+            }
+        }
     }
 
     /// Ends the modules.

@@ -11,8 +11,9 @@ use std::sync::{Mutex, PoisonError};
 
 /// The folders of `mavis path`, in their order.
 static PATHS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-/// Modules that crash when a query is cancelled that they have not begun with.
-const CANNOT_CANCEL: [&str; 1] = ["external"];
+/// Modules of the C project that do not survive a cancelled query: `external` one that waits in its
+/// queue, `external-mt` the next end of its child, and `remote` does not pass it on to another.
+const CANNOT_CANCEL: [&str; 3] = ["external", "external-mt", "remote"];
 
 /// How many modules were asked for.
 static MODULES: AtomicU32 = AtomicU32::new(0);
@@ -45,7 +46,7 @@ fn candidates(name: &str) -> Vec<PathBuf> {
 pub struct Loaded {
     /// Its identifier, by which it knows that a block is its own.
     pub id: String,
-    /// As the configuration calls it.
+    /// The name of its file, without what is common to all.
     pub name: String,
 }
 
@@ -68,16 +69,16 @@ pub fn load(
     let name = parser.text_lossy();
     let mut reasons = Vec::new();
     let loaded = candidates(&name).into_iter().find_map(|path| {
-        // A file that is there and cannot be loaded is worth a word.
         match Head::load(*chain, io, &path, Some(&id)) {
-            Ok(head) => Some(head),
+            Ok(head) => Some((head, path)),
             Err(error) => {
+                // A file that is there and cannot be loaded is worth a word.
                 reasons.extend(path.exists().then_some(error));
                 None
             }
         }
     });
-    let Some(head) = loaded else {
+    let Some((head, path)) = loaded else {
         for reason in reasons {
             parser.report().message(log::Severity::ERROR, &reason);
         }
@@ -87,6 +88,11 @@ pub fn load(
     head.name_last(identity.as_deref());
     parser.advance()?;
     parser.expect(S_openbra)?;
+    // Whatever it is called here, and whatever link leads to it.
+    let file = std::fs::canonicalize(&path).unwrap_or(path);
+    let stem =
+        file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let name = stem.strip_prefix("libmavis_").unwrap_or(&stem).to_owned();
     Ok(Ok(Loaded { id, name }))
 }
 
@@ -118,9 +124,7 @@ pub fn parse(parser: &mut Parser<'_>, modules: &mut Modules) -> Result<bool, Con
             let loaded = load(parser, &mut head, modules.io)?;
             modules.chain.set(head);
             let Loaded { id, name } = loaded.map_err(|text| parser.error(text))?;
-            let file = name.rsplit('/').next().unwrap_or(&name);
-            let plain = file.strip_prefix("libmavis_").and_then(|file| file.strip_suffix(".so"));
-            modules.cancel &= !CANNOT_CANCEL.contains(&plain.unwrap_or(file));
+            modules.cancel &= !CANNOT_CANCEL.contains(&&*name);
             let position = parser.position();
             let result = head.map_or(1, |head| parser.lend(|reader| head.parse(reader, &id)));
             if result != 0 {

@@ -101,6 +101,7 @@ struct State {
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 static STDERR_COPY: AtomicBool = AtomicBool::new(false);
+static MUTE: AtomicBool = AtomicBool::new(false);
 
 /// Runs `action` on the state. The processes have one thread, so a lock that is taken means that
 /// this is the handler of a crash inside of `action`: nothing is done then.
@@ -166,8 +167,16 @@ pub fn message(text: &str) {
     message_at(Severity::of(common_data::syslog_level()), text);
 }
 
+/// Says nothing any more: this process does what another one will do again, and say.
+pub fn mute() {
+    MUTE.store(true, Ordering::Relaxed);
+}
+
 /// Writes one message at a severity of its own.
 pub fn message_at(severity: Severity, text: &str) {
+    if MUTE.load(Ordering::Relaxed) {
+        return;
+    }
     let printable = printable(text);
     with_state(|state| {
         if state.stderr {
@@ -194,7 +203,9 @@ pub fn stderr(text: &str) {
 
 /// As [`stderr`], for what need not be text.
 pub fn stderr_bytes(bytes: &[u8]) {
-    let _ = std::io::stderr().write_all(bytes);
+    if !MUTE.load(Ordering::Relaxed) {
+        let _ = std::io::stderr().write_all(bytes);
+    }
 }
 
 /// A client or a file may put anything into a message; the log gets one printable line.

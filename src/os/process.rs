@@ -38,6 +38,12 @@ pub fn id() -> Pid {
     unistd::getpid().as_raw()
 }
 
+/// True if there is a process with this id that is not yet waited for.
+pub fn exists(pid: Pid) -> bool {
+    // SAFETY: kill(2) with signal 0 only looks.
+    unsafe { libc::kill(pid, 0) == 0 }
+}
+
 /// Makes sure that descriptors 0 to 2 are open, so that no socket takes their place, and that
 /// everything above is closed when another program is executed.
 pub fn sanitize_descriptors() {

@@ -57,13 +57,10 @@ impl Signals {
         }
         WAKE.store(write.as_raw_fd(), Ordering::SeqCst);
         let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-        let catch = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
-        // SAFETY: the handler does nothing but what is async-signal-safe.
-        unsafe {
-            signal::sigaction(Signal::SIGPIPE, &ignore)?;
-            for &signal in signals {
-                signal::sigaction(signal, &catch)?;
-            }
+        // SAFETY: ignoring a signal installs no handler.
+        unsafe { signal::sigaction(Signal::SIGPIPE, &ignore) }?;
+        for &signal in signals {
+            catch(signal)?;
         }
         SigSet::all().thread_unblock()?;
         Ok(Signals { read, _write: write })
@@ -83,6 +80,14 @@ impl Signals {
         }
         Arrived(PENDING.swap(0, Ordering::SeqCst))
     }
+}
+
+/// Catches a signal, for the one that has [installed](Signals::install) itself.
+pub fn catch(signal: Signal) -> io::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing but what is async-signal-safe.
+    unsafe { signal::sigaction(signal, &action) }?;
+    Ok(())
 }
 
 /// Ignores a signal for the rest of the process.

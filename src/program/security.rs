@@ -5,7 +5,7 @@ use crate::config::report::Report;
 use crate::config::source::Source;
 use crate::os::process::{self, exit};
 use crate::os::secret::{wipe, Secret};
-use crate::os::{self, tls as library};
+use crate::os::{self, log, tls as library};
 use crate::spawnd::broker::Secrets;
 use crate::tls::context::{self, Contexts};
 use crate::tls::material::Material;
@@ -147,6 +147,8 @@ fn check_here(
     section: &str,
     listener: bool,
 ) -> Result<Option<(Material, u32)>, Refusal> {
+    // Modules have their own ways to say something.
+    log::mute();
     let quiet = Report { quiet: true, ..Report::default() };
     let name = &source.name;
     let source = Source::new(name, source.text.clone());

@@ -27,6 +27,13 @@ impl Engine {
         else {
             return;
         };
+        let (peer, local) =
+            (socket::peer_address(&session.client), socket::local_address(&session.client));
+        // A client that has broken its connection has no address any more, and must not be taken
+        // for one on a UNIX socket.
+        if !matches!((&peer, &local), (Some(Address::Ip(_)), _) | (_, Some(Address::Unix(_)))) {
+            return self.finish(events, index, Outcome::Broken(End::Client), true);
+        }
         let host = |address: Option<Address>| match address {
             Some(Address::Ip(address)) => address.ip().to_canonical().to_string(),
             _ => "local".to_owned(),
@@ -34,8 +41,8 @@ impl Engine {
         let realm = &self.realms[usize::from(session.realm)];
         let certificate = session.client_summary().and_then(|one| one.certificate.as_ref());
         let question = Host {
-            client: host(socket::peer_address(&session.client)),
-            server: host(socket::local_address(&session.client)),
+            client: host(peer),
+            server: host(local),
             realm: realm.split(|&byte| byte == 0).next().unwrap_or(realm),
             certificate: certificate.map(|one| (&*one.subject, &*one.data)),
         }
@@ -44,25 +51,31 @@ impl Engine {
         match queries.ask(events, question, index) {
             Some((verdict, answer)) => self.decide(events, index, Decision::of(verdict, &answer)),
             None => {
+                // A module may have taken its time.
+                events.refresh_clock();
                 let deadline = events.now() + u64::from(settings.timeout) * 1000;
                 session.phase_timer = Some(events.arm(Token::new(kind::PHASE, index), deadline));
                 self.settle_interest(events, index);
+                // It may have called back before it has returned.
+                self.take_answers(events);
             }
         }
     }
 
-    /// The number of a listener's realm.
-    pub(super) fn realm_number(&mut self, realm: [u8; 16]) -> u8 {
+    /// The number of a listener's realm; `None` if there are too many.
+    pub(super) fn realm_number(&mut self, realm: [u8; 16]) -> Option<u8> {
         if self.queries.is_none() {
-            return 0;
+            return Some(0);
         }
         let known = self.realms.iter().position(|known| *known == realm);
         let number = known.unwrap_or_else(|| {
             self.realms.push(realm);
             self.realms.len() - 1
         });
-        // A broker has not that many listeners.
-        u8::try_from(number).unwrap_or(0)
+        if number > usize::from(u8::MAX) {
+            self.realms.truncate(number);
+        }
+        u8::try_from(number).ok()
     }
 
     /// Deals with the answers that modules have given; to be called once a turn.
@@ -72,8 +85,12 @@ impl Engine {
         }
     }
 
-    /// No answer has come in time.
+    /// No answer has come in time, unless it has just come.
     pub(super) fn unanswered(&mut self, events: &mut Loop, index: u32) {
+        self.take_answers(events);
+        if !self.sessions.get_mut(index).is_some_and(|it| it.phase == Phase::Authorizing) {
+            return;
+        }
         self.forget(events, index);
         self.decide(events, index, Decision::Unknown("no answer in time".into()));
     }
@@ -97,6 +114,7 @@ impl Engine {
         }
         session.phase = Phase::Connecting;
         session.set_quiet(End::Client, false);
+        session.set_quiet(End::Peer, false);
         session.active = events.now();
         let permit = self.settings.authorization.is_some_and(|settings| settings.permit_on_error);
         match decision {
@@ -159,6 +177,9 @@ impl Engine {
             Ok(0) if !has_spoken => self.finish(events, index, Outcome::Closed, false),
             Ok(_) => {
                 session.set_quiet(End::Client, true);
+                if event.hangup {
+                    session.set_quiet(End::Peer, true);
+                }
                 self.settle_interest(events, index);
             }
             Err(error) if crate::os::would_block(&error) => self.settle_interest(events, index),

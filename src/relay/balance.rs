@@ -80,8 +80,17 @@ impl Balancer {
         let mut best = self.best(attempts, now);
         if best.is_none() && !attempts.revived {
             attempts.revived = true;
-            self.revive();
-            self.selections += 1;
+            match attempts.tag {
+                None => {
+                    self.revive();
+                    self.selections += 1;
+                }
+                // The others' remotes are none of its business.
+                tag => {
+                    let tagged = self.remotes.iter_mut().filter(|remote| remote.tag == tag);
+                    tagged.for_each(|remote| remote.dead = false);
+                }
+            }
             best = self.best(attempts, now);
         }
         let index = best?;
@@ -254,7 +263,7 @@ mod tests {
         balancer.failed(1, &mut attempts, 0);
         assert_eq!(balancer.select(&mut attempts, 0), Some(2));
         balancer.failed(2, &mut attempts, 0);
-        // Nobody else will do, however idle.
+        // Nobody else will do, however idle, and what is down for others stays so.
         assert_eq!(balancer.select(&mut attempts, 0), None);
         assert_eq!(balancer.select(&mut Attempts::with_tag(8), 0), None);
         assert_eq!(select(&mut balancer, 0), 0);

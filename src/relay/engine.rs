@@ -142,7 +142,11 @@ impl Engine {
                 started: events.now(),
             }));
         }
-        session.realm = self.realm_number(accept.realm);
+        let Some(realm) = self.realm_number(accept.realm) else {
+            log::message("mavis: too many realms; connection dropped");
+            return self.refuse();
+        };
+        session.realm = realm;
         let phase = tls.as_ref().map_or(Phase::Connecting, |(_, phase)| *phase);
         session.phase = phase;
         session.tls = tls.map(|(mut tls, _)| {

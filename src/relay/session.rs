@@ -207,7 +207,8 @@ impl Session {
     pub(super) fn interest(&self, end: End) -> Interest {
         let quiet = self.is_quiet(end);
         // A client that waits to be admitted is quiet when it has said something.
-        let ignored = quiet && self.phase != Phase::Authorizing;
+        // The peer's bit tells that it has hung up after that; there is no peer yet.
+        let ignored = quiet && (self.phase != Phase::Authorizing || self.is_quiet(End::Peer));
         let idle = if ignored { Interest::empty() } else { Interest::HANGUP };
         match (self.phase, end) {
             (Phase::Connecting, End::Peer) => Interest::WRITE,

@@ -405,6 +405,7 @@ impl Broker {
             self.timer(timer, token, events);
         }
         self.collect_local(events);
+        self.watch_check(events);
         if self.exit_status.is_none() {
             self.refresh_title();
         }
@@ -446,7 +447,7 @@ impl Broker {
                 self.trim = None;
                 self.dismiss_superfluous(events);
             }
-            kind::CHECK_TIMEOUT => self.check_timed_out(),
+            kind::CHECK_TIMEOUT => self.check_timed_out(events),
             kind::RESUME => {
                 self.resume = None;
                 self.unpark(events);

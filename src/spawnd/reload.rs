@@ -15,6 +15,10 @@ use std::os::fd::OwnedFd;
 /// How long a check may take, in milliseconds: a source may be a slow URL, and a foreign worker
 /// program may not know `-P`.
 const CHECK_TIMEOUT: u64 = 120_000;
+/// How often the end of a check is looked for that cannot be waited for, in milliseconds, and how many
+/// times.
+const LOOK_PERIOD: u64 = 50;
+const MOST_LOOKS: u32 = 100;
 
 /// A child that checks the configuration.
 pub(super) struct Check {
@@ -26,6 +30,8 @@ pub(super) struct Check {
     reload: bool,
     /// A signal came again meanwhile.
     again: bool,
+    /// How often its end was looked for since it has said all.
+    looks: u32,
     timer: TimerId,
 }
 
@@ -78,7 +84,7 @@ impl Broker {
         let descriptors = Descriptors { stdin, stderr: Some(write) };
         let pid = process::spawn(&program, descriptors, log::message)?;
         let timer = events.arm(Token::new(kind::CHECK_TIMEOUT, 0), events.now() + CHECK_TIMEOUT);
-        Ok(Check { pid, output, text: Vec::new(), reload, again: false, timer })
+        Ok(Check { pid, output, text: Vec::new(), reload, again: false, looks: 0, timer })
     }
 
     /// The checking child has said something.
@@ -89,6 +95,9 @@ impl Broker {
         while let Ok(Some(data)) = files::read_available(&check.output) {
             if data.is_empty() {
                 events.set_interest(&check.output, Interest::empty());
+                if self.local.is_some() {
+                    events.renew(check.timer, events.now() + LOOK_PERIOD);
+                }
                 return;
             }
             check.text.extend(data);
@@ -96,10 +105,41 @@ impl Broker {
         }
     }
 
+    /// The checking child says no more. A module in this process may have had its exit status thrown
+    /// away (SIGCHLD ignored); then what it has said tells how it ended.
+    fn check_silent(&mut self, events: &mut Loop) {
+        let Some(check) = self.check.as_ref().filter(|_| self.local.is_some()) else {
+            return;
+        };
+        if !process::exists(check.pid) {
+            let (pid, refused) = (check.pid, !check.text.is_empty());
+            self.check_ended(pid, Ended::Status(refused.into()), events);
+        }
+    }
+
+    /// Modules in this process may ignore SIGCHLD; as long as a check is running it must come.
+    pub(super) fn watch_check(&mut self, events: &mut Loop) {
+        if self.check.is_some() && self.local.is_some() {
+            let _ = os::signals::catch(Signal::SIGCHLD);
+            self.check_silent(events);
+        }
+    }
+
     /// The check takes too long: it is ended, and counts as failed.
-    pub(super) fn check_timed_out(&mut self) {
-        log::message("checking the configuration takes too long");
-        self.end_check();
+    pub(super) fn check_timed_out(&mut self, events: &mut Loop) {
+        if self.local.is_some() {
+            self.check_silent(events);
+            if let Some(check) = self.check.as_mut().filter(|check| check.looks < MOST_LOOKS) {
+                check.looks += 1;
+                let deadline = events.now() + LOOK_PERIOD;
+                check.timer = events.arm(Token::new(kind::CHECK_TIMEOUT, 0), deadline);
+                return;
+            }
+        }
+        if self.check.is_some() {
+            log::message("checking the configuration takes too long");
+            self.end_check();
+        }
     }
 
     /// The result of a check is not of interest any more.
@@ -262,7 +302,9 @@ impl Broker {
             while let Some((timer, token)) = events.next_expired() {
                 local.timer(events, timer, token);
             }
+            local.turn(events);
         }
+        local.end(events);
         log::message("Terminating, no longer needed.");
         0
     }
