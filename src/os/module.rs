@@ -3,7 +3,7 @@
 //!
 //! What a module does in them is its own business: it may call back into this library, change
 //! anything its contract lets it change, and crash. So nothing here holds a reference to memory that
-//! it may write.
+//! it may write. errno is 0 when it is called: some look there whether a number was one.
 
 #![allow(clippy::not_unsafe_ptr_arg_deref, reason = "such pointers are passed on, not followed")]
 
@@ -152,6 +152,7 @@ impl Head {
         let reader = (reader as *mut Reader).cast();
         // SAFETY: as above; the reader is a `struct sym`, and nobody else uses it meanwhile.
         unsafe {
+            super::process::set_errno(0);
             let parse = (*self.as_ptr()).parse;
             parse.map_or(1, |parse| parse(self.as_ptr(), reader, id.as_ptr().cast_mut()))
         }
@@ -163,6 +164,7 @@ impl Head {
         // SAFETY: as above. An optional owned value is a pointer that may be null, which the
         // module may take, free or replace by another one of the same kind.
         unsafe {
+            super::process::set_errno(0);
             let send = (*self.as_ptr()).send;
             send.map_or(0, |send| send(self.as_ptr(), (query as *mut Option<Owned<Query>>).cast()))
         }
@@ -170,6 +172,7 @@ impl Head {
 
     /// Fetches the answer to the query that its owner calls `name`.
     pub fn receive<Query>(self, answer: &mut Option<Owned<Query>>, name: *mut c_void) -> c_int {
+        super::process::set_errno(0);
         let answer = (answer as *mut Option<Owned<Query>>).cast();
         // SAFETY: as for `send`; the name is not followed.
         unsafe { (*self.as_ptr()).recv.map_or(0, |receive| receive(self.as_ptr(), answer, name)) }

@@ -6,6 +6,7 @@
 #define HAVE_mavis_cancel_in
 #include <mavis/module.h>
 
+#include <errno.h>
 #include <mavis/log.h>
 
 static int mavis_parse_in(mavis_ctx *mcx, struct sym *sym)
@@ -19,6 +20,8 @@ static int mavis_parse_in(mavis_ctx *mcx, struct sym *sym)
 static int mavis_send_in(mavis_ctx *mcx, av_ctx **ac)
 {
     (void)mcx;
+    if (errno)
+        logmsg("asked: with errno %d", errno);
     for (int i = 0; i < AV_A_ARRAYSIZE; i++)
         if (av_get(*ac, i))
             logmsg("asked: %s=%s.", av_char[i].name, av_get(*ac, i));
