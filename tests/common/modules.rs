@@ -27,7 +27,8 @@ pub fn library() -> PathBuf {
     Path::new(super::TCPRELAY).parent().expect("a program has a directory").join("deps")
 }
 
-/// Compiles all modules into `directory`, to be found by `mavis path`.
+/// Compiles all modules into `directory`, to be found by `mavis path`. Each takes its place whole, so
+/// that another run of the same tests can be using it.
 pub fn build(directory: &Path, library: &Path) {
     for entry in fs::read_dir(source("tests/mavis/modules")).expect("there are modules") {
         let path = entry.expect("a directory can be read").path();
@@ -35,10 +36,12 @@ pub fn build(directory: &Path, library: &Path) {
             continue;
         }
         let name = path.file_stem().expect("a module has a name").to_string_lossy();
-        let module = directory.join(format!("libmavis_{name}.so"));
+        let staged = directory.join(format!(".{name}.{}", std::process::id()));
         let mut command = cc();
-        command.args(["-shared", "-fPIC", "-o"]).arg(module).arg(&path);
+        command.args(["-shared", "-fPIC", "-o"]).arg(&staged).arg(&path);
         run(command.arg("-L").arg(library).arg("-lmavis"));
+        let module = directory.join(format!("libmavis_{name}.so"));
+        fs::rename(staged, module).expect("a module can take its place");
     }
 }
 
@@ -49,7 +52,6 @@ pub fn modules() -> &'static Path {
         let name = std::env::current_exe().expect("a test is a program");
         let name = name.file_name().expect("a program has a name").to_owned();
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("modules").join(name);
-        let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).expect("the directory for builds is writable");
         build(&directory, &library());
         directory
