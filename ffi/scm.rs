@@ -4,7 +4,9 @@ use super::guard;
 use crate::os::process::exit;
 use crate::os::{channel, common_data, log, socket};
 use crate::program;
-use crate::spawnd::protocol::FromWorker;
+use crate::spawnd::protocol::{
+    FromWorker, ACCEPT, TYPE_ACCEPT, TYPE_UDP_DATA, UDP_HEADER, UDP_LENGTH,
+};
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
 
@@ -14,16 +16,6 @@ pub struct Data {
     kind: u32,
     count: c_int,
 }
-
-/// Types of messages.
-const MAX: u32 = 5;
-const DONE: u32 = 0;
-const ACCEPT: u32 = 6;
-const UDPDATA: u32 = 7;
-/// Bytes of `struct scm_data_accept` and of the head of `struct scm_data_udp`.
-const HEAD: usize = 40;
-/// Where the length of the data is in a `struct scm_data_udp`.
-const UDP_LENGTH: usize = 32;
 
 /// The type of scm_send_msg.
 pub(super) type Send = unsafe extern "C" fn(c_int, *const Data, c_int) -> c_int;
@@ -39,10 +31,10 @@ unsafe fn contents<'a>(message: *const Data) -> &'a [u8] {
     unsafe {
         let start = message.cast::<u8>();
         let length = match (*message).kind {
-            ACCEPT => HEAD,
-            UDPDATA => {
+            TYPE_ACCEPT => ACCEPT,
+            TYPE_UDP_DATA => {
                 let data = start.add(UDP_LENGTH).cast::<i16>().read_unaligned();
-                HEAD + usize::try_from(data).unwrap_or(0)
+                UDP_HEADER + usize::try_from(data).unwrap_or(0)
             }
             _ => size_of::<Data>(),
         };
@@ -136,21 +128,30 @@ pub unsafe extern "C" fn scm_recv_msg(
 /// As for [`scm_send_msg`].
 #[no_mangle]
 pub unsafe extern "C" fn fakescm_send_msg(_sock: c_int, message: *const Data, fd: c_int) -> c_int {
-    // SAFETY: as the caller promises.
-    unsafe {
-        match message.as_ref() {
-            Some(Data { kind: MAX, count }) => {
-                common_data::set_users_max(*count);
-                common_data::set_users_max_total(*count);
+    guard((), || {
+        if message.is_null() {
+            return;
+        }
+        // SAFETY: as the caller promises.
+        match FromWorker::decode(unsafe { contents(message) }) {
+            Ok(FromWorker::Max(count)) => {
+                common_data::set_users_max(count);
+                common_data::set_users_max_total(count);
             }
-            Some(Data { kind: DONE, count }) => {
-                guard((), || program::sessions_ended(usize::try_from(*count).unwrap_or(0)));
+            Ok(FromWorker::Done(count)) => {
+                program::sessions_ended(count as usize);
             }
-            Some(Data { kind: ACCEPT, .. }) => common_data::call_accept(fd, message.cast()),
-            Some(Data { kind: UDPDATA, .. }) => common_data::call_datagram(fd, message.cast()),
+            // SAFETY: the message is of the type that the function takes.
+            Ok(FromWorker::Unknown(TYPE_ACCEPT)) => unsafe {
+                common_data::call_accept(fd, message.cast());
+            },
+            // SAFETY: as before.
+            Ok(FromWorker::Unknown(TYPE_UDP_DATA)) => unsafe {
+                common_data::call_datagram(fd, message.cast());
+            },
             _ => {}
         }
-    }
+    });
     0
 }
 

@@ -10,6 +10,8 @@ pub const SHORT: usize = 8;
 pub const ACCEPT: usize = 40;
 /// Offset of the data in a UDPDATA message.
 pub const UDP_HEADER: usize = 40;
+/// Offset of the length of the data, two bytes with a sign, in a UDPDATA message.
+pub const UDP_LENGTH: usize = 32;
 /// Most data in a UDPDATA message.
 pub const UDP_LIMIT: usize = 4096;
 /// Room for whatever either side receives; longer datagrams are told by their length.
@@ -21,8 +23,10 @@ const TYPE_MAY_DIE: u32 = 2;
 const TYPE_DYING: u32 = 3;
 const TYPE_BAD_CONFIGURATION: u32 = 4;
 const TYPE_MAX: u32 = 5;
-const TYPE_ACCEPT: u32 = 6;
-const TYPE_UDP_DATA: u32 = 7;
+/// The type of an ACCEPT message.
+pub const TYPE_ACCEPT: u32 = 6;
+/// The type of a UDPDATA message.
+pub const TYPE_UDP_DATA: u32 = 7;
 /// Between our own programs only: the C programs know nothing of them. A worker says HELLO if
 /// its environment has [`BROKER_VARIABLE`], and gets SECRETS, before it sends anything else.
 const TYPE_HELLO: u32 = 64;
@@ -247,7 +251,7 @@ impl Accept {
         let payload = &payload[..payload.len().min(UDP_LIMIT)];
         let mut data = vec![0; UDP_HEADER];
         self.header(&mut data, TYPE_UDP_DATA);
-        data[32..34].copy_from_slice(&(payload.len() as i16).to_ne_bytes());
+        data[UDP_LENGTH..][..2].copy_from_slice(&(payload.len() as i16).to_ne_bytes());
         data.extend_from_slice(payload);
         data
     }
