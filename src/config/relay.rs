@@ -35,6 +35,18 @@ pub struct Authorization {
     pub permit_on_error: bool,
 }
 
+/// `splice`: which directions of sessions are spliced within the kernel, where it can do that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Splice {
+    /// Those that are carrying much.
+    #[default]
+    Auto,
+    /// All of them.
+    Always,
+    /// None: bytes are copied.
+    Never,
+}
+
 /// The worker's section.
 #[derive(Clone, Debug)]
 pub struct Relay {
@@ -60,6 +72,8 @@ pub struct Relay {
     pub tls: Tls,
     /// `authorization`.
     pub authorization: Option<Authorization>,
+    /// `splice`.
+    pub splice: Splice,
 }
 
 impl Default for Relay {
@@ -76,6 +90,7 @@ impl Default for Relay {
             access_log: false,
             tls: Tls::default(),
             authorization: None,
+            splice: Splice::default(),
         }
     }
 }
@@ -130,6 +145,7 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Relay, Con
             S_mavis => mavis.parse(parser, modules)?,
             S_authorization => mavis.authorization(parser)?,
             _ if parser.is_word("connect") => relay.connect_timeout = timeout(parser)?,
+            _ if parser.is_word("splice") => relay.splice = splice(parser)?,
             _ if parser.is_word("drain") => relay.drain_timeout = timeout(parser)?,
             _ if common::parse_shared(parser)? => {}
             _ => return Err(parser.error(format!("'{}' unexpected", parser.text_lossy()))),
@@ -214,6 +230,20 @@ impl Mavis {
             wanted => Ok(wanted.map(|_| self.settings)),
         }
     }
+}
+
+/// `splice = auto | always | never`, with the keyword current.
+fn splice(parser: &mut Parser<'_>) -> Result<Splice, ConfigError> {
+    parser.advance()?;
+    parser.expect(S_equal)?;
+    let splice = match () {
+        () if parser.is_word("auto") => Splice::Auto,
+        () if parser.is_word("always") => Splice::Always,
+        () if parser.is_word("never") => Splice::Never,
+        () => return Err(parser.expected_words(&["always", "auto", "never"])),
+    };
+    parser.advance()?;
+    Ok(splice)
 }
 
 /// `KEYWORD timeout = SECONDS`, with the keyword current.

@@ -55,6 +55,26 @@ macro_rules! mechanisms {
                 }
             }
 
+            /// True if streams can be watched by edges.
+            pub(super) fn has_edges(&self) -> bool {
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                if let Backend::Epoll(_) = self {
+                    return true;
+                }
+                false
+            }
+
+            /// Begins to watch a stream by edges, for everything. `generation` comes back with
+            /// each. Only if [`Self::has_edges`].
+            pub(super) fn add_stream(&mut self, fd: RawFd, generation: u8) -> io::Result<()> {
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                if let Backend::Epoll(poller) = self {
+                    return poller.add_stream(fd, generation);
+                }
+                let _ = (fd, generation);
+                Err(io::ErrorKind::Unsupported.into())
+            }
+
             /// Waits at most `timeout` milliseconds (`None`: without limit) and appends what is
             /// ready. One entry per descriptor.
             pub(super) fn wait(

@@ -8,6 +8,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 /// How many events one wait takes. More stay in the kernel for the next turn.
 const BATCH: usize = 256;
 
+/// In the data of a stream's entry, above the descriptor: the generation, and that it is one.
+const GENERATION_SHIFT: u32 = 32;
+const EDGE: u64 = 1 << 40;
+
 pub(super) struct Poller {
     epoll: OwnedFd,
     events: Vec<libc::epoll_event>,
@@ -58,6 +62,17 @@ impl Poller {
         }
     }
 
+    /// Edges of everything. The end of what the other side sends is told apart, so that data and
+    /// end are found together.
+    pub(super) fn add_stream(&mut self, fd: RawFd, generation: u8) -> io::Result<()> {
+        let bits = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        let data = fd as u64 | (u64::from(generation) << GENERATION_SHIFT) | EDGE;
+        let mut event = libc::epoll_event { events: bits as u32, u64: data };
+        let add = libc::EPOLL_CTL_ADD;
+        // SAFETY: `event` outlives the call; the descriptors are plain numbers.
+        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), add, fd, &mut event) }).map(drop)
+    }
+
     pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {
         // SAFETY: `events` has room for BATCH entries, and the kernel writes no more.
         let count = check(unsafe {
@@ -72,11 +87,14 @@ impl Poller {
         unsafe { self.events.set_len(count as usize) };
         ready.extend(self.events.iter().map(|event| {
             let bits = event.events as libc::c_int;
+            let data = event.u64;
             Ready {
-                fd: event.u64 as RawFd,
+                fd: data as u32 as RawFd,
                 readable: bits & libc::EPOLLIN != 0,
                 writable: bits & libc::EPOLLOUT != 0,
                 hangup: bits & (libc::EPOLLERR | libc::EPOLLHUP) != 0,
+                ended: bits & libc::EPOLLRDHUP != 0,
+                edge: (data & EDGE != 0).then_some((data >> GENERATION_SHIFT) as u8),
             }
         }));
         Ok(())

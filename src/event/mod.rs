@@ -9,6 +9,8 @@
 //! * level-triggered: what is ready and wanted is reported again until it is dealt with;
 //! * interest is state: changes between two waits are merged, and the system is told once;
 //! * no interest, no events: a descriptor nobody asks about is not even polled for errors;
+//! * a stream whose owner says when a read or write would block is watched by edges where the
+//!   mechanism can, and is level-triggered at this interface all the same;
 //! * an error or hang-up counts as readiness for whatever is wanted: the next read or write
 //!   tells what it is.
 
@@ -118,12 +120,16 @@ pub struct Event {
 }
 
 /// What a backend reports.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Ready {
     fd: RawFd,
     readable: bool,
     writable: bool,
     hangup: bool,
+    /// The other side will send nothing more. Only known of edges.
+    ended: bool,
+    /// The generation that an edge is about.
+    edge: Option<u8>,
 }
 
 /// One registered descriptor: eight bytes, so that idle sessions stay cheap.
@@ -141,6 +147,41 @@ const REGISTERED: u8 = 1;
 const CHANGED: u8 = 2;
 /// The backend cannot watch it (a regular file): always ready.
 const ALWAYS_READY: u8 = 4;
+/// The backend tells of it by edges, and what it has told is remembered here.
+const EDGE: u8 = 8;
+const READABLE: u8 = 16;
+const WRITABLE: u8 = 32;
+const HUNG_UP: u8 = 64;
+/// The other side will send nothing more: reading goes on until that is found.
+const ENDED: u8 = 128;
+
+impl Slot {
+    /// Notes what an edge has told.
+    fn remember(&mut self, ready: &Ready) {
+        for (set, bit) in [
+            (ready.readable, READABLE),
+            (ready.writable, WRITABLE),
+            (ready.hangup, HUNG_UP),
+            (ready.ended, ENDED),
+        ] {
+            if set && self.flags & EDGE != 0 {
+                self.flags |= bit;
+            }
+        }
+    }
+
+    /// What a stream is ready for, and watched for.
+    fn ready(&self) -> Interest {
+        let mut ready = Interest::empty();
+        let any = |bits| self.flags & bits != 0;
+        ready.set(Interest::READ, any(READABLE | ENDED | HUNG_UP));
+        ready.set(Interest::WRITE, any(WRITABLE | HUNG_UP));
+        ready &= self.wanted;
+        // An error counts with any interest.
+        ready.set(Interest::HANGUP, any(HUNG_UP) && !self.wanted.is_empty());
+        ready
+    }
+}
 
 const VACANT: Slot = Slot {
     token: Token(0),
@@ -186,6 +227,11 @@ impl Loop {
         self.now
     }
 
+    /// True if streams are watched by edges.
+    pub fn has_edges(&self) -> bool {
+        self.backend.has_edges()
+    }
+
     /// Microseconds since the loop was made, now.
     fn microseconds(&self) -> i64 {
         self.start.elapsed().as_micros() as i64
@@ -216,6 +262,45 @@ impl Loop {
         self.want(fd, interest);
     }
 
+    /// As [`register`](Self::register), for a socket whose owner says when reading or writing
+    /// has found nothing more ([`blocked`](Self::blocked), [`read_in_part`](Self::read_in_part)),
+    /// and closes it right after its removal. So the system need be told of it only once, where
+    /// it can tell of edges; changes of interest cost nothing then.
+    pub fn register_stream(&mut self, fd: &impl AsRawFd, token: Token, interest: Interest) {
+        self.register(fd, token, interest);
+        if self.backend.has_edges() {
+            self.slots[fd.as_raw_fd() as usize].flags |= EDGE;
+        }
+    }
+
+    /// Reading or writing (or both) would have blocked: what was known of that is over. For
+    /// streams.
+    pub fn blocked(&mut self, fd: &impl AsRawFd, what: Interest) {
+        if let Some(slot) = self.slots.get_mut(fd.as_raw_fd() as usize) {
+            if what.contains(Interest::READ) {
+                slot.flags &= !(READABLE | ENDED | HUNG_UP);
+            }
+            if what.contains(Interest::WRITE) {
+                slot.flags &= !(WRITABLE | HUNG_UP);
+            }
+        }
+    }
+
+    /// Reading found less than there was room for: whatever comes next is told, but for an end
+    /// that has come already. For streams.
+    pub fn read_in_part(&mut self, fd: &impl AsRawFd) {
+        if let Some(slot) = self.slots.get_mut(fd.as_raw_fd() as usize) {
+            if slot.flags & (ENDED | HUNG_UP) == 0 {
+                slot.flags &= !READABLE;
+            }
+        }
+    }
+
+    /// True if it is known of a stream that the other side will send nothing more.
+    pub fn has_ended(&self, fd: &impl AsRawFd) -> bool {
+        self.slots.get(fd.as_raw_fd() as usize).is_some_and(|slot| slot.flags & ENDED != 0)
+    }
+
     /// Changes what a registered descriptor is watched for; takes effect with the next wait.
     pub fn set_interest(&mut self, fd: &impl AsRawFd, interest: Interest) {
         self.want(fd.as_raw_fd(), interest);
@@ -228,8 +313,19 @@ impl Loop {
         if slot.flags & REGISTERED == 0 {
             return;
         }
+        if slot.flags & EDGE != 0 && slot.wanted == interest && !slot.installed.is_empty() {
+            // What is ready is looked at again after it was delivered.
+            return;
+        }
         slot.wanted = interest;
-        if slot.wanted != slot.installed && slot.flags & CHANGED == 0 {
+        if slot.flags & EDGE != 0 || slot.wanted != slot.installed {
+            self.note_change(fd);
+        }
+    }
+
+    fn note_change(&mut self, fd: RawFd) {
+        let slot = &mut self.slots[fd as usize];
+        if slot.flags & CHANGED == 0 {
             slot.flags |= CHANGED;
             self.changed.push(fd);
         }
@@ -244,7 +340,9 @@ impl Loop {
         if slot.flags & REGISTERED == 0 {
             return;
         }
-        let installed = slot.installed;
+        // A stream is closed next, which ends everything.
+        let installed =
+            if slot.flags & EDGE == 0 { slot.installed } else { Interest::empty() };
         // The entry in the list of changes stays, and finds a slot that wants nothing.
         *slot = Slot {
             generation: slot.generation.wrapping_add(1),
@@ -260,15 +358,28 @@ impl Loop {
 
     /// Tells the backend what has changed since the last wait.
     fn flush(&mut self) {
-        for fd in std::mem::take(&mut self.changed) {
+        let mut changed = std::mem::take(&mut self.changed);
+        for fd in changed.drain(..) {
             let slot = &mut self.slots[fd as usize];
             slot.flags &= !CHANGED;
             let (installed, wanted) = (slot.installed, slot.wanted);
+            if slot.flags & EDGE != 0 && !installed.is_empty() {
+                // Still ready, as far as we know.
+                if slot.ready() != Interest::empty() {
+                    self.ready.push_back((Ready { fd, ..Ready::default() }, slot.generation));
+                }
+                continue;
+            }
             if slot.flags & ALWAYS_READY != 0 || installed == wanted {
                 continue;
             }
-            match self.backend.update(fd, installed, wanted) {
-                Ok(()) => slot.installed = wanted,
+            let (result, installed) = if slot.flags & EDGE != 0 {
+                (self.backend.add_stream(fd, slot.generation), Interest::all())
+            } else {
+                (self.backend.update(fd, installed, wanted), wanted)
+            };
+            match result {
+                Ok(()) => slot.installed = installed,
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                     slot.flags |= ALWAYS_READY;
                     self.always_ready.push(fd);
@@ -276,12 +387,14 @@ impl Loop {
                 Err(_) => {
                     // Out of kernel memory, or not a descriptor: the owner's next read or write
                     // says so, or works, and the change is tried again with the next interest.
-                    let generation = slot.generation;
-                    let ready = Ready { fd, readable: true, writable: true, hangup: true };
-                    self.ready.push_back((ready, generation));
+                    slot.flags &= !EDGE;
+                    let (readable, writable, hangup) = (true, true, true);
+                    let ready = Ready { fd, readable, writable, hangup, ..Ready::default() };
+                    self.ready.push_back((ready, slot.generation));
                 }
             }
         }
+        self.changed = changed;
     }
 
     /// Waits for events until the next timer is due, or at most `limit` milliseconds if given.
@@ -311,10 +424,17 @@ impl Loop {
         self.refresh_clock();
         for index in 0..self.always_ready.len() {
             let fd = self.always_ready[index];
-            self.batch.push(Ready { fd, readable: true, writable: true, hangup: false });
+            self.batch.push(Ready { fd, readable: true, writable: true, ..Ready::default() });
         }
         for &ready in &self.batch {
-            if let Some(slot) = self.slots.get(ready.fd as usize) {
+            if let Some(slot) = self.slots.get_mut(ready.fd as usize) {
+                if let Some(generation) = ready.edge {
+                    // Of a connection that was closed here, and lives on in another process?
+                    if generation != slot.generation {
+                        continue;
+                    }
+                    slot.remember(&ready);
+                }
                 self.ready.push_back((ready, slot.generation));
             }
         }
@@ -331,6 +451,20 @@ impl Loop {
             if slot.token == Token::foreign() {
                 self.call_foreign(ready);
                 continue;
+            }
+            if slot.flags & EDGE != 0 {
+                // What is left after this time is looked at before the next wait.
+                self.note_change(ready.fd);
+                let found = slot.ready();
+                if found.is_empty() {
+                    continue;
+                }
+                return Some(Event {
+                    token: slot.token,
+                    readable: found.contains(Interest::READ),
+                    writable: found.contains(Interest::WRITE),
+                    hangup: found.contains(Interest::HANGUP),
+                });
             }
             let readable = (ready.readable || ready.hangup) && slot.wanted.contains(Interest::READ);
             let writable =
@@ -412,6 +546,9 @@ impl Loop {
         for (fd, slot) in self.slots.iter_mut().enumerate() {
             slot.installed = Interest::empty();
             slot.flags &= !CHANGED;
+            if !self.backend.has_edges() {
+                slot.flags &= !(EDGE | READABLE | WRITABLE | HUNG_UP | ENDED);
+            }
             if slot.flags & REGISTERED != 0 && !slot.wanted.is_empty() {
                 slot.flags |= CHANGED;
                 self.changed.push(fd as RawFd);

@@ -34,6 +34,7 @@ pub(super) fn from_poll_bits(fd: RawFd, bits: libc::c_short) -> Ready {
         readable: bits & libc::POLLIN != 0,
         writable: bits & libc::POLLOUT != 0,
         hangup: bits & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0,
+        ..Ready::default()
     }
 }
 

@@ -92,7 +92,7 @@ impl Poller {
             let (readable, writable) = (has(&read, fd), has(&write, fd));
             if readable || writable {
                 count -= i32::from(readable) + i32::from(writable);
-                ready.push(Ready { fd, readable, writable, hangup: false });
+                ready.push(Ready { fd, readable, writable, ..Ready::default() });
             }
         }
         Ok(())

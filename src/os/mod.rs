@@ -20,6 +20,7 @@ pub mod malloc;
 pub mod module;
 pub mod names;
 pub mod pidfile;
+pub mod pipe;
 pub mod process;
 pub mod regex;
 pub mod secret;

@@ -93,7 +93,7 @@ fn domain(family: Family) -> libc::c_int {
 }
 
 /// Takes ownership of a descriptor that a system call has just returned.
-fn own(fd: RawFd) -> OwnedFd {
+pub(super) fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the callers pass a descriptor that the kernel has just created for this process
     // and that nothing else owns.
     unsafe { OwnedFd::from_raw_fd(fd) }
@@ -315,6 +315,25 @@ pub fn set_keepalive(fd: &OwnedFd) -> io::Result<()> {
 pub fn set_no_delay(fd: &OwnedFd) {
     // Fails on UNIX and SCTP sockets, where there is nothing to switch off.
     let _ = set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1i32);
+}
+
+/// Takes the pace off a connection within this host (tcp(7), TCP_CONGESTION): there is no path
+/// that could be congested, and an algorithm that paces what it sends, as bbr does, costs more
+/// than it is worth. Other connections are left alone.
+pub fn unpace_within_host(fd: &OwnedFd) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let ip = |address: Option<Address>| address.and_then(|address| address.ip());
+        let Some(peer) = ip(peer_address(fd)) else {
+            return;
+        };
+        if peer.to_canonical().is_loopback() || ip(local_address(fd)) == Some(peer) {
+            // Always there, and allowed to everybody. If not: it was an offer.
+            let _ = set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, *b"reno");
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = fd;
 }
 
 /// SO_SNDBUF and SO_RCVBUF in bytes.

@@ -1,14 +1,28 @@
 //! One direction: how far it has come, and what waits in it; and the buffers that all share.
 
+use crate::config::relay::Splice;
+use crate::os::pipe::Pipe;
 use crate::os::{self, socket};
 use crate::tls::stream::Stream;
 use crate::tls::Buffer;
+use std::io;
 use std::os::fd::OwnedFd;
 
 /// Most bytes of one read.
 pub(super) const READ_SIZE: usize = 128 * 1024;
-/// Buffers kept for the next direction that needs one; more are given back to the system.
+/// Buffers, and pipes, kept for the next direction that needs one; more are given back to the
+/// system.
 const POOL_LIMIT: usize = 16;
+/// Most pipes of a worker, kept or in use: they take two descriptors each.
+const PIPES: usize = 64;
+/// A read of so much is a sign of a bulk transfer, which pays to splice; so many in a row are
+/// taken as one.
+const BULK_READ: usize = 32 * 1024;
+const BULK_READS: u8 = 4;
+/// The ends of this direction cannot be spliced.
+const COPIED: u8 = u8::MAX;
+/// A direction that has carried so much is worth a look at how its bytes are sent.
+const LONG: u64 = 1 << 20;
 
 /// How far a direction has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,10 +37,83 @@ pub(super) enum State {
 }
 
 /// What the sink has not taken yet.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    data: Vec<u8>,
-    written: usize,
+#[derive(Debug)]
+pub(super) enum Pending {
+    Bytes { data: Vec<u8>, written: usize },
+    Piped(Pipe),
+}
+
+impl Default for Pending {
+    fn default() -> Pending {
+        Pending::Bytes { data: Vec::new(), written: 0 }
+    }
+}
+
+impl Pending {
+    fn length(&self) -> usize {
+        match self {
+            Pending::Bytes { data, written } => data.len() - written,
+            Pending::Piped(pipe) => pipe.len(),
+        }
+    }
+
+    /// Writes what is taken.
+    fn write(&mut self, sink: &OwnedFd) -> Result<(), Stop> {
+        match self {
+            Pending::Bytes { data, written } => {
+                *written += write(sink, &data[*written..], Next::Unknown)?;
+            }
+            Pending::Piped(pipe) => {
+                if let Drained::Unable = drain(pipe, sink)? {
+                    *self = Pending::Bytes { data: unpipe(pipe)?, written: 0 };
+                    return self.write(sink);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        if let Pending::Piped(pipe) = self {
+            *self = Pending::Bytes { data: unpipe(pipe)?, written: 0 };
+        }
+        if let Pending::Bytes { data, .. } = self {
+            data.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+}
+
+/// What became of a pipe's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drained {
+    /// The sink has taken all, or as much as it could.
+    Done,
+    /// Nothing can be spliced to this sink.
+    Unable,
+}
+
+/// Moves what a pipe holds to the sink, as much as it takes.
+pub(super) fn drain(pipe: &mut Pipe, sink: &OwnedFd) -> Result<Drained, Stop> {
+    while !pipe.is_empty() {
+        match pipe.drain(sink) {
+            Ok(_) => {}
+            Err(error) if os::would_block(&error) => break,
+            Err(error) if unable(&error) => return Ok(Drained::Unable),
+            Err(_) => return Err(Stop::Sink),
+        }
+    }
+    Ok(Drained::Done)
+}
+
+/// The content of a pipe, for a sink that takes no splicing.
+fn unpipe(pipe: &mut Pipe) -> Result<Vec<u8>, Stop> {
+    pipe.take().map_err(|_| Stop::Sink)
+}
+
+/// True if an error says that these sockets cannot be spliced.
+pub(super) fn unable(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
 }
 
 /// One direction.
@@ -39,6 +126,8 @@ pub(super) struct Direction {
     pub(super) pending: Option<Box<Pending>>,
     /// Bytes relayed, as they are without TLS.
     pub(super) bytes: u64,
+    /// Large reads in a row, or [`COPIED`].
+    bulk: u8,
 }
 
 impl Direction {
@@ -61,7 +150,7 @@ impl Direction {
     /// Bytes that wait, for tests.
     #[cfg(test)]
     pub(super) fn hold(&mut self, data: Vec<u8>) {
-        self.pending = Some(Box::new(Pending { data, written: 0 }));
+        self.pending = Some(Box::new(Pending::Bytes { data, written: 0 }));
     }
 
     /// The source has ended without a proper word: a sink with TLS gets none either.
@@ -72,14 +161,42 @@ impl Direction {
 
     /// What the sink has not taken yet.
     pub(super) fn unwritten(&self) -> usize {
-        self.pending.as_ref().map_or(0, |pending| pending.data.len() - pending.written)
+        self.pending.as_ref().map_or(0, |pending| pending.length())
+    }
+
+    /// Counts bytes that were read at once.
+    pub(super) fn carried(&mut self, count: usize, sink: &OwnedFd) {
+        let before = self.bytes;
+        self.bytes += count as u64;
+        if before < LONG && self.bytes >= LONG {
+            socket::unpace_within_host(sink);
+        }
+        if self.bulk != COPIED {
+            let large = count >= BULK_READ;
+            // One small read among large ones is no end of the transfer.
+            self.bulk = if large { (self.bulk + 1).min(BULK_READS) } else { self.bulk / 2 };
+        }
+    }
+
+    /// True if bytes are to be spliced, not copied.
+    pub(super) fn splices(&self, splice: Splice) -> bool {
+        match splice {
+            Splice::Auto => self.bulk == BULK_READS,
+            Splice::Always => self.bulk != COPIED,
+            Splice::Never => false,
+        }
+    }
+
+    /// Splicing does not work here.
+    pub(super) fn copy_only(&mut self) {
+        self.bulk = COPIED;
     }
 
     /// Writes what waits. True if nothing does any more.
     pub(super) fn flush(&mut self, sink: &OwnedFd, buffers: &mut Buffers) -> Result<bool, Stop> {
         if let Some(pending) = &mut self.pending {
-            pending.written += write(sink, &pending.data[pending.written..], Next::Unknown)?;
-            if pending.written < pending.data.len() {
+            pending.write(sink)?;
+            if pending.length() > 0 {
                 return Ok(false);
             }
         }
@@ -100,7 +217,7 @@ impl Direction {
         let written = if self.pending.is_none() { write(sink, wire, next)? } else { 0 };
         if written < wire.len() {
             let pending = self.pending.get_or_insert_with(|| pool.pop().unwrap_or_default());
-            pending.data.extend_from_slice(&wire[written..]);
+            pending.append(&wire[written..])?;
         }
         Ok(())
     }
@@ -156,26 +273,83 @@ pub(super) struct Buffers {
     /// Answers of the TLS protocol to what was read.
     pub(super) reply: Buffer,
     pub(super) pool: Pool,
+    splice: Splice,
+    pipes: Vec<Pipe>,
+    /// Pipes in use and kept.
+    pipes_made: usize,
 }
 
 impl Buffers {
-    pub(super) fn new() -> Buffers {
+    pub(super) fn new(splice: Splice) -> Buffers {
         Buffers {
             scratch: vec![0; READ_SIZE].into_boxed_slice(),
             plain: Buffer::default(),
             wire: Buffer::default(),
             reply: Buffer::default(),
             pool: Vec::new(),
+            splice,
+            pipes: Vec::new(),
+            pipes_made: 0,
         }
     }
 
     fn put(&mut self, mut pending: Box<Pending>) {
+        match std::mem::take(&mut *pending) {
+            Pending::Piped(pipe) => self.put_pipe(pipe),
+            Pending::Bytes { mut data, .. } => {
+                data.clear();
+                *pending = Pending::Bytes { data, written: 0 };
+            }
+        }
         if self.pool.len() < POOL_LIMIT {
-            pending.data.clear();
-            pending.written = 0;
             self.pool.push(pending);
         }
     }
+
+    pub(super) fn splice(&self) -> Splice {
+        self.splice
+    }
+
+    /// An empty pipe; `None` if there is none to be had.
+    pub(super) fn take_pipe(&mut self) -> Option<Pipe> {
+        if let Some(pipe) = self.pipes.pop() {
+            return Some(pipe);
+        }
+        if self.pipes_made == PIPES {
+            return None;
+        }
+        let pipe = Pipe::new().ok()?;
+        self.pipes_made += 1;
+        Some(pipe)
+    }
+
+    /// Gives a pipe back.
+    pub(super) fn put_pipe(&mut self, pipe: Pipe) {
+        if pipe.is_empty() && self.pipes.len() < POOL_LIMIT {
+            self.pipes.push(pipe);
+        } else {
+            self.pipes_made -= 1;
+        }
+    }
+
+    /// Gives the descriptors of unused pipes back to the system; true if there were any.
+    pub(super) fn release_pipes(&mut self) -> bool {
+        let any = !self.pipes.is_empty();
+        self.pipes_made -= self.pipes.len();
+        self.pipes.clear();
+        any
+    }
+}
+
+/// What is left to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// There may be more at once.
+    Perhaps,
+    /// There was less than there was room for: nothing but, perhaps, the end.
+    NothingYet,
+    /// Reading would have blocked.
+    Nothing,
 }
 
 /// An end, as a direction sees it.

@@ -2,8 +2,8 @@
 
 use super::access::{self, Outcome};
 use super::balance::{Attempts, Balancer};
-use super::direction::{Buffers, Direction, State, Stop};
-use super::pump::{pump, say_goodbye, Ending};
+use super::direction::{Buffers, Direction, Left, State, Stop};
+use super::pump::{pump, say_goodbye, Ending, Pumped};
 use super::session::{Access, End, Phase, Session};
 use super::table::Table;
 use super::throttle::Throttle;
@@ -82,10 +82,10 @@ impl Engine {
         }));
         Engine {
             balancer,
+            buffers: Buffers::new(settings.splice),
             settings,
             sessions: Table::new(),
             ended: 0,
-            buffers: Buffers::new(),
             descriptor_trouble: false,
             local_trouble: false,
             tls,
@@ -163,7 +163,12 @@ impl Engine {
             let token = Token::new(kind::IDLE, index);
             session.idle_timer = Some(events.arm(token, events.now() + idle_timeout));
         }
-        events.register(&session.client, Token::new(kind::CLIENT, index), interest);
+        let token = Token::new(kind::CLIENT, index);
+        if session.tls.is_none() && self.settings.authorization.is_none() {
+            events.register_stream(&session.client, token, interest);
+        } else {
+            events.register(&session.client, token, interest);
+        }
         if phase != Phase::Connecting {
             self.arm_handshake(events, index);
         }
@@ -206,15 +211,20 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(index) else {
             return true;
         };
-        let Some(remote) = session.remote.map(|remote| &self.settings.remotes[remote as usize])
-        else {
+        let Some(selected) = session.remote else {
             return false;
         };
+        let remote = &self.settings.remotes[selected as usize];
         let timeout = u64::from(self.settings.connect_timeout) * 1000;
         let error = match open_peer(remote, &self.settings) {
             Ok((peer, connected)) => {
                 self.descriptor_trouble = false;
-                events.register(&peer, Token::new(kind::PEER, index), Interest::WRITE);
+                let token = Token::new(kind::PEER, index);
+                if self.tls.connectors[selected as usize].is_none() {
+                    events.register_stream(&peer, token, Interest::WRITE);
+                } else {
+                    events.register(&peer, token, Interest::WRITE);
+                }
                 session.peer = Some(peer);
                 if connected {
                     self.reached(events, index);
@@ -231,6 +241,9 @@ impl Engine {
                     return true;
                 }
                 error
+            }
+            Err(OpenError::Descriptors(_)) if self.buffers.release_pipes() => {
+                return self.attempt(events, index);
             }
             Err(OpenError::Descriptors(error)) => {
                 // Not the remote's fault.
@@ -323,10 +336,9 @@ impl Engine {
                 return;
             };
             let ending = session.ending(end);
-            let Some(flow) = session.flow(end) else {
+            let Some(pumped) = pump_end(events, session, end, &mut self.buffers, ending) else {
                 return;
             };
-            let pumped = pump(flow, &mut self.buffers, ending);
             if pumped.moved {
                 session.active = events.now();
             }
@@ -362,10 +374,11 @@ impl Engine {
         session.direction_mut(end.other()).abandon(&mut self.buffers);
         session.active = events.now();
         // What is left in its receive queue can still be read.
-        let Some(flow) = session.flow(end) else {
+        let ending = Ending::Nothing;
+        let Some(pumped) = pump_end(events, session, end, &mut self.buffers, ending) else {
             return;
         };
-        match pump(flow, &mut self.buffers, Ending::Nothing).stop {
+        match pumped.stop {
             Stop::Waiting => {}
             Stop::Source | Stop::Failed(_) => session.direction_mut(end).state = State::Shut,
             Stop::Sink => session.direction_mut(end).abandon(&mut self.buffers),
@@ -480,7 +493,9 @@ impl Engine {
             Phase::Detecting => self.detect(events, index),
             Phase::Authorizing => self.waiting_client(events, index, event),
             Phase::Handshaking(which) if which == end => self.shake(events, index, end),
-            Phase::Connecting if end == End::Peer => self.connect_event(events, index),
+            Phase::Connecting if end == End::Peer => {
+                self.connect_event(events, index, event.hangup);
+            }
             Phase::Connecting | Phase::Handshaking(_) => {
                 // The client is not read here. It may take the rest of its handshake, or hang up.
                 if event.writable && session.down.flush(&session.client, &mut self.buffers).is_err()
@@ -540,11 +555,16 @@ impl Engine {
     }
 
     /// A connection attempt has come to its end.
-    fn connect_event(&mut self, events: &mut Loop, index: u32) {
+    fn connect_event(&mut self, events: &mut Loop, index: u32, hangup: bool) {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
-        match session.peer.as_ref().map_or(Ok(()), socket::take_error) {
+        let result = match &session.peer {
+            // Edges tell of errors reliably.
+            Some(peer) if hangup || !events.has_edges() => socket::take_error(peer),
+            _ => Ok(()),
+        };
+        match result {
             Ok(()) if self.is_self_connected(index) => {
                 let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
                 self.attempt_failed(events, index, Some(&os::reason(&error)));
@@ -638,6 +658,32 @@ impl Engine {
             events.arm(Token::new(kind::DRAIN, 0), deadline);
         }
     }
+}
+
+/// Pumps the direction that reads from `end`, and tells the loop what that has found. `None`
+/// without a peer.
+pub(super) fn pump_end(
+    events: &mut Loop,
+    session: &mut Session,
+    end: End,
+    buffers: &mut Buffers,
+    ending: Ending,
+) -> Option<Pumped> {
+    let ended = session.end(end).is_some_and(|source| events.has_ended(source));
+    let pumped = pump(session.flow(end)?, buffers, ending, ended);
+    if let Some(source) = session.end(end) {
+        match pumped.left {
+            Left::Perhaps => {}
+            Left::NothingYet => events.read_in_part(source),
+            Left::Nothing => events.blocked(source, Interest::READ),
+        }
+    }
+    if session.direction(end).wants_write() {
+        if let Some(sink) = session.end(end.other()) {
+            events.blocked(sink, Interest::WRITE);
+        }
+    }
+    Some(pumped)
 }
 
 /// Why a socket to a remote could not be made.

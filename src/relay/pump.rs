@@ -4,8 +4,14 @@
 //! Only what the sink does not take is copied into a buffer of its own, from a pool; while
 //! there is one the source is not read, so a direction never holds more than one read. What waits
 //! there are bytes of the wire: with TLS at the sink they are encrypted already.
+//!
+//! A direction that is carrying much is spliced: its bytes go from socket to pipe to socket within
+//! the kernel. Its pipe is one of a pool, and taken for as long as it holds something.
 
-use super::direction::{write, Buffers, Direction, Next, Pool, Side, State, Stop, READ_SIZE};
+use super::direction::{
+    drain, unable, write, Buffers, Direction, Drained, Left, Next, Pending, Pool, Side, State, Stop,
+    READ_SIZE,
+};
 use super::kernel::{self, Received};
 use crate::os::{self, socket};
 use crate::tls::Buffer;
@@ -44,25 +50,38 @@ pub(super) struct Pumped {
     pub(super) moved: bool,
     /// The source's connection has ended without the end of its TLS session.
     pub(super) truncated: bool,
+    /// Of the source.
+    pub(super) left: Left,
     pub(super) stop: Stop,
 }
 
-/// Moves what can be moved without blocking.
-pub(super) fn pump(mut flow: Flow<'_>, buffers: &mut Buffers, ending: Ending) -> Pumped {
+/// Moves what can be moved without blocking. `ended`: the source's side is known to have sent its
+/// last.
+pub(super) fn pump(
+    mut flow: Flow<'_>,
+    buffers: &mut Buffers,
+    ending: Ending,
+    ended: bool,
+) -> Pumped {
     let before = (flow.direction.bytes, flow.direction.unwritten());
     let ended_before = flow.direction.state != State::Open;
-    let stop = flow.step(buffers).err();
+    // The end leaves together with the last data.
+    let last = ended && ending != Ending::Nothing;
+    let (left, stop) = match flow.step(buffers, last) {
+        Ok(left) => (left, None),
+        Err(stop) => (Left::Perhaps, Some(stop)),
+    };
     // Nothing else has said a last word to the sink yet.
     let truncated = !ended_before && flow.direction.notified;
     let stop = stop.or_else(|| flow.end(buffers, ending).err()).unwrap_or(Stop::Waiting);
     let moved = before != (flow.direction.bytes, flow.direction.unwritten());
-    Pumped { moved, truncated, stop }
+    Pumped { moved, truncated, left, stop }
 }
 
 impl Flow<'_> {
-    fn step(&mut self, buffers: &mut Buffers) -> Result<(), Stop> {
+    fn step(&mut self, buffers: &mut Buffers, last: bool) -> Result<Left, Stop> {
         if !self.direction.flush(self.sink.fd, buffers)? {
-            return Ok(());
+            return Ok(Left::Perhaps);
         }
         for _ in 0..READS_PER_TURN {
             if !self.direction.wants_read() || self.back.unwritten() > REPLY_LIMIT {
@@ -71,59 +90,124 @@ impl Flow<'_> {
             if self.back.pending.is_none() {
                 kernel::offer(&mut self.source)?;
             }
-            let more = match &self.source.tls {
+            let left = match &self.source.tls {
                 Some(tls) if tls.in_kernel() => self.step_kernel(buffers)?,
                 Some(_) => self.step_tls(buffers)?,
-                None => self.step_plain(buffers)?,
+                None if self.splices(buffers) => self.step_splice(buffers, last)?,
+                None => self.step_plain(buffers, last)?,
             };
-            if !more {
-                break;
+            if left != Left::Perhaps {
+                return Ok(left);
             }
         }
-        Ok(())
+        Ok(Left::Perhaps)
     }
 
-    /// One read of a source without TLS. True if there may be more at once.
-    fn step_plain(&mut self, buffers: &mut Buffers) -> Result<bool, Stop> {
-        let count = match socket::read(self.source.fd, &mut buffers.scratch) {
+    /// One read of a source without TLS.
+    fn step_plain(&mut self, buffers: &mut Buffers, last: bool) -> Result<Left, Stop> {
+        let mut count = match socket::read(self.source.fd, &mut buffers.scratch) {
             Ok(count) => count,
-            Err(error) if os::would_block(&error) => return Ok(false),
+            Err(error) if os::would_block(&error) => return Ok(Left::Nothing),
             Err(_) => return Err(Stop::Source),
         };
         if count == 0 {
             self.direction.state = State::Ended;
-            return Ok(false);
+            return Ok(Left::Perhaps);
         }
         let Buffers { scratch, wire, pool, .. } = buffers;
-        deliver(self.direction, &mut self.sink, &scratch[..count], wire, pool)?;
+        let (mut next, mut broken) = (Next::Unknown, false);
         // Less than there was room for: that was all there is; if not, the next turn tells.
-        Ok(count == scratch.len())
+        let mut left = if count < scratch.len() { Left::NothingYet } else { Left::Perhaps };
+        if last && left == Left::NothingYet {
+            match socket::read(self.source.fd, &mut scratch[count..]) {
+                Ok(0) => {
+                    self.direction.state = State::Ended;
+                    next = Next::Soon;
+                    left = Left::Perhaps;
+                }
+                Ok(more) => count += more,
+                Err(error) if os::would_block(&error) => left = Left::Nothing,
+                Err(_) => broken = true,
+            }
+        }
+        deliver(self.direction, &mut self.sink, &scratch[..count], next, wire, pool)?;
+        if broken {
+            return Err(Stop::Source);
+        }
+        Ok(left)
     }
 
-    /// One read of a source whose TLS records the kernel handles. True if there may be more at
-    /// once.
-    fn step_kernel(&mut self, buffers: &mut Buffers) -> Result<bool, Stop> {
+    fn splices(&self, buffers: &Buffers) -> bool {
+        self.direction.splices(buffers.splice())
+            && self.sink.tls.as_ref().is_none_or(|tls| tls.in_kernel())
+    }
+
+    /// As [`step_plain`](Self::step_plain), within the kernel.
+    fn step_splice(&mut self, buffers: &mut Buffers, last: bool) -> Result<Left, Stop> {
+        let Some(mut pipe) = buffers.take_pipe() else {
+            return self.step_plain(buffers, last);
+        };
+        let count = match pipe.fill(self.source.fd) {
+            Ok(0) => {
+                self.direction.state = State::Ended;
+                buffers.put_pipe(pipe);
+                return Ok(Left::Perhaps);
+            }
+            Ok(count) => count,
+            Err(error) => {
+                buffers.put_pipe(pipe);
+                if os::would_block(&error) {
+                    return Ok(Left::Nothing);
+                }
+                if unable(&error) {
+                    self.direction.copy_only();
+                    return self.step_plain(buffers, last);
+                }
+                return Err(Stop::Source);
+            }
+        };
+        self.direction.carried(count, self.sink.fd);
+        let drained = drain(&mut pipe, self.sink.fd);
+        if pipe.is_empty() || drained.is_err() {
+            buffers.put_pipe(pipe);
+        } else {
+            if matches!(drained, Ok(Drained::Unable)) {
+                self.direction.copy_only();
+            }
+            // It is tried again when the sink can take more, by copying if it must.
+            let mut pending = buffers.pool.pop().unwrap_or_default();
+            *pending = Pending::Piped(pipe);
+            self.direction.pending = Some(pending);
+        }
+        drained?;
+        // The room in a pipe is not known in bytes: that this was all shows next time.
+        Ok(Left::Perhaps)
+    }
+
+    /// One read of a source whose TLS records the kernel handles.
+    fn step_kernel(&mut self, buffers: &mut Buffers) -> Result<Left, Stop> {
         let Buffers { scratch, wire, pool, .. } = buffers;
         let Some(tls) = &mut self.source.tls else {
-            return Ok(false);
+            return Ok(Left::Nothing);
         };
         match kernel::receive(self.source.fd, tls, scratch)? {
             Received::Data(count) => {
-                deliver(self.direction, &mut self.sink, &scratch[..count], wire, pool)?;
+                let data = &scratch[..count];
+                deliver(self.direction, &mut self.sink, data, Next::Unknown, wire, pool)?;
             }
             Received::Control => {}
-            Received::Nothing => return Ok(false),
+            Received::Nothing => return Ok(Left::Nothing),
             Received::Closed => self.direction.state = State::Ended,
             Received::End => self.direction.cut_off(),
         }
-        Ok(self.direction.state == State::Open)
+        Ok(Left::Perhaps)
     }
 
-    /// One read of a source with TLS. True if there may be more at once.
-    fn step_tls(&mut self, buffers: &mut Buffers) -> Result<bool, Stop> {
-        let Buffers { scratch, plain, wire, reply, pool } = buffers;
+    /// One read of a source with TLS.
+    fn step_tls(&mut self, buffers: &mut Buffers) -> Result<Left, Stop> {
+        let Buffers { scratch, plain, wire, reply, pool, .. } = buffers;
         let Some(tls) = &mut self.source.tls else {
-            return Ok(false);
+            return Ok(Left::Nothing);
         };
         let held = tls.held();
         // What came with the end of the handshake comes before anything new.
@@ -133,14 +217,14 @@ impl Flow<'_> {
             match socket::read(self.source.fd, &mut scratch[held..]) {
                 Ok(0) => {
                     self.direction.cut_off();
-                    return Ok(false);
+                    return Ok(Left::Perhaps);
                 }
                 Ok(count) => count,
-                Err(error) if os::would_block(&error) => return Ok(false),
+                Err(error) if os::would_block(&error) => return Ok(Left::Nothing),
                 Err(_) => return Err(Stop::Source),
             }
         };
-        let more = held + count == scratch.len() || count == 0;
+        let full = held + count == scratch.len() || count == 0;
         tls.take_held(scratch);
         plain.clear();
         reply.clear();
@@ -150,13 +234,15 @@ impl Flow<'_> {
             let _ = self.back.send(self.source.fd, reply.filled(), Next::Unknown, pool);
         }
         if !plain.is_empty() {
-            deliver(self.direction, &mut self.sink, plain.filled(), wire, pool)?;
+            let data = plain.filled();
+            deliver(self.direction, &mut self.sink, data, Next::Unknown, wire, pool)?;
         }
         match result {
-            Ok(false) => Ok(more),
+            Ok(false) if full => Ok(Left::Perhaps),
+            Ok(false) => Ok(Left::NothingYet),
             Ok(true) => {
                 self.direction.state = State::Ended;
-                Ok(false)
+                Ok(Left::Perhaps)
             }
             Err(text) => Err(Stop::Failed(text)),
         }
@@ -197,7 +283,7 @@ impl Flow<'_> {
     /// Sends what a client has sent before it was clear that it speaks no TLS.
     pub(super) fn send_early(&mut self, early: &[u8], buffers: &mut Buffers) -> Result<(), Stop> {
         let Buffers { wire, pool, .. } = buffers;
-        deliver(self.direction, &mut self.sink, early, wire, pool)
+        deliver(self.direction, &mut self.sink, early, Next::Unknown, wire, pool)
     }
 }
 
@@ -222,18 +308,19 @@ fn deliver(
     direction: &mut Direction,
     sink: &mut Side<'_>,
     data: &[u8],
+    next: Next,
     wire: &mut Buffer,
     pool: &mut Pool,
 ) -> Result<(), Stop> {
-    direction.bytes += data.len() as u64;
+    direction.carried(data.len(), sink.fd);
     match &mut sink.tls {
         Some(tls) if !tls.in_kernel() => {
             wire.clear();
             if tls.write(data, wire).is_err() {
                 return Err(Stop::Sink);
             }
-            direction.send(sink.fd, wire.filled(), Next::Unknown, pool)
+            direction.send(sink.fd, wire.filled(), next, pool)
         }
-        _ => direction.send(sink.fd, data, Next::Unknown, pool),
+        _ => direction.send(sink.fd, data, next, pool),
     }
 }

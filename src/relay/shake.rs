@@ -2,8 +2,8 @@
 
 use super::access::Outcome;
 use super::direction::{Next, State, Stop};
-use super::engine::{kind, Engine};
-use super::pump::{pump, Ending};
+use super::engine::{kind, pump_end, Engine};
+use super::pump::Ending;
 use super::session::{End, Phase, Tls};
 use crate::config::listen::flag;
 use crate::event::{Loop, Token};
@@ -285,10 +285,10 @@ impl Engine {
             direction.cut_off();
         }
         let ending = session.ending(end);
-        let Some(flow) = session.flow(end) else {
+        let Some(pumped) = pump_end(events, session, end, &mut self.buffers, ending) else {
             return;
         };
-        if !matches!(pump(flow, &mut self.buffers, ending).stop, Stop::Waiting) {
+        if !matches!(pumped.stop, Stop::Waiting) {
             session.direction_mut(end).abandon(&mut self.buffers);
         }
         debug_assert_ne!(ending, Ending::Shutdown);

@@ -1,0 +1,135 @@
+//! Pipes that carry bytes from socket to socket within the kernel: splice(2) of Linux.
+//! Elsewhere there are none, and making one fails.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// A pipe, and how much it holds.
+#[derive(Debug)]
+pub struct Pipe {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    read: OwnedFd,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    write: OwnedFd,
+    capacity: usize,
+    length: usize,
+}
+
+/// What is asked for as a pipe's capacity in bytes. More than a socket gives at once gains
+/// nothing.
+const WANTED_CAPACITY: usize = 256 * 1024;
+/// A smaller one is not worth its while.
+const LEAST_CAPACITY: usize = 64 * 1024;
+
+impl Pipe {
+    /// Bytes in the pipe.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// True if there is nothing in the pipe.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Pipe {
+    /// Makes a pipe (pipe2(2), fcntl(2) F_SETPIPE_SZ). Fails if descriptors have run out, or this
+    /// user's pages for pipes.
+    pub fn new() -> io::Result<Pipe> {
+        use super::{check, socket::own};
+        use std::os::fd::AsRawFd;
+        let mut ends = [0; 2];
+        // SAFETY: `ends` has room for the two descriptors.
+        check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+        let (read, write) = (own(ends[0]), own(ends[1]));
+        // SAFETY: fcntl(F_SETPIPE_SZ) and fcntl(F_GETPIPE_SZ) take plain numbers.
+        let capacity = unsafe {
+            libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, WANTED_CAPACITY as libc::c_int);
+            check(libc::fcntl(write.as_raw_fd(), libc::F_GETPIPE_SZ))?
+        } as usize;
+        if capacity < LEAST_CAPACITY {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
+        Ok(Pipe { read, write, capacity, length: 0 })
+    }
+
+    /// Moves what a socket has received into the empty pipe; 0 is end of file. Does not block.
+    pub fn fill(&mut self, source: &OwnedFd) -> io::Result<usize> {
+        debug_assert!(self.is_empty(), "a full pipe looks like an empty socket");
+        let count = splice(source, &self.write, self.capacity)?;
+        self.length += count;
+        Ok(count)
+    }
+
+    /// Moves what is in the pipe to a socket, as much as it takes. Does not block.
+    pub fn drain(&mut self, sink: &OwnedFd) -> io::Result<usize> {
+        let count = splice(&self.read, sink, self.length)?;
+        self.length -= count.min(self.length);
+        Ok(count)
+    }
+
+    /// Takes what is in the pipe out of it.
+    pub fn take(&mut self) -> io::Result<Vec<u8>> {
+        use super::check_size;
+        use std::os::fd::AsRawFd;
+        let mut data = vec![0; self.length];
+        let mut read = 0;
+        while read < data.len() {
+            let rest = &mut data[read..];
+            // SAFETY: the pointer and the length describe `rest`, which outlives the call.
+            let count = check_size(unsafe {
+                libc::read(self.read.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len())
+            })?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            read += count;
+        }
+        self.length = 0;
+        Ok(data)
+    }
+}
+
+/// splice(2) without blocking; interrupted calls are retried.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn splice(from: &OwnedFd, to: &OwnedFd, length: usize) -> io::Result<usize> {
+    use super::check_size;
+    use std::os::fd::AsRawFd;
+    use std::ptr::null_mut;
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    loop {
+        // SAFETY: the offsets are null, the rest are plain numbers.
+        let result = check_size(unsafe {
+            libc::splice(from.as_raw_fd(), null_mut(), to.as_raw_fd(), null_mut(), length, flags)
+        });
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Pipe {
+    /// There are no such pipes on this system.
+    pub fn new() -> io::Result<Pipe> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Never called, as there is no pipe.
+    pub fn fill(&mut self, _: &OwnedFd) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Never called, as there is no pipe.
+    pub fn drain(&mut self, _: &OwnedFd) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Never called, as there is no pipe.
+    pub fn take(&mut self) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
