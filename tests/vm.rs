@@ -75,7 +75,7 @@ fn sctp_is_relayed_to_sctp() {
     socket::listen(&listener, 16).expect("to listen");
     socket::set_nonblocking(&listener, false).expect("blocking");
     let server = thread::spawn(move || {
-        let stream = as_stream(socket::accept(&listener).expect("a connection"));
+        let stream = as_stream(socket::accept(&listener, false).expect("a connection"));
         let address = socket::peer_address(&OwnedFd::from(stream.try_clone().expect("a copy")));
         echo(stream);
         address

@@ -187,7 +187,7 @@ pub unsafe extern "C" fn spawnd_accepted(context: *mut SpawndContext, fd: c_int)
         let datagrams = settings.socktype == libc::SOCK_DGRAM;
         let taken = match datagrams {
             true => receive_datagram(&listener),
-            false => socket::accept(&listener).map(|socket| Some((socket, None))),
+            false => socket::accept(&listener, false).map(|socket| Some((socket, None))),
         };
         let (socket, datagram) = match taken {
             Ok(Some(taken)) => taken,

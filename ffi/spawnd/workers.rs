@@ -178,7 +178,7 @@ unsafe fn understood(server: *mut SpawndContext, message: &[u8]) {
                 }
             }
             FromWorker::KeepAlive => {}
-            FromWorker::Hello => log::message("Child used unknown message type 64"),
+            FromWorker::Hello(_) => log::message("Child used unknown message type 64"),
             FromWorker::Unknown(number) => {
                 log::message(&format!("Child used unknown message type {number}"));
             }

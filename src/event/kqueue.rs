@@ -138,7 +138,8 @@ impl Poller {
             // EV_EOF on the read filter is end of file, which reading finds; on the write
             // filter it says that the other side is gone, which writing finds.
             let readable = event.filter as i16 == sys::EVFILT_READ as i16;
-            let entry = Ready { fd, readable, writable: !readable, hangup: failed, ..Ready::default() };
+            let entry =
+                Ready { fd, readable, writable: !readable, hangup: failed, ..Ready::default() };
             // The two filters of a descriptor are two events; report them as one.
             match ready[start..].iter_mut().rev().take(8).find(|other| other.fd == fd) {
                 Some(other) => {

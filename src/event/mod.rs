@@ -341,8 +341,7 @@ impl Loop {
             return;
         }
         // A stream is closed next, which ends everything.
-        let installed =
-            if slot.flags & EDGE == 0 { slot.installed } else { Interest::empty() };
+        let installed = if slot.flags & EDGE == 0 { slot.installed } else { Interest::empty() };
         // The entry in the list of changes stays, and finds a slot that wants nothing.
         *slot = Slot {
             generation: slot.generation.wrapping_add(1),

@@ -123,7 +123,13 @@ impl Poller {
         for fd in std::mem::take(&mut self.spent) {
             let interest = self.interest[fd as usize];
             if !interest.is_empty() && self.associate(fd, interest).is_err() {
-                ready.push(Ready { fd, readable: true, writable: true, hangup: true, ..Ready::default() });
+                ready.push(Ready {
+                    fd,
+                    readable: true,
+                    writable: true,
+                    hangup: true,
+                    ..Ready::default()
+                });
             }
         }
         let mut time = timespec(if ready.is_empty() { timeout } else { Some(0) });

@@ -29,13 +29,15 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(ends)
 }
 
-/// Room for the control message of `COUNT` descriptors, aligned as cmsghdr wants it.
-const COUNT: usize = 4;
+/// Most descriptors of one datagram.
+pub const DESCRIPTORS: usize = 16;
+/// Room for the control message of so many, aligned as cmsghdr wants it.
 #[repr(C)]
 union Control {
     header: libc::cmsghdr,
-    bytes: [u8; 64],
+    bytes: [u8; CONTROL],
 }
+const CONTROL: usize = 48 + DESCRIPTORS * mem::size_of::<libc::c_int>();
 
 fn message(iov: &mut libc::iovec) -> libc::msghdr {
     // SAFETY: msghdr is plain data, for which all zeroes is a valid value.
@@ -64,6 +66,14 @@ pub fn wait(channel: BorrowedFd<'_>, timeout: i32) -> bool {
 /// Sends one datagram, with a descriptor if given. Never blocks: a full channel is
 /// `WouldBlock` (ENOBUFS of the BSDs included).
 pub fn send(channel: BorrowedFd<'_>, data: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    send_with(channel, data, fd.as_slice())
+}
+
+/// As [`send`], with up to [`DESCRIPTORS`] descriptors.
+pub fn send_with(channel: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if fds.len() > DESCRIPTORS {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     // Solaris and illumos heed MSG_DONTWAIT on UNIX sockets for receiving only. Nobody else writes
     // to this end, so that room which is seen here stays until the call.
     #[cfg(any(target_os = "solaris", target_os = "illumos"))]
@@ -72,19 +82,22 @@ pub fn send(channel: BorrowedFd<'_>, data: &[u8], fd: Option<BorrowedFd<'_>>) ->
     }
     let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
     let mut header = message(&mut iov);
-    let mut control = Control { bytes: [0; 64] };
-    if let Some(fd) = fd {
-        let size = mem::size_of::<libc::c_int>() as libc::c_uint;
+    let mut control = Control { bytes: [0; CONTROL] };
+    if !fds.is_empty() {
+        let size = mem::size_of_val(fds) as libc::c_uint;
         header.msg_control = (&raw mut control).cast();
-        // SAFETY: CMSG_SPACE and CMSG_LEN only compute; 64 bytes hold one descriptor's message
-        // on every system. CMSG_FIRSTHDR is then inside `control`, which is aligned for it.
+        // SAFETY: CMSG_SPACE and CMSG_LEN only compute; the control message of DESCRIPTORS
+        // descriptors takes less than CONTROL bytes on every system, and there are no more of
+        // them. CMSG_FIRSTHDR is then inside `control`, which is aligned for it. A borrowed
+        // descriptor is a c_int (`repr(transparent)`), so their slice can be copied.
         unsafe {
             header.msg_controllen = libc::CMSG_SPACE(size) as _;
             let first = libc::CMSG_FIRSTHDR(&header);
             (*first).cmsg_level = libc::SOL_SOCKET;
             (*first).cmsg_type = libc::SCM_RIGHTS;
             (*first).cmsg_len = libc::CMSG_LEN(size) as _;
-            ptr::write_unaligned(libc::CMSG_DATA(first).cast::<libc::c_int>(), fd.as_raw_fd());
+            let bytes = mem::size_of_val(fds);
+            ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(first), bytes);
         }
     }
     #[cfg(target_vendor = "apple")]
@@ -115,12 +128,26 @@ pub struct Received {
 
 /// Receives one datagram without blocking. Descriptors are close-on-exec from the start.
 pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut fd = None;
+    let keep = |received| {
+        fd.get_or_insert(received);
+    };
+    let length = receive_with(channel, buffer, keep)?;
+    Ok(Received { length, fd })
+}
+
+/// As [`receive`], with every descriptor that came along given to `keep`; returns the length.
+pub fn receive_with(
+    channel: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    mut keep: impl FnMut(OwnedFd),
+) -> io::Result<usize> {
     let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut header = message(&mut iov);
-    let mut control = Control { bytes: [0; 64] };
+    let mut control = Control { bytes: [0; CONTROL] };
     header.msg_control = (&raw mut control).cast();
     // SAFETY: CMSG_SPACE only computes.
-    let space = unsafe { libc::CMSG_SPACE((COUNT * mem::size_of::<libc::c_int>()) as _) };
+    let space = unsafe { libc::CMSG_SPACE((DESCRIPTORS * mem::size_of::<libc::c_int>()) as _) };
     header.msg_controllen = (space as usize).min(mem::size_of::<Control>()) as _;
     // Elsewhere descriptors are marked when they are here: macOS and Solaris have no such flag,
     // illumos has not had it for long.
@@ -155,7 +182,6 @@ pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Receive
         // Where the length is that of what was received: one more is enough to show the cut.
         length = length.max(buffer.len() + 1);
     }
-    let mut fd = None;
     // SAFETY: the kernel filled `control` and set msg_controllen; the CMSG macros walk what is
     // there, and each SCM_RIGHTS message holds as many descriptors as its length says. Every
     // one of them is ours now and owned by nobody else.
@@ -172,13 +198,13 @@ pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Receive
                     if CLOSE_ON_EXEC == 0 {
                         let _ = socket::set_close_on_exec(&received, true);
                     }
-                    fd.get_or_insert(received);
+                    keep(received);
                 }
             }
             current = libc::CMSG_NXTHDR(&header, current);
         }
     }
-    Ok(Received { length, fd })
+    Ok(length)
 }
 
 /// SO_SNDBUF and SO_RCVBUF of a channel end (`tcp bufsize`).
@@ -203,6 +229,25 @@ mod tests {
         // SAFETY: fcntl(F_GETFD) takes plain numbers.
         let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) };
         assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
+    }
+
+    #[test]
+    fn as_many_descriptors_as_fit_travel_in_their_order() {
+        let (a, b) = pair().unwrap();
+        let pipes: Vec<_> = (0..DESCRIPTORS).map(|_| pair().unwrap()).collect();
+        let fds: Vec<_> = pipes.iter().map(|pipe| pipe.0.as_fd()).collect();
+        send_with(a.as_fd(), b"hello", &fds).unwrap();
+        let mut received = Vec::new();
+        let length = receive_with(b.as_fd(), &mut [0; 40], |fd| received.push(fd)).unwrap();
+        assert_eq!((length, received.len()), (5, DESCRIPTORS));
+        for (index, ((_, theirs), fd)) in pipes.iter().zip(&received).enumerate() {
+            send(fd.as_fd(), &[index as u8], None).unwrap();
+            let mut buffer = [0; 4];
+            assert_eq!(receive(theirs.as_fd(), &mut buffer).unwrap().length, 1);
+            assert_eq!(buffer[0], index as u8);
+        }
+        let one_more = vec![a.as_fd(); DESCRIPTORS + 1];
+        assert!(send_with(a.as_fd(), b"hello", &one_more).is_err());
     }
 
     #[test]

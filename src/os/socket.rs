@@ -134,32 +134,32 @@ pub fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
 
 /// One accept4(2), which makes the new descriptor close-on-exec.
 #[cfg(not(any(target_vendor = "apple", target_os = "solaris")))]
-fn accept_once(fd: &OwnedFd) -> io::Result<OwnedFd> {
-    let fd = fd.as_raw_fd();
+fn accept_once(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
     // SAFETY: null pointers ask accept4(2) not to return an address.
-    let result = unsafe { libc::accept4(fd, ptr::null_mut(), ptr::null_mut(), libc::SOCK_CLOEXEC) };
-    check(result).map(own)
+    check(unsafe { libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags) })
+        .map(own)
 }
 
 /// One accept(2): macOS has no accept4; on Solaris the standard library does without it as well.
 #[cfg(any(target_vendor = "apple", target_os = "solaris"))]
-fn accept_once(fd: &OwnedFd) -> io::Result<OwnedFd> {
+fn accept_once(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
     // SAFETY: null pointers ask accept(2) not to return an address.
     let result = unsafe { libc::accept(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut()) };
     let new = own(check(result)?);
     set_close_on_exec(&new, true)?;
+    set_nonblocking(&new, nonblocking)?;
     Ok(new)
 }
 
-/// Accepts one connection; the new descriptor is blocking and close-on-exec.
-pub fn accept(fd: &OwnedFd) -> io::Result<OwnedFd> {
+/// Accepts one connection; the new descriptor is close-on-exec, and blocks or not.
+pub fn accept(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
     loop {
-        match accept_once(fd) {
+        match accept_once(fd, nonblocking) {
             Ok(new) => {
-                // The BSDs, macOS and Solaris hand the listener's O_NONBLOCK down; a worker
-                // gets a blocking socket everywhere (runtime contract of the ACCEPT message).
+                // The BSDs may hand the listener's O_NONBLOCK down.
                 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-                set_nonblocking(&new, false)?;
+                set_nonblocking(&new, nonblocking)?;
                 return Ok(new);
             }
             // The client gave up between its SYN and our accept: take the next one.

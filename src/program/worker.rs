@@ -134,7 +134,7 @@ enum Answer {
 
 /// Asks the broker for what only it may read.
 fn ask_broker(channel: &OwnedFd) -> Answer {
-    if channel::send(channel.as_fd(), &FromWorker::Hello.encode(), None).is_err() {
+    if channel::send(channel.as_fd(), &FromWorker::Hello(true).encode(), None).is_err() {
         return Answer::None;
     }
     let mut received = Vec::new();

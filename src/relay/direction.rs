@@ -15,10 +15,11 @@ pub(super) const READ_SIZE: usize = 128 * 1024;
 const POOL_LIMIT: usize = 16;
 /// Most pipes of a worker, kept or in use: they take two descriptors each.
 const PIPES: usize = 64;
-/// A read of so much is a sign of a bulk transfer, which pays to splice; so many in a row are
-/// taken as one.
-const BULK_READ: usize = 32 * 1024;
+/// A read of so much is a sign of a bulk transfer, which pays to splice. So many more large reads
+/// than small ones are taken as one; more than the limit do not count, so that its end is noticed.
+const BULK_READ: usize = 16 * 1024;
 const BULK_READS: u8 = 4;
+const BULK_READS_LIMIT: u8 = 16;
 /// The ends of this direction cannot be spliced.
 const COPIED: u8 = u8::MAX;
 /// A direction that has carried so much is worth a look at how its bytes are sent.
@@ -126,7 +127,7 @@ pub(super) struct Direction {
     pub(super) pending: Option<Box<Pending>>,
     /// Bytes relayed, as they are without TLS.
     pub(super) bytes: u64,
-    /// Large reads in a row, or [`COPIED`].
+    /// How many more of the last reads were large than small, or [`COPIED`].
     bulk: u8,
 }
 
@@ -172,16 +173,18 @@ impl Direction {
             socket::unpace_within_host(sink);
         }
         if self.bulk != COPIED {
-            let large = count >= BULK_READ;
-            // One small read among large ones is no end of the transfer.
-            self.bulk = if large { (self.bulk + 1).min(BULK_READS) } else { self.bulk / 2 };
+            self.bulk = if count >= BULK_READ {
+                (self.bulk + 1).min(BULK_READS_LIMIT)
+            } else {
+                self.bulk.saturating_sub(1)
+            };
         }
     }
 
     /// True if bytes are to be spliced, not copied.
     pub(super) fn splices(&self, splice: Splice) -> bool {
         match splice {
-            Splice::Auto => self.bulk == BULK_READS,
+            Splice::Auto => self.bulk >= BULK_READS && self.bulk != COPIED,
             Splice::Always => self.bulk != COPIED,
             Splice::Never => false,
         }

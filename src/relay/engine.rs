@@ -121,16 +121,19 @@ impl Engine {
         self.ended += 1;
     }
 
-    /// Takes a connection: a session begins.
-    pub fn accept(&mut self, events: &mut Loop, client: OwnedFd, accept: &Accept) {
+    /// Takes a connection: a session begins. `prepared`: it does not block, and has the options
+    /// that our own broker's listeners hand down.
+    pub fn accept(&mut self, events: &mut Loop, client: OwnedFd, accept: &Accept, prepared: bool) {
         let Ok(tls) = self.client_tls(accept) else {
             return self.refuse();
         };
-        if let Err(error) = socket::set_nonblocking(&client, true) {
-            log::message(&format!("connection dropped: {}", os::reason(&error)));
-            return self.refuse();
+        if !prepared {
+            if let Err(error) = socket::set_nonblocking(&client, true) {
+                log::message(&format!("connection dropped: {}", os::reason(&error)));
+                return self.refuse();
+            }
+            socket::set_no_delay(&client);
         }
-        socket::set_no_delay(&client);
         let mut session = Session::new(client, events.now());
         if self.settings.access_log {
             let name = |address: Option<os::address::Address>| {

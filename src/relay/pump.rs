@@ -9,8 +9,8 @@
 //! the kernel. Its pipe is one of a pool, and taken for as long as it holds something.
 
 use super::direction::{
-    drain, unable, write, Buffers, Direction, Drained, Left, Next, Pending, Pool, Side, State, Stop,
-    READ_SIZE,
+    drain, unable, write, Buffers, Direction, Drained, Left, Next, Pending, Pool, Side, State,
+    Stop, READ_SIZE,
 };
 use super::kernel::{self, Received};
 use crate::os::{self, socket};

@@ -7,6 +7,7 @@ use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::{self, channel, log, socket, title};
 use crate::spawnd::broker::{connections, LocalWorker};
 use crate::spawnd::protocol::{Accept, FromBroker, FromWorker, RECEIVE};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -39,6 +40,8 @@ pub struct Worker {
     name: String,
     engine: Engine,
     channel: OwnedFd,
+    /// Descriptors of the message that is being read.
+    sockets: VecDeque<OwnedFd>,
     signals: Signals,
     leaving: Leaving,
     /// Ended sessions that the broker has not been told of.
@@ -74,6 +77,7 @@ impl Worker {
             name: name.to_owned(),
             engine,
             channel,
+            sockets: VecDeque::new(),
             signals,
             leaving: Leaving::No,
             unreported: 0,
@@ -181,8 +185,10 @@ impl Worker {
     fn read_channel(&mut self, limit: usize, events: &mut Loop) -> bool {
         for _ in 0..limit {
             let mut data = [0; RECEIVE];
-            let received = match channel::receive(self.channel.as_fd(), &mut data) {
-                Ok(received) => received,
+            let mut sockets = std::mem::take(&mut self.sockets);
+            let keep = |fd| sockets.push_back(fd);
+            let length = match channel::receive_with(self.channel.as_fd(), &mut data, keep) {
+                Ok(length) => length,
                 Err(error) if os::would_block(&error) => return true,
                 Err(error) => {
                     self.channel_failed("scm_recv_msg", &error);
@@ -190,8 +196,16 @@ impl Worker {
                     return true;
                 }
             };
-            match FromBroker::decode(&data[..received.length.min(data.len())]) {
-                Ok(FromBroker::Accept(accept)) => self.accept(accept, received.fd, events),
+            match FromBroker::decode(&data[..length.min(data.len())]) {
+                Ok(FromBroker::Accept(accept)) => {
+                    self.accept(accept, sockets.pop_front(), false, events);
+                }
+                Ok(FromBroker::Connections(accept, count)) => {
+                    // The broker has counted them, whether they have arrived or not.
+                    for _ in 0..(count as usize).min(channel::DESCRIPTORS) {
+                        self.accept(accept, sockets.pop_front(), true, events);
+                    }
+                }
                 Ok(FromBroker::MayDie) => {
                     if self.leaving == Leaving::No {
                         self.engine.drain(events);
@@ -208,11 +222,19 @@ impl Worker {
                 Ok(FromBroker::Other(_)) => {}
                 Err(bad) => log::message(&format!("scm_recv_msg: recvmsg: {bad}")),
             }
+            sockets.clear();
+            self.sockets = sockets;
         }
         false
     }
 
-    fn accept(&mut self, accept: Accept, client: Option<OwnedFd>, events: &mut Loop) {
+    fn accept(
+        &mut self,
+        accept: Accept,
+        client: Option<OwnedFd>,
+        prepared: bool,
+        events: &mut Loop,
+    ) {
         let Some(client) = client else {
             // Descriptors have run out, or the broker is wrong. Said once, until it works again.
             if !std::mem::replace(&mut self.descriptor_trouble, true) {
@@ -222,7 +244,7 @@ impl Worker {
             return;
         };
         self.descriptor_trouble = false;
-        self.engine.accept(events, client, &accept);
+        self.engine.accept(events, client, &accept, prepared);
         self.accepted += 1;
         if self.accepted == self.retire_limit && self.leaving == Leaving::No {
             log::message("Retire limit reached. Told parent about this.");
@@ -302,7 +324,7 @@ impl Worker {
 /// The engine inside a broker (single-process mode).
 impl LocalWorker for Engine {
     fn accept(&mut self, events: &mut Loop, socket: OwnedFd, accept: &Accept) {
-        Engine::accept(self, events, socket, accept);
+        Engine::accept(self, events, socket, accept, true);
     }
 
     fn event(&mut self, events: &mut Loop, event: Event) {

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Connections taken from one listener per turn, so that none starves the others.
-const BATCH: usize = 8;
+const BATCH: usize = channel::DESCRIPTORS;
 
 /// How long a connection waits for a worker that is being started, in milliseconds.
 const START_PATIENCE: u64 = 1000;
@@ -25,6 +25,13 @@ const REST: u64 = 200;
 impl Broker {
     /// A listener is readable.
     pub(super) fn accept(&mut self, index: usize, events: &mut Loop) {
+        self.accept_some(index, events);
+        self.deliver(events);
+    }
+
+    fn accept_some(&mut self, index: usize, events: &mut Loop) {
+        // Another program's workers get blocking sockets, as from the C program.
+        let nonblocking = self.local.is_some() || self.options.workers_report;
         for _ in 0..BATCH {
             if self.is_paused() {
                 return;
@@ -35,7 +42,7 @@ impl Broker {
             let taken = if self.listeners[index].is_datagram() {
                 receive(fd)
             } else {
-                socket::accept(fd).map(|fd| Some((fd, None)))
+                socket::accept(fd, nonblocking).map(|fd| Some((fd, None)))
             };
             match taken {
                 Ok(Some((fd, datagram))) => {
@@ -144,7 +151,10 @@ impl Broker {
                 },
                 Choice::Nobody => return Some(parked),
             };
-            match self.send(chosen, &parked) {
+            let together = parked.datagram.is_none()
+                && self.workers.get(&chosen).is_some_and(|worker| worker.takes_connections);
+            let sent = if together { Ok(()) } else { self.send(chosen, &parked) };
+            match sent {
                 Ok(()) => {
                     self.policy.given(chosen);
                     self.mark_served(chosen);
@@ -153,6 +163,9 @@ impl Broker {
                         if let Some(cache) = own.or(self.sticky.as_mut()) {
                             cache.put(key, chosen, events.now());
                         }
+                    }
+                    if together {
+                        self.outbox.push((chosen, parked));
                     }
                     return None;
                 }
@@ -166,6 +179,58 @@ impl Broker {
             }
         }
         Some(parked)
+    }
+
+    /// Sends the connections that have found their workers, those for one worker together.
+    fn deliver(&mut self, events: &mut Loop) {
+        while let Some(&(id, ref first)) = self.outbox.first() {
+            let listener = first.listener;
+            let same =
+                |(other, parked): &(WorkerId, Parked)| *other == id && parked.listener == listener;
+            let (mut batch, rest): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.outbox).into_iter().partition(same);
+            self.outbox = rest;
+            if batch.len() > channel::DESCRIPTORS {
+                self.outbox.extend(batch.drain(channel::DESCRIPTORS..));
+            }
+            let error = match self.send_together(id, listener, &batch) {
+                Ok(()) => continue,
+                Err(error) => error,
+            };
+            // They were counted as this worker's.
+            self.policy.done(id, batch.len());
+            if os::would_block(&error) {
+                self.set_blocked(id, events);
+            } else if is_gone(&error) {
+                self.worker_lost(id, &error, events);
+            } else {
+                self.rest("scm_send_msg: sendmsg", &error, events);
+                self.parked.extend(batch.into_iter().map(|(_, parked)| parked));
+                self.update_listeners(events);
+                continue;
+            }
+            for (_, parked) in batch {
+                if let Some(parked) = self.hand_over(parked, events) {
+                    self.parked.push_back(parked);
+                    self.update_listeners(events);
+                }
+            }
+        }
+        self.check_overload(events);
+    }
+
+    fn send_together(
+        &self,
+        id: WorkerId,
+        listener: usize,
+        batch: &[(WorkerId, Parked)],
+    ) -> io::Result<()> {
+        let Some(worker) = self.workers.get(&id) else {
+            return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
+        };
+        let sockets: Vec<_> = batch.iter().map(|(_, parked)| parked.socket.as_fd()).collect();
+        let message = self.listeners[listener].accept.encode_connections(sockets.len());
+        channel::send_with(worker.channel.as_fd(), &message, &sockets)
     }
 
     /// A connection waits for a worker that is being started, but not for long if there is
@@ -211,6 +276,10 @@ impl Broker {
     pub(super) fn adopt_parked(&mut self, former: Vec<(String, OwnedFd)>, events: &mut Loop) {
         for (key, socket) in former {
             let known = self.listeners.iter().position(|listener| listener.key() == key);
+            if self.options.workers_report {
+                // As those that are accepted here.
+                let _ = socket::set_nonblocking(&socket, true);
+            }
             let parked = Parked { socket, listener: known.unwrap_or(0), datagram: None };
             self.parked.push_back(parked);
         }
@@ -232,7 +301,7 @@ impl Broker {
                 break;
             }
         }
-        self.check_overload(events);
+        self.deliver(events);
         self.update_listeners(events);
     }
 

@@ -129,6 +129,8 @@ pub struct Broker {
     pub(super) local: Option<Box<dyn LocalWorker>>,
     pub(super) restart: Restart,
     pub(super) parked: VecDeque<Parked>,
+    /// Connections that have found a worker in this turn, and are about to be sent.
+    pub(super) outbox: Vec<(WorkerId, Parked)>,
     pub(super) overloaded: bool,
     pub(super) resume: Option<TimerId>,
     pub(super) accept_trouble: bool,
@@ -211,6 +213,7 @@ impl Broker {
             // What was in service is not given up because workers do not start at once.
             restart: Restart::new(start.reloaded),
             parked: VecDeque::new(),
+            outbox: Vec::new(),
             overloaded: false,
             resume: None,
             accept_trouble: false,

@@ -31,6 +31,14 @@ pub const TYPE_UDP_DATA: u32 = 7;
 /// its environment has [`BROKER_VARIABLE`], and gets SECRETS, before it sends anything else.
 const TYPE_HELLO: u32 = 64;
 const TYPE_SECRETS: u32 = 65;
+/// Several connections of one listener, for a worker that has said in its HELLO that it takes
+/// them: an ACCEPT with as many descriptors as its last four bytes say. The sockets do not block,
+/// and have the options that a worker would set.
+const TYPE_CONNECTIONS: u32 = 67;
+/// Size of a CONNECTIONS message.
+pub const CONNECTIONS: usize = ACCEPT + 4;
+/// In the count of a HELLO: the worker takes CONNECTIONS messages.
+const TAKES_CONNECTIONS: u32 = 1;
 
 /// The environment variable by which a worker knows that its broker is ours. Its value is
 /// [`WITH_TLS`] if there are listeners with TLS.
@@ -65,8 +73,9 @@ pub enum FromWorker {
     BadConfiguration,
     /// The most connections I can handle.
     Max(i32),
-    /// I am of the same family; tell me what only you may read.
-    Hello,
+    /// I am of the same family; tell me what only you may read. Set if I take several
+    /// connections at once.
+    Hello(bool),
     /// A type that is not known.
     Unknown(u32),
 }
@@ -78,6 +87,8 @@ pub enum FromBroker {
     MayDie,
     /// A connection; its descriptor comes along.
     Accept(Accept),
+    /// So many connections, with their descriptors.
+    Connections(Accept, u32),
     /// A datagram, with a connected socket. Counts as a connection.
     Datagram,
     /// A type that is not for this worker.
@@ -141,7 +152,7 @@ impl FromWorker {
             TYPE_DYING => FromWorker::Dying,
             TYPE_BAD_CONFIGURATION => FromWorker::BadConfiguration,
             TYPE_MAX => FromWorker::Max(count as i32),
-            TYPE_HELLO => FromWorker::Hello,
+            TYPE_HELLO => FromWorker::Hello(count & TAKES_CONNECTIONS != 0),
             other => FromWorker::Unknown(other),
         })
     }
@@ -154,7 +165,7 @@ impl FromWorker {
             FromWorker::Dying => (TYPE_DYING, 0),
             FromWorker::BadConfiguration => (TYPE_BAD_CONFIGURATION, 0),
             FromWorker::Max(count) => (TYPE_MAX, count as u32),
-            FromWorker::Hello => (TYPE_HELLO, 0),
+            FromWorker::Hello(takes) => (TYPE_HELLO, if takes { TAKES_CONNECTIONS } else { 0 }),
             FromWorker::Unknown(number) => (number, 0),
         };
         short(number, count)
@@ -182,6 +193,10 @@ impl FromBroker {
             TYPE_ACCEPT => {
                 require(data, ACCEPT)?;
                 FromBroker::Accept(Accept::decode(data))
+            }
+            TYPE_CONNECTIONS => {
+                require(data, CONNECTIONS)?;
+                FromBroker::Connections(Accept::decode(data), word(data, ACCEPT).unwrap_or(0))
             }
             other => FromBroker::Other(other),
         })
@@ -243,6 +258,15 @@ impl Accept {
         self.header(&mut data, TYPE_ACCEPT);
         put(&mut data, 32, SOCKET_TYPE_STREAM);
         put(&mut data, 36, self.protocol);
+        data
+    }
+
+    /// The bytes of a CONNECTIONS message for `count` descriptors.
+    pub fn encode_connections(&self, count: usize) -> [u8; CONNECTIONS] {
+        let mut data = [0; CONNECTIONS];
+        data[..ACCEPT].copy_from_slice(&self.encode());
+        put(&mut data, 0, TYPE_CONNECTIONS);
+        put(&mut data, ACCEPT, count as u32);
         data
     }
 

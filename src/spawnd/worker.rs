@@ -35,6 +35,8 @@ pub(super) struct Worker {
     served: bool,
     /// A message of it that makes no sense was logged.
     complained: bool,
+    /// It takes several connections at once.
+    pub(super) takes_connections: bool,
     /// MAY_DIE could not be sent yet.
     farewell_due: bool,
     /// What is being sent in answer to HELLO, and how far that has come.
@@ -158,6 +160,7 @@ impl Broker {
             leaving: false,
             served: false,
             complained: false,
+            takes_connections: false,
             farewell_due: false,
             secrets: None,
             users: 0,
@@ -256,7 +259,10 @@ impl Broker {
             }
             FromWorker::BadConfiguration => self.bad_configuration(id, events),
             FromWorker::KeepAlive => {}
-            FromWorker::Hello => self.tell_secrets(id, events),
+            FromWorker::Hello(takes_connections) => {
+                worker.takes_connections = takes_connections;
+                self.tell_secrets(id, events);
+            }
             FromWorker::Unknown(number) => {
                 self.complain(id, &format!("Child used unknown message type {number}"));
             }
