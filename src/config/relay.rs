@@ -54,6 +54,8 @@ pub struct Relay {
     pub remotes: Vec<Remote>,
     /// `local address`, at most one per family.
     pub local: Vec<Address>,
+    /// `balance scope = worker`: each worker balances by itself.
+    pub balance_alone: bool,
     /// `rebalance`: dead marks are lifted with every so many selections; 0 is off.
     pub rebalance: i32,
     /// `retry delay`: seconds after which a dead remote is tried again; 0 is off.
@@ -81,6 +83,7 @@ impl Default for Relay {
         Relay {
             remotes: Vec::new(),
             local: Vec::new(),
+            balance_alone: false,
             rebalance: 0,
             retry_delay: 10,
             connect_timeout: 5,
@@ -144,6 +147,7 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Relay, Con
             S_tls | S_ssl => tls::section(parser, &mut tls)?,
             S_mavis => mavis.parse(parser, modules)?,
             S_authorization => mavis.authorization(parser)?,
+            _ if parser.is_word("balance") => relay.balance_alone = balance_scope(parser)?,
             _ if parser.is_word("connect") => relay.connect_timeout = timeout(parser)?,
             _ if parser.is_word("splice") => relay.splice = splice(parser)?,
             _ if parser.is_word("drain") => relay.drain_timeout = timeout(parser)?,
@@ -230,6 +234,22 @@ impl Mavis {
             wanted => Ok(wanted.map(|_| self.settings)),
         }
     }
+}
+
+/// `balance scope = all | worker`, with the word `balance` current; true for a worker by itself.
+fn balance_scope(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
+    parser.advance()?;
+    if !parser.is_word("scope") {
+        return Err(parser.expected_words(&["scope"]));
+    }
+    parser.advance()?;
+    parser.expect(S_equal)?;
+    let alone = parser.is_word("worker");
+    if !alone && !parser.is_word("all") {
+        return Err(parser.expected_words(&["all", "worker"]));
+    }
+    parser.advance()?;
+    Ok(alone)
 }
 
 /// `splice = auto | always | never`, with the keyword current.

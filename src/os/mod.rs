@@ -24,6 +24,7 @@ pub mod pipe;
 pub mod process;
 pub mod regex;
 pub mod secret;
+pub mod shared;
 pub mod shm;
 pub mod signals;
 pub mod sockaddr;
@@ -53,6 +54,17 @@ pub(crate) fn check_size(result: libc::ssize_t) -> io::Result<usize> {
 pub fn wall_clock() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |now| now.as_secs())
+}
+
+/// Milliseconds on the clock that all processes have in common, and that nobody sets.
+pub fn monotonic_clock() -> u64 {
+    // SAFETY: timespec is plain data, which clock_gettime(2) fills; every system has this clock.
+    let now = unsafe {
+        let mut now: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now);
+        now
+    };
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
 /// True if the error means "try again when the descriptor is ready".

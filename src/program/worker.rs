@@ -10,6 +10,7 @@ use crate::os::secret::wipe;
 use crate::os::{self, channel, log};
 use crate::relay::engine::Engine;
 use crate::relay::worker::Worker;
+use crate::spawnd::ledger::Ledger;
 use crate::spawnd::protocol::{
     add_secrets, FromBroker, FromWorker, BROKER_VARIABLE, SECRETS_RECEIVE, WITHOUT_TLS, WITH_TLS,
 };
@@ -87,10 +88,11 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         Some(_) => ask_broker(&channel),
         None => Answer::None,
     };
-    let (mut material, tickets) = match answer {
-        Answer::Secrets(material, tickets) => (material, Some(tickets)),
+    let own_broker = matches!(answer, Answer::Secrets(..));
+    let (mut material, tickets, ledger) = match answer {
+        Answer::Secrets(material, tickets, ledger) => (material, Some(tickets), ledger),
         Answer::MayDie => return Ok(0),
-        Answer::None => (Material::default(), None),
+        Answer::None => (Material::default(), None, None),
     };
     let tls = security::contexts(&settings, &mut material, tickets, listener, false);
     // The keys are in OpenSSL's protected memory now.
@@ -104,7 +106,16 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let retire_limit = settings.retire_limit;
     let queries = start_modules(&settings, modules, &mut events)
         .inspect_err(|_| bad_configuration_on(&channel))?;
-    let engine = Engine::new(settings, tls, queries);
+    // Another program's broker has nothing to share.
+    let alone = settings.balance_alone || !own_broker;
+    let ledger = ledger.filter(|_| !alone);
+    let mut engine = Engine::new(settings, tls, queries);
+    let shares = |(fd, slot): (OwnedFd, u32)| {
+        Ledger::join(&fd, slot as usize).is_ok_and(|ledger| engine.share(ledger))
+    };
+    if !ledger.is_some_and(shares) && !alone {
+        log::message("balance scope: no place in shared memory, this worker balances by itself");
+    }
     let mut worker =
         Worker::start(&process.name, engine, retire_limit, channel, limit, &mut events)
             .map_err(os_error)?;
@@ -125,7 +136,8 @@ const HELLO_PATIENCE: i32 = 10_000;
 
 /// What a broker says to HELLO.
 enum Answer {
-    Secrets(Material, Ratchet),
+    /// With the ledger that workers share, and our slot there, if we may take part.
+    Secrets(Material, Ratchet, Option<(OwnedFd, u32)>),
     /// We are not needed any more.
     MayDie,
     /// Nothing: it is another program's.
@@ -138,6 +150,7 @@ fn ask_broker(channel: &OwnedFd) -> Answer {
         return Answer::None;
     }
     let mut received = Vec::new();
+    let mut ledger = None;
     let answer = loop {
         let mut part = [0; SECRETS_RECEIVE];
         if !channel::wait(channel.as_fd(), HELLO_PATIENCE) {
@@ -146,20 +159,24 @@ fn ask_broker(channel: &OwnedFd) -> Answer {
         let Ok(message) = channel::receive(channel.as_fd(), &mut part) else {
             break Answer::None;
         };
+        let fd = message.fd;
         let message = &part[..message.length.min(part.len())];
         let whole = add_secrets(message, &mut received);
-        let may_die = FromBroker::decode(message) == Ok(FromBroker::MayDie);
+        let other = FromBroker::decode(message);
         wipe(&mut part);
         match whole {
             Some(false) => {}
             Some(true) => {
                 break match Material::decode(&received) {
-                    Some((material, tickets)) => Answer::Secrets(material, tickets),
+                    Some((material, tickets)) => Answer::Secrets(material, tickets, ledger),
                     None => Answer::None,
                 }
             }
-            None if may_die => break Answer::MayDie,
-            None => break Answer::None,
+            None => match other {
+                Ok(FromBroker::Ledger(slot)) => ledger = fd.map(|fd| (fd, slot)),
+                Ok(FromBroker::MayDie) => break Answer::MayDie,
+                _ => break Answer::None,
+            },
         }
     };
     wipe(&mut received);

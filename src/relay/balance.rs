@@ -1,15 +1,30 @@
-//! Which remote a session is connected to: pure bookkeeping with an injected clock.
+//! Which remote a session is connected to: bookkeeping with an injected clock.
 //!
 //! The arithmetic is that of the C program: the priority of a remote is
 //! `(use × 256) / weight`, the smallest wins, ties go to the first. Dead remotes take no part.
 //! A dead mark is lifted by `rebalance` (with every so many selections), when all remotes are
 //! dead, and for one attempt at a time after `retry delay`.
+//!
+//! Use and dead marks are in a ledger, which workers may share. Each has its own copy of what it
+//! has read there last, in an order that makes selecting as fast with many remotes as with few.
+
+#[cfg(test)]
+mod linear;
+#[cfg(test)]
+mod shared_tests;
+mod tree;
+
+use crate::spawnd::ledger::{Ledger, State, FOREVER};
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Included};
+use tree::{Tree, OUT};
 
 /// What one session has tried already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {
     /// Only remotes with this tag will do.
     tag: Option<u32>,
+    /// In order.
     failed: Vec<u32>,
     /// All were dead, and their marks were lifted once for this session.
     revived: bool,
@@ -20,141 +35,306 @@ impl Attempts {
     pub fn with_tag(tag: u32) -> Attempts {
         Attempts { tag: Some(tag), ..Attempts::default() }
     }
+
+    fn has_failed(&self, index: usize) -> bool {
+        self.failed.binary_search(&(index as u32)).is_ok()
+    }
+
+    fn add_failed(&mut self, index: usize) {
+        if let Err(place) = self.failed.binary_search(&(index as u32)) {
+            self.failed.insert(place, index as u32);
+        }
+    }
 }
 
-#[derive(Clone, Debug)]
 struct Remote {
-    tag: Option<u32>,
     weight: u64,
-    used: u64,
-    dead: bool,
-    /// When a dead remote may be tried again; `u64::MAX`: not by time.
-    retry_at: u64,
-    /// It was reported as down and not yet as up again.
-    reported: bool,
+    tag: Option<u32>,
+    /// Its place among those with its tag.
+    place: usize,
+    /// Its row in the ledger.
+    row: usize,
+    /// Sessions of this worker that use it.
+    own: u64,
+    /// What the ledger said last.
+    state: State,
+}
+
+/// Those with one tag, or all.
+#[derive(Default)]
+struct Group {
+    members: Vec<usize>,
+    tree: Tree,
 }
 
 /// The remotes of a worker.
-#[derive(Clone, Debug)]
 pub struct Balancer {
+    ledger: Ledger,
     remotes: Vec<Remote>,
-    rebalance: i64,
+    /// Which remote has a row.
+    by_row: Vec<Option<usize>>,
+    /// All, and then those with each tag.
+    groups: Vec<Group>,
+    /// Dead remotes by the time when they may be tried again.
+    dead: BTreeSet<(u64, usize)>,
+    /// The latest time that was heard of: what is due since then takes part.
+    now: u64,
+    /// Rows to be read again; kept for its memory.
+    changes: Vec<usize>,
+    /// 0 for never.
+    rebalance: u64,
     retry_delay: u64,
-    selections: i64,
 }
 
 impl Balancer {
     /// Remotes by their weights (at least 1); `rebalance` as configured; `retry_delay` in
-    /// milliseconds, 0 for never.
+    /// milliseconds, 0 for never. The ledger is not shared.
     pub fn new(weights: &[u32], rebalance: i32, retry_delay: u64) -> Balancer {
-        let remote = |&weight: &u32| Remote {
-            tag: None,
+        let remote = |(row, &weight): (usize, &u32)| Remote {
             weight: u64::from(weight.max(1)),
-            used: 0,
-            dead: false,
-            retry_at: u64::MAX,
-            reported: false,
+            tag: None,
+            place: 0,
+            row,
+            own: 0,
+            state: State::default(),
         };
-        Balancer {
-            remotes: weights.iter().map(remote).collect(),
-            rebalance: rebalance.into(),
+        let mut balancer = Balancer {
+            ledger: Ledger::own(weights.len()),
+            remotes: weights.iter().enumerate().map(remote).collect(),
+            by_row: (0..weights.len()).map(Some).collect(),
+            groups: Vec::new(),
+            dead: BTreeSet::new(),
+            now: 0,
+            changes: Vec::new(),
+            rebalance: u64::try_from(rebalance).unwrap_or(0),
             retry_delay,
-            selections: 0,
-        }
+        };
+        balancer.group();
+        balancer
     }
 
-    /// Gives each remote its tag, by a number.
+    /// Gives each remote its tag, by a number; small ones, as there is a place for each.
     pub fn set_tags(&mut self, tags: impl Iterator<Item = Option<u32>>) {
         for (remote, tag) in self.remotes.iter_mut().zip(tags) {
             remote.tag = tag;
         }
+        self.group();
+    }
+
+    /// Shares a ledger with other workers, before anything is selected. What each remote is known
+    /// by there must be different for each. False if the ledger is full: it is not shared then.
+    pub fn share(&mut self, ledger: Ledger, identities: &[u64]) -> bool {
+        let Some(rows) = ledger.find(identities) else {
+            return false;
+        };
+        self.by_row = vec![None; rows.iter().max().map_or(0, |last| last + 1)];
+        for (index, (remote, row)) in self.remotes.iter_mut().zip(rows).enumerate() {
+            remote.row = row;
+            self.by_row[row] = Some(index);
+        }
+        self.ledger = ledger;
+        for index in 0..self.remotes.len() {
+            self.refresh(index);
+        }
+        true
+    }
+
+    fn group(&mut self) {
+        self.groups = vec![Group::default()];
+        for (index, remote) in self.remotes.iter_mut().enumerate() {
+            self.groups[0].members.push(index);
+            if let Some(tag) = remote.tag {
+                let number = 1 + tag as usize;
+                if number >= self.groups.len() {
+                    self.groups.resize_with(number + 1, Group::default);
+                }
+                remote.place = self.groups[number].members.len();
+                self.groups[number].members.push(index);
+            }
+        }
+        for group in &mut self.groups {
+            group.tree = Tree::new(group.members.len());
+        }
+        for index in 0..self.remotes.len() {
+            self.enter(index, self.priority(index));
+        }
+    }
+
+    fn priority(&self, index: usize) -> u64 {
+        let remote = &self.remotes[index];
+        // Due: not later than now.
+        if remote.state.retry_at > self.now {
+            return OUT;
+        }
+        (remote.state.used.saturating_mul(256) / remote.weight).min(OUT - 1)
+    }
+
+    fn enter(&mut self, index: usize, priority: u64) {
+        let remote = &self.remotes[index];
+        self.groups[0].tree.set(index, priority);
+        if let Some(tag) = remote.tag {
+            self.groups[1 + tag as usize].tree.set(remote.place, priority);
+        }
+    }
+
+    /// Takes over what the ledger says about a remote.
+    fn refresh(&mut self, index: usize) {
+        let remote = &mut self.remotes[index];
+        let state = self.ledger.state(remote.row);
+        let former = std::mem::replace(&mut remote.state, state);
+        if former.retry_at != state.retry_at {
+            self.dead.remove(&(former.retry_at, index));
+            if state.retry_at != 0 {
+                self.dead.insert((state.retry_at, index));
+            }
+        }
+        if former != state {
+            self.enter(index, self.priority(index));
+        }
+    }
+
+    /// Takes over what others have changed, and what time has.
+    fn catch_up(&mut self, now: u64) {
+        let mut changes = std::mem::take(&mut self.changes);
+        self.ledger.changes(&mut changes);
+        for row in changes.drain(..) {
+            if let Some(&Some(index)) = self.by_row.get(row) {
+                self.refresh(index);
+            }
+        }
+        self.changes = changes;
+        let before = self.now;
+        self.now = before.max(now);
+        if before < self.now && !self.dead.is_empty() {
+            let times = (Excluded((before, usize::MAX)), Included((self.now, usize::MAX)));
+            let due: Vec<usize> = self.dead.range(times).map(|&(_, index)| index).collect();
+            for index in due {
+                self.enter(index, self.priority(index));
+            }
+        }
     }
 
     /// Picks a remote for a session, and counts it as used by it. `None`: there is none left
-    /// that this session has not tried.
+    /// that this session has not tried. The clock is to be the same for all that share a ledger.
     pub fn select(&mut self, attempts: &mut Attempts, now: u64) -> Option<usize> {
-        if self.rebalance != 0 && self.selections == self.rebalance {
-            self.revive();
+        self.catch_up(now);
+        if self.rebalance != 0 && self.ledger.count_selection(self.rebalance) {
+            self.revive(None);
         }
-        self.selections += 1;
-        let mut best = self.best(attempts, now);
-        if best.is_none() && !attempts.revived {
+        let mut picked = self.pick(attempts);
+        if picked.is_none() && !attempts.revived {
             attempts.revived = true;
-            match attempts.tag {
-                None => {
-                    self.revive();
-                    self.selections += 1;
-                }
-                // The others' remotes are none of its business.
-                tag => {
-                    let tagged = self.remotes.iter_mut().filter(|remote| remote.tag == tag);
-                    tagged.for_each(|remote| remote.dead = false);
-                }
+            // The others' remotes are none of the business of a session with a tag.
+            self.revive(attempts.tag);
+            if attempts.tag.is_none() {
+                self.ledger.restart_selections();
             }
-            best = self.best(attempts, now);
+            picked = self.pick(attempts);
         }
-        let index = best?;
+        picked
+    }
+
+    fn pick(&mut self, attempts: &Attempts) -> Option<usize> {
+        // Other workers may be faster, but not with each of them all the time.
+        for _ in 0..=self.remotes.len() {
+            let index = self.best(attempts)?;
+            let remote = &self.remotes[index];
+            let State { retry_at, .. } = remote.state;
+            // One session at a time finds out whether a dead one is back, of whichever worker.
+            if retry_at == 0 || self.ledger.put_off(remote.row, retry_at, self.retry_time()) {
+                self.add_own(index, 1);
+                return Some(index);
+            }
+            self.refresh(index);
+        }
+        None
+    }
+
+    /// The best one that the session has not failed with. Those with which it has are dead, unless
+    /// they were given another chance: then they are taken out for the time being.
+    fn best(&mut self, attempts: &Attempts) -> Option<usize> {
+        let number = attempts.tag.map_or(0, |tag| 1 + tag as usize);
+        let mut hidden = Vec::new();
+        let best = loop {
+            let Some(group) = self.groups.get_mut(number) else {
+                break None;
+            };
+            let Some(place) = group.tree.first() else {
+                break None;
+            };
+            let index = group.members[place];
+            if !attempts.has_failed(index) {
+                break Some(index);
+            }
+            group.tree.set(place, OUT);
+            hidden.push(index);
+        };
+        for index in hidden {
+            self.enter(index, self.priority(index));
+        }
+        best
+    }
+
+    /// Lifts all dead marks, or those of remotes with a tag.
+    fn revive(&mut self, tag: Option<u32>) {
+        let concerned = |index: usize| tag.is_none() || self.remotes[index].tag == tag;
+        let dead: Vec<usize> =
+            self.dead.iter().map(|&(_, index)| index).filter(|&index| concerned(index)).collect();
+        for index in dead {
+            self.ledger.set_retry_at(self.remotes[index].row, 0);
+            self.refresh(index);
+        }
+    }
+
+    fn retry_time(&self) -> u64 {
+        if self.retry_delay == 0 {
+            FOREVER
+        } else {
+            self.now.saturating_add(self.retry_delay)
+        }
+    }
+
+    fn add_own(&mut self, index: usize, change: i64) {
         let remote = &mut self.remotes[index];
-        remote.used += 1;
-        if remote.dead {
-            // One session at a time finds out whether it is back.
-            remote.retry_at = self.retry_delay.saturating_add(now);
-        }
-        Some(index)
-    }
-
-    fn best(&self, attempts: &Attempts, now: u64) -> Option<usize> {
-        self.remotes
-            .iter()
-            .enumerate()
-            .filter(|(index, remote)| {
-                (attempts.tag.is_none() || attempts.tag == remote.tag)
-                    && (!remote.dead || remote.retry_at <= now)
-                    && !attempts.failed.contains(&(*index as u32))
-            })
-            .min_by_key(|(_, remote)| remote.used * 256 / remote.weight)
-            .map(|(index, _)| index)
-    }
-
-    fn revive(&mut self) {
-        self.selections = 0;
-        for remote in &mut self.remotes {
-            remote.dead = false;
-        }
+        remote.own = remote.own.saturating_add_signed(change);
+        self.ledger.set_used(remote.row, remote.own);
+        self.refresh(index);
     }
 
     /// A session could not be connected to this remote. True if that is news.
     pub fn failed(&mut self, index: usize, attempts: &mut Attempts, now: u64) -> bool {
-        self.released(index);
-        attempts.failed.push(index as u32);
-        let delay = self.retry_delay;
-        let remote = &mut self.remotes[index];
-        remote.dead = true;
-        remote.retry_at = if delay == 0 { u64::MAX } else { now.saturating_add(delay) };
-        !std::mem::replace(&mut remote.reported, true)
+        self.catch_up(now);
+        attempts.add_failed(index);
+        let row = self.remotes[index].row;
+        self.ledger.set_retry_at(row, self.retry_time());
+        self.add_own(index, -1);
+        self.ledger.report(row, true)
     }
 
     /// A session was connected to this remote. True if it was reported as down before.
     pub fn connected(&mut self, index: usize) -> bool {
-        let remote = &mut self.remotes[index];
-        remote.dead = false;
-        std::mem::replace(&mut remote.reported, false)
+        let row = self.remotes[index].row;
+        // Others may have marked it meanwhile.
+        self.ledger.set_retry_at(row, 0);
+        if self.remotes[index].state.retry_at != 0 {
+            self.refresh(index);
+        }
+        self.ledger.report(row, false)
     }
 
     /// The last attempt on this remote failed.
     pub fn is_down(&self, index: usize) -> bool {
-        self.remotes[index].reported
+        self.ledger.is_down(self.remotes[index].row)
     }
 
     /// A session does not use this remote any more.
     pub fn released(&mut self, index: usize) {
-        let remote = &mut self.remotes[index];
-        remote.used = remote.used.saturating_sub(1);
+        self.add_own(index, -1);
     }
 
-    /// Sessions that use a remote.
+    /// Sessions that use a remote, of all workers as far as this one has heard.
     pub fn used(&self, index: usize) -> u64 {
-        self.remotes[index].used
+        self.remotes[index].state.used
     }
 }
 

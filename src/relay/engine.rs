@@ -45,7 +45,7 @@ const BUSY_STEP: u64 = 20;
 /// All sessions, and what they share.
 pub struct Engine {
     pub(super) settings: Relay,
-    balancer: Balancer,
+    pub(super) balancer: Balancer,
     pub(super) sessions: Table<Session>,
     ended: usize,
     pub(super) buffers: Buffers,
@@ -195,7 +195,7 @@ impl Engine {
             };
             // Most sessions have failed nowhere and own no list.
             let mut attempts = session.attempts.take().map(|boxed| *boxed).unwrap_or_default();
-            let selected = self.balancer.select(&mut attempts, events.now());
+            let selected = self.balancer.select(&mut attempts, os::monotonic_clock());
             if attempts != Attempts::default() {
                 session.attempts = Some(Box::new(attempts));
             }
@@ -290,7 +290,8 @@ impl Engine {
         }
         if let Some(remote) = session.remote.take() {
             let attempts = session.attempts.get_or_insert_default();
-            let news = self.balancer.failed(remote as usize, attempts, events.now());
+            let now = os::monotonic_clock();
+            let news = self.balancer.failed(remote as usize, attempts, now);
             if let (true, Some(error)) = (news, error) {
                 let remote = &self.settings.remotes[remote as usize];
                 log::message(&format!(

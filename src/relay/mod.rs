@@ -1,6 +1,6 @@
 //! The worker: relays sessions between clients and remotes.
 //!
-//! [`balance`] picks the remote (pure), `pump` moves the bytes of one `direction`, with TLS by
+//! [`balance`] picks the remote (pure but for a ledger that workers may share), `pump` moves the bytes of one `direction`, with TLS by
 //! [`crate::tls`] or by the `kernel`, [`engine`] is the life of all sessions over the event loop,
 //! `shake` its part with TLS handshakes, and [`worker`] the process around it with its channel to
 //! the broker.
@@ -16,6 +16,7 @@ mod kernel;
 mod pump;
 mod session;
 mod shake;
+mod share;
 mod table;
 mod throttle;
 pub mod worker;

@@ -219,7 +219,7 @@ impl Worker {
                     self.unreported += 1;
                 }
                 // Not for us; a descriptor that came along is closed.
-                Ok(FromBroker::Other(_)) => {}
+                Ok(FromBroker::Other(_) | FromBroker::Ledger(_)) => {}
                 Err(bad) => log::message(&format!("scm_recv_msg: recvmsg: {bad}")),
             }
             sockets.clear();

@@ -6,6 +6,7 @@ use super::listener::{cache, Listener};
 use super::policy::{Limits, Policy, WorkerId};
 use super::protocol::Accept;
 use super::reload::Check;
+use super::sharing::Sharing;
 use super::sticky::Cache;
 use super::worker::{Restart, Worker};
 use crate::config::broker::{self as config, Overload};
@@ -142,6 +143,8 @@ pub struct Broker {
     pub(super) shared: Option<Segment>,
     /// What workers are told that only we may read.
     pub(super) secrets: Secrets,
+    /// What workers know in common about remotes.
+    pub(super) sharing: Sharing,
     launcher: Option<File>,
     pub(super) announced: bool,
     pub(super) exit_status: Option<i32>,
@@ -223,6 +226,7 @@ impl Broker {
             pid_file: start.pid_file.take(),
             shared: start.shared.take(),
             secrets: start.secrets,
+            sharing: Sharing::default(),
             launcher: start.launcher.take(),
             announced: false,
             exit_status: None,

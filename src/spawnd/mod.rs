@@ -2,7 +2,8 @@
 //!
 //! Who gets a connection ([`policy`]), whom to refuse ([`acl`]) and who comes back to the same
 //! worker ([`sticky`]) are plain data structures without input or output; [`broker`] moves the
-//! sockets and processes accordingly. [`protocol`] is what broker and worker say to each other.
+//! sockets and processes accordingly. [`protocol`] is what broker and worker say to each other,
+//! [`ledger`] what workers know in common.
 
 #![forbid(unsafe_code)]
 
@@ -10,10 +11,12 @@ mod accept;
 pub mod acl;
 pub mod broker;
 mod handover;
+pub mod ledger;
 mod listener;
 pub mod policy;
 pub mod protocol;
 mod reload;
+mod sharing;
 pub mod sticky;
 mod worker;
 

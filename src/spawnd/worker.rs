@@ -261,6 +261,7 @@ impl Broker {
             FromWorker::KeepAlive => {}
             FromWorker::Hello(takes_connections) => {
                 worker.takes_connections = takes_connections;
+                self.admit_to_ledger(id);
                 self.tell_secrets(id, events);
             }
             FromWorker::Unknown(number) => {
@@ -282,6 +283,17 @@ impl Broker {
         self.dismiss_all(events);
         self.remove_pid_file();
         self.exit_status = Some(exit::CONFIGURATION);
+    }
+
+    /// Lets a worker take part in the ledger, if that is possible; otherwise it does without.
+    fn admit_to_ledger(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id) else {
+            return;
+        };
+        if let Some((fd, slot)) = self.sharing.admit(worker.pid) {
+            // Nothing is in the channel of a worker that starts.
+            let _ = channel::send(worker.channel.as_fd(), &FromBroker::ledger(slot), Some(fd));
+        }
     }
 
     /// Sends the worker what it has asked for, as far as the channel takes it.
@@ -378,6 +390,7 @@ impl Broker {
     /// Children have ended.
     pub(super) fn reap(&mut self, events: &mut Loop) {
         while let Some((pid, ended)) = process::reap() {
+            self.sharing.ended(pid);
             if self.check_ended(pid, ended, events) {
                 continue;
             }

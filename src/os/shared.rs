@@ -1,0 +1,154 @@
+//! Memory that several processes share, by a descriptor that one hands to another.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU64;
+
+/// A row of atomic words, zero at first: of this process alone, or mapped.
+pub struct Words(Memory);
+
+enum Memory {
+    Own(Box<[AtomicU64]>),
+    Mapped { start: NonNull<AtomicU64>, length: usize },
+}
+
+// SAFETY: atomics may be used from any thread, and the mapping goes with this value only.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// Words that nobody else can see.
+    pub fn own(length: usize) -> Words {
+        Words(Memory::Own((0..length).map(|_| AtomicU64::new(0)).collect()))
+    }
+
+    /// Words that whoever gets the descriptor can map. Only those take memory that are used, page
+    /// by page.
+    pub fn create(length: usize) -> io::Result<(Words, OwnedFd)> {
+        let file = File::from(object()?);
+        file.set_len((length * size_of::<AtomicU64>()) as u64)?;
+        let fd = OwnedFd::from(file);
+        // Otherwise one process could take the ground from under the others.
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        {
+            let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+            // SAFETY: fcntl(F_ADD_SEALS) takes plain numbers.
+            super::check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+        }
+        Ok((Words::map(&fd, length)?, fd))
+    }
+
+    /// Maps what another process has made. The descriptor is not needed any more then.
+    pub fn map(fd: &OwnedFd, length: usize) -> io::Result<Words> {
+        let bytes = length * size_of::<AtomicU64>();
+        if length == 0 || File::from(fd.try_clone()?).metadata()?.len() < bytes as u64 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice; the object is that large.
+        let start = unsafe {
+            libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, fd.as_raw_fd(), 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or_else(io::Error::last_os_error)?;
+        Ok(Words(Memory::Mapped { start, length }))
+    }
+}
+
+/// A memory object without a name, close-on-exec.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn object() -> io::Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is NUL-terminated.
+    let fd = super::check(unsafe { libc::memfd_create(c"tcprelay".as_ptr(), flags) })?;
+    // SAFETY: the descriptor has just been made, and nothing else owns it.
+    Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
+}
+
+/// As above, by a name that is given back at once.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+fn object() -> io::Result<OwnedFd> {
+    use std::ffi::CString;
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+    let mode: libc::c_uint = 0o600;
+    for number in 0..100 {
+        // macOS takes 31 bytes.
+        let name = CString::new(format!("/tcprelay-{}-{number}", super::process::id()))?;
+        // SAFETY: the name is NUL-terminated, and the mode is what the call expects third.
+        match super::check(unsafe { libc::shm_open(name.as_ptr(), flags, mode) }) {
+            Ok(fd) => {
+                // SAFETY: the name is NUL-terminated; the descriptor has just been made, and
+                // nothing else owns it. It is close-on-exec by itself (POSIX).
+                return Ok(unsafe {
+                    libc::shm_unlink(name.as_ptr());
+                    std::os::fd::FromRawFd::from_raw_fd(fd)
+                });
+            }
+            // Left by a process that was killed between the two calls.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+impl Deref for Words {
+    type Target = [AtomicU64];
+    fn deref(&self) -> &[AtomicU64] {
+        match &self.0 {
+            Memory::Own(words) => words,
+            // SAFETY: so many words are mapped from `start` on as long as this value lives, aligned
+            // to a page; the object cannot shrink, or is in the hands of our own processes. Others
+            // write them, which atomics are for.
+            Memory::Mapped { start, length } => unsafe {
+                std::slice::from_raw_parts(start.as_ptr(), *length)
+            },
+        }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        if let Memory::Mapped { start, length } = self.0 {
+            // SAFETY: the mapping that `map` made, which nothing refers to any more.
+            unsafe { libc::munmap(start.as_ptr().cast(), length * size_of::<AtomicU64>()) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn what_one_writes_the_other_reads() {
+        let (ours, fd) = Words::create(1000).expect("memory");
+        let theirs = Words::map(&fd, 1000).expect("the same memory");
+        drop(fd);
+        ours[999].store(7, Ordering::SeqCst);
+        assert_eq!(theirs[999].load(Ordering::SeqCst), 7);
+        assert_eq!(theirs.len(), 1000);
+    }
+
+    #[test]
+    fn what_is_too_short_is_not_mapped() {
+        let (_, fd) = Words::create(1).expect("memory");
+        assert!(Words::map(&fd, 1 << 20).is_err());
+        let (pipe, _) = crate::os::process::pipe().expect("a pipe");
+        assert!(Words::map(&pipe, 1).is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn nobody_can_make_it_shorter() {
+        let (_words, fd) = Words::create(1000).expect("memory");
+        assert!(File::from(fd).set_len(0).is_err());
+    }
+}

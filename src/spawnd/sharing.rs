@@ -1,0 +1,99 @@
+//! Which worker has which slot of the ledger that workers share.
+
+use super::ledger::{Ledger, SLOTS};
+use crate::os::process::Pid;
+use crate::os::{self, log};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The ledger, made when the first worker asks for it, and who takes part.
+#[derive(Default)]
+pub(super) struct Sharing {
+    ledger: Option<(Ledger, OwnedFd)>,
+    slots: Slots,
+}
+
+impl Sharing {
+    /// What a worker needs to take part: the memory, and its slot. `None`: it has to do without.
+    pub(super) fn admit(&mut self, pid: Pid) -> Option<(BorrowedFd<'_>, usize)> {
+        if self.ledger.is_none() {
+            match Ledger::create() {
+                Ok(ledger) => self.ledger = Some(ledger),
+                Err(error) => log::message(&format!("shared memory: {}", os::reason(&error))),
+            }
+        }
+        let (_, fd) = self.ledger.as_ref()?;
+        Some((fd.as_fd(), self.slots.assign(pid)?))
+    }
+
+    /// A process has ended, and writes no more.
+    pub(super) fn ended(&mut self, pid: Pid) {
+        if let (Some(slot), Some((ledger, _))) = (self.slots.release(pid), &self.ledger) {
+            ledger.clear(slot);
+        }
+    }
+}
+
+/// The slots, each with the process that has it.
+#[derive(Debug)]
+struct Slots([Option<Pid>; SLOTS]);
+
+impl Default for Slots {
+    fn default() -> Slots {
+        Slots([None; SLOTS])
+    }
+}
+
+impl Slots {
+    /// The slot of a process; a free one if it has none.
+    fn assign(&mut self, pid: Pid) -> Option<usize> {
+        let place = |wanted: Option<Pid>| self.0.iter().position(|&slot| slot == wanted);
+        let slot = place(Some(pid)).or_else(|| place(None))?;
+        self.0[slot] = Some(pid);
+        Some(slot)
+    }
+
+    fn release(&mut self, pid: Pid) -> Option<usize> {
+        let slot = self.0.iter().position(|&slot| slot == Some(pid))?;
+        self.0[slot] = None;
+        Some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_given_once_and_again() {
+        let mut slots = Slots::default();
+        assert_eq!(slots.assign(100), Some(0));
+        assert_eq!(slots.assign(101), Some(1));
+        assert_eq!(slots.assign(100), Some(0));
+        assert_eq!(slots.release(100), Some(0));
+        assert_eq!(slots.release(100), None);
+        assert_eq!(slots.assign(102), Some(0));
+        for pid in 0..SLOTS as Pid - 2 {
+            assert!(slots.assign(1000 + pid).is_some());
+        }
+        assert_eq!(slots.assign(99), None);
+        assert_eq!(slots.release(1003), Some(5));
+        assert_eq!(slots.assign(99), Some(5));
+    }
+
+    #[test]
+    fn what_a_dead_worker_had_is_given_back() {
+        let mut sharing = Sharing::default();
+        let join = |sharing: &mut Sharing, pid| {
+            let (fd, slot) = sharing.admit(pid).expect("a place");
+            Ledger::join(&fd.try_clone_to_owned().expect("a copy"), slot).expect("to join")
+        };
+        let (a, b) = (join(&mut sharing, 7), join(&mut sharing, 8));
+        a.find(&[1]).expect("a row");
+        a.set_used(0, 3);
+        b.set_used(0, 4);
+        sharing.ended(9);
+        assert_eq!(b.state(0).used, 7);
+        sharing.ended(7);
+        assert_eq!(b.state(0).used, 4);
+    }
+}

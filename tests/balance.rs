@@ -1,0 +1,167 @@
+//! Balancing by several workers: as one, or each by itself.
+
+mod common;
+
+use common::*;
+use nix::sys::signal::Signal;
+use std::io::Read;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// Three workers, among which connections go round.
+const SPAWN: &str = "instances min = 3 instances max = 3 users min = 1000 users max = 1000";
+
+fn relay(port: u16, worker: &str) -> Relay {
+    Setup::new(format!(
+        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 4096 }}\n \
+         spawn {{ {SPAWN} }}\n}}\nid = tcprelay {{\n{worker}\n}}\n"
+    ))
+    .ready(3)
+    .start()
+}
+
+/// Two peers that say their names, and the remotes with these weights.
+fn peers(weights: [u32; 2]) -> ([Peer; 2], String) {
+    let peers = ["a", "b"].map(Peer::named);
+    let remote = |(peer, weight): (&Peer, u32)| {
+        format!("remote = {{ address = 127.0.0.1 port = {} weight = {weight} }}\n", peer.port)
+    };
+    let remotes = peers.iter().zip(weights).map(remote).collect();
+    (peers, remotes)
+}
+
+/// Sessions that stay open, one after the other, with the names of those they have reached.
+#[derive(Default)]
+struct Open(Vec<(TcpStream, u8)>);
+
+impl Open {
+    fn open(&mut self, port: u16, count: usize) {
+        for _ in 0..count {
+            let mut stream = connect(port);
+            let mut name = [0];
+            stream.read_exact(&mut name).expect("a name");
+            self.0.push((stream, name[0]));
+        }
+    }
+
+    /// How many there are with each peer.
+    fn counts(&self) -> [usize; 2] {
+        [b'a', b'b'].map(|name| self.0.iter().filter(|(_, other)| *other == name).count())
+    }
+}
+
+#[test]
+fn workers_balance_as_one() {
+    let (_peers, remotes) = peers([1, 3]);
+    let port = free_port();
+    let relay = relay(port, &remotes);
+    let mut open = Open::default();
+    open.open(port, 4);
+    assert_eq!(open.counts(), [1, 3]);
+    open.open(port, 76);
+    assert_eq!(open.counts(), [20, 60]);
+    // What a worker had that was killed is given back, and evened out.
+    let victim = relay.workers()[1];
+    kill(victim, Signal::SIGKILL);
+    relay.expect_log(&format!("child (pid {victim}) terminated abnormally (signal 9)"));
+    wait_for("the sessions to end", || {
+        open.0.retain_mut(|(stream, _)| !has_ended(stream));
+        (open.0.len() <= 54).then_some(())
+    });
+    wait_for("the new worker", || {
+        let log = relay.log();
+        (log.matches("is being used").count() >= 5).then_some(())
+    });
+    open.open(port, 80 - open.0.len());
+    assert_eq!(open.counts(), [20, 60]);
+    // Nor is anything left over when all have ended.
+    open.0.clear();
+    wait_for("them to end", || relay.title().contains(": 0 connections,").then_some(()));
+    open.open(port, 8);
+    assert_eq!(open.counts(), [2, 6]);
+    assert!(!relay.log().contains("balances by itself"), "{}", relay.log());
+}
+
+#[test]
+fn a_worker_may_balance_by_itself() {
+    let (_peers, remotes) = peers([1, 3]);
+    let port = free_port();
+    let relay = relay(port, &format!("{remotes}balance scope = worker"));
+    let mut open = Open::default();
+    open.open(port, 3);
+    assert_eq!(open.counts(), [3, 0]);
+    open.open(port, 77);
+    // 27, 27 and 26: 7 and 20 of them, twice, and 7 and 19.
+    assert_eq!(open.counts(), [21, 59]);
+    assert!(!relay.log().contains("balances by itself"), "{}", relay.log());
+}
+
+#[test]
+fn the_counts_go_on_after_a_reload_and_a_replacement() {
+    let (_peers, remotes) = peers([1, 3]);
+    let port = free_port();
+    let relay = relay(port, &remotes);
+    let mut open = Open::default();
+    open.open(port, 2);
+    assert_eq!(open.counts(), [1, 1]);
+    // Workers on their way out still count ...
+    relay.signal(Signal::SIGUSR1);
+    relay.wait_for_log("new workers", |log| {
+        (log.matches("is being used").count() >= 7).then_some(())
+    });
+    open.open(port, 2);
+    assert_eq!(open.counts(), [1, 3]);
+    // ... but not with what may be another configuration.
+    relay.signal(Signal::SIGHUP);
+    relay.wait_for_log("new workers", |log| {
+        (log.matches("is being used").count() >= 11).then_some(())
+    });
+    let mut open = Open::default();
+    open.open(port, 4);
+    assert_eq!(open.counts(), [1, 3]);
+}
+
+/// A relay with a remote that takes connections and ends them before the handshake, and another one
+/// that is alive; its port, and how often the former was tried.
+fn attempts(worker: &str) -> (Relay, u16, Arc<AtomicUsize>, Vec<Peer>) {
+    let tried = Arc::new(AtomicUsize::new(0));
+    let counter = tried.clone();
+    let dead = Peer::start(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    let alive = Peer::named("b");
+    let port = free_port();
+    let remotes = format!(
+        "remote = {{ address = 127.0.0.1 port = {} tls = yes tls verify = no weight = 1000 }}\n{}",
+        dead.port,
+        alive.remote()
+    );
+    (relay(port, &format!("{remotes}{worker}")), port, tried, vec![dead, alive])
+}
+
+#[test]
+fn one_worker_tries_a_dead_remote() {
+    let (relay, port, tried, _peers) = attempts("retry delay = 3");
+    let mut open = Open::default();
+    open.open(port, 9);
+    assert_eq!(open.counts(), [0, 9]);
+    assert_eq!(tried.load(Ordering::SeqCst), 1);
+    // After the delay it is the turn of one session, of whichever worker.
+    for round in 2..4 {
+        thread::sleep(Duration::from_millis(3100));
+        open.open(port, 6);
+        assert_eq!(tried.load(Ordering::SeqCst), round);
+    }
+    assert_eq!(relay.log().matches("failed: TLS").count(), 1, "{}", relay.log());
+}
+
+#[test]
+fn each_worker_by_itself_tries_a_dead_remote() {
+    let (relay, port, tried, _peers) = attempts("retry delay = 60 balance scope = worker");
+    Open::default().open(port, 9);
+    assert_eq!(tried.load(Ordering::SeqCst), 3);
+    assert_eq!(relay.log().matches("failed: TLS").count(), 3, "{}", relay.log());
+}
