@@ -458,7 +458,7 @@ fn mavistest_asks_what_the_relay_asks() {
         ),
     );
     let ask = |user: &str| {
-        let output = run(Command::new(env!("CARGO_BIN_EXE_mavistest"))
+        let output = run(ours(env!("CARGO_BIN_EXE_mavistest"))
             .args(["-a", "TACTYPE", "-v", "HOST"])
             .arg(&config)
             .args(["tcprelay", "TACPLUS", user]));

@@ -434,7 +434,7 @@ fn the_background_launcher_tells_how_it_went() {
     let config = directory.write("relay.cfg", text);
     let pid_file = directory.file("pid");
     let launch = || {
-        std::process::Command::new(TCPRELAY)
+        ours(TCPRELAY)
             .args(["-p", pid_file.to_str().expect("a path")])
             .arg(&config)
             .stdin(std::process::Stdio::null())
@@ -471,11 +471,8 @@ fn the_background_launcher_tells_that_no_worker_starts() {
     let directory = Directory::new();
     let text = config(port, "remoote = {}", "background = yes", "instances max = 1", "");
     let config = directory.write("relay.cfg", text);
-    let status = std::process::Command::new(TCPRELAY)
-        .arg(&config)
-        .stdin(std::process::Stdio::null())
-        .status()
-        .expect("to launch");
+    let status =
+        ours(TCPRELAY).arg(&config).stdin(std::process::Stdio::null()).status().expect("to launch");
     assert_eq!(status.code(), Some(78));
 }
 
@@ -787,7 +784,7 @@ fn a_standard_error_that_is_gone_ends_nothing() {
     let directory = Directory::new();
     let config =
         directory.write("relay.cfg", config(port, &peer.remote(), "", "instances max = 1", ""));
-    let mut child = std::process::Command::new(TCPRELAY)
+    let mut child = ours(TCPRELAY)
         .arg(&config)
         .env("TCPRELAY_LOG_STDERR", "1")
         .stdin(std::process::Stdio::null())

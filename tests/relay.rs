@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 struct Way {
     mechanism: &'static str,
     tls: Option<Tls>,
+    /// Further directives of the section.
+    directives: &'static str,
 }
 
 /// How TLS is spoken.
@@ -41,9 +43,12 @@ const TLS: [Tls; 4] = [
 ];
 const KERNEL: &str = "tls kernel = yes\n";
 
+/// Other ways of data without TLS than the usual one, which is up to what there is of it.
+const SPLICE: [&str; 2] = ["splice = always\n", "splice = never\n"];
+
 impl From<&'static str> for Way {
     fn from(mechanism: &'static str) -> Way {
-        Way { mechanism, tls: None }
+        Way { mechanism, tls: None, directives: "" }
     }
 }
 
@@ -54,7 +59,8 @@ fn relay(way: impl Into<Way>, section: &str) -> (Relay, u16) {
     let way = way.into();
     let port = free_port();
     let Some(tls) = way.tls else {
-        return (Setup::simple(port, section).mechanism(way.mechanism).start(), port);
+        let section = format!("{}{section}", way.directives);
+        return (Setup::simple(port, &section).mechanism(way.mechanism).start(), port);
     };
     let files = Directory::new();
     let identity = pki::Identity::own(&["localhost", "127.0.0.1"]);
@@ -87,13 +93,17 @@ fn each(test: impl Fn(Way)) {
         if only.is_none() {
             eprintln!("--- {name}");
             test(mechanism.into());
+            for directives in SPLICE {
+                eprintln!("--- {name}, {directives}");
+                test(Way { directives, ..mechanism.into() });
+            }
         }
         // One mechanism has them all, the others the usual one.
         let most = if index == 0 { TLS.len() } else { 1 };
         let chosen = |tls: &&Tls| only.as_ref().is_none_or(|only| tls.name.contains(only));
         for &tls in TLS.iter().take(most).filter(chosen) {
             eprintln!("--- {name}, {}", tls.name);
-            test(Way { mechanism, tls: Some(tls) });
+            test(Way { tls: Some(tls), ..mechanism.into() });
         }
     }
 }

@@ -814,7 +814,7 @@ fn mistakes_are_found_by_the_check() {
             "id = spawnd {{ listen = {{ port = 1 tls = yes }} }}\nid = tcprelay {{ {section} }}\n"
         );
         let config = files.write("relay.cfg", text);
-        let output = Command::new(TCPRELAY).arg("-P").arg(config).output().expect("tcprelay");
+        let output = ours(TCPRELAY).arg("-P").arg(config).output().expect("tcprelay");
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(told.contains(expected), "{section}: {told}");
         assert!(matches!(output.status.code(), Some(69 | 78)), "{section}: {}", output.status);

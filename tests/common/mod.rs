@@ -112,6 +112,14 @@ pub struct Setup {
     ready: Option<usize>,
 }
 
+/// A command that runs one of the project's programs. Cargo's library path is not for it: an older
+/// libmavis.so may be there, while the one of this build is where the program looks by itself.
+pub fn ours(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_remove("LD_LIBRARY_PATH");
+    command
+}
+
 impl Setup {
     /// A relay with this configuration, ready when one worker is.
     pub fn new(config: impl Into<String>) -> Setup {
@@ -164,7 +172,7 @@ impl Setup {
         let config = directory.write("relay.cfg", &self.config);
         let log = directory.file("log");
         let stderr = fs::File::create(&log).expect("the log");
-        let child = Command::new(&self.program)
+        let child = ours(&self.program)
             .args(&self.arguments)
             .arg(&config)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))

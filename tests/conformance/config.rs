@@ -1,11 +1,11 @@
 //! The cases that are data: a configuration or a command line, an exit status and what is on
 //! standard error. The abbreviations are those of the table.
 
-use crate::common::{Directory, PATIENCE, TCPRELAY};
+use crate::common::{ours, Directory, PATIENCE, TCPRELAY};
 use crate::runner::{Case, Entry};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -183,7 +183,7 @@ pub(crate) fn run(case: &Case) {
     let line = line.replace("DIR/", &format!("{}/", directory.path().display()));
     let stderr = directory.file("stderr");
     let stdout = directory.file("stdout");
-    let mut child = Command::new(TCPRELAY)
+    let mut child = ours(TCPRELAY)
         .args(words(&line).iter().skip(1))
         .current_dir(directory.path())
         .env_remove("TCPRELAY_LOG_STDERR")

@@ -1,7 +1,7 @@
 //! Starting the programs in every way that the table asks for, and looking at them from outside.
 
 use crate::common::{
-    children, connect, cpu_ticks, ping, wait_for, Directory, Peer, Relay, TCPRELAY,
+    children, connect, cpu_ticks, ours, ping, wait_for, Directory, Peer, Relay, TCPRELAY,
 };
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
@@ -133,7 +133,7 @@ impl Launch {
         let config = self.directory.write("relay.cfg", self.expand(&self.config));
         let log = self.directory.file("log");
         let create = |name: &str| File::create(self.directory.file(name)).expect("a file");
-        let mut command = Command::new(self.expand(&self.program.display().to_string()));
+        let mut command = ours(self.expand(&self.program.display().to_string()));
         if let Some(name) = &self.name {
             command.arg0(self.expand(name));
         }
