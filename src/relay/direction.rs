@@ -335,6 +335,12 @@ impl Buffers {
         }
     }
 
+    /// Gives back what was kept for the next direction, when there is none.
+    pub(super) fn shrink(&mut self) {
+        self.pool = Vec::new();
+        self.release_pipes();
+    }
+
     /// Gives the descriptors of unused pipes back to the system; true if there were any.
     pub(super) fn release_pipes(&mut self) -> bool {
         let any = !self.pipes.is_empty();

@@ -479,6 +479,7 @@ impl Engine {
         self.ended += 1;
         if self.sessions.len() == 0 {
             events.shrink();
+            self.buffers.shrink();
         }
     }
 

@@ -112,11 +112,12 @@ pub struct Setup {
     ready: Option<usize>,
 }
 
-/// A command that runs one of the project's programs. Cargo's library path is not for it: an older
-/// libmavis.so may be there, while the one of this build is where the program looks by itself.
+/// A command that runs one of the project's programs with the libmavis.so of this build, which is
+/// beside the test. In cargo's own library path an older one may come before it.
 pub fn ours(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let test = std::env::current_exe().expect("the path of the test");
     let mut command = Command::new(program);
-    command.env_remove("LD_LIBRARY_PATH");
+    command.env("LD_LIBRARY_PATH", test.parent().expect("its folder"));
     command
 }
 
