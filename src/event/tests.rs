@@ -355,3 +355,115 @@ fn the_mechanism_follows_the_setting() {
         assert!(choice.warning.is_some(), "{unusable}");
     }
 }
+
+/// Waits until something of a stream happens; a deadline of ten seconds.
+fn next_of_stream(events: &mut Loop, limit: u64) -> Option<Event> {
+    let deadline = Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        events.wait(Some(limit)).expect("a wait");
+        let found = events.next_event();
+        if found.is_some() || limit == 0 || Instant::now() > deadline {
+            return found;
+        }
+    }
+}
+
+#[test]
+fn a_stream_is_level_triggered_until_its_owner_says_that_nothing_is_left() {
+    for (name, mut events) in loops() {
+        let (mut a, b) = tcp_pair();
+        b.set_nonblocking(true).expect("nonblocking");
+        events.register_stream(&b, token(1), Interest::READ);
+        assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+        a.write_all(b"xy").expect("to write");
+        for _ in 0..3 {
+            assert!(next_of_stream(&mut events, 100).expect(name).readable);
+        }
+        (&b).read_exact(&mut [0; 1]).expect("to read");
+        assert!(next_of_stream(&mut events, 100).expect(name).readable, "a byte is left");
+        (&b).read_exact(&mut [0; 1]).expect("to read");
+        events.read_in_part(&b);
+        assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+        // What comes after that is told, with or without a wait between.
+        a.write_all(b"z").expect("to write");
+        assert!(next_of_stream(&mut events, 100).expect(name).readable);
+        // Interest that is given up and taken again finds what was there all the time.
+        events.set_interest(&b, Interest::empty());
+        assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+        events.set_interest(&b, Interest::READ);
+        assert!(next_of_stream(&mut events, 100).expect(name).readable);
+        events.remove(&b);
+    }
+}
+
+#[test]
+fn the_end_of_a_stream_is_not_lost_behind_its_data() {
+    for (name, mut events) in loops() {
+        let (mut a, b) = tcp_pair();
+        b.set_nonblocking(true).expect("nonblocking");
+        events.register_stream(&b, token(1), Interest::READ);
+        a.write_all(b"last").expect("to write");
+        a.shutdown(Shutdown::Write).expect("to shut down");
+        // Both have arrived when the event is seen.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(next_of_stream(&mut events, 100).expect(name).readable);
+        assert_eq!(events.has_ended(&b), events.has_edges(), "{name}");
+        assert_eq!((&b).read(&mut [0; 100]).expect("to read"), 4);
+        events.read_in_part(&b);
+        assert!(next_of_stream(&mut events, 100).expect(name).readable, "the end");
+        assert_eq!((&b).read(&mut [0; 100]).expect("to read"), 0);
+        events.remove(&b);
+    }
+}
+
+#[test]
+fn a_stream_that_takes_nothing_more_is_writable_again_when_it_does() {
+    for (name, mut events) in loops() {
+        let (a, mut b) = tcp_pair();
+        a.set_nonblocking(true).expect("nonblocking");
+        events.register_stream(&a, token(1), Interest::WRITE);
+        assert!(next_of_stream(&mut events, 100).expect(name).writable);
+        let mut sent = 0;
+        while let Ok(count) = (&a).write(&[0; 65536]) {
+            sent += count;
+        }
+        events.blocked(&a, Interest::WRITE);
+        assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+        let reader = std::thread::spawn(move || {
+            let mut buffer = vec![0; sent];
+            b.read_exact(&mut buffer).expect("everything");
+            b
+        });
+        assert!(next_of_stream(&mut events, 100).expect(name).writable);
+        reader.join().expect("a reader");
+        events.remove(&a);
+    }
+}
+
+/// A number that is used again must not get the events of its former connection, which lives on
+/// in another place.
+#[test]
+fn a_closed_stream_that_is_open_elsewhere_is_not_heard_of() {
+    for (name, mut events) in loops() {
+        let (mut a, b) = tcp_pair();
+        let elsewhere = b.try_clone().expect("another descriptor");
+        let number = b.as_raw_fd();
+        events.register_stream(&b, token(1), Interest::READ);
+        assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+        events.remove(&b);
+        drop(b);
+        let (mut c, d) = tcp_pair();
+        let again = [c.as_raw_fd(), d.as_raw_fd()].contains(&number);
+        events.register_stream(&d, token(2), Interest::READ);
+        events.register_stream(&c, token(3), Interest::READ);
+        a.write_all(b"x").expect("to write");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let found = next_of_stream(&mut events, 0).map(|event| event.token);
+        assert_eq!(found, None, "{name}: number used again: {again}");
+        c.write_all(b"y").expect("to write");
+        assert_eq!(next_of_stream(&mut events, 100).expect(name).token, token(2));
+        drop(elsewhere);
+        events.remove(&c);
+        events.remove(&d);
+    }
+}
