@@ -1,5 +1,8 @@
-# tcprelay. `make demo` shows it at work, `make test` is everything that CI checks.
+# tcprelay. `make demo` shows it at work, `make test` is everything that CI checks,
+# `make help` tells the rest. Any make of POSIX will do.
+.POSIX:
 
+# All of these can be given on the command line: make install PREFIX=/opt/tcprelay
 PREFIX = /usr/local
 BINDIR = $(PREFIX)/bin
 SBINDIR = $(PREFIX)/sbin
@@ -7,13 +10,61 @@ LIBDIR = $(PREFIX)/lib
 INCLUDEDIR = $(PREFIX)/include
 MANDIR = $(PREFIX)/share/man
 DOCDIR = $(PREFIX)/share/doc/tcprelay
+EXAMPLESDIR = $(DOCDIR)
+# The folder of modules, which the programs have built in.
+MAVISDIR = $(LIBDIR)/mavis
+# The service reads its configuration, tcprelay.cfg, from there.
+SYSCONFDIR = $(PREFIX)/etc
+# What is changed at run time: the pid file.
+RUNDIR = /var/run
 DESTDIR =
 CARGO = cargo
 CARGOFLAGS = --locked
 TARGET = target
+# Where cargo puts the results; with CARGO_BUILD_TARGET that is another folder.
+RELEASE = $(TARGET)/release
+
+# Where the services of the system are kept.
+UNITDIR = /usr/lib/systemd/system
+INITDIR = /etc/init.d
+LAUNCHDIR = /Library/LaunchDaemons
+SMFDIR = /lib/svc/manifest/network
+SMFMETHODDIR = /lib/svc/method
+
+BUILD = MAVIS_DIR=$(MAVISDIR) $(CARGO) build $(CARGOFLAGS) --release --target-dir $(TARGET)
+# Takes the mode, the folder and the files.
+INSTALL = sh tools/install
+# The same for a service: the names of folders are put in.
+SERVICE = SBINDIR=$(SBINDIR) SYSCONFDIR=$(SYSCONFDIR) RUNDIR=$(RUNDIR) SMFMETHODDIR=$(SMFMETHODDIR) \
+	sh tools/install-service
 
 all:
-	MAVIS_DIR=$(LIBDIR)/mavis $(CARGO) build $(CARGOFLAGS) --release --target-dir $(TARGET)
+	$(BUILD)
+
+help:
+	@sed -n 's/^.: //p' Makefile
+
+#: Building and trying
+#:   all            the programs and the library, the default
+#:   check          the quick tests
+#:   demo           shows the relay at work
+#:   clean          removes what was built
+#: Installing, below DESTDIR
+#:   install        programs, library, headers, manual, samples
+#:   install-SYSTEM a service: systemd, sysv, launchd or smf
+#:   deinstall      removes all of this again, but no configuration
+#: For developers
+#:   deps           what building and testing needs
+#:   test           everything that CI checks
+#:   test-vm        what needs another kernel
+#:   check-targets  type-checks the other systems
+#:   fuzz           the fuzz targets
+#: Packages
+#:   vendor-tarball the distribution file, with all crates, and its checksums
+#:   deb            the package for Debian, from the distribution file
+#:   check-packages what is below packaging, by the systems' own checkers
+#:   test-package   installs the package for Debian, upgrades it under load, removes it
+#:   test-package-systemd   the same in a container, where systemd runs
 
 # What building needs; installed if that is allowed, otherwise said exactly.
 deps-build:
@@ -24,8 +75,8 @@ deps:
 	sh tools/deps build test
 
 demo: deps-build
-	MAVIS_DIR=$(LIBDIR)/mavis $(CARGO) build $(CARGOFLAGS) --release --target-dir $(TARGET)
-	MAVIS_DIR=$(LIBDIR)/mavis $(CARGO) run $(CARGOFLAGS) --release --target-dir $(TARGET) --quiet --example demo
+	$(BUILD)
+	MAVIS_DIR=$(MAVISDIR) $(CARGO) run $(CARGOFLAGS) --release --target-dir $(TARGET) --quiet --example demo
 
 # The quick part of the tests: no real servers, native mechanisms only.
 check:
@@ -34,22 +85,50 @@ check:
 test: deps
 	sh tools/check
 
-# The programs find the library in ../lib. Modules go to $(LIBDIR)/mavis.
+# The programs find the library in ../lib, or where TCPRELAY_RUN_PATH said when they were built.
 install: all
-	mkdir -p $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/mavis $(DESTDIR)$(DOCDIR)
-	mkdir -p $(DESTDIR)$(INCLUDEDIR)/tcprelay/mavis $(DESTDIR)$(INCLUDEDIR)/tcprelay/misc
-	mkdir -p $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man3 $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8
-	install -m 755 $(TARGET)/release/libmavis.so $(DESTDIR)$(LIBDIR)/
-	install -m 755 $(TARGET)/release/tcprelay $(TARGET)/release/spawnd $(DESTDIR)$(SBINDIR)/
-	install -m 755 $(TARGET)/release/mavistest $(DESTDIR)$(BINDIR)/
-	install -m 644 compat/include/mavis/*.h $(DESTDIR)$(INCLUDEDIR)/tcprelay/mavis/
-	install -m 644 compat/include/misc/*.h $(DESTDIR)$(INCLUDEDIR)/tcprelay/misc/
-	install -m 644 man/mavistest.1 $(DESTDIR)$(MANDIR)/man1/
-	install -m 644 man/mavis.3 $(DESTDIR)$(MANDIR)/man3/
-	install -m 644 man/tcprelay.cfg.5 $(DESTDIR)$(MANDIR)/man5/
-	install -m 644 man/tcprelay.8 man/spawnd.8 $(DESTDIR)$(MANDIR)/man8/
-	install -m 644 README.md CHANGELOG.md LICENSE samples/*.cfg samples/*.list $(DESTDIR)$(DOCDIR)/
-	install -m 755 samples/*.sh $(DESTDIR)$(DOCDIR)/
+	$(INSTALL) 755 $(DESTDIR)$(SBINDIR) $(RELEASE)/tcprelay $(RELEASE)/spawnd
+	$(INSTALL) 755 $(DESTDIR)$(BINDIR) $(RELEASE)/mavistest
+	library=$(RELEASE)/libmavis.so; \
+	test -f $$library || library=$(RELEASE)/libmavis.dylib; \
+	$(INSTALL) 755 $(DESTDIR)$(LIBDIR) $$library
+	$(INSTALL) 755 $(DESTDIR)$(MAVISDIR)
+	$(INSTALL) 644 $(DESTDIR)$(INCLUDEDIR)/tcprelay/mavis compat/include/mavis/*.h
+	$(INSTALL) 644 $(DESTDIR)$(INCLUDEDIR)/tcprelay/misc compat/include/misc/*.h
+	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man1 man/*.1
+	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man3 man/*.3
+	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man5 man/*.5
+	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man8 man/*.8
+	$(INSTALL) 644 $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE docs/migration.md
+	$(INSTALL) 644 $(DESTDIR)$(EXAMPLESDIR) samples/*.cfg samples/*.list
+	$(INSTALL) 755 $(DESTDIR)$(EXAMPLESDIR) samples/*.sh
+
+install-systemd:
+	$(SERVICE) 644 packaging/systemd/tcprelay.service $(DESTDIR)$(UNITDIR)/tcprelay.service
+
+install-sysv:
+	$(SERVICE) 755 packaging/sysv/tcprelay $(DESTDIR)$(INITDIR)/tcprelay
+
+install-launchd:
+	$(SERVICE) 644 packaging/launchd/tcprelay.plist $(DESTDIR)$(LAUNCHDIR)/tcprelay.plist
+
+install-smf:
+	$(SERVICE) 644 packaging/smf/tcprelay.xml $(DESTDIR)$(SMFDIR)/tcprelay.xml
+	$(SERVICE) 755 packaging/smf/tcprelay $(DESTDIR)$(SMFMETHODDIR)/tcprelay
+
+# Modules and configurations are somebody else's; folders stay if something else is in them.
+deinstall:
+	rm -f $(DESTDIR)$(SBINDIR)/tcprelay $(DESTDIR)$(SBINDIR)/spawnd $(DESTDIR)$(BINDIR)/mavistest
+	rm -f $(DESTDIR)$(LIBDIR)/libmavis.so $(DESTDIR)$(LIBDIR)/libmavis.dylib
+	rm -rf $(DESTDIR)$(INCLUDEDIR)/tcprelay
+	for page in `cd man && echo *`; do rm -f $(DESTDIR)$(MANDIR)/man[1-9]/$$page; done
+	for sample in `cd samples && echo *`; do rm -f $(DESTDIR)$(EXAMPLESDIR)/$$sample; done
+	for text in README.md CHANGELOG.md LICENSE migration.md; do rm -f $(DESTDIR)$(DOCDIR)/$$text; done
+	rm -f $(DESTDIR)$(UNITDIR)/tcprelay.service $(DESTDIR)$(INITDIR)/tcprelay
+	rm -f $(DESTDIR)$(LAUNCHDIR)/tcprelay.plist
+	rm -f $(DESTDIR)$(SMFDIR)/tcprelay.xml $(DESTDIR)$(SMFMETHODDIR)/tcprelay
+	-rmdir $(DESTDIR)$(MAVISDIR) 2>/dev/null
+	-rmdir $(DESTDIR)$(EXAMPLESDIR) $(DESTDIR)$(DOCDIR) 2>/dev/null
 
 # The tests of what this machine's kernel may lack, in a virtual one; the first run fetches it.
 test-vm: deps-build
@@ -62,7 +141,26 @@ check-targets:
 fuzz:
 	sh tools/fuzz
 
+# The commit that is checked out, not what has been changed since.
+vendor-tarball:
+	sh tools/vendor-tarball $(TARGET)/packages
+
+deb: vendor-tarball
+	sh tools/build-deb $(TARGET)/packages
+
+check-packages:
+	sh tools/check-packages $(TARGET)/packages
+
+test-package: deb
+	sh tools/test-package $(TARGET)/packages
+
+# The same in a container, where systemd runs.
+test-package-systemd: deb
+	sh tools/test-package-systemd $(TARGET)/packages
+
 clean:
 	$(CARGO) clean --target-dir $(TARGET)
 
-.PHONY: all deps-build deps demo check test test-vm install check-targets fuzz clean
+.PHONY: all help deps-build deps demo check test test-vm install install-systemd install-sysv \
+	install-launchd install-smf deinstall check-targets fuzz vendor-tarball deb check-packages \
+	test-package test-package-systemd clean

@@ -1,0 +1,30 @@
+#!@SMF_METHOD_SHELL@
+# The method of the service: tcprelay start|refresh CONFIGURATION
+
+. /lib/svc/share/smf_include.sh
+
+program=@PREFIX@/sbin/tcprelay
+pid_file=@VARBASE@/run/tcprelay.pid
+configuration=$2
+
+if [ ! -r "$configuration" ]; then
+    echo "there is no $configuration"
+    exit "$SMF_EXIT_ERR_CONFIG"
+fi
+# The program says itself what is wrong.
+"$program" -P "$configuration" || exit "$SMF_EXIT_ERR_CONFIG"
+
+case $1 in
+start)
+    # It comes back when it serves.
+    "$program" -b -p "$pid_file" "$configuration" || exit "$SMF_EXIT_ERR_FATAL"
+    ;;
+refresh)
+    kill -HUP "$(cat "$pid_file")" || exit "$SMF_EXIT_ERR_FATAL"
+    ;;
+*)
+    echo "usage: $0 start|refresh CONFIGURATION"
+    exit "$SMF_EXIT_ERR_CONFIG"
+    ;;
+esac
+exit "$SMF_EXIT_OK"
