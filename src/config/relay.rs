@@ -70,6 +70,8 @@ pub struct Relay {
     pub drain_timeout: u32,
     /// `access log`: a line per session.
     pub access_log: bool,
+    /// `sandbox`: whether workers are confined; by default unless something may need more.
+    pub sandbox: Option<bool>,
     /// `tls …`.
     pub tls: Tls,
     /// `authorization`.
@@ -91,6 +93,7 @@ impl Default for Relay {
             retire_limit: 0,
             drain_timeout: 0,
             access_log: false,
+            sandbox: None,
             tls: Tls::default(),
             authorization: None,
             splice: Splice::default(),
@@ -150,6 +153,9 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Relay, Con
             _ if parser.is_word("balance") => relay.balance_alone = balance_scope(parser)?,
             _ if parser.is_word("connect") => relay.connect_timeout = timeout(parser)?,
             _ if parser.is_word("splice") => relay.splice = splice(parser)?,
+            _ if parser.is_word("sandbox") => {
+                relay.sandbox = Some(parser.assigned_boolean()?);
+            }
             _ if parser.is_word("drain") => relay.drain_timeout = timeout(parser)?,
             _ if common::parse_shared(parser)? => {}
             _ => return Err(parser.error(format!("'{}' unexpected", parser.text_lossy()))),

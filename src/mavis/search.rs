@@ -14,6 +14,9 @@ static PATHS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// Modules of the C project that do not survive a cancelled query: `external` one that waits in its
 /// queue, `external-mt` the next end of its child, and `remote` does not pass it on to another.
 const CANNOT_CANCEL: [&str; 3] = ["external", "external-mt", "remote"];
+/// Modules of the C project that open files for reading, and sockets, and need no more once they
+/// have started.
+const CONFINED: [&str; 8] = ["auth", "cache", "groups", "limit", "log", "null", "remote", "userdb"];
 
 /// How many modules were asked for.
 static MODULES: AtomicU32 = AtomicU32::new(0);
@@ -103,6 +106,8 @@ pub struct Modules {
     pub chain: Chain,
     /// All of them can forget a query.
     pub cancel: bool,
+    /// The first that may need more than a sandbox allows, if there is one.
+    pub unconfined: Option<String>,
     /// The loop, as C code knows it, for modules that work on their own time; null: they wait.
     io: *mut c_void,
 }
@@ -110,7 +115,7 @@ pub struct Modules {
 impl Modules {
     /// None yet.
     pub fn new(io: *mut c_void) -> Modules {
-        Modules { chain: Chain::default(), cancel: true, io }
+        Modules { chain: Chain::default(), cancel: true, unconfined: None, io }
     }
 }
 
@@ -125,6 +130,9 @@ pub fn parse(parser: &mut Parser<'_>, modules: &mut Modules) -> Result<bool, Con
             modules.chain.set(head);
             let Loaded { id, name } = loaded.map_err(|text| parser.error(text))?;
             modules.cancel &= !CANNOT_CANCEL.contains(&&*name);
+            if modules.unconfined.is_none() && !CONFINED.contains(&&*name) {
+                modules.unconfined = Some(name);
+            }
             let position = parser.position();
             let result = head.map_or(1, |head| parser.lend(|reader| head.parse(reader, &id)));
             if result != 0 {

@@ -23,6 +23,7 @@ pub mod pidfile;
 pub mod pipe;
 pub mod process;
 pub mod regex;
+pub mod sandbox;
 pub mod secret;
 pub mod shared;
 pub mod shm;

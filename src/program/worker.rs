@@ -1,6 +1,7 @@
 //! Start of a worker process.
 
 use super::options::{self, Options};
+use super::sandbox::Sandbox;
 use super::section::{read, start_modules};
 use super::{security, Kind, Process};
 use crate::config::relay::Relay;
@@ -104,6 +105,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     })?;
     let limit = super::settle_loop(&mut events)?;
     let retire_limit = settings.retire_limit;
+    let sandbox = Sandbox::of(&settings, &common, &modules);
     let queries = start_modules(&settings, modules, &mut events)
         .inspect_err(|_| bad_configuration_on(&channel))?;
     // Another program's broker has nothing to share.
@@ -119,6 +121,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let mut worker =
         Worker::start(&process.name, engine, retire_limit, channel, limit, &mut events)
             .map_err(os_error)?;
+    sandbox.enter();
     Ok(worker.run(&mut events))
 }
 

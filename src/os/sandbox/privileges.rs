@@ -1,0 +1,37 @@
+//! Solaris and illumos: the basic privileges of privileges(7), which every process has.
+
+use std::ffi::{c_char, c_int, CStr};
+use std::io;
+use std::path::Path;
+use std::ptr;
+
+extern "C" {
+    /// priv_set(3C), the convenient form of setppriv(2).
+    fn priv_set(operation: c_int, which: *const c_char, ...) -> c_int;
+}
+
+const PRIV_OFF: c_int = 1;
+const PRIV_ALLSETS: *const c_char = ptr::null();
+
+/// No worker needs these.
+const NEEDLESS: [&CStr; 5] =
+    [c"file_link_any", c"proc_exec", c"proc_fork", c"proc_info", c"proc_session"];
+/// Who connects to a UNIX-domain socket writes to a file.
+const WRITE: &CStr = c"file_write";
+
+/// As [`super::enter`].
+pub(super) fn enter(sockets: &[&Path]) -> io::Result<bool> {
+    let write = sockets.is_empty().then_some(WRITE);
+    for privilege in NEEDLESS.into_iter().chain(write) {
+        let none: *const c_char = ptr::null();
+        // SAFETY: names that are NUL-terminated, and end with a null pointer.
+        if unsafe { priv_set(PRIV_OFF, PRIV_ALLSETS, privilege.as_ptr(), none) } != 0 {
+            let error = io::Error::last_os_error();
+            // Systems have the newer ones or do not.
+            if error.raw_os_error() != Some(libc::EINVAL) {
+                return Err(error);
+            }
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,304 @@
+//! Linux: a filter of system calls (seccomp(2)) and no_new_privs (prctl(2)).
+//!
+//! The filter is a list of what is allowed, for x86_64 and aarch64. Linux 5.11 and later find out
+//! beforehand which calls are allowed whatever their arguments are, and run the filter for the others
+//! only: those come first.
+
+use crate::os::check;
+use libc::{c_long, c_ulong, seccomp_data, sock_filter};
+use std::io;
+use std::mem::offset_of;
+use std::path::Path;
+
+/// The calling convention that the numbers below are of (linux/audit.h). A 64-bit process can make
+/// calls of 32-bit ones, which have other numbers.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// set_mempolicy_home_node of Linux 5.17. A C library that tries a call that is newer than this file
+/// expects ENOSYS before it takes the older one. The calls of x32 are beyond, too.
+const NEWEST: u32 = 450;
+
+/// Opening with any of these is more than reading. O_TMPFILE needs one of them as well.
+const MORE_THAN_READING: libc::c_int =
+    libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
+/// Domains of sockets: of remotes, name servers and the log, and for asking which addresses and
+/// interfaces there are.
+const DOMAINS: [u32; 4] =
+    [libc::AF_INET as u32, libc::AF_INET6 as u32, libc::AF_UNIX as u32, libc::AF_NETLINK as u32];
+/// Requests of ioctl(2): for sockets, isatty(3) and names of interfaces. Nothing is typed into a
+/// terminal (TIOCSTI).
+const REQUESTS: [u32; 9] = [
+    libc::FIONBIO as u32,
+    libc::TIOCOUTQ as u32,
+    libc::FIONREAD as u32,
+    libc::FIOCLEX as u32,
+    libc::FIONCLEX as u32,
+    libc::TCGETS as u32,
+    libc::TIOCGWINSZ as u32,
+    libc::SIOCGIFINDEX as u32,
+    libc::SIOCGIFNAME as u32,
+];
+/// Commands of fcntl(2): what there is to say about descriptors and pipes. Nobody is told to be
+/// signalled (F_SETOWN).
+const COMMANDS: [u32; 8] = [
+    libc::F_GETFD as u32,
+    libc::F_SETFD as u32,
+    libc::F_GETFL as u32,
+    libc::F_SETFL as u32,
+    libc::F_DUPFD as u32,
+    libc::F_DUPFD_CLOEXEC as u32,
+    libc::F_GETPIPE_SZ as u32,
+    libc::F_SETPIPE_SZ as u32,
+];
+/// Operations of prctl(2): the names of the process and of its memory, which malloc(3) gives.
+const OPERATIONS: [u32; 3] =
+    [libc::PR_SET_NAME as u32, libc::PR_GET_NAME as u32, libc::PR_SET_VMA as u32];
+
+/// What is allowed whatever its arguments are.
+const ALLOWED: &[c_long] = &[
+    // Waiting.
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_ppoll,
+    libc::SYS_pselect6,
+    // Moving data.
+    libc::SYS_preadv,
+    libc::SYS_pread64,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_splice,
+    libc::SYS_write,
+    libc::SYS_writev,
+    // Descriptors. No listeners: the broker has them.
+    libc::SYS_bind,
+    libc::SYS_close,
+    libc::SYS_connect,
+    libc::SYS_dup,
+    libc::SYS_dup3,
+    libc::SYS_getpeername,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
+    libc::SYS_pipe2,
+    libc::SYS_setsockopt,
+    libc::SYS_shutdown,
+    // Looking at files.
+    libc::SYS_chdir,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_fstat,
+    libc::SYS_fstatfs,
+    libc::SYS_getcwd,
+    libc::SYS_getdents64,
+    libc::SYS_lseek,
+    libc::SYS_newfstatat,
+    libc::SYS_readlinkat,
+    libc::SYS_statfs,
+    libc::SYS_statx,
+    // Memory.
+    libc::SYS_brk,
+    libc::SYS_madvise,
+    libc::SYS_membarrier,
+    libc::SYS_mincore,
+    libc::SYS_mlock,
+    libc::SYS_mlock2,
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_munlock,
+    libc::SYS_munmap,
+    // Time.
+    libc::SYS_clock_getres,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_getitimer,
+    libc::SYS_gettimeofday,
+    libc::SYS_nanosleep,
+    libc::SYS_setitimer,
+    // The process itself, and threads of modules that are there already.
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_getcpu,
+    libc::SYS_getegid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getgroups,
+    libc::SYS_getpgid,
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_getrandom,
+    libc::SYS_getresgid,
+    libc::SYS_getresuid,
+    libc::SYS_getrusage,
+    libc::SYS_getsid,
+    libc::SYS_gettid,
+    libc::SYS_getuid,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigpending,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_yield,
+    libc::SYS_sigaltstack,
+    libc::SYS_sysinfo,
+    libc::SYS_times,
+    libc::SYS_uname,
+    libc::SYS_wait4,
+];
+
+/// Older forms, which newer systems do not have and musl prefers.
+#[cfg(target_arch = "x86_64")]
+const ALLOWED_OLDER: &[c_long] = &[
+    libc::SYS_access,
+    libc::SYS_alarm,
+    libc::SYS_dup2,
+    libc::SYS_epoll_create,
+    libc::SYS_epoll_wait,
+    libc::SYS_getdents,
+    libc::SYS_getpgrp,
+    libc::SYS_getrlimit,
+    libc::SYS_lstat,
+    libc::SYS_pause,
+    libc::SYS_pipe,
+    libc::SYS_poll,
+    libc::SYS_readlink,
+    libc::SYS_select,
+    libc::SYS_stat,
+    libc::SYS_time,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const ALLOWED_OLDER: &[c_long] = &[];
+
+/// As [`super::enter`].
+pub(super) fn enter(_sockets: &[&Path]) -> io::Result<bool> {
+    const NONE: c_ulong = 0;
+    const YES: c_ulong = 1;
+    // Without this only root may have a filter; it is of no other use to who executes nothing.
+    // SAFETY: prctl(PR_SET_NO_NEW_PRIVS) takes plain numbers.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, YES, NONE, NONE, NONE) })?;
+    let filter = filter(std::process::id());
+    // Also for threads that modules may have. Systems before Linux 5.16 would make the processor
+    // slower for who has a filter, if they are not told not to; those before 4.17 have nothing to
+    // be told.
+    install(&filter, libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW)
+        .or_else(|_| install(&filter, libc::SECCOMP_FILTER_FLAG_TSYNC))?;
+    Ok(true)
+}
+
+fn install(filter: &[sock_filter], flags: c_ulong) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(io::Error::other)?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: seccomp(2) reads the program and the instructions that it points at; all of them
+    // outlive the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+    };
+    match result {
+        0 => Ok(()),
+        ..0 => Err(io::Error::last_os_error()),
+        // The id of a thread that has a filter of its own.
+        1.. => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+    }
+}
+
+/// The filter for the process with the id `own`.
+fn filter(own: u32) -> Vec<sock_filter> {
+    let mut filter = vec![
+        load(offset_of!(seccomp_data, arch)),
+        jump(libc::BPF_JEQ, ARCHITECTURE, 1, 0),
+        refuse(libc::EPERM),
+        load(offset_of!(seccomp_data, nr)),
+        jump(libc::BPF_JGT, NEWEST, 0, 1),
+        refuse(libc::ENOSYS),
+    ];
+    rule(&mut filter, libc::SYS_ioctl, &one_of(1, &REQUESTS));
+    rule(&mut filter, libc::SYS_fcntl, &one_of(1, &COMMANDS));
+    rule(&mut filter, libc::SYS_socket, &one_of(0, &DOMAINS));
+    rule(&mut filter, libc::SYS_openat, &for_reading(2));
+    #[cfg(target_arch = "x86_64")]
+    rule(&mut filter, libc::SYS_open, &for_reading(1));
+    // Its flags are in memory, where no filter sees them. Who uses it knows the older one as well.
+    rule(&mut filter, libc::SYS_openat2, &[refuse(libc::ENOSYS)]);
+    rule(&mut filter, libc::SYS_prctl, &one_of(0, &OPERATIONS));
+    // Limits and signals, abort(3) among them, are for the process itself.
+    rule(&mut filter, libc::SYS_prlimit64, &one_of(0, &[0, own]));
+    for number in [libc::SYS_kill, libc::SYS_tkill, libc::SYS_tgkill] {
+        rule(&mut filter, number, &one_of(0, &[own]));
+    }
+    for &number in ALLOWED.iter().chain(ALLOWED_OLDER) {
+        rule(&mut filter, number, &[allow()]);
+    }
+    filter.push(refuse(libc::EPERM));
+    filter
+}
+
+/// Appends what decides about one call, whose number is loaded.
+fn rule(filter: &mut Vec<sock_filter>, number: c_long, decision: &[sock_filter]) {
+    filter.push(jump(libc::BPF_JEQ, number as u32, 0, decision.len() as u8));
+    filter.extend_from_slice(decision);
+}
+
+/// Allows a call whose argument, counted from 0, is one of these numbers.
+fn one_of(argument: usize, numbers: &[u32]) -> Vec<sock_filter> {
+    let mut decision = vec![load_argument(argument)];
+    for &number in numbers {
+        decision.extend([jump(libc::BPF_JEQ, number, 0, 1), allow()]);
+    }
+    decision.push(refuse(libc::EPERM));
+    decision
+}
+
+/// Allows a call whose argument, counted from 0, has the flags of a file to be read.
+fn for_reading(argument: usize) -> [sock_filter; 4] {
+    [
+        load_argument(argument),
+        jump(libc::BPF_JSET, MORE_THAN_READING as u32, 0, 1),
+        refuse(libc::EACCES),
+        allow(),
+    ]
+}
+
+/// Loads the lower half of an argument. They are all of the type int, or unsigned int, and the
+/// kernel does not look at the upper half either.
+fn load_argument(argument: usize) -> sock_filter {
+    load(offset_of!(seccomp_data, args) + 8 * argument)
+}
+
+/// Loads a number of 32 bits at an offset in seccomp_data.
+fn load(offset: usize) -> sock_filter {
+    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32, 0, 0)
+}
+
+/// Compares what is loaded with `number`, and skips so many instructions.
+fn jump(test: u32, number: u32, if_true: u8, if_false: u8) -> sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_K | test, number, if_true, if_false)
+}
+
+fn allow() -> sock_filter {
+    instruction(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0)
+}
+
+/// Lets the call fail.
+fn refuse(errno: libc::c_int) -> sock_filter {
+    instruction(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0)
+}
+
+fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: code as u16, jt, jf, k }
+}

@@ -1,0 +1,57 @@
+//! Whether a worker is confined, and what is said if it is not.
+
+use crate::config::common::Common;
+use crate::config::relay::Relay;
+use crate::mavis::search::Modules;
+use crate::os::address::Address;
+use crate::os::{self, log, sandbox};
+use std::path::{Path, PathBuf};
+
+/// What the configuration says about it.
+pub(super) struct Sandbox {
+    /// `sandbox`, if it is set.
+    wanted: Option<bool>,
+    /// What may need more than a sandbox allows.
+    obstacle: Option<String>,
+    /// Where remotes on this host are.
+    sockets: Vec<PathBuf>,
+}
+
+impl Sandbox {
+    /// Takes down what there is to know before all of it goes its own ways.
+    pub(super) fn of(settings: &Relay, common: &Common, modules: &Modules) -> Sandbox {
+        // These are run when the worker crashes.
+        let gcore = common.core_directory.as_ref().and(common.core_command.as_ref());
+        let obstacle = if let Some(name) = &modules.unconfined {
+            Some(format!("the module '{name}' may start programs or write files"))
+        } else if gcore.is_some() {
+            Some("gcore starts a program".to_owned())
+        } else {
+            common.debug_command.as_ref().map(|_| "debug-cmd starts a program".to_owned())
+        };
+        let sockets = settings.remotes.iter().filter_map(|remote| match &remote.address {
+            Address::Unix(path) => Some(path.clone()),
+            Address::Ip(_) => None,
+        });
+        Sandbox { wanted: settings.sandbox, obstacle, sockets: sockets.collect() }
+    }
+
+    /// Confines the process, unless that is not wanted or would be in the way. A worker that cannot
+    /// be confined is better than none.
+    pub(super) fn enter(&self) {
+        match (self.wanted, &self.obstacle) {
+            (Some(false), _) => return,
+            (None, Some(obstacle)) => {
+                return log::message(&format!("no sandbox: {obstacle}"));
+            }
+            _ => {}
+        }
+        let sockets: Vec<&Path> = self.sockets.iter().map(PathBuf::as_path).collect();
+        match sandbox::enter(&sockets) {
+            Ok(true) => {}
+            Ok(false) if self.wanted.is_none() => {}
+            Ok(false) => log::message("no sandbox: this system has none"),
+            Err(error) => log::message(&format!("no sandbox: {}", os::reason(&error))),
+        }
+    }
+}

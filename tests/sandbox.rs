@@ -1,0 +1,151 @@
+//! What a worker has given up, and that it does its work all the same. The other tests run with the
+//! sandbox as well, as it is the default.
+
+#![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+
+mod common;
+
+use common::modules::modules;
+use common::*;
+
+/// Seccomp and NoNewPrivs of a process (proc(5)); 2 is a filter.
+fn confinement(pid: i32) -> (u32, u32) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|value| value.trim().parse().ok()).expect("a line of /proc/PID/status")
+    };
+    (value("Seccomp"), value("NoNewPrivs"))
+}
+
+const FREE: (u32, u32) = (0, 0);
+const CONFINED: (u32, u32) = (2, 1);
+
+/// A relay with one worker that has relayed: what it does before that is done. `top` stands at the
+/// top level, `section` in that of the worker.
+fn serving(top: &str, section: &str) -> Relay {
+    let (peer, port) = (Peer::echo(), free_port());
+    let text = format!(
+        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} }}\n \
+         spawn {{ instances min = 1 instances max = 1 }}\n}}\n{top}\n\
+         id = tcprelay {{\nmavis path = {}\n{section}\n{}\n}}\n",
+        modules().display(),
+        peer.remote()
+    );
+    let relay = Setup::new(text).start();
+    ping(&mut connect(port), b"ping");
+    relay
+}
+
+#[test]
+fn workers_are_confined_and_brokers_are_not() {
+    for (setting, expected) in [("", CONFINED), ("sandbox = yes", CONFINED), ("sandbox = no", FREE)]
+    {
+        let relay = serving("", setting);
+        assert_eq!(confinement(relay.workers()[0]), expected, "{setting:?}");
+        assert_eq!(confinement(relay.pid()), FREE, "{setting:?}");
+        assert!(!relay.log().contains("sandbox"), "{}", relay.log());
+    }
+}
+
+#[test]
+fn a_single_process_is_not_confined() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let section = format!("sandbox = yes\n{}", peer.remote());
+    let relay = Setup::simple(port, &section).argument("-1").start();
+    ping(&mut connect(port), b"ping");
+    assert_eq!(confinement(relay.pid()), FREE);
+}
+
+#[test]
+fn what_may_need_more_is_named_and_gets_it() {
+    let module = "mavis module = tell { }";
+    let crash = "debug-cmd = \"true\"";
+    let gcore = "coredump directory = /tmp\ngcore = \"true\"";
+    for (top, section, reason) in [
+        ("", module, Some("the module 'tell' may start programs or write files")),
+        (crash, "", Some("debug-cmd starts a program")),
+        (gcore, "", Some("gcore starts a program")),
+        ("gcore = \"true\"", "", None),
+    ] {
+        for setting in ["", "sandbox = yes", "sandbox = no"] {
+            let relay = serving(top, &format!("{section}\n{setting}"));
+            let said = reason.filter(|_| setting.is_empty());
+            let is_confined = said.is_none() && setting != "sandbox = no";
+            let expected = if is_confined { CONFINED } else { FREE };
+            assert_eq!(confinement(relay.workers()[0]), expected, "{top} {section} {setting}");
+            let log = relay.log();
+            assert_eq!(log.matches("sandbox").count(), usize::from(said.is_some()), "{log}");
+            let line = |said| format!("no sandbox: {said}\n");
+            assert!(said.is_none_or(|said| log.contains(&line(said))), "{log}");
+        }
+    }
+}
+
+#[test]
+fn modules_that_are_known_to_need_nothing_are_confined() {
+    let files = Directory::new();
+    let plain = modules().join("libmavis_bare.so");
+    for (name, expected) in [("null", CONFINED), ("external", FREE), ("external-mt", FREE)] {
+        let module = files.file(&format!("libmavis_{name}.so"));
+        std::fs::copy(&plain, module).expect("a copy");
+        let relay = serving(
+            "",
+            &format!(
+                "mavis path = {}\nmavis module = {name} {{ script in = {{ \
+                 if (USER =~ /^127/) set RESULT = ACK return }} }}\nauthorization = mavis",
+                files.path().display()
+            ),
+        );
+        assert_eq!(confinement(relay.workers()[0]), expected, "{name}");
+        let reason = format!("no sandbox: the module '{name}' may start programs or write files");
+        assert_eq!(relay.log().contains(&reason), expected == FREE, "{}", relay.log());
+    }
+}
+
+/// What is tried, and how that ends in a sandbox. In another one it ends otherwise, or works.
+const REFUSED: &[(&str, i32)] = &[
+    ("execve", libc::EPERM),
+    ("execveat", libc::EPERM),
+    ("fork", libc::EPERM),
+    ("to write", libc::EACCES),
+    ("to read and write", libc::EACCES),
+    ("to create", libc::EACCES),
+    ("to truncate", libc::EACCES),
+    ("openat2", libc::ENOSYS),
+    ("unlink", libc::EPERM),
+    ("rename", libc::EPERM),
+    ("truncate", libc::EPERM),
+    ("ptrace", libc::EPERM),
+    ("process_vm_readv", libc::EPERM),
+    ("kill broker", libc::EPERM),
+    ("to signal broker", libc::EPERM),
+    ("listen", libc::EPERM),
+    ("packets", libc::EPERM),
+    ("to type", libc::EPERM),
+    ("io_uring", libc::EPERM),
+    ("beyond", libc::ENOSYS),
+    #[cfg(target_arch = "x86_64")]
+    ("open", libc::EACCES),
+];
+const ALLOWED: [&str; 3] = ["to read", "kill self", "socket"];
+
+/// What the system itself refuses some users, with the same number.
+const REFUSED_ANYWAY: [&str; 4] = ["packets", "to type", "io_uring", "beyond"];
+
+#[test]
+fn a_worker_cannot_do_more_than_relay() {
+    let ask = "mavis module = escape { }\nauthorization = mavis\n";
+    let confined = serving("", &format!("{ask}sandbox = yes"));
+    let free = serving("", &format!("{ask}sandbox = no"));
+    let (confined, free) = (confined.log(), free.log());
+    for &(what, errno) in REFUSED {
+        let line = format!("tried {what}: {errno}\n");
+        assert!(confined.contains(&line), "{what}:\n{confined}");
+        assert!(REFUSED_ANYWAY.contains(&what) || !free.contains(&line), "{what}:\n{free}");
+    }
+    for what in ALLOWED {
+        let line = format!("tried {what}: 0\n");
+        assert!(confined.contains(&line) && free.contains(&line), "{what}:\n{confined}{free}");
+    }
+}
