@@ -59,6 +59,9 @@ help:
 #:   test-vm        what needs another kernel
 #:   check-targets  type-checks the other systems
 #:   fuzz           the fuzz targets
+#:   bench          what relaying costs, beside other relays
+#:   bench-micro    the parts by themselves
+#:   bench-instructions   hot paths in instructions, compared with those kept
 #: Packages
 #:   vendor-tarball the distribution file, with all crates, and its checksums
 #:   deb            the package for Debian, from the distribution file
@@ -158,9 +161,21 @@ test-package: deb
 test-package-systemd: deb
 	sh tools/test-package-systemd $(TARGET)/packages
 
+# What relaying costs, beside other relays that are installed; benches/README.md tells more.
+bench: all
+	python3 benches/bench.py --relay tcprelay=$(TARGET)/release/tcprelay
+
+# The parts by themselves.
+bench-micro:
+	$(CARGO) bench $(CARGOFLAGS) --target-dir $(TARGET) --bench micro
+
+# Instructions of hot paths, compared with those that are kept in benches/instructions.tsv.
+bench-instructions:
+	CARGO_TARGET_DIR=$(TARGET) sh tools/bench-instructions
+
 clean:
 	$(CARGO) clean --target-dir $(TARGET)
 
 .PHONY: all help deps-build deps demo check test test-vm install install-systemd install-sysv \
 	install-launchd install-smf deinstall check-targets fuzz vendor-tarball deb check-packages \
-	test-package test-package-systemd clean
+	test-package test-package-systemd bench bench-micro bench-instructions clean
