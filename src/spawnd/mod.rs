@@ -18,6 +18,7 @@ pub mod protocol;
 mod reload;
 mod sharing;
 pub mod sticky;
+pub mod title;
 mod worker;
 
 pub use accept::receive as receive_datagram;
