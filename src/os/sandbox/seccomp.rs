@@ -43,7 +43,7 @@ const REQUESTS: [u32; 9] = [
 ];
 /// Commands of fcntl(2): what there is to say about descriptors and pipes. Nobody is told to be
 /// signalled (F_SETOWN).
-const COMMANDS: [u32; 8] = [
+const COMMANDS: &[u32] = &[
     libc::F_GETFD as u32,
     libc::F_SETFD as u32,
     libc::F_GETFL as u32,
@@ -52,6 +52,11 @@ const COMMANDS: [u32; 8] = [
     libc::F_DUPFD_CLOEXEC as u32,
     libc::F_GETPIPE_SZ as u32,
     libc::F_SETPIPE_SZ as u32,
+    // F_SETSIG and F_GETSIG, by which the tests' emulations mark their descriptors.
+    #[cfg(event_shims)]
+    10,
+    #[cfg(event_shims)]
+    11,
 ];
 /// Operations of prctl(2): the names of the process and of its memory, which malloc(3) gives.
 const OPERATIONS: [u32; 3] =
@@ -228,7 +233,7 @@ fn filter(own: u32) -> Vec<sock_filter> {
         refuse(libc::ENOSYS),
     ];
     rule(&mut filter, libc::SYS_ioctl, &one_of(1, &REQUESTS));
-    rule(&mut filter, libc::SYS_fcntl, &one_of(1, &COMMANDS));
+    rule(&mut filter, libc::SYS_fcntl, &one_of(1, COMMANDS));
     rule(&mut filter, libc::SYS_socket, &one_of(0, &DOMAINS));
     rule(&mut filter, libc::SYS_openat, &for_reading(2));
     #[cfg(target_arch = "x86_64")]
