@@ -5,8 +5,8 @@
 
 Each work runs twice, the second time with twice as much of it; the difference is free of what
 starting and ending cost.  Traffic is in lock step, and the relay comes to rest in between, so that
-the same program gives the same figures within a percent, on a busy machine too.  What the kernel
-does is not counted, nor how long memory takes: bench.py tells that.
+the same program gives the same figures within a percent or so, on a busy machine too.  What the
+kernel does is not counted, nor how long memory takes: bench.py tells that.
 
 The figures are compared with instructions.tsv; --save writes it anew.  It holds for the compiler,
 the TLS library and the processor that it names.  Status 1: something takes PERCENT (3) more.
@@ -34,7 +34,8 @@ MIB = 1 << 20
 # So much is sent at once: a relay that is asleep finds it complete when it wakes up.
 PIECE = 64 * 1024
 REQUEST = bytes(1024)
-# Long enough for a relay under callgrind to deal with the end of a connection.
+# Long enough for a relay under callgrind to deal with one step of a connection, so that no wake-up
+# is for two of them.
 REST = 0.01
 PATIENCE = 60
 
@@ -67,7 +68,7 @@ id = tcprelay {{
         with open(os.path.join(folder, "log"), "wb") as log:
             self.process = subprocess.Popen(
                 [
-                    "valgrind",
+                    shutil.which("valgrind"),
                     "--tool=callgrind",
                     "--trace-children=yes",
                     f"--callgrind-out-file={folder}/callgrind.%p",
@@ -78,6 +79,8 @@ id = tcprelay {{
                     config,
                     "spawnd",
                 ],
+                # Always the same, as its size is room for titles, which are filled to the end.
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -150,13 +153,16 @@ def receive(connection, count):
 def connections(relay, count, tls=False):
     for _ in range(count):
         with relay.connect(tls) as client, relay.accept() as remote:
+            time.sleep(REST)
             client.sendall(REQUEST)
             receive(remote, len(REQUEST))
             remote.sendall(REQUEST)
             receive(client, len(REQUEST))
+            time.sleep(REST)
             remote.close()
             if client.recv(1):
                 raise RuntimeError("there is more than was sent")
+            time.sleep(REST)
         time.sleep(REST)
 
 
@@ -200,6 +206,13 @@ def measure(program, folder, work, count, tls):
             return relay.instructions()
 
 
+def each(program, folder, work, count, tls):
+    """Instructions of each part for one of what is done."""
+    once = measure(program, folder, work, count, tls)
+    twice = measure(program, folder, work, 2 * count, tls)
+    return {part: round((twice[part] - once[part]) / count) for part in once}
+
+
 def read_baseline():
     try:
         with open(BASELINE, encoding="utf-8") as file:
@@ -229,6 +242,11 @@ def save(counts, program):
         file.writelines(f"{work}\t{part}\t{count}\n" for (work, part), count in counts.items())
 
 
+def row(name, count, before):
+    change = f"{before:14d}{100 * (count / before - 1):+9.1f}%" if before else ""
+    return f"{name:24s}{count:14d}{change}"
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -239,48 +257,34 @@ def main():
     options = parser.parse_args()
     program = os.path.abspath(options.program)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    baseline, counts, worse = read_baseline(), {}, False
+    baseline, counts, failed = read_baseline(), {}, False
+
+    def worse(name, parts, found):
+        limit = 1 + options.tolerance / 100
+        before = {part: baseline.get((name, part), found[part]) for part in parts}
+        return not options.save and any(found[part] > limit * before[part] for part in parts)
+
     print(f"{'':24s}{'instructions':>14s}{'baseline':>14s}{'change':>10s}")
     with tempfile.TemporaryDirectory(prefix="instructions") as folder:
-        subprocess.run(
-            [
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-                "-days",
-                "30",
-                "-subj",
-                "/CN=localhost",
-                "-keyout",
-                f"{folder}/key.pem",
-                "-out",
-                f"{folder}/certificate.pem",
-            ],
-            check=True,
-            capture_output=True,
+        command = (
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 "
+            "-subj /CN=localhost -keyout key.pem -out certificate.pem"
         )
+        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
         for name, parts, work, count, tls in WORKS:
-            once = measure(program, folder, work, count, tls)
-            twice = measure(program, folder, work, 2 * count, tls)
+            arguments = (program, folder, work, count, tls)
+            found = each(*arguments)
+            if worse(name, parts, found):
+                # Perhaps by wake-ups more, of a machine that was very busy.
+                again = each(*arguments)
+                found = {part: min(found[part], again[part]) for part in found}
+            failed = failed or worse(name, parts, found)
             for part in parts:
-                each = round((twice[part] - once[part]) / count)
-                counts[name, part] = each
-                before = baseline.get((name, part))
-                change = 100 * (each / before - 1) if before else 0
-                worse = worse or change > options.tolerance
-                print(
-                    f"{name + ', ' + part:24s}{each:14d}"
-                    + (f"{before:14d}{change:+9.1f}%" if before else ""),
-                    flush=True,
-                )
+                counts[name, part] = found[part]
+                print(row(f"{name}, {part}", found[part], baseline.get((name, part))), flush=True)
     if options.save:
         save(counts, program)
-    return 1 if worse and not options.save else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

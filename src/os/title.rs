@@ -38,6 +38,7 @@ pub fn set(basename: &str, text: &str) {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::ffi::CStr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::OnceLock;
 
     /// The area that the kernel shows as the command line: arguments, then environment.
@@ -47,12 +48,15 @@ mod linux {
     }
 
     static AREA: OnceLock<Option<Area>> = OnceLock::new();
+    /// How much of the area may be something else than NUL.
+    static USED: AtomicUsize = AtomicUsize::new(usize::MAX);
 
     pub(super) fn set(title: &[u8]) {
         let Some(area) = AREA.get_or_init(claim) else {
             return;
         };
         let length = title.len().min(area.length - 1);
+        let used = USED.swap(length, Ordering::Relaxed).clamp(length, area.length);
         // SAFETY: the area is this process's own argument and environment strings, writable
         // memory below the stack that lives as long as the process; `claim` has moved the
         // environment out of it and nothing reads the arguments from it any more (Rust's
@@ -60,7 +64,7 @@ mod linux {
         unsafe {
             let start = area.start as *mut u8;
             std::ptr::copy_nonoverlapping(title.as_ptr(), start, length);
-            std::ptr::write_bytes(start.add(length), 0, area.length - length);
+            std::ptr::write_bytes(start.add(length), 0, used - length);
         }
     }
 
