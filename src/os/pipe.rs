@@ -11,14 +11,17 @@ pub struct Pipe {
     read: OwnedFd,
     #[cfg(any(target_os = "linux", target_os = "android"))]
     write: OwnedFd,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     capacity: usize,
     length: usize,
 }
 
 /// What is asked for as a pipe's capacity in bytes. More than a socket gives at once gains
 /// nothing.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const WANTED_CAPACITY: usize = 256 * 1024;
 /// A smaller one is not worth its while.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const LEAST_CAPACITY: usize = 64 * 1024;
 
 impl Pipe {

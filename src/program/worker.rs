@@ -118,10 +118,10 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     if !ledger.is_some_and(shares) && !alone {
         log::message("balance scope: no place in shared memory, this worker balances by itself");
     }
-    let mut worker =
-        Worker::start(&process.name, engine, retire_limit, channel, limit, &mut events)
-            .map_err(os_error)?;
+    let mut worker = Worker::start(&process.name, engine, retire_limit, channel, &mut events)
+        .map_err(os_error)?;
     sandbox.enter();
+    worker.announce(limit);
     Ok(worker.run(&mut events))
 }
 

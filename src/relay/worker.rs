@@ -58,14 +58,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Takes over the channel, and tells the broker how many connections fit into
-    /// `descriptors`.
+    /// Takes over the channel.
     pub fn start(
         name: &str,
         engine: Engine,
         retire_limit: u32,
         channel: OwnedFd,
-        descriptors: u64,
         events: &mut Loop,
     ) -> io::Result<Worker> {
         let signals = Signals::install(&[Signal::SIGTERM, Signal::SIGHUP, PARENT_DEATH])?;
@@ -91,10 +89,14 @@ impl Worker {
             datagram_trouble: false,
             title: Title::new(Token::new(TITLE, 0)),
         };
-        let max = descriptors.saturating_sub(10) / 2;
-        worker.send(FromWorker::Max(i32::try_from(max).unwrap_or(i32::MAX)));
         worker.refresh_title(events);
         Ok(worker)
+    }
+
+    /// Tells the broker that connections may come, and how many fit into `descriptors`.
+    pub fn announce(&mut self, descriptors: u64) {
+        let max = descriptors.saturating_sub(10) / 2;
+        self.send(FromWorker::Max(i32::try_from(max).unwrap_or(i32::MAX)));
     }
 
     /// Serves until the process is not needed any more; returns its exit status.
