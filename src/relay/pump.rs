@@ -167,19 +167,25 @@ impl Flow<'_> {
             }
         };
         self.direction.carried(count, self.sink.fd);
-        let drained = drain(&mut pipe, self.sink.fd);
-        if pipe.is_empty() || drained.is_err() {
-            buffers.put_pipe(pipe);
-        } else {
-            if matches!(drained, Ok(Drained::Unable)) {
-                self.direction.copy_only();
+        match drain(&mut pipe, self.sink.fd) {
+            Ok(Drained::Done) if pipe.is_empty() => buffers.put_pipe(pipe),
+            Ok(Drained::Done) => {
+                let mut pending = buffers.pool.pop().unwrap_or_default();
+                *pending = Pending::Piped(pipe);
+                self.direction.pending = Some(pending);
             }
-            // It is tried again when the sink can take more, by copying if it must.
-            let mut pending = buffers.pool.pop().unwrap_or_default();
-            *pending = Pending::Piped(pipe);
-            self.direction.pending = Some(pending);
+            Ok(Drained::Unable) => {
+                self.direction.copy_only();
+                let data = pipe.take();
+                buffers.put_pipe(pipe);
+                let data = data.map_err(|_| Stop::Sink)?;
+                self.direction.send(self.sink.fd, &data, Next::Unknown, &mut buffers.pool)?;
+            }
+            Err(stop) => {
+                buffers.put_pipe(pipe);
+                return Err(stop);
+            }
         }
-        drained?;
         // The room in a pipe is not known in bytes: that this was all shows next time.
         Ok(Left::Perhaps)
     }
