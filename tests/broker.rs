@@ -873,3 +873,20 @@ fn datagrams_go_to_foreign_workers() {
     assert_eq!(relay.wait().code(), Some(78));
     relay.expect_log("UDP listeners need a worker program that takes datagrams");
 }
+
+/// To spawnd(8) a relay is another program. It takes connections in batches all the same, and none
+/// of them may block it.
+#[test]
+fn a_silent_client_holds_up_nobody_behind_spawnd() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let text = format!(
+        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} }}\n \
+         spawn {{ exec = {TCPRELAY} id = relay instances min = 1 instances max = 1 }}\n}}\n\
+         id = relay {{\n{}\n}}\n",
+        peer.remote()
+    );
+    let _relay = Setup::new(text).program(SPAWND).start();
+    let silent: Vec<_> = (0..20).map(|_| connect(port)).collect();
+    ping(&mut connect(port), b"word");
+    drop(silent);
+}

@@ -29,9 +29,13 @@ impl Broker {
         self.deliver(events);
     }
 
+    /// Another program's workers get blocking sockets, as from the C program.
+    fn accepts_nonblocking(&self) -> bool {
+        self.local.is_some() || self.options.workers_report
+    }
+
     fn accept_some(&mut self, index: usize, events: &mut Loop) {
-        // Another program's workers get blocking sockets, as from the C program.
-        let nonblocking = self.local.is_some() || self.options.workers_report;
+        let nonblocking = self.accepts_nonblocking();
         for _ in 0..BATCH {
             if self.is_paused() {
                 return;
@@ -228,6 +232,12 @@ impl Broker {
         let Some(worker) = self.workers.get(&id) else {
             return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
         };
+        if !self.accepts_nonblocking() {
+            // A worker of ours that is configured as another program.
+            for (_, parked) in batch {
+                socket::set_nonblocking(&parked.socket, true)?;
+            }
+        }
         let sockets: Vec<_> = batch.iter().map(|(_, parked)| parked.socket.as_fd()).collect();
         let message = self.listeners[listener].accept.encode_connections(sockets.len());
         channel::send_with(worker.channel.as_fd(), &message, &sockets)
@@ -276,7 +286,7 @@ impl Broker {
     pub(super) fn adopt_parked(&mut self, former: Vec<(String, OwnedFd)>, events: &mut Loop) {
         for (key, socket) in former {
             let known = self.listeners.iter().position(|listener| listener.key() == key);
-            if self.options.workers_report {
+            if self.accepts_nonblocking() {
                 // As those that are accepted here.
                 let _ = socket::set_nonblocking(&socket, true);
             }
