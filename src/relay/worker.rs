@@ -7,7 +7,6 @@ use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::{self, channel, log, socket, title};
 use crate::spawnd::broker::{connections, LocalWorker};
 use crate::spawnd::protocol::{Accept, FromBroker, FromWorker, RECEIVE};
-use crate::spawnd::title::Title;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,8 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 const SIGNALS: u8 = WORKER_KINDS;
 const CHANNEL: u8 = WORKER_KINDS + 1;
 const KEEPALIVE: u8 = WORKER_KINDS + 2;
-const TITLE: u8 = WORKER_KINDS + 3;
-const _: () = assert!(TITLE < Token::KINDS);
+const _: () = assert!(KEEPALIVE < Token::KINDS);
 
 /// How often the broker is told that we are there, which is how its end is noticed.
 const KEEPALIVE_PERIOD: u64 = 60_000;
@@ -54,7 +52,7 @@ pub struct Worker {
     accepted: usize,
     descriptor_trouble: bool,
     datagram_trouble: bool,
-    title: Title<(usize, bool)>,
+    title_of: Option<(usize, bool)>,
 }
 
 impl Worker {
@@ -87,9 +85,9 @@ impl Worker {
             accepted: 0,
             descriptor_trouble: false,
             datagram_trouble: false,
-            title: Title::new(Token::new(TITLE, 0)),
+            title_of: None,
         };
-        worker.refresh_title(events);
+        worker.refresh_title();
         Ok(worker)
     }
 
@@ -117,7 +115,7 @@ impl Worker {
                 self.timer(timer, token, events);
             }
             self.report(events);
-            self.refresh_title(events);
+            self.refresh_title();
             if self.leaving != Leaving::No && self.engine.open() == 0 && self.may_exit(events) {
                 self.report(events);
                 self.engine.end_modules(events);
@@ -150,7 +148,6 @@ impl Worker {
                     events.arm(token, events.now() + KEEPALIVE_PERIOD);
                 }
             }
-            TITLE => self.title.expired(),
             _ => self.engine.timer(events, timer, token),
         }
         self.notice_broker(events);
@@ -315,11 +312,12 @@ impl Worker {
         self.broker_gone = true;
     }
 
-    fn refresh_title(&mut self, events: &mut Loop) {
+    fn refresh_title(&mut self) {
         let now = (self.engine.open(), self.leaving != Leaving::No);
-        if !self.title.is_due(now, events) {
+        if self.title_of == Some(now) {
             return;
         }
+        self.title_of = Some(now);
         let tail = if now.1 { " left, dying when idle" } else { "" };
         title::set(&self.name, &format!("{}{tail}", connections(now.0)));
     }

@@ -8,7 +8,6 @@ use super::protocol::Accept;
 use super::reload::Check;
 use super::sharing::Sharing;
 use super::sticky::Cache;
-use super::title::Title;
 use super::worker::{Restart, Worker};
 use crate::config::broker::{self as config, Overload};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
@@ -40,11 +39,10 @@ pub(super) mod kind {
     pub(crate) const TRIM: u8 = 6;
     pub(crate) const RESUME: u8 = 7;
     pub(crate) const CHECK_TIMEOUT: u8 = 8;
-    pub(crate) const TITLE: u8 = 9;
 }
 
 /// The first kind that is not the broker's.
-pub const LOCAL_KINDS: u8 = 10;
+pub const LOCAL_KINDS: u8 = 9;
 
 /// How often binding is tried again if nothing could be bound after a reload, in seconds.
 const RELOAD_RETRY: u32 = 2;
@@ -150,7 +148,7 @@ pub struct Broker {
     launcher: Option<File>,
     pub(super) announced: bool,
     pub(super) exit_status: Option<i32>,
-    title: Title<(usize, usize, bool)>,
+    title_of: Option<(usize, usize, bool)>,
 }
 
 /// What [`Broker::start`] needs besides the configuration.
@@ -232,7 +230,7 @@ impl Broker {
             launcher: start.launcher.take(),
             announced: false,
             exit_status: None,
-            title: Title::new(Token::new(kind::TITLE, 0)),
+            title_of: None,
             options: start.options,
         };
         let former = std::mem::take(&mut start.handover.workers);
@@ -251,7 +249,7 @@ impl Broker {
             broker.announce();
         }
         broker.adopt_parked(parked, events);
-        broker.refresh_title(events);
+        broker.refresh_title();
         Ok(broker)
     }
 
@@ -416,7 +414,7 @@ impl Broker {
         self.collect_local(events);
         self.watch_check(events);
         if self.exit_status.is_none() {
-            self.refresh_title(events);
+            self.refresh_title();
         }
         self.exit_status
     }
@@ -457,7 +455,6 @@ impl Broker {
                 self.dismiss_superfluous(events);
             }
             kind::CHECK_TIMEOUT => self.check_timed_out(events),
-            kind::TITLE => self.title.expired(),
             kind::RESUME => {
                 self.resume = None;
                 self.unpark(events);
@@ -535,11 +532,12 @@ impl Broker {
     }
 
     /// Sets the process title if it has changed.
-    pub(super) fn refresh_title(&mut self, events: &mut Loop) {
+    pub(super) fn refresh_title(&mut self) {
         let (total, limit) = (self.policy.total(), self.policy.limit());
-        if !self.title.is_due((total, limit, self.overloaded), events) {
+        if self.title_of == Some((total, limit, self.overloaded)) {
             return;
         }
+        self.title_of = Some((total, limit, self.overloaded));
         let tail = match (self.overloaded, self.overload) {
             (false, _) => format!("accepting up to {} more", limit.saturating_sub(total)),
             (true, Overload::Queue) => "queueing new ones".to_owned(),

@@ -18,7 +18,6 @@ pub mod protocol;
 mod reload;
 mod sharing;
 pub mod sticky;
-pub mod title;
 mod worker;
 
 pub use accept::receive as receive_datagram;
