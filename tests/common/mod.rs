@@ -191,6 +191,12 @@ impl Setup {
                     || (workers <= 1 && log.contains("degraded mode")))
                 .then_some(())
             });
+            // A worker of ours has all its descriptors when its title counts.
+            let end = Instant::now() + Duration::from_secs(2);
+            let counts = |pid: &i32| title(*pid).contains(" connection");
+            while !relay.workers().iter().all(counts) && Instant::now() < end {
+                thread::sleep(Duration::from_millis(2));
+            }
         }
         relay
     }
