@@ -18,7 +18,7 @@ pub extern "C" fn setproctitle_init(_argv: *mut *mut c_char, _envp: *mut *mut c_
 
 fn set(text: &str) {
     if ALLOWED.load(Ordering::Relaxed) {
-        title::set(&base_name(), text);
+        title::Title::new(&base_name()).text(text).show();
     }
 }
 

@@ -1,38 +1,77 @@
 //! The process title, as ps(1) shows it.
 
-/// Sets the title to `BASENAME: TEXT`. Without a way to do so on this system: nothing.
-pub fn set(basename: &str, text: &str) {
-    // setproctitle(3) of NetBSD and OpenBSD always puts the program's name in front.
-    let title = if cfg!(any(target_os = "netbsd", target_os = "openbsd")) {
-        text.to_owned()
-    } else {
-        format!("{basename}: {text}")
-    };
-    #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
-    {
-        extern "C" {
-            fn setproctitle(format: *const libc::c_char, ...);
-        }
-        if let Ok(title) = std::ffi::CString::new(title) {
-            // SAFETY: constant format (the minus leaves the program's name out, which only FreeBSD
-            // knows), one NUL-terminated string.
-            unsafe {
-                #[cfg(target_os = "freebsd")]
-                setproctitle(c"-%s".as_ptr(), title.as_ptr());
-                #[cfg(not(target_os = "freebsd"))]
-                setproctitle(c"%s".as_ptr(), title.as_ptr());
+/// What follows the connections of a process that takes no new ones.
+pub const LEFT: &str = " left, dying when idle";
+
+/// A title in the making. It keeps its memory and formats nothing, as it changes with every
+/// connection.
+#[derive(Debug)]
+pub struct Title {
+    text: Vec<u8>,
+    /// The length of what every title begins with.
+    name: usize,
+}
+
+impl Title {
+    /// Titles that begin with the program's name.
+    pub fn new(basename: &str) -> Title {
+        // setproctitle(3) of NetBSD and OpenBSD always puts the program's name in front.
+        let text = if cfg!(any(target_os = "netbsd", target_os = "openbsd")) {
+            String::new()
+        } else {
+            format!("{basename}: ")
+        };
+        Title { name: text.len(), text: text.into_bytes() }
+    }
+
+    /// Goes on with some text.
+    pub fn text(&mut self, text: &str) -> &mut Title {
+        self.text.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    /// Goes on with a number.
+    pub fn number(&mut self, mut number: usize) -> &mut Title {
+        let start = self.text.len();
+        loop {
+            self.text.push(b'0' + (number % 10) as u8);
+            number /= 10;
+            if number == 0 {
+                break;
             }
         }
+        self.text[start..].reverse();
+        self
     }
-    #[cfg(target_os = "linux")]
-    linux::set(title.as_bytes());
-    #[cfg(not(any(
-        target_os = "freebsd",
-        target_os = "netbsd",
-        target_os = "openbsd",
-        target_os = "linux"
-    )))]
-    let _ = title;
+
+    /// Goes on with a number of connections.
+    pub fn connections(&mut self, count: usize) -> &mut Title {
+        self.number(count).text(if count == 1 { " connection" } else { " connections" })
+    }
+
+    /// Shows it, and begins with the next one. Without a way to do so on this system: nothing.
+    pub fn show(&mut self) {
+        #[cfg(target_os = "linux")]
+        linux::set(&self.text);
+        #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
+        bsd::set(&mut self.text);
+        self.text.truncate(self.name);
+    }
+}
+
+#[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
+mod bsd {
+    extern "C" {
+        fn setproctitle(format: *const libc::c_char, ...);
+    }
+
+    pub(super) fn set(title: &mut Vec<u8>) {
+        title.push(0);
+        // The minus leaves the program's name out, which only FreeBSD knows.
+        let format = if cfg!(target_os = "freebsd") { c"-%s" } else { c"%s" };
+        // SAFETY: setproctitle(3); a constant format and one string that ends in NUL.
+        unsafe { setproctitle(format.as_ptr(), title.as_ptr().cast::<libc::c_char>()) };
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -101,6 +140,22 @@ mod linux {
                 }
                 entry = entry.add(1);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_spelled_as_ever() {
+        for number in [0, 1, 9, 10, 4096, usize::MAX] {
+            let mut title = Title::new("relay");
+            title.connections(number);
+            let plural = if number == 1 { "" } else { "s" };
+            let expected = format!("{number} connection{plural}");
+            assert_eq!(title.text[title.name..], *expected.as_bytes());
         }
     }
 }

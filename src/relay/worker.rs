@@ -4,8 +4,9 @@ use super::engine::{Engine, WORKER_KINDS};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::process;
 use crate::os::signals::{Arrived, Signal, Signals};
-use crate::os::{self, channel, log, socket, title};
-use crate::spawnd::broker::{connections, LocalWorker};
+use crate::os::title::{Title, LEFT};
+use crate::os::{self, channel, log, socket};
+use crate::spawnd::broker::LocalWorker;
 use crate::spawnd::protocol::{Accept, FromBroker, FromWorker, RECEIVE};
 use std::collections::VecDeque;
 use std::io;
@@ -37,7 +38,7 @@ enum Leaving {
 
 /// The worker process.
 pub struct Worker {
-    name: String,
+    title: Title,
     engine: Engine,
     channel: OwnedFd,
     /// Descriptors of the message that is being read.
@@ -72,7 +73,7 @@ impl Worker {
         events.register(&channel, Token::new(CHANNEL, 0), Interest::READ);
         events.arm(Token::new(KEEPALIVE, 0), events.now() + KEEPALIVE_PERIOD);
         let mut worker = Worker {
-            name: name.to_owned(),
+            title: Title::new(name),
             engine,
             channel,
             sockets: VecDeque::new(),
@@ -318,8 +319,11 @@ impl Worker {
             return;
         }
         self.title_of = Some(now);
-        let tail = if now.1 { " left, dying when idle" } else { "" };
-        title::set(&self.name, &format!("{}{tail}", connections(now.0)));
+        self.title.connections(now.0);
+        if now.1 {
+            self.title.text(LEFT);
+        }
+        self.title.show();
     }
 }
 

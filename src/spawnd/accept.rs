@@ -187,40 +187,52 @@ impl Broker {
 
     /// Sends the connections that have found their workers, those for one worker together.
     fn deliver(&mut self, events: &mut Loop) {
-        while let Some(&(id, ref first)) = self.outbox.first() {
-            let listener = first.listener;
-            let same =
-                |(other, parked): &(WorkerId, Parked)| *other == id && parked.listener == listener;
-            let (mut batch, rest): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut self.outbox).into_iter().partition(same);
-            self.outbox = rest;
-            if batch.len() > channel::DESCRIPTORS {
-                self.outbox.extend(batch.drain(channel::DESCRIPTORS..));
-            }
-            let error = match self.send_together(id, listener, &batch) {
-                Ok(()) => continue,
-                Err(error) => error,
-            };
-            // They were counted as this worker's.
-            self.policy.done(id, batch.len());
-            if os::would_block(&error) {
-                self.set_blocked(id, events);
-            } else if is_gone(&error) {
-                self.worker_lost(id, &error, events);
-            } else {
-                self.rest("scm_send_msg: sendmsg", &error, events);
-                self.parked.extend(batch.into_iter().map(|(_, parked)| parked));
-                self.update_listeners(events);
-                continue;
-            }
-            for (_, parked) in batch {
-                if let Some(parked) = self.hand_over(parked, events) {
-                    self.parked.push_back(parked);
-                    self.update_listeners(events);
+        let place = |(id, parked): &(WorkerId, Parked)| (*id, parked.listener);
+        while !self.outbox.is_empty() {
+            let mut outbox = std::mem::take(&mut self.outbox);
+            outbox.sort_by_key(place);
+            while let Some((id, listener)) = outbox.last().map(place) {
+                let same = outbox.iter().rev().take_while(|next| place(next) == (id, listener));
+                let rest = outbox.len() - same.take(channel::DESCRIPTORS).count();
+                match self.send_together(id, listener, &outbox[rest..]) {
+                    Ok(()) => outbox.truncate(rest),
+                    Err(error) => self.not_delivered(id, outbox.split_off(rest), &error, events),
                 }
+            }
+            if self.outbox.is_empty() {
+                // Its memory is needed again.
+                self.outbox = outbox;
+                break;
             }
         }
         self.check_overload(events);
+    }
+
+    /// A worker has not got these connections.
+    fn not_delivered(
+        &mut self,
+        id: WorkerId,
+        batch: Vec<(WorkerId, Parked)>,
+        error: &io::Error,
+        events: &mut Loop,
+    ) {
+        // They were counted as this worker's.
+        self.policy.done(id, batch.len());
+        if os::would_block(error) {
+            self.set_blocked(id, events);
+        } else if is_gone(error) {
+            self.worker_lost(id, error, events);
+        } else {
+            self.rest("scm_send_msg: sendmsg", error, events);
+            self.parked.extend(batch.into_iter().map(|(_, parked)| parked));
+            return self.update_listeners(events);
+        }
+        for (_, parked) in batch {
+            if let Some(parked) = self.hand_over(parked, events) {
+                self.parked.push_back(parked);
+                self.update_listeners(events);
+            }
+        }
     }
 
     fn send_together(

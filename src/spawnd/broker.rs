@@ -17,7 +17,8 @@ use crate::os::process::{self, exit, Program};
 use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::socket::{self, Inherited};
-use crate::os::{self, log, supervisor, title};
+use crate::os::title::Title;
+use crate::os::{self, log, supervisor};
 use crate::tls::material::Material;
 use crate::tls::tickets::Ratchet;
 use std::collections::{BTreeMap, VecDeque};
@@ -148,6 +149,7 @@ pub struct Broker {
     launcher: Option<File>,
     pub(super) announced: bool,
     pub(super) exit_status: Option<i32>,
+    pub(super) title: Title,
     title_of: Option<(usize, usize, bool)>,
 }
 
@@ -230,6 +232,7 @@ impl Broker {
             launcher: start.launcher.take(),
             announced: false,
             exit_status: None,
+            title: Title::new(&start.options.name),
             title_of: None,
             options: start.options,
         };
@@ -538,22 +541,17 @@ impl Broker {
             return;
         }
         self.title_of = Some((total, limit, self.overloaded));
-        let tail = match (self.overloaded, self.overload) {
-            (false, _) => format!("accepting up to {} more", limit.saturating_sub(total)),
-            (true, Overload::Queue) => "queueing new ones".to_owned(),
-            (true, Overload::Reset) => "resetting new ones".to_owned(),
-            (true, Overload::Close) => "immediately closing new ones".to_owned(),
+        let title = self.title.connections(total);
+        match (self.overloaded, self.overload) {
+            (false, _) => {
+                let room = limit.saturating_sub(total);
+                title.text(", accepting up to ").number(room).text(" more")
+            }
+            (true, Overload::Queue) => title.text(", queueing new ones"),
+            (true, Overload::Reset) => title.text(", resetting new ones"),
+            (true, Overload::Close) => title.text(", immediately closing new ones"),
         };
-        title::set(&self.options.name, &format!("{}, {tail}", connections(total)));
-    }
-}
-
-/// How a title counts.
-pub fn connections(count: usize) -> String {
-    if count == 1 {
-        "1 connection".to_owned()
-    } else {
-        format!("{count} connections")
+        title.show();
     }
 }
 

@@ -7,7 +7,8 @@ use super::listener::Listener;
 use crate::event::{Interest, Loop, TimerId, Token};
 use crate::os::process::{self, Descriptors, Ended, Fork, Pid, Program};
 use crate::os::signals::{Signal, Signals};
-use crate::os::{self, files, log, socket, supervisor, title};
+use crate::os::title::LEFT;
+use crate::os::{self, files, log, socket, supervisor};
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -291,8 +292,7 @@ impl Broker {
         };
         local.drain(events);
         while local.sessions() > 0 {
-            let count = super::broker::connections(local.sessions());
-            title::set(&self.options.name, &format!("{count} left, dying when idle"));
+            self.title.connections(local.sessions()).text(LEFT).show();
             if events.wait(None).is_err() {
                 return process::exit::SOFTWARE;
             }
