@@ -559,6 +559,82 @@ fn a_reload_may_change_the_address_on_the_same_port() {
     }
 }
 
+/// A configuration whose listener says whether it shares its port.
+fn sharing(port: u16, peer: &Peer, reuse: &str) -> String {
+    config(port, &peer.remote(), "", "instances max = 1", "").replacen(
+        "backlog",
+        &format!("reuse port = {reuse} backlog"),
+        1,
+    )
+}
+
+/// Whom a new connection gets to.
+fn greeting(port: u16) -> String {
+    let mut name = [0; 5];
+    connect(port).read_exact(&mut name).expect("a name");
+    String::from_utf8_lossy(&name).into_owned()
+}
+
+#[test]
+fn two_brokers_share_a_port() {
+    let peers = ["first", "other"].map(Peer::named);
+    let port = free_port();
+    let mut relays = peers.each_ref().map(|peer| Setup::new(sharing(port, peer, "yes")).start());
+    let mut lasting: Vec<_> = (0..64).map(|_| connect(port)).collect();
+    let mut served = std::collections::HashMap::<[u8; 5], usize>::new();
+    for stream in &mut lasting {
+        let mut name = [0; 5];
+        stream.read_exact(&mut name).expect("a name");
+        *served.entry(name).or_default() += 1;
+    }
+    assert_eq!(served.len(), 2, "{served:?}");
+    // One leaves while nobody waits to be accepted: its sessions and the port go on.
+    relays[0].signal(Signal::SIGTERM);
+    relays[0].wait();
+    for _ in 0..20 {
+        assert_eq!(greeting(port), "other");
+    }
+    for stream in &mut lasting {
+        ping(stream, b"still");
+    }
+    // And comes back.
+    relays[0] = Setup::new(sharing(port, &peers[0], "yes")).start();
+    wait_for("both", || (greeting(port) == "first").then_some(()));
+    wait_for("both", || (greeting(port) == "other").then_some(()));
+}
+
+#[test]
+fn a_port_is_shared_only_if_both_want_it() {
+    let peers = ["first", "other"].map(Peer::named);
+    for (first, second) in [("no", "no"), ("no", "yes"), ("yes", "no")] {
+        let port = free_port();
+        let _relay = Setup::new(sharing(port, &peers[0], first)).start();
+        let mut refused = Setup::new(sharing(port, &peers[1], second)).ready(None).start();
+        assert_eq!(refused.wait().code(), Some(75), "{first}, {second}");
+        refused.expect_log("bind: Address already in use");
+        assert_eq!(greeting(port), "first");
+    }
+}
+
+#[test]
+fn a_reload_changes_whether_a_port_is_shared() {
+    let peers = ["first", "other"].map(Peer::named);
+    let port = free_port();
+    let relay = Setup::new(sharing(port, &peers[0], "no")).start();
+    reload(&relay, &sharing(port, &peers[0], "yes"));
+    // A reload that changes nothing keeps the socket.
+    reload(&relay, &sharing(port, &peers[0], "yes"));
+    relay.expect_log("succeeded (inherited)");
+    let other = Setup::new(sharing(port, &peers[1], "yes")).start();
+    wait_for("both", || (greeting(port) == "first").then_some(()));
+    wait_for("both", || (greeting(port) == "other").then_some(()));
+    drop(other);
+    reload(&relay, &sharing(port, &peers[0], "no"));
+    assert_eq!(greeting(port), "first");
+    let mut refused = Setup::new(sharing(port, &peers[1], "yes")).ready(None).start();
+    assert_eq!(refused.wait().code(), Some(75));
+}
+
 #[test]
 fn a_reload_removes_the_socket_file_of_a_listener_that_is_gone() {
     let peer = Peer::echo();

@@ -6,7 +6,7 @@ use super::values::{parse_port, Ids, Value, COUNT, INT};
 use super::{ConfigError, Parser};
 use crate::os::address::Address;
 use crate::os::names;
-use crate::os::socket::{Keepalive, Kind, Protocol};
+use crate::os::socket::{self, Keepalive, Kind, Protocol};
 
 /// A stickiness cache's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Listener {
     pub backlog: i32,
     /// `overload backlog`, at most `backlog`.
     pub overload_backlog: i32,
+    /// `reuse port`.
+    pub reuse_port: bool,
     /// `realm`, at most 15 bytes.
     pub realm: Vec<u8>,
     /// The TLS versions, encoded as in the ACCEPT message; 0 is off.
@@ -89,6 +91,7 @@ impl Listener {
             protocol: Protocol::Tcp,
             backlog: 128,
             overload_backlog: 128,
+            reuse_port: false,
             realm: Vec::new(),
             tls_versions: 0,
             dtls_versions: 0,
@@ -247,6 +250,7 @@ fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<
             keepalive(parser, &mut listener.keepalive)?;
         }
         S_sticky => sticky(parser, &mut listener.sticky)?,
+        _ if parser.is_word("reuse") => listener.reuse_port = reuse_port(parser)?,
         // The program's document gives the address without a keyword.
         S_string
             if listener.address.is_none() && Address::parse(&parser.text_lossy()).is_some() =>
@@ -256,32 +260,46 @@ fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<
         }
         S_eof => return Err(parser.expected(&[S_closebra])),
         _ => {
-            return Err(parser.expected(&[
-                S_aaa_protocol,
-                S_address,
-                S_backlog,
-                S_bind,
-                S_dscp,
-                S_flag,
-                S_groupid,
-                S_haproxy,
-                S_mode,
-                S_overload,
-                S_path,
-                S_port,
-                S_protocol,
-                S_realm,
-                S_retry,
-                S_sticky,
-                S_tcp,
-                S_tls,
-                S_type,
-                S_userid,
-                S_vrf,
+            return Err(parser.expected_words(&[
+                "aaa.protocol",
+                "address",
+                "backlog",
+                "bind",
+                "dscp",
+                "flag",
+                "groupid",
+                "haproxy",
+                "mode",
+                "overload",
+                "path",
+                "port",
+                "protocol",
+                "realm",
+                "retry",
+                "reuse",
+                "sticky",
+                "tcp",
+                "tls",
+                "type",
+                "userid",
+                "vrf",
             ]))
         }
     }
     Ok(())
+}
+
+/// `reuse port = BOOL`, with the word `reuse` current.
+fn reuse_port(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
+    let position = parser.position();
+    parser.advance()?;
+    parser.check(S_port)?;
+    let on = parser.assigned_boolean()?;
+    if on && !socket::can_share_port() {
+        let message = "'reuse port': this system does not spread connections over several sockets";
+        return Err(ConfigError { position, message: message.into() });
+    }
+    Ok(on)
 }
 
 fn set_flag(flags: &mut u32, bit: u32, on: bool) {

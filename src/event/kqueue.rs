@@ -1,4 +1,9 @@
 //! kqueue(2): the BSDs and macOS.
+//!
+//! What all of them have: EVFILT_READ and EVFILT_WRITE, added without EV_CLEAR and so
+//! level-triggered, also of sockets that listen. Each change is a call of its own, whose error is
+//! that of the change; EV_RECEIPT, by which many could be told apart, is not everywhere, and neither
+//! are EV_DISPATCH and NOTE_FILE_POLL.
 
 // The types of the fields and constants differ from system to system.
 #![allow(clippy::unnecessary_cast)]
@@ -69,6 +74,9 @@ mod sys {
 /// How many events one wait takes. More stay in the kernel for the next turn.
 const BATCH: usize = 256;
 
+/// How a system says that a filter does not support a file.
+const NOT_SUPPORTED: [libc::c_int; 3] = [libc::EINVAL, libc::ENODEV, libc::EOPNOTSUPP];
+
 pub(super) struct Poller {
     queue: ManuallyDrop<OwnedFd>,
     /// The process that has the queue.
@@ -106,9 +114,14 @@ impl Poller {
             let result =
                 check(unsafe { sys::kevent(queue, &change, 1, ptr::null_mut(), 0, ptr::null()) });
             match result {
+                Ok(_) => {}
                 // A filter vanishes with its descriptor; deleting it then is no error to us.
                 Err(_) if flags == sys::EV_DELETE => {}
-                other => drop(other?),
+                // Not for a file of this kind, such as a device.
+                Err(error) if NOT_SUPPORTED.contains(&error.raw_os_error().unwrap_or(0)) => {
+                    return Err(io::Error::from_raw_os_error(libc::EPERM));
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -8,6 +8,7 @@
 //! Rules at this interface, the same for every mechanism:
 //! * level-triggered: what is ready and wanted is reported again until it is dealt with;
 //! * interest is state: changes between two waits are merged, and the system is told once;
+//! * what was ready may be so no longer when it is told (event ports): nobody may block on it;
 //! * no interest, no events: a descriptor nobody asks about is not even polled for errors;
 //! * a stream whose owner says when a read or write would block is watched by edges where the
 //!   mechanism can, and is level-triggered at this interface all the same;
@@ -40,6 +41,7 @@ mod select;
 #[cfg(test)]
 mod tests;
 
+use crate::os::files;
 use backend::Backend;
 use std::collections::VecDeque;
 use std::io;
@@ -259,6 +261,10 @@ impl Loop {
         slot.token = token;
         slot.generation = slot.generation.wrapping_add(1);
         slot.flags |= REGISTERED;
+        if !self.backend.tells_of_files() && files::is_regular(fd) {
+            self.slots[index].flags |= ALWAYS_READY;
+            self.always_ready.push(fd);
+        }
         self.want(fd, interest);
     }
 

@@ -1,16 +1,78 @@
-//! The same suite for every mechanism of the build, each test over all of them.
+//! The same suite for every mechanism of the build.
 
 use super::*;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A loop per mechanism.
-fn loops() -> impl Iterator<Item = (&'static str, Loop)> {
-    Mechanism::ALL.iter().map(|&mechanism| {
-        let choice = Choice { mechanism, warning: None };
-        (mechanism.name(), Loop::new(&choice).expect("a loop"))
-    })
+/// Makes each function a test for each mechanism of the build: `event::tests::poll::NAME`. It is
+/// given the mechanism's name and a loop.
+macro_rules! suite {
+    ($($test:ident)*) => {
+        suite! {
+            mechanisms [$($test)*]
+            epoll Epoll;
+            #[cfg(event_shims)]
+            kqueue Kqueue;
+            #[cfg(event_shims)]
+            port Port;
+            #[cfg(event_shims)]
+            devpoll DevPoll;
+            poll Poll;
+            select Select;
+        }
+    };
+    (mechanisms $tests:tt $($(#[$cfg:meta])* $module:ident $mechanism:ident;)*) => {
+        $($(#[$cfg])* mod $module { suite! { module $mechanism $tests } })*
+    };
+    (module $mechanism:ident [$($test:ident)*]) => {
+        use super::super::{Choice, Loop, Mechanism};
+        $(
+            #[test]
+            fn $test() {
+                let choice = Choice { mechanism: Mechanism::$mechanism, warning: None };
+                let events = Loop::new(&choice).expect("a loop");
+                super::$test(choice.mechanism.name(), events);
+            }
+        )*
+    };
+}
+
+suite! {
+    readiness_is_level_triggered
+    writability_follows_the_buffer
+    interest_changes_between_waits_are_merged
+    a_number_that_is_closed_and_reused_starts_anew
+    an_event_of_a_removed_descriptor_is_not_delivered
+    a_refused_connection_is_told
+    a_reset_is_found_by_reading
+    hang_ups_are_told_where_the_mechanism_can
+    many_descriptors_at_once
+    readiness_that_has_passed_is_told_once_at_most
+    shrinking_forgets_events_that_are_not_taken_yet
+    regular_files_are_always_ready
+    timers_end_a_wait
+    a_hundred_thousand_timers
+    an_interrupted_wait_is_no_error
+    a_forked_child_can_watch_the_same_descriptors
+    a_stream_is_level_triggered_until_its_owner_says_that_nothing_is_left
+    the_end_of_a_stream_is_not_lost_behind_its_data
+    a_stream_that_takes_nothing_more_is_writable_again_when_it_does
+    a_closed_stream_that_is_open_elsewhere_is_not_heard_of
+}
+
+#[test]
+fn every_mechanism_has_the_suite() {
+    let count = if cfg!(event_shims) { 6 } else { 3 };
+    assert_eq!(Mechanism::ALL.len(), count);
+}
+
+/// For who needs many descriptors, or handles signals: those are the process's, and tests run side
+/// by side.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn token(index: u32) -> Token {
@@ -45,299 +107,282 @@ fn tcp_pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-#[test]
-fn readiness_is_level_triggered() {
-    for (name, mut events) in loops() {
-        let (mut a, mut b) = UnixStream::pair().expect("a pair");
-        events.register(&b, token(1), Interest::READ);
-        assert_eq!(turn(&mut events, 0), [], "{name}");
-        a.write_all(b"xy").expect("to write");
-        for _ in 0..3 {
-            assert_eq!(next_turn(&mut events)[0].0, 1, "{name}");
-        }
-        b.read_exact(&mut [0; 2]).expect("to read");
-        assert_eq!(turn(&mut events, 0), [], "{name}");
-        drop(a);
-        for _ in 0..3 {
-            assert!(next_turn(&mut events)[0].1, "{name}: end of file is readable");
-        }
-        events.remove(&b);
-        assert_eq!(turn(&mut events, 0), [], "{name}");
+fn readiness_is_level_triggered(name: &str, mut events: Loop) {
+    let (mut a, mut b) = UnixStream::pair().expect("a pair");
+    events.register(&b, token(1), Interest::READ);
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+    a.write_all(b"xy").expect("to write");
+    for _ in 0..3 {
+        assert_eq!(next_turn(&mut events)[0].0, 1, "{name}");
     }
+    b.read_exact(&mut [0; 2]).expect("to read");
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+    drop(a);
+    for _ in 0..3 {
+        assert!(next_turn(&mut events)[0].1, "{name}: end of file is readable");
+    }
+    events.remove(&b);
+    assert_eq!(turn(&mut events, 0), [], "{name}");
 }
 
-#[test]
-fn writability_follows_the_buffer() {
-    for (name, mut events) in loops() {
-        let (a, mut b) = UnixStream::pair().expect("a pair");
-        a.set_nonblocking(true).expect("nonblocking");
-        events.register(&a, token(2), Interest::WRITE);
-        assert_eq!(next_turn(&mut events), [(2, false, true, false)], "{name}");
-        while (&a).write(&[0; 4096]).is_ok() {}
-        assert_eq!(turn(&mut events, 0), [], "{name}");
-        let mut sink = vec![0; 1 << 20];
-        b.set_nonblocking(true).expect("nonblocking");
-        while b.read(&mut sink).is_ok() {}
-        assert_eq!(next_turn(&mut events), [(2, false, true, false)], "{name}");
-    }
+fn writability_follows_the_buffer(name: &str, mut events: Loop) {
+    let (a, mut b) = UnixStream::pair().expect("a pair");
+    a.set_nonblocking(true).expect("nonblocking");
+    events.register(&a, token(2), Interest::WRITE);
+    assert_eq!(next_turn(&mut events), [(2, false, true, false)], "{name}");
+    while (&a).write(&[0; 4096]).is_ok() {}
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+    let mut sink = vec![0; 1 << 20];
+    b.set_nonblocking(true).expect("nonblocking");
+    while b.read(&mut sink).is_ok() {}
+    assert_eq!(next_turn(&mut events), [(2, false, true, false)], "{name}");
 }
 
-#[test]
-fn interest_changes_between_waits_are_merged() {
-    for (name, mut events) in loops() {
+fn interest_changes_between_waits_are_merged(name: &str, mut events: Loop) {
+    let (mut a, b) = UnixStream::pair().expect("a pair");
+    a.write_all(b"x").expect("to write");
+    events.register(&b, token(3), Interest::READ);
+    events.set_interest(&b, Interest::empty());
+    assert_eq!(turn(&mut events, 0), [], "{name}: no interest, no events");
+    events.set_interest(&b, Interest::READ | Interest::WRITE);
+    assert_eq!(next_turn(&mut events), [(3, true, true, false)], "{name}");
+    events.set_interest(&b, Interest::WRITE);
+    assert_eq!(next_turn(&mut events), [(3, false, true, false)], "{name}");
+    events.set_interest(&b, Interest::empty());
+    drop(a);
+    assert_eq!(turn(&mut events, 10), [], "{name}: a hang-up nobody asked about");
+    events.set_interest(&b, Interest::READ);
+    assert!(next_turn(&mut events)[0].1, "{name}");
+}
+
+fn a_number_that_is_closed_and_reused_starts_anew(name: &str, mut events: Loop) {
+    for round in 0..50 {
         let (mut a, b) = UnixStream::pair().expect("a pair");
+        events.register(&b, token(round), Interest::READ);
         a.write_all(b"x").expect("to write");
-        events.register(&b, token(3), Interest::READ);
-        events.set_interest(&b, Interest::empty());
-        assert_eq!(turn(&mut events, 0), [], "{name}: no interest, no events");
-        events.set_interest(&b, Interest::READ | Interest::WRITE);
-        assert_eq!(next_turn(&mut events), [(3, true, true, false)], "{name}");
-        events.set_interest(&b, Interest::WRITE);
-        assert_eq!(next_turn(&mut events), [(3, false, true, false)], "{name}");
-        events.set_interest(&b, Interest::empty());
-        drop(a);
-        assert_eq!(turn(&mut events, 10), [], "{name}: a hang-up nobody asked about");
-        events.set_interest(&b, Interest::READ);
-        assert!(next_turn(&mut events)[0].1, "{name}");
-    }
-}
-
-#[test]
-fn a_number_that_is_closed_and_reused_starts_anew() {
-    for (name, mut events) in loops() {
-        for round in 0..50 {
-            let (mut a, b) = UnixStream::pair().expect("a pair");
-            events.register(&b, token(round), Interest::READ);
-            a.write_all(b"x").expect("to write");
-            assert_eq!(next_turn(&mut events)[0].0, round, "{name}");
-            events.remove(&b);
-            drop((a, b));
-            let (_c, d) = UnixStream::pair().expect("a pair");
-            events.register(&d, token(1000 + round), Interest::READ);
-            assert_eq!(turn(&mut events, 0), [], "{name}");
-            events.remove(&d);
-        }
-    }
-}
-
-#[test]
-fn an_event_of_a_removed_descriptor_is_not_delivered() {
-    for (name, mut events) in loops() {
-        let (mut a, b) = UnixStream::pair().expect("a pair");
-        let (mut c, d) = UnixStream::pair().expect("a pair");
-        a.write_all(b"x").expect("to write");
-        c.write_all(b"x").expect("to write");
-        events.register(&b, token(1), Interest::READ);
-        events.register(&d, token(2), Interest::READ);
-        events.wait(Some(1000)).expect("a wait");
-        let first = events.next_event().expect("one of them").token.index();
-        // Its handler removes both, and registers a new owner under the other's number.
+        assert_eq!(next_turn(&mut events)[0].0, round, "{name}");
         events.remove(&b);
+        drop((a, b));
+        let (_c, d) = UnixStream::pair().expect("a pair");
+        events.register(&d, token(1000 + round), Interest::READ);
+        assert_eq!(turn(&mut events, 0), [], "{name}");
         events.remove(&d);
-        let other = if first == 1 { &d } else { &b };
-        events.register(other, token(9), Interest::READ);
-        assert!(events.next_event().is_none(), "{name}");
-        assert_eq!(next_turn(&mut events), [(9, true, false, false)], "{name}");
     }
 }
 
-#[test]
-fn a_refused_connection_is_told() {
-    for (name, mut events) in loops() {
-        use crate::os::address::{Address, Family};
-        use crate::os::socket;
-        let port = {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-            listener.local_addr().expect("an address").port()
-        };
-        let kind = socket::Kind::Stream;
-        let fd = socket::create(Family::Ipv4, kind, socket::Protocol::Tcp).expect("a socket");
-        let to = Address::Ip(([127, 0, 0, 1], port).into());
-        if let Ok(connected) = socket::connect(&fd, &to) {
-            assert!(!connected, "{name}");
-            events.register(&fd, token(4), Interest::WRITE);
-            assert_eq!(next_turn(&mut events)[0].0, 4, "{name}");
-            let error = socket::take_error(&fd).expect_err("refused");
-            assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED), "{name}");
+fn an_event_of_a_removed_descriptor_is_not_delivered(name: &str, mut events: Loop) {
+    let (mut a, b) = UnixStream::pair().expect("a pair");
+    let (mut c, d) = UnixStream::pair().expect("a pair");
+    a.write_all(b"x").expect("to write");
+    c.write_all(b"x").expect("to write");
+    events.register(&b, token(1), Interest::READ);
+    events.register(&d, token(2), Interest::READ);
+    events.wait(Some(1000)).expect("a wait");
+    let first = events.next_event().expect("one of them").token.index();
+    // Its handler removes both, and registers a new owner under the other's number.
+    events.remove(&b);
+    events.remove(&d);
+    let other = if first == 1 { &d } else { &b };
+    events.register(other, token(9), Interest::READ);
+    assert!(events.next_event().is_none(), "{name}");
+    assert_eq!(next_turn(&mut events), [(9, true, false, false)], "{name}");
+}
+
+fn a_refused_connection_is_told(name: &str, mut events: Loop) {
+    use crate::os::address::{Address, Family};
+    use crate::os::socket;
+    let port = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        listener.local_addr().expect("an address").port()
+    };
+    let kind = socket::Kind::Stream;
+    let fd = socket::create(Family::Ipv4, kind, socket::Protocol::Tcp).expect("a socket");
+    let to = Address::Ip(([127, 0, 0, 1], port).into());
+    if let Ok(connected) = socket::connect(&fd, &to) {
+        assert!(!connected, "{name}");
+        events.register(&fd, token(4), Interest::WRITE);
+        assert_eq!(next_turn(&mut events)[0].0, 4, "{name}");
+        let error = socket::take_error(&fd).expect_err("refused");
+        assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED), "{name}");
+    }
+}
+
+fn a_reset_is_found_by_reading(name: &str, mut events: Loop) {
+    let (client, mut server) = tcp_pair();
+    events.register(&server, token(5), Interest::READ);
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+    crate::os::socket::reset_on_close(&client.into());
+    let found = next_turn(&mut events);
+    assert!(found[0].1, "{name}: {found:?}");
+    let error = server.read(&mut [0]).expect_err("a reset");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{name}");
+}
+
+fn hang_ups_are_told_where_the_mechanism_can(name: &str, mut events: Loop) {
+    let (client, server) = tcp_pair();
+    client.shutdown(Shutdown::Write).expect("to shut down");
+    let mut reader = &server;
+    assert_eq!(reader.read(&mut [0]).expect("end of file"), 0);
+    events.register(&server, token(6), Interest::HANGUP);
+    assert_eq!(turn(&mut events, 0), [], "{name}: a half-close is no hang-up");
+    crate::os::socket::reset_on_close(&client.into());
+    if ["select", "kqueue"].contains(&name) {
+        assert_eq!(turn(&mut events, 20), [], "{name}");
+    } else {
+        assert_eq!(next_turn(&mut events), [(6, false, false, true)], "{name}");
+    }
+}
+
+fn many_descriptors_at_once(name: &str, mut events: Loop) {
+    let _alone = alone();
+    let mut pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().expect("a pair")).collect();
+    for (index, (_, b)) in pairs.iter().enumerate() {
+        events.register(b, token(index as u32), Interest::READ);
+    }
+    for (a, _) in &mut pairs {
+        a.write_all(b"x").expect("to write");
+    }
+    let mut seen = vec![false; pairs.len()];
+    for _ in 0..100 {
+        for (index, ..) in turn(&mut events, 100) {
+            seen[index as usize] = true;
+            pairs[index as usize].1.read_exact(&mut [0]).expect("to read");
+        }
+        if seen.iter().all(|&seen| seen) {
+            break;
         }
     }
+    assert!(seen.iter().all(|&seen| seen), "{name}");
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+    for (_, b) in &pairs {
+        events.remove(b);
+    }
+    events.shrink();
 }
 
-#[test]
-fn a_reset_is_found_by_reading() {
-    for (name, mut events) in loops() {
-        let (client, mut server) = tcp_pair();
-        events.register(&server, token(5), Interest::READ);
-        assert_eq!(turn(&mut events, 0), [], "{name}");
-        crate::os::socket::reset_on_close(&client.into());
+fn readiness_that_has_passed_is_told_once_at_most(name: &str, mut events: Loop) {
+    let _alone = alone();
+    // More than one wait takes.
+    let mut pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().expect("a pair")).collect();
+    for (index, (a, b)) in pairs.iter_mut().enumerate() {
+        events.register(b, token(index as u32), Interest::READ);
+        a.write_all(b"x").expect("to write");
+    }
+    let first = turn(&mut events, 1000).len();
+    for (_, b) in &mut pairs {
+        b.read_exact(&mut [0]).expect("to read");
+    }
+    // A port has them sent to it when it is asked to watch; the others look again.
+    let told = if name == "port" { pairs.len() - first } else { 0 };
+    assert_eq!(turn(&mut events, 0).len(), told, "{name}");
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+}
+
+fn shrinking_forgets_events_that_are_not_taken_yet(name: &str, mut events: Loop) {
+    let _alone = alone();
+    let pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().expect("a pair")).collect();
+    for (index, (mut a, b)) in pairs.iter().map(|(a, b)| (a, b)).enumerate() {
+        events.register(b, token(index as u32), Interest::READ);
+        a.write_all(b"x").expect("to write");
+    }
+    events.wait(Some(1000)).expect("a wait");
+    let first = events.next_event().expect("one of them").token.index();
+    for (_, b) in &pairs {
+        events.remove(b);
+    }
+    events.shrink();
+    // New owners under the old numbers, with nothing to read.
+    drop(pairs);
+    let others: Vec<_> = (0..300).map(|_| UnixStream::pair().expect("a pair")).collect();
+    for (_, b) in &others {
+        events.register(b, token(first), Interest::READ);
+    }
+    assert!(events.next_event().is_none(), "{name}");
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+}
+
+fn regular_files_are_always_ready(name: &str, mut events: Loop) {
+    let mut file = std::fs::File::open("/proc/self/exe").expect("a file");
+    for position in [SeekFrom::Start(0), SeekFrom::End(0)] {
+        file.seek(position).expect("to seek");
+        events.register(&file, token(7), Interest::READ);
         let found = next_turn(&mut events);
         assert!(found[0].1, "{name}: {found:?}");
-        let error = server.read(&mut [0]).expect_err("a reset");
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{name}");
-    }
-}
-
-#[test]
-fn hang_ups_are_told_where_the_mechanism_can() {
-    for (name, mut events) in loops() {
-        let (client, server) = tcp_pair();
-        client.shutdown(Shutdown::Write).expect("to shut down");
-        let mut reader = &server;
-        assert_eq!(reader.read(&mut [0]).expect("end of file"), 0);
-        events.register(&server, token(6), Interest::HANGUP);
-        assert_eq!(turn(&mut events, 0), [], "{name}: a half-close is no hang-up");
-        crate::os::socket::reset_on_close(&client.into());
-        if ["select", "kqueue"].contains(&name) {
-            assert_eq!(turn(&mut events, 20), [], "{name}");
-        } else {
-            assert_eq!(next_turn(&mut events), [(6, false, false, true)], "{name}");
-        }
-    }
-}
-
-#[test]
-fn many_descriptors_at_once() {
-    for (name, mut events) in loops() {
-        let mut pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().expect("a pair")).collect();
-        for (index, (_, b)) in pairs.iter().enumerate() {
-            events.register(b, token(index as u32), Interest::READ);
-        }
-        for (a, _) in &mut pairs {
-            a.write_all(b"x").expect("to write");
-        }
-        let mut seen = vec![false; pairs.len()];
-        for _ in 0..100 {
-            for (index, ..) in turn(&mut events, 100) {
-                seen[index as usize] = true;
-                pairs[index as usize].1.read_exact(&mut [0]).expect("to read");
-            }
-            if seen.iter().all(|&seen| seen) {
-                break;
-            }
-        }
-        assert!(seen.iter().all(|&seen| seen), "{name}");
+        events.set_interest(&file, Interest::empty());
         assert_eq!(turn(&mut events, 0), [], "{name}");
-        for (_, b) in &pairs {
-            events.remove(b);
-        }
-        events.shrink();
-    }
-}
-
-#[test]
-fn shrinking_forgets_events_that_are_not_taken_yet() {
-    for (name, mut events) in loops() {
-        let pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().expect("a pair")).collect();
-        for (index, (mut a, b)) in pairs.iter().map(|(a, b)| (a, b)).enumerate() {
-            events.register(b, token(index as u32), Interest::READ);
-            a.write_all(b"x").expect("to write");
-        }
-        events.wait(Some(1000)).expect("a wait");
-        let first = events.next_event().expect("one of them").token.index();
-        for (_, b) in &pairs {
-            events.remove(b);
-        }
-        events.shrink();
-        // New owners under the old numbers, with nothing to read.
-        drop(pairs);
-        let others: Vec<_> = (0..300).map(|_| UnixStream::pair().expect("a pair")).collect();
-        for (_, b) in &others {
-            events.register(b, token(first), Interest::READ);
-        }
-        assert!(events.next_event().is_none(), "{name}");
-        assert_eq!(turn(&mut events, 0), [], "{name}");
-    }
-}
-
-#[test]
-fn regular_files_are_always_ready() {
-    for (name, mut events) in loops() {
-        let file = std::fs::File::open("/proc/self/exe").expect("a file");
-        events.register(&file, token(7), Interest::READ);
-        let ready = (0..5).any(|_| turn(&mut events, 100).iter().any(|event| event.1));
-        // Event ports refuse files as epoll does; the others poll them.
-        assert!(ready, "{name}");
+        events.set_interest(&file, Interest::WRITE);
+        let found = next_turn(&mut events);
+        assert!(found[0].2, "{name}: {found:?}");
         events.remove(&file);
         assert_eq!(turn(&mut events, 0), [], "{name}");
     }
 }
 
-#[test]
-fn timers_end_a_wait() {
-    for (name, mut events) in loops() {
-        let start = events.now();
-        events.arm(token(1), start + 30);
-        let cancelled = events.arm(token(2), start + 10);
-        let moved = events.arm(token(3), start + 10);
-        events.cancel(cancelled);
-        events.renew(moved, start + 50);
-        let mut expired = Vec::new();
-        while expired.len() < 2 {
-            events.wait(Some(1000)).expect("a wait");
-            while let Some((_, token)) = events.next_expired() {
-                expired.push((token.index(), events.now() - start));
-            }
+fn timers_end_a_wait(name: &str, mut events: Loop) {
+    let start = events.now();
+    events.arm(token(1), start + 30);
+    let cancelled = events.arm(token(2), start + 10);
+    let moved = events.arm(token(3), start + 10);
+    events.cancel(cancelled);
+    events.renew(moved, start + 50);
+    let mut expired = Vec::new();
+    while expired.len() < 2 {
+        events.wait(Some(1000)).expect("a wait");
+        while let Some((_, token)) = events.next_expired() {
+            expired.push((token.index(), events.now() - start));
         }
-        assert_eq!(expired.iter().map(|&(index, _)| index).collect::<Vec<_>>(), [1, 3], "{name}");
-        assert!(expired[0].1 >= 30 && expired[1].1 >= 50, "{name}: none early: {expired:?}");
     }
+    assert_eq!(expired.iter().map(|&(index, _)| index).collect::<Vec<_>>(), [1, 3], "{name}");
+    assert!(expired[0].1 >= 30 && expired[1].1 >= 50, "{name}: none early: {expired:?}");
 }
 
-#[test]
-fn a_hundred_thousand_timers() {
-    for (_, mut events) in loops() {
-        let start = events.now();
-        let ids: Vec<TimerId> =
-            (0..100_000).map(|index| events.arm(token(index), start + 1_000_000)).collect();
-        for &id in &ids {
-            events.renew(id, start + 2_000_000);
-        }
-        events.wait(Some(0)).expect("a wait");
-        assert!(events.next_expired().is_none());
-        for &id in &ids[1..] {
-            events.cancel(id);
-        }
-        events.renew(ids[0], 0);
-        events.wait(None).expect("a wait");
-        assert_eq!(events.next_expired().map(|(id, _)| id), Some(ids[0]));
-        assert!(events.next_expired().is_none());
+fn a_hundred_thousand_timers(_name: &str, mut events: Loop) {
+    let start = events.now();
+    let ids: Vec<TimerId> =
+        (0..100_000).map(|index| events.arm(token(index), start + 1_000_000)).collect();
+    for &id in &ids {
+        events.renew(id, start + 2_000_000);
     }
+    events.wait(Some(0)).expect("a wait");
+    assert!(events.next_expired().is_none());
+    for &id in &ids[1..] {
+        events.cancel(id);
+    }
+    events.renew(ids[0], 0);
+    events.wait(None).expect("a wait");
+    assert_eq!(events.next_expired().map(|(id, _)| id), Some(ids[0]));
+    assert!(events.next_expired().is_none());
 }
 
-#[test]
-fn an_interrupted_wait_is_no_error() {
-    for (name, mut events) in loops() {
-        use crate::os::signals::{Signal, Signals};
-        let signals = Signals::install(&[Signal::SIGUSR1]).expect("signals");
-        events.register(signals.descriptor(), token(8), Interest::READ);
-        let pid = nix::unistd::gettid();
-        let sender = std::thread::spawn(move || {
-            // SAFETY: tgkill(2) takes plain numbers; the thread outlives this one.
-            unsafe {
-                libc::syscall(
-                    libc::SYS_tgkill,
-                    std::process::id() as libc::pid_t,
-                    pid.as_raw(),
-                    libc::SIGUSR1,
-                )
-            }
-        });
-        assert_eq!(next_turn(&mut events)[0].0, 8, "{name}");
-        assert!(signals.take().has(Signal::SIGUSR1), "{name}");
-        sender.join().expect("the sender");
-    }
+fn an_interrupted_wait_is_no_error(name: &str, mut events: Loop) {
+    let _alone = alone();
+    use crate::os::signals::{Signal, Signals};
+    let signals = Signals::install(&[Signal::SIGUSR1]).expect("signals");
+    events.register(signals.descriptor(), token(8), Interest::READ);
+    let pid = nix::unistd::gettid();
+    let sender = std::thread::spawn(move || {
+        // SAFETY: tgkill(2) takes plain numbers; the thread outlives this one.
+        unsafe {
+            libc::syscall(
+                libc::SYS_tgkill,
+                std::process::id() as libc::pid_t,
+                pid.as_raw(),
+                libc::SIGUSR1,
+            )
+        }
+    });
+    assert_eq!(next_turn(&mut events)[0].0, 8, "{name}");
+    assert!(signals.take().has(Signal::SIGUSR1), "{name}");
+    sender.join().expect("the sender");
 }
 
-#[test]
-fn a_forked_child_can_watch_the_same_descriptors() {
-    for (name, mut events) in loops() {
-        let (mut a, b) = UnixStream::pair().expect("a pair");
-        events.register(&b, token(1), Interest::READ);
-        assert_eq!(turn(&mut events, 0), [], "{name}");
-        events.renew_after_fork().expect("a new poller");
-        a.write_all(b"x").expect("to write");
-        assert_eq!(next_turn(&mut events), [(1, true, false, false)], "{name}");
-    }
+fn a_forked_child_can_watch_the_same_descriptors(name: &str, mut events: Loop) {
+    let (mut a, b) = UnixStream::pair().expect("a pair");
+    events.register(&b, token(1), Interest::READ);
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+    events.renew_after_fork().expect("a new poller");
+    a.write_all(b"x").expect("to write");
+    assert_eq!(next_turn(&mut events), [(1, true, false, false)], "{name}");
 }
 
 #[test]
@@ -368,102 +413,93 @@ fn next_of_stream(events: &mut Loop, limit: u64) -> Option<Event> {
     }
 }
 
-#[test]
-fn a_stream_is_level_triggered_until_its_owner_says_that_nothing_is_left() {
-    for (name, mut events) in loops() {
-        let (mut a, b) = tcp_pair();
-        b.set_nonblocking(true).expect("nonblocking");
-        events.register_stream(&b, token(1), Interest::READ);
-        assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
-        a.write_all(b"xy").expect("to write");
-        for _ in 0..3 {
-            assert!(next_of_stream(&mut events, 100).expect(name).readable);
-        }
-        (&b).read_exact(&mut [0; 1]).expect("to read");
-        assert!(next_of_stream(&mut events, 100).expect(name).readable, "a byte is left");
-        (&b).read_exact(&mut [0; 1]).expect("to read");
-        events.read_in_part(&b);
-        assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
-        // What comes after that is told, with or without a wait between.
-        a.write_all(b"z").expect("to write");
+fn a_stream_is_level_triggered_until_its_owner_says_that_nothing_is_left(
+    name: &str,
+    mut events: Loop,
+) {
+    let (mut a, b) = tcp_pair();
+    b.set_nonblocking(true).expect("nonblocking");
+    events.register_stream(&b, token(1), Interest::READ);
+    assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+    a.write_all(b"xy").expect("to write");
+    for _ in 0..3 {
         assert!(next_of_stream(&mut events, 100).expect(name).readable);
-        // Interest that is given up and taken again finds what was there all the time.
-        events.set_interest(&b, Interest::empty());
-        assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
-        events.set_interest(&b, Interest::READ);
-        assert!(next_of_stream(&mut events, 100).expect(name).readable);
-        events.remove(&b);
     }
+    (&b).read_exact(&mut [0; 1]).expect("to read");
+    assert!(next_of_stream(&mut events, 100).expect(name).readable, "a byte is left");
+    (&b).read_exact(&mut [0; 1]).expect("to read");
+    events.read_in_part(&b);
+    assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+    // What comes after that is told, with or without a wait between.
+    a.write_all(b"z").expect("to write");
+    assert!(next_of_stream(&mut events, 100).expect(name).readable);
+    // Interest that is given up and taken again finds what was there all the time.
+    events.set_interest(&b, Interest::empty());
+    assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+    events.set_interest(&b, Interest::READ);
+    assert!(next_of_stream(&mut events, 100).expect(name).readable);
+    events.remove(&b);
 }
 
-#[test]
-fn the_end_of_a_stream_is_not_lost_behind_its_data() {
-    for (name, mut events) in loops() {
-        let (mut a, b) = tcp_pair();
-        b.set_nonblocking(true).expect("nonblocking");
-        events.register_stream(&b, token(1), Interest::READ);
-        a.write_all(b"last").expect("to write");
-        a.shutdown(Shutdown::Write).expect("to shut down");
-        // Both have arrived when the event is seen.
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        assert!(next_of_stream(&mut events, 100).expect(name).readable);
-        assert_eq!(events.has_ended(&b), events.has_edges(), "{name}");
-        assert_eq!((&b).read(&mut [0; 100]).expect("to read"), 4);
-        events.read_in_part(&b);
-        assert!(next_of_stream(&mut events, 100).expect(name).readable, "the end");
-        assert_eq!((&b).read(&mut [0; 100]).expect("to read"), 0);
-        events.remove(&b);
-    }
+fn the_end_of_a_stream_is_not_lost_behind_its_data(name: &str, mut events: Loop) {
+    let (mut a, b) = tcp_pair();
+    b.set_nonblocking(true).expect("nonblocking");
+    events.register_stream(&b, token(1), Interest::READ);
+    a.write_all(b"last").expect("to write");
+    a.shutdown(Shutdown::Write).expect("to shut down");
+    // Both have arrived when the event is seen.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert!(next_of_stream(&mut events, 100).expect(name).readable);
+    assert_eq!(events.has_ended(&b), events.has_edges(), "{name}");
+    assert_eq!((&b).read(&mut [0; 100]).expect("to read"), 4);
+    events.read_in_part(&b);
+    assert!(next_of_stream(&mut events, 100).expect(name).readable, "the end");
+    assert_eq!((&b).read(&mut [0; 100]).expect("to read"), 0);
+    events.remove(&b);
 }
 
-#[test]
-fn a_stream_that_takes_nothing_more_is_writable_again_when_it_does() {
-    for (name, mut events) in loops() {
-        let (a, mut b) = tcp_pair();
-        a.set_nonblocking(true).expect("nonblocking");
-        events.register_stream(&a, token(1), Interest::WRITE);
-        assert!(next_of_stream(&mut events, 100).expect(name).writable);
-        let mut sent = 0;
-        while let Ok(count) = (&a).write(&[0; 65536]) {
-            sent += count;
-        }
-        events.blocked(&a, Interest::WRITE);
-        assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
-        let reader = std::thread::spawn(move || {
-            let mut buffer = vec![0; sent];
-            b.read_exact(&mut buffer).expect("everything");
-            b
-        });
-        assert!(next_of_stream(&mut events, 100).expect(name).writable);
-        reader.join().expect("a reader");
-        events.remove(&a);
+fn a_stream_that_takes_nothing_more_is_writable_again_when_it_does(name: &str, mut events: Loop) {
+    let (a, mut b) = tcp_pair();
+    a.set_nonblocking(true).expect("nonblocking");
+    events.register_stream(&a, token(1), Interest::WRITE);
+    assert!(next_of_stream(&mut events, 100).expect(name).writable);
+    let mut sent = 0;
+    while let Ok(count) = (&a).write(&[0; 65536]) {
+        sent += count;
     }
+    events.blocked(&a, Interest::WRITE);
+    assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+    let reader = std::thread::spawn(move || {
+        let mut buffer = vec![0; sent];
+        b.read_exact(&mut buffer).expect("everything");
+        b
+    });
+    assert!(next_of_stream(&mut events, 100).expect(name).writable);
+    reader.join().expect("a reader");
+    events.remove(&a);
 }
 
 /// A number that is used again must not get the events of its former connection, which lives on
 /// in another place.
-#[test]
-fn a_closed_stream_that_is_open_elsewhere_is_not_heard_of() {
-    for (name, mut events) in loops() {
-        let (mut a, b) = tcp_pair();
-        let elsewhere = b.try_clone().expect("another descriptor");
-        let number = b.as_raw_fd();
-        events.register_stream(&b, token(1), Interest::READ);
-        assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
-        events.remove(&b);
-        drop(b);
-        let (mut c, d) = tcp_pair();
-        let again = [c.as_raw_fd(), d.as_raw_fd()].contains(&number);
-        events.register_stream(&d, token(2), Interest::READ);
-        events.register_stream(&c, token(3), Interest::READ);
-        a.write_all(b"x").expect("to write");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        let found = next_of_stream(&mut events, 0).map(|event| event.token);
-        assert_eq!(found, None, "{name}: number used again: {again}");
-        c.write_all(b"y").expect("to write");
-        assert_eq!(next_of_stream(&mut events, 100).expect(name).token, token(2));
-        drop(elsewhere);
-        events.remove(&c);
-        events.remove(&d);
-    }
+fn a_closed_stream_that_is_open_elsewhere_is_not_heard_of(name: &str, mut events: Loop) {
+    let (mut a, b) = tcp_pair();
+    let elsewhere = b.try_clone().expect("another descriptor");
+    let number = b.as_raw_fd();
+    events.register_stream(&b, token(1), Interest::READ);
+    assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+    events.remove(&b);
+    drop(b);
+    let (mut c, d) = tcp_pair();
+    let again = [c.as_raw_fd(), d.as_raw_fd()].contains(&number);
+    events.register_stream(&d, token(2), Interest::READ);
+    events.register_stream(&c, token(3), Interest::READ);
+    a.write_all(b"x").expect("to write");
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let found = next_of_stream(&mut events, 0).map(|event| event.token);
+    assert_eq!(found, None, "{name}: number used again: {again}");
+    c.write_all(b"y").expect("to write");
+    assert_eq!(next_of_stream(&mut events, 100).expect(name).token, token(2));
+    drop(elsewhere);
+    events.remove(&c);
+    events.remove(&d);
 }

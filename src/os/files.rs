@@ -4,7 +4,7 @@ use super::check_size;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -110,6 +110,15 @@ pub fn change_owner(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Resu
 pub fn change_mode(path: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// True if a descriptor is that of a regular file.
+pub fn is_regular(fd: RawFd) -> bool {
+    // SAFETY: fstat(2) fills `status`, which is plain data, or fails for a number that is none.
+    unsafe {
+        let mut status: libc::stat = std::mem::zeroed();
+        libc::fstat(fd, &mut status) == 0 && status.st_mode & libc::S_IFMT == libc::S_IFREG
+    }
 }
 
 /// True if the path is a socket.

@@ -6,7 +6,7 @@ use nix::unistd::{self, ForkResult, Gid, Uid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,8 @@ pub fn exists(pid: Pid) -> bool {
 }
 
 /// Makes sure that descriptors 0 to 2 are open, so that no socket takes their place, and that
-/// everything above is closed when another program is executed.
+/// everything above is closed when another program is executed: with close_range(2) of Linux and
+/// FreeBSD, elsewhere one by one. Not with closefrom(3), as what was handed over stays in use here.
 pub fn sanitize_descriptors() {
     for fd in 0..=2 {
         // SAFETY: fcntl(F_GETFD) and open(2) of a constant path take no memory of ours.
@@ -83,7 +84,8 @@ pub fn sanitize_descriptors() {
     }
 }
 
-/// The open descriptors of this process, by /dev/fd (or the first thousand numbers).
+/// Numbers that the open descriptors of this process are among: those of /dev/fd, or all that there
+/// may be.
 fn open_descriptors() -> Vec<RawFd> {
     // The BSDs have fixed nodes in /dev/fd (three or 64) as long as fdescfs is not mounted there:
     // what is listed is not what is open.
@@ -97,7 +99,8 @@ fn open_descriptors() -> Vec<RawFd> {
         Ok(entries) if listed => {
             entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
         }
-        _ => (3..1024).collect(),
+        // A limit may be so high that trying all of them takes seconds.
+        _ => (3..descriptor_limit().clamp(1024, 65_536) as RawFd).collect(),
     }
 }
 
@@ -406,15 +409,21 @@ pub fn fork() -> io::Result<Fork> {
     })
 }
 
-/// A pipe, both ends close-on-exec: (read, write).
+/// A pipe, both ends close-on-exec: (read, write). pipe2(2), or pipe(2) where the standard library
+/// does without that as well.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0; 2];
+    #[cfg(not(any(target_vendor = "apple", target_os = "solaris")))]
+    // SAFETY: `fds` has room for the two descriptors.
+    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    #[cfg(any(target_vendor = "apple", target_os = "solaris"))]
     // SAFETY: `fds` has room for the two descriptors.
     check(unsafe { libc::pipe(fds.as_mut_ptr()) })?;
-    // SAFETY: both descriptors have just been created and nothing else owns them.
-    let (read, write) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
-    socket::set_close_on_exec(&read, true)?;
-    socket::set_close_on_exec(&write, true)?;
+    let (read, write) = (socket::own(fds[0]), socket::own(fds[1]));
+    #[cfg(any(target_vendor = "apple", target_os = "solaris"))]
+    for end in [&read, &write] {
+        socket::set_close_on_exec(end, true)?;
+    }
     Ok((read, write))
 }
 

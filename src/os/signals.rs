@@ -2,10 +2,10 @@
 //! pipe that the event loop watches (the self-pipe of POSIX programs; works with every
 //! mechanism, which signalfd and EVFILT_SIGNAL would not).
 
-use super::{check, socket};
+use super::{process, socket};
 use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 pub use nix::sys::signal::Signal;
@@ -46,13 +46,8 @@ impl Signals {
     /// Unblocks everything that the parent may have blocked, ignores SIGPIPE, and catches
     /// `signals`.
     pub fn install(signals: &[Signal]) -> io::Result<Signals> {
-        let mut fds = [0; 2];
-        // SAFETY: `fds` has room for the two descriptors.
-        check(unsafe { libc::pipe(fds.as_mut_ptr()) })?;
-        // SAFETY: both descriptors have just been created and nothing else owns them.
-        let (read, write) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
+        let (read, write) = process::pipe()?;
         for end in [&read, &write] {
-            socket::set_close_on_exec(end, true)?;
             socket::set_nonblocking(end, true)?;
         }
         WAKE.store(write.as_raw_fd(), Ordering::SeqCst);

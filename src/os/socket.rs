@@ -99,7 +99,8 @@ pub(super) fn own(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Creates a non-blocking, close-on-exec socket. For UNIX sockets `protocol` is ignored.
+/// Creates a non-blocking, close-on-exec socket. For UNIX sockets `protocol` is ignored. SOCK_CLOEXEC
+/// and SOCK_NONBLOCK are in socket(2) everywhere but on macOS, where fcntl(2) takes their place.
 pub fn create(family: Family, kind: Kind, protocol: Protocol) -> io::Result<OwnedFd> {
     let number = if family == Family::Unix { 0 } else { protocol.number() };
     #[cfg(not(target_vendor = "apple"))]
@@ -157,8 +158,13 @@ pub fn accept(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
     loop {
         match accept_once(fd, nonblocking) {
             Ok(new) => {
-                // The BSDs may hand the listener's O_NONBLOCK down.
-                #[cfg(not(any(target_os = "linux", target_os = "android")))]
+                // accept(2) of the BSDs hands the listener's O_NONBLOCK down. accept4(2) does not, as
+                // these say; of the others we do not know.
+                #[cfg(not(any(
+                    target_os = "linux",
+                    target_os = "android",
+                    target_os = "freebsd"
+                )))]
                 set_nonblocking(&new, nonblocking)?;
                 return Ok(new);
             }
@@ -225,7 +231,8 @@ pub fn peek(fd: &OwnedFd) -> io::Result<usize> {
     }
 }
 
-/// send(2) without SIGPIPE. Interrupted calls are retried.
+/// send(2) without SIGPIPE: that is ignored (`signals`), and left out with MSG_NOSIGNAL where send(2) has
+/// it. Interrupted calls are retried.
 pub fn write(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
     send(fd, data, 0)
 }
@@ -242,7 +249,7 @@ pub fn write_more_follows(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
 
 fn send(fd: &OwnedFd, data: &[u8], flags: libc::c_int) -> io::Result<usize> {
     #[cfg(target_vendor = "apple")]
-    const FLAGS: libc::c_int = 0; // SO_NOSIGPIPE's place is taken by ignoring the signal
+    const FLAGS: libc::c_int = 0; // not in send(2) of all its versions
     #[cfg(not(target_vendor = "apple"))]
     const FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
     loop {
@@ -301,7 +308,10 @@ fn set_option<T>(fd: RawFd, level: i32, name: i32, value: T) -> io::Result<()> {
     check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), length) }).map(drop)
 }
 
-/// SO_REUSEADDR.
+/// SO_REUSEADDR (setsockopt(2)): a port with sessions that still go on can be bound again.
+///
+/// Not SO_EXCLBIND of Solaris and illumos beside it (setsockopt(3C)): that counts established
+/// connections as well, and a new broker could not listen before the sessions of the last one end.
 pub fn set_reuse_address(fd: &OwnedFd) -> io::Result<()> {
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)
 }
@@ -397,8 +407,9 @@ pub fn set_traffic_class(fd: &OwnedFd, class: u8) -> io::Result<()> {
     }
 }
 
-/// Binds the socket to a routing domain: SO_BINDTODEVICE on Linux (a VRF is a device there),
-/// SO_SETFIB on FreeBSD, SO_RTABLE on OpenBSD (both by number).
+/// Binds the socket to a routing domain: SO_BINDTODEVICE on Linux (socket(7); a VRF is a device
+/// there), SO_SETFIB on FreeBSD (setfib(2)), SO_RTABLE on OpenBSD (setsockopt(2)), both by number.
+/// Fails elsewhere.
 pub fn set_vrf(fd: &impl AsRawFd, name: &str) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -548,6 +559,37 @@ pub fn receive_from(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Optio
         libc::recvfrom(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0, pointer, length)
     })?;
     Ok((count, raw.to_address()))
+}
+
+/// The option by which several listening sockets have one address and the system spreads
+/// connections over them: SO_REUSEPORT on Linux (socket(7)), SO_REUSEPORT_LB on FreeBSD
+/// (setsockopt(2)). With the SO_REUSEPORT of other systems one of the sockets gets them all.
+const SHARED_PORT: Option<libc::c_int> = {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let option = Some(libc::SO_REUSEPORT);
+    #[cfg(target_os = "freebsd")]
+    let option = Some(libc::SO_REUSEPORT_LB);
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let option = None;
+    option
+};
+
+/// True if this system has [`share_port`].
+pub fn can_share_port() -> bool {
+    SHARED_PORT.is_some()
+}
+
+/// Lets other listening sockets of this user have the same address, and connections be spread
+/// over them. All of them must say so before they are bound.
+pub fn share_port(fd: &OwnedFd) -> io::Result<()> {
+    let option = SHARED_PORT.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOPROTOOPT))?;
+    set_option(fd.as_raw_fd(), libc::SOL_SOCKET, option, 1i32)
+}
+
+/// True if [`share_port`] is in force.
+pub fn shares_port(fd: &OwnedFd) -> bool {
+    let value = |option| get_option::<libc::c_int>(fd.as_raw_fd(), libc::SOL_SOCKET, option);
+    SHARED_PORT.is_some_and(|option| value(option).is_ok_and(|value| value != 0))
 }
 
 /// SO_REUSEPORT, so that a connected UDP socket can share its listener's port.

@@ -49,10 +49,12 @@ impl Title {
         self.number(count).text(if count == 1 { " connection" } else { " connections" })
     }
 
-    /// Shows it, and begins with the next one. Without a way to do so on this system: nothing.
+    /// Shows it, and begins with the next one: by setproctitle(3) on FreeBSD, NetBSD and OpenBSD,
+    /// and on Linux and macOS in the place of the arguments. Solaris and illumos show what a program
+    /// was started with: nothing is done there.
     pub fn show(&mut self) {
-        #[cfg(target_os = "linux")]
-        linux::set(&self.text);
+        #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+        arguments::set(&self.text);
         #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
         bsd::set(&mut self.text);
         self.text.truncate(self.name);
@@ -61,26 +63,23 @@ impl Title {
 
 #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
 mod bsd {
-    extern "C" {
-        fn setproctitle(format: *const libc::c_char, ...);
-    }
-
     pub(super) fn set(title: &mut Vec<u8>) {
         title.push(0);
         // The minus leaves the program's name out, which only FreeBSD knows.
         let format = if cfg!(target_os = "freebsd") { c"-%s" } else { c"%s" };
         // SAFETY: setproctitle(3); a constant format and one string that ends in NUL.
-        unsafe { setproctitle(format.as_ptr(), title.as_ptr().cast::<libc::c_char>()) };
+        unsafe { libc::setproctitle(format.as_ptr(), title.as_ptr().cast::<libc::c_char>()) };
     }
 }
 
-#[cfg(target_os = "linux")]
-mod linux {
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+mod arguments {
     use std::ffi::CStr;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::OnceLock;
 
-    /// The area that the kernel shows as the command line: arguments, then environment.
+    /// The area that the kernel shows as the command line: arguments, and on Linux the environment
+    /// behind them.
     struct Area {
         start: usize,
         length: usize,
@@ -97,8 +96,8 @@ mod linux {
         let length = title.len().min(area.length - 1);
         let used = USED.swap(length, Ordering::Relaxed).clamp(length, area.length);
         // SAFETY: the area is this process's own argument and environment strings, writable
-        // memory below the stack that lives as long as the process; `claim` has moved the
-        // environment out of it and nothing reads the arguments from it any more (Rust's
+        // memory below the stack that lives as long as the process; `claim` has moved out of it what
+        // is still read, and nothing reads the arguments from it any more (on Linux Rust's
         // std::env::args copies are taken before, in main).
         unsafe {
             let start = area.start as *mut u8;
@@ -107,8 +106,33 @@ mod linux {
         }
     }
 
+    /// Finds the arguments (crt_externs.h), as far as one follows the other, and moves them elsewhere:
+    /// std::env::args looks at them each time.
+    #[cfg(target_vendor = "apple")]
+    fn claim() -> Option<Area> {
+        // SAFETY: the array has as many NUL-terminated strings as the count says, and is ours to
+        // change; the process has one thread, so nobody reads it meanwhile. Each string is replaced
+        // by a copy that is never freed.
+        unsafe {
+            let (arguments, count) = (*libc::_NSGetArgv(), *libc::_NSGetArgc());
+            let start = if count > 0 { *arguments as usize } else { return None };
+            let mut end = start;
+            for index in 0..count as usize {
+                let argument = arguments.add(index);
+                if *argument as usize != end {
+                    break;
+                }
+                let copy = CStr::from_ptr(*argument).to_owned();
+                end += copy.as_bytes_with_nul().len();
+                *argument = copy.into_raw();
+            }
+            (end > start + 1).then_some(Area { start, length: end - start })
+        }
+    }
+
     /// Finds the area by proc(5) (stat fields 48 to 51: arg_start, arg_end, env_start, env_end)
     /// and moves the environment strings out of it.
+    #[cfg(target_os = "linux")]
     fn claim() -> Option<Area> {
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
         // The second field is the command in parentheses and may contain anything.
@@ -123,10 +147,12 @@ mod linux {
         Some(Area { start, length: end - start })
     }
 
+    #[cfg(target_os = "linux")]
     extern "C" {
         static mut environ: *mut *mut libc::c_char;
     }
 
+    #[cfg(target_os = "linux")]
     fn move_environment(area: std::ops::Range<usize>) {
         // SAFETY: `environ` is a NULL-terminated array of NUL-terminated strings; the process
         // has one thread, so nobody reads it meanwhile. Each string inside the area is

@@ -101,9 +101,20 @@ impl Listener {
         self.config.kind == Kind::Datagram
     }
 
+    /// True if other processes may listen here as well.
+    fn shares_port(&self) -> bool {
+        self.config.reuse_port && self.address.family() != Family::Unix && !self.is_datagram()
+    }
+
     /// Takes over a socket that is bound already. What its former owner has set and this
     /// configuration does not goes back to what a new socket has.
     pub(super) fn adopt(&mut self, fd: OwnedFd) -> io::Result<()> {
+        // That is settled when a socket is bound, so this one makes room for one that is bound
+        // anew. We cannot do that for one of the service manager's, nor need datagrams of ours.
+        let settled = self.foreign || self.is_datagram();
+        if !settled && socket::shares_port(&fd) != self.shares_port() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         socket::set_nonblocking(&fd, true)?;
         let family = self.address.family();
         if family != Family::Unix && !self.is_datagram() {
@@ -179,6 +190,9 @@ impl Listener {
         }
         if self.is_datagram() {
             let _ = socket::set_reuse_port(&fd);
+        }
+        if self.shares_port() {
+            socket::share_port(&fd).map_err(call("setsockopt SO_REUSEPORT"))?;
         }
         self.prepare(&fd).map_err(call("setsockopt"))?;
         if let Some(vrf) = &config.vrf {

@@ -33,14 +33,20 @@ pub fn left_out(why: &str) {
     eprintln!("LEFT OUT: {}: {why}", thread::current().name().unwrap_or("test"));
 }
 
-/// The `IO_POLL_MECHANISM` values that this build can run, with their names.
+/// The `IO_POLL_MECHANISM` values that this build can run, with their names; with
+/// TCPRELAY_TEST_MECHANISM only the one of that name.
 pub fn mechanisms() -> Vec<(&'static str, &'static str)> {
-    if cfg!(event_shims) {
+    let mut all = if cfg!(event_shims) {
         // The native ones are tested with the build that users get.
         vec![("1", "kqueue"), ("32", "port"), ("2", "/dev/poll")]
     } else {
         vec![("4", "epoll"), ("8", "poll"), ("16", "select")]
+    };
+    if let Ok(only) = std::env::var("TCPRELAY_TEST_MECHANISM") {
+        all.retain(|(_, name)| *name == only);
+        assert!(!all.is_empty(), "TCPRELAY_TEST_MECHANISM: this build has no {only}");
     }
+    all
 }
 
 /// A TCP port on which nobody listens. Taken below the ephemeral range, so that no outgoing

@@ -1,30 +1,32 @@
 /*
  * The /dev/poll driver on Linux, for tests only.
  *
- * Follows the Solaris/illumos manual page poll(7D) (poll(4D) in newer
- * editions): DESCRIPTION (write(2) of an array of pollfd, POLLREMOVE, DP_POLL),
- * ERRORS and NOTES (descriptors closed while in the set, children of fork).
+ * Follows poll(4D) of illumos, poll(7D) of Solaris.  What of it matters here:
+ *  - DESCRIPTION: for entries of the same descriptor the events are "OR'ed", in
+ *    one write or in several.  To ask for less, write POLLREMOVE first; both may
+ *    be in one write, in that order.
+ *  - DESCRIPTION, DP_POLL: like poll(2) it is level-triggered; dp_fds "is not
+ *    modified" if the call fails or returns 0; "The events field is the user
+ *    specified poll events", that is, of all entries.
+ *  - ERRORS: EINVAL if a write has more than OPEN_MAX elements, or dp_nfds "is
+ *    greater than or equal to" that.  OPEN_MAX is the process's limit of open
+ *    files.
+ *  - NOTES: a descriptor that is closed but not removed may show up as POLLNVAL,
+ *    and when its number is reused "you will be polling the device associated
+ *    with the reused file descriptor", for the old events.
+ *  - NOTES: "Any attempt to write or do ioctl by the child process will result in
+ *    an EACCES error."
+ *
+ * Where the page is silent it does what illumos does (uts/common/io/devpoll.c):
+ * POLLREMOVE has to be the only event; removing what is not in the set is no
+ * error; numbers that no descriptor can have are skipped; one that is not open
+ * when it is written is not polled, cannot be removed, and its events wait for
+ * whatever is written under that number when it is; if there are more ready
+ * descriptors than dp_nfds, the next call begins with those that were left out;
+ * dp_nfds 0 just waits.
  *
  * How it works: the set is an array of pollfd in user space, handed to poll(2)
  * at every DP_POLL; that is why work per call is in proportion to the set.
- *
- * What a caller has to know, here as on the real systems:
- *  - Writing events for a descriptor that is in the set adds them to the ones
- *    it has.  To ask for less, write POLLREMOVE first; both may be in one
- *    write, in that order.
- *  - A descriptor that is closed without POLLREMOVE stays in the set.  It shows
- *    up as POLLNVAL, and when its number is reused, the new file is polled for
- *    the old events.
- *  - dp_nfds has to be less than OPEN_MAX and a write has to be of no more
- *    than OPEN_MAX elements, or else there is EINVAL.  OPEN_MAX is the
- *    process's limit of open files.
- *  - dp_fds is written only if the call returns more than 0.
- *  - In the child of a fork(2) everything fails with EACCES.
- *
- * Where the page is silent: numbers that no descriptor can have are skipped,
- * removing what is not in the set is no error, dp_nfds 0 just waits, and if
- * there are more ready descriptors than dp_nfds, the next call begins with
- * those that were left out.
  *
  * Narrower than the real thing:
  *  - Descriptors are opened, written and asked by these functions only; there
@@ -36,7 +38,11 @@
 
 struct devpoll {
 	struct shim_queue base;
-	struct pollfd *set; /* without gaps, in no particular order */
+	/*
+	 * Without gaps, in no particular order.  What was not open when it was
+	 * written has the complement of its number, which poll(2) leaves alone.
+	 */
+	struct pollfd *set;
 	int capacity, size;
 	int *position;      /* by descriptor number: 1 + index in set, or 0 */
 	int positions;
@@ -63,28 +69,36 @@ static struct shim_class devpolls = {
 static bool
 insert(struct devpoll *d, int fd, short events)
 {
+	struct pollfd *entry;
+
 	if (!shim_grow((void **)&d->position, &d->positions, sizeof(int), fd) ||
 	    !shim_grow((void **)&d->set, &d->capacity, sizeof(*d->set), d->size))
 		return false;
 	if (d->position[fd] == 0) {
-		d->set[d->size++] = (struct pollfd){ .fd = fd };
+		d->set[d->size++] = (struct pollfd){ .fd = ~fd };
 		d->position[fd] = d->size;
 	}
-	d->set[d->position[fd] - 1].events |= events;
+	entry = &d->set[d->position[fd] - 1];
+	entry->events |= events;
+	if (fcntl(fd, F_GETFD) != -1)
+		entry->fd = fd;
 	return true;
 }
 
 static void
 drop(struct devpoll *d, int fd)
 {
-	int at;
+	int at, last;
 
 	if (fd >= d->positions || d->position[fd] == 0)
 		return;
-	/* The last element fills the gap. */
 	at = d->position[fd];
-	d->set[at - 1] = d->set[--d->size];
-	d->position[d->set[at - 1].fd] = at;
+	if (d->set[at - 1].fd < 0)
+		return;
+	/* The last element fills the gap. */
+	last = d->set[--d->size].fd;
+	d->set[at - 1] = d->set[d->size];
+	d->position[last < 0 ? ~last : last] = at;
 	d->position[fd] = 0;
 }
 
@@ -118,7 +132,7 @@ shim_devpoll_write(int dp, const struct pollfd *set, size_t bytes)
 	for (i = 0; i < n; i++) {
 		if (set[i].fd < 0 || (unsigned long)set[i].fd >= limit)
 			continue;
-		if (set[i].events & POLLREMOVE) {
+		if (set[i].events == POLLREMOVE) {
 			drop(d, set[i].fd);
 		} else if (!insert(d, set[i].fd, set[i].events)) {
 			errno = ENOMEM;

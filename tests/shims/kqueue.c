@@ -1,12 +1,38 @@
 /*
  * kqueue(2) and kevent(2) on Linux, for tests only.
  *
- * Follows the FreeBSD manual page kqueue(2): DESCRIPTION (evaluation of a
- * filter at registration and again at retrieval, the flags, EVFILT_READ and
- * EVFILT_WRITE), RETURN VALUES and ERRORS.  Where the page is silent it does
- * what FreeBSD does: EV_CLEAR, EV_ONESHOT and EV_DISPATCH are those of the
- * first EV_ADD, every later change (EV_ENABLE and EV_DISABLE too) replaces
- * udata, and an event carries the mode flags of its filter.
+ * Follows kqueue(2) of FreeBSD; NetBSD and OpenBSD have the same words but where
+ * said.  What of it matters here:
+ *  - DESCRIPTION: "there may only be one unique kevent per kqueue" for an
+ *    (ident, filter) pair; the filter is run at registration, to find "a
+ *    preexisting condition", and again when "the user attempts to retrieve the
+ *    kevent": what "no longer holds [...] is not returned".  So without EV_CLEAR
+ *    an event is level-triggered.
+ *  - DESCRIPTION: "Calling close() on a file descriptor will remove any kevents
+ *    that reference the descriptor"; EV_DELETE: "on the last close".
+ *  - DESCRIPTION: "The queue is not inherited by a child created with fork(2)."
+ *  - DESCRIPTION: all changes "are applied before any pending events are read";
+ *    "When nevents is zero, kevent() will return immediately".
+ *  - EV_ADD: "Re-adding an existing event will modify the parameters of the
+ *    original event"; it "automatically enables it, unless overridden by the
+ *    EV_DISABLE flag".  EV_ONESHOT: "After the user retrieves the event from
+ *    the kqueue, it is deleted."  EV_CLEAR: "Reset the state of the event after
+ *    it is retrieved".  EV_DISPATCH: "Disable the event source immediately after
+ *    delivery".  EV_RECEIPT: "forces EV_ERROR to always be returned".  Older
+ *    NetBSD and OpenBSD have neither of the last two.
+ *  - EVFILT_READ, Sockets: a listening one is ready "when there is an incoming
+ *    connection pending"; EV_EOF "if the read direction of the socket has
+ *    shutdown", and "while there is still data pending" as well.
+ *  - EVFILT_READ, Vnodes: ready "when the file pointer is not at the end of
+ *    file", and silent there, unlike poll(2).  EVFILT_WRITE "is not supported
+ *    for vnodes"; some systems have it all the same.
+ *  - EVFILT_WRITE: EV_EOF "when the reader disconnects".
+ *  - RETURN VALUES, ERRORS: an error of a change takes a place in the eventlist,
+ *    or is errno if there is none; EBADF, EINVAL, ENOENT.
+ * Where the page is silent it does what FreeBSD does: EV_CLEAR, EV_ONESHOT and
+ * EV_DISPATCH are those of the first EV_ADD, every later change (EV_ENABLE and
+ * EV_DISABLE too) replaces udata, and an event carries the mode flags of its
+ * filter.
  *
  * How it works: each descriptor is in the epoll set once, edge-triggered.  An
  * edge makes its filters candidates; a candidate is polled when it is about to
@@ -18,9 +44,9 @@
  * Narrower than the real thing:
  *  - EVFILT_READ and EVFILT_WRITE only, all else is EINVAL; so is any fflags
  *    (NOTE_LOWAT, NOTE_FILE_POLL) in EV_ADD.
- *  - Regular files, and others that epoll refuses, are always ready for both,
- *    as with NOTE_FILE_POLL; the real EVFILT_READ is silent at end of file.
- *    data is the distance from there.
+ *  - A regular file that has been at its end is silent until the next change of
+ *    its filter, whether it grows or not.  Other files that epoll refuses are
+ *    always ready for both.
  *  - data is 1 for a listening socket or wherever FIONREAD says nothing, the
  *    size of the first datagram for datagram sockets, and for EVFILT_WRITE
  *    PIPE_BUF, not the exact space.
@@ -57,10 +83,11 @@ struct slot { /* one per descriptor number */
 	dev_t dev;
 	ino_t ino;
 	bool socket;
+	bool regular;
 	uint32_t generation; /* tells its epoll events from a predecessor's */
 	uint32_t mask;       /* what epoll watches it for */
 	bool watched;        /* in the epoll set */
-	bool unpollable;     /* epoll will not have it: always ready */
+	bool unpollable;     /* epoll will not have it */
 };
 
 struct kqueue {
@@ -165,6 +192,7 @@ sync_epoll(struct kqueue *q, int fd)
 		s->dev = st.st_dev;
 		s->ino = st.st_ino;
 		s->socket = S_ISSOCK(st.st_mode);
+		s->regular = S_ISREG(st.st_mode);
 		s->generation++;
 	}
 	ev.data.u64 = (uint64_t)s->generation << 32 | (uint32_t)fd;
@@ -222,6 +250,8 @@ change(struct kqueue *q, const struct shim_kevent *ch)
 	else if (ch->flags & (EV_ADD | EV_ENABLE))
 		kn->disabled = false;
 	error = sync_epoll(q, fd);
+	if (error == 0 && filter == WRITE && q->slots[fd].regular)
+		error = EINVAL;
 	if (error != 0) { /* it could not be added */
 		kn->live = false;
 		sync_epoll(q, fd);
@@ -245,9 +275,9 @@ ready(const struct slot *s, int fd, int filter, struct shim_kevent *ev)
 		.flags = s->note[filter].flags, .udata = s->note[filter].udata,
 		.data = filter == READ ? 1 : PIPE_BUF };
 	if (s->unpollable) {
-		if (filter == READ && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		if (s->regular && fstat(fd, &st) == 0)
 			ev->data = st.st_size - lseek(fd, 0, SEEK_CUR);
-		return true;
+		return ev->data != 0;
 	}
 	if (poll(&p, 1, 0) <= 0)
 		return false;

@@ -1,13 +1,28 @@
 /*
  * Event ports on Linux, descriptors only, for tests only.
  *
- * Follows the illumos/Solaris manual pages port_create(3C), port_associate(3C)
- * (PORT_SOURCE_FD: one event per association, immediate if the condition holds
- * already; port_dissociate; ERRORS) and port_get(3C) (port_getn; ERRORS).
+ * Follows the manual pages of illumos and Solaris.  What of them matters here:
+ *  - port_associate(3C), PORT_SOURCE_FD: "At most one event notification will be
+ *    generated per associated file descriptor"; if the condition holds "at the
+ *    time the port_associate() function is called, an event is immediately sent
+ *    to the port", and otherwise when it first does.
+ *  - the same: "When an event for a PORT_SOURCE_FD object is retrieved, the object
+ *    no longer has an association with the port."
+ *  - the same: of an object that is associated already, the call "serves to
+ *    update the events and user arguments"; an event that was sent is taken back
+ *    and the condition looked at anew.  port_dissociate takes it back as well.
+ *  - the same, ERRORS: EBADF, EBADFD, EINVAL, ENOENT.
+ *  - port_create(3C): an association ends when its descriptor is closed.
+ *  - port_get(3C), port_getn: waits "until the desired number of events are
+ *    available, the timeout elapses, a signal occurs"; "On return, the value
+ *    pointed to by nget is updated to the actual number of events retrieved"; ERRORS.
+ *  - poll(2): POLLERR and POLLHUP come unasked.
  *
  * How it works: an association is a member of an epoll set with EPOLLONESHOT.
- * Retrieving its event disarms the member, associating again arms it.  Work
- * per call is in proportion to the events retrieved.
+ * Retrieving its event disarms the member, associating again arms it.  An event
+ * that is sent at once is put in a queue instead, and is what it was then: like
+ * the real one it may be of a condition that has passed when it is retrieved.
+ * Work per call is in proportion to the events retrieved.
  *
  * What a caller has to know about port_getn, here as on the real systems:
  *  - *nget is read (how many events to wait for) and written (how many there
@@ -28,8 +43,9 @@
  *  - Only events known to Solaris' poll(2) count, POLLRDHUP does not.
  *    POLLERR and POLLHUP are always reported, POLLNVAL never occurs, since
  *    closing a descriptor ends its association.
- *  - A condition is looked at when the event is retrieved: if it has passed by
- *    then, the association goes on and there is no event.
+ *  - A condition that comes after the association is looked at when the event is
+ *    retrieved: if it has passed by then, the association goes on and there is no
+ *    event.
  *  - Closing a descriptor and putting the very same open file back under its
  *    number goes unnoticed.
  *  - The port cannot be duplicated, passed on or watched.  The child of a
@@ -46,12 +62,16 @@ struct association { /* one per descriptor number */
 	uint32_t generation; /* tells its epoll events from a predecessor's */
 	bool live;           /* associated */
 	bool watched;        /* in the epoll set, armed or not */
+	int sent;            /* the event that was sent at once, or 0 */
+	bool queued;         /* is in the queue of those */
+	int next;            /* the one behind it there */
 };
 
 struct port {
 	struct shim_queue base;
 	struct association *table;
 	int count;
+	int head, tail, queued;
 };
 
 static void
@@ -61,7 +81,15 @@ clear(struct shim_queue *base)
 
 	free(p->table);
 	p->table = NULL;
-	p->count = 0;
+	p->count = p->queued = 0;
+}
+
+/* The association, and with it an event that was sent, is over. */
+static void
+forget(struct association *a)
+{
+	a->live = false;
+	a->sent = 0;
 }
 
 static struct shim_class ports = {
@@ -85,8 +113,10 @@ check(int port, int source, uintptr_t object)
 		return NULL;
 	}
 	if (object >= INT_MAX || fcntl((int)object, F_GETFD) == -1) {
-		if (object < (uintptr_t)p->count)
-			p->table[object].live = p->table[object].watched = false;
+		if (object < (uintptr_t)p->count) {
+			forget(&p->table[object]);
+			p->table[object].watched = false;
+		}
 		errno = EBADFD;
 		return NULL;
 	}
@@ -105,6 +135,7 @@ shim_port_associate(int port, int source, uintptr_t object, int events,
 {
 	struct port *p = check(port, source, object);
 	struct epoll_event ev;
+	struct pollfd now = { .fd = -1 };
 	struct association *a;
 	int fd = (int)object;
 
@@ -134,6 +165,17 @@ shim_port_associate(int port, int source, uintptr_t object, int events,
 	}
 	a->live = a->watched = true;
 	a->user = user;
+	now.fd = fd;
+	now.events = (short)(events & KNOWN_EVENTS);
+	a->sent = poll(&now, 1, 0) == 1 ? now.revents : 0;
+	if (a->sent != 0 && !a->queued) {
+		a->queued = true;
+		if (p->queued++ == 0)
+			p->head = fd;
+		else
+			p->table[p->tail].next = fd;
+		p->tail = fd;
+	}
 	return 0;
 }
 
@@ -147,7 +189,8 @@ shim_port_dissociate(int port, int source, uintptr_t object)
 		return -1;
 	if (object < (uintptr_t)p->count && p->table[object].live) {
 		a = &p->table[object];
-		a->live = a->watched = false;
+		forget(a);
+		a->watched = false;
 		/* This finds nothing if the number was closed and reused. */
 		if (epoll_ctl(port, EPOLL_CTL_DEL, (int)object, NULL) == 0)
 			return 0;
@@ -156,9 +199,48 @@ shim_port_dissociate(int port, int source, uintptr_t object)
 	return -1;
 }
 
-/* Move what epoll found into the list; the result is how many were good. */
+/* Retrieve one event, unless its descriptor was closed; true if it was there. */
+static bool
+retrieve(struct port *p, int fd, int events, struct shim_port_event *event)
+{
+	struct association *a = &p->table[fd];
+
+	forget(a);
+	if (!shim_still_member(p->base.fd, fd)) {
+		a->watched = false; /* closed, but perhaps alive elsewhere */
+		return false;
+	}
+	*event = (struct shim_port_event){
+		.portev_events = events,
+		.portev_source = PORT_SOURCE_FD,
+		.portev_object = (uintptr_t)fd,
+		.portev_user = a->user,
+	};
+	return true;
+}
+
+/* What was sent at once; the result is how many were good. */
 static unsigned
-retrieve(struct port *p, const struct epoll_event *found, int n,
+retrieve_sent(struct port *p, struct shim_port_event *list, unsigned max)
+{
+	unsigned good = 0;
+
+	while (good < max && p->queued > 0) {
+		struct association *a = &p->table[p->head];
+		int fd = p->head;
+
+		p->head = a->next;
+		p->queued--;
+		a->queued = false;
+		if (a->sent != 0)
+			good += retrieve(p, fd, a->sent, &list[good]);
+	}
+	return good;
+}
+
+/* What epoll found; an event that was sent is in the queue and no second one. */
+static unsigned
+retrieve_found(struct port *p, const struct epoll_event *found, int n,
     struct shim_port_event *list)
 {
 	unsigned good = 0;
@@ -168,19 +250,9 @@ retrieve(struct port *p, const struct epoll_event *found, int n,
 		int fd = (int)(uint32_t)found[i].data.u64;
 		struct association *a = &p->table[fd];
 
-		if (!a->live || a->generation != found[i].data.u64 >> 32)
-			continue;
-		a->live = false;
-		if (!shim_still_member(p->base.fd, fd)) {
-			a->watched = false; /* closed, but alive elsewhere */
-			continue;
-		}
-		list[good++] = (struct shim_port_event){
-			.portev_events = (int)found[i].events,
-			.portev_source = PORT_SOURCE_FD,
-			.portev_object = (uintptr_t)fd,
-			.portev_user = a->user,
-		};
+		if (a->live && a->sent == 0 &&
+		    a->generation == found[i].data.u64 >> 32)
+			good += retrieve(p, fd, (int)found[i].events, &list[good]);
 	}
 	return good;
 }
@@ -205,19 +277,24 @@ shim_port_getn(int port, struct shim_port_event list[], unsigned max,
 	wanted = *nget;
 	if (wanted == 0)
 		return 0;
-	do {
+	have = retrieve_sent(p, list, max);
+	n = 0;
+	while (have < max) {
 		room = max - have < 128 ? (int)(max - have) : 128;
 		/* Once there are enough, take what else is there already. */
 		left = have < wanted ? shim_left(deadline) : 0;
 		n = epoll_wait(port, found, room, left);
 		if (n == -1)
 			break;
-		have += retrieve(p, found, n, list + have);
-		if (n == 0 && left == 0 && have < wanted) {
+		have += retrieve_found(p, found, n, list + have);
+		if (have >= wanted && n < room)
+			break;
+		if (n == 0 && left == 0) {
 			n = -1;
 			errno = ETIME;
+			break;
 		}
-	} while (n != -1 && have < max && (n == room || have < wanted));
+	}
 	*nget = have;
 	return n == -1 ? -1 : 0;
 }

@@ -761,8 +761,11 @@ kqueue_files(void)
 	CHECK(kchange(kq, fd, EVFILT_READ, EV_ADD, &marks[5]) == 0);
 	CHECK(kone(kq, fd, EVFILT_READ, NULL) && ev[0].data == 6);
 	CHECK(ev[0].udata == &marks[5]);
-	lseek(fd, 0, SEEK_END);
-	CHECK(kone(kq, fd, EVFILT_READ, NULL) && ev[0].data == 0);
+	CHECK(FAILS(kchange(kq, fd, EVFILT_WRITE, EV_ADD, NULL), EINVAL));
+	CHECK(kone(kq, fd, EVFILT_READ, NULL) && ev[0].data == 6);
+	lseek(fd, 0, SEEK_END); /* at the end there is nothing to say */
+	CHECK(kget(kq, 8, &zero) == 0);
+	lseek(fd, 0, SEEK_SET);
 	CHECK(kchange(kq, fd, EVFILT_READ, EV_DISABLE, NULL) == 0);
 	CHECK(kget(kq, 8, &zero) == 0);
 	CHECK(kchange(kq, fd, EVFILT_READ, EV_ENABLE, NULL) == 0);
@@ -916,6 +919,21 @@ port_association(void)
 	CHECK(pone(port, s[0], POLLIN, &zero) && pe[0].portev_user == &marks[4]);
 	CHECK(passoc(port, s[0], POLLIN | POLLOUT, NULL) == 0);
 	CHECK(pone(port, s[0], POLLIN | POLLOUT, &zero));
+
+	/* An event that was sent at once is what it was then, and only one. */
+	take(s[0]);
+	put(s[1], 1);
+	CHECK(passoc(port, s[0], POLLIN, &marks[5]) == 0);
+	take(s[0]);
+	CHECK(pone(port, s[0], POLLIN, &zero) && pe[0].portev_user == &marks[5]);
+	CHECK(pnone(port));
+	put(s[1], 1);
+	CHECK(pnone(port));
+	CHECK(passoc(port, s[0], POLLIN, NULL) == 0);
+	take(s[0]); /* but looked at anew when it is associated again */
+	CHECK(passoc(port, s[0], POLLIN, NULL) == 0 && pnone(port));
+	put(s[1], 1);
+	CHECK(pone(port, s[0], POLLIN, &zero) && pnone(port));
 
 	/* Dissociating takes back an event that was not retrieved. */
 	CHECK(passoc(port, s[0], POLLIN, NULL) == 0);
@@ -1254,11 +1272,19 @@ devpoll_close(void)
 	CHECK(done(dp, s[0], POLLIN | POLLOUT, POLLIN | POLLOUT));
 	close(s[0]);
 	CHECK(dset(dp, s[0], POLLREMOVE) == 0 && dpoll(dp, 64, 0) == 0);
-	CHECK(dset(dp, s[0], POLLIN) == 0); /* closed before it is added */
-	CHECK(done(dp, s[0], POLLIN, POLLNVAL));
+	CHECK(dset(dp, s[0], POLLOUT) == 0); /* closed before it is added */
+	CHECK(dpoll(dp, 64, 0) == 0);
 	CHECK(dset(dp, s[0], POLLREMOVE) == 0);
 	close(s[1]);
 	close(p[1]);
+	make_pair(s); /* reused: the events have waited for it */
+	CHECK(dpoll(dp, 64, 0) == 0);
+	CHECK(dset(dp, s[0], POLLIN) == 0);
+	CHECK(done(dp, s[0], POLLIN | POLLOUT, POLLOUT));
+	CHECK(dset(dp, s[0], POLLREMOVE | POLLIN) == 0); /* not removed */
+	CHECK(dpoll(dp, 64, 0) == 1);
+	CHECK(dset(dp, s[0], POLLREMOVE) == 0 && dpoll(dp, 64, 0) == 0);
+	close2(s);
 
 	make_pipe(p);
 	put(p[1], 1);
