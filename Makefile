@@ -20,9 +20,9 @@ RUNDIR = /var/run
 DESTDIR =
 CARGO = cargo
 CARGOFLAGS = --locked
-TARGET = target
+BUILDDIR = target
 # Where cargo puts the results; with CARGO_BUILD_TARGET that is another folder.
-RELEASE = $(TARGET)/release
+RELEASE = $(BUILDDIR)/release
 
 # Where the services of the system are kept.
 UNITDIR = /usr/lib/systemd/system
@@ -31,7 +31,7 @@ LAUNCHDIR = /Library/LaunchDaemons
 SMFDIR = /lib/svc/manifest/network
 SMFMETHODDIR = /lib/svc/method
 
-BUILD = MAVIS_DIR=$(MAVISDIR) $(CARGO) build $(CARGOFLAGS) --release --target-dir $(TARGET)
+BUILD = MAVIS_DIR=$(MAVISDIR) $(CARGO) build $(CARGOFLAGS) --release --target-dir $(BUILDDIR)
 # Takes the mode, the folder and the files.
 INSTALL = sh tools/install
 # The same for a service: the names of folders are put in.
@@ -58,6 +58,7 @@ help:
 #:   test           everything that CI checks
 #:   test-vm        what needs another kernel
 #:   check-targets  type-checks the other systems
+#:   cross          builds and links for another: TARGET=x86_64-unknown-freebsd or -netbsd
 #:   fuzz           the fuzz targets
 #:   bench          what relaying costs, beside other relays
 #:   bench-micro    the parts by themselves
@@ -79,11 +80,11 @@ deps:
 
 demo: deps-build
 	$(BUILD)
-	MAVIS_DIR=$(MAVISDIR) $(CARGO) run $(CARGOFLAGS) --release --target-dir $(TARGET) --quiet --example demo
+	MAVIS_DIR=$(MAVISDIR) $(CARGO) run $(CARGOFLAGS) --release --target-dir $(BUILDDIR) --quiet --example demo
 
 # The quick part of the tests: no real servers, native mechanisms only.
 check:
-	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --lib --test relay --test broker --test conformance
+	$(CARGO) test $(CARGOFLAGS) --target-dir $(BUILDDIR) --lib --test relay --test broker --test conformance
 
 test: deps
 	sh tools/check
@@ -141,41 +142,45 @@ test-vm: deps-build
 check-targets:
 	sh tools/check-targets
 
+# Builds and links for another system, and checks what its loader will look for.
+cross:
+	sh tools/cross $(TARGET)
+
 fuzz:
 	sh tools/fuzz
 
 # The commit that is checked out, not what has been changed since.
 vendor-tarball:
-	sh tools/vendor-tarball $(TARGET)/packages
+	sh tools/vendor-tarball $(BUILDDIR)/packages
 
 deb: vendor-tarball
-	sh tools/build-deb $(TARGET)/packages
+	sh tools/build-deb $(BUILDDIR)/packages
 
 check-packages:
-	sh tools/check-packages $(TARGET)/packages
+	sh tools/check-packages $(BUILDDIR)/packages
 
 test-package: deb
-	sh tools/test-package $(TARGET)/packages
+	sh tools/test-package $(BUILDDIR)/packages
 
 # The same in a container, where systemd runs.
 test-package-systemd: deb
-	sh tools/test-package-systemd $(TARGET)/packages
+	sh tools/test-package-systemd $(BUILDDIR)/packages
 
 # What relaying costs, beside other relays that are installed; benches/README.md tells more.
 bench: all
-	python3 benches/bench.py --relay tcprelay=$(TARGET)/release/tcprelay
+	python3 benches/bench.py --relay tcprelay=$(BUILDDIR)/release/tcprelay
 
 # The parts by themselves.
 bench-micro:
-	$(CARGO) bench $(CARGOFLAGS) --target-dir $(TARGET) --bench micro
+	$(CARGO) bench $(CARGOFLAGS) --target-dir $(BUILDDIR) --bench micro
 
 # Instructions of hot paths, compared with those that are kept in benches/instructions.tsv.
 bench-instructions:
-	CARGO_TARGET_DIR=$(TARGET) sh tools/bench-instructions
+	CARGO_TARGET_DIR=$(BUILDDIR) sh tools/bench-instructions
 
 clean:
-	$(CARGO) clean --target-dir $(TARGET)
+	$(CARGO) clean --target-dir $(BUILDDIR)
 
 .PHONY: all help deps-build deps demo check test test-vm install install-systemd install-sysv \
-	install-launchd install-smf deinstall check-targets fuzz vendor-tarball deb check-packages \
+	install-launchd install-smf deinstall check-targets cross fuzz vendor-tarball deb check-packages \
 	test-package test-package-systemd bench bench-micro bench-instructions clean
