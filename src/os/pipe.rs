@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A pipe, and how much it holds.
 #[derive(Debug)]
@@ -24,7 +25,21 @@ const WANTED_CAPACITY: usize = 256 * 1024;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const LEAST_CAPACITY: usize = 64 * 1024;
 
+/// Pipes that there are.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Pipe {
+    /// How many pipes there are in this process.
+    pub fn count() -> usize {
+        COUNT.load(Ordering::Relaxed)
+    }
+
     /// Bytes in the pipe.
     pub fn len(&self) -> usize {
         self.length
@@ -55,6 +70,7 @@ impl Pipe {
         if capacity < LEAST_CAPACITY {
             return Err(io::Error::from_raw_os_error(libc::EPERM));
         }
+        COUNT.fetch_add(1, Ordering::Relaxed);
         Ok(Pipe { read, write, capacity, length: 0 })
     }
 

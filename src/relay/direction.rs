@@ -58,58 +58,47 @@ impl Pending {
         }
     }
 
-    /// Writes what is taken.
+    fn is_piped(&self) -> bool {
+        matches!(self, Pending::Piped(_))
+    }
+
+    /// Writes what is taken. What cannot be spliced to this sink is taken out of its pipe.
     fn write(&mut self, sink: &OwnedFd) -> Result<(), Stop> {
-        match self {
-            Pending::Bytes { data, written } => {
-                *written += write(sink, &data[*written..], Next::Unknown)?;
-            }
-            Pending::Piped(pipe) => {
-                if let Drained::Unable = drain(pipe, sink)? {
-                    *self = Pending::Bytes { data: unpipe(pipe)?, written: 0 };
-                    return self.write(sink);
+        if let Pending::Piped(pipe) = self {
+            while !pipe.is_empty() {
+                match pipe.drain(sink) {
+                    Ok(_) => {}
+                    Err(error) if os::would_block(&error) => return Ok(()),
+                    Err(error) if unable(&error) => break,
+                    Err(_) => return Err(Stop::Sink),
                 }
             }
+            if pipe.is_empty() {
+                return Ok(());
+            }
+            self.unpipe()?;
+        }
+        if let Pending::Bytes { data, written } = self {
+            *written += write(sink, &data[*written..], Next::Unknown)?;
         }
         Ok(())
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        if let Pending::Piped(pipe) = self {
-            *self = Pending::Bytes { data: unpipe(pipe)?, written: 0 };
-        }
+        self.unpipe()?;
         if let Pending::Bytes { data, .. } = self {
             data.extend_from_slice(bytes);
         }
         Ok(())
     }
-}
 
-/// What became of a pipe's content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Drained {
-    /// The sink has taken all, or as much as it could.
-    Done,
-    /// Nothing can be spliced to this sink.
-    Unable,
-}
-
-/// Moves what a pipe holds to the sink, as much as it takes.
-pub(super) fn drain(pipe: &mut Pipe, sink: &OwnedFd) -> Result<Drained, Stop> {
-    while !pipe.is_empty() {
-        match pipe.drain(sink) {
-            Ok(_) => {}
-            Err(error) if os::would_block(&error) => break,
-            Err(error) if unable(&error) => return Ok(Drained::Unable),
-            Err(_) => return Err(Stop::Sink),
+    fn unpipe(&mut self) -> Result<(), Stop> {
+        if let Pending::Piped(pipe) = self {
+            let data = pipe.take().map_err(|_| Stop::Sink)?;
+            *self = Pending::Bytes { data, written: 0 };
         }
+        Ok(())
     }
-    Ok(Drained::Done)
-}
-
-/// The content of a pipe, for a sink that takes no splicing.
-fn unpipe(pipe: &mut Pipe) -> Result<Vec<u8>, Stop> {
-    pipe.take().map_err(|_| Stop::Sink)
 }
 
 /// True if an error says that these sockets cannot be spliced.
@@ -146,6 +135,13 @@ impl Direction {
         if let Some(pending) = self.pending.take() {
             buffers.put(pending);
         }
+    }
+
+    /// What is in a pipe waits now.
+    pub(super) fn hold_pipe(&mut self, pipe: Pipe, pool: &mut Pool) {
+        let mut pending = pool.pop().unwrap_or_default();
+        *pending = Pending::Piped(pipe);
+        self.pending = Some(pending);
     }
 
     /// Bytes that wait, for tests.
@@ -198,7 +194,11 @@ impl Direction {
     /// Writes what waits. True if nothing does any more.
     pub(super) fn flush(&mut self, sink: &OwnedFd, buffers: &mut Buffers) -> Result<bool, Stop> {
         if let Some(pending) = &mut self.pending {
+            let piped = pending.is_piped();
             pending.write(sink)?;
+            if piped && !pending.is_piped() {
+                self.bulk = COPIED;
+            }
             if pending.length() > 0 {
                 return Ok(false);
             }
@@ -278,8 +278,6 @@ pub(super) struct Buffers {
     pub(super) pool: Pool,
     splice: Splice,
     pipes: Vec<Pipe>,
-    /// Pipes in use and kept.
-    pipes_made: usize,
 }
 
 impl Buffers {
@@ -292,7 +290,6 @@ impl Buffers {
             pool: Vec::new(),
             splice,
             pipes: Vec::new(),
-            pipes_made: 0,
         }
     }
 
@@ -318,20 +315,16 @@ impl Buffers {
         if let Some(pipe) = self.pipes.pop() {
             return Some(pipe);
         }
-        if self.pipes_made == PIPES {
+        if Pipe::count() >= PIPES {
             return None;
         }
-        let pipe = Pipe::new().ok()?;
-        self.pipes_made += 1;
-        Some(pipe)
+        Pipe::new().ok()
     }
 
     /// Gives a pipe back.
     pub(super) fn put_pipe(&mut self, pipe: Pipe) {
         if pipe.is_empty() && self.pipes.len() < POOL_LIMIT {
             self.pipes.push(pipe);
-        } else {
-            self.pipes_made -= 1;
         }
     }
 
@@ -344,7 +337,6 @@ impl Buffers {
     /// Gives the descriptors of unused pipes back to the system; true if there were any.
     pub(super) fn release_pipes(&mut self) -> bool {
         let any = !self.pipes.is_empty();
-        self.pipes_made -= self.pipes.len();
         self.pipes.clear();
         any
     }

@@ -9,8 +9,7 @@
 //! the kernel. Its pipe is one of a pool, and taken for as long as it holds something.
 
 use super::direction::{
-    drain, unable, write, Buffers, Direction, Drained, Left, Next, Pending, Pool, Side, State,
-    Stop, READ_SIZE,
+    unable, write, Buffers, Direction, Left, Next, Pool, Side, State, Stop, READ_SIZE,
 };
 use super::kernel::{self, Received};
 use crate::os::{self, socket};
@@ -148,44 +147,26 @@ impl Flow<'_> {
             return self.step_plain(buffers, last);
         };
         let count = match pipe.fill(self.source.fd) {
-            Ok(0) => {
-                self.direction.state = State::Ended;
+            Ok(count) if count > 0 => count,
+            result => {
                 buffers.put_pipe(pipe);
-                return Ok(Left::Perhaps);
-            }
-            Ok(count) => count,
-            Err(error) => {
-                buffers.put_pipe(pipe);
-                if os::would_block(&error) {
-                    return Ok(Left::Nothing);
-                }
-                if unable(&error) {
-                    self.direction.copy_only();
-                    return self.step_plain(buffers, last);
-                }
-                return Err(Stop::Source);
+                return match result {
+                    Ok(_) => {
+                        self.direction.state = State::Ended;
+                        Ok(Left::Perhaps)
+                    }
+                    Err(error) if os::would_block(&error) => Ok(Left::Nothing),
+                    Err(error) if unable(&error) => {
+                        self.direction.copy_only();
+                        self.step_plain(buffers, last)
+                    }
+                    Err(_) => Err(Stop::Source),
+                };
             }
         };
         self.direction.carried(count, self.sink.fd);
-        match drain(&mut pipe, self.sink.fd) {
-            Ok(Drained::Done) if pipe.is_empty() => buffers.put_pipe(pipe),
-            Ok(Drained::Done) => {
-                let mut pending = buffers.pool.pop().unwrap_or_default();
-                *pending = Pending::Piped(pipe);
-                self.direction.pending = Some(pending);
-            }
-            Ok(Drained::Unable) => {
-                self.direction.copy_only();
-                let data = pipe.take();
-                buffers.put_pipe(pipe);
-                let data = data.map_err(|_| Stop::Sink)?;
-                self.direction.send(self.sink.fd, &data, Next::Unknown, &mut buffers.pool)?;
-            }
-            Err(stop) => {
-                buffers.put_pipe(pipe);
-                return Err(stop);
-            }
-        }
+        self.direction.hold_pipe(pipe, &mut buffers.pool);
+        self.direction.flush(self.sink.fd, buffers)?;
         // The room in a pipe is not known in bytes: that this was all shows next time.
         Ok(Left::Perhaps)
     }
