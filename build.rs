@@ -14,6 +14,7 @@ fn main() {
     generate_trampolines();
     compile_shims(closing_brace);
     link();
+    sandbox();
     event_shims();
 }
 
@@ -171,6 +172,17 @@ fn link() {
     let paths = env::var("TCPRELAY_RUN_PATH").unwrap_or_else(|_| default());
     for path in paths.split(':').filter(|path| !path.is_empty()) {
         println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{path}");
+    }
+}
+
+/// `cfg(seccomp)`: Linux on a processor that the filter's numbers of system calls are known of.
+fn sandbox() {
+    let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    let known = matches!(&*target("ARCH"), "x86_64" | "aarch64")
+        && target("POINTER_WIDTH") == "64"
+        && target("ENDIAN") == "little";
+    if known && target("OS") == "linux" {
+        println!("cargo::rustc-cfg=seccomp");
     }
 }
 

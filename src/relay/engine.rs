@@ -166,12 +166,10 @@ impl Engine {
             let token = Token::new(kind::IDLE, index);
             session.idle_timer = Some(events.arm(token, events.now() + idle_timeout));
         }
+        let plain = session.tls.is_none() && self.settings.authorization.is_none();
+        let stream = plain && accept.protocol != socket::IPPROTO_SCTP as u32;
         let token = Token::new(kind::CLIENT, index);
-        if session.tls.is_none() && self.settings.authorization.is_none() {
-            events.register_stream(&session.client, token, interest);
-        } else {
-            events.register(&session.client, token, interest);
-        }
+        watch(events, &session.client, token, interest, stream);
         if phase != Phase::Connecting {
             self.arm_handshake(events, index);
         }
@@ -222,12 +220,10 @@ impl Engine {
         let error = match open_peer(remote, &self.settings) {
             Ok((peer, connected)) => {
                 self.descriptor_trouble = false;
+                let plain = self.tls.connectors[selected as usize].is_none();
+                let stream = plain && remote.protocol != socket::Protocol::Sctp;
                 let token = Token::new(kind::PEER, index);
-                if self.tls.connectors[selected as usize].is_none() {
-                    events.register_stream(&peer, token, Interest::WRITE);
-                } else {
-                    events.register(&peer, token, Interest::WRITE);
-                }
+                watch(events, &peer, token, Interest::WRITE, stream);
                 session.peer = Some(peer);
                 if connected {
                     self.reached(events, index);
@@ -339,6 +335,7 @@ impl Engine {
             let Some(session) = self.sessions.get_mut(index) else {
                 return;
             };
+            session.stir(events.now());
             let ending = session.ending(end);
             let Some(pumped) = pump_end(events, session, end, &mut self.buffers, ending) else {
                 return;
@@ -662,6 +659,16 @@ impl Engine {
             let deadline = events.now() + u64::from(self.settings.drain_timeout) * 1000;
             events.arm(Token::new(kind::DRAIN, 0), deadline);
         }
+    }
+}
+
+/// Watches an end. `stream`: a short read says that there is nothing more, which is not so with TLS,
+/// nor with SCTP, where a read ends with a message.
+fn watch(events: &mut Loop, end: &OwnedFd, token: Token, interest: Interest, stream: bool) {
+    if stream {
+        events.register_stream(end, token, interest);
+    } else {
+        events.register(end, token, interest);
     }
 }
 

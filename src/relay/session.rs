@@ -9,6 +9,9 @@ use crate::tls::stream::Stream;
 use crate::tls::summary::Summary;
 use std::os::fd::OwnedFd;
 
+/// A session in which nothing has moved for so many milliseconds begins with short records again.
+const PAUSE: u64 = 1000;
+
 /// The ends of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -179,6 +182,15 @@ impl Session {
         match end {
             End::Client => tls.client.as_mut(),
             End::Peer => tls.peer.as_mut(),
+        }
+    }
+
+    /// Bytes are going to move.
+    pub(super) fn stir(&mut self, now: u64) {
+        if let Some(tls) = self.tls.as_mut().filter(|_| now >= self.active + PAUSE) {
+            for stream in [&mut tls.client, &mut tls.peer].into_iter().flatten() {
+                stream.paused();
+            }
         }
     }
 

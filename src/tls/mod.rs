@@ -12,6 +12,7 @@ pub mod detect;
 mod keys;
 pub mod material;
 pub mod record;
+mod sizes;
 pub mod stream;
 pub mod summary;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::keys::Key;
 use super::record::{Control, Failure, KernelKeys, Records, Secrets, Suite, Version};
+use super::sizes::Sizes;
 use super::summary::{summarize, Summary};
 use super::Buffer;
 use crate::os::ktls::Way;
@@ -152,6 +153,7 @@ pub struct Stream {
     closed: bool,
     untouched: bool,
     kernel: Kernel,
+    sizes: Sizes,
 }
 
 impl fmt::Debug for Stream {
@@ -180,6 +182,7 @@ impl Stream {
             closed: false,
             untouched: true,
             kernel: Kernel::No,
+            sizes: Sizes::default(),
         })
     }
 
@@ -370,25 +373,34 @@ impl Stream {
     }
 
     /// Encrypts.
-    pub fn write(&mut self, plain: &[u8], output: &mut Buffer) -> Result<(), String> {
-        match &mut self.state {
-            State::Records(records) => {
-                records.write(plain, output).map_err(|failure: Failure| failure.to_string())
-            }
-            State::Library(session) => {
-                let stream = &mut session.stream;
-                let mut written = 0;
-                while written < plain.len() {
-                    match stream.ssl_write(&plain[written..]) {
-                        Ok(count) => written += count,
-                        Err(error) => return Err(describe(&error, stream.ssl())),
-                    }
+    pub fn write(&mut self, mut plain: &[u8], output: &mut Buffer) -> Result<(), String> {
+        while !plain.is_empty() {
+            let (record, rest) = plain.split_at(self.sizes.next().min(plain.len()));
+            match &mut self.state {
+                State::Records(records) => {
+                    records
+                        .write(record, output)
+                        .map_err(|failure: Failure| failure.to_string())?;
                 }
-                stream.get_mut().deliver(output);
-                Ok(())
+                State::Library(session) => {
+                    let stream = &mut session.stream;
+                    let written = stream.ssl_write(record);
+                    stream.get_mut().deliver(output);
+                    // All of it, as what it is written to takes everything.
+                    written.map_err(|error| describe(&error, stream.ssl()))?;
+                }
+                State::Handshake(_) | State::Failed => {
+                    return Err("the session has failed".to_owned());
+                }
             }
-            State::Handshake(_) | State::Failed => Err("the session has failed".to_owned()),
+            plain = rest;
         }
+        Ok(())
+    }
+
+    /// Nothing was sent for a while.
+    pub fn paused(&mut self) {
+        self.sizes.restart();
     }
 
     /// Says that nothing follows (close_notify).

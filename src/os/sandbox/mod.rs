@@ -7,27 +7,14 @@
 #[cfg_attr(target_os = "freebsd", path = "capsicum.rs")]
 #[cfg_attr(target_os = "openbsd", path = "pledge.rs")]
 #[cfg_attr(any(target_os = "illumos", target_os = "solaris"), path = "privileges.rs")]
-#[cfg_attr(
-    all(
-        target_os = "linux",
-        target_pointer_width = "64",
-        target_endian = "little",
-        any(target_arch = "x86_64", target_arch = "aarch64")
-    ),
-    path = "seccomp.rs"
-)]
+#[cfg_attr(seccomp, path = "seccomp.rs")]
 #[cfg_attr(
     not(any(
         target_os = "freebsd",
         target_os = "openbsd",
         target_os = "illumos",
         target_os = "solaris",
-        all(
-            target_os = "linux",
-            target_pointer_width = "64",
-            target_endian = "little",
-            any(target_arch = "x86_64", target_arch = "aarch64")
-        )
+        seccomp
     )),
     path = "none.rs"
 )]

@@ -34,6 +34,35 @@ fn data_goes_both_ways_with_every_suite_as_the_client() {
     }
 }
 
+/// The lengths of the records of some data, header and all.
+fn lengths(pair: &mut Pair, data: &[u8]) -> Vec<usize> {
+    let mut out = Buffer::default();
+    pair.ours.write(data, &mut out).unwrap();
+    pair.sent(&out);
+    assert!(pair.peer_reads() == data);
+    let (mut rest, mut lengths) = (out.filled(), Vec::new());
+    while let Some(&[_, _, _, high, low]) = rest.first_chunk::<5>() {
+        lengths.push(5 + usize::from(u16::from_be_bytes([high, low])));
+        rest = &rest[lengths[lengths.len() - 1]..];
+    }
+    lengths
+}
+
+#[test]
+fn the_first_records_are_short_and_so_are_those_after_a_pause() {
+    const SEGMENT: usize = 1460;
+    for choice in CHOICES {
+        let mut pair = session(choice);
+        let first = lengths(&mut pair, &pattern(300_000));
+        assert!(first[0] <= SEGMENT && first[0] > SEGMENT - 100, "{choice:?}: {}", first[0]);
+        assert!(first[..first.len() - 1].is_sorted(), "{choice:?}: {first:?}");
+        assert!(first[20] > 16384, "{choice:?}: {first:?}");
+        assert!(lengths(&mut pair, &pattern(20_000))[0] > 16384, "{choice:?}");
+        pair.ours.paused();
+        assert_eq!(lengths(&mut pair, &pattern(20_000))[0], first[0], "{choice:?}");
+    }
+}
+
 #[test]
 fn every_byte_may_come_alone() {
     for choice in CHOICES {
