@@ -179,7 +179,7 @@ fn select(
 
 /// What every context has.
 fn common_context(method: SslMethod) -> Result<SslContextBuilder, ErrorStack> {
-    let mut builder = SslContextBuilder::new(method)?;
+    let mut builder = library::deriving_context(method, stream::derive)?;
     builder.set_options(
         SslOptions::NO_SSLV2
             | SslOptions::NO_SSLV3
@@ -252,7 +252,6 @@ fn server_context(
 ) -> Result<SslContextBuilder, Error> {
     let own = |errors: ErrorStack| own(&errors);
     let mut builder = common_context(SslMethod::tls_server()).map_err(own)?;
-    stream::capture_secrets(&mut builder);
     if settings.server_preference {
         let chacha = SslOptions::from_bits_retain(1 << 21); // SSL_OP_PRIORITIZE_CHACHA
         builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | chacha);

@@ -2,6 +2,7 @@
 //! (RFC 8446 section 7.1), and the PRF of TLS 1.2 (RFC 5246 section 5).
 
 use crate::os::secret::wipe;
+use crate::os::tls::Derivation;
 use openssl::sha::{Sha256, Sha384};
 
 /// The hash of a cipher suite.
@@ -28,11 +29,6 @@ impl Key {
 
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.length]
-    }
-
-    fn truncated(mut self, length: usize) -> Key {
-        self.length = self.length.min(length);
-        self
     }
 }
 
@@ -91,17 +87,50 @@ impl Hash {
     /// HKDF-Expand-Label with an empty context; at most the hash's length.
     pub(super) fn expand_label(self, secret: &Key, label: &str, length: usize) -> Key {
         debug_assert!(length <= self.length());
-        let label_length = [label.len() as u8 + 6];
-        let info: [&[u8]; 6] = [
-            &(length as u16).to_be_bytes(),
-            &label_length,
-            b"tls13 ",
-            label.as_bytes(),
-            // No context, and the counter of the one block that is needed.
-            &[0],
-            &[1],
-        ];
-        self.hmac(secret.as_slice(), &info).truncated(length)
+        let mut key = Key { bytes: [0; 48], length };
+        let out = &mut key.bytes[..length];
+        self.expand(secret.as_slice(), [b"tls13 ", label.as_bytes(), &[]], out);
+        key
+    }
+
+    /// HKDF-Expand-Label: a label in two parts, and the context. False if more is wanted than there
+    /// is.
+    fn expand(self, secret: &[u8], [prefix, label, context]: [&[u8]; 3], out: &mut [u8]) -> bool {
+        let lengths = (
+            u16::try_from(out.len()),
+            u8::try_from(prefix.len() + label.len()),
+            u8::try_from(context.len()),
+        );
+        let (Ok(total), Ok(label_length), Ok(context_length)) = lengths else {
+            return false;
+        };
+        let mut info = Vec::with_capacity(4 + prefix.len() + label.len() + context.len());
+        info.extend_from_slice(&total.to_be_bytes());
+        info.push(label_length);
+        info.extend_from_slice(prefix);
+        info.extend_from_slice(label);
+        info.push(context_length);
+        info.extend_from_slice(context);
+        let mut before: Option<Key> = None;
+        for (index, chunk) in out.chunks_mut(self.length()).enumerate() {
+            let Ok(counter) = u8::try_from(index + 1) else {
+                return false;
+            };
+            let last = before.as_ref().map_or(&[][..], Key::as_slice);
+            let block = self.hmac(secret, &[last, &info, &[counter]]);
+            chunk.copy_from_slice(&block.as_slice()[..chunk.len()]);
+            before = Some(block);
+        }
+        true
+    }
+
+    /// By the names that OpenSSL has for it.
+    fn by_name(name: &[u8]) -> Option<Hash> {
+        match name.to_ascii_uppercase().as_slice() {
+            b"SHA2-256" | b"SHA-256" | b"SHA256" => Some(Hash::Sha256),
+            b"SHA2-384" | b"SHA-384" | b"SHA384" => Some(Hash::Sha384),
+            _ => None,
+        }
     }
 
     /// The PRF of TLS 1.2: `out` is filled.
@@ -119,6 +148,40 @@ impl Hash {
             a = self.hmac(secret, &[a.as_slice()]);
         }
     }
+}
+
+/// Derives a secret of TLS 1.3 as OpenSSL wants it (EVP_KDF-TLS13_KDF(7)). False if it cannot be
+/// done: its hash is none of a cipher suite (RFC 8446 appendix B.4), say.
+pub(super) fn derive(wanted: &Derivation<'_>, out: &mut [u8]) -> bool {
+    let Some(hash) = wanted.digest.and_then(Hash::by_name) else {
+        return false;
+    };
+    let (prefix, label) = (wanted.prefix.unwrap_or_default(), wanted.label.unwrap_or_default());
+    let length = hash.length();
+    if !wanted.extract {
+        let labels = [prefix, label, wanted.data.unwrap_or_default()];
+        let secret = wanted.key.filter(|secret| secret.len() == length);
+        return secret.is_some_and(|secret| hash.expand(secret, labels, out));
+    }
+    if out.len() != length {
+        return false;
+    }
+    let (mut salt, mut salt_length) = ([0; 48], 0);
+    if let Some(before) = wanted.salt {
+        if before.len() != length {
+            return false;
+        }
+        // What is extracted from is derived from the secret before, and from no messages.
+        let nothing = hash.of(&[]);
+        salt_length = length;
+        if !hash.expand(before, [prefix, label, nothing.as_slice()], &mut salt[..length]) {
+            return false;
+        }
+    }
+    let extracted = hash.hmac(&salt[..salt_length], &[wanted.key.unwrap_or(&[0; 48][..length])]);
+    wipe(&mut salt);
+    out.copy_from_slice(extracted.as_slice());
+    true
 }
 
 #[cfg(test)]
@@ -161,6 +224,52 @@ mod tests {
             Hash::Sha256.expand_label(&secret, "iv", 12).as_slice(),
             hex("cf782b88dd83549aadf1e984")
         );
+    }
+
+    /// Whatever OpenSSL may ask for, its own derivation gives the same.
+    #[test]
+    fn secrets_are_those_that_the_library_would_derive() {
+        use crate::os::tls::testing::derive_with;
+        let bytes: Vec<u8> = (0..=255).collect();
+        // Without a context there is no provider.
+        let method = openssl::ssl::SslMethod::tls();
+        crate::os::tls::deriving_context(method, super::super::stream::derive).unwrap();
+        for (name, length) in [("SHA256", 32), ("SHA384", 48), ("SHA2-256", 32)] {
+            let base = Derivation {
+                digest: Some(name.as_bytes()),
+                prefix: Some(b"tls13 "),
+                label: Some(b"c ap traffic"),
+                ..Derivation::default()
+            };
+            let (secret, salt) = (Some(&bytes[..length]), Some(&bytes[100..100 + length]));
+            let extract = Derivation { extract: true, label: Some(b"derived"), ..base };
+            let mut cases = vec![
+                (Derivation { key: secret, ..extract }, length),
+                (Derivation { key: Some(&bytes[..66]), salt, ..extract }, length),
+            ];
+            for size in [1, 12, 16, length, length + 1, 2 * length, 500] {
+                cases.push((Derivation { key: secret, ..base }, size));
+                cases.push((Derivation { key: secret, data: salt, ..base }, size));
+            }
+            for (wanted, size) in cases {
+                let theirs = derive_with(c"provider=default", &wanted, size, true);
+                assert!(theirs.is_some(), "{wanted:?}");
+                for together in [true, false] {
+                    let ours = derive_with(c"provider=tcprelay", &wanted, size, together);
+                    assert_eq!(ours, theirs, "{wanted:?}, {size}");
+                }
+            }
+            for (wanted, size) in [
+                (Derivation { digest: Some(b"SHA1"), key: secret, ..base }, 20),
+                (Derivation { digest: None, key: secret, ..base }, length),
+                (base, length),
+                (extract, length + 1),
+                (Derivation { key: secret, label: Some(&bytes[..250]), ..base }, length),
+                (Derivation { key: secret, ..base }, 256 * length),
+            ] {
+                assert_eq!(derive_with(c"provider=tcprelay", &wanted, size, true), None);
+            }
+        }
     }
 
     /// The widely used test vector of the PRF with SHA-256.

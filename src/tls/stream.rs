@@ -1,16 +1,14 @@
 //! One end with TLS: its handshake, its records, its end.
 
-use super::keys::Key;
+use super::keys::{self, Key};
 use super::record::{Control, Failure, KernelKeys, Records, Secrets, Suite, Version};
 use super::sizes::Sizes;
 use super::summary::{summarize, Summary};
 use super::Buffer;
 use crate::os::ktls::Way;
-use crate::os::tls as library;
+use crate::os::tls::{self as library, Derivation};
 use openssl::error::ErrorStack;
-use openssl::ssl::{
-    ErrorCode, ShutdownState, Ssl, SslContextBuilder, SslRef, SslStream, SslVersion,
-};
+use openssl::ssl::{ErrorCode, ShutdownState, Ssl, SslRef, SslStream, SslVersion};
 use openssl::x509::X509VerifyResult;
 use std::cell::RefCell;
 use std::fmt;
@@ -79,7 +77,7 @@ impl Write for Wire {
     }
 }
 
-/// The traffic secrets that OpenSSL has told during a handshake.
+/// The secrets of the records, which were derived during a handshake.
 #[derive(Default)]
 struct Captured {
     client: Option<Key>,
@@ -91,29 +89,22 @@ thread_local! {
     static CAPTURED: RefCell<Captured> = RefCell::default();
 }
 
-/// Makes a context tell the secrets of its sessions to this module.
-pub(super) fn capture_secrets(builder: &mut SslContextBuilder) {
-    library::capture_traffic_secrets(builder, |of_client, secret| {
-        let key = key_from_hex(secret);
-        // Not if that happens outside of a step, which it does not.
-        let _ = CAPTURED.try_with(|captured| {
-            if let Ok(mut captured) = captured.try_borrow_mut() {
-                *(if of_client { &mut captured.client } else { &mut captured.server }) = key;
-            }
-        });
-    });
-}
-
-fn key_from_hex(text: &[u8]) -> Option<Key> {
-    let mut bytes = [0; 48];
-    let length = text.len() / 2;
-    for (byte, pair) in bytes.get_mut(..length)?.iter_mut().zip(text.chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+/// Derives the secrets of handshakes, and keeps those of the records.
+pub(super) fn derive(wanted: &Derivation<'_>, out: &mut [u8]) -> bool {
+    if !keys::derive(wanted, out) {
+        return false;
     }
-    let key = Key::new(&bytes[..length]);
-    crate::os::secret::wipe(&mut bytes);
-    key
+    let of_client = match wanted.label {
+        Some(b"c ap traffic") => true,
+        Some(b"s ap traffic") => false,
+        _ => return true,
+    };
+    let _ = CAPTURED.try_with(|captured| {
+        if let Ok(mut captured) = captured.try_borrow_mut() {
+            *(if of_client { &mut captured.client } else { &mut captured.server }) = Key::new(out);
+        }
+    });
+    true
 }
 
 /// A handshake that goes on, or a session whose records OpenSSL handles.

@@ -1,12 +1,12 @@
 //! The calls of OpenSSL that its Rust binding does not have.
 
+mod derivation;
 pub mod foreign;
 mod memory;
-mod secrets;
 mod tickets;
 
+pub use derivation::{deriving_context, Derivation, Derive};
 pub use memory::{protect_keys, wiping};
-pub use secrets::{capture_traffic_secrets, TakeSecret};
 pub use tickets::{set_ticket_keys, use_ticket_keys, TicketKey};
 
 use foreign_types::{ForeignType, ForeignTypeRef};
@@ -160,6 +160,89 @@ pub(crate) mod testing {
     pub(crate) fn renegotiate(ssl: &SslRef) -> bool {
         // SAFETY: as above.
         unsafe { SSL_renegotiate(ssl.as_ptr()) == 1 }
+    }
+
+    /// Derives with the algorithm of a provider; parameters with that call, or before.
+    pub(crate) fn derive_with(
+        properties: &std::ffi::CStr,
+        wanted: &Derivation<'_>,
+        length: usize,
+        together: bool,
+    ) -> Option<Vec<u8>> {
+        type Kdf = *mut std::ffi::c_void;
+        extern "C" {
+            fn EVP_KDF_fetch(
+                library: *mut ffi::OSSL_LIB_CTX,
+                name: *const c_char,
+                properties: *const c_char,
+            ) -> Kdf;
+            fn EVP_KDF_free(kdf: Kdf);
+            fn EVP_KDF_CTX_new(kdf: Kdf) -> Kdf;
+            fn EVP_KDF_CTX_free(context: Kdf);
+            fn EVP_KDF_CTX_set_params(context: Kdf, parameters: *const ffi::OSSL_PARAM) -> c_int;
+            fn EVP_KDF_derive(
+                context: Kdf,
+                out: *mut u8,
+                length: usize,
+                parameters: *const ffi::OSSL_PARAM,
+            ) -> c_int;
+            fn OSSL_PARAM_construct_utf8_string(
+                key: *const c_char,
+                text: *mut c_char,
+                length: usize,
+            ) -> ffi::OSSL_PARAM;
+            fn OSSL_PARAM_construct_octet_string(
+                key: *const c_char,
+                data: *mut std::ffi::c_void,
+                length: usize,
+            ) -> ffi::OSSL_PARAM;
+            fn OSSL_PARAM_construct_int(key: *const c_char, value: *mut c_int) -> ffi::OSSL_PARAM;
+            fn OSSL_PARAM_construct_end() -> ffi::OSSL_PARAM;
+        }
+        let octets = [
+            (c"key", wanted.key),
+            (c"salt", wanted.salt),
+            (c"prefix", wanted.prefix),
+            (c"label", wanted.label),
+            (c"data", wanted.data),
+        ];
+        let mut mode = if wanted.extract { 1 } else { 2 };
+        let mut out = vec![0; length];
+        // SAFETY: EVP_KDF(3), OSSL_PARAM_int(3); what the parameters name outlives the calls, and is
+        // not written to.
+        unsafe {
+            let mut parameters = vec![OSSL_PARAM_construct_int(c"mode".as_ptr(), &mut mode)];
+            let digest = wanted.digest.map(|name| std::ffi::CString::new(name).expect("a name"));
+            if let Some(name) = &digest {
+                let text = name.as_ptr().cast_mut();
+                parameters.push(OSSL_PARAM_construct_utf8_string(c"digest".as_ptr(), text, 0));
+            }
+            for (key, value) in octets {
+                if let Some(value) = value {
+                    let data = value.as_ptr().cast_mut().cast();
+                    parameters.push(OSSL_PARAM_construct_octet_string(
+                        key.as_ptr(),
+                        data,
+                        value.len(),
+                    ));
+                }
+            }
+            parameters.push(OSSL_PARAM_construct_end());
+            let kdf =
+                EVP_KDF_fetch(std::ptr::null_mut(), c"TLS13-KDF".as_ptr(), properties.as_ptr());
+            assert!(!kdf.is_null(), "no TLS13-KDF with {properties:?}");
+            let context = EVP_KDF_CTX_new(kdf);
+            let mut given = parameters.as_ptr();
+            if !together {
+                assert_eq!(EVP_KDF_CTX_set_params(context, given), 1);
+                given = std::ptr::null();
+            }
+            let done = EVP_KDF_derive(context, out.as_mut_ptr(), length, given) == 1;
+            EVP_KDF_CTX_free(context);
+            EVP_KDF_free(kdf);
+            drop(ErrorStack::get());
+            done.then_some(out)
+        }
     }
 
     /// Asks for records of 256 << `mode` bytes.
