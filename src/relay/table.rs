@@ -4,10 +4,20 @@
 
 const CHUNK: usize = 256;
 
+/// A part of the table.
+#[derive(Debug)]
+struct Chunk<T> {
+    /// [`CHUNK`] of them, or none while nobody is here.
+    places: Box<[Option<T>]>,
+    used: usize,
+}
+
 /// The table.
 #[derive(Debug)]
 pub(super) struct Table<T> {
-    chunks: Vec<Box<[Option<T>]>>,
+    chunks: Vec<Chunk<T>>,
+    /// Chunks with places.
+    present: usize,
     vacant: Vec<u32>,
     /// Numbers below this one have been in use.
     limit: u32,
@@ -16,7 +26,7 @@ pub(super) struct Table<T> {
 
 impl<T> Table<T> {
     pub(super) fn new() -> Table<T> {
-        Table { chunks: Vec::new(), vacant: Vec::new(), limit: 0, length: 0 }
+        Table { chunks: Vec::new(), present: 0, vacant: Vec::new(), limit: 0, length: 0 }
     }
 
     /// How many values there are.
@@ -28,26 +38,39 @@ impl<T> Table<T> {
     pub(super) fn insert(&mut self, value: T) -> u32 {
         let index = self.vacant.pop().unwrap_or_else(|| {
             if self.limit as usize == self.chunks.len() * CHUNK {
-                self.chunks.push((0..CHUNK).map(|_| None).collect());
+                self.chunks.push(Chunk { places: Box::default(), used: 0 });
             }
             self.limit += 1;
             self.limit - 1
         });
-        self.chunks[index as usize / CHUNK][index as usize % CHUNK] = Some(value);
+        let chunk = &mut self.chunks[index as usize / CHUNK];
+        if chunk.places.is_empty() {
+            chunk.places = (0..CHUNK).map(|_| None).collect();
+            self.present += 1;
+        }
+        chunk.places[index as usize % CHUNK] = Some(value);
+        chunk.used += 1;
         self.length += 1;
         index
     }
 
     /// The value of that number, if there is one.
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.chunks.get_mut(index as usize / CHUNK)?[index as usize % CHUNK].as_mut()
+        let chunk = self.chunks.get_mut(index as usize / CHUNK)?;
+        chunk.places.get_mut(index as usize % CHUNK)?.as_mut()
     }
 
-    /// Takes a value out; its number may be given to another one. Memory goes when the table
-    /// is empty.
+    /// Takes a value out; its number may be given to another one. What a peak has left behind goes
+    /// when there is four times as much as is needed, and all of it with the last value.
     pub(super) fn remove(&mut self, index: u32) -> Option<T> {
-        let value = self.chunks.get_mut(index as usize / CHUNK)?[index as usize % CHUNK].take()?;
+        let chunk = self.chunks.get_mut(index as usize / CHUNK)?;
+        let value = chunk.places.get_mut(index as usize % CHUNK)?.take()?;
+        chunk.used -= 1;
         self.length -= 1;
+        if chunk.used == 0 && 4 * self.length < self.present * CHUNK && self.present > 1 {
+            chunk.places = Box::default();
+            self.present -= 1;
+        }
         if self.length > 0 {
             self.vacant.push(index);
         } else if self.chunks.len() > 1 {
@@ -61,8 +84,12 @@ impl<T> Table<T> {
 
     /// The numbers in use.
     pub(super) fn indices(&self) -> Vec<u32> {
-        let all = self.chunks.iter().flat_map(|chunk| chunk.iter()).zip(0..);
-        all.filter_map(|(value, index)| value.is_some().then_some(index)).collect()
+        let mut indices = Vec::with_capacity(self.length);
+        for (chunk, first) in self.chunks.iter().zip((0..).step_by(CHUNK)) {
+            let used = chunk.places.iter().zip(first..).filter(|(place, _)| place.is_some());
+            indices.extend(used.map(|(_, index)| index));
+        }
+        indices
     }
 }
 
@@ -95,5 +122,19 @@ mod tests {
                 prop_assert_eq!(table.get_mut(index), Some(&mut value));
             }
         }
+    }
+
+    #[test]
+    fn a_peak_is_given_back_while_others_stay() {
+        let mut table = Table::new();
+        let indices: Vec<u32> = (0..100 * CHUNK).map(|value| table.insert(value)).collect();
+        assert_eq!(table.present, 100);
+        for &index in &indices[10..] {
+            table.remove(index);
+        }
+        assert_eq!((table.len(), table.present), (10, 1));
+        let index = table.insert(7);
+        assert_eq!(table.get_mut(index), Some(&mut 7));
+        assert_eq!(table.get_mut(indices[3]), Some(&mut 3));
     }
 }
