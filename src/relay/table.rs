@@ -67,9 +67,11 @@ impl<T> Table<T> {
         let value = chunk.places.get_mut(index as usize % CHUNK)?.take()?;
         chunk.used -= 1;
         self.length -= 1;
-        if chunk.used == 0 && 4 * self.length < self.present * CHUNK && self.present > 1 {
-            chunk.places = Box::default();
-            self.present -= 1;
+        if chunk.used == 0 && self.length > 0 && 4 * self.length < self.present * CHUNK {
+            for chunk in self.chunks.iter_mut().filter(|chunk| chunk.used == 0) {
+                chunk.places = Box::default();
+            }
+            self.present = self.chunks.iter().filter(|chunk| chunk.used > 0).count();
         }
         if self.length > 0 {
             self.vacant.push(index);
