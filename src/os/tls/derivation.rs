@@ -267,6 +267,8 @@ impl<'a> Given<'a> {
     /// what they name, live for `'a`.
     unsafe fn of(mut parameters: *const Parameter) -> Given<'a> {
         const INTEGER: c_uint = 1;
+        const TEXT: c_uint = 4;
+        const OCTETS: c_uint = 5;
         const EXTRACT_ONLY: c_int = 1;
         let mut given = Given::default();
         // SAFETY: as promised; a parameter's data are `size` bytes, and integers are aligned.
@@ -274,7 +276,7 @@ impl<'a> Given<'a> {
             while !parameters.is_null() && !(*parameters).key.is_null() {
                 let Parameter { key, kind, data, size, .. } = *parameters;
                 parameters = parameters.add(1);
-                if data.is_null() {
+                if data.is_null() || !matches!(kind, INTEGER | TEXT | OCTETS) {
                     continue;
                 }
                 let value = slice::from_raw_parts(data.cast::<u8>(), size);
