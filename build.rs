@@ -187,7 +187,8 @@ fn sandbox() {
 }
 
 /// With TCPRELAY_EVENT_SHIMS set, kqueue, event ports and /dev/poll are built on Linux over
-/// emulations of the documented system calls, so that the test suite runs all six mechanisms.
+/// emulations of the documented system calls, so that the test suite runs all six mechanisms, and
+/// socket splicing beside the first.
 fn event_shims() {
     println!("cargo::rerun-if-env-changed=TCPRELAY_EVENT_SHIMS");
     if env::var_os("TCPRELAY_EVENT_SHIMS").is_none() {
@@ -201,7 +202,7 @@ fn event_shims() {
     println!("cargo::rustc-cfg=event_shims");
     let mut build = cc::Build::new();
     build.define("_GNU_SOURCE", None).flag("-std=c11").warnings(true);
-    for name in ["kqueue", "port", "devpoll"] {
+    for name in ["kqueue", "splice", "port", "devpoll"] {
         let file = format!("tests/shims/{name}.c");
         println!("cargo::rerun-if-changed={file}");
         build.file(file);

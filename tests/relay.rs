@@ -500,6 +500,62 @@ fn one_way_traffic_keeps_a_session_alive() {
 }
 
 #[test]
+fn bytes_within_the_kernel_are_counted_and_keep_a_session_alive() {
+    for (mechanism, name) in mechanisms() {
+        eprintln!("--- {name}");
+        let way = Way { directives: SPLICE[0], ..mechanism.into() };
+        let (peer, arrived) = Peer::manual();
+        let section = format!("{}idle timeout = 1\naccess log = yes\n", peer.remote());
+        let (relay, port) = relay(way, &section);
+        let session = || (connect(port), next(&arrived));
+        let (mut broken, mut sender) = session();
+        let (mut client, mut remote) = session();
+        for _ in 0..15 {
+            for (to, from) in [(&mut sender, &mut broken), (&mut remote, &mut client)] {
+                to.write_all(b"xyz").expect("to send");
+                from.read_exact(&mut [0; 3]).expect("to receive");
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        client.write_all(b"the last word").expect("to send");
+        remote.read_exact(&mut [0; 13]).expect("to receive");
+        reset(broken);
+        relay.wait_for_log("the session that was reset", |log| {
+            let line = log.lines().find(|line| line.ends_with("broken by client"))?;
+            assert!(line.contains(" sent 0 received 45 "), "{line}");
+            Some(())
+        });
+        assert_eq!(read_all(client), b"", "closed, not reset");
+        relay.wait_for_log("the session that was idle", |log| {
+            let line = log.lines().find(|line| line.ends_with("idle timeout"))?;
+            assert!(line.contains(" sent 13 received 45 "), "{line}");
+            Some(())
+        });
+    }
+}
+
+#[test]
+fn bytes_within_the_kernel_are_counted_although_the_session_is_cut_off() {
+    for (mechanism, name) in mechanisms() {
+        eprintln!("--- {name}");
+        let way = Way { directives: SPLICE[0], ..mechanism.into() };
+        let (peer, arrived) = Peer::manual();
+        let section = format!("{}drain timeout = 1\naccess log = yes\n", peer.remote());
+        let (relay, port) = relay(way, &section);
+        let mut client = connect(port);
+        let mut remote = next(&arrived);
+        remote.write_all(b"xyz").expect("to send");
+        client.read_exact(&mut [0; 3]).expect("to receive");
+        relay.signal(Signal::SIGHUP);
+        relay.wait_for_log("the session that was drained", |log| {
+            let line = log.lines().find(|line| line.ends_with("drain timeout"))?;
+            assert!(line.contains(" sent 0 received 3 "), "{line}");
+            Some(())
+        });
+    }
+}
+
+#[test]
 fn a_stalled_session_is_closed_after_the_idle_timeout() {
     each(|way| {
         let (peer, arrived) = Peer::manual();

@@ -31,6 +31,7 @@ pub mod signals;
 pub mod sockaddr;
 pub mod socket;
 pub mod spawnd_data;
+pub mod splicing;
 pub mod supervisor;
 pub mod title;
 pub mod tls;

@@ -17,7 +17,7 @@ const POOL_LIMIT: usize = 16;
 const PIPES: usize = 64;
 /// A read of so much is a sign of a bulk transfer, which pays to splice. So many more large reads
 /// than small ones are taken as one; more than the limit do not count, so that its end is noticed.
-const BULK_READ: usize = 16 * 1024;
+const BULK_READ: u64 = 16 * 1024;
 const BULK_READS: u8 = 4;
 const BULK_READS_LIMIT: u8 = 16;
 /// The ends of this direction cannot be spliced.
@@ -31,6 +31,8 @@ pub(super) enum State {
     /// Bytes may still come.
     #[default]
     Open,
+    /// The kernel carries the bytes by itself. The source is ready when that is over.
+    Spliced,
     /// The source has ended; what is buffered is still to be written.
     Ended,
     /// Everything is written and the sink has been told the end, or the direction was given up.
@@ -121,8 +123,14 @@ pub(super) struct Direction {
 }
 
 impl Direction {
-    pub(super) fn wants_read(&self) -> bool {
+    /// True if the source is to be read.
+    pub(super) fn reads(&self) -> bool {
         self.state == State::Open && self.pending.is_none()
+    }
+
+    /// True if it matters that the source is ready.
+    pub(super) fn wants_read(&self) -> bool {
+        self.reads() || self.state == State::Spliced
     }
 
     pub(super) fn wants_write(&self) -> bool {
@@ -161,10 +169,10 @@ impl Direction {
         self.pending.as_ref().map_or(0, |pending| pending.length())
     }
 
-    /// Counts bytes that were read at once.
-    pub(super) fn carried(&mut self, count: usize, sink: &OwnedFd) {
+    /// Counts bytes that were read at once, or by the kernel.
+    pub(super) fn carried(&mut self, count: u64, sink: &OwnedFd) {
         let before = self.bytes;
-        self.bytes += count as u64;
+        self.bytes += count;
         if before < LONG && self.bytes >= LONG {
             socket::unpace_within_host(sink);
         }
@@ -186,7 +194,7 @@ impl Direction {
         }
     }
 
-    /// Splicing does not work here.
+    /// Splicing does not work here, or is of no use any more.
     pub(super) fn copy_only(&mut self) {
         self.bulk = COPIED;
     }

@@ -372,9 +372,11 @@ impl Engine {
             return;
         }
         session.phase = Phase::Breaking(end);
+        session.take_back();
         session.direction_mut(end.other()).abandon(&mut self.buffers);
         session.active = events.now();
         // What is left in its receive queue can still be read.
+        session.direction_mut(end).copy_only();
         let ending = Ending::Nothing;
         let Some(pumped) = pump_end(events, session, end, &mut self.buffers, ending) else {
             return;
@@ -461,6 +463,7 @@ impl Engine {
                 }
             }
         }
+        session.take_back();
         if session.access.is_some() {
             let line = access::line(&session, &self.settings.remotes, &outcome, events.now());
             log::message(&line);
@@ -613,6 +616,13 @@ impl Engine {
     /// The idle timer is renewed lazily: it looks when the session was last active.
     fn idle_expired(&mut self, events: &mut Loop, index: u32, timer: TimerId) {
         let timeout = self.idle_timeout();
+        // What the kernel carries by itself shows when it is taken back.
+        for end in [End::Client, End::Peer] {
+            let session = self.sessions.get_mut(index);
+            if session.is_some_and(|session| session.direction(end).state == State::Spliced) {
+                self.relay(events, index, &[end]);
+            }
+        }
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };

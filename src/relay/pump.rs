@@ -5,15 +5,19 @@
 //! there is one the source is not read, so a direction never holds more than one read. What waits
 //! there are bytes of the wire: with TLS at the sink they are encrypted already.
 //!
-//! A direction that is carrying much is spliced: its bytes go from socket to pipe to socket within
-//! the kernel. Its pipe is one of a pool, and taken for as long as it holds something.
+//! A direction that is carrying much is spliced: its bytes stay within the kernel. Where that can
+//! splice sockets, it is left to it altogether, until the source has ended or somebody wants to know
+//! how far it has come. Elsewhere they go from socket to pipe to socket. The pipe is one of a pool,
+//! and taken for as long as it holds something.
 
 use super::direction::{
     unable, write, Buffers, Direction, Left, Next, Pool, Side, State, Stop, READ_SIZE,
 };
 use super::kernel::{self, Received};
+use crate::os::splicing::{self, Broken};
 use crate::os::{self, socket};
 use crate::tls::Buffer;
+use std::io;
 use std::net::Shutdown;
 
 /// Reads of one direction per turn, so that one bulk transfer does not starve the others.
@@ -79,11 +83,12 @@ pub(super) fn pump(
 
 impl Flow<'_> {
     fn step(&mut self, buffers: &mut Buffers, last: bool) -> Result<Left, Stop> {
+        let returned = self.take_back()?;
         if !self.direction.flush(self.sink.fd, buffers)? {
             return Ok(Left::Perhaps);
         }
-        for _ in 0..READS_PER_TURN {
-            if !self.direction.wants_read() || self.back.unwritten() > REPLY_LIMIT {
+        for turn in 0..READS_PER_TURN {
+            if !self.direction.reads() || self.back.unwritten() > REPLY_LIMIT {
                 break;
             }
             if self.back.pending.is_none() {
@@ -92,7 +97,10 @@ impl Flow<'_> {
             let left = match &self.source.tls {
                 Some(tls) if tls.in_kernel() => self.step_kernel(buffers)?,
                 Some(_) => self.step_tls(buffers)?,
-                None if self.splices(buffers) => self.step_splice(buffers, last)?,
+                // Where a splice has ended, reading tells why.
+                None if self.splices(buffers) && !(returned && turn == 0) => {
+                    self.step_splice(buffers, last)?
+                }
                 None => self.step_plain(buffers, last)?,
             };
             if left != Left::Perhaps {
@@ -143,6 +151,39 @@ impl Flow<'_> {
 
     /// As [`step_plain`](Self::step_plain), within the kernel.
     fn step_splice(&mut self, buffers: &mut Buffers, last: bool) -> Result<Left, Stop> {
+        match splicing::start(self.source.fd, self.sink.fd) {
+            Ok(()) => {
+                self.direction.state = State::Spliced;
+                Ok(Left::Perhaps)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.step_pipe(buffers, last)
+            }
+            Err(_) => {
+                self.direction.copy_only();
+                self.step_plain(buffers, last)
+            }
+        }
+    }
+
+    /// Ends the splice of a direction that was left to the kernel, and counts what that has
+    /// carried. True if it was.
+    pub(super) fn take_back(&mut self) -> Result<bool, Stop> {
+        if self.direction.state != State::Spliced {
+            return Ok(false);
+        }
+        self.direction.state = State::Open;
+        let (count, result) = splicing::stop(self.source.fd, self.sink.fd);
+        self.direction.carried(count, self.sink.fd);
+        match result {
+            Ok(()) => Ok(true),
+            Err(Broken::Source) => Err(Stop::Source),
+            Err(Broken::Sink) => Err(Stop::Sink),
+        }
+    }
+
+    /// As [`step_plain`](Self::step_plain), through a pipe.
+    fn step_pipe(&mut self, buffers: &mut Buffers, last: bool) -> Result<Left, Stop> {
         let Some(mut pipe) = buffers.take_pipe() else {
             return self.step_plain(buffers, last);
         };
@@ -164,7 +205,7 @@ impl Flow<'_> {
                 };
             }
         };
-        self.direction.carried(count, self.sink.fd);
+        self.direction.carried(count as u64, self.sink.fd);
         self.direction.hold_pipe(pipe, &mut buffers.pool);
         self.direction.flush(self.sink.fd, buffers)?;
         // The room in a pipe is not known in bytes: that this was all shows next time.
@@ -299,7 +340,7 @@ fn deliver(
     wire: &mut Buffer,
     pool: &mut Pool,
 ) -> Result<(), Stop> {
-    direction.carried(data.len(), sink.fd);
+    direction.carried(data.len() as u64, sink.fd);
     match &mut sink.tls {
         Some(tls) if !tls.in_kernel() => {
             wire.clear();

@@ -151,6 +151,16 @@ impl Session {
         })
     }
 
+    /// Ends the splices of both directions, if there are any.
+    pub(super) fn take_back(&mut self) {
+        for end in [End::Client, End::Peer] {
+            if let Some(mut flow) = self.flow(end) {
+                // That an end is broken is known, or matters no more.
+                let _ = flow.take_back();
+            }
+        }
+    }
+
     /// What follows when the direction that reads from `end` has come to its end.
     pub(super) fn ending(&self, end: End) -> Ending {
         match self.phase {

@@ -173,8 +173,9 @@ sync_epoll(struct kqueue *q, int fd)
 	struct epoll_event ev = { .events = EPOLLET };
 	struct stat st;
 	int op = s->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	uint32_t spliced = shim_splice_events(fd);
 
-	if (!r->live && !w->live) {
+	if (!r->live && !w->live && spliced == 0) {
 		if (s->watched)
 			epoll_ctl(q->base.fd, EPOLL_CTL_DEL, fd, NULL);
 		forget(s);
@@ -184,6 +185,7 @@ sync_epoll(struct kqueue *q, int fd)
 		ev.events |= EPOLLIN | EPOLLRDHUP;
 	if (w->live && !w->disabled)
 		ev.events |= EPOLLOUT;
+	ev.events |= spliced;
 	if (s->unpollable || (s->watched && s->mask == ev.events))
 		return 0;
 	if (!s->watched) {
@@ -308,9 +310,17 @@ deliver(struct kqueue *q, struct shim_kevent *events, int nevents)
 
 	while (n < nevents && budget-- > 0) {
 		int id = pop(q), fd = id / FILTERS, filter = id % FILTERS;
-		struct slot *s = &q->slots[fd];
-		struct knote *kn = &s->note[filter];
+		struct slot *s;
+		struct knote *kn;
+		bool more;
 
+		if (filter == READ && shim_splice_move(fd, &more)) {
+			if (more)
+				push(q, id);
+			continue; /* a spliced source is not ready */
+		}
+		s = &q->slots[fd];
+		kn = &s->note[filter];
 		if (!kn->live || kn->disabled)
 			continue;
 		if (!still_there(q, fd)) {
@@ -350,12 +360,36 @@ collect(struct kqueue *q, int timeout)
 				continue;
 			if (ev[i].events & ~(uint32_t)EPOLLOUT)
 				push(q, fd * FILTERS + READ);
-			if (ev[i].events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+			if (ev[i].events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
+				int source = shim_splice_source(fd);
+
 				push(q, fd * FILTERS + WRITE);
+				if (source != -1)
+					push(q, source * FILTERS + READ);
+			}
 		}
 		timeout = 0;
 	} while (n == 128);
 	return n;
+}
+
+/* The queue that this thread has used last. */
+static _Thread_local struct kqueue *latest;
+
+bool
+shim_kqueue_recheck(int fd)
+{
+	struct kqueue *q = latest;
+
+	if (q == NULL || shim_queue_get(&kqueues, q->base.fd) != q ||
+	    !shim_grow((void **)&q->slots, &q->nslots, sizeof(struct slot), fd))
+		return false;
+	if (!still_there(q, fd))
+		forget(&q->slots[fd]);
+	if (sync_epoll(q, fd) != 0)
+		return false;
+	push(q, fd * FILTERS + READ);
+	return true;
 }
 
 int
@@ -374,6 +408,7 @@ shim_kevent(int kq, const struct shim_kevent *changes, int nchanges,
 
 	if (q == NULL)
 		return -1;
+	latest = q;
 	for (i = 0; i < nchanges; i++) {
 		/* A copy, because both lists may be the same array. */
 		struct shim_kevent ch = changes[i];

@@ -1,9 +1,9 @@
 /*
- * Checks every rule that kqueue.c, port.c and devpoll.c claim to follow, with
- * real sockets and pipes.  Build and run:
+ * Checks every rule that kqueue.c, splice.c, port.c and devpoll.c claim to
+ * follow, with real sockets and pipes.  Build and run:
  *
- *   cc -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g \
- *       selftest.c kqueue.c port.c devpoll.c -o selftest && ./selftest
+ *   cc -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g *.c -o selftest && \
+ *       ./selftest
  *
  * Nothing sleeps: whatever takes the kernel a moment (a FIN or RST over the
  * loopback) is waited for with the very call under test.
@@ -827,6 +827,184 @@ kqueue_many(void)
 	close(kq);
 }
 
+/* ---- SO_SPLICE ---------------------------------------------------------- */
+
+static int
+splice_max(int source, int drain, int64_t max)
+{
+	struct shim_splice s = { .sp_fd = drain, .sp_max = max };
+
+	return shim_setsockopt(source, SOL_SOCKET, SO_SPLICE, &s, sizeof(s));
+}
+
+static int64_t
+spliced(int source)
+{
+	int64_t n = -1;
+	socklen_t length = sizeof(n);
+
+	CHECK(shim_getsockopt(source, SOL_SOCKET, SO_SPLICE, &n, &length) == 0);
+	return length == sizeof(n) ? n : -1;
+}
+
+/* Waits in the queue, where no event comes, until so much can be read. */
+static bool
+arrives(int kq, int fd, int n)
+{
+	int64_t end = shim_now() + INT64_C(10000000000);
+	int sum = 0;
+
+	while (sum < n && shim_now() < end) {
+		if (kget(kq, 8, &zero) != 0)
+			return false;
+		sum += take(fd);
+	}
+	return sum == n;
+}
+
+/* A session: what is sent to l[0] is received by l[1], and so with r. */
+static int
+splice_begin(int l[2], int r[2])
+{
+	int kq = shim_kqueue();
+
+	make_tcp(l);
+	make_tcp(r);
+	CHECK(kchange(kq, l[1], EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kchange(kq, r[0], EVFILT_READ, EV_ADD, NULL) == 0);
+	CHECK(kget(kq, 8, &zero) == 0);
+	return kq;
+}
+
+static void
+splice_ways(void)
+{
+	int l[2], r[2], kq = splice_begin(l, r);
+
+	/* Both ways, beginning with what is there; no read events. */
+	put(l[0], 3);
+	CHECK(kone(kq, l[1], EVFILT_READ, &ample));
+	CHECK(splice_max(l[1], r[0], 0) == 0 && splice_max(r[0], l[1], 0) == 0);
+	CHECK(arrives(kq, r[1], 3));
+	put(r[1], 5);
+	CHECK(arrives(kq, l[0], 5));
+	put(l[0], 4);
+	CHECK(arrives(kq, r[1], 4));
+	CHECK(spliced(l[1]) == 7 && spliced(r[0]) == 5);
+
+	/* Unspliced: bytes stay, are told of, and the count is kept. */
+	CHECK(splice_max(l[1], -1, 0) == 0);
+	CHECK(FAILS(splice_max(l[1], -1, 0), ENOTCONN));
+	put(l[0], 2);
+	CHECK(kone(kq, l[1], EVFILT_READ, &ample) && ev[0].data == 2);
+	CHECK(spliced(l[1]) == 7);
+
+	/* Again, up to a maximum; what is beyond it is told of. */
+	CHECK(splice_max(l[1], r[0], 6) == 0 && spliced(l[1]) == 0);
+	put(l[0], 7);
+	CHECK(kone(kq, l[1], EVFILT_READ, &ample) && ev[0].data == 3);
+	CHECK(spliced(l[1]) == 6 && take(r[1]) == 6 && take(l[1]) == 3);
+	CHECK(FAILS(splice_max(l[1], -1, 0), ENOTCONN));
+	CHECK(kget(kq, 8, &zero) == 0);
+	close2(l);
+	close2(r);
+	close(kq);
+}
+
+static void
+splice_ends(void)
+{
+	int l[2], r[2], kq = splice_begin(l, r), small = 4096, sum = 0;
+	struct pollfd p;
+
+	/* The end comes behind everything, and is not passed on. */
+	MUST(setsockopt(r[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)) == 0);
+	CHECK(splice_max(l[1], r[0], 0) == 0);
+	stuff(l[0]);
+	MUST(shutdown(l[0], SHUT_WR) == 0);
+	while (kget(kq, 8, &brief) == 0)
+		sum += take(r[1]);
+	CHECK(ev[0].ident == (uintptr_t)l[1] && ev[0].filter == EVFILT_READ);
+	CHECK((ev[0].flags & EV_EOF) != 0 && ev[0].data == 0);
+	p = (struct pollfd){ .fd = r[1], .events = POLLIN };
+	while (sum < spliced(l[1]) && poll(&p, 1, 10000) == 1)
+		sum += take(r[1]);
+	CHECK(sum > small && sum == spliced(l[1]));
+	CHECK(FAILS(read(r[1], &small, 1), EAGAIN));
+	CHECK(FAILS(splice_max(l[1], -1, 0), ENOTCONN));
+
+	/* A reset of the source is its error, behind what it has received. */
+	CHECK(kchange(kq, l[1], EVFILT_READ, EV_DELETE, NULL) == 0);
+	CHECK(splice_max(r[0], l[1], 0) == 0);
+	put(r[1], 2);
+	reset(r[1]);
+	CHECK(kone(kq, r[0], EVFILT_READ, &ample) && ev[0].data == 2);
+	CHECK(FAILS(splice_max(r[0], -1, 0), ENOTCONN) && spliced(r[0]) == 0);
+	CHECK(take(r[0]) == 2 && errno == ECONNRESET);
+	close2(l);
+	close(r[0]);
+	close(kq);
+
+	/* One of the drain gives back what the source receives. */
+	kq = splice_begin(l, r);
+	CHECK(splice_max(l[1], r[0], 0) == 0);
+	reset(r[1]);
+	CHECK(kone(kq, r[0], EVFILT_READ, &ample));
+	CHECK(kchange(kq, r[0], EVFILT_READ, EV_DELETE, NULL) == 0);
+	put(l[0], 2);
+	CHECK(kone(kq, l[1], EVFILT_READ, &ample) && ev[0].data == 2);
+	CHECK(FAILS(read(r[0], &small, 1), ECONNRESET));
+	close2(l);
+	close(r[0]);
+	close(kq);
+}
+
+static void
+splice_errors(void)
+{
+	int l[2], r[2], kq = splice_begin(l, r), u[2], n = 0;
+	struct sockaddr_in addr;
+	struct shim_splice s = { .sp_fd = r[0], .sp_idle = { 1, 0 } };
+
+	CHECK(FAILS(splice_max(l[1], r[0], -3), EINVAL));
+	CHECK(FAILS(shim_setsockopt(l[1], SOL_SOCKET, SO_SPLICE, &n, sizeof(n)),
+	    EINVAL));
+	CHECK(FAILS(shim_setsockopt(l[1], SOL_SOCKET, SO_SPLICE, &s, sizeof(s)),
+	    EINVAL));
+	CHECK(FAILS(splice_max(l[1], -1, 0), ENOTCONN));
+	make_pair(u);
+	CHECK(FAILS(splice_max(l[1], u[0], 0), EPROTONOSUPPORT));
+	CHECK(FAILS(splice_max(u[0], l[1], 0), EPROTONOSUPPORT));
+	close2(u);
+	CHECK(FAILS(splice_max(l[1], u[0], 0), EBADF));
+	make_pipe(u);
+	CHECK(FAILS(splice_max(l[1], u[0], 0), ENOTSOCK));
+	close2(u);
+	u[0] = make_listener(&addr);
+	CHECK(FAILS(splice_max(l[1], u[0], 0), ENOTCONN));
+	close(u[0]);
+	CHECK(splice_max(l[1], r[0], 0) == 0);
+	CHECK(FAILS(splice_max(l[1], r[1], 0), EBUSY));
+	CHECK(FAILS(splice_max(l[0], r[0], 0), EBUSY));
+
+	/* A number that comes round again has no splice. */
+	make_tcp(u);
+	MUST(dup2(u[0], l[1]) == l[1]);
+	CHECK(spliced(l[1]) == 0 && FAILS(splice_max(l[1], -1, 0), ENOTCONN));
+	CHECK(splice_max(l[0], r[0], 0) == 0);
+	close2(l);
+	close2(r);
+	close2(u);
+	close(kq);
+
+	/* Without a queue nobody would move anything. */
+	make_tcp(l);
+	make_tcp(r);
+	CHECK(FAILS(splice_max(l[1], r[0], 0), ENOSYS));
+	close2(l);
+	close2(r);
+}
+
 /* ---- ports -------------------------------------------------------------- */
 
 static struct shim_port_event pe[64];
@@ -1380,6 +1558,9 @@ main(void)
 	run(kqueue_close);
 	run(kqueue_files);
 	run(kqueue_many);
+	run(splice_ways);
+	run(splice_ends);
+	run(splice_errors);
 	run(port_association);
 	run(port_getn);
 	run(port_errors);

@@ -1,6 +1,6 @@
 /*
- * Declarations of the test-only emulations of kqueue(2), event ports and
- * /dev/poll on Linux, and the small parts the three of them share.
+ * Declarations of the test-only emulations of kqueue(2), event ports,
+ * /dev/poll and SO_SPLICE on Linux, and the small parts they share.
  *
  * Every function returns -1 and sets errno on failure.  One queue must be
  * used by one thread at a time; different queues need no care.
@@ -23,6 +23,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -55,6 +57,30 @@ struct shim_kevent {
 int shim_kqueue(void);
 int shim_kevent(int kq, const struct shim_kevent *changes, int nchanges,
     struct shim_kevent *events, int nevents, const struct timespec *timeout);
+
+/* For splice.c: look at a descriptor again; false if this thread has no queue. */
+bool shim_kqueue_recheck(int fd);
+
+/* ---- splice.c ---------------------------------------------------------- */
+
+#define SO_SPLICE 0x1023
+
+struct shim_splice {
+	int sp_fd;
+	int64_t sp_max;
+	struct timeval sp_idle;
+};
+
+int shim_setsockopt(int fd, int level, int name, const void *value,
+    socklen_t length);
+int shim_getsockopt(int fd, int level, int name, void *value,
+    socklen_t *length);
+
+/* For kqueue.c: what to watch a descriptor for; which source is spliced to it,
+ * or -1; and the moving of a source's bytes, false if it is not spliced. */
+uint32_t shim_splice_events(int fd);
+int shim_splice_source(int drain);
+bool shim_splice_move(int source, bool *more);
 
 /* ---- port.c ------------------------------------------------------------ */
 
@@ -92,7 +118,7 @@ int shim_devpoll_open(void);
 ssize_t shim_devpoll_write(int dp, const struct pollfd *set, size_t bytes);
 int shim_devpoll_ioctl(int dp, struct shim_dvpoll *req);
 
-/* ---- shared by the three files: a queue known by its descriptor -------- */
+/* ---- shared by the mechanisms: a queue known by its descriptor -------- */
 
 /*
  * The descriptor of a queue is an epoll descriptor, so close(2) destroys it
