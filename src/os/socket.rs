@@ -327,18 +327,41 @@ pub fn set_no_delay(fd: &OwnedFd) {
     let _ = set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1i32);
 }
 
-/// Takes the pace off a connection within this host (tcp(7), TCP_CONGESTION): there is no path
-/// that could be congested, and an algorithm that paces what it sends, as bbr does, costs more
-/// than it is worth. Other connections are left alone.
+/// Sees to it that connections within this host are not paced (tcp(7), TCP_CONGESTION): there is no
+/// path that could be congested, and an algorithm that paces what it sends, as bbr does, costs more
+/// than it is worth. For a socket before it connects to `address`, or before it listens there; other
+/// addresses are left alone.
+pub fn unpace(fd: &OwnedFd, address: &Address) {
+    if address.ip().is_some_and(|ip| ip.to_canonical().is_loopback()) {
+        set_reno(fd);
+    }
+}
+
+/// The same for a connection that stands, whatever it was accepted from. Linux goes on to pace it
+/// then, though less.
 pub fn unpace_within_host(fd: &OwnedFd) {
+    let (Some(peer), Some(local)) = (peer_address(fd), local_address(fd)) else {
+        return;
+    };
+    if peer.ip().is_some() && peer.ip() == local.ip() {
+        set_reno(fd);
+    } else {
+        unpace(fd, &peer);
+    }
+}
+
+fn set_reno(fd: &OwnedFd) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        let ip = |address: Option<Address>| address.and_then(|address| address.ip());
-        let Some(peer) = ip(peer_address(fd)) else {
-            return;
+        use std::sync::OnceLock;
+        /// What connections have otherwise may pace them (tcp(7), tcp_congestion_control).
+        static PACING: OnceLock<bool> = OnceLock::new();
+        let pacing = || {
+            let name = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+            name.is_ok_and(|name| !["reno", "cubic"].contains(&name.trim()))
         };
-        if peer.to_canonical().is_loopback() || ip(local_address(fd)) == Some(peer) {
-            // Always there, and allowed to everybody. If not: it was an offer.
+        if *PACING.get_or_init(pacing) {
+            // Always there, and allowed to everybody. If not, or not TCP: it was an offer.
             let _ = set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, *b"reno");
         }
     }

@@ -733,6 +733,7 @@ fn open_peer(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), OpenE
     if family != Family::Unix {
         let _ = socket::set_keepalive(&peer);
         socket::set_no_delay(&peer);
+        socket::unpace(&peer, &remote.address);
     }
     let local = settings.local.iter().find(|address| address.family() == family);
     let ip = |family| family != Family::Unix;

@@ -146,6 +146,7 @@ impl Listener {
             }
             if self.config.protocol != Protocol::Sctp {
                 socket::set_no_delay(fd);
+                socket::unpace(fd, &self.address);
             }
         }
         Ok(())
