@@ -499,6 +499,15 @@ fn one_way_traffic_keeps_a_session_alive() {
     }
 }
 
+/// Waits for the line of a session that has ended so, and looks at its counts.
+fn wait_for_end(relay: &Relay, ending: &str, counts: &str) {
+    relay.wait_for_log(ending, |log| {
+        let line = log.lines().find(|line| line.ends_with(ending))?;
+        assert!(line.contains(counts), "{line}");
+        Some(())
+    });
+}
+
 #[test]
 fn bytes_within_the_kernel_are_counted_and_keep_a_session_alive() {
     for (mechanism, name) in mechanisms() {
@@ -520,17 +529,9 @@ fn bytes_within_the_kernel_are_counted_and_keep_a_session_alive() {
         client.write_all(b"the last word").expect("to send");
         remote.read_exact(&mut [0; 13]).expect("to receive");
         reset(broken);
-        relay.wait_for_log("the session that was reset", |log| {
-            let line = log.lines().find(|line| line.ends_with("broken by client"))?;
-            assert!(line.contains(" sent 0 received 45 "), "{line}");
-            Some(())
-        });
+        wait_for_end(&relay, "broken by client", " sent 0 received 45 ");
         assert_eq!(read_all(client), b"", "closed, not reset");
-        relay.wait_for_log("the session that was idle", |log| {
-            let line = log.lines().find(|line| line.ends_with("idle timeout"))?;
-            assert!(line.contains(" sent 13 received 45 "), "{line}");
-            Some(())
-        });
+        wait_for_end(&relay, "idle timeout", " sent 13 received 45 ");
     }
 }
 
@@ -547,11 +548,7 @@ fn bytes_within_the_kernel_are_counted_although_the_session_is_cut_off() {
         remote.write_all(b"xyz").expect("to send");
         client.read_exact(&mut [0; 3]).expect("to receive");
         relay.signal(Signal::SIGHUP);
-        relay.wait_for_log("the session that was drained", |log| {
-            let line = log.lines().find(|line| line.ends_with("drain timeout"))?;
-            assert!(line.contains(" sent 0 received 3 "), "{line}");
-            Some(())
-        });
+        wait_for_end(&relay, "drain timeout", " sent 0 received 3 ");
     }
 }
 

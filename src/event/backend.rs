@@ -55,12 +55,6 @@ macro_rules! mechanisms {
                 }
             }
 
-            /// True if the mechanism tells of a regular file whatever its position: kqueue(2) is
-            /// silent at the end, and has no EVFILT_WRITE for files.
-            pub(super) fn tells_of_files(&self) -> bool {
-                self.mechanism().name() != "kqueue"
-            }
-
             /// True if streams can be watched by edges.
             pub(super) fn has_edges(&self) -> bool {
                 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -9,7 +9,7 @@
 #![allow(clippy::unnecessary_cast)]
 
 use super::{backend::timespec, Interest, Ready};
-use crate::os::{check, process, socket};
+use crate::os::{check, files, process, socket};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -99,6 +99,10 @@ impl Poller {
     }
 
     pub(super) fn update(&mut self, fd: RawFd, old: Interest, new: Interest) -> io::Result<()> {
+        // EVFILT_READ is silent at the end of a regular file, and EVFILT_WRITE is not for files.
+        if old.is_empty() && files::is_regular(fd) {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
         for (bit, filter) in
             [(Interest::READ, sys::EVFILT_READ), (Interest::WRITE, sys::EVFILT_WRITE)]
         {

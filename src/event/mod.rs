@@ -41,7 +41,6 @@ mod select;
 #[cfg(test)]
 mod tests;
 
-use crate::os::files;
 use backend::Backend;
 use std::collections::VecDeque;
 use std::io;
@@ -261,10 +260,6 @@ impl Loop {
         slot.token = token;
         slot.generation = slot.generation.wrapping_add(1);
         slot.flags |= REGISTERED;
-        if !self.backend.tells_of_files() && files::is_regular(fd) {
-            self.slots[index].flags |= ALWAYS_READY;
-            self.always_ready.push(fd);
-        }
         self.want(fd, interest);
     }
 

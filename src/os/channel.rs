@@ -86,9 +86,8 @@ pub fn send_with(channel: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -
     if !fds.is_empty() {
         let size = mem::size_of_val(fds) as libc::c_uint;
         header.msg_control = (&raw mut control).cast();
-        // SAFETY: CMSG_SPACE and CMSG_LEN only compute; the control message of DESCRIPTORS
-        // descriptors takes less than CONTROL bytes on every system, and there are no more of
-        // them. CMSG_FIRSTHDR is then inside `control`, which is aligned for it. A borrowed
+        // SAFETY: the message of at most DESCRIPTORS descriptors takes less than CONTROL bytes on
+        // every system, so CMSG_FIRSTHDR is inside `control`, which is aligned for it. A borrowed
         // descriptor is a c_int (`repr(transparent)`), so their slice can be copied.
         unsafe {
             header.msg_controllen = libc::CMSG_SPACE(size) as _;

@@ -95,10 +95,9 @@ mod arguments {
         };
         let length = title.len().min(area.length - 1);
         let used = USED.swap(length, Ordering::Relaxed).clamp(length, area.length);
-        // SAFETY: the area is this process's own argument and environment strings, writable
-        // memory below the stack that lives as long as the process; `claim` has moved out of it what
-        // is still read, and nothing reads the arguments from it any more (on Linux Rust's
-        // std::env::args copies are taken before, in main).
+        // SAFETY: the area is this process's own arguments and environment, writable for as long as it
+        // lives; `claim` has moved out of it what is still read (on Linux std::env::args has taken
+        // its copies before, in main).
         unsafe {
             let start = area.start as *mut u8;
             std::ptr::copy_nonoverlapping(title.as_ptr(), start, length);

@@ -366,25 +366,23 @@ impl Stream {
     /// Encrypts.
     pub fn write(&mut self, mut plain: &[u8], output: &mut Buffer) -> Result<(), String> {
         while !plain.is_empty() {
-            let (record, rest) = plain.split_at(self.sizes.next().min(plain.len()));
-            match &mut self.state {
-                State::Records(records) => {
-                    records
-                        .write(record, output)
-                        .map_err(|failure: Failure| failure.to_string())?;
-                }
+            let record = &plain[..self.sizes.next().min(plain.len())];
+            let written = match &mut self.state {
+                State::Records(records) => records
+                    .write(record, output)
+                    .map(|()| record.len())
+                    .map_err(|failure: Failure| failure.to_string())?,
                 State::Library(session) => {
                     let stream = &mut session.stream;
                     let written = stream.ssl_write(record);
                     stream.get_mut().deliver(output);
-                    // All of it, as what it is written to takes everything.
-                    written.map_err(|error| describe(&error, stream.ssl()))?;
+                    written.map_err(|error| describe(&error, stream.ssl()))?
                 }
                 State::Handshake(_) | State::Failed => {
                     return Err("the session has failed".to_owned());
                 }
-            }
-            plain = rest;
+            };
+            plain = &plain[written..];
         }
         Ok(())
     }
