@@ -2,7 +2,7 @@
 
 use super::broker::{kind, Broker, Parked};
 use super::policy::{Choice, WorkerId};
-use super::protocol::UDP_LIMIT;
+use super::protocol::{Accept, UDP_LIMIT};
 use super::sticky::Key;
 use crate::config::broker::Overload;
 use crate::event::{Interest, Loop, Token};
@@ -118,7 +118,8 @@ impl Broker {
                 self.listeners[index].class = 0;
             }
         }
-        let parked = Parked { socket: fd, listener: index, datagram };
+        let accept = self.listeners[index].accept;
+        let parked = Parked { socket: fd, listener: Some(index), accept, datagram };
         if let Some(parked) = self.hand_over(parked, events) {
             self.parked.push_back(parked);
             self.update_listeners(events);
@@ -128,16 +129,17 @@ impl Broker {
 
     /// Finds a worker and sends it the connection; gives it back if nobody can take it now.
     fn hand_over(&mut self, parked: Parked, events: &mut Loop) -> Option<Parked> {
-        let index = parked.listener;
         if let Some(local) = &mut self.local {
-            local.accept(events, parked.socket, &self.listeners[index].accept);
+            local.accept(events, parked.socket, &parked.accept);
             self.policy.given(LOCAL_WORKER);
             return None;
         }
-        let key = self.sticky_key(index, &parked.socket);
+        let key = parked
+            .listener
+            .and_then(|index| Some((index, self.sticky_key(index, &parked.socket)?)));
         // Each turn ends, blocks a worker or loses one; a bound all the same.
         for _ in 0..2 * (self.policy.limits().instances_max + 1) {
-            let sticky = key.and_then(|key| {
+            let sticky = key.and_then(|(index, key)| {
                 let own = self.listeners[index].sticky.as_ref();
                 own.or(self.sticky.as_ref())?.get(&key, events.now())
             });
@@ -162,7 +164,7 @@ impl Broker {
                 Ok(()) => {
                     self.policy.given(chosen);
                     self.mark_served(chosen);
-                    if let Some(key) = key {
+                    if let Some((index, key)) = key {
                         let own = self.listeners[index].sticky.as_mut();
                         if let Some(cache) = own.or(self.sticky.as_mut()) {
                             cache.put(key, chosen, events.now());
@@ -187,14 +189,14 @@ impl Broker {
 
     /// Sends the connections that have found their workers, those for one worker together.
     fn deliver(&mut self, events: &mut Loop) {
-        let place = |(id, parked): &(WorkerId, Parked)| (*id, parked.listener);
+        let place = |(id, parked): &(WorkerId, Parked)| (*id, parked.accept);
         while !self.outbox.is_empty() {
             let mut outbox = std::mem::take(&mut self.outbox);
             outbox.sort_by_key(place);
-            while let Some((id, listener)) = outbox.last().map(place) {
-                let same = outbox.iter().rev().take_while(|next| place(next) == (id, listener));
+            while let Some((id, accept)) = outbox.last().map(place) {
+                let same = outbox.iter().rev().take_while(|next| place(next) == (id, accept));
                 let rest = outbox.len() - same.take(channel::DESCRIPTORS).count();
-                match self.send_together(id, listener, &outbox[rest..]) {
+                match self.send_together(id, &accept, &outbox[rest..]) {
                     Ok(()) => outbox.truncate(rest),
                     Err(error) => self.not_delivered(id, outbox.split_off(rest), &error, events),
                 }
@@ -238,7 +240,7 @@ impl Broker {
     fn send_together(
         &self,
         id: WorkerId,
-        listener: usize,
+        accept: &Accept,
         batch: &[(WorkerId, Parked)],
     ) -> io::Result<()> {
         let Some(worker) = self.workers.get(&id) else {
@@ -251,7 +253,7 @@ impl Broker {
             }
         }
         let sockets: Vec<_> = batch.iter().map(|(_, parked)| parked.socket.as_fd()).collect();
-        let message = self.listeners[listener].accept.encode_connections(sockets.len());
+        let message = accept.encode_connections(sockets.len());
         channel::send_with(worker.channel.as_fd(), &message, &sockets)
     }
 
@@ -271,7 +273,7 @@ impl Broker {
     }
 
     fn send(&self, id: WorkerId, parked: &Parked) -> io::Result<()> {
-        let accept = &self.listeners[parked.listener].accept;
+        let accept = &parked.accept;
         let Some(worker) = self.workers.get(&id) else {
             return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
         };
@@ -302,7 +304,8 @@ impl Broker {
                 // As those that are accepted here.
                 let _ = socket::set_nonblocking(&socket, true);
             }
-            let parked = Parked { socket, listener: known.unwrap_or(0), datagram: None };
+            let accept = self.listeners[known.unwrap_or(0)].accept;
+            let parked = Parked { socket, listener: known, accept, datagram: None };
             self.parked.push_back(parked);
         }
         self.unpark(events);

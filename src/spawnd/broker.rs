@@ -93,7 +93,10 @@ pub trait LocalWorker {
 /// A connection that no worker can take at the moment.
 pub(super) struct Parked {
     pub(super) socket: OwnedFd,
-    pub(super) listener: usize,
+    /// Where it came from, if that listener is still there.
+    pub(super) listener: Option<usize>,
+    /// What a worker is told about it.
+    pub(super) accept: Accept,
     pub(super) datagram: Option<Vec<u8>>,
 }
 

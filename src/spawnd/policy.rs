@@ -16,7 +16,7 @@ pub struct Limits {
     pub instances_max: usize,
     /// Connections of a worker before another one is preferred.
     pub users_min: usize,
-    /// Most connections of a worker.
+    /// Most connections of a worker that does not say how many it can handle.
     pub users_max: usize,
 }
 
@@ -37,15 +37,19 @@ pub enum Choice {
 struct Worker {
     id: WorkerId,
     users: usize,
+    /// The most connections it can handle, once it has said so.
+    most: Option<usize>,
     /// Its channel takes nothing at the moment.
     blocked: bool,
+    /// It does not read its channel.
+    stalled: bool,
     /// It has not said yet that it is ready: a connection would be lost if it does not come up.
     starting: bool,
 }
 
 impl Worker {
-    fn usable(&self, below: usize) -> bool {
-        !self.blocked && !self.starting && self.users < below
+    fn is_open(&self, below: usize) -> bool {
+        !self.blocked && !self.stalled && self.users < below
     }
 }
 
@@ -54,6 +58,8 @@ impl Worker {
 #[derive(Clone, Debug)]
 pub struct Policy {
     limits: Limits,
+    /// What a worker that has not said how many connections it can handle is taken for.
+    expected: usize,
     workers: Vec<Worker>,
     total: usize,
 }
@@ -61,7 +67,7 @@ pub struct Policy {
 impl Policy {
     /// No workers yet.
     pub fn new(limits: Limits) -> Policy {
-        Policy { limits, workers: Vec::new(), total: 0 }
+        Policy { limits, expected: limits.users_max, workers: Vec::new(), total: 0 }
     }
 
     /// The bounds in force.
@@ -84,19 +90,40 @@ impl Policy {
         self.total
     }
 
-    /// Most connections of all workers together.
+    /// Most connections of all workers together, those included that may still be started.
     pub fn limit(&self) -> usize {
-        self.limits.users_max.saturating_mul(self.limits.instances_max)
+        self.total.saturating_add(self.room())
+    }
+
+    /// How many more connections may be taken.
+    fn room(&self) -> usize {
+        let left = |worker: &Worker| self.most(worker).saturating_sub(worker.users);
+        let missing = self.limits.instances_max.saturating_sub(self.workers.len());
+        let more = self.expected.saturating_mul(missing);
+        self.workers.iter().map(left).fold(more, usize::saturating_add)
     }
 
     /// True if no further connection may be taken.
     pub fn is_full(&self) -> bool {
-        self.total >= self.limit()
+        self.room() == 0
+    }
+
+    /// The most connections of this worker.
+    fn most(&self, worker: &Worker) -> usize {
+        worker.most.unwrap_or(self.expected)
     }
 
     /// A worker has been started; `ready` if it may be given connections at once.
     pub fn add(&mut self, id: WorkerId, ready: bool) {
-        self.workers.push(Worker { id, users: 0, blocked: false, starting: !ready });
+        let starting = !ready;
+        self.workers.push(Worker {
+            id,
+            users: 0,
+            most: None,
+            blocked: false,
+            stalled: false,
+            starting,
+        });
     }
 
     /// A worker has come up.
@@ -114,15 +141,16 @@ impl Policy {
         Some(users)
     }
 
-    /// A worker announced the most connections it can handle. True if that lowers the bound,
-    /// which then holds for all.
-    pub fn cap(&mut self, max: usize) -> bool {
-        let max = max.max(1);
-        let lower = max < self.limits.users_max;
-        if lower {
-            self.limits.users_max = max;
-        }
-        lower
+    /// A worker announced the most connections it can handle, which holds for this one. Those that
+    /// have not said it, or are not started yet, are expected to handle what the best of the others
+    /// can. Returns that number if it is lower than before.
+    pub fn cap(&mut self, id: WorkerId, max: usize) -> Option<usize> {
+        let index = self.index(id)?;
+        self.workers[index].most = Some(max.clamp(1, self.limits.users_max));
+        let best = self.workers.iter().filter_map(|worker| worker.most).max();
+        let before = self.expected;
+        self.expected = best.unwrap_or(before);
+        (self.expected < before).then_some(self.expected)
     }
 
     /// A worker's channel is full, or takes messages again.
@@ -130,6 +158,18 @@ impl Policy {
         if let Some(index) = self.index(id) {
             self.workers[index].blocked = blocked;
         }
+    }
+
+    /// A worker does not read its channel, or reads it again.
+    pub fn set_stalled(&mut self, id: WorkerId, stalled: bool) {
+        if let Some(index) = self.index(id) {
+            self.workers[index].stalled = stalled;
+        }
+    }
+
+    /// Connections of this worker; `None` if it takes no more.
+    pub fn users(&self, id: WorkerId) -> Option<usize> {
+        Some(self.workers[self.index(id)?].users)
     }
 
     /// A connection was handed to this worker.
@@ -164,23 +204,23 @@ impl Policy {
         if self.missing() > 0 {
             return Choice::Start;
         }
-        let max = self.limits.users_max;
-        let min = self.limits.users_min.min(max);
+        let max = |worker: &Worker| self.most(worker);
+        let min = |worker: &Worker| self.most(worker).min(self.limits.users_min);
         if let Some(worker) = sticky.and_then(|id| self.workers.iter().find(|w| w.id == id)) {
-            if worker.usable(max) {
+            if worker.is_open(max(worker)) && !worker.starting {
                 return Choice::Worker(worker.id);
             }
         }
         // The turn of a worker that is still starting is waited for, so that who gets what does
         // not depend on who is up first.
-        let least = |workers: &[Worker], below: usize| {
-            let open = workers.iter().filter(|w| !w.blocked && w.users < below);
-            let worker = open.min_by_key(|w| w.users)?;
+        let least = |workers: &[Worker], below: &dyn Fn(&Worker) -> usize| {
+            let open = workers.iter().filter(|worker| worker.is_open(below(worker)));
+            let worker = open.min_by_key(|worker| worker.users)?;
             Some(if worker.starting { Choice::Wait } else { Choice::Worker(worker.id) })
         };
         let split = self.limits.instances_min.min(self.workers.len());
         let (first, others) = self.workers.split_at(split);
-        if let Some(choice) = least(first, min).or_else(|| least(others, min)) {
+        if let Some(choice) = least(first, &min).or_else(|| least(others, &min)) {
             return choice;
         }
         if self.workers.iter().any(|worker| worker.starting) {
@@ -189,14 +229,14 @@ impl Policy {
         if self.workers.len() < self.limits.instances_max {
             return Choice::Start;
         }
-        least(&self.workers, max).unwrap_or(Choice::Nobody)
+        least(&self.workers, &max).unwrap_or(Choice::Nobody)
     }
 
     /// The least used worker that can take a connection at all, for when none can be started.
     pub fn fallback(&self) -> Choice {
         self.workers
             .iter()
-            .filter(|worker| worker.usable(self.limits.users_max))
+            .filter(|worker| worker.is_open(self.most(worker)) && !worker.starting)
             .min_by_key(|worker| worker.users)
             .map_or(Choice::Nobody, |worker| Choice::Worker(worker.id))
     }
@@ -287,11 +327,51 @@ mod tests {
     fn a_lower_maximum_lowers_the_total() {
         let mut policy = policy((2, 2), (5, 15));
         let mut next = 0;
-        assert!(policy.cap(12));
-        assert!(!policy.cap(13));
+        policy.add(WorkerId(1), true);
+        policy.add(WorkerId(2), true);
+        next += 2;
+        assert_eq!(policy.cap(WorkerId(1), 12), Some(12));
+        assert_eq!(policy.limit(), 24);
+        assert_eq!(policy.cap(WorkerId(2), 12), None);
         let given = std::iter::from_fn(|| give(&mut policy, &mut next)).count();
         assert_eq!(given, 24);
         assert!(policy.is_full());
+    }
+
+    #[test]
+    fn what_one_worker_can_handle_is_not_what_all_can() {
+        let mut policy = policy((3, 3), (5, 15));
+        (1..=3).for_each(|id| policy.add(WorkerId(id), true));
+        assert_eq!(policy.cap(WorkerId(1), 15), None);
+        assert_eq!(policy.cap(WorkerId(2), 1), None);
+        assert_eq!(policy.limit(), 31);
+        // The only one that has said a number is believed, until another one says its own.
+        policy.remove(WorkerId(1));
+        policy.remove(WorkerId(3));
+        assert_eq!(policy.cap(WorkerId(2), 2), Some(2));
+        assert_eq!(policy.limit(), 6);
+        policy.remove(WorkerId(2));
+        policy.add(WorkerId(4), false);
+        assert_eq!(policy.cap(WorkerId(4), 100), None);
+        assert_eq!(policy.limit(), 45);
+        assert_eq!(policy.cap(WorkerId(9), 1), None);
+    }
+
+    #[test]
+    fn a_stalled_worker_is_passed_over() {
+        let mut policy = policy((2, 3), (5, 5));
+        policy.add(WorkerId(1), true);
+        policy.add(WorkerId(2), true);
+        policy.set_stalled(WorkerId(1), true);
+        assert_eq!(policy.choose(Some(WorkerId(1))), Choice::Worker(WorkerId(2)));
+        policy.set_stalled(WorkerId(2), true);
+        assert_eq!(policy.choose(None), Choice::Start);
+        policy.add(WorkerId(3), false);
+        assert_eq!(policy.choose(None), Choice::Wait);
+        assert_eq!(policy.fallback(), Choice::Nobody);
+        assert!(!policy.is_full());
+        policy.set_stalled(WorkerId(1), false);
+        assert_eq!(policy.choose(None), Choice::Worker(WorkerId(1)));
     }
 
     #[test]
@@ -306,13 +386,30 @@ mod tests {
         assert_eq!(policy.total(), 0);
     }
 
+    /// A worker, as the simulation knows it.
+    #[derive(Default)]
+    struct Model {
+        users: usize,
+        most: Option<usize>,
+        blocked: bool,
+        stalled: bool,
+        starting: bool,
+    }
+
+    impl Model {
+        fn reads(&self) -> bool {
+            !self.blocked && !self.stalled
+        }
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Connect(Option<u32>),
         Done(usize, usize),
         Die(usize),
         Block(usize, bool),
-        Cap(usize),
+        Stall(usize, bool),
+        Cap(usize, usize),
         Ready(usize),
         Trim,
     }
@@ -323,7 +420,8 @@ mod tests {
             4 => (any::<usize>(), 0usize..4).prop_map(|(w, n)| Step::Done(w, n)),
             1 => any::<usize>().prop_map(Step::Die),
             1 => (any::<usize>(), any::<bool>()).prop_map(|(w, b)| Step::Block(w, b)),
-            1 => (0usize..20).prop_map(Step::Cap),
+            1 => (any::<usize>(), any::<bool>()).prop_map(|(w, s)| Step::Stall(w, s)),
+            1 => (any::<usize>(), 0usize..20).prop_map(|(w, max)| Step::Cap(w, max)),
             3 => any::<usize>().prop_map(Step::Ready),
             1 => Just(Step::Trim),
         ]
@@ -339,8 +437,7 @@ mod tests {
         ) {
             let instances_max = (instances_min + more).max(1);
             let mut policy = policy((instances_min, instances_max), (users_min, users_max));
-            // Connections, blocked, starting.
-            let mut model: HashMap<u32, (usize, bool, bool)> = HashMap::new();
+            let mut model: HashMap<u32, Model> = HashMap::new();
             let mut next = 0;
             for step in steps {
                 let mut names: Vec<u32> = model.keys().copied().collect();
@@ -353,23 +450,23 @@ mod tests {
                                 prop_assert!(model.len() < instances_max);
                                 next += 1;
                                 policy.add(WorkerId(next), false);
-                                model.insert(next, (0, false, true));
+                                model.insert(next, Model { starting: true, ..Model::default() });
                             }
                             Choice::Worker(id) => {
-                                let max = policy.limits().users_max;
                                 let worker = model.get_mut(&id.0).expect("a living worker");
-                                prop_assert!(worker.0 < max && !worker.1 && !worker.2);
-                                worker.0 += 1;
+                                prop_assert!(worker.users < worker.most.unwrap_or(users_max));
+                                prop_assert!(worker.reads() && !worker.starting);
+                                worker.users += 1;
                                 policy.given(id);
                                 break;
                             }
                             Choice::Wait => {
-                                prop_assert!(model.values().any(|w| w.2));
+                                prop_assert!(model.values().any(|w| w.starting));
                                 break;
                             }
                             Choice::Nobody => {
-                                let max = policy.limits().users_max;
-                                prop_assert!(model.values().all(|w| w.1 || w.0 >= max));
+                                let full = |w: &Model| w.users >= w.most.unwrap_or(policy.expected);
+                                prop_assert!(model.values().all(|w| !w.reads() || full(w)));
                                 prop_assert_eq!(model.len(), instances_max);
                                 break;
                             }
@@ -378,38 +475,56 @@ mod tests {
                     Step::Done(which, count) => {
                         if let Some(name) = pick(which) {
                             policy.done(WorkerId(name), count);
-                            let users = &mut model.get_mut(&name).expect("picked").0;
+                            let users = &mut model.get_mut(&name).expect("picked").users;
                             *users = users.saturating_sub(count);
                         }
                     }
                     Step::Die(which) => {
                         if let Some(name) = pick(which) {
-                            let held = model.remove(&name).map(|w| w.0);
+                            let held = model.remove(&name).map(|w| w.users);
                             prop_assert_eq!(policy.remove(WorkerId(name)), held);
                         }
                     }
                     Step::Block(which, blocked) => {
                         if let Some(name) = pick(which) {
                             policy.set_blocked(WorkerId(name), blocked);
-                            model.get_mut(&name).expect("picked").1 = blocked;
+                            model.get_mut(&name).expect("picked").blocked = blocked;
                         }
                     }
-                    Step::Cap(max) => drop(policy.cap(max)),
+                    Step::Stall(which, stalled) => {
+                        if let Some(name) = pick(which) {
+                            policy.set_stalled(WorkerId(name), stalled);
+                            model.get_mut(&name).expect("picked").stalled = stalled;
+                        }
+                    }
+                    Step::Cap(which, max) => {
+                        if let Some(name) = pick(which) {
+                            policy.cap(WorkerId(name), max);
+                            let most = &mut model.get_mut(&name).expect("picked").most;
+                            *most = Some(max.clamp(1, users_max));
+                            // Nobody is held to a number that no living worker has said.
+                            let best = model.values().filter_map(|w| w.most).max();
+                            prop_assert_eq!(Some(policy.expected), best);
+                        }
+                    }
                     Step::Ready(which) => {
                         if let Some(name) = pick(which) {
                             policy.set_ready(WorkerId(name));
-                            model.get_mut(&name).expect("picked").2 = false;
+                            model.get_mut(&name).expect("picked").starting = false;
                         }
                     }
                     Step::Trim => {
                         for id in policy.superfluous() {
-                            prop_assert_eq!(model.remove(&id.0).map(|w| w.0), Some(0));
+                            prop_assert_eq!(model.remove(&id.0).map(|w| w.users), Some(0));
                             policy.remove(id);
                         }
                         prop_assert!(model.len() >= instances_min.min(names.len()));
                     }
                 }
-                prop_assert_eq!(policy.total(), model.values().map(|w| w.0).sum::<usize>());
+                prop_assert_eq!(policy.total(), model.values().map(|w| w.users).sum::<usize>());
+                let room = |w: &Model| w.most.unwrap_or(policy.expected) > w.users;
+                let free = model.len() < instances_max || model.values().any(room);
+                prop_assert_eq!(policy.is_full(), !free);
                 prop_assert_eq!(policy.len(), model.len());
             }
         }

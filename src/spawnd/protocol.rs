@@ -100,7 +100,7 @@ pub enum FromBroker {
 }
 
 /// What a worker is told about a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Accept {
     /// 0: no TLS, otherwise the versions, a byte each.
     pub tls_versions: u32,

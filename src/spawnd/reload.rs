@@ -214,7 +214,9 @@ impl Broker {
         for parked in std::mem::take(&mut self.parked) {
             // A datagram is not worth more than the client's next one.
             if parked.datagram.is_none() {
-                handover.parked.push((self.listeners[parked.listener].key(), parked.socket));
+                let key =
+                    parked.listener.map_or(String::new(), |index| self.listeners[index].key());
+                handover.parked.push((key, parked.socket));
             }
         }
         for listener in &mut self.listeners {

@@ -242,11 +242,8 @@ impl Broker {
             FromWorker::Max(max) => {
                 self.restart.ever_ready = true;
                 self.policy.set_ready(id);
-                if self.policy.cap(usize::try_from(max).unwrap_or(0)) {
-                    log::message(&format!(
-                        "child limits maximum number of users to {}",
-                        self.policy.limits().users_max
-                    ));
+                if let Some(most) = self.policy.cap(id, usize::try_from(max).unwrap_or(0)) {
+                    log::message(&format!("child limits maximum number of users to {most}"));
                 }
                 self.announce();
             }
