@@ -156,7 +156,7 @@ impl Worker {
             ..Relay::default()
         };
         let tickets = Ratchet::random(0, 3600).expect("random bytes");
-        let tls = Contexts::load(&settings, &Material::default(), tickets, false, false)
+        let tls = Contexts::load(&settings, &Material::default(), tickets, false)
             .expect("nothing to load");
         Worker {
             events: Loop::new(&Choice::from_setting(None)).expect("a loop"),

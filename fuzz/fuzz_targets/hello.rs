@@ -198,7 +198,7 @@ fn acceptor() -> Acceptor {
     settings.alpn = vec!["http/1.1".into(), "h2".into()];
     settings.verify = Verify::Optional;
     settings.authorities.file = Some(Path::new("ca").to_owned());
-    Acceptor::new(&settings, &material(&files, &tickets), true).expect("settings")
+    Acceptor::new(&settings, &material(&files, &tickets)).expect("settings")
 }
 
 thread_local! {

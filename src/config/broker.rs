@@ -120,95 +120,103 @@ pub fn parse(parser: &mut Parser<'_>, datagrams: bool) -> Result<Broker, ConfigE
 /// Parses the directives of a section, up to its closing brace or the end of the text. What is not
 /// set stays as it is.
 pub fn parse_into(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigError> {
-    loop {
-        match parser.code() {
-            S_closebra | S_eof => return Ok(()),
-            S_permit | S_deny => acl_entry(parser, &mut broker.acl)?,
-            S_acl => {
-                parser.advance()?;
-                match parser.code() {
-                    S_accept | S_permit | S_deny => acl_entry(parser, &mut broker.acl)?,
-                    _ => return Err(parser.expected(&[S_accept, S_deny, S_permit])),
-                }
+    while !matches!(parser.code(), S_closebra | S_eof) {
+        parser.attempt(|parser| directive(parser, broker))?;
+    }
+    Ok(())
+}
+
+fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigError> {
+    match parser.code() {
+        S_permit | S_deny => acl_entry(parser, &mut broker.acl)?,
+        S_acl => {
+            parser.advance()?;
+            match parser.code() {
+                S_accept | S_permit | S_deny => acl_entry(parser, &mut broker.acl)?,
+                _ => return Err(parser.expected(&[S_accept, S_deny, S_permit])),
             }
-            S_background => broker.background = parser.assigned_boolean()?,
-            S_listen => {
-                let listener = listen(parser, broker.retry_delay)?;
-                broker.listeners.push(listener);
-            }
-            S_bind => {
-                parser.advance()?;
-                parser.expect(S_retry)?;
-                broker.retry_delay = delay(parser)?;
-            }
-            S_tcp => {
-                parser.advance()?;
-                match parser.code() {
-                    S_keepalive => keepalive(parser, &mut broker.keepalive)?,
-                    S_bufsize => {
-                        parser.advance()?;
-                        parser.accept(S_equal)?;
-                        broker.channel_buffer = parser.integer(COUNT)? as i32;
-                    }
-                    _ => return Err(parser.expected(&[S_bufsize, S_keepalive])),
-                }
-            }
-            S_pidfile | S_pid_file => broker.pid_file = Some(parser.assigned()?.text.into()),
-            S_overload => {
-                parser.advance()?;
-                parser.expect(S_equal)?;
-                broker.overload = match parser.code() {
-                    S_queue => Overload::Queue,
-                    S_close => Overload::Close,
-                    S_reset => Overload::Reset,
-                    _ => return Err(parser.expected(&[S_close, S_queue, S_reset])),
-                };
-                parser.advance()?;
-            }
-            S_single => {
-                parser.advance()?;
-                parser.expect(S_process)?;
-                parser.expect(S_equal)?;
-                broker.single_process = Some(parser.boolean()?);
-            }
-            S_spawn => {
-                parser.advance()?;
-                parser.accept(S_equal)?;
-                parser.expect(S_openbra)?;
-                while parser.code() != S_closebra {
-                    if !spawn_directive(parser, &mut broker.spawn)? {
-                        if parser.code() == S_sticky {
-                            sticky(parser, &mut broker.sticky)?;
-                            continue;
-                        }
-                        if parser.code() == S_eof {
-                            return Err(parser.expected(&[S_closebra]));
-                        }
-                        return Err(parser.expected(&[
-                            S_config,
-                            S_exec,
-                            S_groupid,
-                            S_id,
-                            S_instances,
-                            S_ipc,
-                            S_servers,
-                            S_sticky,
-                            S_userid,
-                            S_users,
-                            S_working,
-                            S_closebra,
-                        ]));
-                    }
-                }
-                parser.advance()?;
-            }
-            S_sticky => sticky(parser, &mut broker.sticky)?,
-            // The document of the stand-alone broker has these outside of spawn { } as well.
-            S_exec => drop(spawn_directive(parser, &mut broker.spawn)?),
-            S_id => section_id(parser, &mut broker.spawn)?,
-            _ if common::parse_shared(parser)? => {}
-            _ => return Err(unknown_directive(parser)),
         }
+        S_background => broker.background = parser.assigned_boolean()?,
+        S_listen => {
+            let listener = listen(parser, broker.retry_delay)?;
+            broker.listeners.push(listener);
+        }
+        S_bind => {
+            parser.advance()?;
+            parser.expect(S_retry)?;
+            broker.retry_delay = delay(parser)?;
+        }
+        S_tcp => {
+            parser.advance()?;
+            match parser.code() {
+                S_keepalive => keepalive(parser, &mut broker.keepalive)?,
+                S_bufsize => {
+                    parser.advance()?;
+                    parser.accept(S_equal)?;
+                    broker.channel_buffer = parser.integer(COUNT)? as i32;
+                }
+                _ => return Err(parser.expected(&[S_bufsize, S_keepalive])),
+            }
+        }
+        S_pidfile | S_pid_file => broker.pid_file = Some(parser.assigned()?.text.into()),
+        S_overload => {
+            parser.advance()?;
+            parser.expect(S_equal)?;
+            broker.overload = match parser.code() {
+                S_queue => Overload::Queue,
+                S_close => Overload::Close,
+                S_reset => Overload::Reset,
+                _ => return Err(parser.expected(&[S_close, S_queue, S_reset])),
+            };
+            parser.advance()?;
+        }
+        S_single => {
+            parser.advance()?;
+            parser.expect(S_process)?;
+            parser.expect(S_equal)?;
+            broker.single_process = Some(parser.boolean()?);
+        }
+        S_spawn => {
+            parser.advance()?;
+            parser.accept(S_equal)?;
+            parser.expect(S_openbra)?;
+            while parser.code() != S_closebra {
+                if parser.code() == S_eof {
+                    return Err(parser.expected(&[S_closebra]));
+                }
+                parser.attempt(|parser| in_spawn(parser, broker))?;
+            }
+            parser.advance()?;
+        }
+        S_sticky => sticky(parser, &mut broker.sticky)?,
+        // The document of the stand-alone broker has these outside of spawn { } as well.
+        S_exec => drop(spawn_directive(parser, &mut broker.spawn)?),
+        S_id => section_id(parser, &mut broker.spawn)?,
+        _ if common::parse_shared(parser)? => {}
+        _ => return Err(unknown_directive(parser)),
+    }
+    Ok(())
+}
+
+/// One directive of `spawn { }`.
+fn in_spawn(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigError> {
+    match parser.code() {
+        S_sticky => sticky(parser, &mut broker.sticky),
+        _ if spawn_directive(parser, &mut broker.spawn)? => Ok(()),
+        _ => Err(parser.expected(&[
+            S_config,
+            S_exec,
+            S_groupid,
+            S_id,
+            S_instances,
+            S_ipc,
+            S_servers,
+            S_sticky,
+            S_userid,
+            S_users,
+            S_working,
+            S_closebra,
+        ])),
     }
 }
 

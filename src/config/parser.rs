@@ -48,7 +48,22 @@ pub struct Parser<'a> {
     pub common: Common,
     /// Text and name of the input, if it is that of C code.
     foreign: (&'a [u8], &'a str),
+    /// Blocks that are open before the current token.
+    depth: u32,
+    mistakes: Mistakes,
 }
+
+/// What becomes of a mistake in a directive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mistakes {
+    /// The first one ends the reading.
+    Fatal,
+    /// They are reported, and reading goes on behind them: so many so far.
+    Reported(u32),
+}
+
+/// Mistakes of one source that are reported; what follows the next one may be nonsense.
+const MOST_MISTAKES: u32 = 10;
 
 impl<'a> Parser<'a> {
     /// A parser at the first token of `source`.
@@ -65,6 +80,8 @@ impl<'a> Parser<'a> {
             report,
             common: Common::default(),
             foreign: (&[], ""),
+            depth: 0,
+            mistakes: Mistakes::Fatal,
         };
         parser.start()?;
         Ok(parser)
@@ -85,6 +102,8 @@ impl<'a> Parser<'a> {
             report,
             common: Common::default(),
             foreign: (text, name),
+            depth: 0,
+            mistakes: Mistakes::Fatal,
         }
     }
 
@@ -111,7 +130,66 @@ impl<'a> Parser<'a> {
 
     /// Advances to the next token: aliases replaced, includes entered.
     pub fn advance(&mut self) -> Result<(), ConfigError> {
+        match self.code() {
+            S_openbra => self.depth += 1,
+            S_closebra => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
         self.lexer(|lexer| lexer.advance())
+    }
+
+    /// From now on mistakes in directives are reported, and reading goes on behind them.
+    pub(super) fn report_mistakes(&mut self) {
+        self.mistakes = Mistakes::Reported(0);
+    }
+
+    /// True if a mistake has been reported: what was read is not to be used.
+    pub fn has_reported(&self) -> bool {
+        matches!(self.mistakes, Mistakes::Reported(1..))
+    }
+
+    /// Reads one directive. If that fails and mistakes are to be reported, reports it and goes to the
+    /// next directive.
+    pub(super) fn attempt(
+        &mut self,
+        directive: impl FnOnce(&mut Self) -> Result<(), ConfigError>,
+    ) -> Result<(), ConfigError> {
+        let depth = self.depth;
+        let Err(error) = directive(self) else {
+            return Ok(());
+        };
+        let Mistakes::Reported(before) = self.mistakes else {
+            return Err(error);
+        };
+        // What is said of the end would only be what follows from this one.
+        let ended = self.skip_directive(depth).is_err() || self.code() == S_eof;
+        if ended || before + 1 == MOST_MISTAKES {
+            return Err(error);
+        }
+        self.report.syntax(&error);
+        self.mistakes = Mistakes::Reported(before + 1);
+        Ok(())
+    }
+
+    /// Skips what is left of a directive that began in a block of this depth: up to the end of the
+    /// block it has opened, the end of the block it is in, or the next line.
+    fn skip_directive(&mut self, depth: u32) -> Result<(), ConfigError> {
+        let line = self.position();
+        loop {
+            let at = self.position();
+            let same_line = at.line() == line.line() && at.file() == line.file();
+            match self.code() {
+                S_eof => return Ok(()),
+                S_closebra if self.depth <= depth => return Ok(()),
+                _ if self.depth <= depth && !same_line => return Ok(()),
+                _ => {}
+            }
+            let closes = self.code() == S_closebra && self.depth == depth + 1;
+            self.advance()?;
+            if closes {
+                return Ok(());
+            }
+        }
     }
 
     /// The next token, without advancing to it.
@@ -123,6 +201,8 @@ impl<'a> Parser<'a> {
             report: self.report,
             common: Common::default(),
             foreign: self.foreign,
+            depth: 0,
+            mistakes: Mistakes::Fatal,
         };
         ahead.advance()?;
         Ok(ahead.code())

@@ -105,62 +105,27 @@ impl Default for Relay {
 /// added.
 pub type Modules<'a> = &'a mut dyn FnMut(&mut Parser<'_>) -> Result<bool, ConfigError>;
 
+/// What a section has said so far.
+#[derive(Default)]
+struct Draft {
+    relay: Relay,
+    remotes: Vec<RemoteBlock>,
+    tls: tls::Directives,
+    mavis: Mavis,
+}
+
 /// Parses the section; the token after its opening brace is current, and ends on the closing
 /// one. `modules` deals with those of MAVIS.
 pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Relay, ConfigError> {
-    let mut relay = Relay::default();
-    let mut mavis = Mavis::default();
-    let mut remotes = Vec::new();
-    let mut tls = tls::Directives::default();
+    let mut draft = Draft::default();
     loop {
         match parser.code() {
             S_closebra => break,
             S_eof => return Err(parser.expected(&[S_closebra])),
-            S_remote => remotes.push(remote(parser)?),
-            S_local => local_address(parser, &mut relay.local)?,
-            S_rebalance => {
-                relay.rebalance = parser.assigned_integer(INT)? as i32;
-            }
-            S_idle => relay.idle_timeout = timeout(parser)?,
-            S_retire => {
-                parser.advance()?;
-                // The program's document has `retire = COUNT`, the C program only the long form.
-                match parser.code() {
-                    S_limit => parser.advance()?,
-                    S_equal => {}
-                    _ => return Err(parser.expected(&[S_limit])),
-                }
-                parser.expect(S_equal)?;
-                relay.retire_limit = parser.integer(COUNT)? as u32;
-            }
-            S_retry => {
-                parser.advance()?;
-                if parser.code() != S_delay {
-                    return Err(parser.expected(&[S_delay]));
-                }
-                relay.retry_delay = parser.assigned_integer(COUNT)? as u32;
-            }
-            S_access => {
-                parser.advance()?;
-                if parser.code() != S_log {
-                    return Err(parser.expected(&[S_log]));
-                }
-                relay.access_log = parser.assigned_boolean()?;
-            }
-            S_tls | S_ssl => tls::section(parser, &mut tls)?,
-            S_mavis => mavis.parse(parser, modules)?,
-            S_authorization => mavis.authorization(parser)?,
-            _ if parser.is_word("balance") => relay.balance_alone = balance_scope(parser)?,
-            _ if parser.is_word("connect") => relay.connect_timeout = timeout(parser)?,
-            _ if parser.is_word("splice") => relay.splice = splice(parser)?,
-            _ if parser.is_word("sandbox") => {
-                relay.sandbox = Some(parser.assigned_boolean()?);
-            }
-            _ if parser.is_word("drain") => relay.drain_timeout = timeout(parser)?,
-            _ if common::parse_shared(parser)? => {}
-            _ => return Err(parser.error(format!("'{}' unexpected", parser.text_lossy()))),
+            _ => parser.attempt(|parser| directive(parser, &mut draft, modules))?,
         }
     }
+    let Draft { mut relay, remotes, tls, mavis } = draft;
     relay.tls = tls.finish()?;
     relay.authorization = mavis.finish()?;
     // Names are resolved when the section is known to be well-formed.
@@ -172,6 +137,59 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Relay, Con
         return Err(parser.error("No remote services defined!"));
     }
     Ok(relay)
+}
+
+fn directive(
+    parser: &mut Parser<'_>,
+    draft: &mut Draft,
+    modules: Modules<'_>,
+) -> Result<(), ConfigError> {
+    match parser.code() {
+        S_remote => draft.remotes.push(remote(parser)?),
+        S_local => local_address(parser, &mut draft.relay.local)?,
+        S_rebalance => {
+            draft.relay.rebalance = parser.assigned_integer(INT)? as i32;
+        }
+        S_idle => draft.relay.idle_timeout = timeout(parser)?,
+        S_retire => {
+            parser.advance()?;
+            // The program's document has `retire = COUNT`, the C program only the long form.
+            match parser.code() {
+                S_limit => parser.advance()?,
+                S_equal => {}
+                _ => return Err(parser.expected(&[S_limit])),
+            }
+            parser.expect(S_equal)?;
+            draft.relay.retire_limit = parser.integer(COUNT)? as u32;
+        }
+        S_retry => {
+            parser.advance()?;
+            if parser.code() != S_delay {
+                return Err(parser.expected(&[S_delay]));
+            }
+            draft.relay.retry_delay = parser.assigned_integer(COUNT)? as u32;
+        }
+        S_access => {
+            parser.advance()?;
+            if parser.code() != S_log {
+                return Err(parser.expected(&[S_log]));
+            }
+            draft.relay.access_log = parser.assigned_boolean()?;
+        }
+        S_tls | S_ssl => tls::section(parser, &mut draft.tls)?,
+        S_mavis => draft.mavis.parse(parser, modules)?,
+        S_authorization => draft.mavis.authorization(parser)?,
+        _ if parser.is_word("balance") => draft.relay.balance_alone = balance_scope(parser)?,
+        _ if parser.is_word("connect") => draft.relay.connect_timeout = timeout(parser)?,
+        _ if parser.is_word("splice") => draft.relay.splice = splice(parser)?,
+        _ if parser.is_word("sandbox") => {
+            draft.relay.sandbox = Some(parser.assigned_boolean()?);
+        }
+        _ if parser.is_word("drain") => draft.relay.drain_timeout = timeout(parser)?,
+        _ if common::parse_shared(parser)? => {}
+        _ => return Err(parser.error(format!("'{}' unexpected", parser.text_lossy()))),
+    }
+    Ok(())
 }
 
 /// What the section says about MAVIS.

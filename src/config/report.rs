@@ -6,6 +6,9 @@ use crate::os::{common_data, log, process};
 /// The debug bit of the token trace.
 pub const DEBUG_PARSE: u32 = 1;
 
+/// The last word about a configuration with mistakes.
+const FATAL: &str = "Detected fatal configuration error. Exiting.";
+
 /// The options of the command line that decide where messages go.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -59,8 +62,9 @@ impl Report {
             }
             ReadError::Syntax(error) => {
                 self.syntax(error);
-                self.message(log::Severity::ERROR, "Detected fatal configuration error. Exiting.");
+                self.message(log::Severity::ERROR, FATAL);
             }
+            ReadError::Reported => self.message(log::Severity::ERROR, FATAL),
         }
     }
 

@@ -17,8 +17,11 @@ pub struct Source {
 }
 
 impl Source {
-    /// A source that is already in memory.
-    pub fn new(name: &str, text: Vec<u8>) -> Source {
+    /// A source that is already in memory. A byte order mark, as some editors put it, is no text.
+    pub fn new(name: &str, mut text: Vec<u8>) -> Source {
+        if text.starts_with(b"\xef\xbb\xbf") {
+            text.drain(..3);
+        }
         Source { name: name.to_owned(), c_name: CString::new(name).unwrap_or_default(), text }
     }
 

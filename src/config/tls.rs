@@ -85,6 +85,16 @@ pub enum Verify {
     Required,
 }
 
+/// What becomes of certificates that have expired, besides a warning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expired {
+    /// They are used, unless it is the first one at the first start.
+    #[default]
+    Warn,
+    /// Neither a start nor a reload succeeds.
+    Refuse,
+}
+
 /// How clients are talked to on listeners with TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
@@ -112,6 +122,8 @@ pub struct Tls {
     pub handshake_timeout: u32,
     /// `tls kernel`: leave the records to the kernel where it can.
     pub kernel: bool,
+    /// `tls expired`.
+    pub expired: Expired,
 }
 
 impl Default for Tls {
@@ -129,6 +141,7 @@ impl Default for Tls {
             session_timeout: 7200,
             handshake_timeout: 10,
             kernel: false,
+            expired: Expired::Warn,
         }
     }
 }
@@ -306,6 +319,16 @@ pub(super) fn section(
         _ if parser.is_word("ocsp-file") => {
             let path = parser.assigned()?.text.into();
             directives.certificate(|_| false).ocsp = Some(path);
+        }
+        _ if parser.is_word("expired") => {
+            parser.advance()?;
+            parser.expect(S_equal)?;
+            directives.tls.expired = match () {
+                () if parser.is_word("refuse") => Expired::Refuse,
+                () if parser.is_word("warn") => Expired::Warn,
+                () => return Err(parser.expected_words(&["refuse", "warn"])),
+            };
+            parser.advance()?;
         }
         _ if parser.is_word("kernel") => directives.tls.kernel = parser.assigned_boolean()?,
         _ if authorities(parser, &mut directives.tls.authorities)? => {}

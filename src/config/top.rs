@@ -23,8 +23,10 @@ pub enum ReadError {
         /// The name that was looked for.
         section: String,
     },
-    /// The first mistake in the source.
+    /// The mistake at which reading has ended.
     Syntax(ConfigError),
+    /// There are mistakes, all of which have been reported.
+    Reported,
 }
 
 impl From<ConfigError> for ReadError {
@@ -45,7 +47,8 @@ impl ReadError {
 }
 
 /// Reads `source`, finds the first section called `section`, and lets `parse` read what is in
-/// its braces. Sections of other names are skipped; what follows the selected one is not read.
+/// its braces. Sections of other names are skipped; what follows the selected one is not read. With
+/// `-P` reading goes on behind a mistake, to report others as well.
 pub fn read<T>(
     source: Source,
     section: &str,
@@ -53,10 +56,22 @@ pub fn read<T>(
     parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ConfigError>,
 ) -> Result<(T, common::Common), ReadError> {
     let mut parser = Parser::new(source, report)?;
-    find_section(&mut parser, section)?;
+    if report.parse_only {
+        parser.report_mistakes();
+    }
+    match find_section(&mut parser, section) {
+        // It may be what was skipped.
+        Err(ReadError::NoSection { .. }) if parser.has_reported() => {
+            return Err(ReadError::Reported)
+        }
+        found => found?,
+    }
     let result = parse(&mut parser)?;
     parser.expect(S_closebra)?;
-    Ok((result, std::mem::take(&mut parser.common)))
+    match parser.has_reported() {
+        true => Err(ReadError::Reported),
+        false => Ok((result, std::mem::take(&mut parser.common))),
+    }
 }
 
 /// Reads up to the first token in the braces of the first section called `section`.
@@ -77,8 +92,10 @@ pub fn find_section(parser: &mut Parser<'_>, section: &str) -> Result<(), ReadEr
                 parser.advance()?;
                 return Ok(parser.expect(S_openbra)?);
             }
-            _ if common::parse_top(parser)? => {}
-            _ => return Err(parser.expected(&common::TOP_LEVEL).into()),
+            _ => parser.attempt(|parser| match common::parse_top(parser)? {
+                true => Ok(()),
+                false => Err(parser.expected(&common::TOP_LEVEL)),
+            })?,
         }
     }
 }

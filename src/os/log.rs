@@ -17,6 +17,8 @@ pub struct Severity(i32);
 impl Severity {
     /// LOG_ERR
     pub const ERROR: Severity = Severity(libc::LOG_ERR);
+    /// LOG_WARNING
+    pub const WARNING: Severity = Severity(libc::LOG_WARNING);
     /// LOG_INFO
     pub const INFO: Severity = Severity(libc::LOG_INFO);
     /// LOG_DEBUG

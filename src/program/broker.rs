@@ -1,7 +1,7 @@
 //! Start of a broker process.
 
 use super::options::{self, Options};
-use super::security::{self, Refusal};
+use super::security::{self, Purpose, Refusal};
 use super::single::{self, HostedWorker};
 use super::{Kind, Process};
 use crate::config::broker::Broker as Config;
@@ -56,8 +56,13 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
     process::set_umask(0o077);
     let report = process.report(options);
     let source = &options.arguments[0];
-    let (text, config, common) = read(process, options, &report, reloaded).map_err(|error| {
+    let mut wrong = None;
+    let read = read(process, options, &report, reloaded, &mut wrong);
+    let (text, config, common) = read.map_err(|error| {
         report.failure(&error);
+        if let Some(config) = wrong.filter(|_| options.parse_only) {
+            check_relay_section(process, options, &config);
+        }
         error.exit_status()
     })?;
     if process.kind == Kind::Spawnd && config.spawn.program.is_none() {
@@ -88,8 +93,16 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
             exit::CONFIGURATION
         })?;
     }
-    let secrets =
-        read_secrets(process, options, &config, single, handover.tickets.take(), &text, reloaded);
+    let check = SecretsCheck {
+        single,
+        reloaded,
+        purpose: match reloaded || checks_reload.is_some() {
+            true => Purpose::Reload,
+            false => Purpose::Start,
+        },
+    };
+    let former = handover.tickets.take();
+    let secrets = read_secrets(process, options, &config, check, former, &text, &report);
     let secrets = secrets.map_err(|refusal| {
         report.message(log::Severity::ERROR, &refusal.text);
         refusal.status
@@ -180,12 +193,14 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
 const REREAD_TIME: Duration = Duration::from_secs(10);
 const REREAD_PAUSE: Duration = Duration::from_millis(500);
 
-/// Reads the source and the broker's section of it.
+/// Reads the source and the broker's section of it. `wrong` gets what could be read of a section with
+/// mistakes.
 fn read(
     process: &Process,
     options: &Options,
     report: &Report,
     reloaded: bool,
+    wrong: &mut Option<Config>,
 ) -> Result<(Vec<u8>, Config, Common), ReadError> {
     let name = &options.arguments[0];
     if reloaded && name.contains("://") {
@@ -213,9 +228,23 @@ fn read(
         (None, None, _) => "spawnd",
     };
     let (config, common) = config::read(source, section, report, |parser| {
-        config::broker::parse(parser, process.is_foreign())
+        // Mistakes before the section would be reported again by whoever reads another one.
+        let only_here = !parser.has_reported();
+        let config = config::broker::parse(parser, process.is_foreign())?;
+        *wrong = only_here.then(|| config.clone());
+        Ok(config)
     })?;
     Ok((text, config, common))
+}
+
+/// Lets a worker report the mistakes in its section beside those in the broker's.
+fn check_relay_section(process: &Process, options: &Options, config: &Config) {
+    let single = config.single_process.unwrap_or(options.single_process);
+    if process.kind != Kind::Spawnd && has_own_workers(process, config, single) {
+        let source = worker_source(options, config);
+        // The status is that of the mistakes before.
+        let _ = run_once(options, worker_program(process, options, config, single, source), false);
+    }
 }
 
 /// A listener on which TLS was asked for must not end up without it.
@@ -233,6 +262,15 @@ fn refuse_datagram_tls(config: &Config) -> Result<(), String> {
     }
 }
 
+/// For whom [`read_secrets`] reads.
+#[derive(Clone, Copy, Debug)]
+struct SecretsCheck {
+    single: bool,
+    /// The files were good for the check a moment ago.
+    reloaded: bool,
+    purpose: Purpose,
+}
+
 /// Reads and checks what the relay's section needs for TLS: this process may read files that
 /// workers may not, and a broken file is found before anything is started. Nothing is done for
 /// worker programs of others, nor is a mistake in the section reported: the worker does that.
@@ -240,11 +278,12 @@ fn read_secrets(
     process: &Process,
     options: &Options,
     config: &Config,
-    single: bool,
+    check: SecretsCheck,
     former: Option<OwnedFd>,
     text: &[u8],
-    reloaded: bool,
+    report: &Report,
 ) -> Result<Secrets, Refusal> {
+    let SecretsCheck { single, reloaded, purpose } = check;
     let mut secrets = security::secrets(former)?;
     if !has_own_workers(process, config, single) || options.version {
         return Ok(secrets);
@@ -261,7 +300,7 @@ fn read_secrets(
     // They were good for the check a moment ago; a service is not given up at once.
     let deadline = Instant::now() + REREAD_TIME;
     loop {
-        match security::check(&source, &section, listener) {
+        match security::check(&source, &section, listener, purpose) {
             Err(_) if reloaded && Instant::now() < deadline => {
                 signals::unblock_end();
                 std::thread::sleep(REREAD_PAUSE);
@@ -269,6 +308,9 @@ fn read_secrets(
             Err(refusal) => return Err(refusal),
             Ok(None) => break,
             Ok(Some(checked)) => {
+                for text in &checked.warnings {
+                    report.message(log::Severity::WARNING, text);
+                }
                 secrets.material = checked.material;
                 secrets.tickets.set_period(checked.session_timeout.into());
                 break;
@@ -279,8 +321,12 @@ fn read_secrets(
     let shared = config.spawn.ipc_key != 0 && config.spawn.config.is_none();
     secrets.reread = Some(Reread(Box::new(move || {
         let now = if shared { None } else { Source::open(&source.name).ok() };
-        let checked = security::check(now.as_ref().unwrap_or(&source), &section, listener);
-        checked.ok().flatten().map(|checked| checked.material)
+        let source = now.as_ref().unwrap_or(&source);
+        let checked = security::check(source, &section, listener, Purpose::Reload).ok()??;
+        for text in &checked.warnings {
+            log::message_at(log::Severity::WARNING, text);
+        }
+        Some(checked.material)
     })));
     Ok(secrets)
 }
@@ -551,11 +597,12 @@ fn local_worker(
     let users = usize::try_from(descriptors.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(1);
     let listener = has_tls_listeners(config);
     let tickets = Some(secrets.tickets.clone());
-    let tls = security::contexts(&settings, &mut secrets.material, tickets, listener, false)
-        .map_err(|refusal| {
+    let tls = security::contexts(&settings, &mut secrets.material, tickets, listener).map_err(
+        |refusal| {
             log::message(&refusal.text);
             refusal.status
-        })?;
+        },
+    )?;
     let queries = super::section::start_modules(&settings, modules, events)?;
     Ok((Box::new(Engine::new(settings, tls, queries)), users))
 }

@@ -3,6 +3,7 @@
 use crate::config::relay::Relay;
 use crate::config::report::Report;
 use crate::config::source::Source;
+use crate::config::tls::Expired;
 use crate::os::process::{self, exit};
 use crate::os::secret::{wipe, Secret};
 use crate::os::{self, log, tls as library};
@@ -10,6 +11,7 @@ use crate::spawnd::broker::Secrets;
 use crate::tls::context::{self, Contexts};
 use crate::tls::material::Material;
 use crate::tls::tickets::{self, Ratchet};
+use crate::tls::validity::{self, Finding, Subject};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -32,9 +34,7 @@ impl From<context::Error> for Refusal {
 /// there are any with TLS.
 fn read(settings: &Relay, material: &mut Material, listener: bool) -> Result<(), Refusal> {
     for path in context::files(settings, listener) {
-        material
-            .read(path)
-            .map_err(|error| context::Error::unreadable(path, &settings.tls, &error))?;
+        material.read(path).map_err(|error| context::Error::unreadable(path, settings, &error))?;
     }
     Ok(())
 }
@@ -45,7 +45,6 @@ pub(super) fn contexts(
     material: &mut Material,
     tickets: Option<Ratchet>,
     listener: bool,
-    strict: bool,
 ) -> Result<Contexts, Refusal> {
     read(settings, material, listener)?;
     let tickets = match tickets {
@@ -56,7 +55,7 @@ pub(super) fn contexts(
             tickets
         }
     };
-    Ok(library::wiping(|| Contexts::load(settings, material, tickets, listener, strict))?)
+    Ok(library::wiping(|| Contexts::load(settings, material, tickets, listener))?)
 }
 
 /// What workers will be told, with the keys of session tickets that a former image has left in a
@@ -80,10 +79,43 @@ fn fresh() -> Result<Ratchet, Refusal> {
     })
 }
 
+/// What a configuration is checked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A service that is to begin, or `-P`.
+    Start,
+    /// One that is running: it goes on with certificates that have expired meanwhile.
+    Reload,
+}
+
 /// What [`check`] has found.
 pub(super) struct Checked {
     pub(super) material: Material,
     pub(super) session_timeout: u32,
+    /// What the user should know.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Looks at the dates of everything that TLS uses. Returns what is to be said of it.
+pub(super) fn examine(
+    settings: &Relay,
+    material: &Material,
+    listener: bool,
+    purpose: Purpose,
+) -> Result<Vec<String>, Refusal> {
+    let mut warnings = Vec::new();
+    for Finding { text, subject } in validity::examine(settings, material, listener)? {
+        let refused = match (settings.tls.expired, purpose) {
+            (Expired::Refuse, _) => subject != Subject::Other,
+            (Expired::Warn, Purpose::Start) => subject == Subject::DefaultCertificate,
+            (Expired::Warn, Purpose::Reload) => false,
+        };
+        if refused {
+            return Err(Refusal { text, status: exit::UNAVAILABLE });
+        }
+        warnings.push(format!("WARNING: {text}"));
+    }
+    Ok(warnings)
 }
 
 /// Reads a relay's section and the files for its TLS, and makes sure that they can be used. A
@@ -93,19 +125,23 @@ pub(super) fn check(
     source: &Source,
     section: &str,
     listener: bool,
+    purpose: Purpose,
 ) -> Result<Option<Checked>, Refusal> {
     let failed = |error: std::io::Error| Refusal {
         text: format!("check of TLS files: {}", os::reason(&error)),
         status: exit::OS_ERROR,
     };
-    let answer = process::ask_child(|| match check_here(source, section, listener) {
+    let answer = process::ask_child(|| match check_here(source, section, listener, purpose) {
         Ok(None) => Secret::copy(&[NOTHING]),
-        Ok(Some((material, timeout))) => {
+        Ok(Some(Checked { material, session_timeout, warnings })) => {
             let encoded = material.encode(&Ratchet::new([0; 32], 0, 1))?;
-            let mut answer = Secret::zeroed(5 + encoded.len())?;
+            let warnings = warnings.join("\n");
+            let mut answer = Secret::zeroed(9 + warnings.len() + encoded.len())?;
             answer[0] = CHECKED;
-            answer[1..5].copy_from_slice(&timeout.to_ne_bytes());
-            answer[5..].copy_from_slice(&encoded);
+            answer[1..5].copy_from_slice(&session_timeout.to_ne_bytes());
+            answer[5..9].copy_from_slice(&(warnings.len() as u32).to_ne_bytes());
+            answer[9..9 + warnings.len()].copy_from_slice(warnings.as_bytes());
+            answer[9 + warnings.len()..].copy_from_slice(&encoded);
             Ok(answer)
         }
         Err(refusal) => {
@@ -120,21 +156,24 @@ pub(super) fn check(
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
         answer => answer.map_err(failed)?,
     };
-    let number = || answer.get(1..5).and_then(|bytes| bytes.try_into().ok());
-    match (answer.first(), number()) {
-        (Some(&CHECKED), Some(timeout)) => {
-            let decoded = Material::decode(&answer[5..]);
-            Ok(decoded.map(|(material, _)| Checked {
-                material,
-                session_timeout: u32::from_ne_bytes(timeout),
-            }))
-        }
+    let number = |at: usize| answer.get(at..)?.first_chunk().copied();
+    match (answer.first(), number(1)) {
+        (Some(&CHECKED), Some(timeout)) => Ok(checked(&answer[5..], u32::from_ne_bytes(timeout))),
         (Some(&REFUSED), Some(status)) => Err(Refusal {
             text: String::from_utf8_lossy(&answer[5..]).into_owned(),
             status: i32::from_ne_bytes(status),
         }),
         _ => Ok(None),
     }
+}
+
+/// Reads what the child has found: warnings after their length, then the material.
+fn checked(answer: &[u8], session_timeout: u32) -> Option<Checked> {
+    let length = u32::from_ne_bytes(*answer.first_chunk()?) as usize;
+    let (warnings, material) = answer.get(4..)?.split_at_checked(length)?;
+    let (material, _) = Material::decode(material)?;
+    let warnings = String::from_utf8_lossy(warnings).lines().map(str::to_owned).collect();
+    Some(Checked { material, session_timeout, warnings })
 }
 
 /// First bytes of the child's answer.
@@ -146,7 +185,8 @@ fn check_here(
     source: &Source,
     section: &str,
     listener: bool,
-) -> Result<Option<(Material, u32)>, Refusal> {
+    purpose: Purpose,
+) -> Result<Option<Checked>, Refusal> {
     // Modules have their own ways to say something.
     log::mute();
     let quiet = Report { quiet: true, ..Report::default() };
@@ -159,11 +199,12 @@ fn check_here(
         return Ok(None);
     };
     let mut material = Material::default();
-    contexts(&settings, &mut material, None, listener, true).map_err(|refusal| {
+    contexts(&settings, &mut material, None, listener).map_err(|refusal| {
         // Otherwise the message names a file.
         let place = format!("{name}: id = {section}: ");
         let place = if refusal.status == exit::CONFIGURATION { &place } else { "" };
         Refusal { text: format!("{place}{}", refusal.text), ..refusal }
     })?;
-    Ok(Some((material, settings.tls.session_timeout)))
+    let warnings = examine(&settings, &material, listener, purpose)?;
+    Ok(Some(Checked { material, session_timeout: settings.tls.session_timeout, warnings }))
 }

@@ -60,12 +60,17 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         if std::env::var_os(BROKER_VARIABLE).is_some() {
             let listener = has_tls_listeners(&settings);
             let mut material = Material::default();
-            security::contexts(&settings, &mut material, None, listener, true).map_err(
-                |error| {
-                    report.message(log::Severity::ERROR, &error.text);
-                    error.status
-                },
-            )?;
+            let checked =
+                security::contexts(&settings, &mut material, None, listener).and_then(|_| {
+                    security::examine(&settings, &material, listener, security::Purpose::Start)
+                });
+            let warnings = checked.map_err(|refusal| {
+                report.message(log::Severity::ERROR, &refusal.text);
+                refusal.status
+            })?;
+            for text in warnings {
+                report.message(log::Severity::WARNING, &text);
+            }
         }
         return Ok(0);
     }
@@ -95,7 +100,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         Answer::MayDie => return Ok(0),
         Answer::None => (Material::default(), None, None),
     };
-    let tls = security::contexts(&settings, &mut material, tickets, listener, false);
+    let tls = security::contexts(&settings, &mut material, tickets, listener);
     // The keys are in OpenSSL's protected memory now.
     drop(material);
     let tls = tls.map_err(|error| {

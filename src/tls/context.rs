@@ -6,7 +6,6 @@ use super::tickets::Ratchet;
 use crate::config::relay::{Relay, Remote};
 use crate::config::tls::{Authorities, Certificate, RemoteTls, Tls, Verify};
 use crate::os::tls as library;
-use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::ocsp::OcspResponse;
@@ -18,7 +17,7 @@ use openssl::ssl::{
 };
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509VerifyFlags;
-use openssl::x509::{X509Crl, X509};
+use openssl::x509::{X509Crl, X509StoreContextRef, X509VerifyResult, X509};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -75,10 +74,11 @@ impl fmt::Display for Error {
 }
 
 /// The calls that the messages name, as the C program has them.
-const CHAIN_CALL: &str = "SSL_CTX_use_certificate_chain_file";
+pub(super) const CHAIN_CALL: &str = "SSL_CTX_use_certificate_chain_file";
 const KEY_CALL: &str = "SSL_CTX_use_PrivateKey_file";
 const CA_CALL: &str = "SSL_CTX_load_verify_locations";
 const OCSP_CALL: &str = "d2i_OCSP_RESPONSE";
+pub(super) const CRL_CALL: &str = "X509_load_crl_file";
 
 impl Error {
     fn wrong(text: impl Into<String>) -> Error {
@@ -89,19 +89,28 @@ impl Error {
         Error { text: format!("{call}: {}: {reason}", path.display()), configuration: false }
     }
 
-    fn library(call: &str, path: &Path, errors: &ErrorStack) -> Error {
+    pub(super) fn library(call: &str, path: &Path, errors: &ErrorStack) -> Error {
         Error::at(call, path, library::first_error(errors))
     }
 
     /// A file that cannot be read, as OpenSSL says it.
-    pub fn unreadable(path: &Path, settings: &Tls, error: &io::Error) -> Error {
-        let mut certificates = settings.certificates.iter();
-        let call = if certificates.clone().any(|one| one.chain.as_deref() == Some(path)) {
+    pub fn unreadable(path: &Path, settings: &Relay, error: &io::Error) -> Error {
+        let remotes = || settings.remotes.iter().filter_map(|remote| remote.tls.as_deref());
+        let certificates = || {
+            let own = remotes().map(|tls| &tls.certificate);
+            settings.tls.certificates.iter().chain(own)
+        };
+        let is = |other: &Option<PathBuf>| other.as_deref() == Some(path);
+        let authorities = remotes().map(|tls| &tls.authorities);
+        let mut authorities = std::iter::once(&settings.tls.authorities).chain(authorities);
+        let call = if certificates().any(|one| is(&one.chain)) {
             CHAIN_CALL
-        } else if certificates.clone().any(|one| one.key.as_deref() == Some(path)) {
+        } else if certificates().any(|one| is(&one.key)) {
             KEY_CALL
-        } else if certificates.any(|one| one.ocsp.as_deref() == Some(path)) {
+        } else if certificates().any(|one| is(&one.ocsp)) {
             OCSP_CALL
+        } else if authorities.any(|one| one.revoked.iter().any(|list| list == path)) {
+            CRL_CALL
         } else {
             CA_CALL
         };
@@ -132,20 +141,20 @@ impl fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    /// Loads certificates and settings. `strict`: an expired certificate is an error; otherwise
-    /// it is left to the clients.
-    pub fn new(settings: &Tls, material: &Material, strict: bool) -> Result<Acceptor, Error> {
+    /// Loads certificates and settings. Whether they are valid today is not looked at
+    /// ([`examine`](super::validity::examine)).
+    pub fn new(settings: &Tls, material: &Material) -> Result<Acceptor, Error> {
         let mut groups = group(settings, material)?;
         if groups.is_empty() {
             return Err(Error::wrong("TLS listener without tls cert-file"));
         }
         // The first one is for everybody else. A name in two certificates is the earlier's.
         let first = groups.remove(0);
-        let mut builder = server_context(settings, &first.certificates, material, strict)?;
+        let mut builder = server_context(settings, &first.certificates, material)?;
         let first = first.names;
         let mut names = BTreeMap::new();
         for group in groups {
-            let context = server_context(settings, &group.certificates, material, strict)?.build();
+            let context = server_context(settings, &group.certificates, material)?.build();
             for name in group.names.into_iter().filter(|name| !first.contains(name)) {
                 names.entry(name).or_insert_with(|| context.clone());
             }
@@ -276,7 +285,6 @@ fn server_context(
     settings: &Tls,
     certificates: &[&Certificate],
     material: &Material,
-    strict: bool,
 ) -> Result<SslContextBuilder, Error> {
     let own = |errors: ErrorStack| own(&errors);
     let mut builder = common_context(SslMethod::tls_server()).map_err(own)?;
@@ -313,7 +321,7 @@ fn server_context(
     verification(&mut builder, settings, material)?;
     let mut responses = Vec::new();
     for certificate in certificates {
-        let leaf = identity(&mut builder, certificate, material, strict)?;
+        let leaf = identity(&mut builder, certificate, material)?;
         if let Some(path) = &certificate.ocsp {
             responses.push((leaf.to_der().map_err(own)?, ocsp_response(path, material)?));
         }
@@ -339,7 +347,7 @@ fn verification(
         Verify::Optional => SslVerifyMode::PEER,
         Verify::Required => SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
     };
-    builder.set_verify(verify);
+    set_verify(builder, verify, authorities);
     if settings.verify != Verify::No {
         if !authorities.is_set() {
             return Err(Error::wrong("tls verify needs tls ca-file or tls ca-path"));
@@ -395,7 +403,6 @@ fn identity(
     builder: &mut SslContextBuilder,
     certificate: &Certificate,
     material: &Material,
-    strict: bool,
 ) -> Result<X509, Error> {
     let (Some(path), Some(key_path)) = (&certificate.chain, certificate.key_file()) else {
         return Err(Error::wrong("tls key-file without tls cert-file"));
@@ -404,11 +411,6 @@ fn identity(
     let failed = |errors: ErrorStack| Error::library(CHAIN_CALL, path, &errors);
     let leaf = leaf(certificate, material)?;
     let chain = X509::stack_from_pem(content).map_err(failed)?.into_iter().skip(1);
-    let now = Asn1Time::days_from_now(0).map_err(failed)?;
-    if strict && *leaf.not_after() < *now {
-        let text = format!("the certificate has expired ({})", leaf.not_after());
-        return Err(Error::at(CHAIN_CALL, path, text));
-    }
     builder.set_certificate(&leaf).map_err(failed)?;
     for issuer in chain {
         library::add_chain_certificate(builder, &issuer).map_err(failed)?;
@@ -484,12 +486,17 @@ fn trust(
             return Err(Error::at(CA_CALL, path, "no certificate in it"));
         }
     }
+    if !trusted.is_empty() {
+        // Who names an intermediate authority, or the very certificate, trusts that one, and not all
+        // that its root has signed.
+        store.set_flags(X509VerifyFlags::PARTIAL_CHAIN).map_err(|errors| own(&errors))?;
+    }
     for path in &authorities.revoked {
-        let failed = |errors: ErrorStack| Error::library("X509_load_crl_file", path, &errors);
+        let failed = |errors: ErrorStack| Error::library(CRL_CALL, path, &errors);
         let content = material.get(path).unwrap_or_default();
         let lists = pem_blocks(content, b"X509 CRL");
         if lists.is_empty() {
-            return Err(Error::at("X509_load_crl_file", path, "no revocation list in it"));
+            return Err(Error::at(CRL_CALL, path, "no revocation list in it"));
         }
         for pem in lists {
             let list = X509Crl::from_pem(pem).map_err(failed)?;
@@ -506,8 +513,28 @@ fn trust(
     Ok(trusted)
 }
 
+fn set_verify(builder: &mut SslContextBuilder, mode: SslVerifyMode, authorities: &Authorities) {
+    match authorities.revoked.is_empty() {
+        true => builder.set_verify(mode),
+        false => builder.set_verify_callback(mode, |passed, chain| passed || forgive(chain)),
+    }
+}
+
+/// OpenSSL wants a list for every certificate of a chain, for the last one as well, which is trusted
+/// by itself: the issuer of an intermediate authority is of no concern to who trusts that one.
+fn forgive(chain: &mut X509StoreContextRef) -> bool {
+    const UNABLE_TO_GET_CRL: i32 = 3; // X509_V_ERR_UNABLE_TO_GET_CRL
+    let last = chain.chain().map_or(0, |chain| chain.len()).saturating_sub(1);
+    let trusted = chain.error_depth() as usize == last && last > 0;
+    let forgiven = trusted && chain.error().as_raw() == UNABLE_TO_GET_CRL;
+    if forgiven {
+        chain.set_error(X509VerifyResult::OK);
+    }
+    forgiven
+}
+
 /// The PEM blocks of a kind, with their first and last lines.
-fn pem_blocks<'a>(content: &'a [u8], kind: &[u8]) -> Vec<&'a [u8]> {
+pub(super) fn pem_blocks<'a>(content: &'a [u8], kind: &[u8]) -> Vec<&'a [u8]> {
     let begin = [b"-----BEGIN ", kind, b"-----"].concat();
     let end = [b"-----END ", kind, b"-----"].concat();
     let mut blocks = Vec::new();
@@ -569,9 +596,10 @@ impl Connector {
             trust(&mut builder, &settings.authorities, material)?;
         }
         if settings.certificate.chain.is_some() || settings.certificate.key.is_some() {
-            identity(&mut builder, &settings.certificate, material, false)?;
+            identity(&mut builder, &settings.certificate, material)?;
         }
-        builder.set_verify(if settings.verify { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
+        let verify = if settings.verify { SslVerifyMode::PEER } else { SslVerifyMode::NONE };
+        set_verify(&mut builder, verify, &settings.authorities);
         builder
             .set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
         let sessions = Arc::new(Mutex::new(Vec::new()));
@@ -636,7 +664,6 @@ impl Contexts {
         material: &Material,
         tickets: Ratchet,
         listener: bool,
-        strict: bool,
     ) -> Result<Contexts, Error> {
         let mut connectors: Vec<Option<Rc<Connector>>> = Vec::new();
         for (index, remote) in settings.remotes.iter().enumerate() {
@@ -659,8 +686,7 @@ impl Contexts {
             };
             connectors.push(connector);
         }
-        let acceptor =
-            listener.then(|| Acceptor::new(&settings.tls, material, strict)).transpose()?;
+        let acceptor = listener.then(|| Acceptor::new(&settings.tls, material)).transpose()?;
         library::set_ticket_keys(tickets.keys());
         Ok(Contexts { acceptor, connectors, tickets })
     }

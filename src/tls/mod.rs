@@ -18,6 +18,7 @@ pub mod summary;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
+pub mod validity;
 
 /// A growing place for bytes that keeps its memory, without clearing what will be overwritten.
 #[derive(Debug, Default)]

@@ -44,6 +44,11 @@ impl Identity {
         Identity::make(common, &[], ec_key(), None, (-1, 30), true)
     }
 
+    /// An authority that this one signs.
+    pub fn sign_authority(&self, common: &str) -> Identity {
+        Identity::make(common, &[], ec_key(), Some(self), (-1, 30), true)
+    }
+
     /// One that signs itself, for these DNS names, the first of which is its common name.
     pub fn own(names: &[&str]) -> Identity {
         Identity::make(names[0], names, ec_key(), None, (-1, 30), false)

@@ -1,6 +1,8 @@
 //! Certificates, keys and names, of servers and clients.
 
 use super::*;
+use crate::config::relay::Relay;
+use crate::tls::validity::{self, Subject};
 
 /// A revocation list of an authority.
 fn revocations(authority: &Identity, revoked: &[&Identity]) -> Vec<u8> {
@@ -43,7 +45,7 @@ fn clients_show_certificates_if_they_must() {
         setup.settings.authorities.revoked.push(path);
         if verify == Verify::No {
             // A list that nobody is checked against is a mistake.
-            assert!(setup.try_acceptor(true).unwrap_err().configuration);
+            assert!(setup.try_acceptor().unwrap_err().configuration);
             setup.settings.authorities.revoked.clear();
         }
         let acceptor = setup.acceptor();
@@ -97,7 +99,7 @@ fn clients_show_certificates_if_they_must() {
 #[test]
 fn settings_for_verification_are_checked() {
     let setup = Setup::new(&[&pki().ec]).with(|tls| tls.verify = Verify::Required);
-    assert!(setup.try_acceptor(true).unwrap_err().configuration);
+    assert!(setup.try_acceptor().unwrap_err().configuration);
     for (ca, crl) in [(&b"no certificate"[..], None), (b"", None), (b"good", Some(&b"no list"[..]))]
     {
         let mut setup = Setup::new(&[&pki().ec]).verifying(Verify::Required, &pki().authority);
@@ -109,7 +111,7 @@ fn settings_for_verification_are_checked() {
             let path = setup.file("crl.pem", crl.to_vec());
             setup.settings.authorities.revoked.push(path);
         }
-        let error = setup.try_acceptor(true).unwrap_err();
+        let error = setup.try_acceptor().unwrap_err();
         assert!(!error.configuration, "{error}");
         assert!(error.text.contains(if crl.is_some() { "crl.pem" } else { "ca.pem" }), "{error}");
     }
@@ -330,7 +332,7 @@ fn a_stapled_response_arrives() {
     }
     let path = setup.file("bad.ocsp", b"nothing".to_vec());
     setup.settings.certificates[0].ocsp = Some(path);
-    assert!(setup.try_acceptor(true).unwrap_err().text.contains("bad.ocsp"));
+    assert!(setup.try_acceptor().unwrap_err().text.contains("bad.ocsp"));
 }
 
 #[test]
@@ -410,14 +412,14 @@ fn encrypted_keys_need_their_passphrase() {
         let mut setup = Setup::new(&[&pki().ec]);
         setup.files.pop();
         setup.file("0.key", key);
-        let error = setup.try_acceptor(true).unwrap_err();
+        let error = setup.try_acceptor().unwrap_err();
         assert!(error.text.contains("0.key: the key is encrypted"), "{error}");
         setup.settings.certificates[0].passphrase = Some(Passphrase("wrong".into()));
-        let error = setup.try_acceptor(true).unwrap_err();
+        let error = setup.try_acceptor().unwrap_err();
         assert!(error.text.contains("0.key: error:"), "{error}");
         assert!(!error.text.contains("wrong horse"));
         setup.settings.certificates[0].passphrase = Some(Passphrase(String::new()));
-        assert!(setup.try_acceptor(true).is_err());
+        assert!(setup.try_acceptor().is_err());
         setup.settings.certificates[0].passphrase = Some(Passphrase("correct horse".into()));
         let acceptor = setup.acceptor();
         Pair::server(&acceptor, BOTH, &client(|_| ()), "").established().talk(&[1]);
@@ -429,13 +431,15 @@ fn encrypted_keys_need_their_passphrase() {
 }
 
 #[test]
-fn an_expired_certificate_is_an_error_if_that_is_wanted() {
+fn an_expired_certificate_is_found_and_left_to_the_clients() {
     let expired = pki().authority.sign_expired(&["a.example"]);
     let setup = Setup::new(&[&expired]);
-    let error = setup.try_acceptor(true).unwrap_err();
-    assert!(error.text.contains("0.pem: the certificate has expired"), "{error}");
-    assert!(!error.configuration);
-    let acceptor = setup.try_acceptor(false).unwrap();
+    let settings = Relay { tls: setup.settings.clone(), ..Relay::default() };
+    let findings = validity::examine(&settings, &super::material(&setup.files), true).unwrap();
+    let [finding] = &findings[..] else { panic!("{findings:?}") };
+    assert!(finding.text.contains("0.pem: the certificate has expired"), "{finding:?}");
+    assert_eq!(finding.subject, Subject::DefaultCertificate);
+    let acceptor = setup.acceptor();
     let trusting = client(|builder| builder.set_verify(SslVerifyMode::NONE));
     Pair::server(&acceptor, BOTH, &trusting, "").established().talk(&[1]);
     let careful = Pair::server(&acceptor, BOTH, &client(|_| ()), "").shake();
@@ -455,20 +459,20 @@ fn a_certificate_without_its_key_is_refused() {
         let mut setup = Setup::new(&[&pki().ec]);
         setup.files.pop();
         setup.file("0.key", key);
-        let error = setup.try_acceptor(true).unwrap_err();
+        let error = setup.try_acceptor().unwrap_err();
         assert!(error.text.starts_with(call), "{error}");
     }
     let mut setup = Setup::new(&[&pki().ec]);
     setup.files.remove(0);
-    let error = setup.try_acceptor(true).unwrap_err();
+    let error = setup.try_acceptor().unwrap_err();
     assert!(error.text.starts_with("SSL_CTX_use_certificate_chain_file: 0.pem: "), "{error}");
-    assert!(Setup::new(&[]).try_acceptor(true).unwrap_err().configuration);
+    assert!(Setup::new(&[]).try_acceptor().unwrap_err().configuration);
     for change in [
         |tls: &mut Tls| tls.ciphers = Some("NONE-SUCH".into()),
         |tls: &mut Tls| tls.cipher_suites = Some("NONE-SUCH".into()),
         |tls: &mut Tls| tls.groups = Some("NONE-SUCH".into()),
     ] {
-        let error = Setup::new(&[&pki().ec]).with(change).try_acceptor(true).unwrap_err();
+        let error = Setup::new(&[&pki().ec]).with(change).try_acceptor().unwrap_err();
         assert!(error.configuration && error.text.contains("NONE-SUCH"), "{error}");
     }
 }
@@ -502,6 +506,34 @@ fn chains_are_sent_with_their_certificates() {
         assert!(issuer.contains(expected), "{issuer}");
         pair.talk(&[1]);
     }
+}
+
+/// Who is trusted need not be a root: nobody else of that root is admitted, and nobody's list but its
+/// own is needed.
+#[test]
+fn an_intermediate_authority_is_trusted_by_itself() {
+    let root = Identity::authority("root");
+    let (middle, other) = (root.sign_authority("middle"), root.sign_authority("other"));
+    let good = middle.sign(&["client"], pki::ec_key());
+    let revoked = middle.sign(&["client"], pki::ec_key());
+    let unknown = other.sign(&["client"], pki::ec_key());
+    let list = revocations(&middle, &[&revoked]);
+    let admitted = |lists: &[Vec<u8>], shown: &Identity| {
+        let mut setup = Setup::new(&[&pki().ec]).verifying(Verify::Required, &middle);
+        for (index, list) in lists.iter().enumerate() {
+            let path = setup.file(&format!("{index}.crl"), list.clone());
+            setup.settings.authorities.revoked.push(path);
+        }
+        let client = client(|builder| show(builder, shown));
+        let pair = Pair::server(&setup.acceptor(), BOTH, &client, "a.example").shake();
+        pair.error.is_none()
+    };
+    assert!(admitted(&[], &good) && admitted(&[], &revoked) && !admitted(&[], &unknown));
+    let lists = [list];
+    assert!(admitted(&lists, &good) && !admitted(&lists, &revoked) && !admitted(&lists, &unknown));
+    // The list of somebody else is none of the one that is needed.
+    let lists = [revocations(&other, &[])];
+    assert!(!admitted(&lists, &good));
 }
 
 /// Most is known of a client that has only begun.

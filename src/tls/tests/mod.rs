@@ -166,14 +166,14 @@ impl Setup {
         })
     }
 
-    fn try_acceptor(&self, strict: bool) -> Result<Acceptor, Error> {
-        Acceptor::new(&self.settings, &material(&self.files), strict)
+    fn try_acceptor(&self) -> Result<Acceptor, Error> {
+        Acceptor::new(&self.settings, &material(&self.files))
     }
 
     /// With keys for tickets.
     fn acceptor(&self) -> Acceptor {
         library::set_ticket_keys(Ratchet::new([7; 32], 0, 1000).keys());
-        self.try_acceptor(true).unwrap()
+        self.try_acceptor().unwrap()
     }
 }
 

@@ -1,0 +1,122 @@
+//! Whether what TLS is set up with is valid today: certificates by their dates, lists of revocations
+//! by theirs.
+
+use super::context::{self, pem_blocks, Error, CHAIN_CALL};
+use super::material::Material;
+use crate::config::relay::Relay;
+use crate::config::tls::{Authorities, Certificate};
+use crate::os::tls as library;
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::error::ErrorStack;
+use openssl::x509::{X509Crl, X509};
+use std::path::Path;
+
+/// What is not valid today.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file, and what is wrong with it.
+    pub text: String,
+    /// Of what it is.
+    pub subject: Subject,
+}
+
+/// What a [`Finding`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The certificate of clients that ask for no name or an unknown one has expired.
+    DefaultCertificate,
+    /// Another certificate has expired.
+    OtherCertificate,
+    /// Something else, which may become valid, or keeps some clients out only.
+    Other,
+}
+
+/// Looks at everything that [`Contexts::load`](super::context::Contexts::load) would load.
+pub fn examine(
+    settings: &Relay,
+    material: &Material,
+    listener: bool,
+) -> Result<Vec<Finding>, Error> {
+    let mut findings = Vec::new();
+    if listener {
+        for (index, certificate) in settings.tls.certificates.iter().enumerate() {
+            let subject = match index {
+                0 => Subject::DefaultCertificate,
+                _ => Subject::OtherCertificate,
+            };
+            self::certificate(certificate, subject, material, &mut findings)?;
+        }
+        revocations(&settings.tls.authorities, material, &mut findings)?;
+    }
+    for tls in settings.remotes.iter().filter_map(|remote| remote.tls.as_deref()) {
+        certificate(&tls.certificate, Subject::OtherCertificate, material, &mut findings)?;
+        revocations(&tls.authorities, material, &mut findings)?;
+    }
+    // The addresses of one host share theirs.
+    findings.dedup();
+    Ok(findings)
+}
+
+fn certificate(
+    certificate: &Certificate,
+    subject: Subject,
+    material: &Material,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let Some(path) = &certificate.chain else {
+        return Ok(());
+    };
+    let failed = |errors: ErrorStack| Error::library(CHAIN_CALL, path, &errors);
+    // Of the chain as well: what has been signed with an expired one is refused like it.
+    let chain = X509::stack_from_pem(material.get(path).unwrap_or_default()).map_err(failed)?;
+    let now = Asn1Time::days_from_now(0).map_err(failed)?;
+    for (index, one) in chain.iter().enumerate() {
+        let name = match index {
+            0 => "the certificate".to_owned(),
+            _ => format!("the certificate of {}", library::name_text(one.subject_name())),
+        };
+        if *one.not_after() < *now {
+            let text = format!(
+                "{CHAIN_CALL}: {}: {name} has expired ({})",
+                path.display(),
+                one.not_after()
+            );
+            let subject = if index == 0 { subject } else { Subject::Other };
+            findings.push(Finding { text, subject });
+        } else if *one.not_before() > *now {
+            let since = one.not_before();
+            let text =
+                format!("{CHAIN_CALL}: {}: {name} is not valid before {since}", path.display());
+            findings.push(Finding { text, subject: Subject::Other });
+        }
+    }
+    Ok(())
+}
+
+fn revocations(
+    authorities: &Authorities,
+    material: &Material,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    for path in &authorities.revoked {
+        let failed = |errors: ErrorStack| Error::library(context::CRL_CALL, path, &errors);
+        let now = Asn1Time::days_from_now(0).map_err(failed)?;
+        for pem in pem_blocks(material.get(path).unwrap_or_default(), b"X509 CRL") {
+            let list = X509Crl::from_pem(pem).map_err(failed)?;
+            if let Some(end) = list.next_update().filter(|end| **end < *now) {
+                findings.push(expired_list(path, &list, end));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn expired_list(path: &Path, list: &X509Crl, end: &Asn1TimeRef) -> Finding {
+    let issuer = library::name_text(list.issuer_name());
+    let text = format!(
+        "{}: {}: the revocation list of {issuer} has expired ({end}): certificates of that issuer are refused",
+        context::CRL_CALL,
+        path.display()
+    );
+    Finding { text, subject: Subject::Other }
+}

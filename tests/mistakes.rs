@@ -1,0 +1,202 @@
+//! What is said of configurations with mistakes, and of files that are not what they were.
+
+mod common;
+
+use common::pki::{self, Identity};
+use common::*;
+use nix::sys::signal::Signal;
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+/// `tcprelay -P` of a configuration.
+fn check(text: impl AsRef<[u8]>) -> Output {
+    let directory = Directory::new();
+    let path = directory.write("relay.cfg", text);
+    check_file(&path)
+}
+
+fn check_file(path: &Path) -> Output {
+    let mut command = ours(env!("CARGO_BIN_EXE_tcprelay"));
+    command.arg("-P").arg(path).stdin(Stdio::null()).output().expect("tcprelay")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The lines about the file, without the process id and the path.
+fn mistakes(output: &Output) -> Vec<String> {
+    let lines = said(output);
+    let lines = lines.lines().filter_map(|line| line.split_once("relay.cfg:"));
+    lines.map(|(_, rest)| rest.to_owned()).collect()
+}
+
+#[test]
+fn checking_goes_on_behind_a_mistake() {
+    let sections = "\nid = spawnd {\n listen = { port = 0 }\n listen = { prt = 1 backlog = 2\n }\n \
+         spawn { instances min = x\n users max = 5\n users mox = 3 }\n overload = maybe\n background = no\n}\n\
+         id = tcprelay {\n remote = { address = 127.0.0.1 prt = 5\n weight = 2 }\n \
+         remote = { address = 127.0.0.1 port = 5 }\n idle timeout = soon\n splice = never\n}\n";
+    let broker = [("4", "prt"), ("6", "x"), ("8", "mox"), ("9", "maybe")];
+    let relay = [("13", "prt"), ("16", "soon")];
+    // The relay's section is another process's, which would find again what is before both.
+    for (before, expected) in [
+        ("", [&broker[..], &relay[..]].concat()),
+        ("colour = red", [&[("1", "colour")], &broker[..]].concat()),
+    ] {
+        let output = check(format!("{before}{sections}"));
+        assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+        let found = mistakes(&output);
+        let split = |line: &String| {
+            let (number, rest) = line.split_once(':').expect("a line");
+            let (_, word) = rest.rsplit_once("but got '").expect("a word");
+            (number.to_owned(), word.trim_end_matches('\'').to_owned())
+        };
+        let found: Vec<_> = found.iter().map(split).collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(number, word)| ((*number).into(), (*word).into())).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn ten_mistakes_are_enough() {
+    let wrong = "idle timeout = x\n".repeat(30);
+    let output = check(format!(
+        "id = spawnd {{ listen = {{ port = 0 }} }}\nid = tcprelay {{\n{wrong}\nremote = {{ address = 127.0.0.1 port = 1 }}\n}}\n"
+    ));
+    assert_eq!((output.status.code(), mistakes(&output).len()), (Some(78), 10));
+}
+
+#[test]
+fn what_cannot_be_read_ends_the_check() {
+    let sections = "id = spawnd { listen = { port = 0 } }\nid = tcprelay {\n idle timeout = x\n";
+    for (end, count) in [("access log = \"yes\n }\n", 2), ("", 1), ("remote = { address = ", 2)] {
+        let output = check(format!("{sections}{end}"));
+        assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+        assert_eq!(mistakes(&output).len(), count, "{}", said(&output));
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let sections = "id = spawnd { listen = { port = 0 } }\nid = tcprelay { remote = { address = 127.0.0.1 port = 1 } }\n";
+    let output = check(format!("\u{feff}{sections}"));
+    assert!(output.status.success() && said(&output).is_empty(), "{}", said(&output));
+    // In what is included as well, but nowhere else.
+    let directory = Directory::new();
+    let part = directory.write("part.cfg", format!("\u{feff}{sections}"));
+    let path = directory.write("relay.cfg", format!("\u{feff}include = {}\n", part.display()));
+    let output = check_file(&path);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(check(format!("{sections}\u{feff}id = x {{ }}")).status.code(), Some(0));
+    assert_eq!(check(format!("\n\u{feff}{sections}")).status.code(), Some(78));
+}
+
+#[test]
+fn a_list_of_revocations_is_called_by_its_name() {
+    let directory = Directory::new();
+    let own = Identity::own(&["localhost"]).directives(directory.path(), "own");
+    let (authority, _) = Identity::authority("authority").write(directory.path(), "authority");
+    let list = directory.file("absent.crl");
+    for (listener, section) in [
+        (
+            "tls = yes",
+            format!(
+                "{own} tls ca-file = {} tls crl-file = {}",
+                authority.display(),
+                list.display()
+            ),
+        ),
+        ("", String::new()),
+    ] {
+        let remote = match listener {
+            "" => format!("tls = yes tls verify = no tls crl-file = {}", list.display()),
+            _ => String::new(),
+        };
+        let output = check(format!(
+            "id = spawnd {{ listen = {{ port = 0 {listener} }} }}\nid = tcprelay {{ {section}\n\
+             remote = {{ address = 127.0.0.1 port = 1 {remote} }}\n}}\n"
+        ));
+        assert_eq!(output.status.code(), Some(69), "{}", said(&output));
+        assert!(said(&output).contains("X509_load_crl_file: "), "{}", said(&output));
+        assert!(said(&output).contains("absent.crl"), "{}", said(&output));
+    }
+}
+
+/// A TLS handshake that takes any certificate, for a name.
+fn served(port: u16, name: &str) -> bool {
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a client");
+    builder.set_verify(SslVerifyMode::NONE);
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    builder.build().connect(name, stream).is_ok()
+}
+
+/// A configuration with these certificates, and a plain listener beside the one with TLS.
+fn with_certificates(ports: [u16; 2], certificates: &str) -> String {
+    let [tls, plain] = ports;
+    format!(
+        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {tls} tls = yes }}\n \
+         listen = {{ address = 127.0.0.1 port = {plain} }}\n spawn {{ instances min = 1 instances max = 1 }}\n}}\n\
+         id = tcprelay {{\n{certificates}remote = {{ address = 127.0.0.1 port = 1 }}\n}}\n"
+    )
+}
+
+#[test]
+fn one_expired_certificate_of_several_is_a_warning() {
+    let files = Directory::new();
+    let authority = Identity::authority("authority");
+    let good = authority.sign(&["good.example"], pki::ec_key()).directives(files.path(), "good");
+    let bad = authority.sign_expired(&["bad.example"]).directives(files.path(), "bad");
+    let ports = [free_port(), free_port()];
+    let relay = Setup::new(with_certificates(ports, &format!("{good}{bad}"))).ready(1).start();
+    relay.expect_log("WARNING: SSL_CTX_use_certificate_chain_file: ");
+    relay.expect_log("bad.pem: the certificate has expired (");
+    assert!(served(ports[0], "good.example") && served(ports[0], "bad.example"));
+    connect(ports[1]);
+    // Everybody meets the first one, so it is no start without it; nor is one that shall not be.
+    for (certificates, status) in [
+        (format!("{good}{bad}"), 0),
+        (format!("{bad}{good}"), 69),
+        (format!("{good}{bad}tls expired = refuse\n"), 69),
+        (format!("{good}{bad}tls expired = warn\n"), 0),
+        (format!("{good}tls expired = refuse\n"), 0),
+        (format!("{good}tls expired = maybe\n"), 78),
+    ] {
+        let output = check(with_certificates(ports, &certificates));
+        assert_eq!(output.status.code(), Some(status), "{certificates}: {}", said(&output));
+        assert_eq!(said(&output).contains("has expired"), certificates.contains("bad"));
+    }
+}
+
+#[test]
+fn a_certificate_that_has_expired_meanwhile_does_not_prevent_a_reload() {
+    let files = Directory::new();
+    let authority = Identity::authority("authority");
+    let good = authority.sign(&["good.example"], pki::ec_key());
+    let directives = good.directives(files.path(), "own");
+    let ports = [free_port(), free_port()];
+    let relay = Setup::new(with_certificates(ports, &directives)).ready(1).start();
+    authority.sign_expired(&["bad.example"]).directives(files.path(), "own");
+    for (signal, done) in [
+        (Signal::SIGHUP, "SIGHUP: restarting"),
+        (Signal::SIGUSR1, "SIGUSR1: replacing all workers"),
+    ] {
+        let before = relay.log().matches("own.pem: the certificate has expired").count();
+        relay.signal(signal);
+        relay.expect_log(done);
+        relay.wait_for_log("the warning", |log| {
+            (log.matches("own.pem: the certificate has expired").count() > before).then_some(())
+        });
+        assert!(served(ports[0], "bad.example"));
+    }
+    // What cannot be read is refused, as ever.
+    fs::write(files.file("own.pem"), "nothing").expect("a file");
+    relay.signal(Signal::SIGHUP);
+    relay.expect_log("the configuration is refused, the running one stays in service");
+    assert!(served(ports[0], "bad.example"));
+}
