@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::ways::*;
 use common::*;
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
@@ -9,104 +10,6 @@ use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// By which mechanism a relay works, and what the data goes through.
-#[derive(Clone, Copy)]
-struct Way {
-    mechanism: &'static str,
-    tls: Option<Tls>,
-    /// Further directives of the section.
-    directives: &'static str,
-}
-
-/// How TLS is spoken.
-#[derive(Clone, Copy)]
-struct Tls {
-    name: &'static str,
-    /// Of the listener.
-    versions: &'static str,
-    /// Further directives of the section.
-    directives: &'static str,
-}
-
-const TLS: [Tls; 4] = [
-    Tls { name: "TLS 1.3", versions: "TLSv1.3", directives: "" },
-    Tls { name: "TLS 1.2", versions: "TLSv1.2", directives: "" },
-    // A cipher suite whose records are left to OpenSSL.
-    Tls {
-        name: "TLS 1.2 with CBC",
-        versions: "TLSv1.2",
-        directives: "tls ciphers = ECDHE-ECDSA-AES128-SHA256\n",
-    },
-    // Where the kernel cannot do that, as in TLS 1.3 above. `make test-vm` has one that can.
-    Tls { name: "TLS 1.3 in the kernel", versions: "TLSv1.3", directives: KERNEL },
-];
-const KERNEL: &str = "tls kernel = yes\n";
-
-/// Other ways of data without TLS than the usual one, which is up to what there is of it.
-const SPLICE: [&str; 2] = ["splice = always\n", "splice = never\n"];
-
-impl From<&'static str> for Way {
-    fn from(mechanism: &'static str) -> Way {
-        Way { mechanism, tls: None, directives: "" }
-    }
-}
-
-/// One worker in front of `section`, on a port of its own. With TLS another relay is between it
-/// and the client, which makes TLS of what it gets; so the tests need know nothing of it, and
-/// both ends' TLS is tested.
-fn relay(way: impl Into<Way>, section: &str) -> (Relay, u16) {
-    let way = way.into();
-    let port = free_port();
-    let Some(tls) = way.tls else {
-        let section = format!("{}{section}", way.directives);
-        return (Setup::simple(port, &section).mechanism(way.mechanism).start(), port);
-    };
-    let files = Directory::new();
-    let identity = pki::Identity::own(&["localhost", "127.0.0.1"]);
-    let directives = identity.directives(files.path(), "relay");
-    let mut relay = Setup::new(format!(
-        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 tls = {} }}\n \
-         spawn {{ instances min = 1 instances max = 1 users max = 5000 }}\n}}\n\
-         id = tcprelay {{\n{section}\n{directives}{}}}\n",
-        tls.versions, tls.directives
-    ))
-    .mechanism(way.mechanism)
-    .start();
-    let front = free_port();
-    let remote = format!(
-        "remote = {{ address = 127.0.0.1 port = {port} tls = yes tls ca-file = {} {} }}",
-        files.file("relay.pem").display(),
-        if tls.directives == KERNEL { "" } else { tls.directives }
-    );
-    let front_section = format!("{remote}\n{}", if tls.directives == KERNEL { KERNEL } else { "" });
-    let setup = Setup::simple(front, &front_section).mechanism(way.mechanism);
-    relay.companions.push(setup.start());
-    (relay, front)
-}
-
-/// Runs a test for each mechanism, and each way that data may take; or only for those ways of TLS
-/// whose name contains what TCPRELAY_TEST_WAY says.
-fn each(test: impl Fn(Way)) {
-    let only = std::env::var("TCPRELAY_TEST_WAY").ok();
-    for (index, (mechanism, name)) in mechanisms().into_iter().enumerate() {
-        if only.is_none() {
-            eprintln!("--- {name}");
-            test(mechanism.into());
-            for directives in SPLICE {
-                eprintln!("--- {name}, {directives}");
-                test(Way { directives, ..mechanism.into() });
-            }
-        }
-        // One mechanism has them all, the others the usual one.
-        let most = if index == 0 { TLS.len() } else { 1 };
-        let chosen = |tls: &&Tls| only.as_ref().is_none_or(|only| tls.name.contains(only));
-        for &tls in TLS.iter().take(most).filter(chosen) {
-            eprintln!("--- {name}, {}", tls.name);
-            test(Way { tls: Some(tls), ..mechanism.into() });
-        }
-    }
-}
 
 fn read_all(mut stream: TcpStream) -> Vec<u8> {
     let mut data = Vec::new();

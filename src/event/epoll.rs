@@ -62,10 +62,11 @@ impl Poller {
         }
     }
 
-    /// Edges of everything. The end of what the other side sends is told apart, so that data and
-    /// end are found together.
+    /// Edges of everything. Told apart: the end of what the other side sends, so that data and end
+    /// are found together; and urgent data, as a read ends at its mark however much is behind it.
     pub(super) fn add_stream(&mut self, fd: RawFd, generation: u8) -> io::Result<()> {
-        let bits = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        let bits =
+            libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
         let data = fd as u64 | (u64::from(generation) << GENERATION_SHIFT) | EDGE;
         let mut event = libc::epoll_event { events: bits as u32, u64: data };
         let add = libc::EPOLL_CTL_ADD;
@@ -94,6 +95,7 @@ impl Poller {
                 writable: bits & libc::EPOLLOUT != 0,
                 hangup: bits & (libc::EPOLLERR | libc::EPOLLHUP) != 0,
                 ended: bits & libc::EPOLLRDHUP != 0,
+                urgent: bits & libc::EPOLLPRI != 0,
                 edge: (data & EDGE != 0).then_some((data >> GENERATION_SHIFT) as u8),
             }
         }));

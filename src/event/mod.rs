@@ -129,6 +129,8 @@ struct Ready {
     hangup: bool,
     /// The other side will send nothing more. Only known of edges.
     ended: bool,
+    /// There is urgent data, and a read may end at its mark. Only known of edges.
+    urgent: bool,
     /// The generation that an edge is about.
     edge: Option<u8>,
 }
@@ -153,8 +155,9 @@ const EDGE: u8 = 8;
 const READABLE: u8 = 16;
 const WRITABLE: u8 = 32;
 const HUNG_UP: u8 = 64;
-/// The other side will send nothing more: reading goes on until that is found.
-const ENDED: u8 = 128;
+/// A read of less than there was room for is not the last: the other side will send nothing more,
+/// or there is urgent data. Reading goes on until it finds nothing.
+const READ_ON: u8 = 128;
 
 impl Slot {
     /// Notes what an edge has told.
@@ -163,7 +166,7 @@ impl Slot {
             (ready.readable, READABLE),
             (ready.writable, WRITABLE),
             (ready.hangup, HUNG_UP),
-            (ready.ended, ENDED),
+            (ready.ended || ready.urgent, READ_ON),
         ] {
             if set && self.flags & EDGE != 0 {
                 self.flags |= bit;
@@ -175,7 +178,7 @@ impl Slot {
     fn ready(&self) -> Interest {
         let mut ready = Interest::empty();
         let any = |bits| self.flags & bits != 0;
-        ready.set(Interest::READ, any(READABLE | ENDED | HUNG_UP));
+        ready.set(Interest::READ, any(READABLE | READ_ON | HUNG_UP));
         ready.set(Interest::WRITE, any(WRITABLE | HUNG_UP));
         ready &= self.wanted;
         // An error counts with any interest.
@@ -279,7 +282,7 @@ impl Loop {
     pub fn blocked(&mut self, fd: &impl AsRawFd, what: Interest) {
         if let Some(slot) = self.slots.get_mut(fd.as_raw_fd() as usize) {
             if what.contains(Interest::READ) {
-                slot.flags &= !(READABLE | ENDED | HUNG_UP);
+                slot.flags &= !(READABLE | READ_ON | HUNG_UP);
             }
             if what.contains(Interest::WRITE) {
                 slot.flags &= !(WRITABLE | HUNG_UP);
@@ -287,19 +290,20 @@ impl Loop {
         }
     }
 
-    /// Reading found less than there was room for: whatever comes next is told, but for an end
-    /// that has come already. For streams.
+    /// Reading found less than there was room for: whatever comes next is told, but for what is known
+    /// to be left ([`reads_on`](Self::reads_on)). For streams.
     pub fn read_in_part(&mut self, fd: &impl AsRawFd) {
         if let Some(slot) = self.slots.get_mut(fd.as_raw_fd() as usize) {
-            if slot.flags & (ENDED | HUNG_UP) == 0 {
+            if slot.flags & (READ_ON | HUNG_UP) == 0 {
                 slot.flags &= !READABLE;
             }
         }
     }
 
-    /// True if it is known of a stream that the other side will send nothing more.
-    pub fn has_ended(&self, fd: &impl AsRawFd) -> bool {
-        self.slots.get(fd.as_raw_fd() as usize).is_some_and(|slot| slot.flags & ENDED != 0)
+    /// True if a stream is to be read until nothing is found, though a read was short: an end has
+    /// come already, or urgent data.
+    pub fn reads_on(&self, fd: &impl AsRawFd) -> bool {
+        self.slots.get(fd.as_raw_fd() as usize).is_some_and(|slot| slot.flags & READ_ON != 0)
     }
 
     /// Changes what a registered descriptor is watched for; takes effect with the next wait.
@@ -547,7 +551,7 @@ impl Loop {
             slot.installed = Interest::empty();
             slot.flags &= !CHANGED;
             if !self.backend.has_edges() {
-                slot.flags &= !(EDGE | READABLE | WRITABLE | HUNG_UP | ENDED);
+                slot.flags &= !(EDGE | READABLE | WRITABLE | HUNG_UP | READ_ON);
             }
             if slot.flags & REGISTERED != 0 && !slot.wanted.is_empty() {
                 slot.flags |= CHANGED;

@@ -316,6 +316,13 @@ pub fn set_reuse_address(fd: &OwnedFd) -> io::Result<()> {
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)
 }
 
+/// SO_OOBINLINE: urgent data is read in its place, like any other. Without it a byte would be
+/// missing from the stream, or the earlier of two marks would move. Not for sockets without such
+/// data, which is no failure.
+pub fn set_urgent_inline(fd: &OwnedFd) {
+    let _ = set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, 1i32);
+}
+
 /// SO_KEEPALIVE.
 pub fn set_keepalive(fd: &OwnedFd) -> io::Result<()> {
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1i32)

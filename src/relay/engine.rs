@@ -133,6 +133,7 @@ impl Engine {
                 return self.refuse();
             }
             socket::set_no_delay(&client);
+            socket::set_urgent_inline(&client);
         }
         let mut session = Session::new(client, events.now());
         if self.settings.access_log {
@@ -691,8 +692,8 @@ pub(super) fn pump_end(
     buffers: &mut Buffers,
     ending: Ending,
 ) -> Option<Pumped> {
-    let ended = session.end(end).is_some_and(|source| events.has_ended(source));
-    let pumped = pump(session.flow(end)?, buffers, ending, ended);
+    let reads_on = session.end(end).is_some_and(|source| events.reads_on(source));
+    let pumped = pump(session.flow(end)?, buffers, ending, reads_on);
     if let Some(source) = session.end(end) {
         match pumped.left {
             Left::Perhaps => {}
@@ -730,6 +731,7 @@ fn open_peer(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), OpenE
         }
     };
     let peer = socket::create(family, socket::Kind::Stream, remote.protocol).map_err(sort)?;
+    socket::set_urgent_inline(&peer);
     if family != Family::Unix {
         let _ = socket::set_keepalive(&peer);
         socket::set_no_delay(&peer);

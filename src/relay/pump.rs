@@ -58,18 +58,17 @@ pub(super) struct Pumped {
     pub(super) stop: Stop,
 }
 
-/// Moves what can be moved without blocking. `ended`: the source's side is known to have sent its
-/// last.
+/// Moves what can be moved without blocking. `reads_on`: behind a short read there may be the end.
 pub(super) fn pump(
     mut flow: Flow<'_>,
     buffers: &mut Buffers,
     ending: Ending,
-    ended: bool,
+    reads_on: bool,
 ) -> Pumped {
     let before = (flow.direction.bytes, flow.direction.unwritten());
     let ended_before = flow.direction.state != State::Open;
     // The end leaves together with the last data.
-    let last = ended && ending != Ending::Nothing;
+    let last = reads_on && ending != Ending::Nothing;
     let (left, stop) = match flow.step(buffers, last) {
         Ok(left) => (left, None),
         Err(stop) => (Left::Perhaps, Some(stop)),
@@ -191,18 +190,15 @@ impl Flow<'_> {
             Ok(count) if count > 0 => count,
             result => {
                 buffers.put_pipe(pipe);
-                return match result {
-                    Ok(_) => {
-                        self.direction.state = State::Ended;
-                        Ok(Left::Perhaps)
-                    }
-                    Err(error) if os::would_block(&error) => Ok(Left::Nothing),
-                    Err(error) if unable(&error) => {
-                        self.direction.copy_only();
-                        self.step_plain(buffers, last)
-                    }
-                    Err(_) => Err(Stop::Source),
-                };
+                match result {
+                    // Linux splices up to the mark of urgent data and no further: it says that there
+                    // is nothing, or that the source has ended, though there is more to be read.
+                    Ok(_) => {}
+                    Err(error) if os::would_block(&error) => {}
+                    Err(error) if unable(&error) => self.direction.copy_only(),
+                    Err(_) => return Err(Stop::Source),
+                }
+                return self.step_plain(buffers, last);
             }
         };
         self.direction.carried(count as u64, self.sink.fd);

@@ -6,7 +6,7 @@ use super::protocol::{Accept, UDP_LIMIT};
 use super::sticky::Key;
 use crate::config::broker::Overload;
 use crate::event::{Interest, Loop, Token};
-use crate::os::address::{unmapped, Address};
+use crate::os::address::{unmapped, Address, Family};
 use crate::os::socket::{self, Kind, Protocol};
 use crate::os::{self, channel, log};
 use std::io;
@@ -50,6 +50,10 @@ impl Broker {
             };
             match taken {
                 Ok(Some((fd, datagram))) => {
+                    if self.listeners[index].address.family() == Family::Unix {
+                        // Not inherited from the listener.
+                        socket::set_urgent_inline(&fd);
+                    }
                     let before = std::mem::take(&mut self.accept_trouble);
                     self.admit(index, fd, datagram, events);
                     // Accepting is no progress if the connection could not be passed on.

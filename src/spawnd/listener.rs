@@ -141,6 +141,7 @@ impl Listener {
         }
         socket::set_keepalive(fd)?;
         if !self.is_datagram() {
+            socket::set_urgent_inline(fd);
             if let Err(error) = socket::set_keepalive_parameters(fd, self.config.keepalive) {
                 log::message(&format!("{}: tcp keepalive: {}", self.address, os::reason(&error)));
             }

@@ -5,6 +5,7 @@
 
 pub mod modules;
 pub mod pki;
+pub mod ways;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -358,6 +359,23 @@ pub fn reset(stream: TcpStream) {
     };
     assert_eq!(result, 0);
     drop(stream);
+}
+
+/// Sends one byte as urgent data (MSG_OOB).
+pub fn send_urgent(stream: &TcpStream, byte: u8) {
+    let descriptor = std::os::fd::AsRawFd::as_raw_fd(stream);
+    // SAFETY: the pointer and the length describe `byte`, which outlives the call.
+    let sent = unsafe { libc::send(descriptor, (&raw const byte).cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1);
+}
+
+/// Stops a process, and waits until it stands still.
+pub fn stop(pid: i32) {
+    kill(pid, nix::sys::signal::Signal::SIGSTOP);
+    wait_for("a process that stands still", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.trim_start().starts_with('T').then_some(())
+    });
 }
 
 /// Requires that the stream ends without further data.
