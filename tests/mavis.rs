@@ -380,7 +380,8 @@ fn misbehaviour_stays_with_its_query() {
     }
 }
 
-/// A module of the C project that asks a script, between two of ours.
+/// A module of the C project that asks a script, between two of ours. The script also prints
+/// what is no attribute, and must not be taken for TYPE.
 #[test]
 fn modules_of_the_c_project_are_loaded() {
     let Some(legacy) = env::var_os("TCPRELAY_TEST_LEGACY_MODULES") else {
@@ -390,7 +391,7 @@ fn modules_of_the_c_project_are_loaded() {
     let script = built().join("backend.sh");
     let text = "#!/bin/sh\na= u=\nwhile IFS= read -r l; do case \"$l\" in\n\
                 =) case $u in good) r='6 ACK' c=0;; bad) r='6 NAK' c=0;; *) r='17 unknown' c=16;; esac\n\
-                printf '%s%s\\n=%d\\n' \"$a\" \"$r\" $c; a= u= ;;\n\
+                printf '%s%s\\nasked about %s\\n=%d\\n' \"$a\" \"$r\" \"$u\" $c; a= u= ;;\n\
                 *) case \"$l\" in '4 '*) u=${l#4 };; esac; a=\"$a$l\n\" ;;\nesac; done\n";
     fs::write(&script, text).expect("a script can be written");
     fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("it is ours");

@@ -224,18 +224,24 @@ fn replace(text: &mut [u8], from: u8, to: u8) {
     text.iter_mut().filter(|byte| **byte == from).for_each(|byte| *byte = to);
 }
 
-/// The number of an attribute at the beginning of a word, in the manner of atoi(3).
+/// The attribute whose number a word begins with, as `%d` of scanf(3) reads it: white space and a
+/// sign may stand before the digits, and anything behind them.
 fn leading_number(word: &[u8]) -> Option<usize> {
-    let word = word.trim_ascii_start();
-    let word = word.strip_prefix(b"+").unwrap_or(word);
-    if word.starts_with(b"-") {
+    let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'\x0b';
+    let word = &word[word.iter().take_while(|byte| blank(byte)).count()..];
+    let (negative, word) = match word {
+        [b'+', rest @ ..] => (false, rest),
+        [b'-', rest @ ..] => (true, rest),
+        _ => (false, word),
+    };
+    let digits = &word[..word.iter().take_while(|byte| byte.is_ascii_digit()).count()];
+    if digits.is_empty() {
         return None;
     }
-    let digits = word.iter().take_while(|byte| byte.is_ascii_digit());
-    let number = digits.fold(0usize, |number, digit| {
+    let number = digits.iter().fold(0usize, |number, digit| {
         number.saturating_mul(10).saturating_add(usize::from(digit - b'0'))
     });
-    (number < COUNT).then_some(number)
+    (number < COUNT && !(negative && number > 0)).then_some(number)
 }
 
 /// The attribute of that name, in any case, or of that token's text.
@@ -309,6 +315,17 @@ mod tests {
         assert_eq!(got.get(8), Some(&b""[..]));
         assert_eq!(got.get(9), Some(&b"a\nb"[..]));
         assert_eq!(got.iter().count(), 4);
+    }
+
+    /// What a script prints by mistake must not become the TYPE of the query, which is number 0.
+    #[test]
+    fn text_without_a_number_sets_no_attribute() {
+        let mut got = pairs(&[(TYPE, "TACPLUS")]);
+        let text = b"debug: got a query\n\n+ x\n- x\n\xff\xfe x\n-1 x\n18446744073709551616 x\n";
+        got.decode(text, |_| true);
+        assert!(got.iter().eq([(TYPE, value::TACPLUS)]));
+        got.decode(b"\t\x0b+3 a\n-0 b\n", |_| true);
+        assert!(got.iter().eq([(TYPE, &b"b"[..]), (3, &b"a"[..])]));
     }
 
     proptest! {

@@ -76,8 +76,17 @@ static void reading(void)
     av_ctx *ac = set_of("FTP", "old", "kept", NULL);
     char input[] = "4 joe\n"
                    "17 two\rlines\n"
-                   "no space\n" /* ignored: not a number, so it sets 0 if at all */
+                   "no number\n"
                    "nospace\n"
+                   "+ x\n"
+                   "- x\n"
+                   "\t x\n"
+                   "4294967311 x\n" /* out of range; the original takes it for 15 */
+                   "99999999999999999999 x\n"
+                   "\303\251t\303\251 x\n"
+                   "\377 x\n"
+                   "\t\v11 tab\n"
+                   "+12 plus\n"
                    " 8 leading\n"
                    "7abc path\n"
                    "-1 x\n"
@@ -92,8 +101,13 @@ static void reading(void)
     memcpy(copy, input, sizeof input);
     CHECK_INT(av_char_to_array(ac, input, NULL), 0);
     CHECK(!memcmp(copy, input, sizeof input));
+    /* Text without a number in front is what a script has printed by mistake. */
+    CHECK_TEXT(av_get(ac, AV_A_TYPE), "FTP");
     CHECK_TEXT(av_get(ac, AV_A_USER), "joe");
     CHECK_TEXT(av_get(ac, AV_A_REALM), "kept");
+    CHECK_TEXT(av_get(ac, 11), "tab");
+    CHECK_TEXT(av_get(ac, 12), "plus");
+    CHECK_TEXT(av_get(ac, 15), original ? "x" : NULL);
     CHECK_TEXT(av_get(ac, AV_A_COMMENT), "two\nlines");
     CHECK_TEXT(av_get(ac, AV_A_PASSWORD), NULL);
     CHECK_TEXT(av_get(ac, AV_A_PATH), "path");
