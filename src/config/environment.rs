@@ -203,6 +203,25 @@ pub(super) mod case {
     use super::common_data::{self, set_case_stack, set_pcre_flags, set_posix_flags};
     use crate::os::regex::{posix_ignore_case, PCRE_CASELESS_UTF};
 
+    /// A configuration begins: case counts, whatever the last one has said or left open.
+    pub(in crate::config) fn reset() {
+        set(0);
+    }
+
+    /// Another text begins: the flags are those of the block it belongs to, and no longer those
+    /// that C programs start with.
+    pub(in crate::config) fn begin() {
+        set(common_data::case_stack());
+    }
+
+    /// Looks ahead, and forgets what was found.
+    pub(in crate::config) fn unchanged<T>(look_ahead: impl FnOnce() -> T) -> T {
+        let stack = common_data::case_stack();
+        let found = look_ahead();
+        set(stack);
+        found
+    }
+
     /// An opening brace: what is inside starts with what holds outside.
     pub(in crate::config) fn open() {
         let stack = common_data::case_stack();

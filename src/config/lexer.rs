@@ -68,6 +68,7 @@ impl Lexer<'_> {
         }
         self.sym.token_chain = Handle::NONE;
         self.environment.begin();
+        case::begin();
         self.next_character();
     }
 

@@ -1,7 +1,7 @@
 //! The parser: a reader of tokens, and what the grammar of each section is written with.
 
 use super::common::Common;
-use super::environment::{AliasToken, Environment, Shared};
+use super::environment::{case, AliasToken, Environment, Shared};
 use super::lexer::{Input, Lexer};
 use super::report::Report;
 use super::source::Source;
@@ -83,6 +83,7 @@ impl<'a> Parser<'a> {
             depth: 0,
             mistakes: Mistakes::Fatal,
         };
+        case::reset();
         parser.start()?;
         Ok(parser)
     }
@@ -204,7 +205,7 @@ impl<'a> Parser<'a> {
             depth: 0,
             mistakes: Mistakes::Fatal,
         };
-        ahead.advance()?;
+        case::unchanged(|| ahead.advance())?;
         Ok(ahead.code())
     }
 

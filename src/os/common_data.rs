@@ -117,7 +117,6 @@ pub fn start() {
             (*data).syslog_level = libc::LOG_INFO;
             (*data).syslog_dflt |= 1;
             (*data).syslog_filter = 0xffff;
-            (*data).regex_match_case = u64::MAX;
             (*data).regex_pcre_flags = super::regex::PCRE_CASELESS_UTF;
             (*data).regex_posix_flags = super::regex::posix_ignore_case();
             (*data).cleanup_interval = 2;

@@ -265,9 +265,50 @@ static void case_flags(void)
     sym_done(sym);
 }
 
+/* Case counts from the first word on, unless the text says otherwise; looking ahead changes nothing. */
+static void case_counts_by_default(void)
+{
+    init_common_data();
+    struct sym *sym = sym_of("a { b } c { regex-match-case = no x { d { e } f } g } h");
+    TOKEN(sym, S_string, "a");
+    if (!original) {
+        CHECK_INT(common_data.regex_pcre_flags, 0);
+        CHECK_INT(common_data.regex_posix_flags, 0);
+    }
+    TOKEN(sym, S_openbra, "{");
+    TOKEN(sym, S_string, "b");
+    TOKEN(sym, S_closebra, "}");
+    CHECK_INT(common_data.regex_pcre_flags, 0);
+    CHECK_INT(common_data.regex_posix_flags, 0);
+    TOKEN(sym, S_string, "c");
+    TOKEN(sym, S_openbra, "{");
+    TOKEN(sym, S_string, "x");
+    TOKEN(sym, S_openbra, "{");
+    CHECK_INT(common_data.regex_pcre_flags, 0x00080008);
+    CHECK_INT(common_data.regex_posix_flags, 2);
+    TOKEN(sym, S_string, "d");
+    TOKEN(sym, S_openbra, "{");
+    if (!original)
+        CHECK_INT(sym_peek(sym), S_closebra);
+    TOKEN(sym, S_string, "e");
+    TOKEN(sym, S_closebra, "}");
+    if (!original)
+        CHECK_INT(sym_peek(sym), S_closebra);
+    TOKEN(sym, S_string, "f");
+    TOKEN(sym, S_closebra, "}");
+    CHECK_INT(common_data.regex_pcre_flags, 0x00080008);
+    CHECK_INT(common_data.regex_posix_flags, 2);
+    TOKEN(sym, S_string, "g");
+    TOKEN(sym, S_closebra, "}");
+    CHECK_INT(common_data.regex_pcre_flags, 0);
+    CHECK_INT(common_data.regex_posix_flags, 0);
+    sym_done(sym);
+}
+
 int main(void)
 {
     init_common_data();
+    case_counts_by_default();
     words();
     table();
     quotes();

@@ -93,6 +93,12 @@ static void expressions(void)
     FALSE("USER =~ \"^kim\"");
     TRUE("(USER =~ \"(joe|kim)@\" && defined REALM)");
     TRUE("USER !~ \"^kim\"");
+    /* Case counts unless the text says otherwise, in both kinds of expression. */
+    FALSE("USER =~ /^JOE@/");
+    FALSE("USER =~ \"^JOE@\"");
+    TRUE("regex-match-case = no USER =~ /^JOE@/");
+    TRUE("regex-match-case = no USER =~ \"^JOE@\"");
+    FALSE("USER =~ /^JOE@/");
     CHECK_TEXT(script("if (USER =~ /^(\\w+)@(\\S+)$/) set COMMENT = \"$2:$1:$0:$3:$x\\\\$1\\\\\""),
                "example.com:joe:joe@example.com::$x$1");
 }
