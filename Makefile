@@ -57,6 +57,7 @@ help:
 #:   deps           what building and testing needs
 #:   test           everything that CI checks
 #:   test-vm        what needs another kernel
+#:   soak           service under stress, for some twenty minutes
 #:   check-targets  type-checks the other systems
 #:   cross          builds and links for another: TARGET=x86_64-unknown-freebsd or -netbsd
 #:   fuzz           the fuzz targets
@@ -138,6 +139,10 @@ deinstall:
 test-vm: deps-build
 	sh tools/test-vm
 
+# What tests are too short for: reloads, killed and stopped workers, failing system calls under load.
+soak: all
+	python3 tools/soak --relay $(RELEASE)/tcprelay
+
 # Type-checks the other systems from Linux; the first run fetches a toolchain for that.
 check-targets:
 	sh tools/check-targets
@@ -181,6 +186,6 @@ bench-instructions:
 clean:
 	$(CARGO) clean --target-dir $(BUILDDIR)
 
-.PHONY: all help deps-build deps demo check test test-vm install install-systemd install-sysv \
+.PHONY: all help deps-build deps demo check test test-vm soak install install-systemd install-sysv \
 	install-launchd install-smf deinstall check-targets cross fuzz vendor-tarball deb check-packages \
 	test-package test-package-systemd bench bench-micro bench-instructions clean
