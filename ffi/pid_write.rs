@@ -6,7 +6,6 @@
 #![allow(clippy::missing_safety_doc, reason = "said at the head of the file")]
 
 use super::{bytes, guard};
-use crate::os::files;
 use crate::os::pidfile::PidFile;
 use std::ffi::{c_char, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -22,8 +21,7 @@ pub unsafe extern "C" fn pid_write(path: *const c_char) -> *mut PidFile {
         let path = unsafe { bytes(path) }.filter(|path| !path.is_empty());
         let file = path.map(|path| Path::new(OsStr::from_bytes(path))).and_then(|path| {
             let file = PidFile::acquire(path).ok()?;
-            // Readable for everybody, whatever the umask is.
-            let _ = files::change_mode(path, 0o644);
+            file.publish();
             Some(file)
         });
         file.map_or(ptr::null_mut(), |file| Box::into_raw(Box::new(file)))

@@ -152,7 +152,7 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         let target = parser.value()?;
         match target.text.as_str() {
             "syslog" => common_data::redirect_debug(false),
-            "stderr" => {
+            "stderr" | "/dev/stderr" => {
                 common_data::redirect_debug(true);
                 parser.common.keep_stderr = true;
             }

@@ -4,8 +4,8 @@
 //! `CRASHPID` in their environment and their output is logged, and the process ends with
 //! status 69.
 
-use super::log;
 use super::process::{self, exit};
+use super::{entry, log};
 use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use std::backtrace::Backtrace;
 use std::ffi::c_void;
@@ -130,10 +130,11 @@ fn act() -> ! {
     }
     if let Some(directory) = &actions.core_directory {
         log::message(&format!("Trying to dump core in {}", directory.display()));
-        if std::env::set_current_dir(directory).is_ok() {
-            match &actions.core_command {
-                Some(command) => run("GCORE", command),
-                None => leave_core(),
+        match (entry::enter_directory(directory), &actions.core_command) {
+            (Ok(()), Some(command)) => run("GCORE", command),
+            (Ok(()), None) => leave_core(),
+            (Err(error), _) => {
+                log::message(&format!("{}: {}", directory.display(), super::reason(&error)));
             }
         }
     }

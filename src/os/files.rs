@@ -101,17 +101,6 @@ pub fn read_available(pipe: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Changes owner (−1 semantics by `None`) and mode of a path (UNIX listeners).
-pub fn change_owner(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
-    std::os::unix::fs::lchown(path, uid, gid)
-}
-
-/// chmod(2).
-pub fn change_mode(path: &Path, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-}
-
 /// True if a descriptor is that of a regular file.
 pub fn is_regular(fd: RawFd) -> bool {
     // SAFETY: fstat(2) fills `status`, which is plain data, or fails for a number that is none.
@@ -119,10 +108,4 @@ pub fn is_regular(fd: RawFd) -> bool {
         let mut status: libc::stat = std::mem::zeroed();
         libc::fstat(fd, &mut status) == 0 && status.st_mode & libc::S_IFMT == libc::S_IFREG
     }
-}
-
-/// True if the path is a socket.
-pub fn is_socket(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }

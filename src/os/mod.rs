@@ -11,6 +11,7 @@ pub mod children;
 pub mod common_data;
 pub mod crash;
 pub mod dns;
+pub mod entry;
 #[cfg(feature = "curl")]
 pub mod fetch;
 pub mod files;

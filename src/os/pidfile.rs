@@ -1,11 +1,12 @@
 //! The pid file: locked first, written afterwards, removed only by its owner.
 
 use super::check;
+use super::entry::{self, Entry, FileId};
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A pid file that this process holds, and removes when it lets go of it. The lock is a POSIX
@@ -29,18 +30,10 @@ pub enum PidFileError {
 }
 
 impl PidFile {
-    /// Opens, locks and writes the file. A symbolic link is refused; a file that another
-    /// process has locked is left as it is.
+    /// Opens, locks and writes the file. Anything but a regular file with one name is refused; a
+    /// file that another process has locked is left as it is.
     pub fn acquire(path: &Path) -> Result<PidFile, PidFileError> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)
-            .map_err(PidFileError::Io)?;
+        let file = entry::open_to_write(path, 0o644).map_err(PidFileError::Io)?;
         lock(&file)?;
         let write = |file: &File| {
             file.set_len(0)?;
@@ -64,6 +57,13 @@ impl PidFile {
         &self.path
     }
 
+    /// Lets everybody read it, whatever the umask is.
+    pub fn publish(&self) {
+        if let Some(file) = &self.file {
+            let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
+        }
+    }
+
     /// Gives the descriptor, and with it the lock, to the next image of this process.
     pub fn into_descriptor(mut self) -> Option<OwnedFd> {
         self.file.take().map(OwnedFd::from)
@@ -76,13 +76,13 @@ impl Drop for PidFile {
         let Some(file) = self.file.take().filter(|_| self.owner == super::process::id()) else {
             return;
         };
-        let same = match (std::fs::symlink_metadata(&self.path), file.metadata()) {
-            (Ok(there), Ok(ours)) => there.ino() == ours.ino() && there.dev() == ours.dev(),
-            _ => false,
+        let remove = || {
+            let metadata = file.metadata()?;
+            let file = FileId { device: metadata.dev(), inode: metadata.ino() };
+            Entry::of(&self.path)?.remove(file)
         };
-        if same {
-            let _ = std::fs::remove_file(&self.path);
-        }
+        // It may be gone, or another one's by now.
+        let _: io::Result<()> = remove();
     }
 }
 

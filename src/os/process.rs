@@ -1,7 +1,7 @@
 //! Processes: starting, replacing, reaping, identity and limits.
 
 use super::secret::Secret;
-use super::{check, signals, socket};
+use super::{check, entry, signals, socket};
 use nix::unistd::{self, ForkResult, Gid, Uid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -167,6 +167,16 @@ pub fn set_umask(mask: u32) {
     unsafe { libc::umask(mask as libc::mode_t) };
 }
 
+/// Lets `work` make files with another mask. Threads of modules have the same one meanwhile.
+pub fn with_umask<R>(mask: u32, work: impl FnOnce() -> R) -> R {
+    // SAFETY: umask(2) takes a plain number and cannot fail.
+    let former = unsafe { libc::umask(mask as libc::mode_t) };
+    let result = work();
+    // SAFETY: as above.
+    unsafe { libc::umask(former) };
+    result
+}
+
 /// True if `path` is a file that this process may execute.
 pub fn is_executable(path: &Path) -> bool {
     unistd::access(path, unistd::AccessFlags::X_OK).is_ok() && path.is_file()
@@ -197,9 +207,9 @@ pub fn take_standard_input() -> io::Result<OwnedFd> {
     Ok(moved)
 }
 
-/// Reopens standard error on a file (`debug redirect`), truncating it.
+/// Reopens standard error on a file (`debug redirect`), which is emptied, or on a device.
 pub fn redirect_stderr(path: &Path) -> io::Result<()> {
-    let file = File::create(path)?;
+    let file = entry::open_log(path)?;
     // SAFETY: dup2(2) takes plain numbers; 2 belongs to nobody in this program.
     check(unsafe { libc::dup2(file.as_raw_fd(), 2) }).map(drop)
 }

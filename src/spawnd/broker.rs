@@ -1,8 +1,8 @@
 //! The broker process: its life from the first bind to its end.
 
 use super::acl::Acl;
-use super::handover::{Handover, ACTIVATED};
-use super::listener::{cache, Listener};
+use super::handover::{Handover, LeftListener, ACTIVATED};
+use super::listener::{cache, remove_file, Listener};
 use super::policy::{Limits, Policy, WorkerId};
 use super::protocol::Accept;
 use super::reload::Check;
@@ -264,7 +264,7 @@ impl Broker {
     /// it is, as the former sessions still go on here.
     fn bind(
         &mut self,
-        mut former: Vec<(String, OwnedFd)>,
+        mut former: Vec<LeftListener>,
         activated: Vec<OwnedFd>,
         reloaded: bool,
         events: &mut Loop,
@@ -280,11 +280,11 @@ impl Broker {
         for listener in self.listeners.iter_mut().filter(|listener| listener.socket.is_none()) {
             let key = listener.key();
             let fits = |other: &str| other.strip_prefix(ACTIVATED).unwrap_or(other) == key;
-            let taken = match former.iter().position(|(other, _)| fits(other)) {
+            let taken = match former.iter().position(|other| fits(&other.key)) {
                 Some(index) => {
-                    let (key, fd) = former.swap_remove(index);
+                    let LeftListener { key, socket, file } = former.swap_remove(index);
                     listener.foreign = key.starts_with(ACTIVATED);
-                    Some(fd)
+                    Some((socket, file))
                 }
                 None => {
                     let address = Some(&listener.address);
@@ -293,29 +293,30 @@ impl Broker {
                     };
                     let fd = activated.iter_mut().find(same).and_then(Option::take);
                     listener.foreign = fd.is_some();
-                    fd
+                    fd.map(|fd| (fd, None))
                 }
             };
-            if let Some(Ok(())) = taken.map(|fd| listener.adopt(fd)) {
+            if let Some(Ok(())) = taken.map(|(fd, file)| listener.adopt(fd, file)) {
                 log::message(&format!("bind to {} succeeded (inherited)", listener.address));
             }
         }
         // Sockets that nothing in the new configuration fits are closed before others are
         // opened: a listener may have got another address on the same port.
-        former.retain(|(key, fd)| {
-            let keep = key.starts_with(ACTIVATED);
+        former.retain(|left| {
+            let keep = left.key.starts_with(ACTIVATED);
             if !keep {
-                self.remove_abandoned_path(fd);
+                self.remove_abandoned_path(left);
             }
             keep
         });
         for listener in self.listeners.iter_mut().filter(|listener| listener.socket.is_none()) {
+            listener.await_rival();
             listener.open();
         }
         let backlog = self.listeners.first().map_or(128, |listener| listener.config.backlog);
         for (fd, known) in former
             .into_iter()
-            .map(|(_, fd)| (fd, true))
+            .map(|left| (left.socket, true))
             .chain(activated.into_iter().flatten().map(|fd| (fd, false)))
         {
             if let Ok(listener) = Listener::inherited(fd, backlog) {
@@ -348,11 +349,11 @@ impl Broker {
     }
 
     /// Removes the file of a UNIX socket that the new configuration does not have any more.
-    fn remove_abandoned_path(&self, fd: &OwnedFd) {
-        if let Some(Address::Unix(path)) = socket::local_address(fd) {
-            let address = Address::Unix(path.clone());
-            if !self.listeners.iter().any(|listener| listener.address == address) {
-                let _ = std::fs::remove_file(path);
+    fn remove_abandoned_path(&self, left: &LeftListener) {
+        if let Some(address @ Address::Unix(_)) = socket::local_address(&left.socket) {
+            let known = self.listeners.iter().any(|listener| listener.address == address);
+            if let (Address::Unix(path), false) = (&address, known) {
+                remove_file(path, &left.socket, left.file);
             }
         }
     }

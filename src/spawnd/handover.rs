@@ -3,6 +3,7 @@
 //!
 //! The text travels in one environment variable, the descriptors simply stay open.
 
+use crate::os::entry::FileId;
 use crate::os::process::{self, Pid};
 use crate::os::socket;
 use std::fmt::Write;
@@ -25,11 +26,22 @@ pub struct Leaving {
     pub users: usize,
 }
 
+/// A listening socket.
+#[derive(Debug)]
+pub struct LeftListener {
+    /// What its listener is recognised by.
+    pub key: String,
+    /// The socket.
+    pub socket: OwnedFd,
+    /// The file of a UNIX socket that we have bound.
+    pub file: Option<FileId>,
+}
+
 /// Everything that is handed over.
 #[derive(Debug, Default)]
 pub struct Handover {
-    /// Listening sockets with the key of their listener.
-    pub listeners: Vec<(String, OwnedFd)>,
+    /// Listening sockets.
+    pub listeners: Vec<LeftListener>,
     /// Accepted connections that no worker could take yet, with the key of their listener.
     pub parked: Vec<(String, OwnedFd)>,
     /// Workers that have been asked to leave.
@@ -116,7 +128,14 @@ impl Handover {
         let fd = socket::adopt(number).ok()?;
         socket::set_close_on_exec(&fd, true).ok()?;
         match kind {
-            "listener" => self.listeners.push((decode(words.next()?), fd)),
+            "listener" => {
+                let key = decode(words.next()?);
+                // Former versions did not tell, and ignore what they do not know.
+                let mut number = || words.next()?.parse().ok();
+                let file = number().zip(number());
+                let file = file.map(|(device, inode)| FileId { device, inode });
+                self.listeners.push(LeftListener { key, socket: fd, file });
+            }
             "parked" => self.parked.push((decode(words.next()?), fd)),
             "tickets" => self.tickets = Some(fd),
             "pidfile" => self.pid_file = Some((decode(words.next()?), fd)),
@@ -132,7 +151,7 @@ impl Handover {
 
     /// True if the former image served sockets that have no `listen` block.
     pub fn has_activated(&self) -> bool {
-        self.listeners.iter().any(|(key, _)| key.starts_with(ACTIVATED))
+        self.listeners.iter().any(|listener| listener.key.starts_with(ACTIVATED))
     }
 
     /// The variables, as many as it takes: a system limits the length of each.
@@ -146,10 +165,14 @@ impl Handover {
 
     fn encode(&self) -> String {
         let mut text = format!("pid {}", process::id());
-        for (kind, list) in [("listener", &self.listeners), ("parked", &self.parked)] {
-            for (key, fd) in list {
-                let _ = write!(text, "\n{kind} {} {}", fd.as_raw_fd(), encode(key));
+        for LeftListener { key, socket, file } in &self.listeners {
+            let _ = write!(text, "\nlistener {} {}", socket.as_raw_fd(), encode(key));
+            if let Some(FileId { device, inode }) = file {
+                let _ = write!(text, " {device} {inode}");
             }
+        }
+        for (key, fd) in &self.parked {
+            let _ = write!(text, "\nparked {} {}", fd.as_raw_fd(), encode(key));
         }
         for worker in &self.workers {
             let fd = worker.channel.as_raw_fd();
@@ -169,10 +192,11 @@ impl Handover {
 
     /// The descriptors that must stay open.
     pub fn descriptors(&self) -> Vec<&OwnedFd> {
-        let listeners = self.listeners.iter().chain(&self.parked).map(|(_, fd)| fd);
+        let listeners = self.listeners.iter().map(|listener| &listener.socket);
+        let parked = self.parked.iter().map(|(_, fd)| fd);
         let workers = self.workers.iter().map(|worker| &worker.channel);
         let pid_file = self.pid_file.iter().map(|(_, fd)| fd);
-        listeners.chain(workers).chain(pid_file).chain(&self.tickets).collect()
+        listeners.chain(parked).chain(workers).chain(pid_file).chain(&self.tickets).collect()
     }
 }
 

@@ -5,11 +5,13 @@ use super::sticky::Cache;
 use crate::config::listen::{self as config, Sticky, TLS_DEFAULT};
 use crate::event::{Loop, TimerId};
 use crate::os::address::{Address, Family};
+use crate::os::entry::{Entry, FileId, NotChanged, Permissions};
 use crate::os::socket::{self, Keepalive, Kind, Protocol};
-use crate::os::{self, files, log, process};
+use crate::os::{self, log, process};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 /// One `listen { }`, or a socket that the process was started with.
 pub(super) struct Listener {
@@ -17,6 +19,8 @@ pub(super) struct Listener {
     pub(super) address: Address,
     /// `None` while it is not bound.
     pub(super) socket: Option<OwnedFd>,
+    /// The file of a UNIX socket that we have bound: nothing else at its path is ours.
+    file: Option<FileId>,
     /// What workers are told about its connections.
     pub(super) accept: Accept,
     /// Its own stickiness, if it has one.
@@ -63,6 +67,7 @@ impl Listener {
             config,
             address,
             socket: None,
+            file: None,
             accept,
             sticky,
             class,
@@ -82,7 +87,7 @@ impl Listener {
         let mut listener = Listener::new(config, address, Keepalive::default());
         listener.accept.protocol = 0;
         listener.foreign = true;
-        listener.adopt(fd)?;
+        listener.adopt(fd, None)?;
         Ok(listener)
     }
 
@@ -106,9 +111,9 @@ impl Listener {
         self.config.reuse_port && self.address.family() != Family::Unix && !self.is_datagram()
     }
 
-    /// Takes over a socket that is bound already. What its former owner has set and this
-    /// configuration does not goes back to what a new socket has.
-    pub(super) fn adopt(&mut self, fd: OwnedFd) -> io::Result<()> {
+    /// Takes over a socket that is bound already, and its file if that is known. What its former
+    /// owner has set and this configuration does not goes back to what a new socket has.
+    pub(super) fn adopt(&mut self, fd: OwnedFd, file: Option<FileId>) -> io::Result<()> {
         // That is settled when a socket is bound, so this one makes room for one that is bound
         // anew. We cannot do that for one of the service manager's, nor need datagrams of ours.
         let settled = self.foreign || self.is_datagram();
@@ -128,7 +133,23 @@ impl Listener {
         }
         if let (Address::Unix(path), false) = (&self.address, self.foreign) {
             let (uid, gid) = process::identity();
-            self.set_permissions(path, Some(0o755), Some(uid), Some(gid));
+            let new = Permissions { mode: Some(0o755), uid: Some(uid), gid: Some(gid) };
+            let found = Entry::of(path).and_then(|entry| {
+                let bound = entry.bound_file(&fd, file)?;
+                let result = bound.set_permissions(self.permissions(new));
+                Ok((bound.id(), result))
+            });
+            match found {
+                Ok((id, result)) => {
+                    self.file = Some(id);
+                    report_permissions(path, result);
+                }
+                Err(error) => {
+                    let path = path.display();
+                    let reason = os::reason(&error);
+                    log::message(&format!("{path}: mode and owner stay as they are: {reason}"));
+                }
+            }
         }
         self.socket = Some(fd);
         Ok(())
@@ -156,10 +177,10 @@ impl Listener {
     /// Creates, binds and listens. Failures and the success are logged, each failure once.
     pub(super) fn open(&mut self) -> bool {
         match self.try_open() {
-            Ok(fd) => {
+            Ok((fd, file)) => {
                 log::message(&format!("bind to {} succeeded", self.address));
                 self.logged_failure = false;
-                self.socket = Some(fd);
+                (self.socket, self.file) = (Some(fd), file);
                 true
             }
             Err((call, error)) => {
@@ -177,7 +198,7 @@ impl Listener {
         }
     }
 
-    fn try_open(&self) -> Result<OwnedFd, (String, io::Error)> {
+    fn try_open(&self) -> Result<(OwnedFd, Option<FileId>), (String, io::Error)> {
         let config = &self.config;
         let family = self.address.family();
         let fd = socket::create(family, config.kind, config.protocol).map_err(|error| {
@@ -205,33 +226,80 @@ impl Listener {
             }
         }
         if let Address::Unix(path) = &self.address {
-            remove_stale_socket(path);
+            let file = self.bind_file(&fd, path)?;
+            return Ok((fd, file));
         }
         socket::bind(&fd, &self.address).map_err(call("bind"))?;
-        if let Address::Unix(path) = &self.address {
-            self.set_permissions(path, None, None, None);
-        }
-        if !self.is_datagram() {
-            socket::listen(&fd, self.backlog).map_err(call("listen"))?;
-        }
-        Ok(fd)
+        self.listen(&fd)?;
+        Ok((fd, None))
     }
 
-    /// Sets mode and owner as configured, and otherwise as given, if they are.
-    fn set_permissions(&self, path: &Path, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) {
-        let config = &self.config;
-        // While it is ours: the new owner may replace it.
-        if let Some(mode) = config.mode.or(mode) {
-            if let Err(error) = files::change_mode(path, mode) {
-                log::message(&format!("chmod({}): {}", path.display(), os::reason(&error)));
+    fn listen(&self, fd: &OwnedFd) -> Result<(), (String, io::Error)> {
+        match self.is_datagram() {
+            true => Ok(()),
+            false => socket::listen(fd, self.backlog).map_err(|error| ("listen".to_owned(), error)),
+        }
+    }
+
+    /// Binds a UNIX socket to its path, listens, and gives the file mode and owner.
+    fn bind_file(&self, fd: &OwnedFd, path: &Path) -> Result<Option<FileId>, (String, io::Error)> {
+        let entry = Entry::of(path);
+        // Until it listens, others of our kind would take it for one that was left behind.
+        let lock = entry.as_ref().ok().map(Entry::lock_directory);
+        if let Ok(entry) = &entry {
+            remove_stale_socket(entry, path, self.file);
+        }
+        let bind = || socket::bind(fd, &self.address);
+        match self.config.mode {
+            // From the beginning, so that there is nothing to change afterwards.
+            Some(mode) => process::with_umask(!mode & 0o777, bind),
+            None => bind(),
+        }
+        .map_err(|error| ("bind".to_owned(), error))?;
+        let bound = entry.as_ref().ok().and_then(|entry| entry.bound_file(fd, None).ok());
+        let id = bound.as_ref().map(|bound| bound.id());
+        if let Err(error) = self.listen(fd) {
+            if let (Ok(entry), Some(id)) = (&entry, id) {
+                let _ = entry.remove(id);
+            }
+            return Err(error);
+        }
+        drop(lock);
+        let wanted = self.permissions(Permissions::default());
+        match bound {
+            Some(bound) => report_permissions(path, bound.set_permissions(wanted)),
+            None if wanted != Permissions::default() => {
+                let error = io::Error::other("another file has taken the place of the socket");
+                report_permissions(path, Err(("chown", error)));
+            }
+            None => {}
+        }
+        Ok(id)
+    }
+
+    /// Mode and owner as configured, and otherwise as given.
+    fn permissions(&self, otherwise: Permissions) -> Permissions {
+        Permissions {
+            mode: self.config.mode.or(otherwise.mode),
+            uid: self.config.owner.uid.or(otherwise.uid),
+            gid: self.config.owner.gid.or(otherwise.gid),
+        }
+    }
+
+    /// Waits until it is certain whether a UNIX socket that is there is of no use any more.
+    pub(super) fn await_rival(&self) {
+        if let Address::Unix(path) = &self.address {
+            let is_unsure =
+                |entry: &Entry| entry.socket().is_some() && is_young(path) && is_refused(path);
+            while Entry::of(path).is_ok_and(|entry| is_unsure(&entry)) {
+                std::thread::sleep(LOOK_PAUSE);
             }
         }
-        let (uid, gid) = (config.owner.uid.or(uid), config.owner.gid.or(gid));
-        if uid.is_some() || gid.is_some() {
-            if let Err(error) = files::change_owner(path, uid, gid) {
-                log::message(&format!("chown({}): {}", path.display(), os::reason(&error)));
-            }
-        }
+    }
+
+    /// The file of its UNIX socket, for the next image.
+    pub(super) fn file(&self) -> Option<FileId> {
+        self.file
     }
 
     /// Calls listen(2) again if the backlog changes.
@@ -255,34 +323,61 @@ impl Listener {
 
     /// Removes the file of a UNIX socket that this process has bound.
     pub(super) fn remove_path(&self) {
-        let ours = self.socket.is_some() && !self.foreign;
-        if let (Address::Unix(path), true) = (&self.address, ours) {
-            if files::is_socket(path) {
-                let _ = std::fs::remove_file(path);
-            }
+        let ours = self.socket.as_ref().filter(|_| !self.foreign);
+        if let (Address::Unix(path), Some(socket)) = (&self.address, ours) {
+            remove_file(path, socket, self.file);
         }
+    }
+}
+
+/// Removes the file of a UNIX socket of ours, while that is open still: no other file can have its
+/// numbers.
+pub(super) fn remove_file(path: &Path, socket: &OwnedFd, known: Option<FileId>) {
+    let Ok(entry) = Entry::of(path) else {
+        return;
+    };
+    let _lock = entry.lock_directory();
+    let file = known.or_else(|| entry.bound_file(socket, None).ok().map(|file| file.id()));
+    // Otherwise it is gone, or another one's.
+    let _ = file.map(|file| entry.remove(file));
+}
+
+fn report_permissions(path: &Path, result: Result<(), NotChanged>) {
+    if let Err((call, error)) = result {
+        log::message(&format!("{call}({}): {}", path.display(), os::reason(&error)));
     }
 }
 
 /// Opens a socket as a listener of this configuration does; the error names the call.
 pub fn open(config: config::Listener, address: Address) -> Result<OwnedFd, (String, io::Error)> {
-    Listener::new(config, address, Keepalive::default()).try_open()
+    Listener::new(config, address, Keepalive::default()).try_open().map(|(fd, _)| fd)
 }
 
 pub(super) fn cache(sticky: Sticky) -> Option<Cache> {
     (sticky.period > 0).then(|| Cache::new(u64::from(sticky.period) * 1000, sticky.size))
 }
 
-/// Removes a socket file that nobody listens on any more.
-fn remove_stale_socket(path: &Path) {
-    if !files::is_socket(path) {
-        return;
-    }
-    let Ok(fd) = socket::create(Family::Unix, Kind::Stream, Protocol::Tcp) else {
-        return;
-    };
-    let answer = socket::connect(&fd, &Address::Unix(path.to_owned()));
-    if answer.is_err_and(|error| error.raw_os_error() == Some(libc::ECONNREFUSED)) {
-        let _ = std::fs::remove_file(path);
+/// How long a process may take between binding a UNIX socket and listening on it: until then it
+/// refuses as one does that was left behind.
+const YOUTH: Duration = Duration::from_secs(1);
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+fn is_young(path: &Path) -> bool {
+    let modified = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < YOUTH))
+}
+
+fn is_refused(path: &Path) -> bool {
+    let answer = socket::create(Family::Unix, Kind::Stream, Protocol::Tcp)
+        .and_then(|fd| socket::connect(&fd, &Address::Unix(path.to_owned())));
+    answer.is_err_and(|error| error.raw_os_error() == Some(libc::ECONNREFUSED))
+}
+
+/// Removes a socket file that nobody listens on any more; one that is `own` at once.
+fn remove_stale_socket(entry: &Entry, path: &Path, own: Option<FileId>) {
+    if let Some(file) = entry.socket() {
+        if is_refused(path) && (own == Some(file) || !is_young(path)) {
+            let _ = entry.remove(file);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! itself again, with its listening sockets and the channels of its old workers.
 
 use super::broker::{kind, Broker};
-use super::handover::{check_value, Handover, ACTIVATED, VARIABLE};
+use super::handover::{check_value, Handover, LeftListener, ACTIVATED, VARIABLE};
 use super::listener::Listener;
 use crate::event::{Interest, Loop, TimerId, Token};
 use crate::os::process::{self, Descriptors, Ended, Fork, Pid, Program};
@@ -223,8 +223,9 @@ impl Broker {
             // One that the service manager opened is known by that.
             let prefix = if listener.foreign { ACTIVATED } else { "" };
             let key = format!("{prefix}{}", listener.key());
-            if let Some(fd) = listener.socket.take() {
-                handover.listeners.push((key, fd));
+            let file = listener.file();
+            if let Some(socket) = listener.socket.take() {
+                handover.listeners.push(LeftListener { key, socket, file });
             }
         }
         if let Some(file) = self.pid_file.take() {
