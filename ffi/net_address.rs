@@ -217,7 +217,7 @@ unsafe fn read(
 #[no_mangle]
 pub unsafe extern "C" fn su_pton(su: *mut SockaddrUnion, text: *const c_char) -> c_int {
     // SAFETY: as the caller promises.
-    unsafe { read(su, text, None, |text| Address::parse(text).map(|address| (address, None))) }
+    unsafe { read(su, text, None, |text| without_zone(Address::parse(text).ok()?, None)) }
 }
 
 /// `int su_pton_p(sockaddr_union *su, char *src, uint16_t port)`: as `su_pton`, with a port, which
@@ -229,7 +229,18 @@ pub unsafe extern "C" fn su_pton_p(
     port: u16,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    unsafe { read(su, text, Some(port), Address::parse_with_port) }
+    unsafe {
+        read(su, text, Some(port), |text| {
+            let (address, port) = Address::parse_with_port(text).ok()?;
+            without_zone(address, port)
+        })
+    }
+}
+
+/// The C library takes no zones, and its callers have no way to write one.
+fn without_zone(address: Address, port: Option<u16>) -> Option<(Address, Option<u16>)> {
+    let zone = address.scoped_ip().map_or(0, |scoped| scoped.zone);
+    (zone == 0).then_some((address, port))
 }
 
 /// `int su_addrinfo(char *address, char *port, int protocol, int family, int count, void *data, int

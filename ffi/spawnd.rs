@@ -17,12 +17,13 @@ use crate::config::token::{S_close, S_queue, S_reset};
 use crate::config::Sym;
 use crate::event::{Callback, Condition, Context, Interest};
 use crate::os::address::Address;
+use crate::os::address::ScopedIp;
 use crate::os::malloc::Text;
 use crate::os::process::{self, exit};
 use crate::os::signals::{Signal, Signals};
 use crate::os::sockaddr::SockaddrUnion;
 use crate::os::spawnd_data::{self, SpawndContext, TrackData};
-use crate::os::{common_data, log, sockaddr};
+use crate::os::{common_data, log};
 use crate::spawnd::acl::Acl;
 use crate::spawnd::protocol::FromBroker;
 use std::cell::RefCell;
@@ -252,15 +253,15 @@ pub unsafe extern "C" fn spawnd_note_listener(
 pub unsafe extern "C" fn spawnd_acl_check(address: *const SockaddrUnion) -> c_int {
     guard(0, || {
         // SAFETY: the address is null or one.
-        match unsafe { address.as_ref() }.and_then(SockaddrUnion::host) {
-            Some(sockaddr::Host::Ip(address)) => permits(address).into(),
-            _ => -1,
+        match unsafe { address.as_ref() }.and_then(SockaddrUnion::scoped_ip) {
+            Some(address) => permits(address).into(),
+            None => -1,
         }
     })
 }
 
 /// What the access list says.
-fn permits(address: std::net::IpAddr) -> bool {
+fn permits(address: ScopedIp) -> bool {
     ACL.with_borrow(|acl| acl.permits(address))
 }
 

@@ -11,7 +11,6 @@ use crate::config::listen;
 use crate::config::Ids;
 use crate::event::{Callback, Condition, Context, Interest};
 use crate::ffi::{guard, scm, text};
-use crate::os::address::unmapped;
 use crate::os::process::exit;
 use crate::os::socket::{self, Keepalive, Kind, Protocol};
 use crate::os::spawnd_data::{self, bit, SpawndContext};
@@ -198,7 +197,7 @@ pub unsafe extern "C" fn spawnd_accepted(context: *mut SpawndContext, fd: c_int)
         if is_full() {
             return;
         }
-        let peer = socket::peer_address(&socket).and_then(|peer| peer.ip()).map(unmapped);
+        let peer = socket::peer_address(&socket).and_then(|peer| peer.scoped_ip());
         if let Some(address) = peer.filter(|&address| !permits(address)) {
             return log::message(&format!("connection attempt from [{address}] rejected"));
         }

@@ -1,10 +1,11 @@
 //! The broker's section: listeners, limits, and how workers are started.
 
 use super::listen::{delay, keepalive, listen, sticky, Listener, Sticky};
-use super::network::parse_network;
+use super::network::{parse_network, Network};
 use super::token::*;
 use super::values::{Ids, COUNT, INT};
 use super::{common, ConfigError, Parser};
+use crate::os::address::NotAnAddress;
 use crate::os::socket::{Keepalive, Kind, Protocol};
 use crate::os::{names, process};
 use std::path::{Path, PathBuf};
@@ -28,10 +29,8 @@ pub struct AclEntry {
     pub permit: bool,
     /// `not`: matches what is outside the network.
     pub negated: bool,
-    /// The network, IPv4 as IPv4-mapped IPv6, host bits cleared.
-    pub network: u128,
-    /// Its length, 0 to 128 (IPv4: 96 more than written).
-    pub length: u8,
+    /// The network.
+    pub network: Network,
 }
 
 /// How workers are started: `spawn { }`.
@@ -287,13 +286,15 @@ fn acl_entry(parser: &mut Parser<'_>, acl: &mut Vec<AclEntry>) -> Result<(), Con
     parser.advance()?;
     let negated = parser.accept(S_not)?;
     let network = parser.value()?;
-    let Some((network, length)) = parse_network(&network.text) else {
-        return Err(network.error(format!(
-            "Expected an IP address or network in CIDR notation, but got '{}'.",
-            network.text
-        )));
-    };
-    acl.push(AclEntry { permit, negated, network, length });
+    let network = parse_network(&network.text).map_err(|reason| {
+        let text = &network.text;
+        let expected = "Expected an IP address or network in CIDR notation, but got";
+        network.error(match reason {
+            NotAnAddress::Malformed => format!("{expected} '{text}'."),
+            reason => format!("{expected} '{text}': {reason}"),
+        })
+    })?;
+    acl.push(AclEntry { permit, negated, network });
     Ok(())
 }
 

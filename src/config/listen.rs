@@ -4,7 +4,7 @@ use super::network::is_host_name;
 use super::token::*;
 use super::values::{parse_port, Ids, Value, COUNT, INT};
 use super::{ConfigError, Parser};
-use crate::os::address::Address;
+use crate::os::address::{Address, NotAnAddress};
 use crate::os::names;
 use crate::os::socket::{self, Keepalive, Kind, Protocol};
 
@@ -111,19 +111,18 @@ impl Listener {
     pub fn resolve(&self) -> Result<Address, String> {
         let Some(value) = &self.address else {
             let wildcard = if names::has_ipv6() { "::" } else { "0.0.0.0" };
-            let address = Address::parse(wildcard).ok_or("no wildcard address")?;
+            let address = Address::parse(wildcard).map_err(|reason| reason.to_string())?;
             return Ok(address.with_port(self.port));
         };
         let text = value.text.as_str();
-        if let Some(address) = Address::parse(text) {
-            return Ok(address.with_port(self.port));
-        }
-        if !is_host_name(text) {
-            return Err("not an address".into());
+        match Address::parse(text) {
+            Ok(address) => return Ok(address.with_port(self.port)),
+            Err(NotAnAddress::Malformed) if is_host_name(text) => {}
+            Err(reason) => return Err(reason.to_string()),
         }
         let found = names::resolve(text).map_err(|error| crate::os::reason(&error))?;
         let first = found.first().ok_or("the name has no address")?;
-        Ok(Address::Ip((*first, self.port).into()))
+        Ok(Address::Ip(*first).with_port(self.port))
     }
 }
 
@@ -252,9 +251,7 @@ fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<
         S_sticky => sticky(parser, &mut listener.sticky)?,
         _ if parser.is_word("reuse") => listener.reuse_port = reuse_port(parser)?,
         // The program's document gives the address without a keyword.
-        S_string
-            if listener.address.is_none() && Address::parse(&parser.text_lossy()).is_some() =>
-        {
+        S_string if listener.address.is_none() && looks_like_address(&parser.text_lossy()) => {
             listener.address = Some(parser.value()?);
             listener.empty = false;
         }
@@ -287,6 +284,11 @@ fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<
         }
     }
     Ok(())
+}
+
+/// True for an address, and for one whose zone is not there.
+fn looks_like_address(text: &str) -> bool {
+    Address::parse(text) != Err(NotAnAddress::Malformed)
 }
 
 /// `reuse port = BOOL`, with the word `reuse` current.

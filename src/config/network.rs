@@ -1,7 +1,7 @@
 //! Networks and host names, as text.
 
-use crate::os::address::Address;
-use std::net::{IpAddr, Ipv6Addr};
+use crate::os::address::{Address, NotAnAddress};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A name that can stand for a host: letters, digits, dots, dashes and underscores, the last
 /// label not a number (RFC 1123 section 2.1, and what looks like a mistyped address is none).
@@ -16,36 +16,46 @@ pub fn is_host_name(text: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// An address, `/length` or `/mask` behind it if it is a network; in IPv6 terms.
-pub fn parse_network(text: &str) -> Option<(u128, u8)> {
+/// A network in IPv6 terms, host bits cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// The address; IPv4 as IPv4-mapped IPv6.
+    pub bits: u128,
+    /// Its length, 0 to 128 (IPv4: 96 more than written).
+    pub length: u8,
+    /// The zone of a link-local one; 0 for all.
+    pub zone: u32,
+}
+
+/// An address, `/length` or `/mask` behind it if it is a network.
+pub fn parse_network(text: &str) -> Result<Network, NotAnAddress> {
     let (address, suffix) = match text.split_once('/') {
         Some((address, suffix)) => (address, Some(suffix)),
         None => (text, None),
     };
-    let (bits, offset) = match Address::parse(address)?.ip()? {
+    let scoped = Address::parse(address)?.scoped_ip().ok_or(NotAnAddress::Malformed)?;
+    let (bits, offset) = match scoped.ip {
         IpAddr::V4(v4) => (u128::from(v4.to_ipv6_mapped()), 96u8),
         IpAddr::V6(v6) => (u128::from(v6), 0),
     };
-    let length = match suffix {
-        None => 128,
-        Some(length) if length.bytes().all(|b| b.is_ascii_digit()) => {
-            let length: u8 = length.parse().ok()?;
-            offset.checked_add(length).filter(|&length| length <= 128)?
-        }
-        Some(mask) => {
-            let mask = match offset {
-                0 => u128::from(mask.parse::<Ipv6Addr>().ok()?),
-                _ => {
-                    u128::MAX << 32
-                        | u128::from(u32::from(mask.parse::<std::net::Ipv4Addr>().ok()?))
-                }
-            };
-            let length = mask.leading_ones();
-            // Only a contiguous mask is a network.
-            (mask.count_ones() == length).then_some(length as u8)?
-        }
+    let length = suffix.map_or(Some(128), |suffix| network_length(suffix, offset));
+    let length = length.ok_or(NotAnAddress::Malformed)?;
+    Ok(Network { bits: mask_bits(bits, length), length, zone: scoped.zone })
+}
+
+/// The length that stands behind the slash as a number or as a mask.
+fn network_length(suffix: &str, offset: u8) -> Option<u8> {
+    if suffix.bytes().all(|b| b.is_ascii_digit()) {
+        let length: u8 = suffix.parse().ok()?;
+        return offset.checked_add(length).filter(|&length| length <= 128);
+    }
+    let mask = match offset {
+        0 => u128::from(suffix.parse::<Ipv6Addr>().ok()?),
+        _ => u128::MAX << 32 | u128::from(u32::from(suffix.parse::<Ipv4Addr>().ok()?)),
     };
-    Some((mask_bits(bits, length), length))
+    let length = mask.leading_ones();
+    // Only a contiguous mask is a network.
+    (mask.count_ones() == length).then_some(length as u8)
 }
 
 /// Clears the bits behind the first `length`.
@@ -76,8 +86,14 @@ mod tests {
             ("10.0.0.0/", None),
             ("/tmp/x", None),
         ] {
-            assert_eq!(parse_network(text), expected, "{text}");
+            let found = parse_network(text).ok().map(|found| (found.bits, found.length));
+            assert_eq!(found, expected, "{text}");
         }
+        let zone = |text: &str| parse_network(text).ok().map(|found| (found.length, found.zone));
+        assert_eq!(zone("fe80::%7/10"), Some((10, 7)));
+        assert_eq!(zone("fe80::1%7"), Some((128, 7)));
+        assert_eq!(zone("fe80::/10%7"), None);
+        assert_eq!(zone("::%7/0"), None);
     }
 
     #[test]

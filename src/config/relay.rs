@@ -5,7 +5,7 @@ use super::tls::{self, RemoteDirectives, RemoteTls, Tls};
 use super::token::*;
 use super::values::{parse_port, Value, COUNT, INT};
 use super::{common, ConfigError, Parser};
-use crate::os::address::{Address, Family};
+use crate::os::address::{Address, Family, NotAnAddress};
 use crate::os::names;
 use crate::os::socket::Protocol;
 use std::rc::Rc;
@@ -306,16 +306,18 @@ fn local_address(parser: &mut Parser<'_>, local: &mut Vec<Address>) -> Result<()
         return Err(parser.expected(&[S_address]));
     }
     let value = parser.assigned()?;
-    let Some(address) = Address::parse(&value.text) else {
-        return Err(not_an_address(&value));
-    };
+    let address = Address::parse(&value.text).map_err(|reason| not_an_address(&value, &reason))?;
     local.retain(|other| other.family() != address.family());
     local.push(address);
     Ok(())
 }
 
-fn not_an_address(value: &Value) -> ConfigError {
-    value.error(format!("Expected an IP address, but got '{}'", value.text))
+fn not_an_address(value: &Value, reason: &NotAnAddress) -> ConfigError {
+    let text = format!("Expected an IP address, but got '{}'", value.text);
+    value.error(match reason {
+        NotAnAddress::Malformed => text,
+        reason => format!("{text}: {reason}"),
+    })
 }
 
 /// A `remote` block as it is written.
@@ -385,22 +387,24 @@ impl RemoteBlock {
         let missing = |what| self.place.error(format!("remote: the {what} is missing"));
         let address = self.address.as_ref().ok_or_else(|| missing("address"))?;
         let port = || parse_port(self.port.as_ref().ok_or_else(|| missing("port"))?);
-        let addresses = match Address::parse_with_port(&address.text) {
-            Some((literal, attached)) => {
+        let parsed = Address::parse_with_port(&address.text);
+        let addresses = match &parsed {
+            Ok((literal, attached)) => {
                 let port = match (literal.family(), attached) {
                     (Family::Unix, _) => 0,
-                    (_, Some(port)) => port,
+                    (_, Some(port)) => *port,
                     (_, None) => port()?,
                 };
-                vec![literal.with_port(port)]
+                vec![literal.clone().with_port(port)]
             }
-            None => resolve(address, port()?)?,
+            Err(NotAnAddress::Malformed) => resolve(address, port()?)?,
+            Err(reason) => return Err(not_an_address(address, reason)),
         };
         // The certificate is to name the host, or the address if there is no name.
-        let name = match Address::parse_with_port(&address.text) {
-            Some((Address::Ip(literal), _)) => Some(literal.ip().to_string()),
-            Some((Address::Unix(_), _)) => None,
-            None => Some(address.text.clone()),
+        let name = match &parsed {
+            Ok((Address::Ip(literal), _)) => Some(literal.ip().to_string()),
+            Ok((Address::Unix(_), _)) => None,
+            Err(_) => Some(address.text.clone()),
         };
         let tls = self.tls.clone().finish(name).map_err(|text| self.place.error(text))?;
         if tls.as_ref().is_some_and(|tls| tls.verify && tls.server_name.is_none()) {
@@ -419,11 +423,11 @@ impl RemoteBlock {
 /// Every address of a host.
 fn resolve(host: &Value, port: u16) -> Result<Vec<Address>, ConfigError> {
     if !is_host_name(&host.text) {
-        return Err(not_an_address(host));
+        return Err(not_an_address(host, &NotAnAddress::Malformed));
     }
     match names::resolve(&host.text) {
         Ok(found) if !found.is_empty() => {
-            Ok(found.into_iter().map(|ip| Address::Ip((ip, port).into())).collect())
+            Ok(found.into_iter().map(|ip| Address::Ip(ip).with_port(port)).collect())
         }
         Ok(_) => Err(host.error(format!("The host '{}' has no address", host.text))),
         Err(error) => Err(host.error(format!(

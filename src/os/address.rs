@@ -1,5 +1,6 @@
 //! Socket addresses: IPv4, IPv6 and UNIX paths in one type, and their textual forms.
 
+use super::zone;
 use std::ffi::OsStr;
 use std::fmt;
 use std::mem;
@@ -27,6 +28,60 @@ pub enum Family {
     Unix,
 }
 
+/// An IP address with its zone: the same link-local address may be on several links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ScopedIp {
+    /// The address.
+    pub ip: IpAddr,
+    /// The interface, 0 for none.
+    pub zone: u32,
+}
+
+impl From<IpAddr> for ScopedIp {
+    fn from(ip: IpAddr) -> ScopedIp {
+        ScopedIp { ip, zone: 0 }
+    }
+}
+
+impl From<SocketAddr> for ScopedIp {
+    fn from(address: SocketAddr) -> ScopedIp {
+        let zone = match address {
+            SocketAddr::V6(v6) => v6.scope_id(),
+            SocketAddr::V4(_) => 0,
+        };
+        ScopedIp { ip: address.ip(), zone }
+    }
+}
+
+impl fmt::Display for ScopedIp {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}{}", unmapped(self.ip), zone::Suffix(self.zone))
+    }
+}
+
+/// Why a text is no address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotAnAddress {
+    /// It does not look like one; it may be a name.
+    Malformed,
+    /// There is no such interface.
+    NoInterface(String),
+    /// Only link-local addresses have a zone.
+    NotLinkLocal,
+}
+
+impl fmt::Display for NotAnAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotAnAddress::Malformed => out.write_str("not an address"),
+            NotAnAddress::NoInterface(name) => write!(out, "there is no interface '{name}'"),
+            NotAnAddress::NotLinkLocal => {
+                out.write_str("only link-local addresses (fe80::/10) have a zone")
+            }
+        }
+    }
+}
+
 impl Address {
     /// The family of this address.
     pub fn family(&self) -> Family {
@@ -41,6 +96,14 @@ impl Address {
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Address::Ip(address) => Some(address.ip()),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// The IP address and its zone, if there is one.
+    pub fn scoped_ip(&self) -> Option<ScopedIp> {
+        match self {
+            Address::Ip(address) => Some((*address).into()),
             Address::Unix(_) => None,
         }
     }
@@ -63,10 +126,11 @@ impl Address {
 
     /// Parses an address literal as su_pton(3C) of the C program does: IPv4 (short forms
     /// included), IPv6, `inet:` or `inet6:` before either, `unix:` before a path, or a path that
-    /// starts with a slash. The port of the result is 0.
+    /// starts with a slash. The port of the result is 0. Beyond that program, a link-local IPv6
+    /// address may have a zone: `fe80::1%eth0`, `fe80::1%2`.
     ///
     /// `255.255.255.255` is refused, as it cannot name a host.
-    pub fn parse(text: &str) -> Option<Address> {
+    pub fn parse(text: &str) -> Result<Address, NotAnAddress> {
         if let Some(path) = strip_prefix_ignore_case(text, "unix:") {
             return unix(path);
         }
@@ -74,47 +138,51 @@ impl Address {
             return unix(text);
         }
         if let Some(rest) = strip_prefix_ignore_case(text, "inet6:") {
-            return parse_ipv6(rest).map(|ip| ip_address(IpAddr::V6(ip)));
+            return parse_ipv6(rest);
         }
-        if let Some(rest) = strip_prefix_ignore_case(text, "inet:") {
-            return parse_ipv4(rest).map(|ip| ip_address(IpAddr::V4(ip)));
-        }
-        if text.contains(':') {
-            return parse_ipv6(text).map(|ip| ip_address(IpAddr::V6(ip)));
-        }
-        parse_ipv4(text).map(|ip| ip_address(IpAddr::V4(ip)))
+        let ipv4 = match strip_prefix_ignore_case(text, "inet:") {
+            Some(rest) => rest,
+            None if text.contains(':') => return parse_ipv6(text),
+            None => text,
+        };
+        let ip = parse_ipv4(ipv4).ok_or(NotAnAddress::Malformed)?;
+        Ok(Address::Ip(SocketAddrV4::new(ip, 0).into()))
     }
 
     /// Parses an address that may carry a port: `1.2.3.4:81`, `[::1]:81`, `[::1]`, or anything
     /// [`Address::parse`] accepts. Returns the address and the attached port.
-    pub fn parse_with_port(text: &str) -> Option<(Address, Option<u16>)> {
+    pub fn parse_with_port(text: &str) -> Result<(Address, Option<u16>), NotAnAddress> {
+        const MALFORMED: NotAnAddress = NotAnAddress::Malformed;
         if let Some(rest) = text.strip_prefix('[') {
-            let (inner, tail) = rest.split_once(']')?;
-            let address = ip_address(IpAddr::V6(parse_ipv6(inner)?));
+            let (inner, tail) = rest.split_once(']').ok_or(MALFORMED)?;
+            let address = parse_ipv6(inner)?;
             return match tail.strip_prefix(':') {
-                Some(port) => Some((address, Some(port.parse().ok()?))),
-                None if tail.is_empty() => Some((address, None)),
-                None => None,
+                Some(port) => Ok((address, Some(port.parse().map_err(|_| MALFORMED)?))),
+                None if tail.is_empty() => Ok((address, None)),
+                None => Err(MALFORMED),
             };
         }
-        if let Some(address) = Address::parse(text) {
-            return Some((address, None));
+        match Address::parse(text) {
+            Err(MALFORMED) => {}
+            result => return result.map(|address| (address, None)),
         }
-        let (host, port) = text.rsplit_once(':')?;
-        let address = Address::parse(host).filter(|a| a.family() == Family::Ipv4)?;
-        Some((address, Some(port.parse().ok()?)))
+        let (host, port) = text.rsplit_once(':').ok_or(MALFORMED)?;
+        let address = Address::parse(host)?;
+        if address.family() != Family::Ipv4 {
+            return Err(MALFORMED);
+        }
+        Ok((address, Some(port.parse().map_err(|_| MALFORMED)?)))
     }
 }
 
-fn ip_address(ip: IpAddr) -> Address {
-    Address::Ip(SocketAddr::new(ip, 0))
-}
-
-fn unix(path: &str) -> Option<Address> {
+fn unix(path: &str) -> Result<Address, NotAnAddress> {
     // sun_path holds the name and its NUL; a longer one can never be bound.
     // SAFETY: sockaddr_un is plain data, for which all zeroes is a valid value.
     let limit = unsafe { mem::zeroed::<libc::sockaddr_un>() }.sun_path.len();
-    (!path.is_empty() && path.len() < limit).then(|| Address::Unix(PathBuf::from(path)))
+    if path.is_empty() || path.len() >= limit {
+        return Err(NotAnAddress::Malformed);
+    }
+    Ok(Address::Unix(PathBuf::from(path)))
 }
 
 fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
@@ -124,8 +192,28 @@ fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> 
     }
 }
 
-fn parse_ipv6(text: &str) -> Option<Ipv6Addr> {
-    text.parse().ok()
+/// An IPv6 address, and behind it a percent sign and its zone, as RFC 4007 section 11 writes it. A
+/// zone elsewhere is refused: the kernel would take no notice of it.
+fn parse_ipv6(text: &str) -> Result<Address, NotAnAddress> {
+    let (ip, zone) = match text.split_once('%') {
+        Some((ip, zone)) if !zone.is_empty() => (ip, Some(zone)),
+        _ => (text, None),
+    };
+    let ip: Ipv6Addr = ip.parse().map_err(|_| NotAnAddress::Malformed)?;
+    let scope = match zone {
+        None => 0,
+        Some(_) if !is_link_local(ip) => return Err(NotAnAddress::NotLinkLocal),
+        Some(zone) => {
+            zone::index(zone).ok_or_else(|| NotAnAddress::NoInterface(zone.to_owned()))?
+        }
+    };
+    Ok(Address::Ip(SocketAddrV6::new(ip, 0, 0, scope).into()))
+}
+
+/// Unicast or multicast of one link, or of one interface: what is not unique in a host.
+fn is_link_local(ip: Ipv6Addr) -> bool {
+    let [first, ..] = ip.segments();
+    first & 0xffc0 == 0xfe80 || matches!(first & 0xff0f, 0xff01 | 0xff02)
 }
 
 /// inet_addr(3): one to four parts, each decimal, octal (leading 0) or hexadecimal (leading 0x);
@@ -159,10 +247,12 @@ fn parse_ipv4_part(part: &str) -> Option<u32> {
 }
 
 impl fmt::Display for Address {
-    /// `[ADDRESS]:PORT` for IP, the bare path for UNIX: the form of the log lines.
+    /// `[ADDRESS]:PORT` for IP, with the zone if there is one, the bare path for UNIX: the form of the log lines.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Ip(address) => write!(out, "[{}]:{}", unmapped(address.ip()), address.port()),
+            Address::Ip(address) => {
+                write!(out, "[{}]:{}", ScopedIp::from(*address), address.port())
+            }
             Address::Unix(path) => write!(out, "{}", path.display()),
         }
     }
@@ -317,17 +407,48 @@ mod tests {
 
     #[test]
     fn prefixes_and_ports() {
-        let v4 = |text: &str| Address::parse(text).map(|a| a.to_string());
+        let v4 = |text: &str| Address::parse(text).ok().map(|a| a.to_string());
         assert_eq!(v4("inet:127.0.0.1").as_deref(), Some("[127.0.0.1]:0"));
         assert_eq!(v4("inet6:::1").as_deref(), Some("[::1]:0"));
         assert_eq!(v4("unix:/tmp/x").as_deref(), Some("/tmp/x"));
         assert_eq!(v4("localhost"), None);
-        let with = |text: &str| Address::parse_with_port(text).map(|(a, p)| (a.to_string(), p));
+        let with = |text: &str| {
+            Address::parse_with_port(text).ok().map(|(address, port)| (address.to_string(), port))
+        };
         assert_eq!(with("127.0.0.1:81"), Some(("[127.0.0.1]:0".into(), Some(81))));
         assert_eq!(with("[::1]:81"), Some(("[::1]:0".into(), Some(81))));
         assert_eq!(with("[::1]"), Some(("[::1]:0".into(), None)));
         assert_eq!(with("[::1]x"), None);
         assert_eq!(with("127.0.0.1:99999"), None);
+    }
+
+    #[test]
+    fn zones_are_part_of_link_local_addresses() {
+        let loopback = zone::index("lo").expect("a loopback interface");
+        for (text, expected) in [
+            ("fe80::1%lo", Ok(("[fe80::1%lo]:0", loopback))),
+            ("inet6:fe80::1%lo", Ok(("[fe80::1%lo]:0", loopback))),
+            ("fe80::1%4294967295", Ok(("[fe80::1%4294967295]:0", u32::MAX))),
+            ("ff02::1%lo", Ok(("[ff02::1%lo]:0", loopback))),
+            ("fe80::1", Ok(("[fe80::1]:0", 0))),
+            ("fe80::1%nosuch0", Err(NotAnAddress::NoInterface("nosuch0".into()))),
+            ("fe80::1%0", Err(NotAnAddress::NoInterface("0".into()))),
+            ("fe80::1%4294967296", Err(NotAnAddress::NoInterface("4294967296".into()))),
+            ("fe80::1%", Err(NotAnAddress::Malformed)),
+            ("::%lo", Err(NotAnAddress::NotLinkLocal)),
+            ("2001:db8::1%lo", Err(NotAnAddress::NotLinkLocal)),
+            ("127.0.0.1%lo", Err(NotAnAddress::Malformed)),
+        ] {
+            let found = Address::parse(text);
+            let zone = |address: &Address| address.scoped_ip().map_or(0, |scoped| scoped.zone);
+            let found = found.as_ref().map(|address| (address.to_string(), zone(address)));
+            let expected = expected.as_ref().map(|(text, zone)| ((*text).to_owned(), *zone));
+            assert_eq!(found, expected, "{text}");
+        }
+        let (address, port) = Address::parse_with_port("[fe80::1%lo]:81").expect("an address");
+        assert_eq!((address.to_string().as_str(), port), ("[fe80::1%lo]:0", Some(81)));
+        // Link-local addresses that differ in the zone are two.
+        assert_ne!(Address::parse("fe80::1%1"), Address::parse("fe80::1%2"));
     }
 
     proptest! {

@@ -36,6 +36,7 @@ pub mod splicing;
 pub mod supervisor;
 pub mod title;
 pub mod tls;
+pub mod zone;
 
 use std::io;
 

@@ -3,7 +3,7 @@
 use nix::unistd::{Group, User};
 use std::ffi::{CStr, CString};
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 
 /// The user of that name: (uid, primary gid).
 pub fn user(name: &str) -> Option<(u32, u32)> {
@@ -61,10 +61,11 @@ pub fn groups_of(user: &CStr, primary: u32) -> Vec<u32> {
     }
 }
 
-/// Every address of a host, without repetitions, in the order of the resolver.
-pub fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
-    let mut found: Vec<IpAddr> = Vec::new();
-    for address in (host, 0).to_socket_addrs()?.map(|address: SocketAddr| address.ip()) {
+/// Every address of a host, without repetitions, in the order of the resolver. Link-local ones come
+/// with their zone, if the resolver knows it (multicast DNS does); the port is 0.
+pub fn resolve(host: &str) -> io::Result<Vec<SocketAddr>> {
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for address in (host, 0).to_socket_addrs()? {
         if !found.contains(&address) {
             found.push(address);
         }
@@ -114,4 +115,24 @@ pub fn has_ipv6() -> bool {
     use super::address::Family;
     use super::socket::{create, Kind, Protocol};
     create(Family::Ipv6, Kind::Stream, Protocol::Tcp).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::zone;
+
+    #[test]
+    fn the_zone_that_the_resolver_tells_is_kept() {
+        let loopback = zone::index("lo").expect("a loopback interface");
+        let found = resolve("fe80::1%lo").expect("an address");
+        let zones: Vec<u32> = found
+            .iter()
+            .map(|address| match address {
+                SocketAddr::V6(v6) => v6.scope_id(),
+                SocketAddr::V4(_) => 0,
+            })
+            .collect();
+        assert_eq!(zones, [loopback]);
+    }
 }

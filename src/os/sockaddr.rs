@@ -1,6 +1,6 @@
 //! `sockaddr_union`: a socket address as C code hands it in and out, and what is done with it.
 
-use super::address::{Address, RawAddress};
+use super::address::{Address, RawAddress, ScopedIp};
 use super::{check, names};
 use std::cmp::Ordering;
 use std::mem;
@@ -114,6 +114,19 @@ impl SockaddrUnion {
                 _ => None,
             }
         }
+    }
+
+    /// The IP address with its zone; `None` for other families.
+    pub fn scoped_ip(&self) -> Option<ScopedIp> {
+        let Some(Host::Ip(ip)) = self.host() else {
+            return None;
+        };
+        let zone = match self.family() {
+            // SAFETY: the family says that it is this member, and any bytes are valid.
+            libc::AF_INET6 => unsafe { self.sin6.sin6_scope_id },
+            _ => 0,
+        };
+        Some(ScopedIp { ip, zone })
     }
 
     /// Sets the host and nothing else. False if it cannot be one of this family.

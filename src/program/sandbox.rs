@@ -4,7 +4,7 @@ use crate::config::common::Common;
 use crate::config::relay::Relay;
 use crate::mavis::search::Modules;
 use crate::os::address::Address;
-use crate::os::{self, log, sandbox};
+use crate::os::{self, log, sandbox, zone};
 use std::path::{Path, PathBuf};
 
 /// What the configuration says about it.
@@ -46,6 +46,7 @@ impl Sandbox {
             }
             _ => {}
         }
+        zone::remember();
         let sockets: Vec<&Path> = self.sockets.iter().map(PathBuf::as_path).collect();
         match sandbox::enter(&sockets) {
             Ok(true) => {}

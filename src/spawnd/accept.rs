@@ -6,11 +6,10 @@ use super::protocol::{Accept, UDP_LIMIT};
 use super::sticky::Key;
 use crate::config::broker::Overload;
 use crate::event::{Interest, Loop, Token};
-use crate::os::address::{unmapped, Address, Family};
+use crate::os::address::{unmapped, Address, Family, ScopedIp};
 use crate::os::socket::{self, Kind, Protocol};
 use crate::os::{self, channel, log};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Connections taken from one listener per turn, so that none starves the others.
@@ -409,8 +408,10 @@ fn is_gone(error: &io::Error) -> bool {
 /// The relay inside the broker counts as the only worker.
 const LOCAL_WORKER: WorkerId = WorkerId(0);
 
-fn client_ip(fd: &OwnedFd) -> Option<IpAddr> {
-    socket::peer_address(fd)?.ip().map(unmapped)
+fn client_ip(fd: &OwnedFd) -> Option<ScopedIp> {
+    socket::peer_address(fd)?
+        .scoped_ip()
+        .map(|client| ScopedIp { ip: unmapped(client.ip), ..client })
 }
 
 /// Takes one datagram and makes a socket that is connected to its sender.

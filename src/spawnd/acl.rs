@@ -2,6 +2,7 @@
 
 use crate::config::broker::AclEntry;
 use crate::config::network::mask_bits;
+use crate::os::address::ScopedIp;
 use std::net::IpAddr;
 
 /// The access list of a broker.
@@ -23,13 +24,17 @@ impl Acl {
 
     /// Consecutive entries of the same verb and negation form a group, whose networks are a
     /// set. The first group that matches decides; a negated one matches if none of its networks
-    /// contains the address. If no group matches: denied, unless the list is empty.
-    pub fn permits(&self, address: IpAddr) -> bool {
-        let bits = match address {
+    /// contains the address. If no group matches: denied, unless the list is empty. A network with a
+    /// zone contains no address of another one.
+    pub fn permits(&self, client: ScopedIp) -> bool {
+        let bits = match client.ip {
             IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
             IpAddr::V6(v6) => u128::from(v6),
         };
-        let contains = |entry: &AclEntry| mask_bits(bits, entry.length) == entry.network;
+        let contains = |AclEntry { network, .. }: &AclEntry| {
+            mask_bits(bits, network.length) == network.bits
+                && (network.zone == 0 || network.zone == client.zone)
+        };
         self.entries
             .chunk_by(|a, b| (a.permit, a.negated) == (b.permit, b.negated))
             .find(|group| group.iter().any(contains) != group[0].negated)
@@ -40,22 +45,24 @@ impl Acl {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::network::parse_network;
+    use crate::config::network::{parse_network, Network};
+    use crate::os::address::Address;
     use proptest::prelude::*;
 
     fn acl(text: &[(bool, bool, &str)]) -> Acl {
         Acl::new(
             text.iter()
                 .map(|&(permit, negated, network)| {
-                    let (network, length) = parse_network(network).expect("a network");
-                    AclEntry { permit, negated, network, length }
+                    let network = parse_network(network).expect("a network");
+                    AclEntry { permit, negated, network }
                 })
                 .collect(),
         )
     }
 
     fn permits(acl: &Acl, address: &str) -> bool {
-        acl.permits(address.parse().expect("an address"))
+        let address = Address::parse(address).ok().and_then(|address| address.scoped_ip());
+        acl.permits(address.expect("an address"))
     }
 
     #[test]
@@ -87,6 +94,18 @@ mod tests {
         assert!(permits(&two, "198.51.100.1"));
     }
 
+    #[test]
+    fn a_zone_belongs_to_the_network() {
+        let list = acl(&[(true, false, "fe80::1%7"), (true, false, "fe80::2")]);
+        assert!(permits(&list, "fe80::1%7"));
+        assert!(!permits(&list, "fe80::1%8"));
+        assert!(!permits(&list, "fe80::1"));
+        assert!(permits(&list, "fe80::2%8"));
+        let link = acl(&[(false, false, "fe80::%7/10"), (true, false, "::/0")]);
+        assert!(!permits(&link, "fe80::3%7"));
+        assert!(permits(&link, "fe80::3%8"));
+    }
+
     proptest! {
         /// Against a reading of the rule word by word.
         #[test]
@@ -97,7 +116,9 @@ mod tests {
             let list: Vec<AclEntry> = entries
                 .iter()
                 .map(|&(permit, negated, host, length)| AclEntry {
-                    permit, negated, length, network: mask_bits(u128::from(host), length),
+                    permit,
+                    negated,
+                    network: Network { bits: mask_bits(host.into(), length), length, zone: 0 },
                 })
                 .collect();
             let mut expected = list.is_empty();
@@ -106,7 +127,10 @@ mod tests {
                 let kind = (list[index].permit, list[index].negated);
                 let mut inside = false;
                 while index < list.len() && (list[index].permit, list[index].negated) == kind {
-                    inside |= mask_bits(u128::from(host), list[index].length) == list[index].network;
+                    inside |= {
+                        let network = list[index].network;
+                        mask_bits(u128::from(host), network.length) == network.bits
+                    };
                     index += 1;
                 }
                 if inside != kind.1 {
@@ -115,7 +139,7 @@ mod tests {
                 }
             }
             let address = IpAddr::V6(u128::from(host).into());
-            prop_assert_eq!(Acl::new(list).permits(address), expected);
+            prop_assert_eq!(Acl::new(list).permits(address.into()), expected);
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::os::entry::{Entry, FileId, NotChanged, Permissions};
 use crate::os::socket::{self, Keepalive, Kind, Protocol};
 use crate::os::{self, log, process};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -96,10 +97,16 @@ impl Listener {
         self.accept.protocol == 0
     }
 
-    /// What the listener is recognised by in the next image of the broker.
+    /// What the listener is recognised by in the next image of the broker. A zone is a number
+    /// there: an interface of the same name may be another one by then, and the socket is bound to
+    /// the former.
     pub(super) fn key(&self) -> String {
         let vrf = self.config.vrf.as_deref().unwrap_or("");
-        format!("{} {:?} {} {vrf}", self.config.protocol.name(), self.config.kind, self.address)
+        let address = match &self.address {
+            Address::Ip(SocketAddr::V6(v6)) if v6.scope_id() != 0 => v6.to_string(),
+            address => address.to_string(),
+        };
+        format!("{} {:?} {address} {vrf}", self.config.protocol.name(), self.config.kind)
     }
 
     pub(super) fn is_datagram(&self) -> bool {

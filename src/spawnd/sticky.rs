@@ -1,14 +1,14 @@
 //! Stickiness: a client address comes back to the worker it was given before.
 
 use super::policy::WorkerId;
+use crate::os::address::ScopedIp;
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 
 /// What a client is recognised by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The source address.
-    pub address: IpAddr,
+    pub address: ScopedIp,
     /// The listener's port.
     pub port: u16,
     /// The listener's protocol number.
@@ -73,9 +73,10 @@ impl Cache {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::IpAddr;
 
     fn key(host: u8) -> Key {
-        Key { address: IpAddr::from([127, 0, 0, host]), port: 1, protocol: 6 }
+        Key { address: IpAddr::from([127, 0, 0, host]).into(), port: 1, protocol: 6 }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 pub mod modules;
+pub mod namespace;
 pub mod pki;
 pub mod ways;
 

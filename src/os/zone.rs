@@ -1,0 +1,69 @@
+//! Zones of IPv6 addresses (RFC 4007): interfaces, by name or by number. 0 is no zone.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::sync::OnceLock;
+
+/// Names as they were when the process gave up asking: see [`remember`].
+static REMEMBERED: OnceLock<BTreeMap<u32, String>> = OnceLock::new();
+
+/// The number of an interface, or a number that is written as such; 0 is none.
+pub fn index(zone: &str) -> Option<u32> {
+    if zone.bytes().all(|byte| byte.is_ascii_digit()) {
+        return zone.parse().ok().filter(|&index| index != 0);
+    }
+    let name = CString::new(zone).ok()?;
+    // SAFETY: `name` is NUL-terminated and outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
+}
+
+/// Asks for the names of all interfaces, and keeps them: a confined process cannot ask later.
+pub fn remember() {
+    REMEMBERED.get_or_init(|| {
+        let mut names = BTreeMap::new();
+        // SAFETY: the list is null, or ends with an entry without a name; it is read before it is
+        // freed, and its names are NUL-terminated.
+        unsafe {
+            let list = libc::if_nameindex();
+            let mut entry = list;
+            while !entry.is_null() && !(*entry).if_name.is_null() {
+                let name = CStr::from_ptr((*entry).if_name).to_string_lossy().into_owned();
+                names.insert((*entry).if_index, name);
+                entry = entry.add(1);
+            }
+            if !list.is_null() {
+                libc::if_freenameindex(list);
+            }
+        }
+        names
+    });
+}
+
+fn name(index: u32) -> Option<String> {
+    if let Some(names) = REMEMBERED.get() {
+        return names.get(&index).cloned();
+    }
+    // IF_NAMESIZE is 16 to 44, but not in every header.
+    let mut name: [libc::c_char; 64] = [0; 64];
+    // SAFETY: there is room for the longest name with its NUL.
+    let found = unsafe { !libc::if_indextoname(index, name.as_mut_ptr()).is_null() };
+    // c_char is signed on some machines and not on others.
+    let bytes = name.iter().flat_map(|c| c.to_ne_bytes()).take_while(|&byte| byte != 0);
+    found.then(|| String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned())
+}
+
+/// A zone behind an address: `%eth0`, `%2` if it has no name, and nothing for 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Suffix(pub u32);
+
+impl fmt::Display for Suffix {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, name(self.0)) {
+            (0, _) => Ok(()),
+            (_, Some(name)) => write!(out, "%{name}"),
+            (index, None) => write!(out, "%{index}"),
+        }
+    }
+}
