@@ -3,7 +3,6 @@
 use super::guard;
 use crate::os::process::exit;
 use crate::os::{channel, common_data, log, socket};
-use crate::program;
 use crate::spawnd::protocol::{
     FromWorker, ACCEPT, TYPE_ACCEPT, TYPE_UDP_DATA, UDP_HEADER, UDP_LENGTH,
 };
@@ -137,9 +136,6 @@ pub unsafe extern "C" fn fakescm_send_msg(_sock: c_int, message: *const Data, fd
             Ok(FromWorker::Max(count)) => {
                 common_data::set_users_max(count);
                 common_data::set_users_max_total(count);
-            }
-            Ok(FromWorker::Done(count)) => {
-                program::sessions_ended(count as usize);
             }
             // SAFETY: the message is of the type that the function takes.
             Ok(FromWorker::Unknown(TYPE_ACCEPT)) => unsafe {

@@ -259,6 +259,7 @@ programs! {
     small_functions "small"
     broker_internals "spawnd"
     tls "ssl"
+    single_process "single"
     timers "timers"
     time_specifications "timespec"
     wire_format "wire"

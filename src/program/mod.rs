@@ -25,7 +25,7 @@ use std::path::Path;
 use std::sync::Once;
 
 pub use hosted::{hosted_broker, hosted_worker, serve_foreign, Hosted};
-pub use single::{sessions_ended, HostedWorker};
+pub use single::HostedWorker;
 
 /// Which program this is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! The worker of a program of others that is one process with its broker.
 
+use crate::config::broker::Spawn;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::common_data;
 use crate::spawnd::broker::{Broker, LocalWorker};
 use crate::spawnd::protocol::Accept;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 
 /// What the worker half of a program is to know.
@@ -21,9 +22,6 @@ pub struct HostedWorker {
 thread_local! {
     /// A broker that is about to serve beside its worker.
     static KEPT: RefCell<Option<(Broker, Loop, HostedWorker)>> = const { RefCell::new(None) };
-    /// Sessions of the worker that have ended, and that are open.
-    static ENDED: Cell<usize> = const { Cell::new(0) };
-    static OPEN: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Keeps a broker until its program serves.
@@ -36,24 +34,25 @@ pub(super) fn take() -> Option<(Broker, Loop, HostedWorker)> {
     KEPT.take()
 }
 
-/// Sessions of the worker in this process have ended.
-pub fn sessions_ended(count: usize) {
-    ENDED.set(ENDED.get() + count);
-    OPEN.set(OPEN.get().saturating_sub(count));
+/// The worker of a program that is one process with its broker. The program counts its sessions
+/// itself, in `common_data.users_cur`; `common_data.users_max_total` is how many it can have. SCM_DONE
+/// says nothing here: some programs send it in this mode and some do not.
+struct Hoster {
+    /// Connections given to the program, less those reported as ended.
+    given: usize,
 }
 
-/// The worker of a program that is one process with its broker.
-struct Hoster;
-
-/// That worker, and how many connections it can have before it says itself.
-pub(super) fn local_worker(descriptors: u64) -> (Box<dyn LocalWorker>, usize) {
-    let users = usize::try_from(descriptors.saturating_sub(10) / 2).unwrap_or(usize::MAX);
-    (Box::new(Hoster), users.max(1))
+/// That worker, and how many connections it can have until it says itself: what is configured, as far
+/// as descriptors allow.
+pub(super) fn local_worker(descriptors: u64, spawn: &Spawn) -> (Box<dyn LocalWorker>, usize) {
+    let possible = usize::try_from(descriptors.saturating_sub(10) / 2).unwrap_or(usize::MAX);
+    let configured = spawn.users_max.saturating_mul(spawn.instances_max);
+    (Box::new(Hoster { given: 0 }), possible.min(configured).max(1))
 }
 
 impl LocalWorker for Hoster {
     fn accept(&mut self, events: &mut Loop, socket: OwnedFd, accept: &Accept) {
-        OPEN.set(OPEN.get() + 1);
+        self.given += 1;
         let message = accept.encode();
         events.lend(|| common_data::give_accept(socket, &message));
     }
@@ -63,11 +62,17 @@ impl LocalWorker for Hoster {
     fn timer(&mut self, _: &mut Loop, _: TimerId, _: Token) {}
 
     fn turn(&mut self, _: &mut Loop) -> usize {
-        ENDED.take()
+        let ended = self.given.saturating_sub(self.sessions());
+        self.given -= ended;
+        ended
     }
 
     fn sessions(&self) -> usize {
-        OPEN.get()
+        usize::try_from(common_data::users_cur()).unwrap_or(0)
+    }
+
+    fn limit(&self) -> Option<usize> {
+        usize::try_from(common_data::users_max_total()).ok()
     }
 
     fn drain(&mut self, _: &mut Loop) {}

@@ -384,6 +384,14 @@ impl Broker {
         }
     }
 
+    /// Single-process mode: how many sessions the worker can have is up to it.
+    pub(super) fn follow_local_limit(&mut self, events: &mut Loop) {
+        let limit = self.local.as_ref().and_then(|local| local.limit());
+        if limit.is_some_and(|limit| self.policy.set_users_max(limit)) {
+            self.check_overload(events);
+        }
+    }
+
     /// Single-process mode: the one worker is this process.
     pub(super) fn start_local(&mut self) {
         self.policy.add(LOCAL_WORKER, true);

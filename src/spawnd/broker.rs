@@ -84,6 +84,10 @@ pub trait LocalWorker {
     fn turn(&mut self, events: &mut Loop) -> usize;
     /// Open sessions.
     fn sessions(&self) -> usize;
+    /// The most connections it can handle now, if that changes while it runs.
+    fn limit(&self) -> Option<usize> {
+        None
+    }
     /// Sessions may go on for the drain timeout, if there is one.
     fn drain(&mut self, events: &mut Loop);
     /// The end: the process is about to exit.
@@ -408,6 +412,7 @@ impl Broker {
     /// Waits for something to happen, and does what is to be done about it. The exit status, if
     /// the process is to end.
     pub fn turn(&mut self, events: &mut Loop) -> Option<i32> {
+        self.follow_local_limit(events);
         if let Err(error) = events.wait(None) {
             log::message(&format!("event loop: {}", os::reason(&error)));
             return Some(exit::SOFTWARE);

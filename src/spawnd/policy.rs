@@ -153,6 +153,13 @@ impl Policy {
         (self.expected < before).then_some(self.expected)
     }
 
+    /// The most connections of a worker from now on, in place of what was configured. True if that
+    /// is a change.
+    pub fn set_users_max(&mut self, max: usize) -> bool {
+        let former = std::mem::replace(&mut self.limits.users_max, max.max(1));
+        former != self.limits.users_max
+    }
+
     /// A worker's channel is full, or takes messages again.
     pub fn set_blocked(&mut self, id: WorkerId, blocked: bool) {
         if let Some(index) = self.index(id) {
