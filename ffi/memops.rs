@@ -235,7 +235,9 @@ pub unsafe extern "C" fn mem_free(pool: *mut Pool, pointer: *mut *mut c_void) ->
                 if pool.is_null() || detach(pool, memory) {
                     libc::free(memory);
                 } else {
-                    log::message(&format!("mem_free: {memory:p} is not in the pool"));
+                    log::braked(log::Kind::Module, || {
+                        format!("mem_free: {memory:p} is not in the pool")
+                    });
                 }
             }
         }

@@ -15,7 +15,8 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 /// the caller gets `fallback`.
 pub(crate) fn guard<T>(fallback: T, entry: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(entry)).unwrap_or_else(|_| {
-        crate::os::log::message("libmavis: internal error, please report it");
+        let text = || "libmavis: internal error, please report it".to_owned();
+        crate::os::log::braked(crate::os::log::Kind::Module, text);
         fallback
     })
 }

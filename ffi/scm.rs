@@ -50,7 +50,9 @@ unsafe fn contents<'a>(message: *const Data) -> &'a [u8] {
 pub unsafe extern "C" fn scm_send_msg(sock: c_int, message: *const Data, fd: c_int) -> c_int {
     guard(-1, || {
         let failed = |error: &std::io::Error| {
-            log::message(&format!("scm_send_msg: sendmsg: {}", crate::os::reason(error)));
+            log::braked(log::Kind::Channel, || {
+                format!("scm_send_msg: sendmsg: {}", crate::os::reason(error))
+            });
             -1
         };
         if message.is_null() || sock < 0 {
@@ -99,7 +101,7 @@ pub unsafe extern "C" fn scm_recv_msg(
             }
         };
         let complain = |what: &str| {
-            log::message(&format!("scm_recv_msg: recvmsg: {what}"));
+            log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {what}"));
             -1
         };
         match received {

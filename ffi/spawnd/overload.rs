@@ -30,7 +30,9 @@ pub(super) fn check_overload() {
     unsafe {
         let hint = spawnd_data::overload_hint();
         let users = common_data::users_cur();
-        log::message(&format!("limit of {users} concurrent users reached, {hint} new connections"));
+        log::braked(log::Kind::Limit, || {
+            format!("limit of {users} concurrent users reached, {hint} new connections")
+        });
         setproctitle::set_proctitle(FULL);
         (*data).listeners_inactive = -1;
         let overload = (*data).overload;
@@ -57,7 +59,7 @@ pub(super) fn resume() {
         if (*data).listeners_inactive == 0 || is_full() {
             return;
         }
-        log::message("resuming normal operation");
+        log::braked(log::Kind::Limit, || "resuming normal operation".to_owned());
         (*data).listeners_inactive = 0;
         for listener in spawnd_data::listeners() {
             let fd = (*listener).r#fn;

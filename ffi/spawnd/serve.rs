@@ -135,7 +135,12 @@ pub unsafe extern "C" fn spawnd_bind_listener(context: *mut SpawndContext, _fd: 
         } else if (*context).socktype != libc::SOCK_DGRAM {
             libc::listen((*context).r#fn, (*context).listen_backlog);
         }
-        log::message(&format!("bind to {address} succeeded"));
+        let bound = || format!("bind to {address} succeeded");
+        match (*context).bits & bit::LISTENER {
+            0 => log::message(&bound()),
+            // Again, as a limit was left.
+            _ => log::braked(log::Kind::Listener, bound),
+        }
         (*context).bits |= bit::LISTENER;
         watch(context, spawnd_accepted);
     });
@@ -192,14 +197,18 @@ pub unsafe extern "C" fn spawnd_accepted(context: *mut SpawndContext, fd: c_int)
             Ok(Some(taken)) => taken,
             Ok(None) => return,
             Err(error) if os::would_block(&error) => return,
-            Err(error) => return log::message(&format!("accept: {}", os::reason(&error))),
+            Err(error) => {
+                return log::braked(log::Kind::Accept, || format!("accept: {}", os::reason(&error)))
+            }
         };
         if is_full() {
             return;
         }
         let peer = socket::peer_address(&socket).and_then(|peer| peer.scoped_ip());
         if let Some(address) = peer.filter(|&address| !permits(address)) {
-            return log::message(&format!("connection attempt from [{address}] rejected"));
+            return log::braked(log::Kind::Denied, || {
+                format!("connection attempt from [{address}] rejected")
+            });
         }
         if !datagrams {
             // SAFETY: as the caller promises.
@@ -330,7 +339,7 @@ unsafe fn hand_over(
             }
         }
     }
-    log::message("no worker takes the connection");
+    log::braked(log::Kind::Accept, || "no worker takes the connection".to_owned());
 }
 
 /// By what a worker is remembered, wherever it is in the array.

@@ -66,13 +66,13 @@ fn program() -> Option<Program> {
 pub unsafe extern "C" fn spawnd_spawn_child(pid: *mut libc::pid_t) -> c_int {
     guard(-1, || {
         let Some(program) = program() else {
-            log::message("no program to start workers with");
+            log::braked(log::Kind::Worker, || "no program to start workers with".to_owned());
             return -1;
         };
         let (ours, theirs) = match channel::pair() {
             Ok(ends) => ends,
             Err(error) => {
-                log::message(&format!("socketpair: {}", os::reason(&error)));
+                log::braked(log::Kind::Worker, || format!("socketpair: {}", os::reason(&error)));
                 return -1;
             }
         };
@@ -81,7 +81,9 @@ pub unsafe extern "C" fn spawnd_spawn_child(pid: *mut libc::pid_t) -> c_int {
         if size > 0 {
             for end in [&ours, &theirs] {
                 if let Err(error) = channel::set_buffer_sizes(end, size) {
-                    log::message(&format!("tcp bufsize: {}", os::reason(&error)));
+                    log::braked(log::Kind::Worker, || {
+                        format!("tcp bufsize: {}", os::reason(&error))
+                    });
                 }
             }
         }
@@ -95,7 +97,7 @@ pub unsafe extern "C" fn spawnd_spawn_child(pid: *mut libc::pid_t) -> c_int {
                 ours.into_raw_fd()
             }
             Err(error) => {
-                log::message(&format!("fork: {}", os::reason(&error)));
+                log::braked(log::Kind::Worker, || format!("fork: {}", os::reason(&error)));
                 -1
             }
         }
@@ -173,14 +175,20 @@ unsafe fn understood(server: *mut SpawndContext, message: &[u8]) {
             FromWorker::Max(most) => {
                 if most > 0 && common_data::users_max() > most {
                     common_data::set_users_max(most);
-                    log::message(&format!("child limits maximum number of users to {most}"));
+                    log::braked(log::Kind::Channel, || {
+                        format!("child limits maximum number of users to {most}")
+                    });
                     setproctitle::set_proctitle(1);
                 }
             }
             FromWorker::KeepAlive => {}
-            FromWorker::Hello(_) => log::message("Child used unknown message type 64"),
+            FromWorker::Hello(_) => {
+                log::braked(log::Kind::Channel, || "Child used unknown message type 64".to_owned())
+            }
             FromWorker::Unknown(number) => {
-                log::message(&format!("Child used unknown message type {number}"));
+                log::braked(log::Kind::Channel, || {
+                    format!("Child used unknown message type {number}")
+                });
             }
         }
     }

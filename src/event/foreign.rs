@@ -493,7 +493,7 @@ impl Loop {
     /// Whatever else is ready is found again by the loop's owner.
     pub fn foreign_poll(&mut self, timeout: Option<u64>) -> usize {
         if let Err(error) = self.wait_for(timeout) {
-            log::message(&format!("event loop: {}", crate::os::reason(&error)));
+            log::braked(log::Kind::Events, || format!("event loop: {}", crate::os::reason(&error)));
             return 0;
         }
         common_data::refresh_clock();

@@ -41,6 +41,7 @@ mod select;
 #[cfg(test)]
 mod tests;
 
+use crate::os::log;
 use backend::Backend;
 use std::collections::VecDeque;
 use std::io;
@@ -413,6 +414,7 @@ impl Loop {
     /// Waits for events, at most `timeout` milliseconds if given.
     fn wait_for(&mut self, timeout: Option<u64>) -> io::Result<()> {
         self.flush();
+        let timeout = [timeout, log::tend()].into_iter().flatten().min();
         let timeout = match timeout {
             _ if !self.ready.is_empty() || !self.always_ready.is_empty() => Some(0),
             timeout => timeout,

@@ -57,7 +57,9 @@ extern "C" fn answered(name: *mut c_void) {
         let seen =
             STATE.with_borrow_mut(|state| std::mem::replace(&mut state.strange_call_seen, true));
         if !seen {
-            log::message("mavis: a module has answered twice, or a question that was not asked");
+            log::braked(log::Kind::Module, || {
+                "mavis: a module has answered twice, or a question that was not asked".to_owned()
+            });
         }
         return;
     };

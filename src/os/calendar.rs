@@ -28,12 +28,29 @@ pub fn local_time(seconds: i64) -> Option<LocalTime> {
     if unsafe { libc::localtime_r(&seconds, &mut parts) }.is_null() {
         return None;
     }
-    Some(LocalTime {
+    Some(of(&parts))
+}
+
+/// As [`local_time`], of the time zone UTC: gmtime(3).
+pub fn universal_time(seconds: i64) -> Option<LocalTime> {
+    #[allow(deprecated, reason = "its size is to change with musl 1.2, which does no harm here")]
+    let seconds = libc::time_t::try_from(seconds).ok()?;
+    // SAFETY: as above.
+    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both arguments outlive the call; gmtime_r(3) writes into the second.
+    if unsafe { libc::gmtime_r(&seconds, &mut parts) }.is_null() {
+        return None;
+    }
+    Some(of(&parts))
+}
+
+fn of(parts: &libc::tm) -> LocalTime {
+    LocalTime {
         second: parts.tm_sec as u8,
         minute: parts.tm_min as u8,
         hour: parts.tm_hour as u8,
         day: parts.tm_mday as u8,
         month: parts.tm_mon as u8,
         weekday: parts.tm_wday as u8,
-    })
+    }
 }

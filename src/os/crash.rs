@@ -12,6 +12,7 @@ use std::ffi::c_void;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::time::Duration;
 
 /// What the configuration wants to be done.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,9 @@ pub struct Actions {
     /// `debug-cmd`.
     pub debug_command: Option<String>,
 }
+
+/// How long what was logged last is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What is set stays for ever, as a crash can happen while it is replaced.
 static ACTIONS: AtomicPtr<Actions> = AtomicPtr::new(std::ptr::null_mut());
@@ -138,6 +142,7 @@ fn act() -> ! {
             }
         }
     }
+    log::drain(LAST_WORDS);
     // SAFETY: _exit(2) takes a plain number; destructors must not run in this state.
     unsafe { libc::_exit(exit::UNAVAILABLE) }
 }
@@ -161,6 +166,7 @@ fn run(label: &str, command: &str) {
 
 /// Lets the system write a core file into the working directory, beside an earlier one.
 fn leave_core() -> ! {
+    log::drain(LAST_WORDS);
     let _ = std::fs::rename("core", format!("core.{:08x}", super::wall_clock()));
     // SAFETY: getrlimit(2) and setrlimit(2) use `limit`, which outlives the calls; abort(3) ends
     // the process.

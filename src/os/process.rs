@@ -335,6 +335,7 @@ pub fn spawn(
                     status
                 }
             };
+            super::log::farewell();
             // SAFETY: _exit(2) runs no destructors of the parent's copies.
             unsafe { libc::_exit(status) }
         }
@@ -388,6 +389,7 @@ pub fn execute(
         for fd in keep {
             socket::set_close_on_exec(fd, false)?;
         }
+        super::log::farewell();
         // A signal that arrives from here on waits until the next image catches it.
         signals::block_all();
         unistd::execve(&path, &argv, &envp)?;

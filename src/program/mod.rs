@@ -94,6 +94,9 @@ impl Process {
         common_data::set_debug(known_debug_bits(options.debug));
         let parse_only = options.parse_only || options.version;
         let terminal = process::stderr_is_terminal();
+        if !parse_only {
+            log::serve();
+        }
         // What modules ask.
         common_data::set_parse_only(parse_only.into());
         common_data::set_debug_stderr(options.debug_to_stderr.into());

@@ -133,7 +133,7 @@ impl Engine {
             Decision::Unknown(why) if !permit => {
                 return self.deny(events, index, format!("authorization failed: {why}"), true);
             }
-            Decision::Unknown(why) => self.complain(events, index, &why),
+            Decision::Unknown(why) => self.complain(index, &why),
         }
         self.settle_interest(events, index);
         self.connect(events, index);
@@ -142,19 +142,17 @@ impl Engine {
     /// Closes a session that is not admitted. What is somebody's fault is logged.
     fn deny(&mut self, events: &mut Loop, index: u32, text: String, fault: bool) {
         if fault {
-            self.complain(events, index, &text);
+            self.complain(index, &text);
         }
         self.finish(events, index, Outcome::Failed(text), false);
     }
 
-    fn complain(&mut self, events: &mut Loop, index: u32, text: &str) {
+    fn complain(&mut self, index: u32, text: &str) {
         let client = self.sessions.get_mut(index).map(|session| &session.client);
         let client = client.and_then(socket::peer_address);
         let client = client.map_or_else(|| "local".to_owned(), |address| address.to_string());
         let line = format!("mavis: client {client}: {text}");
-        if let Some(line) = self.throttle.pass(line, events.now()) {
-            log::message(&line);
-        }
+        log::braked(log::Kind::Admission, || line);
     }
 
     /// A client that waits to be admitted has said something, or is gone.

@@ -6,7 +6,6 @@ use super::direction::{Buffers, Direction, Left, State, Stop};
 use super::pump::{pump, say_goodbye, Ending, Pumped};
 use super::session::{Access, End, Phase, Session};
 use super::table::Table;
-use super::throttle::Throttle;
 use crate::config::relay::{Relay, Remote};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::mavis::queries::Queries;
@@ -55,7 +54,6 @@ pub struct Engine {
     pub(super) tls: Contexts,
     /// Connections of TLS listeners cannot be served: said once.
     pub(super) tls_unusable: bool,
-    pub(super) throttle: Throttle,
     /// Modules that decide who may connect.
     pub(super) queries: Option<Queries>,
     /// The tags of remotes; their numbers are the indices.
@@ -90,7 +88,6 @@ impl Engine {
             local_trouble: false,
             tls,
             tls_unusable: false,
-            throttle: Throttle::default(),
             queries,
             tags,
             realms: vec![[0; 16]],
@@ -129,7 +126,9 @@ impl Engine {
         };
         if !prepared {
             if let Err(error) = socket::set_nonblocking(&client, true) {
-                log::message(&format!("connection dropped: {}", os::reason(&error)));
+                log::braked(log::Kind::Session, || {
+                    format!("connection dropped: {}", os::reason(&error))
+                });
                 return self.refuse();
             }
             socket::set_no_delay(&client);
@@ -147,7 +146,9 @@ impl Engine {
             }));
         }
         let Some(realm) = self.realm_number(accept.realm) else {
-            log::message("mavis: too many realms; connection dropped");
+            log::braked(log::Kind::Session, || {
+                "mavis: too many realms; connection dropped".to_owned()
+            });
             return self.refuse();
         };
         session.realm = realm;
@@ -249,14 +250,14 @@ impl Engine {
                 // Not the remote's fault.
                 let why = os::reason(&error);
                 if !std::mem::replace(&mut self.descriptor_trouble, true) {
-                    log::message(&format!("socket: {why}"));
+                    log::braked(log::Kind::Session, || format!("socket: {why}"));
                 }
                 self.finish(events, index, Outcome::Failed(why), false);
                 return true;
             }
             Err(OpenError::Local(error)) => {
                 if !std::mem::replace(&mut self.local_trouble, true) {
-                    log::message(&format!("bind: {}", os::reason(&error)));
+                    log::braked(log::Kind::Session, || format!("bind: {}", os::reason(&error)));
                 }
                 self.attempt_failed(events, index, None);
                 return false;
@@ -291,11 +292,13 @@ impl Engine {
             let news = self.balancer.failed(remote as usize, attempts, now);
             if let (true, Some(error)) = (news, error) {
                 let remote = &self.settings.remotes[remote as usize];
-                log::message(&format!(
-                    "connect to {} ({}) failed: {error}",
-                    remote.address,
-                    remote.protocol.name(),
-                ));
+                log::braked(log::Kind::Remote, || {
+                    format!(
+                        "connect to {} ({}) failed: {error}",
+                        remote.address,
+                        remote.protocol.name(),
+                    )
+                });
             }
         }
     }
@@ -314,7 +317,9 @@ impl Engine {
         if let Some(remote) = session.remote {
             if self.balancer.connected(remote as usize) {
                 let address = &self.settings.remotes[remote as usize].address;
-                log::message(&format!("connect to {address} succeeded, it is in use again"));
+                log::braked(log::Kind::Remote, || {
+                    format!("connect to {address} succeeded, it is in use again")
+                });
             }
         }
         if !self.send_early(index) {
@@ -345,7 +350,7 @@ impl Engine {
                 session.active = events.now();
             }
             if pumped.truncated {
-                self.tls_trouble(events, index, end, "connection ended without close_notify");
+                self.tls_trouble(index, end, "connection ended without close_notify");
             }
             match pumped.stop {
                 Stop::Waiting => {}

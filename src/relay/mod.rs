@@ -18,5 +18,4 @@ mod session;
 mod shake;
 mod share;
 mod table;
-mod throttle;
 pub mod worker;

@@ -38,7 +38,9 @@ impl Engine {
                 "the listener has no version of TLS that is known here"
             };
             if !std::mem::replace(&mut self.tls_unusable, true) {
-                log::message(&format!("connection on a TLS listener closed: {why}"));
+                log::braked(log::Kind::Session, || {
+                    format!("connection on a TLS listener closed: {why}")
+                });
             }
             return Err(());
         }
@@ -213,7 +215,7 @@ impl Engine {
             End::Client => {
                 // A client that leaves without a word was a port scan, or a health check.
                 if !session.stream(End::Client).is_some_and(|stream| stream.is_untouched()) {
-                    self.tls_trouble(events, index, End::Client, &text);
+                    self.tls_trouble(index, End::Client, &text);
                 }
                 self.finish(events, index, Outcome::Failed("TLS handshake failed".into()), false);
             }
@@ -271,7 +273,7 @@ impl Engine {
     /// An end has broken the TLS protocol, or given up. What it had sent before is delivered, and
     /// the session ends.
     pub(super) fn tls_failed(&mut self, events: &mut Loop, index: u32, end: End, text: &str) {
-        self.tls_trouble(events, index, end, text);
+        self.tls_trouble(index, end, text);
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
@@ -295,7 +297,7 @@ impl Engine {
     }
 
     /// Logs what is wrong with the TLS of an end, unless there is too much of that.
-    pub(super) fn tls_trouble(&mut self, events: &Loop, index: u32, end: End, text: &str) {
+    pub(super) fn tls_trouble(&mut self, index: u32, end: End, text: &str) {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
@@ -314,8 +316,6 @@ impl Engine {
         if let Some(tls) = &mut session.tls {
             tls.trouble.get_or_insert_with(|| text.to_owned());
         }
-        if let Some(line) = self.throttle.pass(line, events.now()) {
-            log::message(&line);
-        }
+        log::braked(log::Kind::Tls, || line);
     }
 }

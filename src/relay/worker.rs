@@ -217,13 +217,17 @@ impl Worker {
                 }
                 Ok(FromBroker::Datagram) => {
                     if !std::mem::replace(&mut self.datagram_trouble, true) {
-                        log::message("datagrams are not relayed; use a TCP listener");
+                        log::braked(log::Kind::Datagram, || {
+                            "datagrams are not relayed; use a TCP listener".to_owned()
+                        });
                     }
                     self.unreported += 1;
                 }
                 // Not for us; a descriptor that came along is closed.
                 Ok(FromBroker::Other(_) | FromBroker::Ledger(_)) => {}
-                Err(bad) => log::message(&format!("scm_recv_msg: recvmsg: {bad}")),
+                Err(bad) => {
+                    log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {bad}"))
+                }
             }
             sockets.clear();
             self.sockets = sockets;
@@ -241,7 +245,9 @@ impl Worker {
         let Some(client) = client else {
             // Descriptors have run out, or the broker is wrong. Said once, until it works again.
             if !std::mem::replace(&mut self.descriptor_trouble, true) {
-                log::message("scm_recv_msg: a connection came without its descriptor");
+                log::braked(log::Kind::Session, || {
+                    "scm_recv_msg: a connection came without its descriptor".to_owned()
+                });
             }
             self.unreported += 1;
             return;

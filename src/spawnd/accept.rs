@@ -72,7 +72,7 @@ impl Broker {
     fn rest(&mut self, call: &str, error: &io::Error, events: &mut Loop) {
         // Said once, until accepting works again.
         if !std::mem::replace(&mut self.accept_trouble, true) {
-            log::message(&format!("{call}: {}", os::reason(error)));
+            log::braked(log::Kind::Accept, || format!("{call}: {}", os::reason(error)));
         }
         if self.resume.is_none() {
             self.resume = Some(events.arm(Token::new(kind::RESUME, 0), events.now() + REST));
@@ -107,9 +107,9 @@ impl Broker {
             // A peer without an IP address is local, and permitted.
             if let Some(address) = client_ip(&fd) {
                 if !self.acl.permits(address) {
-                    log::message(&format!(
-                        "connection attempt from [{address}] rejected: denied by ACL"
-                    ));
+                    log::braked(log::Kind::Denied, || {
+                        format!("connection attempt from [{address}] rejected: denied by ACL")
+                    });
                     return;
                 }
             }
@@ -117,7 +117,7 @@ impl Broker {
         let class = self.listeners[index].class;
         if class != 0 {
             if let Err(error) = socket::set_traffic_class(&fd, class) {
-                log::message(&format!("dscp: {}", os::reason(&error)));
+                log::braked(log::Kind::Accept, || format!("dscp: {}", os::reason(&error)));
                 self.listeners[index].class = 0;
             }
         }
@@ -347,11 +347,11 @@ impl Broker {
                 Overload::Reset => "resetting",
             };
             let limit = self.policy.limit();
-            log::message(&format!(
-                "limit of {limit} concurrent users reached, {doing} new connections"
-            ));
+            log::braked(log::Kind::Limit, || {
+                format!("limit of {limit} concurrent users reached, {doing} new connections")
+            });
         } else {
-            log::message("resuming normal operation");
+            log::braked(log::Kind::Limit, || "resuming normal operation".to_owned());
         }
         for index in 0..self.listeners.len() {
             let reset = self.overload == Overload::Reset;
@@ -360,7 +360,7 @@ impl Broker {
                 listener.reopen = listener.socket.is_some();
                 listener.close(events);
             } else if reset && std::mem::take(&mut listener.reopen) {
-                if !listener.open() {
+                if !listener.open_again() {
                     // It was bound before, so it is tried again, asked for or not.
                     let delay = &mut listener.config.retry_delay;
                     *delay = (*delay).max(1);
@@ -443,7 +443,9 @@ pub fn receive(fd: &OwnedFd) -> io::Result<Option<(OwnedFd, Option<Vec<u8>>)>> {
         Ok(new) => Ok(Some((new, Some(data)))),
         Err(error) if os::out_of_descriptors(&error) => Err(error),
         Err(error) => {
-            log::message(&format!("datagram from {sender}: {}", os::reason(&error)));
+            log::braked(log::Kind::Datagram, || {
+                format!("datagram from {sender}: {}", os::reason(&error))
+            });
             Ok(None)
         }
     }

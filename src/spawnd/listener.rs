@@ -183,9 +183,18 @@ impl Listener {
 
     /// Creates, binds and listens. Failures and the success are logged, each failure once.
     pub(super) fn open(&mut self) -> bool {
+        self.open_saying(log::message)
+    }
+
+    /// As [`open`](Self::open), as a limit that closed it was left: clients can cause that.
+    pub(super) fn open_again(&mut self) -> bool {
+        self.open_saying(|text| log::braked(log::Kind::Listener, || text.to_owned()))
+    }
+
+    fn open_saying(&mut self, say: impl Fn(&str)) -> bool {
         match self.try_open() {
             Ok((fd, file)) => {
-                log::message(&format!("bind to {} succeeded", self.address));
+                say(&format!("bind to {} succeeded", self.address));
                 self.logged_failure = false;
                 (self.socket, self.file) = (Some(fd), file);
                 true
@@ -193,12 +202,12 @@ impl Listener {
             Err((call, error)) => {
                 if !self.logged_failure {
                     self.logged_failure = true;
-                    log::message(&format!("{call}: {}", os::reason(&error)));
+                    say(&format!("{call}: {}", os::reason(&error)));
                     let retry = match self.config.retry_delay {
                         0 => String::new(),
                         seconds => format!(" Will retry every {seconds} seconds."),
                     };
-                    log::message(&format!("bind to {} failed.{retry}", self.address));
+                    say(&format!("bind to {} failed.{retry}", self.address));
                 }
                 false
             }
@@ -315,7 +324,9 @@ impl Listener {
         let wanted = if overloaded { config.overload_backlog } else { config.backlog };
         if let (true, Some(fd)) = (wanted != self.backlog && !self.is_datagram(), &self.socket) {
             if let Err(error) = socket::listen(fd, wanted) {
-                log::message(&format!("listen {}: {}", self.address, os::reason(&error)));
+                log::braked(log::Kind::Limit, || {
+                    format!("listen {}: {}", self.address, os::reason(&error))
+                });
             }
         }
         self.backlog = wanted;

@@ -83,7 +83,9 @@ impl Restart {
         let longest = if ready { LONGEST_PAUSE_IF_READY } else { LONGEST_PAUSE };
         let pause = (FIRST_PAUSE << (self.failures - 1).min(16)).min(longest);
         if pause > FIRST_PAUSE {
-            log::message(&format!("workers do not stay up, next start in {pause} ms"));
+            log::braked(log::Kind::Worker, || {
+                format!("workers do not stay up, next start in {pause} ms")
+            });
         }
         self.pause = Some(events.arm(Token::new(kind::RESTART, 0), events.now() + pause));
     }
@@ -113,7 +115,7 @@ impl Broker {
                 true
             }
             Err((call, error)) => {
-                log::message(&format!("{call}: {}", os::reason(&error)));
+                log::braked(log::Kind::Worker, || format!("{call}: {}", os::reason(&error)));
                 self.restart.failed(false, events);
                 false
             }
@@ -125,7 +127,9 @@ impl Broker {
         if self.channel_buffer > 0 {
             for end in [&ours, &theirs] {
                 if let Err(error) = channel::set_buffer_sizes(end, self.channel_buffer) {
-                    log::message(&format!("tcp bufsize: {}", os::reason(&error)));
+                    log::braked(log::Kind::Worker, || {
+                        format!("tcp bufsize: {}", os::reason(&error))
+                    });
                 }
             }
         }
@@ -219,7 +223,7 @@ impl Broker {
     fn complain(&mut self, id: WorkerId, text: &str) {
         if let Some(worker) = self.worker_mut(id) {
             if !std::mem::replace(&mut worker.complained, true) {
-                log::message(text);
+                log::braked(log::Kind::Channel, || text.to_owned());
             }
         }
     }
@@ -243,7 +247,9 @@ impl Broker {
                 self.restart.ever_ready = true;
                 self.policy.set_ready(id);
                 if let Some(most) = self.policy.cap(id, usize::try_from(max).unwrap_or(0)) {
-                    log::message(&format!("child limits maximum number of users to {most}"));
+                    log::braked(log::Kind::Channel, || {
+                        format!("child limits maximum number of users to {most}")
+                    });
                 }
                 self.announce();
             }
@@ -273,7 +279,9 @@ impl Broker {
     fn bad_configuration(&mut self, id: WorkerId, events: &mut Loop) {
         let starting = self.worker_mut(id).is_some_and(|worker| !worker.ready);
         if starting && self.restart.ever_ready {
-            log::message("Child reported fatal configuration problem. It will be tried again.");
+            log::braked(log::Kind::Worker, || {
+                "Child reported fatal configuration problem. It will be tried again.".to_owned()
+            });
             return;
         }
         log::message("Child reported fatal configuration problem. Exiting.");
@@ -302,7 +310,9 @@ impl Broker {
                 worker.secrets = Some((data, 0));
                 send_secrets(worker, events);
             }
-            (Err(error), _) => log::message(&format!("mmap: {}", os::reason(&error))),
+            (Err(error), _) => {
+                log::braked(log::Kind::Channel, || format!("mmap: {}", os::reason(&error)))
+            }
             (Ok(_), None) => {}
         }
     }
@@ -370,7 +380,9 @@ impl Broker {
         if let Some(worker) = self.worker_mut(id) {
             if !worker.leaving {
                 let pid = worker.pid;
-                log::message(&format!("scm_send_msg, pid: {pid}: {}", os::reason(error)));
+                log::braked(log::Kind::Worker, || {
+                    format!("scm_send_msg, pid: {pid}: {}", os::reason(error))
+                });
             }
         }
         self.forget(id, events);
@@ -396,9 +408,11 @@ impl Broker {
                 Ended::Status(_) => "terminated normally".to_owned(),
                 Ended::Signal(signal) => format!("terminated abnormally (signal {signal})"),
             };
-            log::message(&format!("child (pid {pid}) {how}"));
+            log::braked(log::Kind::Worker, || format!("child (pid {pid}) {how}"));
             if let Ended::Status(status @ 1..) = ended {
-                log::message(&format!("child (pid {pid}) exit status {status}"));
+                log::braked(log::Kind::Worker, || {
+                    format!("child (pid {pid}) exit status {status}")
+                });
             }
             let id = self.workers.iter().find(|(_, worker)| worker.pid == pid).map(|(&id, _)| id);
             if let Some(id) = id {

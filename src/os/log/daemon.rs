@@ -1,0 +1,115 @@
+//! The log daemon of the system: its socket, without waiting for it.
+//!
+//! syslog(3) of the C libraries waits as long as the daemon does not read, and so would every
+//! session. Where the daemon has a socket, the datagrams are our own; they read as those of the C
+//! library do. Elsewhere syslog(3) is the only door: it leads into the kernel (log(4D) of Solaris
+//! and illumos, sendsyslog(2) of OpenBSD) or to a service that takes everything (macOS).
+
+use super::super::process::Pid;
+use std::ffi::{CStr, CString};
+
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "dragonfly"
+))]
+mod socket;
+
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "dragonfly"
+)))]
+mod socket {
+    //! There is none.
+
+    use super::super::queue::Written;
+
+    #[derive(Debug)]
+    pub(in super::super) struct Socket;
+
+    impl Socket {
+        pub(in super::super) const fn new() -> Socket {
+            Socket
+        }
+
+        pub(in super::super) fn open(&mut self) {}
+
+        pub(in super::super) fn send(&mut self, _line: &[u8]) -> Written {
+            Written::Whole
+        }
+    }
+
+    /// syslog(3) is what there is.
+    pub(super) fn is_ours() -> bool {
+        false
+    }
+}
+
+pub(super) use socket::Socket;
+
+/// True if lines are sent by [`Socket`], false if syslog(3) gets them: because the system has no
+/// socket, or because somebody has put another syslog(3) before that of the C library (the program
+/// itself, or a preloaded library) and so wants to have them.
+pub(super) fn is_ours() -> bool {
+    static OURS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *OURS.get_or_init(socket::is_ours)
+}
+
+/// openlog(3), for the lines of [`c_library`] and for C code that calls syslog(3) itself.
+/// `ident` must outlive the next call.
+pub(super) fn open_c_library(ident: &CStr, facility: i32) {
+    // Only what uses it opens its socket now: connecting may wait for old daemons.
+    let when = if is_ours() { libc::LOG_ODELAY } else { libc::LOG_NDELAY };
+    // SAFETY: openlog(3) keeps the pointer; the caller sees to it that the text stays.
+    unsafe { libc::openlog(ident.as_ptr(), libc::LOG_PID | when, facility) };
+}
+
+/// syslog(3).
+pub(super) fn c_library(priority: i32, text: &str) {
+    let Ok(line) = CString::new(text) else {
+        return;
+    };
+    // SAFETY: the format is a constant with one string argument, which is NUL-terminated.
+    unsafe { libc::syslog(priority, c"%s".as_ptr(), line.as_ptr()) };
+}
+
+/// A line for the socket: RFC 3164, section 5.4, without a host, as syslog(3) writes it.
+pub(super) fn line(priority: i32, ident: &str, pid: Pid, text: &str) -> Vec<u8> {
+    let time = timestamp(super::super::wall_clock());
+    format!("<{priority}>{time}{ident}[{pid}]: {text}").into_bytes()
+}
+
+/// `Mmm dd hh:mm:ss `, in English whatever the locale is. Empty if the calendar does not go so far.
+fn timestamp(seconds: u64) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    use super::super::calendar;
+    // That of musl writes UTC, and daemons beside it expect that.
+    let convert =
+        if cfg!(target_env = "musl") { calendar::universal_time } else { calendar::local_time };
+    let time = i64::try_from(seconds).ok().and_then(convert);
+    time.map_or_else(String::new, |time| {
+        let month = MONTHS.get(usize::from(time.month)).unwrap_or(&"Jan");
+        format!("{month} {:2} {:02}:{:02}:{:02} ", time.day, time.hour, time.minute, time.second)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_read_as_those_of_the_c_library() {
+        let line = String::from_utf8(line(70, "relay", 12, "text")).expect("text");
+        let rest = line.strip_prefix("<70>").expect("the priority");
+        assert_eq!(&rest[3..4], " ");
+        assert_eq!(rest[4..6].trim_start().parse::<u8>().ok().map(|day| day > 0), Some(true));
+        assert_eq!((&rest[6..7], &rest[9..10], &rest[12..13]), (" ", ":", ":"));
+        assert_eq!(&rest[15..], " relay[12]: text");
+    }
+}

@@ -1,0 +1,173 @@
+//! The socket of the log daemon.
+
+use super::super::queue::Written;
+use crate::os::address::{Address, Family};
+use crate::os::monotonic_clock;
+use crate::os::socket::{self, Kind, Protocol};
+use std::ffi::{c_void, CStr};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// Where daemons listen (_PATH_LOG of syslog.h, and before it _PATH_LOG_PRIV, which is for root).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const PATHS: &[&str] = &["/dev/log"];
+#[cfg(target_os = "freebsd")]
+const PATHS: &[&str] = &["/var/run/logpriv", "/var/run/log", "/dev/log"];
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+const PATHS: &[&str] = &["/var/run/log", "/dev/log"];
+
+/// What is left of a line that is too long for a datagram.
+const SHORTENED: usize = 8192;
+/// A daemon that takes nothing may have been replaced: the path is asked again after so many
+/// milliseconds.
+const PATIENCE: u64 = 1000;
+
+/// A connection to the daemon, made when it is needed and again when the daemon is another one.
+///
+/// The socket of datagrams stays when the daemon goes, and is connected again: a process that is
+/// confined meanwhile may not get another one.
+#[derive(Debug)]
+pub(in super::super) struct Socket {
+    connection: Connection,
+    /// When the path was asked last.
+    asked: u64,
+}
+
+#[derive(Debug)]
+enum Connection {
+    None,
+    /// For datagrams; connected, or to be connected again.
+    Datagrams(OwnedFd),
+    /// To a daemon of the old kind, which has a stream with a NUL behind each line.
+    Stream(OwnedFd),
+}
+
+impl Socket {
+    pub(in super::super) const fn new() -> Socket {
+        Socket { connection: Connection::None, asked: 0 }
+    }
+
+    /// Connects ahead of the first line.
+    pub(in super::super) fn open(&mut self) {
+        if matches!(self.connection, Connection::None) {
+            let _ = self.connect();
+        }
+    }
+
+    fn connect(&mut self) -> io::Result<()> {
+        self.asked = monotonic_clock();
+        let mut failure = io::Error::from_raw_os_error(libc::ENOENT);
+        for path in PATHS {
+            match self.connect_to(&Address::Unix(PathBuf::from(path))) {
+                Ok(()) => return Ok(()),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn connect_to(&mut self, path: &Address) -> io::Result<()> {
+        let create = |kind| socket::create(Family::Unix, kind, Protocol::Tcp);
+        let fd = match std::mem::replace(&mut self.connection, Connection::None) {
+            Connection::Datagrams(fd) => fd,
+            _ => create(Kind::Datagram)?,
+        };
+        match socket::connect(&fd, path) {
+            Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
+                let fd = create(Kind::Stream)?;
+                socket::connect(&fd, path)?;
+                self.connection = Connection::Stream(fd);
+                Ok(())
+            }
+            result => {
+                self.connection = Connection::Datagrams(fd);
+                result.map(drop)
+            }
+        }
+    }
+
+    /// Sends one line, without waiting.
+    pub(in super::super) fn send(&mut self, line: &[u8]) -> Written {
+        if matches!(self.connection, Connection::None) {
+            if let Err(error) = self.connect() {
+                return failed(&error);
+            }
+        }
+        let error = match self.try_send(line) {
+            Ok(written) => return written,
+            Err(error) => error,
+        };
+        let full = is_full(&error);
+        if full && monotonic_clock().saturating_sub(self.asked) < PATIENCE {
+            return Written::Part(0);
+        }
+        match error.raw_os_error() {
+            // The program has closed what was not its own; the number may be another's by now.
+            Some(libc::EBADF | libc::ENOTSOCK) => {
+                if let Connection::Datagrams(fd) | Connection::Stream(fd) =
+                    std::mem::replace(&mut self.connection, Connection::None)
+                {
+                    std::mem::forget(fd);
+                }
+            }
+            // A line in a stream has begun, and must go on there.
+            _ if full && matches!(self.connection, Connection::Stream(_)) => {
+                return Written::Part(0);
+            }
+            _ => {}
+        }
+        let sent = self.connect().and_then(|()| self.try_send(line));
+        sent.unwrap_or_else(|error| failed(&error))
+    }
+
+    fn try_send(&self, line: &[u8]) -> io::Result<Written> {
+        match &self.connection {
+            Connection::None => Err(io::Error::from_raw_os_error(libc::ENOTCONN)),
+            Connection::Datagrams(fd) => match socket::write(fd, line) {
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                    socket::write(fd, &line[..line.len().min(SHORTENED)])
+                }
+                result => result,
+            }
+            .map(|_| Written::Whole),
+            Connection::Stream(fd) => {
+                let line = [line, b"\0"].concat();
+                let written = socket::write(fd, &line)?;
+                Ok(if written == line.len() { Written::Whole } else { Written::Part(written) })
+            }
+        }
+    }
+}
+
+/// The daemon does not read as fast as we write.
+fn is_full(error: &io::Error) -> bool {
+    crate::os::would_block(error)
+        || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
+fn failed(error: &io::Error) -> Written {
+    if is_full(error) {
+        Written::Part(0)
+    } else {
+        Written::Lost
+    }
+}
+
+/// True if syslog(3) is that of the C library, in the same object as getpid(2).
+pub(super) fn is_ours() -> bool {
+    fn object(function: *const c_void) -> Option<*mut c_void> {
+        // SAFETY: Dl_info is plain data, for which all zeroes is a value; dladdr(3) fills it, and
+        // takes any address.
+        unsafe {
+            let mut info: libc::Dl_info = std::mem::zeroed();
+            (libc::dladdr(function.cast_mut().cast(), &mut info) != 0).then_some(info.dli_fbase)
+        }
+    }
+    /// Where a function is that is to be called by this name.
+    fn named(name: &CStr) -> *const c_void {
+        // SAFETY: dlsym(3) takes a NUL-terminated name.
+        unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+    }
+    object(named(c"syslog")) == object(named(c"getpid"))
+}
