@@ -9,14 +9,18 @@ use crate::config::report::Report;
 use crate::config::token::{
     Code, S_closebra, S_comma, S_deny, S_eof, S_equal, S_openbra, S_permit,
 };
-use crate::config::{ConfigError, Environment, Ids, Parser, ReadError, Sym};
+use crate::config::{
+    ConfigError, Environment, Ids, JumpBuffer, Parser, ReadError, Sym, JUMP_WORDS,
+};
 use crate::os::{common_data, log};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::ptr;
 
 thread_local! {
     static KEPT: RefCell<Option<ConfigError>> = const { RefCell::new(None) };
+    /// Where the C side is about to jump to.
+    static TARGET: Cell<JumpBuffer> = const { Cell::new([0; JUMP_WORDS]) };
     /// Names of aliases that C code is defining; it has their addresses.
     #[allow(clippy::vec_box, reason = "the addresses must not change")]
     static ALIASES: RefCell<Vec<Box<AliasName>>> = const { RefCell::new(Vec::new()) };
@@ -114,29 +118,35 @@ pub(super) unsafe extern "C" fn describe_expected(
     }
 }
 
-/// Reports the error that was kept. Returns the jmp_buf that the program has armed; if it has
-/// armed none, the process is to end, and everything else is done.
+/// Reports the error that was kept. Returns the jmp_buf that the program has filled; if it has filled
+/// none, the process is to end, and everything else is done.
 pub(super) unsafe extern "C" fn failure(sym: *mut Sym) -> *mut c_void {
     guard(ptr::null_mut(), || {
-        let report = report();
         // SAFETY: the C side passes on what its caller gave.
-        let sym = unsafe { sym.as_mut() };
-        let ours = sym.as_ref().is_some_and(|sym| sym.is_ours());
+        let mut outermost = unsafe { sym.as_mut() };
+        // It says where to go.
+        // SAFETY: what C code has put into that field is another reader of its own.
+        while let Some(outer) = outermost.as_ref().and_then(|sym| unsafe { sym.outer()?.as_mut() })
+        {
+            outermost = Some(outer);
+        }
+        let ours = outermost.as_ref().is_some_and(|sym| sym.is_ours());
+        let target = outermost.and_then(Sym::take_jump_target);
+        let report = report();
         match KEPT.take() {
-            Some(error) if ours => {
+            Some(error) if ours && target.is_none() => {
                 report.failure(&ReadError::Syntax(error));
                 crate::config::abandon();
             }
             Some(error) => report.syntax(&error),
             None => {}
         }
-        let mut target = sym;
-        // The outermost reader says where to go.
-        // SAFETY: what C code has put into that field is another reader of its own.
-        while let Some(outer) = target.as_ref().and_then(|sym| unsafe { sym.outer()?.as_mut() }) {
-            target = Some(outer);
-        }
-        target.and_then(Sym::jump_target).map_or(ptr::null_mut(), <*mut u64>::cast)
+        target.map_or(ptr::null_mut(), |target| {
+            TARGET.with(|place| {
+                place.set(target);
+                place.as_ptr().cast()
+            })
+        })
     })
 }
 

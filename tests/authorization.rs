@@ -471,6 +471,28 @@ fn mavistest_asks_what_the_relay_asks() {
 }
 
 #[test]
+fn a_module_may_forgive_a_mistake() {
+    let files = Directory::new();
+    let modules = modules().display();
+    let check = |words: &str| {
+        let text = format!(
+            "id = tcprelay {{\nmavis path = {modules}\nmavis module = echo {{ {words} }}\n}}\n"
+        );
+        let config = files.write("relay.cfg", text);
+        let mut command = ours(env!("CARGO_BIN_EXE_mavistest"));
+        command.env("TCPRELAY_LOG_STDERR", "1").arg(&config).args(["tcprelay", "TACPLUS", "joe"]);
+        let output = command.output().expect("mavistest is there");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let log = check("warning warning");
+    assert_eq!(log.matches("relay.cfg:3: a mistake that is forgiven").count(), 2, "{log}");
+    assert!(log.contains("Output "), "{log}");
+    let log = check("warning bogus");
+    assert!(log.contains("but got 'bogus'") && log.contains("Detected fatal"), "{log}");
+    assert!(!log.contains("Output "), "{log}");
+}
+
+#[test]
 fn the_sample_script_decides_by_address() {
     let files = Directory::new();
     let list = files.write(

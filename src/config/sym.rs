@@ -12,6 +12,12 @@ use std::ptr;
 /// Room for the text of a token, its NUL included.
 pub(super) const TEXT_SIZE: usize = 65535;
 
+/// Words of a jmp_buf.
+pub const JUMP_WORDS: usize = 25;
+
+/// A jmp_buf (200 bytes on LP64).
+pub type JumpBuffer = [u64; JUMP_WORDS];
+
 /// `struct sym` (65840 bytes on LP64). One token is loaded (`code`, `buf`), and one character
 /// of look-ahead (`ch`).
 #[repr(C)]
@@ -37,8 +43,8 @@ pub struct Sym {
     pub(super) len: i32,
     pub(super) tin: *const u8,
     pub(super) tlen: i32,
-    /// Where an error jumps to, if `env_valid` is 1 (setjmp(3)).
-    env: [u64; 25],
+    /// Where an error jumps to, if `env_valid` is set (setjmp(3)). Zero until C code fills it.
+    env: JumpBuffer,
     env_valid: i32,
     /// The alias that is being read from.
     pub(super) token_chain: Handle,
@@ -101,7 +107,7 @@ impl Sym {
             len: 0,
             tin: ptr::null(),
             tlen: 0,
-            env: [0; 25],
+            env: [0; JUMP_WORDS],
             env_valid: 0,
             token_chain: Handle::NONE,
             next: Handle::NONE,
@@ -163,9 +169,19 @@ impl Sym {
         self.next.address().map(|address| address.cast())
     }
 
-    /// The jmp_buf that C code has armed, if it has.
-    pub fn jump_target(&mut self) -> Option<*mut u64> {
-        (self.env_valid != 0 && !self.is_ours()).then_some(self.env.as_mut_ptr())
+    /// The jmp_buf that C code has filled, if it has. In a reader of ours `env_valid` is always set,
+    /// as C code may rely on that, so that only the contents tell; and there it serves once: programs
+    /// that fill it for a statement leave it behind when that function has returned.
+    pub fn take_jump_target(&mut self) -> Option<JumpBuffer> {
+        let empty = [0; JUMP_WORDS];
+        let target = self.env;
+        if self.env_valid == 0 || target == empty {
+            return None;
+        }
+        if self.is_ours() {
+            self.env = empty;
+        }
+        Some(target)
     }
 
     /// The input as C code has set it: its start and length.

@@ -6,6 +6,7 @@
  *     out = ANSWER                              on the way up, with ANSWER as above
  *     limit = N  timeout = SECONDS  mode = OCTAL  userid = USER  groupid = GROUP
  *                                               kept, and put into COMMENT on the way down
+ *     warning                                   a mistake, after which it goes on by itself
  *     debug = BOOL                              each hook says so on stderr: `[IDENTIFIER HOOK]`
  */
 #define MAVIS_NAME "echo"
@@ -120,6 +121,11 @@ static int mavis_parse_in(mavis_ctx *mcx, struct sym *sym)
             sym_get(sym);
             parse(sym, S_equal);
             mcx->chatty = (int)parse_bool(sym);
+            break;
+        case S_warning:
+            if (!setjmp(sym->env))
+                parse_error(sym, (char *)"a mistake that is forgiven");
+            sym_get(sym);
             break;
         default:
             if (!mavis_parse_directive(mcx, sym))

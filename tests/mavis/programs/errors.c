@@ -158,6 +158,83 @@ static void own_files(void)
     free(path);
 }
 
+/* A mistake that the program forgives, as tac_plus-ng does for groups: its place is that of the reader that the
+ * library has armed. */
+static void forgive(struct sym *sym, const char *word)
+{
+    if (!setjmp(sym->env))
+        parse_error(sym, T("no '%s' here"), word);
+}
+
+static void forgiving(struct sym *sym)
+{
+    CHECK(sym->env_valid != 0);
+    while (sym->code != S_closebra) {
+        if (!strcmp(sym->buf, "fatal"))
+            parse_error(sym, T("this is too much"));
+        forgive(sym, sym->buf);
+        sym_get(sym);
+    }
+}
+
+/* With a place that is good for the whole section, and says so. */
+static void persistent(struct sym *sym)
+{
+    volatile int mistakes = 0;
+    sym->env_valid = 1;
+    if (setjmp(sym->env)) {
+        mistakes = mistakes + 1;
+        sym_get(sym);
+    }
+    while (sym->code != S_closebra)
+        parse_error(sym, T("mistake %d"), mistakes);
+    CHECK_INT(mistakes, 3);
+}
+
+static void read_forgiving(void *path)
+{
+    init_common_data();
+    cfg_read_config((char *)path, forgiving, T("test"));
+}
+
+static void read_persistent(void *path)
+{
+    init_common_data();
+    cfg_read_config((char *)path, persistent, T("test"));
+}
+
+static void own_places(void)
+{
+    struct scm_data message = { SCM_DONE, 0 };
+    int pair[2];
+    char *text, *path = test_file("forgiven.cfg", "id = test {\n one\n two\n three\n}\n");
+    if (socketpair(AF_UNIX, SOCK_DGRAM, 0, pair))
+        exit(2);
+    int saved = dup(0);
+    dup2(pair[1], 0);
+    CHECK_INT(in_child(read_forgiving, path, &text), RETURNED);
+    CHECK_HAS(text, with_lines("forgiven.cfg:@1: no 'one' here\n"));
+    CHECK_HAS(text, with_lines("forgiven.cfg:@3: no 'three' here\n"));
+    CHECK(!strstr(text, "Detected"));
+    free(text);
+    CHECK_INT(in_child(read_persistent, path, &text), RETURNED);
+    CHECK_HAS(text, with_lines("forgiven.cfg:@3: mistake 2\n"));
+    free(text);
+    /* The broker has heard nothing of it. */
+    CHECK_INT(recv(pair[0], &message, sizeof message, MSG_DONTWAIT), -1);
+    if (!original) { /* which jumps into the function that has returned */
+        path = test_file("forgiven.cfg", "id = test {\n one\n fatal\n}\n");
+        CHECK_INT(in_child(read_forgiving, path, &text), 78);
+        CHECK_HAS(text, with_lines("forgiven.cfg:@1: no 'one' here\n"));
+        CHECK_HAS(text, with_lines("forgiven.cfg:@2: this is too much\n"));
+        CHECK_HAS(text, "Detected fatal configuration error. Exiting.");
+        CHECK_INT(recv(pair[0], &message, sizeof message, MSG_DONTWAIT), 8);
+        CHECK_INT(message.type, SCM_BAD_CFG);
+        free(text);
+    }
+    dup2(saved, 0);
+}
+
 static char *report(int priority, int level)
 {
     capture_begin();
@@ -201,6 +278,7 @@ int main(void)
     to_the_terminal();
     exits();
     own_files();
+    own_places();
     reports();
     return check_result();
 }
