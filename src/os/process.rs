@@ -211,7 +211,9 @@ pub fn take_standard_input() -> io::Result<OwnedFd> {
 pub fn redirect_stderr(path: &Path) -> io::Result<()> {
     let file = entry::open_log(path)?;
     // SAFETY: dup2(2) takes plain numbers; 2 belongs to nobody in this program.
-    check(unsafe { libc::dup2(file.as_raw_fd(), 2) }).map(drop)
+    check(unsafe { libc::dup2(file.as_raw_fd(), 2) })?;
+    super::log::stderr_changed();
+    Ok(())
 }
 
 /// True if standard error is a terminal.
@@ -384,12 +386,12 @@ pub fn execute(
 ) -> io::Error {
     let attempt = || -> io::Result<()> {
         let argv = c_strings(arguments.iter().map(|argument| &**argument))?;
-        let envp = c_environment(environment)?;
+        let log = super::log::hand_over();
+        let envp = c_environment(&[environment, log.as_slice()].concat())?;
         let path = CString::new(path.as_os_str().as_bytes())?;
         for fd in keep {
             socket::set_close_on_exec(fd, false)?;
         }
-        super::log::farewell();
         // A signal that arrives from here on waits until the next image catches it.
         signals::block_all();
         unistd::execve(&path, &argv, &envp)?;

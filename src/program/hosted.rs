@@ -52,9 +52,6 @@ pub fn hosted_worker(arguments: Vec<OsString>) -> Result<HostedWorker, i32> {
     common_data::set_debug(known_debug_bits(options.debug));
     common_data::set_parse_only(options.parse_only.into());
     common_data::set_debug_stderr(options.debug_to_stderr.into());
-    if !options.parse_only {
-        log::serve();
-    }
     let mut arguments = options.arguments.into_iter();
     let configuration = arguments.next().ok_or(exit::USAGE)?;
     Ok(HostedWorker { name: process.name, configuration, section: arguments.next() })

@@ -62,9 +62,9 @@ pub fn main(kind: Kind, arguments: Vec<OsString>) -> i32 {
     let name = Path::new(&first)
         .file_name()
         .map_or_else(|| "tcprelay".to_owned(), |name| name.to_string_lossy().into_owned());
+    common_data::set_program_name(&name);
+    log::open(&name, std::env::var_os("TCPRELAY_LOG_STDERR").is_some());
     let process = Process { kind, name, arguments, environment: std::env::vars_os().collect() };
-    common_data::set_program_name(&process.name);
-    log::open(&process.name, std::env::var_os("TCPRELAY_LOG_STDERR").is_some());
     if process.kind == Kind::Mavistest {
         return mavistest::main(&process.arguments);
     }
@@ -79,24 +79,24 @@ impl Process {
     /// Reads the command line; on a mistake the usage is shown, and the exit status given.
     fn options(&self, letters: &str) -> Result<Options, i32> {
         let program = self.arguments.first().map_or("".into(), |name| name.to_string_lossy());
-        options::parse(&program, letters, self.arguments.get(1..).unwrap_or(&[])).map_err(
-            |complaint| {
-                if !complaint.is_empty() {
-                    log::stderr(&format!("{complaint}\n"));
-                }
-                log::stderr(&self.usage());
-                exit::USAGE
-            },
-        )
+        let arguments = self.arguments.get(1..).unwrap_or(&[]);
+        let options = options::parse(&program, letters, arguments).map_err(|complaint| {
+            if !complaint.is_empty() {
+                log::stderr(&format!("{complaint}\n"));
+            }
+            log::stderr(&self.usage());
+            exit::USAGE
+        })?;
+        if !options.parse_only && !options.version {
+            log::serve();
+        }
+        Ok(options)
     }
 
     fn report(&self, options: &Options) -> Report {
         common_data::set_debug(known_debug_bits(options.debug));
         let parse_only = options.parse_only || options.version;
         let terminal = process::stderr_is_terminal();
-        if !parse_only {
-            log::serve();
-        }
         // What modules ask.
         common_data::set_parse_only(parse_only.into());
         common_data::set_debug_stderr(options.debug_to_stderr.into());

@@ -44,3 +44,41 @@ pub fn links(names: &[&str], addresses: &[&str]) -> bool {
     }
     made
 }
+
+/// Gives this thread, and what it starts from now on, a /dev without a log daemon. False, said
+/// loudly, where that cannot be done.
+pub fn own_devices() -> bool {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+    if !super::is_root() {
+        super::left_out("a mount namespace needs root");
+        return false;
+    }
+    let mount = |source: &Path, target: &Path, kind: &str, flags| {
+        let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+        let (source, target, kind) = (text(source), text(target), text(Path::new(kind)));
+        // SAFETY: mount(2) reads three NUL-terminated texts, which outlive the call.
+        let result = unsafe {
+            let (kind, none) = (kind.as_ptr(), std::ptr::null());
+            libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, none)
+        };
+        result == 0
+    };
+    let (none, root, dev) = (Path::new("none"), Path::new("/"), Path::new("/dev"));
+    let directory = super::Directory::new();
+    let new = directory.path();
+    // SAFETY: unshare(2) takes plain numbers; CLONE_NEWNS concerns the calling thread alone.
+    let made = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0
+        && mount(none, root, "", libc::MS_REC | libc::MS_PRIVATE)
+        && mount(none, new, "tmpfs", 0)
+        && ["null", "zero", "urandom", "random"].into_iter().all(|name| {
+            std::fs::write(new.join(name), "").is_ok()
+                && mount(&dev.join(name), &new.join(name), "", libc::MS_BIND)
+        })
+        && mount(new, dev, "", libc::MS_BIND | libc::MS_REC);
+    if !made {
+        super::left_out("there can be no mount namespace here");
+    }
+    made
+}

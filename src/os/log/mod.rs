@@ -18,7 +18,7 @@ use brake::Brake;
 pub use brake::Kind;
 use queue::Queue;
 use std::borrow::Cow;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, TryLockError};
 use std::time::Duration;
@@ -273,12 +273,17 @@ fn dropped(count: u64) -> String {
     format!("{count} messages dropped")
 }
 
-/// Opens the log as `ident`. With `copy` every message goes to standard error as well, in the
+/// Opens the log as `ident`, before the environment is looked at. With `copy` every message goes to standard error as well, in the
 /// form of sd-daemon(3): `<SEVERITY>IDENT[PID]: TEXT`.
 pub fn open(ident: &str, copy: bool) {
+    let lost = std::env::var(LOST).ok().and_then(|lost| lost.parse().ok());
+    std::env::remove_var(LOST);
     with_state(|state| {
         state.copy = copy;
         state.reopen(ident);
+        if let Some(lost) = lost {
+            state.daemon.begin_with(lost);
+        }
     });
 }
 
@@ -386,12 +391,23 @@ pub fn drain(limit: Duration) {
     }
 }
 
+/// In the environment of the next image: how many messages for the daemon are missing.
+const LOST: &str = "TCPRELAY_LOG_DROPPED";
+
+/// The process becomes its next image by execve(2). What that is to have in its environment, if
+/// messages are lost on the way.
+pub(super) fn hand_over() -> Option<(OsString, OsString)> {
+    end();
+    let lost = with_state(|state| state.daemon.lost()).unwrap_or(0);
+    (lost > 0).then(|| (LOST.into(), lost.to_string().into()))
+}
+
 /// As [`drain`], before this process becomes another program, or ends without exit(3).
 pub fn farewell() {
     drain(FAREWELL);
 }
 
-/// The process ends: what was left out is said.
+/// The process ends, or this image of it: what was left out is said.
 extern "C" fn end() {
     let now = monotonic_clock();
     with_state(|state| {

@@ -117,6 +117,16 @@ impl Queue {
         (!self.lines.is_empty() || self.dropped > 0).then_some(self.next)
     }
 
+    /// Lines that are missing, if nothing of what waits is written any more.
+    pub(super) fn lost(&self) -> u64 {
+        self.dropped.saturating_add(self.lines.len() as u64)
+    }
+
+    /// So many lines were missing before the first one.
+    pub(super) fn begin_with(&mut self, dropped: u64) {
+        self.dropped = dropped;
+    }
+
     /// True if lines wait.
     pub(super) fn waits(&self) -> bool {
         !self.lines.is_empty()

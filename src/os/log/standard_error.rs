@@ -29,6 +29,10 @@ static NEVER_WAITS: AtomicBool = AtomicBool::new(false);
 pub(super) fn never_wait() {
     NEVER_WAITS.store(true, Ordering::Relaxed);
     open_again();
+    #[cfg(target_os = "linux")]
+    if matches!(what(), What::Pipe) {
+        detour::prepare();
+    }
 }
 
 /// True if writes go by [`write`].
@@ -124,10 +128,12 @@ fn write_piece(bytes: &[u8]) -> io::Result<usize> {
     match what() {
         What::Prompt => write_plainly(piece),
         What::Socket => {
+            #[cfg(not(target_vendor = "apple"))]
+            const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            #[cfg(target_vendor = "apple")]
+            const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
             // SAFETY: the pointer and the length describe `piece`, which outlives the call.
-            check_size(unsafe {
-                libc::send(STDERR, piece.as_ptr().cast(), piece.len(), libc::MSG_DONTWAIT)
-            })
+            check_size(unsafe { libc::send(STDERR, piece.as_ptr().cast(), piece.len(), FLAGS) })
         }
         What::Pipe => {
             #[cfg(target_os = "linux")]
@@ -178,6 +184,11 @@ mod detour {
             check(made).ok().map(|_| (own(ends[0]), own(ends[1])))
         })
         .as_ref()
+    }
+
+    /// Makes the pipe ahead of the first line, while there are descriptors.
+    pub(super) fn prepare() {
+        pipe();
     }
 
     /// Writes a piece that fits into a pipe; `None` if this is no way.
