@@ -45,13 +45,21 @@ macro_rules! mechanisms {
                 match self { $($(#[$cfg])* Backend::$variant(_) => Mechanism::$variant,)* }
             }
 
-            /// Replaces the interest `old` in a descriptor, as last given, by `new`. Removal
-            /// takes effect at once, as the descriptor may be closed next.
+            /// Replaces the interest `old` in a descriptor, as last given, by `new`, which is not
+            /// empty. With `PAUSED` in it, it is `old` otherwise.
             pub(super) fn update(
                 &mut self, fd: RawFd, old: Interest, new: Interest,
             ) -> io::Result<()> {
                 match self {
                     $($(#[$cfg])* Backend::$variant(poller) => poller.update(fd, old, new),)*
+                }
+            }
+
+            /// Ends the interest `old` in a descriptor, as last given, at once, as the descriptor
+            /// may be closed next; or was closed behind our back, when there is nothing to undo.
+            pub(super) fn remove(&mut self, fd: RawFd, old: Interest) {
+                match self {
+                    $($(#[$cfg])* Backend::$variant(poller) => poller.remove(fd, old),)*
                 }
             }
 

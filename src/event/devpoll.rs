@@ -81,13 +81,22 @@ impl Poller {
 
     pub(super) fn update(&mut self, fd: RawFd, old: Interest, new: Interest) -> io::Result<()> {
         let mut entries = [libc::pollfd { fd, events: POLLREMOVE, revents: 0 }; 2];
-        let mut used = usize::from(!old.is_empty());
-        if !new.is_empty() {
+        // A pause is a removal here: with no events at all, hang-ups would be reported.
+        let mut used = usize::from(!old.reported().is_empty());
+        if !new.reported().is_empty() {
             entries[used].events = poll_bits(new);
             used += 1;
         }
-        let bytes = used * std::mem::size_of::<libc::pollfd>();
-        // SAFETY: `bytes` is the size of the entries in use.
+        self.write(&entries[..used])
+    }
+
+    pub(super) fn remove(&mut self, fd: RawFd, _old: Interest) {
+        let _ = self.write(&[libc::pollfd { fd, events: POLLREMOVE, revents: 0 }]);
+    }
+
+    fn write(&mut self, entries: &[libc::pollfd]) -> io::Result<()> {
+        let bytes = std::mem::size_of_val(entries);
+        // SAFETY: `bytes` is the size of the entries.
         check_size(unsafe { sys::write(self.device.as_raw_fd(), entries.as_ptr(), bytes) })
             .map(drop)
     }

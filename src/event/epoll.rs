@@ -1,6 +1,6 @@
 //! epoll(7), Linux.
 
-use super::{backend::milliseconds, Interest, Ready};
+use super::{backend::milliseconds, Interest, Ready, PAUSED};
 use crate::os::check;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -18,6 +18,10 @@ pub(super) struct Poller {
 }
 
 fn bits(interest: Interest) -> u32 {
+    if interest.contains(PAUSED) {
+        // Errors and hang-ups are reported all the same, but no more than once.
+        return (libc::EPOLLET | libc::EPOLLONESHOT) as u32;
+    }
     // HANGUP alone is an empty set: EPOLLERR and EPOLLHUP are always reported.
     let mut bits = 0;
     if interest.contains(Interest::READ) {
@@ -39,12 +43,7 @@ impl Poller {
     }
 
     pub(super) fn update(&mut self, fd: RawFd, old: Interest, new: Interest) -> io::Result<()> {
-        let operation = match (old.is_empty(), new.is_empty()) {
-            (true, true) => return Ok(()),
-            (true, false) => libc::EPOLL_CTL_ADD,
-            (false, true) => libc::EPOLL_CTL_DEL,
-            (false, false) => libc::EPOLL_CTL_MOD,
-        };
+        let operation = if old.is_empty() { libc::EPOLL_CTL_ADD } else { libc::EPOLL_CTL_MOD };
         let control = |operation| {
             let mut event = libc::epoll_event { events: bits(new), u64: fd as u64 };
             // SAFETY: `event` outlives the call; the descriptors are plain numbers.
@@ -52,7 +51,7 @@ impl Poller {
         };
         match control(operation) {
             // The number was closed and reused without being removed here first.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !new.is_empty() => {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 control(libc::EPOLL_CTL_ADD).map(drop)
             }
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
@@ -60,6 +59,12 @@ impl Poller {
             }
             other => other.map(drop),
         }
+    }
+
+    pub(super) fn remove(&mut self, fd: RawFd, _old: Interest) {
+        let (epoll, operation) = (self.epoll.as_raw_fd(), libc::EPOLL_CTL_DEL);
+        // SAFETY: the call takes plain numbers; no event is read when an entry is deleted.
+        unsafe { libc::epoll_ctl(epoll, operation, fd, std::ptr::null_mut()) };
     }
 
     /// Edges of everything. Told apart: the end of what the other side sends, so that data and end
@@ -96,6 +101,7 @@ impl Poller {
                 hangup: bits & (libc::EPOLLERR | libc::EPOLLHUP) != 0,
                 ended: bits & libc::EPOLLRDHUP != 0,
                 urgent: bits & libc::EPOLLPRI != 0,
+                lost: false,
                 edge: (data & EDGE != 0).then_some((data >> GENERATION_SHIFT) as u8),
             }
         }));

@@ -8,7 +8,7 @@
 // The types of the fields and constants differ from system to system.
 #![allow(clippy::unnecessary_cast)]
 
-use super::{backend::timespec, Interest, Ready};
+use super::{backend::timespec, Interest, Ready, PAUSED};
 use crate::os::{check, files, process, socket};
 use std::io;
 use std::mem::ManuallyDrop;
@@ -19,7 +19,8 @@ use std::ptr;
 mod sys {
     pub(super) use libc::{kevent, kqueue};
     pub(super) use libc::{
-        kevent as Kevent, EVFILT_READ, EVFILT_WRITE, EV_ADD, EV_DELETE, EV_ERROR,
+        kevent as Kevent, EVFILT_READ, EVFILT_WRITE, EV_ADD, EV_DELETE, EV_DISABLE, EV_ENABLE,
+        EV_ERROR,
     };
 
     pub(super) fn change(fd: i32, filter: i16, flags: u16) -> Kevent {
@@ -50,6 +51,8 @@ mod sys {
     pub(super) const EVFILT_WRITE: i16 = -2;
     pub(super) const EV_ADD: u16 = 1;
     pub(super) const EV_DELETE: u16 = 2;
+    pub(super) const EV_ENABLE: u16 = 4;
+    pub(super) const EV_DISABLE: u16 = 8;
     pub(super) const EV_ERROR: u16 = 0x4000;
     extern "C" {
         #[link_name = "shim_kqueue"]
@@ -73,6 +76,9 @@ mod sys {
 
 /// How many events one wait takes. More stay in the kernel for the next turn.
 const BATCH: usize = 256;
+
+const FILTERS: [(Interest, i32); 2] =
+    [(Interest::READ, sys::EVFILT_READ as i32), (Interest::WRITE, sys::EVFILT_WRITE as i32)];
 
 /// How a system says that a filter does not support a file.
 const NOT_SUPPORTED: [libc::c_int; 3] = [libc::EINVAL, libc::ENODEV, libc::EOPNOTSUPP];
@@ -103,21 +109,15 @@ impl Poller {
         if old.is_empty() && files::is_regular(fd) {
             return Err(io::Error::from_raw_os_error(libc::EPERM));
         }
-        for (bit, filter) in
-            [(Interest::READ, sys::EVFILT_READ), (Interest::WRITE, sys::EVFILT_WRITE)]
-        {
+        for (bit, filter) in FILTERS {
             let flags = match (old.contains(bit), new.contains(bit)) {
                 (false, true) => sys::EV_ADD,
                 (true, false) => sys::EV_DELETE,
+                (true, true) if new.contains(PAUSED) => sys::EV_DISABLE,
+                (true, true) if old.contains(PAUSED) => sys::EV_ENABLE,
                 _ => continue,
             };
-            let change = sys::change(fd, filter as i16, flags as u16);
-            let queue = self.queue.as_raw_fd();
-            // SAFETY: one change is read from `change`, which outlives the call; no room for
-            // events is given, so errors come back through errno.
-            let result =
-                check(unsafe { sys::kevent(queue, &change, 1, ptr::null_mut(), 0, ptr::null()) });
-            match result {
+            match self.change(fd, filter as i16, flags as u16) {
                 Ok(_) => {}
                 // A filter vanishes with its descriptor; deleting it then is no error to us.
                 Err(_) if flags == sys::EV_DELETE => {}
@@ -129,6 +129,20 @@ impl Poller {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn remove(&mut self, fd: RawFd, old: Interest) {
+        for (_, filter) in FILTERS.into_iter().filter(|&(bit, _)| old.contains(bit)) {
+            let _ = self.change(fd, filter as i16, sys::EV_DELETE as u16);
+        }
+    }
+
+    fn change(&mut self, fd: RawFd, filter: i16, flags: u16) -> io::Result<()> {
+        let change = sys::change(fd, filter, flags);
+        let queue = self.queue.as_raw_fd();
+        // SAFETY: one change is read from `change`, which outlives the call; no room for events is
+        // given, so errors come back through errno.
+        check(unsafe { sys::kevent(queue, &change, 1, ptr::null_mut(), 0, ptr::null()) }).map(drop)
     }
 
     pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {

@@ -13,7 +13,9 @@
 //! * a stream whose owner says when a read or write would block is watched by edges where the
 //!   mechanism can, and is level-triggered at this interface all the same;
 //! * an error or hang-up counts as readiness for whatever is wanted: the next read or write
-//!   tells what it is.
+//!   tells what it is;
+//! * what the system refuses to watch, as it is short of memory, is asked about by timer until it
+//!   does, and so is waiting: its owner notices nothing but a little delay.
 
 mod backend;
 mod foreign;
@@ -37,11 +39,12 @@ mod poll;
 mod port;
 mod resolver;
 mod select;
+mod unwatched;
 
 #[cfg(test)]
 mod tests;
 
-use crate::os::log;
+use crate::os::{self, log};
 use backend::Backend;
 use std::collections::VecDeque;
 use std::io;
@@ -54,6 +57,7 @@ pub use foreign::{Callback, Condition, Context};
 pub use resolver::{Resolver, Told};
 pub use timers::TimerId;
 use timers::Timers;
+use unwatched::Unwatched;
 
 bitflags::bitflags! {
     /// What a descriptor is watched for.
@@ -67,6 +71,21 @@ bitflags::bitflags! {
         /// mechanisms can tell (epoll, poll, event ports, /dev/poll); the others report it with
         /// the next read or write.
         const HANGUP = 4;
+    }
+}
+
+/// Beside what a backend was told last: none of that is to be reported for the time being, though it
+/// is still known to the system where that can be. Going on needs no memory then.
+const PAUSED: Interest = Interest::from_bits_retain(8);
+
+impl Interest {
+    /// What is to be reported.
+    fn reported(self) -> Interest {
+        if self.contains(PAUSED) {
+            Interest::empty()
+        } else {
+            self
+        }
     }
 }
 
@@ -132,6 +151,8 @@ struct Ready {
     ended: bool,
     /// There is urgent data, and a read may end at its mark. Only known of edges.
     urgent: bool,
+    /// The backend does not watch it any more, as the system has refused to go on.
+    lost: bool,
     /// The generation that an edge is about.
     edge: Option<u8>,
 }
@@ -186,6 +207,15 @@ impl Slot {
         ready.set(Interest::HANGUP, any(HUNG_UP) && !self.wanted.is_empty());
         ready
     }
+
+    /// What the backend is to be told: no interest is a pause, not a removal.
+    fn target(&self) -> Interest {
+        if self.wanted.is_empty() && !self.installed.is_empty() {
+            self.installed | PAUSED
+        } else {
+            self.wanted
+        }
+    }
 }
 
 const VACANT: Slot = Slot {
@@ -202,6 +232,7 @@ pub struct Loop {
     slots: Vec<Slot>,
     changed: Vec<RawFd>,
     always_ready: Vec<RawFd>,
+    unwatched: Unwatched,
     batch: Vec<Ready>,
     ready: VecDeque<(Ready, u8)>,
     timers: Timers,
@@ -218,6 +249,7 @@ impl Loop {
             slots: Vec::new(),
             changed: Vec::new(),
             always_ready: Vec::new(),
+            unwatched: Unwatched::default(),
             batch: Vec::new(),
             ready: VecDeque::new(),
             timers: Timers::default(),
@@ -324,7 +356,7 @@ impl Loop {
             return;
         }
         slot.wanted = interest;
-        if slot.flags & EDGE != 0 || slot.wanted != slot.installed {
+        if slot.flags & EDGE != 0 || slot.target() != slot.installed {
             self.note_change(fd);
         }
     }
@@ -355,9 +387,9 @@ impl Loop {
             ..VACANT
         };
         self.always_ready.retain(|&other| other != fd);
+        self.unwatched.remove(fd);
         if !installed.is_empty() {
-            // It may have been closed behind our back; then there is nothing to undo.
-            let _ = self.backend.update(fd, installed, Interest::empty());
+            self.backend.remove(fd, installed);
         }
     }
 
@@ -367,7 +399,7 @@ impl Loop {
         for fd in changed.drain(..) {
             let slot = &mut self.slots[fd as usize];
             slot.flags &= !CHANGED;
-            let (installed, wanted) = (slot.installed, slot.wanted);
+            let (installed, target) = (slot.installed, slot.target());
             if slot.flags & EDGE != 0 && !installed.is_empty() {
                 // Still ready, as far as we know.
                 if slot.ready() != Interest::empty() {
@@ -375,28 +407,30 @@ impl Loop {
                 }
                 continue;
             }
-            if slot.flags & ALWAYS_READY != 0 || installed == wanted {
+            if slot.flags & ALWAYS_READY != 0 || installed == target {
                 continue;
             }
             let (result, installed) = if slot.flags & EDGE != 0 {
                 (self.backend.add_stream(fd, slot.generation), Interest::all())
             } else {
-                (self.backend.update(fd, installed, wanted), wanted)
+                (self.backend.update(fd, installed, target), target)
             };
             match result {
-                Ok(()) => slot.installed = installed,
+                Ok(()) => {
+                    slot.installed = installed;
+                    self.unwatched.remove(fd);
+                }
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                     slot.flags |= ALWAYS_READY;
                     self.always_ready.push(fd);
                 }
-                Err(_) => {
-                    // Out of kernel memory, or not a descriptor: the owner's next read or write
-                    // says so, or works, and the change is tried again with the next interest.
-                    slot.flags &= !EDGE;
+                Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
+                    // Closed behind our back: the owner's next read or write says so.
                     let (readable, writable, hangup) = (true, true, true);
                     let ready = Ready { fd, readable, writable, hangup, ..Ready::default() };
                     self.ready.push_back((ready, slot.generation));
                 }
+                Err(_) => self.give_up_watching(fd),
             }
         }
         self.changed = changed;
@@ -414,16 +448,20 @@ impl Loop {
     /// Waits for events, at most `timeout` milliseconds if given.
     fn wait_for(&mut self, timeout: Option<u64>) -> io::Result<()> {
         self.flush();
+        self.look_at_unwatched();
         let timeout = [timeout, log::tend()].into_iter().flatten().min();
         let timeout = match timeout {
             _ if !self.ready.is_empty() || !self.always_ready.is_empty() => Some(0),
-            timeout => timeout,
+            timeout => [timeout, self.unwatched.timeout(self.now)].into_iter().flatten().min(),
         };
         self.batch.clear();
         match self.backend.wait(timeout, &mut self.batch) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 // A process that was stopped looks at what has come meanwhile before its timers.
                 let _ = self.backend.wait(Some(0), &mut self.batch);
+            }
+            Err(error) if os::out_of_memory(&error) || os::would_block(&error) => {
+                self.unwatched.pause(timeout);
             }
             result => result?,
         }
@@ -432,8 +470,11 @@ impl Loop {
             let fd = self.always_ready[index];
             self.batch.push(Ready { fd, readable: true, writable: true, ..Ready::default() });
         }
-        for &ready in &self.batch {
-            if let Some(slot) = self.slots.get_mut(ready.fd as usize) {
+        for index in 0..self.batch.len() {
+            let ready = self.batch[index];
+            if ready.lost {
+                self.give_up_watching(ready.fd);
+            } else if let Some(slot) = self.slots.get_mut(ready.fd as usize) {
                 if let Some(generation) = ready.edge {
                     // Of a connection that was closed here, and lives on in another process?
                     if generation != slot.generation {
@@ -549,6 +590,7 @@ impl Loop {
     fn replace_backend(&mut self, mechanism: Mechanism) -> io::Result<()> {
         self.backend = Backend::new(mechanism)?;
         self.changed.clear();
+        self.unwatched.clear();
         for (fd, slot) in self.slots.iter_mut().enumerate() {
             slot.installed = Interest::empty();
             slot.flags &= !CHANGED;

@@ -49,6 +49,7 @@ impl Poller {
             self.position.resize(index + 1, ABSENT);
         }
         let position = self.position[index];
+        let new = new.reported();
         if new.is_empty() {
             if position != ABSENT {
                 self.set.swap_remove(position as usize);
@@ -67,6 +68,11 @@ impl Poller {
             self.set[position as usize] = entry;
         }
         Ok(())
+    }
+
+    pub(super) fn remove(&mut self, fd: RawFd, old: Interest) {
+        // Fails never.
+        let _ = self.update(fd, old, Interest::empty());
     }
 
     pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {

@@ -7,7 +7,7 @@
 #![allow(clippy::unnecessary_cast)]
 
 use super::poll::{from_poll_bits, poll_bits};
-use super::{backend::timespec, Interest, Ready};
+use super::{backend::timespec, Interest, Ready, PAUSED};
 use crate::os::check;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -107,29 +107,29 @@ impl Poller {
         if index >= self.interest.len() {
             self.interest.resize(index + 1, Interest::empty());
         }
-        self.interest[index] = new;
-        if new.is_empty() {
-            // ENOENT: the association was used up already.
-            // SAFETY: the call takes plain numbers.
-            unsafe {
-                sys::port_dissociate(self.port.as_raw_fd(), sys::PORT_SOURCE_FD as _, fd as _)
-            };
+        self.interest[index] = new.reported();
+        if new.contains(PAUSED) {
+            // One event may come of the association, and is dropped.
             return Ok(());
         }
         self.associate(fd, new)
+    }
+
+    pub(super) fn remove(&mut self, fd: RawFd, _old: Interest) {
+        if let Some(interest) = self.interest.get_mut(fd as usize) {
+            *interest = Interest::empty();
+        }
+        // ENOENT: the association was used up already.
+        // SAFETY: the call takes plain numbers.
+        unsafe { sys::port_dissociate(self.port.as_raw_fd(), sys::PORT_SOURCE_FD as _, fd as _) };
     }
 
     pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {
         for fd in std::mem::take(&mut self.spent) {
             let interest = self.interest[fd as usize];
             if !interest.is_empty() && self.associate(fd, interest).is_err() {
-                ready.push(Ready {
-                    fd,
-                    readable: true,
-                    writable: true,
-                    hangup: true,
-                    ..Ready::default()
-                });
+                // EAGAIN: process.max-port-events.
+                ready.push(Ready { fd, lost: true, ..Ready::default() });
             }
         }
         let mut time = timespec(if ready.is_empty() { timeout } else { Some(0) });

@@ -57,6 +57,7 @@ impl Poller {
         if fd < 0 || fd as usize >= libc::FD_SETSIZE {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
+        let new = new.reported();
         put(&mut self.sets.read, fd, new.contains(Interest::READ));
         put(&mut self.sets.write, fd, new.contains(Interest::WRITE));
         if new.intersects(Interest::READ | Interest::WRITE) {
@@ -70,6 +71,11 @@ impl Poller {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn remove(&mut self, fd: RawFd, old: Interest) {
+        // What is refused was never there.
+        let _ = self.update(fd, old, Interest::empty());
     }
 
     pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {

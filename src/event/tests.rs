@@ -60,6 +60,10 @@ suite! {
     the_end_of_a_stream_is_not_lost_behind_its_data
     a_stream_that_takes_nothing_more_is_writable_again_when_it_does
     a_closed_stream_that_is_open_elsewhere_is_not_heard_of
+    urgent_data_does_not_hide_what_is_behind_it
+    going_on_after_a_pause_needs_no_memory
+    what_the_system_refuses_to_watch_is_told_all_the_same
+    a_stream_that_the_system_refuses_to_watch_is_told_all_the_same
 }
 
 #[test]
@@ -502,4 +506,162 @@ fn a_closed_stream_that_is_open_elsewhere_is_not_heard_of(name: &str, mut events
     drop(elsewhere);
     events.remove(&c);
     events.remove(&d);
+}
+
+/// epoll_ctl(2) of this program, which the emulations of the other mechanisms are made of as well: for
+/// a thread it can be out of memory for new entries.
+mod memory {
+    use crate::os::{check, process};
+    use std::cell::Cell;
+
+    thread_local! {
+        static OUT: Cell<bool> = const { Cell::new(false) };
+        static REFUSED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Whether memory is out from now on.
+    pub(super) fn is_out(out: bool) {
+        OUT.set(out);
+    }
+
+    /// How many entries were refused to this thread.
+    pub(super) fn refused() -> usize {
+        REFUSED.get()
+    }
+
+    #[no_mangle]
+    extern "C" fn epoll_ctl(
+        epoll: libc::c_int,
+        operation: libc::c_int,
+        fd: libc::c_int,
+        event: *mut libc::epoll_event,
+    ) -> libc::c_int {
+        if OUT.get() && operation == libc::EPOLL_CTL_ADD {
+            REFUSED.set(REFUSED.get() + 1);
+            process::set_errno(libc::ENOMEM);
+            return -1;
+        }
+        // SAFETY: the arguments are those of the caller.
+        let result = unsafe { libc::syscall(libc::SYS_epoll_ctl, epoll, operation, fd, event) };
+        check(result as libc::c_int).unwrap_or(-1)
+    }
+}
+
+fn urgent_data_does_not_hide_what_is_behind_it(name: &str, mut events: Loop) {
+    let (mut a, b) = tcp_pair();
+    b.set_nonblocking(true).expect("nonblocking");
+    let inline: libc::c_int = 1;
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_OOBINLINE);
+    // SAFETY: the pointers and lengths are those of constants that outlive the calls.
+    unsafe {
+        libc::setsockopt(b.as_raw_fd(), level, option, (&raw const inline).cast(), length);
+        a.write_all(b"before").expect("to write");
+        libc::send(a.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB);
+    }
+    a.write_all(b"behind").expect("to write");
+    events.register_stream(&b, token(1), Interest::READ);
+    let mut found = Vec::new();
+    while found.len() < 13 {
+        assert!(next_of_stream(&mut events, 1000).expect(name).readable);
+        let mut buffer = [0; 100];
+        let count = (&b).read(&mut buffer).expect("to read");
+        events.read_in_part(&b);
+        found.extend_from_slice(&buffer[..count]);
+    }
+    assert_eq!(found, b"before!behind", "{name}");
+    assert!((&b).read(&mut [0]).is_err());
+    events.blocked(&b, Interest::READ);
+    assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+    events.remove(&b);
+}
+
+fn going_on_after_a_pause_needs_no_memory(name: &str, mut events: Loop) {
+    let (mut a, mut b) = UnixStream::pair().expect("a pair");
+    events.register(&b, token(1), Interest::READ);
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+    events.set_interest(&b, Interest::empty());
+    a.write_all(b"x").expect("to write");
+    assert_eq!(turn(&mut events, 20), [], "{name}");
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+    let refused = memory::refused();
+    memory::is_out(true);
+    events.set_interest(&b, Interest::READ);
+    for _ in 0..3 {
+        assert_eq!(next_turn(&mut events), [(1, true, false, false)], "{name}");
+    }
+    if name == "epoll" {
+        assert_eq!(memory::refused(), refused, "nothing was asked for");
+    }
+    memory::is_out(false);
+    b.read_exact(&mut [0]).expect("to read");
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+    // One that has hung up in a pause is silent, and is told of after it.
+    events.set_interest(&b, Interest::empty());
+    drop(a);
+    assert_eq!(turn(&mut events, 20), [], "{name}");
+    events.set_interest(&b, Interest::WRITE);
+    assert!(next_turn(&mut events)[0].2, "{name}");
+    events.set_interest(&b, Interest::READ);
+    assert!(next_turn(&mut events)[0].1, "{name}");
+    events.set_interest(&b, Interest::empty());
+    events.remove(&b);
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+}
+
+fn what_the_system_refuses_to_watch_is_told_all_the_same(name: &str, mut events: Loop) {
+    let (mut a, mut b) = UnixStream::pair().expect("a pair");
+    memory::is_out(true);
+    events.register(&b, token(1), Interest::READ);
+    let start = Instant::now();
+    let mut turns = 0;
+    while start.elapsed().as_millis() < 200 {
+        assert_eq!(turn(&mut events, 1000), [], "{name}: nothing is there");
+        turns += 1;
+    }
+    assert!(turns < 30, "{name}: {turns} turns in 200 ms");
+    a.write_all(b"x").expect("to write");
+    for _ in 0..3 {
+        assert_eq!(next_turn(&mut events), [(1, true, false, false)], "{name}");
+    }
+    b.read_exact(&mut [0]).expect("to read");
+    events.set_interest(&b, Interest::READ | Interest::WRITE);
+    assert_eq!(next_turn(&mut events), [(1, false, true, false)], "{name}");
+    events.set_interest(&b, Interest::READ);
+    assert_eq!(turn(&mut events, 30), [], "{name}");
+    memory::is_out(false);
+    assert_eq!(turn(&mut events, 30), [], "{name}");
+    // The mechanism watches it now: a long wait is not cut short.
+    let start = Instant::now();
+    assert_eq!(turn(&mut events, 200), [], "{name}");
+    assert!(start.elapsed().as_millis() >= 199, "{name}: {:?}", start.elapsed());
+    a.write_all(b"y").expect("to write");
+    assert_eq!(next_turn(&mut events), [(1, true, false, false)], "{name}");
+    events.remove(&b);
+    assert_eq!(turn(&mut events, 0), [], "{name}");
+    // What is given up while it is refused is forgotten.
+    memory::is_out(true);
+    events.register(&b, token(2), Interest::READ);
+    next_turn(&mut events);
+    events.remove(&b);
+    memory::is_out(false);
+    assert_eq!(turn(&mut events, 50), [], "{name}");
+}
+
+fn a_stream_that_the_system_refuses_to_watch_is_told_all_the_same(name: &str, mut events: Loop) {
+    let (mut a, b) = tcp_pair();
+    b.set_nonblocking(true).expect("nonblocking");
+    memory::is_out(true);
+    events.register_stream(&b, token(1), Interest::READ);
+    for out in [true, false] {
+        memory::is_out(out);
+        for _ in 0..3 {
+            assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
+            a.write_all(b"x").expect("to write");
+            assert!(next_of_stream(&mut events, 10_000).expect(name).readable);
+            assert_eq!((&b).read(&mut [0; 100]).expect("to read"), 1);
+            events.read_in_part(&b);
+        }
+    }
+    events.remove(&b);
 }
