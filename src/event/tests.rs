@@ -511,7 +511,7 @@ fn a_closed_stream_that_is_open_elsewhere_is_not_heard_of(name: &str, mut events
 /// epoll_ctl(2) of this program, which the emulations of the other mechanisms are made of as well: for
 /// a thread it can be out of memory for new entries.
 mod memory {
-    use crate::os::{check, process};
+    use crate::os::process;
     use std::cell::Cell;
 
     thread_local! {
@@ -536,14 +536,19 @@ mod memory {
         fd: libc::c_int,
         event: *mut libc::epoll_event,
     ) -> libc::c_int {
-        if OUT.get() && operation == libc::EPOLL_CTL_ADD {
+        // SAFETY: the arguments are those of the caller, or none.
+        let control = |operation: libc::c_int, event: *mut libc::epoll_event| unsafe {
+            libc::syscall(libc::SYS_epoll_ctl, epoll, operation, fd, event) as libc::c_int
+        };
+        let result = control(operation, event);
+        // What is there already is found without memory.
+        if OUT.get() && operation == libc::EPOLL_CTL_ADD && result == 0 {
+            control(libc::EPOLL_CTL_DEL, std::ptr::null_mut());
             REFUSED.set(REFUSED.get() + 1);
             process::set_errno(libc::ENOMEM);
             return -1;
         }
-        // SAFETY: the arguments are those of the caller.
-        let result = unsafe { libc::syscall(libc::SYS_epoll_ctl, epoll, operation, fd, event) };
-        check(result as libc::c_int).unwrap_or(-1)
+        result
     }
 }
 

@@ -82,6 +82,18 @@ pub fn out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
+/// True if memory has run out (ENOMEM, ENOBUFS), which passes.
+pub fn out_of_memory(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// True if a connection cannot be made because of this host, whatever the remote is like: its
+/// address is not there, ports have run out (EADDRNOTAVAIL, EADDRINUSE, EAGAIN), or memory.
+pub fn host_is_short(error: &io::Error) -> bool {
+    let address = matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE));
+    address || would_block(error) || out_of_memory(error)
+}
+
 /// The system's text for an error, without Rust's "(os error N)" suffix: what strerror(3) says.
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();

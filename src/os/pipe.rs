@@ -98,9 +98,13 @@ impl Pipe {
         while read < data.len() {
             let rest = &mut data[read..];
             // SAFETY: the pointer and the length describe `rest`, which outlives the call.
-            let count = check_size(unsafe {
+            let result = check_size(unsafe {
                 libc::read(self.read.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len())
-            })?;
+            });
+            let count = match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

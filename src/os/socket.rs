@@ -323,6 +323,16 @@ pub fn set_urgent_inline(fd: &OwnedFd) {
     let _ = set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, 1i32);
 }
 
+/// IP_BIND_ADDRESS_NO_PORT (ip(7)), before an address without a port is bound: connect(2) chooses the
+/// port, and as it knows the other end, each port is there once for every remote and not once for
+/// all of them. Linux; elsewhere, and with SCTP, bind(2) chooses.
+pub fn leave_port_to_connect(fd: &OwnedFd) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = set_option(fd.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1i32);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = fd;
+}
+
 /// SO_KEEPALIVE.
 pub fn set_keepalive(fd: &OwnedFd) -> io::Result<()> {
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1i32)

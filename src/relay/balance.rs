@@ -311,6 +311,13 @@ impl Balancer {
         self.ledger.report(row, true)
     }
 
+    /// A session could not be connected to this remote, which is no fault of the remote's: only this
+    /// session does without it.
+    pub fn set_aside(&mut self, index: usize, attempts: &mut Attempts) {
+        attempts.add_failed(index);
+        self.add_own(index, -1);
+    }
+
     /// A session was connected to this remote. True if it was reported as down before.
     pub fn connected(&mut self, index: usize) -> bool {
         let row = self.remotes[index].row;

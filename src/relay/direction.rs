@@ -2,7 +2,7 @@
 
 use crate::config::relay::Splice;
 use crate::os::pipe::Pipe;
-use crate::os::{self, socket};
+use crate::os::{self, channel, socket};
 use crate::tls::stream::Stream;
 use crate::tls::Buffer;
 use std::io;
@@ -15,6 +15,11 @@ pub(super) const READ_SIZE: usize = 128 * 1024;
 const POOL_LIMIT: usize = 16;
 /// Most pipes of a worker, kept or in use: they take two descriptors each.
 const PIPES: usize = 64;
+/// Descriptors of a worker that are not of sessions; it tells the broker that it can take half of
+/// the others.
+const OTHER_DESCRIPTORS: u64 = 10;
+/// When there was no pipe to be had, so many reads are not spliced before another one is asked for.
+const PIPELESS_READS: u16 = 1000;
 /// A read of so much is a sign of a bulk transfer, which pays to splice. So many more large reads
 /// than small ones are taken as one; more than the limit do not count, so that its end is noticed.
 const BULK_READ: u64 = 16 * 1024;
@@ -60,30 +65,29 @@ impl Pending {
         }
     }
 
-    fn is_piped(&self) -> bool {
-        matches!(self, Pending::Piped(_))
-    }
-
-    /// Writes what is taken. What cannot be spliced to this sink is taken out of its pipe.
-    fn write(&mut self, sink: &OwnedFd) -> Result<(), Stop> {
+    /// Writes what is taken. What cannot be spliced to this sink is taken out of its pipe; `Some`
+    /// says why.
+    fn write(&mut self, sink: &OwnedFd) -> Result<Option<Unspliced>, Stop> {
+        let mut unspliced = None;
         if let Pending::Piped(pipe) = self {
-            while !pipe.is_empty() {
+            while !pipe.is_empty() && unspliced.is_none() {
                 match pipe.drain(sink) {
                     Ok(_) => {}
-                    Err(error) if os::would_block(&error) => return Ok(()),
-                    Err(error) if unable(&error) => break,
-                    Err(_) => return Err(Stop::Sink),
+                    Err(error) if os::would_block(&error) => return Ok(None),
+                    Err(error) => {
+                        unspliced = Some(Unspliced::because(&error).ok_or(Stop::Sink)?);
+                    }
                 }
             }
             if pipe.is_empty() {
-                return Ok(());
+                return Ok(None);
             }
             self.unpipe()?;
         }
         if let Pending::Bytes { data, written } = self {
             *written += write(sink, &data[*written..], Next::Unknown)?;
         }
-        Ok(())
+        Ok(unspliced)
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), Stop> {
@@ -103,9 +107,26 @@ impl Pending {
     }
 }
 
-/// True if an error says that these sockets cannot be spliced.
-pub(super) fn unable(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
+/// Why bytes were copied that were to be spliced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unspliced {
+    /// These sockets cannot be spliced, or this process may not.
+    Never,
+    /// Memory has run out. Copying needs none.
+    Now,
+}
+
+impl Unspliced {
+    /// `None` if an error is not about splicing but about a connection.
+    pub(super) fn because(error: &io::Error) -> Option<Unspliced> {
+        match error.raw_os_error() {
+            Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM) => {
+                Some(Unspliced::Never)
+            }
+            _ if os::out_of_descriptors(error) => Some(Unspliced::Now),
+            _ => None,
+        }
+    }
 }
 
 /// One direction.
@@ -199,15 +220,31 @@ impl Direction {
         self.bulk = COPIED;
     }
 
+    /// Bytes had to be copied.
+    pub(super) fn note_unspliced(&mut self, why: Unspliced) {
+        self.bulk = match why {
+            Unspliced::Never => COPIED,
+            Unspliced::Now => 0,
+        };
+    }
+
+    /// Takes what waits out of its pipe, whose descriptors somebody else needs. If that fails, so
+    /// will the next write, which ends the session.
+    pub(super) fn unpipe(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            let _ = pending.unpipe();
+        }
+    }
+
     /// Writes what waits. True if nothing does any more.
     pub(super) fn flush(&mut self, sink: &OwnedFd, buffers: &mut Buffers) -> Result<bool, Stop> {
         if let Some(pending) = &mut self.pending {
-            let piped = pending.is_piped();
-            pending.write(sink)?;
-            if piped && !pending.is_piped() {
-                self.bulk = COPIED;
+            let unspliced = pending.write(sink)?;
+            let left = pending.length();
+            if let Some(why) = unspliced {
+                self.note_unspliced(why);
             }
-            if pending.length() > 0 {
+            if left > 0 {
                 return Ok(false);
             }
         }
@@ -286,10 +323,18 @@ pub(super) struct Buffers {
     pub(super) pool: Pool,
     splice: Splice,
     pipes: Vec<Pipe>,
+    /// How many sessions there are descriptors for.
+    places: usize,
+    /// How many pipes there may be beside the sessions.
+    pipe_limit: usize,
+    /// Reads that are not spliced, as there was no pipe to be had.
+    pipeless: u16,
 }
 
 impl Buffers {
-    pub(super) fn new(splice: Splice) -> Buffers {
+    /// `descriptors`: how many the process may have.
+    pub(super) fn new(splice: Splice, descriptors: u64) -> Buffers {
+        let places = descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2;
         Buffers {
             scratch: vec![0; READ_SIZE].into_boxed_slice(),
             plain: Buffer::default(),
@@ -298,7 +343,24 @@ impl Buffers {
             pool: Vec::new(),
             splice,
             pipes: Vec::new(),
+            places: usize::try_from(places).unwrap_or(usize::MAX),
+            pipe_limit: PIPES,
+            pipeless: 0,
         }
+    }
+
+    /// Pipes are to leave their descriptors to so many sessions, and to as many more as may come
+    /// with one message. False if too many pipes have something in them.
+    pub(super) fn leave_places(&mut self, sessions: usize) -> bool {
+        let taken = sessions + channel::DESCRIPTORS;
+        self.pipe_limit = self.places.saturating_sub(taken).min(PIPES);
+        while Pipe::count() > self.pipe_limit && self.pipes.pop().is_some() {}
+        self.places_are_left()
+    }
+
+    /// True if no pipe is one too many.
+    pub(super) fn places_are_left(&self) -> bool {
+        Pipe::count() <= self.pipe_limit
     }
 
     fn put(&mut self, mut pending: Box<Pending>) {
@@ -323,15 +385,24 @@ impl Buffers {
         if let Some(pipe) = self.pipes.pop() {
             return Some(pipe);
         }
-        if Pipe::count() >= PIPES {
+        if self.pipeless > 0 {
+            self.pipeless -= 1;
             return None;
         }
-        Pipe::new().ok()
+        if Pipe::count() >= self.pipe_limit {
+            return None;
+        }
+        // This user's share of pipes may be used up (pipe(7)), which is not asked for every time.
+        let pipe = Pipe::new();
+        if pipe.is_err() {
+            self.pipeless = PIPELESS_READS;
+        }
+        pipe.ok()
     }
 
     /// Gives a pipe back.
     pub(super) fn put_pipe(&mut self, pipe: Pipe) {
-        if pipe.is_empty() && self.pipes.len() < POOL_LIMIT {
+        if pipe.is_empty() && self.pipes.len() < POOL_LIMIT && self.places_are_left() {
             self.pipes.push(pipe);
         }
     }
@@ -342,11 +413,9 @@ impl Buffers {
         self.release_pipes();
     }
 
-    /// Gives the descriptors of unused pipes back to the system; true if there were any.
-    pub(super) fn release_pipes(&mut self) -> bool {
-        let any = !self.pipes.is_empty();
+    /// Gives the descriptors of unused pipes back to the system.
+    pub(super) fn release_pipes(&mut self) {
         self.pipes.clear();
-        any
     }
 }
 

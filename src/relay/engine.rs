@@ -10,7 +10,8 @@ use crate::config::relay::{Relay, Remote};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::mavis::queries::Queries;
 use crate::os::address::Family;
-use crate::os::{self, log, socket};
+use crate::os::pipe::Pipe;
+use crate::os::{self, log, process, socket};
 use crate::spawnd::broker::LOCAL_KINDS;
 use crate::spawnd::protocol::Accept;
 use crate::tls::context::Contexts;
@@ -48,9 +49,10 @@ pub struct Engine {
     pub(super) sessions: Table<Session>,
     ended: usize,
     pub(super) buffers: Buffers,
-    /// Running out of descriptors, and unusable local addresses, are reported once.
+    /// Running out of descriptors, and what else this host is short of, is reported once, until
+    /// connections can be made again.
     descriptor_trouble: bool,
-    local_trouble: bool,
+    host_trouble: bool,
     pub(super) tls: Contexts,
     /// Connections of TLS listeners cannot be served: said once.
     pub(super) tls_unusable: bool,
@@ -80,12 +82,12 @@ impl Engine {
         }));
         Engine {
             balancer,
-            buffers: Buffers::new(settings.splice),
+            buffers: Buffers::new(settings.splice, process::descriptor_limit()),
             settings,
             sessions: Table::new(),
             ended: 0,
             descriptor_trouble: false,
-            local_trouble: false,
+            host_trouble: false,
             tls,
             tls_unusable: false,
             queries,
@@ -160,6 +162,7 @@ impl Engine {
         });
         let interest = session.interest(End::Client);
         let index = self.sessions.insert(session);
+        self.leave_places();
         let idle_timeout = self.idle_timeout();
         let Some(session) = self.sessions.get_mut(index) else {
             return;
@@ -180,6 +183,34 @@ impl Engine {
             Phase::Handshaking(end) => self.shake(events, index, end),
             _ => self.begin(events, index),
         }
+    }
+
+    /// Pipes take no descriptors that the broker was promised for connections.
+    fn leave_places(&mut self) {
+        if !self.buffers.leave_places(self.sessions.len()) {
+            self.empty_pipes(Buffers::places_are_left);
+        }
+    }
+
+    /// Moves what is in pipes to memory, until that is enough.
+    fn empty_pipes(&mut self, enough: impl Fn(&Buffers) -> bool) {
+        for index in self.sessions.indices() {
+            if enough(&self.buffers) {
+                return;
+            }
+            if let Some(session) = self.sessions.get_mut(index) {
+                session.up.unpipe();
+                session.down.unpipe();
+            }
+        }
+    }
+
+    /// Gives the descriptors of all pipes back to the system; true if there were any.
+    fn release_pipes(&mut self) -> bool {
+        let before = Pipe::count();
+        self.buffers.release_pipes();
+        self.empty_pipes(|_| Pipe::count() == 0);
+        Pipe::count() < before
     }
 
     fn idle_timeout(&self) -> u64 {
@@ -221,7 +252,7 @@ impl Engine {
         let timeout = u64::from(self.settings.connect_timeout) * 1000;
         let error = match open_peer(remote, &self.settings) {
             Ok((peer, connected)) => {
-                self.descriptor_trouble = false;
+                (self.descriptor_trouble, self.host_trouble) = (false, false);
                 let plain = self.tls.connectors[selected as usize].is_none();
                 let stream = plain && remote.protocol != socket::Protocol::Sctp;
                 let token = Token::new(kind::PEER, index);
@@ -243,7 +274,7 @@ impl Engine {
                 }
                 error
             }
-            Err(OpenError::Descriptors(_)) if self.buffers.release_pipes() => {
+            Err(OpenError::Descriptors(_)) if self.release_pipes() => {
                 return self.attempt(events, index);
             }
             Err(OpenError::Descriptors(error)) => {
@@ -255,25 +286,60 @@ impl Engine {
                 self.finish(events, index, Outcome::Failed(why), false);
                 return true;
             }
-            Err(OpenError::Local(error)) => {
-                if !std::mem::replace(&mut self.local_trouble, true) {
-                    log::braked(log::Kind::Session, || format!("bind: {}", os::reason(&error)));
-                }
-                self.attempt_failed(events, index, None);
+            Err(OpenError::Host(call, error)) => {
+                self.host_failed(events, index, call, &error);
                 return false;
             }
             Err(OpenError::Remote(error)) => error,
         };
-        self.attempt_failed(events, index, Some(&os::reason(&error)));
+        self.attempt_failed(events, index, &os::reason(&error));
         false
     }
 
-    /// The remote in use could not be reached; the session has none now. An error is reported,
-    /// if it is news.
-    pub(super) fn attempt_failed(&mut self, events: &mut Loop, index: u32, error: Option<&str>) {
+    /// This host could not begin a connection to the remote in use, which is no fault of the remote's:
+    /// it is not marked as dead. The session has none now.
+    fn host_failed(&mut self, events: &mut Loop, index: u32, call: &str, error: &io::Error) {
+        let Some(remote) = self.abandon_attempt(events, index) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(index) {
+            self.balancer.set_aside(remote, session.attempts.get_or_insert_default());
+        }
+        if !std::mem::replace(&mut self.host_trouble, true) {
+            let address = &self.settings.remotes[remote].address;
+            let reason = os::reason(error);
+            log::braked(log::Kind::Session, || {
+                format!("{call}: {reason}; this host has no way to {address}")
+            });
+        }
+    }
+
+    /// The remote in use could not be reached; the session has none now. The error is reported, if
+    /// it is news.
+    pub(super) fn attempt_failed(&mut self, events: &mut Loop, index: u32, error: &str) {
+        let Some(remote) = self.abandon_attempt(events, index) else {
+            return;
+        };
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
+        let attempts = session.attempts.get_or_insert_default();
+        let now = os::monotonic_clock();
+        if self.balancer.failed(remote, attempts, now) {
+            let remote = &self.settings.remotes[remote];
+            log::braked(log::Kind::Remote, || {
+                format!(
+                    "connect to {} ({}) failed: {error}",
+                    remote.address,
+                    remote.protocol.name(),
+                )
+            });
+        }
+    }
+
+    /// Ends an attempt; returns the remote that it was made with.
+    fn abandon_attempt(&mut self, events: &mut Loop, index: u32) -> Option<usize> {
+        let session = self.sessions.get_mut(index)?;
         session.phase = Phase::Connecting;
         session.up.abandon(&mut self.buffers);
         session.up = Direction::default();
@@ -286,21 +352,7 @@ impl Engine {
         if let Some(peer) = session.peer.take() {
             events.remove(&peer);
         }
-        if let Some(remote) = session.remote.take() {
-            let attempts = session.attempts.get_or_insert_default();
-            let now = os::monotonic_clock();
-            let news = self.balancer.failed(remote as usize, attempts, now);
-            if let (true, Some(error)) = (news, error) {
-                let remote = &self.settings.remotes[remote as usize];
-                log::braked(log::Kind::Remote, || {
-                    format!(
-                        "connect to {} ({}) failed: {error}",
-                        remote.address,
-                        remote.protocol.name(),
-                    )
-                });
-            }
-        }
+        session.remote.take().map(|remote| remote as usize)
     }
 
     /// Both ends are there.
@@ -483,6 +535,7 @@ impl Engine {
         session.up.abandon(&mut self.buffers);
         session.down.abandon(&mut self.buffers);
         self.ended += 1;
+        self.buffers.leave_places(self.sessions.len());
         if self.sessions.len() == 0 {
             events.shrink();
             self.buffers.shrink();
@@ -578,12 +631,16 @@ impl Engine {
         match result {
             Ok(()) if self.is_self_connected(index) => {
                 let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
-                self.attempt_failed(events, index, Some(&os::reason(&error)));
+                self.attempt_failed(events, index, &os::reason(&error));
                 self.connect(events, index);
             }
             Ok(()) => self.reached(events, index),
             Err(error) => {
-                self.attempt_failed(events, index, Some(&os::reason(&error)));
+                if os::host_is_short(&error) {
+                    self.host_failed(events, index, "connect", &error);
+                } else {
+                    self.attempt_failed(events, index, &os::reason(&error));
+                }
                 self.connect(events, index);
             }
         }
@@ -659,7 +716,7 @@ impl Engine {
             }
             Phase::Connecting => {
                 let error = io::Error::from_raw_os_error(libc::ETIMEDOUT);
-                self.attempt_failed(events, index, Some(&os::reason(&error)));
+                self.attempt_failed(events, index, &os::reason(&error));
                 self.connect(events, index);
             }
             Phase::Breaking(_) => self.settle(events, index),
@@ -716,26 +773,30 @@ pub(super) fn pump_end(
 
 /// Why a socket to a remote could not be made.
 enum OpenError {
+    /// None is left, for any remote.
     Descriptors(io::Error),
     /// Its backlog is full.
     Busy(io::Error),
-    Local(io::Error),
+    /// This host is short of something, or has not got the local address; with the call that said so.
+    Host(&'static str, io::Error),
+    /// What else is wrong. Also EACCES and EPERM: a firewall that forbids this remote may let others
+    /// through.
     Remote(io::Error),
 }
 
 /// Makes a socket for a remote and starts connecting; true if that was done at once.
 fn open_peer(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), OpenError> {
     let family = remote.address.family();
-    let sort = |error: io::Error| {
-        if os::out_of_descriptors(&error) {
-            OpenError::Descriptors(error)
-        } else if family == Family::Unix && os::would_block(&error) {
-            OpenError::Busy(error)
-        } else {
-            OpenError::Remote(error)
+    let sort = |call| {
+        move |error: io::Error| match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => OpenError::Descriptors(error),
+            _ if family == Family::Unix && os::would_block(&error) => OpenError::Busy(error),
+            _ if os::host_is_short(&error) => OpenError::Host(call, error),
+            _ => OpenError::Remote(error),
         }
     };
-    let peer = socket::create(family, socket::Kind::Stream, remote.protocol).map_err(sort)?;
+    let kind = socket::Kind::Stream;
+    let peer = socket::create(family, kind, remote.protocol).map_err(sort("socket"))?;
     socket::set_urgent_inline(&peer);
     if family != Family::Unix {
         let _ = socket::set_keepalive(&peer);
@@ -748,14 +809,15 @@ fn open_peer(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), OpenE
         let bind = || {
             if ip(family) {
                 socket::set_reuse_address(&peer)?;
+                socket::leave_port_to_connect(&peer);
             }
             socket::bind(&peer, local)
         };
-        bind().map_err(OpenError::Local)?;
+        bind().map_err(|error| OpenError::Host("bind", error))?;
     } else if ip(family) && settings.local.iter().any(|address| ip(address.family())) {
         let error = io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
-        return Err(OpenError::Local(error));
+        return Err(OpenError::Host("bind", error));
     }
-    let connected = socket::connect(&peer, &remote.address).map_err(sort)?;
+    let connected = socket::connect(&peer, &remote.address).map_err(sort("connect"))?;
     Ok((peer, connected))
 }

@@ -11,7 +11,7 @@
 //! and taken for as long as it holds something.
 
 use super::direction::{
-    unable, write, Buffers, Direction, Left, Next, Pool, Side, State, Stop, READ_SIZE,
+    write, Buffers, Direction, Left, Next, Pool, Side, State, Stop, Unspliced, READ_SIZE,
 };
 use super::kernel::{self, Received};
 use crate::os::splicing::{self, Broken};
@@ -195,8 +195,10 @@ impl Flow<'_> {
                     // is nothing, or that the source has ended, though there is more to be read.
                     Ok(_) => {}
                     Err(error) if os::would_block(&error) => {}
-                    Err(error) if unable(&error) => self.direction.copy_only(),
-                    Err(_) => return Err(Stop::Source),
+                    Err(error) => {
+                        let why = Unspliced::because(&error).ok_or(Stop::Source)?;
+                        self.direction.note_unspliced(why);
+                    }
                 }
                 return self.step_plain(buffers, last);
             }

@@ -220,7 +220,7 @@ impl Engine {
                 self.finish(events, index, Outcome::Failed("TLS handshake failed".into()), false);
             }
             End::Peer => {
-                self.attempt_failed(events, index, Some(&format!("TLS: {text}")));
+                self.attempt_failed(events, index, &format!("TLS: {text}"));
                 self.connect(events, index);
             }
         }
@@ -250,7 +250,7 @@ impl Engine {
                 self.shake(events, index, End::Peer);
             }
             Err(errors) => {
-                self.attempt_failed(events, index, Some(&format!("TLS: {errors}")));
+                self.attempt_failed(events, index, &format!("TLS: {errors}"));
                 self.connect(events, index);
             }
         }

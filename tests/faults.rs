@@ -1,0 +1,350 @@
+//! What this host is short of for a moment ends no service and no session, and is no remote's fault.
+
+mod common;
+
+use common::*;
+use nix::sys::signal::Signal;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Calls that can be made to fail, as faults.c numbers them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Call {
+    EpollAdd,
+    SpliceIn,
+    SpliceOut,
+    Socket,
+    Bind,
+    Connect,
+    Pipe,
+}
+
+/// The page that a relay and its test share.
+struct Faults {
+    page: fs::File,
+    directory: Directory,
+}
+
+impl Faults {
+    fn new() -> Faults {
+        let directory = Directory::new();
+        let path = directory.write("faults", vec![0; 4096]);
+        // Workers may be somebody else.
+        let mode = |path: &std::path::Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+        };
+        mode(directory.path(), 0o755);
+        mode(&path, 0o666);
+        let page = fs::File::options().read(true).write(true).open(path).expect("the page");
+        Faults { page, directory }
+    }
+
+    fn start(&self, setup: Setup) -> Relay {
+        let page = self.directory.file("faults");
+        setup
+            .environment("LD_PRELOAD", library().to_str().expect("a path"))
+            .environment("TCPRELAY_TEST_FAULTS", page.to_str().expect("a path"))
+            .start()
+    }
+
+    /// A call fails from now on; 0: it works again.
+    fn set(&self, call: Call, error: i32) {
+        self.page.write_all_at(&error.to_ne_bytes(), call as u64 * 8).expect("to write");
+    }
+
+    /// How often it has failed.
+    fn count(&self, call: Call) -> i32 {
+        let mut count = [0; 4];
+        self.page.read_exact_at(&mut count, call as u64 * 8 + 4).expect("to read");
+        i32::from_ne_bytes(count)
+    }
+}
+
+fn library() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let staged = directory.join(format!("faults.{}", std::process::id()));
+        let mut command = modules::cc();
+        command.args(["-shared", "-fPIC", "-o"]).arg(&staged);
+        run(command.arg(modules::source("tests/faults/faults.c")).arg("-ldl"));
+        let library = directory.join("faults.so");
+        fs::rename(staged, &library).expect("to take its place");
+        library
+    };
+    BUILT.get_or_init(build).clone()
+}
+
+fn cpu(relay: &Relay) -> u64 {
+    relay.workers().into_iter().chain([relay.pid()]).map(cpu_ticks).sum()
+}
+
+#[test]
+fn a_listener_that_was_paused_goes_on_without_memory() {
+    let (peer, faults, port) = (Peer::echo(), Faults::new(), free_port());
+    let relay = faults.start(Setup::new(format!(
+        "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} }} overload = queue\n\
+         spawn {{ instances min = 1 instances max = 1 users max = 2 }} }}\n\
+         id = tcprelay {{ {} }}\n",
+        peer.remote()
+    )));
+    let mut sessions = [connect(port), connect(port)];
+    sessions.iter_mut().for_each(|session| ping(session, b"one"));
+    let mut waiting = connect(port);
+    relay.wait_for_log("the limit", |log| log.contains("limit").then_some(()));
+    faults.set(Call::EpollAdd, libc::ENOMEM);
+    drop(sessions);
+    // The worker watches its new session by timer; the broker its listener as before.
+    ping(&mut waiting, b"two");
+    drop(waiting);
+    for _ in 0..5 {
+        ping(&mut connect(port), b"three");
+    }
+    assert_ne!(faults.count(Call::EpollAdd), 0);
+    faults.set(Call::EpollAdd, 0);
+    ping(&mut connect(port), b"four");
+}
+
+#[test]
+fn sessions_go_on_while_the_system_refuses_to_watch_them() {
+    let (peer, faults, port) = (Peer::echo(), Faults::new(), free_port());
+    let relay = faults.start(Setup::simple(port, &peer.remote()));
+    for error in [libc::ENOMEM, libc::ENOSPC] {
+        faults.set(Call::EpollAdd, error);
+        let mut client = connect(port);
+        ping(&mut client, b"refused");
+        let (before, start) = (cpu(&relay), Instant::now());
+        while start.elapsed() < Duration::from_secs(1) {
+            std::thread::sleep(Duration::from_millis(100));
+            ping(&mut client, b"and again");
+        }
+        // A hundred ticks are a second of one processor.
+        assert!(cpu(&relay) - before < 30, "{} ticks", cpu(&relay) - before);
+        client.write_all(&pattern(1, 3_000_000)).expect("to send");
+        let mut echo = vec![0; 3_000_000];
+        client.read_exact(&mut echo).expect("all of it");
+        assert!(echo == pattern(1, 3_000_000));
+        client.shutdown(Shutdown::Write).expect("to shut down");
+        expect_eof(&mut client);
+        faults.set(Call::EpollAdd, 0);
+        ping(&mut connect(port), b"well");
+    }
+}
+
+#[test]
+fn what_cannot_be_spliced_for_want_of_memory_is_copied() {
+    let (peer, faults) = (Peer::echo(), Faults::new());
+    let relays = ["always", "auto"].map(|splice| {
+        let port = free_port();
+        let section = format!("splice = {splice} {}", peer.remote());
+        (faults.start(Setup::simple(port, &section)), port)
+    });
+    for (call, error) in [
+        (Call::SpliceIn, libc::ENOMEM),
+        (Call::SpliceOut, libc::ENOMEM),
+        (Call::SpliceOut, libc::ENOBUFS),
+        (Call::SpliceIn, libc::EPERM),
+        (Call::SpliceOut, libc::EINVAL),
+        (Call::Pipe, libc::EMFILE),
+        (Call::Pipe, libc::ENFILE),
+    ] {
+        for (_relay, port) in &relays {
+            // It fails in the midst of a transfer, and works again.
+            let mut client = connect(*port);
+            let (writer, data) = (client.try_clone().expect("the same"), pattern(2, 6_000_000));
+            let sending = std::thread::spawn(move || {
+                let mut writer = writer;
+                writer.write_all(&data).expect("to send");
+                writer.shutdown(Shutdown::Write).expect("to shut down");
+            });
+            let mut echo = vec![0; 2_000_000];
+            client.read_exact(&mut echo).expect("the first part");
+            faults.set(call, error);
+            let mut more = vec![0; 2_000_000];
+            client.read_exact(&mut more).unwrap_or_else(|error| panic!("{call:?}: {error}"));
+            faults.set(call, 0);
+            echo.append(&mut more);
+            client.read_to_end(&mut echo).unwrap_or_else(|error| panic!("{call:?}: {error}"));
+            assert!(echo == pattern(2, 6_000_000), "{call:?} {error}: {}", echo.len());
+            sending.join().expect("sent");
+        }
+    }
+    assert_ne!(faults.count(Call::SpliceIn), 0);
+    assert_ne!(faults.count(Call::SpliceOut), 0);
+}
+
+#[test]
+fn what_this_host_is_short_of_marks_no_remote_as_dead() {
+    let (first, second) = (Peer::named("A"), Peer::named("B"));
+    let (faults, port) = (Faults::new(), free_port());
+    let relay = faults.start(Setup::simple(
+        port,
+        &format!(
+            "local address = 127.0.0.1 retry delay = 0 {} {}",
+            first.remote(),
+            second.remote()
+        ),
+    ));
+    let greets = || {
+        let mut name = [0];
+        let mut client = connect(port);
+        client.read_exact(&mut name).map(|()| name[0]).ok()
+    };
+    for (call, error) in [
+        (Call::Connect, libc::EADDRNOTAVAIL),
+        (Call::Connect, libc::EADDRINUSE),
+        (Call::Connect, libc::EAGAIN),
+        (Call::Connect, libc::ENOBUFS),
+        (Call::Connect, libc::ENOMEM),
+        (Call::Bind, libc::EADDRNOTAVAIL),
+        (Call::Bind, libc::EADDRINUSE),
+        (Call::Socket, libc::ENOBUFS),
+        (Call::Socket, libc::ENOMEM),
+        (Call::Socket, libc::EMFILE),
+        (Call::Socket, libc::ENFILE),
+    ] {
+        faults.set(call, error);
+        assert_eq!(greets(), None, "{call:?} {error}: nobody can be reached");
+        let reason = std::io::Error::from_raw_os_error(error).to_string();
+        let (reason, _) = reason.split_once(" (os").expect("a reason");
+        let name = format!("{call:?}: {reason}").to_lowercase();
+        relay.wait_for_log("the reason", |log| log.to_lowercase().contains(&name).then_some(()));
+        faults.set(call, 0);
+        // With no retry delay, one that is dead would not be tried again.
+        let found: Vec<Option<u8>> = (0..4).map(|_| greets()).collect();
+        assert!(found.contains(&Some(b'A')), "{call:?} {error}: {found:?}\n{}", relay.log());
+        assert!(!found.contains(&None), "{call:?} {error}: {found:?}\n{}", relay.log());
+    }
+    assert!(!relay.log().contains(" failed"), "{}", relay.log());
+}
+
+/// Sessions whose bytes wait in pipes leave the descriptors to others that the broker was promised.
+#[test]
+fn pipes_take_no_descriptors_that_were_promised() {
+    let (peer, held) = Peer::manual();
+    let directory = Directory::new();
+    let program =
+        directory.write("limited", format!("#!/bin/sh\nulimit -n 200\nexec {TCPRELAY} \"$@\"\n"));
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let port = free_port();
+    let section = format!("splice = always {}", peer.remote());
+    let relay = Setup::simple(port, &section).program(program).start();
+    let worker = relay.workers()[0];
+    // They send what they can, and nobody reads.
+    let mut pairs: Vec<_> = (0..60)
+        .map(|_| {
+            let client = connect(port);
+            let remote = next(&held);
+            client.set_nonblocking(true).expect("nonblocking");
+            (client, remote, 0)
+        })
+        .collect();
+    let data = pattern(9, 32 << 20);
+    // Until nothing is taken for a while.
+    let mut quiet = Instant::now();
+    while quiet.elapsed() < Duration::from_millis(300) {
+        for (client, _, sent) in &mut pairs {
+            let end = data.len().min(*sent + (1 << 20));
+            if let Ok(count) = client.write(&data[*sent..end]) {
+                *sent += count;
+                quiet = Instant::now();
+            }
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let piped = descriptors(worker);
+    let mut others: Vec<_> = (0..35)
+        .map(|_| {
+            let mut client = connect(port);
+            client.write_all(b"hello").expect("to send");
+            let mut remote = next(&held);
+            remote.read_exact(&mut [0; 5]).expect("what was sent");
+            remote.write_all(b"world").expect("to answer");
+            client.read_exact(&mut [0; 5]).expect("the answer");
+            (client, remote)
+        })
+        .collect();
+    assert!(piped > 60 * 2 + 10, "{piped} descriptors: there were pipes");
+    assert!(!relay.log().contains("Too many"), "{}", relay.log());
+    others.clear();
+    for (client, mut remote, sent) in pairs {
+        client.shutdown(Shutdown::Write).expect("to shut down");
+        let mut received = Vec::new();
+        remote.read_to_end(&mut received).expect("all of it");
+        assert!(received == data[..sent], "{} of {sent} bytes", received.len());
+    }
+    relay.signal(Signal::SIGTERM);
+}
+
+/// A network of this thread's own, with a loopback interface only; what the thread starts is in it.
+fn own_network() -> bool {
+    // SAFETY: unshare(2) takes a plain number; the request is a whole struct ifreq, which outlives the
+    // call, and names its interface with a NUL behind.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNET) == -1 {
+            return false;
+        }
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+        let up = libc::ioctl(socket, libc::SIOCSIFFLAGS, &request) == 0;
+        libc::close(socket);
+        up
+    }
+}
+
+/// There are fifty ports, and more sessions than that, though not with one remote.
+#[test]
+fn with_a_local_address_there_are_all_ports_for_each_remote() {
+    let in_own_network = || {
+        if !own_network() {
+            return left_out("a network of its own takes root");
+        }
+        fs::write("/proc/sys/net/ipv4/ip_local_port_range", "33000 33049").expect("to limit ports");
+        for host in ["127.0.0.1", "::1"] {
+            let Ok(listeners) = (2001..=2003)
+                .map(|port| std::net::TcpListener::bind((host, port)))
+                .collect::<Result<Vec<_>, _>>()
+            else {
+                left_out("there is no IPv6");
+                continue;
+            };
+            let directory = Directory::new();
+            let path = directory.file("socket");
+            let remotes: String = (2001..=2003)
+                .map(|port| format!("remote = {{ address = {host} port = {port} }} "))
+                .collect();
+            let relay = Setup::new(format!(
+                "id = spawnd {{ listen = {{ address = {} backlog = 200 }}\n\
+                 spawn {{ instances min = 1 instances max = 1 users max = 500 }} }}\n\
+                 id = tcprelay {{ local address = {host} {remotes} }}\n",
+                path.display()
+            ))
+            .start();
+            let connect =
+                || wait_for("the relay", || std::os::unix::net::UnixStream::connect(&path).ok());
+            let _clients: Vec<_> = (0..120).map(|_| connect()).collect();
+            let mut sessions = Vec::new();
+            for listener in &listeners {
+                listener.set_nonblocking(true).expect("nonblocking");
+            }
+            wait_for("all sessions", || {
+                sessions.extend(listeners.iter().filter_map(|listener| listener.accept().ok()));
+                (sessions.len() == 120).then_some(())
+            });
+            assert!(!relay.log().contains("failed"), "{}", relay.log());
+            // When there is no port left at all, that is said, and marks no remote as dead.
+            let _more: Vec<_> = (0..60).map(|_| connect()).collect();
+            relay.expect_log("connect: Cannot assign requested address");
+            assert!(!relay.log().contains(" failed"), "{}", relay.log());
+        }
+    };
+    std::thread::spawn(in_own_network).join().expect("the sessions");
+}
