@@ -8,7 +8,7 @@ use mavis::config::source::Source;
 use mavis::config::{self, Parser};
 use mavis::event::{Choice, Loop, TimerId, Token};
 use mavis::os::address::Address;
-use mavis::os::socket::Protocol;
+use mavis::os::socket::{Keepalive, Protocol};
 use mavis::relay::balance::{Attempts, Balancer};
 use mavis::relay::engine::Engine;
 use mavis::spawnd::protocol::Accept;
@@ -152,6 +152,7 @@ impl Worker {
                 weight: 1,
                 tls: None,
                 tag: None,
+                keepalive: Keepalive::default(),
             }],
             ..Relay::default()
         };

@@ -160,3 +160,140 @@ fn a_zone_that_is_not_there_is_named() {
     let said = refusal(&listen("address = ::%lo"));
     assert!(said.contains("only link-local addresses (fe80::/10) have a zone"), "{said}");
 }
+
+fn ipv6_only(relay: &Relay, port: u16) -> Option<bool> {
+    let listener = sockets::listener(relay.pid(), port)?;
+    sockets::option(&listener, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).map(|value| value != 0)
+}
+
+fn reaches(host: &str, port: u16) -> bool {
+    TcpStream::connect((host, port)).is_ok_and(|mut stream| {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.write_all(b"x").is_ok() && stream.read(&mut [0]).is_ok_and(|count| count == 1)
+    })
+}
+
+#[test]
+fn ipv6_and_ipv4_listeners_share_a_port() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let (both, ipv6) = (
+        format!("listen = {{ address = :: port = {port} }} listen = {{ address = 0.0.0.0 port = {port} }}"),
+        format!("listen = {{ address = :: port = {port} }}"),
+    );
+    let relay = Setup::new(config(&both, &peer.remote())).start();
+    let serves = |ipv4| {
+        wait_for("a listener", || reaches("::1", port).then_some(()));
+        assert_eq!(reaches("127.0.0.1", port), ipv4);
+    };
+    serves(true);
+    relay.expect_log(&format!("bind to [::]:{port} succeeded"));
+    relay.expect_log(&format!("bind to [0.0.0.0]:{port} succeeded"));
+    // Each further configuration finds the sockets of the former one.
+    let alone = format!("listen = {{ address = :: port = {port} ipv6 only = yes }}");
+    let double = format!("listen = {{ address = :: port = {port} ipv6 only = no }}");
+    let mut reloads = 0;
+    let mut reload = |listen: &str, inherited: usize| {
+        let before = relay.log().len();
+        std::fs::write(&relay.config, config(listen, &peer.remote())).expect("the configuration");
+        relay.signal(Signal::SIGHUP);
+        reloads += 1;
+        relay.wait_for_log("the restart", |log| {
+            (log.matches("SIGHUP: restarting").count() == reloads).then_some(())
+        });
+        relay.wait_for_log("the listeners", |log| {
+            let log = &log[before..];
+            let count = listen.matches("listen =").count();
+            (log.matches("bind to [").count() == count).then_some(())
+        });
+        let log = relay.log();
+        let log = &log[before..];
+        assert!(!log.contains("failed"), "{listen}: {log}");
+        assert_eq!(log.matches("(inherited)").count(), inherited, "{listen}: {log}");
+    };
+    // Both stay as they are.
+    reload(&both, 2);
+    serves(true);
+    // Without its companion the IPv6 one is as the system has it: on Linux with IPv4.
+    reload(&ipv6, 0);
+    serves(true);
+    reload(&ipv6, 1);
+    reload(&alone, 0);
+    serves(false);
+    reload(&double, 0);
+    serves(true);
+    reload(&both, 0);
+    serves(true);
+    if sockets::can_look(relay.pid()) {
+        assert!(ipv6_only(&relay, port).is_some());
+    }
+}
+
+#[test]
+fn ranges_of_ports_serve_both_families() {
+    let peer = Peer::echo();
+    let port = wait_for("ten free ports", || {
+        let first = free_port();
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        (first..first + 10).all(free).then_some(first)
+    });
+    let last = port + 9;
+    let listen = format!(
+        "listen = {{ address = 0.0.0.0 port = {port}-{last} realm = range }}\n\
+         listen = {{ address = :: port = {} }} listen = {{ address = :: port = {port}-{} }}",
+        port + 9,
+        port + 4
+    );
+    let relay = Setup::new(config(&listen, &peer.remote())).start();
+    let reachable = |host: &str| (port..=last).filter(|&port| reaches(host, port)).count();
+    assert_eq!((reachable("127.0.0.1"), reachable("::1")), (10, 6));
+    relay.signal(Signal::SIGHUP);
+    relay.wait_for_log("the same listeners", |log| {
+        (log.matches("succeeded (inherited)").count() == 16).then_some(())
+    });
+    assert_eq!((reachable("127.0.0.1"), reachable("::1")), (10, 6));
+    // A smaller range: the other ports are given up.
+    let listen = format!("listen = {{ address = 0.0.0.0 port = {port}-{} }}", port + 2);
+    std::fs::write(&relay.config, config(&listen, &peer.remote())).expect("the configuration");
+    relay.signal(Signal::SIGHUP);
+    wait_for("the smaller range", || (reachable("127.0.0.1") == 3).then_some(()));
+}
+
+#[test]
+fn ranges_of_ports_are_checked() {
+    let remote = "remote = { address = 127.0.0.1 port = 1 }";
+    let listen = |text: &str| config(&format!("listen = {{ {text} }}"), remote);
+    for wrong in ["5099-5000", "0-10"] {
+        let said = refusal(&listen(&format!("port = {wrong}")));
+        let expected = format!(
+            "t.cfg:1: Expected a range of ports such as 5000-5099, the lower one \
+                                first, but got '{wrong}'"
+        );
+        assert!(said.contains(&expected), "{said}");
+    }
+    for wrong in ["5000-", "5000-x", "1-70000", "1-2-3"] {
+        let said = refusal(&listen(&format!("port = {wrong}")));
+        assert!(said.contains(&format!("but got '{wrong}'")), "{said}");
+    }
+    let said = refusal(&listen("address = /tmp/x port = 5000-5001"));
+    assert!(said.contains("t.cfg:1: A UNIX-domain socket has no ports"), "{said}");
+    let said =
+        refusal(&config("listen = { port = 9000 }", "remote = { address = 127.0.0.1 port = 1-2 }"));
+    assert!(said.contains("but got '1-2'"), "{said}");
+    let fine = check(&listen("port = 5000-5000"));
+    assert!(fine.status.success(), "{}", String::from_utf8_lossy(&fine.stderr));
+}
+
+#[test]
+fn three_thousand_listeners_are_bound_and_handed_over() {
+    let peer = Peer::echo();
+    let listen = "listen = { address = 127.77.0.1 port = 20000-22999 }";
+    let relay = Setup::new(config(listen, &peer.remote())).start();
+    let serves = || [20000, 21500, 22999].iter().all(|&port| reaches("127.77.0.1", port));
+    assert!(serves());
+    relay.signal(Signal::SIGHUP);
+    relay.wait_for_log("the same listeners", |log| {
+        (log.matches("succeeded (inherited)").count() == 3000).then_some(())
+    });
+    assert!(serves());
+}

@@ -105,6 +105,7 @@ unsafe fn configuration(context: *mut SpawndContext) -> listen::Listener {
                 count: set((*context).keepcnt),
                 idle: set((*context).keepidle),
                 interval: set((*context).keepintvl),
+                user_timeout: None,
             },
             ..listen::Listener::new(set((*context).retry_delay).unwrap_or(0))
         }

@@ -1,9 +1,11 @@
 //! The broker's section: listeners, limits, and how workers are started.
 
-use super::listen::{delay, keepalive, listen, sticky, Listener, Sticky};
+use super::listen::{
+    buffer_size, connection_option, delay, listen, sticky, Listener, Resolver, Sticky,
+};
 use super::network::{parse_network, Network};
 use super::token::*;
-use super::values::{Ids, COUNT, INT};
+use super::values::{Ids, INT};
 use super::{common, ConfigError, Parser};
 use crate::os::address::NotAnAddress;
 use crate::os::socket::{Keepalive, Kind, Protocol};
@@ -92,7 +94,7 @@ pub struct Broker {
     pub overload: Overload,
     /// `sticky cache …`.
     pub sticky: Sticky,
-    /// `tcp keepalive …`.
+    /// `tcp keepalive …` and `tcp user timeout`.
     pub keepalive: Keepalive,
     /// `tcp bufsize`; 0 is the system's.
     pub channel_buffer: i32,
@@ -137,8 +139,8 @@ fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigE
         }
         S_background => broker.background = parser.assigned_boolean()?,
         S_listen => {
-            let listener = listen(parser, broker.retry_delay)?;
-            broker.listeners.push(listener);
+            let listeners = listen(parser, broker.retry_delay, &mut broker.channel_buffer)?;
+            broker.listeners.extend(listeners);
         }
         S_bind => {
             parser.advance()?;
@@ -148,13 +150,9 @@ fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigE
         S_tcp => {
             parser.advance()?;
             match parser.code() {
-                S_keepalive => keepalive(parser, &mut broker.keepalive)?,
-                S_bufsize => {
-                    parser.advance()?;
-                    parser.accept(S_equal)?;
-                    broker.channel_buffer = parser.integer(COUNT)? as i32;
-                }
-                _ => return Err(parser.expected(&[S_bufsize, S_keepalive])),
+                S_bufsize => broker.channel_buffer = buffer_size(parser)?,
+                _ if connection_option(parser, &mut broker.keepalive)? => {}
+                _ => return Err(parser.expected_words(&["bufsize", "keepalive", "user"])),
             }
         }
         S_pidfile | S_pid_file => broker.pid_file = Some(parser.assigned()?.text.into()),
@@ -260,6 +258,7 @@ fn check(parser: &Parser<'_>, broker: &mut Broker, datagrams: bool) -> Result<()
     let spawn = &mut broker.spawn;
     spawn.instances_min = spawn.instances_min.min(spawn.instances_max);
     let ours = spawn.program.is_none() && !datagrams;
+    let mut resolver = Resolver::default();
     for listener in &broker.listeners {
         if ours && (listener.protocol == Protocol::Udp || listener.kind == Kind::Datagram) {
             let place = listener.address.as_ref().map_or(parser.position(), |a| a.position.clone());
@@ -269,7 +268,7 @@ fn check(parser: &Parser<'_>, broker: &mut Broker, datagrams: bool) -> Result<()
             return Err(ConfigError { position: place, message });
         }
         if parser.report.parse_only {
-            if let (Err(reason), Some(address)) = (listener.resolve(), &listener.address) {
+            if let (Err(reason), Some(address)) = (resolver.resolve(listener), &listener.address) {
                 return Err(address.error(format!(
                     "Expected an address to listen on, but got '{}': {reason}",
                     address.text

@@ -2,11 +2,13 @@
 
 use super::network::is_host_name;
 use super::token::*;
-use super::values::{parse_port, Ids, Value, COUNT, INT};
+use super::values::{parse_ports, Ids, Value, COUNT, INT};
 use super::{ConfigError, Parser};
 use crate::os::address::{Address, NotAnAddress};
-use crate::os::names;
-use crate::os::socket::{self, Keepalive, Kind, Protocol};
+use crate::os::socket::{self, Keepalive, Kind, Protocol, MOST_BACKLOG};
+use crate::os::{log, names};
+use std::ops::RangeInclusive;
+use std::sync::Once;
 
 /// A stickiness cache's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,19 @@ impl Default for Sticky {
     fn default() -> Sticky {
         Sticky { period: 0, size: 1024 }
     }
+}
+
+/// Whether an IPv6 listener leaves IPv4 alone: `ipv6 only`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ipv6Only {
+    /// If it is to serve all addresses, and there is an IPv4 listener on its port. Otherwise as the
+    /// system has it.
+    #[default]
+    Auto,
+    /// Always.
+    Yes,
+    /// Never.
+    No,
 }
 
 /// Flags that travel to the worker with a connection (`flags` of the ACCEPT message).
@@ -54,6 +69,8 @@ pub struct Listener {
     pub overload_backlog: i32,
     /// `reuse port`.
     pub reuse_port: bool,
+    /// `ipv6 only`.
+    pub ipv6_only: Ipv6Only,
     /// `realm`, at most 15 bytes.
     pub realm: Vec<u8>,
     /// The TLS versions, encoded as in the ACCEPT message; 0 is off.
@@ -74,7 +91,7 @@ pub struct Listener {
     pub owner: Ids,
     /// `bind retry delay` in seconds; 0 is off.
     pub retry_delay: u32,
-    /// `tcp keepalive …`; the section's where unset.
+    /// `tcp keepalive …` and `tcp user timeout`; the section's where unset.
     pub keepalive: Keepalive,
     /// `sticky cache …`; the section's if the period is 0.
     pub sticky: Sticky,
@@ -89,9 +106,10 @@ impl Listener {
             empty: true,
             kind: Kind::Stream,
             protocol: Protocol::Tcp,
-            backlog: 128,
-            overload_backlog: 128,
+            backlog: MOST_BACKLOG,
+            overload_backlog: MOST_BACKLOG,
             reuse_port: false,
+            ipv6_only: Ipv6Only::Auto,
             realm: Vec::new(),
             tls_versions: 0,
             dtls_versions: 0,
@@ -109,38 +127,105 @@ impl Listener {
 
     /// The address to bind: a literal, a path, or the first address of a name.
     pub fn resolve(&self) -> Result<Address, String> {
-        let Some(value) = &self.address else {
-            let wildcard = if names::has_ipv6() { "::" } else { "0.0.0.0" };
-            let address = Address::parse(wildcard).map_err(|reason| reason.to_string())?;
-            return Ok(address.with_port(self.port));
-        };
-        let text = value.text.as_str();
-        match Address::parse(text) {
-            Ok(address) => return Ok(address.with_port(self.port)),
-            Err(NotAnAddress::Malformed) if is_host_name(text) => {}
-            Err(reason) => return Err(reason.to_string()),
-        }
-        let found = names::resolve(text).map_err(|error| crate::os::reason(&error))?;
-        let first = found.first().ok_or("the name has no address")?;
-        Ok(Address::Ip(*first).with_port(self.port))
+        Resolver::default().resolve(self)
     }
 }
 
-/// `listen [=] { … }`, with the token `listen` current.
-pub(super) fn listen(parser: &mut Parser<'_>, retry_delay: u32) -> Result<Listener, ConfigError> {
-    let mut listener = Listener::new(retry_delay);
+/// Resolves the addresses of listeners one after the other. Those of a range of ports have the same,
+/// which is asked for once.
+#[derive(Debug, Default)]
+pub struct Resolver {
+    last: Option<(Option<String>, Result<Address, String>)>,
+}
+
+impl Resolver {
+    /// As [`Listener::resolve`].
+    pub fn resolve(&mut self, listener: &Listener) -> Result<Address, String> {
+        let text = listener.address.as_ref().map(|value| &value.text);
+        let known = self.last.as_ref().filter(|(last, _)| last.as_ref() == text);
+        let address = match known {
+            Some((_, address)) => address.clone(),
+            None => {
+                let address = resolve(text.map(String::as_str));
+                self.last = Some((text.cloned(), address.clone()));
+                address
+            }
+        };
+        address.map(|address| address.with_port(listener.port))
+    }
+}
+
+fn resolve(text: Option<&str>) -> Result<Address, String> {
+    let wildcard = || if names::has_ipv6() { "::" } else { "0.0.0.0" };
+    let text = text.unwrap_or_else(wildcard);
+    match Address::parse(text) {
+        Ok(address) => return Ok(address),
+        Err(NotAnAddress::Malformed) if is_host_name(text) => {}
+        Err(reason) => return Err(reason.to_string()),
+    }
+    let found = names::resolve(text).map_err(|error| crate::os::reason(&error))?;
+    let first = found.first().ok_or("the name has no address")?;
+    Ok(Address::Ip(*first))
+}
+
+/// What is written in a block: the listener, and what becomes of it only when all is known.
+struct Block {
+    listener: Listener,
+    ports: RangeInclusive<u16>,
+    /// The place of a range of ports.
+    range: Option<Value>,
+    backlog: Option<i32>,
+    overload_backlog: Option<i32>,
+    channel_buffer: Option<i32>,
+}
+
+/// What the C program has for `overload backlog`.
+const OVERLOAD_BACKLOG: i32 = 128;
+
+/// `listen [=] { … }`, with the token `listen` current: a listener, or one for each of its ports.
+/// `channel_buffer` is the broker's.
+pub(super) fn listen(
+    parser: &mut Parser<'_>,
+    retry_delay: u32,
+    channel_buffer: &mut i32,
+) -> Result<Vec<Listener>, ConfigError> {
+    let mut block = Block {
+        listener: Listener::new(retry_delay),
+        ports: 0..=0,
+        range: None,
+        backlog: None,
+        overload_backlog: None,
+        channel_buffer: None,
+    };
     parser.advance()?;
     parser.accept(S_equal)?;
     parser.expect(S_openbra)?;
     while parser.code() != S_closebra {
-        listen_directive(parser, &mut listener)?;
+        listen_directive(parser, &mut block)?;
     }
     parser.advance()?;
-    listener.overload_backlog = listener.overload_backlog.min(listener.backlog);
-    Ok(listener)
+    *channel_buffer = block.channel_buffer.unwrap_or(*channel_buffer);
+    block.listeners()
 }
 
-fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<(), ConfigError> {
+impl Block {
+    fn listeners(self) -> Result<Vec<Listener>, ConfigError> {
+        let mut listener = self.listener;
+        let unix = |value: &Value| matches!(Address::parse(&value.text), Ok(Address::Unix(_)));
+        if let (Some(range), true) = (&self.range, listener.address.as_ref().is_some_and(unix)) {
+            return Err(range.error("A UNIX-domain socket has no ports"));
+        }
+        // Who writes a backlog gets the C program's for overload. Otherwise one is as long as the
+        // other, as there.
+        let overload = self.backlog.map_or(MOST_BACKLOG, |_| OVERLOAD_BACKLOG);
+        listener.backlog = self.backlog.unwrap_or(MOST_BACKLOG);
+        listener.overload_backlog = self.overload_backlog.unwrap_or(overload).min(listener.backlog);
+        Ok(self.ports.map(|port| Listener { port, ..listener.clone() }).collect())
+    }
+}
+
+fn listen_directive(parser: &mut Parser<'_>, block: &mut Block) -> Result<(), ConfigError> {
+    let listener = &mut block.listener;
     match parser.code() {
         S_address | S_path => {
             listener.address = Some(parser.assigned()?);
@@ -150,7 +235,9 @@ fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<
             // The document of the stand-alone broker writes it without the equals sign.
             parser.advance()?;
             parser.accept(S_equal)?;
-            listener.port = parse_port(&parser.value()?)?;
+            let ports = parser.value()?;
+            block.ports = parse_ports(&ports)?;
+            block.range = (block.ports.start() != block.ports.end()).then_some(ports);
             listener.empty = false;
         }
         S_protocol => protocol(parser, listener)?,
@@ -165,13 +252,13 @@ fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<
             };
             parser.advance()?;
         }
-        S_backlog => listener.backlog = parser.assigned_integer(COUNT)? as i32,
+        S_backlog => block.backlog = Some(parser.assigned_integer(COUNT)? as i32),
         S_overload => {
             parser.advance()?;
             if parser.code() != S_backlog {
                 return Err(parser.expected(&[S_backlog]));
             }
-            listener.overload_backlog = parser.assigned_integer(COUNT)? as i32;
+            block.overload_backlog = Some(parser.assigned_integer(COUNT)? as i32);
         }
         S_realm => {
             let realm = parser.assigned()?;
@@ -243,12 +330,15 @@ fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<
         }
         S_tcp => {
             parser.advance()?;
-            if parser.code() != S_keepalive {
-                return Err(parser.expected(&[S_keepalive]));
+            match parser.code() {
+                // The channels to the workers belong to no listener; spawnd's document has it here.
+                S_bufsize => block.channel_buffer = Some(buffer_size(parser)?),
+                _ if connection_option(parser, &mut listener.keepalive)? => {}
+                _ => return Err(parser.expected_words(&["bufsize", "keepalive", "user"])),
             }
-            keepalive(parser, &mut listener.keepalive)?;
         }
         S_sticky => sticky(parser, &mut listener.sticky)?,
+        _ if parser.is_word("ipv6") => listener.ipv6_only = ipv6_only(parser)?,
         _ if parser.is_word("reuse") => listener.reuse_port = reuse_port(parser)?,
         // The program's document gives the address without a keyword.
         S_string if listener.address.is_none() && looks_like_address(&parser.text_lossy()) => {
@@ -266,6 +356,7 @@ fn listen_directive(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<
                 "flag",
                 "groupid",
                 "haproxy",
+                "ipv6",
                 "mode",
                 "overload",
                 "path",
@@ -302,6 +393,29 @@ fn reuse_port(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
         return Err(ConfigError { position, message: message.into() });
     }
     Ok(on)
+}
+
+/// `ipv6 only = yes | no | auto`, with the word `ipv6` current.
+fn ipv6_only(parser: &mut Parser<'_>) -> Result<Ipv6Only, ConfigError> {
+    parser.advance()?;
+    if !parser.is_word("only") {
+        return Err(parser.expected_words(&["only"]));
+    }
+    parser.advance()?;
+    parser.expect(S_equal)?;
+    let only = match parser.code() {
+        S_auto => Ipv6Only::Auto,
+        code => match code.boolean() {
+            Some(true) => Ipv6Only::Yes,
+            Some(false) => Ipv6Only::No,
+            None => {
+                let words = [S_auto, S_deny, S_false, S_no, S_permit, S_true, S_yes];
+                return Err(parser.expected(&words));
+            }
+        },
+    };
+    parser.advance()?;
+    Ok(only)
 }
 
 fn set_flag(flags: &mut u32, bit: u32, on: bool) {
@@ -421,11 +535,47 @@ pub(super) fn delay(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
     Ok(parser.integer(COUNT)? as u32)
 }
 
-/// `keepalive count|idle|interval = N`, with the token `keepalive` current. Negative: unset.
-pub(super) fn keepalive(
+/// `bufsize [=] N`, with the token `bufsize` current.
+pub(super) fn buffer_size(parser: &mut Parser<'_>) -> Result<i32, ConfigError> {
+    parser.advance()?;
+    parser.accept(S_equal)?;
+    Ok(parser.integer(COUNT)? as i32)
+}
+
+/// `keepalive …` or `user timeout = SECONDS`, with the word behind `tcp` current; false if it is
+/// neither.
+pub(super) fn connection_option(
     parser: &mut Parser<'_>,
-    keepalive: &mut Keepalive,
-) -> Result<(), ConfigError> {
+    settings: &mut Keepalive,
+) -> Result<bool, ConfigError> {
+    match () {
+        () if parser.code() == S_keepalive => keepalive(parser, settings)?,
+        () if parser.is_word("user") => settings.user_timeout = Some(user_timeout(parser)?),
+        () => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// `user timeout = SECONDS`, with the word `user` current.
+fn user_timeout(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
+    static WARN: Once = Once::new();
+    let position = parser.position();
+    parser.advance()?;
+    if parser.code() != S_timeout {
+        return Err(parser.expected(&[S_timeout]));
+    }
+    let seconds = parser.assigned_integer(0..=i64::from(socket::MOST_USER_TIMEOUT))? as u32;
+    if !socket::has_user_timeout() {
+        WARN.call_once(|| {
+            let text = format!("{position}: tcp user timeout: this system has none");
+            parser.report.message(log::Severity::WARNING, &text);
+        });
+    }
+    Ok(seconds)
+}
+
+/// `keepalive count|idle|interval = N`, with the token `keepalive` current. Negative: unset.
+fn keepalive(parser: &mut Parser<'_>, keepalive: &mut Keepalive) -> Result<(), ConfigError> {
     parser.advance()?;
     let which = parser.code();
     if !matches!(which, S_count | S_idle | S_interval) {

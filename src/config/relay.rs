@@ -1,5 +1,6 @@
 //! The worker's section: remotes and how sessions are relayed.
 
+use super::listen::connection_option;
 use super::network::is_host_name;
 use super::tls::{self, RemoteDirectives, RemoteTls, Tls};
 use super::token::*;
@@ -7,12 +8,12 @@ use super::values::{parse_port, Value, COUNT, INT};
 use super::{common, ConfigError, Parser};
 use crate::os::address::{Address, Family, NotAnAddress};
 use crate::os::names;
-use crate::os::socket::Protocol;
+use crate::os::socket::{Keepalive, Protocol};
 use std::rc::Rc;
 
 /// One address that sessions may be connected to. A `remote` with a host name gives one for
 /// each address of the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Remote {
     /// Where to connect.
     pub address: Address,
@@ -24,6 +25,8 @@ pub struct Remote {
     pub tls: Option<Rc<RemoteTls>>,
     /// `tag`: an answer of MAVIS may ask for remotes with it.
     pub tag: Option<String>,
+    /// `tcp keepalive …` and `tcp user timeout`; the section's where unset.
+    pub keepalive: Keepalive,
 }
 
 /// `authorization = mavis`: modules are asked whether a client may connect.
@@ -112,6 +115,8 @@ struct Draft {
     remotes: Vec<RemoteBlock>,
     tls: tls::Directives,
     mavis: Mavis,
+    /// Of remotes that have none of their own.
+    keepalive: Keepalive,
 }
 
 /// Parses the section; the token after its opening brace is current, and ends on the closing
@@ -125,12 +130,12 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Relay, Con
             _ => parser.attempt(|parser| directive(parser, &mut draft, modules))?,
         }
     }
-    let Draft { mut relay, remotes, tls, mavis } = draft;
+    let Draft { mut relay, remotes, tls, mavis, keepalive } = draft;
     relay.tls = tls.finish()?;
     relay.authorization = mavis.finish()?;
     // Names are resolved when the section is known to be well-formed.
     for remote in &remotes {
-        relay.remotes.extend(remote.resolve()?);
+        relay.remotes.extend(remote.resolve(keepalive)?);
     }
     // An alias that stands for nothing was put there on purpose.
     if parser.report.parse_only && relay.remotes.is_empty() && !parser.used_empty_alias() {
@@ -177,6 +182,7 @@ fn directive(
             draft.relay.access_log = parser.assigned_boolean()?;
         }
         S_tls | S_ssl => tls::section(parser, &mut draft.tls)?,
+        S_tcp => connection_options(parser, &mut draft.keepalive)?,
         S_mavis => draft.mavis.parse(parser, modules)?,
         S_authorization => draft.mavis.authorization(parser)?,
         _ if parser.is_word("balance") => draft.relay.balance_alone = balance_scope(parser)?,
@@ -276,6 +282,18 @@ fn balance_scope(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     Ok(alone)
 }
 
+/// `tcp keepalive …` or `tcp user timeout = SECONDS`, with the token `tcp` current.
+fn connection_options(
+    parser: &mut Parser<'_>,
+    settings: &mut Keepalive,
+) -> Result<(), ConfigError> {
+    parser.advance()?;
+    if !connection_option(parser, settings)? {
+        return Err(parser.expected_words(&["keepalive", "user"]));
+    }
+    Ok(())
+}
+
 /// `splice = auto | always | never`, with the keyword current.
 fn splice(parser: &mut Parser<'_>) -> Result<Splice, ConfigError> {
     parser.advance()?;
@@ -330,6 +348,7 @@ struct RemoteBlock {
     weight: u32,
     tls: RemoteDirectives,
     tag: Option<String>,
+    keepalive: Keepalive,
 }
 
 /// `remote = { … }`, with the token `remote` current.
@@ -342,6 +361,7 @@ fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
         weight: 1,
         tls: RemoteDirectives::default(),
         tag: None,
+        keepalive: Keepalive::default(),
     };
     parser.advance()?;
     parser.expect(S_equal)?;
@@ -370,9 +390,10 @@ fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
             }
             S_tls | S_ssl => tls::remote(parser, &mut block.tls)?,
             S_tag => block.tag = Some(parser.assigned()?.text),
+            S_tcp => connection_options(parser, &mut block.keepalive)?,
             S_eof => return Err(parser.expected(&[S_closebra])),
             _ => {
-                let words = [S_address, S_port, S_protocol, S_tag, S_tls, S_weight];
+                let words = [S_address, S_port, S_protocol, S_tag, S_tcp, S_tls, S_weight];
                 return Err(parser.expected(&words));
             }
         }
@@ -383,7 +404,7 @@ fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
 
 impl RemoteBlock {
     /// The remotes that the block stands for: one, or one for each address of a host.
-    fn resolve(&self) -> Result<Vec<Remote>, ConfigError> {
+    fn resolve(&self, defaults: Keepalive) -> Result<Vec<Remote>, ConfigError> {
         let missing = |what| self.place.error(format!("remote: the {what} is missing"));
         let address = self.address.as_ref().ok_or_else(|| missing("address"))?;
         let port = || parse_port(self.port.as_ref().ok_or_else(|| missing("port"))?);
@@ -412,9 +433,10 @@ impl RemoteBlock {
         }
         let tls = tls.map(Rc::new);
         let (protocol, weight) = (self.protocol, self.weight);
+        let keepalive = self.keepalive.or(defaults);
         let remote = |address| {
             let (tls, tag) = (tls.clone(), self.tag.clone());
-            Remote { address, protocol, weight, tls, tag }
+            Remote { address, protocol, weight, tls, tag, keepalive }
         };
         Ok(addresses.into_iter().map(remote).collect())
     }

@@ -243,8 +243,7 @@ fn parse_integer(text: &str) -> Option<i64> {
 
 /// A port: a decimal number from 0 to 65535, or the name of a service.
 pub fn parse_port(value: &Value) -> Result<u16, ConfigError> {
-    // `3001#comment`: the lexer takes a hash inside a word for a part of it.
-    let text = value.text.split_once('#').map_or(value.text.as_str(), |(number, _)| number);
+    let text = without_comment(&value.text);
     let port = if text.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '+') {
         text.parse().ok()
     } else {
@@ -253,6 +252,31 @@ pub fn parse_port(value: &Value) -> Result<u16, ConfigError> {
     port.ok_or_else(|| {
         value.error(format!("Expected an service or port, but got '{}'", value.text))
     })
+}
+
+/// A port, or the first and the last of several: `5000-5099`. Services may have a dash in their
+/// name.
+pub fn parse_ports(value: &Value) -> Result<RangeInclusive<u16>, ConfigError> {
+    let number = |text: &str| -> Option<u16> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse().ok()).flatten()
+    };
+    let ends = without_comment(&value.text).split_once('-');
+    let Some((first, last)) = ends.and_then(|(a, b)| Some((number(a)?, number(b)?))) else {
+        return parse_port(value).map(|port| port..=port);
+    };
+    if first == 0 || first > last {
+        let text = &value.text;
+        return Err(value.error(format!(
+            "Expected a range of ports such as 5000-5099, the lower one first, but got '{text}'"
+        )));
+    }
+    Ok(first..=last)
+}
+
+/// `3001#comment`: the lexer takes a hash inside a word for a part of it.
+fn without_comment(text: &str) -> &str {
+    text.split_once('#').map_or(text, |(number, _)| number)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::address::{Address, Family, RawAddress};
 use super::{check, check_size};
 use std::io;
 use std::mem;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
@@ -72,8 +72,8 @@ impl Kind {
     }
 }
 
-/// TCP keepalive settings (tcp(7): TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL); `None` leaves the
-/// system's own.
+/// When a TCP connection whose other end is silent is given up: keepalive (tcp(7): TCP_KEEPCNT,
+/// TCP_KEEPIDLE, TCP_KEEPINTVL) and TCP_USER_TIMEOUT; `None` leaves the system's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keepalive {
     /// Probes before the connection is given up.
@@ -82,6 +82,21 @@ pub struct Keepalive {
     pub idle: Option<u32>,
     /// Seconds between probes.
     pub interval: Option<u32>,
+    /// Seconds that sent data, or a probe, may be without acknowledgement; 0 is the system's own.
+    pub user_timeout: Option<u32>,
+}
+
+impl Keepalive {
+    /// These settings, and where one is not set that of `defaults`.
+    #[must_use]
+    pub fn or(self, defaults: Keepalive) -> Keepalive {
+        Keepalive {
+            count: self.count.or(defaults.count),
+            idle: self.idle.or(defaults.idle),
+            interval: self.interval.or(defaults.interval),
+            user_timeout: self.user_timeout.or(defaults.user_timeout),
+        }
+    }
 }
 
 fn domain(family: Family) -> libc::c_int {
@@ -126,6 +141,10 @@ pub fn bind(fd: &OwnedFd, address: &Address) -> io::Result<()> {
     // SAFETY: the pointer and the length describe `raw`, which outlives the call.
     check(unsafe { libc::bind(fd.as_raw_fd(), raw.as_ptr(), raw.length()) }).map(drop)
 }
+
+/// As a backlog: what the system allows (SOMAXCONN; on Linux net.core.somaxconn), which listen(2)
+/// lowers it to.
+pub const MOST_BACKLOG: i32 = i32::MAX;
 
 /// listen(2); may be called again to change the backlog.
 pub fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
@@ -419,6 +438,75 @@ pub fn set_keepalive_parameters(fd: &OwnedFd, keepalive: Keepalive) -> io::Resul
     result
 }
 
+/// The option that limits for how long what was sent may be without acknowledgement, and in how
+/// many parts of a second it counts: TCP_USER_TIMEOUT on Linux (tcp(7)), TCP_MAXUNACKTIME on FreeBSD
+/// (tcp(4)), TCP_ABORT_THRESHOLD on Solaris and illumos (tcp(4P)), TCP_RXT_CONNDROPTIME on macOS
+/// (netinet/tcp.h).
+const USER_TIMEOUT: Option<(libc::c_int, u32)> = {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const FOUND: Option<(libc::c_int, u32)> = Some((libc::TCP_USER_TIMEOUT, 1000));
+    #[cfg(target_os = "freebsd")]
+    const FOUND: Option<(libc::c_int, u32)> = Some((libc::TCP_MAXUNACKTIME, 1));
+    #[cfg(any(target_os = "solaris", target_os = "illumos"))]
+    const FOUND: Option<(libc::c_int, u32)> = Some((libc::TCP_ABORT_THRESHOLD, 1000));
+    #[cfg(target_vendor = "apple")]
+    const FOUND: Option<(libc::c_int, u32)> = Some((0x80, 1));
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "freebsd",
+        target_os = "solaris",
+        target_os = "illumos",
+        target_vendor = "apple"
+    )))]
+    const FOUND: Option<(libc::c_int, u32)> = None;
+    FOUND
+};
+
+/// Most seconds of a user timeout: milliseconds are an int for the kernel.
+pub const MOST_USER_TIMEOUT: u32 = (i32::MAX / 1000) as u32;
+
+/// True if [`set_user_timeout`] can have an effect here.
+pub fn has_user_timeout() -> bool {
+    USER_TIMEOUT.is_some()
+}
+
+/// Sets the user timeout, if one is given and the system has it.
+pub fn set_user_timeout(fd: &OwnedFd, keepalive: Keepalive) -> io::Result<()> {
+    match (USER_TIMEOUT, keepalive.user_timeout) {
+        (Some((option, parts)), Some(seconds)) => {
+            let value = (seconds.min(MOST_USER_TIMEOUT) * parts) as libc::c_int;
+            set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, option, value)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// True if an IPv6 socket takes no IPv4 connections (IPV6_V6ONLY).
+pub fn is_ipv6_only(fd: &OwnedFd) -> io::Result<bool> {
+    let value: libc::c_int = get_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)?;
+    Ok(value != 0)
+}
+
+/// Whether an IPv6 socket is to take IPv4 connections, before it is bound.
+pub fn set_ipv6_only(fd: &OwnedFd, only: bool) -> io::Result<()> {
+    set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, libc::c_int::from(only))
+}
+
+/// True if packets to an address stay in this host. Nothing is sent: for an address of its own the
+/// kernel takes the same one as the source.
+pub fn is_local(address: SocketAddr) -> bool {
+    if address.ip().to_canonical().is_loopback() || address.ip().is_unspecified() {
+        return true;
+    }
+    let address = Address::Ip(address);
+    let Ok(fd) = create(address.family(), Kind::Datagram, Protocol::Udp) else {
+        return false;
+    };
+    connect(&fd, &address).is_ok()
+        && local_address(&fd).and_then(|local| local.scoped_ip()) == address.scoped_ip()
+}
+
 /// The system's own TCP keepalive parameters, which a fresh socket has.
 pub fn default_keepalive_parameters(family: Family) -> Keepalive {
     let Ok(fresh) = create(family, Kind::Stream, Protocol::Tcp) else {
@@ -429,8 +517,12 @@ pub fn default_keepalive_parameters(family: Family) -> Keepalive {
         let number = get_option::<libc::c_int>(fresh.as_raw_fd(), libc::IPPROTO_TCP, name);
         *value = number.ok().and_then(|number| u32::try_from(number).ok());
     }
+    let user_timeout = USER_TIMEOUT.and_then(|(option, parts)| {
+        let value = get_option::<libc::c_int>(fresh.as_raw_fd(), libc::IPPROTO_TCP, option).ok()?;
+        u32::try_from(value).ok().map(|value| value / parts)
+    });
     let [count, idle, interval] = values;
-    Keepalive { count, idle, interval }
+    Keepalive { count, idle, interval, user_timeout }
 }
 
 /// Sets the type-of-service byte of outgoing packets. IPv6 sockets that carry IPv4 traffic need

@@ -3,6 +3,7 @@
 use super::access::{self, Outcome};
 use super::balance::{Attempts, Balancer};
 use super::direction::{Buffers, Direction, Left, State, Stop};
+use super::options;
 use super::pump::{pump, say_goodbye, Ending, Pumped};
 use super::session::{Access, End, Phase, Session};
 use super::table::Table;
@@ -68,6 +69,7 @@ pub struct Engine {
 impl Engine {
     /// An engine without sessions. `queries`: whom to ask, if the settings want that.
     pub fn new(settings: Relay, tls: Contexts, queries: Option<Queries>) -> Engine {
+        options::try_all(&settings.remotes);
         let weights: Vec<u32> = settings.remotes.iter().map(|remote| remote.weight).collect();
         let retry_delay = u64::from(settings.retry_delay) * 1000;
         let mut balancer = Balancer::new(&weights, settings.rebalance, retry_delay);
@@ -800,6 +802,7 @@ fn open_peer(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), OpenE
     socket::set_urgent_inline(&peer);
     if family != Family::Unix {
         let _ = socket::set_keepalive(&peer);
+        let _ = options::apply(&peer, remote);
         socket::set_no_delay(&peer);
         socket::unpace(&peer, &remote.address);
     }

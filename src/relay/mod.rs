@@ -13,6 +13,7 @@ pub mod balance;
 mod direction;
 pub mod engine;
 mod kernel;
+mod options;
 mod pump;
 mod session;
 mod shake;

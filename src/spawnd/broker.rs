@@ -2,7 +2,7 @@
 
 use super::acl::Acl;
 use super::handover::{Handover, LeftListener, ACTIVATED};
-use super::listener::{cache, remove_file, Listener};
+use super::listener::{cache, remove_file, separate_families, Listener};
 use super::policy::{Limits, Policy, WorkerId};
 use super::protocol::Accept;
 use super::reload::Check;
@@ -10,13 +10,14 @@ use super::sharing::Sharing;
 use super::sticky::Cache;
 use super::worker::{Restart, Worker};
 use crate::config::broker::{self as config, Overload};
+use crate::config::listen::Resolver;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::address::Address;
 use crate::os::pidfile::PidFile;
 use crate::os::process::{self, exit, Program};
 use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
-use crate::os::socket::{self, Inherited};
+use crate::os::socket::{self, Inherited, MOST_BACKLOG};
 use crate::os::title::Title;
 use crate::os::{self, log, supervisor};
 use crate::tls::material::Material;
@@ -211,7 +212,8 @@ impl Broker {
             limits = Limits { instances_min: 1, instances_max: 1, users_min: users_max, users_max };
             local
         });
-        let listeners = resolve_listeners(&mut config, start.options.inetd);
+        let mut listeners = resolve_listeners(&mut config, start.options.inetd);
+        separate_families(&mut listeners);
         let mut broker = Broker {
             overload: config.overload,
             channel_buffer: config.channel_buffer,
@@ -317,7 +319,8 @@ impl Broker {
             listener.await_rival();
             listener.open();
         }
-        let backlog = self.listeners.first().map_or(128, |listener| listener.config.backlog);
+        let backlog = self.listeners.first();
+        let backlog = backlog.map_or(MOST_BACKLOG, |listener| listener.config.backlog);
         for (fd, known) in former
             .into_iter()
             .map(|left| (left.socket, true))
@@ -364,7 +367,7 @@ impl Broker {
 
     /// Descriptor 0 as the first listener (inetd wait mode).
     fn adopt_standard_input(&mut self) -> Result<(), i32> {
-        match process::take_standard_input().and_then(|fd| Listener::inherited(fd, 128)) {
+        match process::take_standard_input().and_then(|fd| Listener::inherited(fd, MOST_BACKLOG)) {
             Ok(listener) => {
                 log::message(&format!("bind to {} succeeded (via inetd)", listener.address));
                 self.listeners.insert(0, listener);
@@ -567,10 +570,11 @@ impl Broker {
 /// Resolves the addresses. One that cannot be resolved is reported, and its listener dropped.
 fn resolve_listeners(config: &mut config::Broker, inetd: bool) -> Vec<Listener> {
     let keepalive = config.keepalive;
+    let mut resolver = Resolver::default();
     std::mem::take(&mut config.listeners)
         .into_iter()
         .filter(|listener| !(inetd && listener.empty))
-        .filter_map(|listener| match listener.resolve() {
+        .filter_map(|listener| match resolver.resolve(&listener) {
             Ok(address) => Some(Listener::new(listener, address, keepalive)),
             Err(reason) => {
                 let name = listener.address.as_ref().map_or("", |value| value.text.as_str());

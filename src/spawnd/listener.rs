@@ -2,14 +2,15 @@
 
 use super::protocol::Accept;
 use super::sticky::Cache;
-use crate::config::listen::{self as config, Sticky, TLS_DEFAULT};
+use crate::config::listen::{self as config, Ipv6Only, Sticky, TLS_DEFAULT};
 use crate::event::{Loop, TimerId};
-use crate::os::address::{Address, Family};
+use crate::os::address::{unmapped, Address, Family};
 use crate::os::entry::{Entry, FileId, NotChanged, Permissions};
 use crate::os::socket::{self, Keepalive, Kind, Protocol};
 use crate::os::{self, log, process};
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -34,16 +35,15 @@ pub(super) struct Listener {
     pub(super) foreign: bool,
     /// It was closed because of overload, and is to be opened again.
     pub(super) reopen: bool,
+    /// Whether an IPv6 socket is to leave IPv4 alone; `None`: as the system has it.
+    ipv6_only: Option<bool>,
     logged_failure: bool,
     backlog: i32,
 }
 
 impl Listener {
     pub(super) fn new(mut config: config::Listener, address: Address, section: Keepalive) -> Self {
-        let own = &mut config.keepalive;
-        own.count = own.count.or(section.count);
-        own.idle = own.idle.or(section.idle);
-        own.interval = own.interval.or(section.interval);
+        config.keepalive = config.keepalive.or(section);
         let mut realm = [0; 16];
         let length = config.realm.len().min(15);
         realm[..length].copy_from_slice(&config.realm[..length]);
@@ -64,6 +64,11 @@ impl Listener {
         let sticky = cache(config.sticky);
         let class = config.dscp << 2;
         let backlog = config.backlog;
+        let ipv6_only = match config.ipv6_only {
+            Ipv6Only::Auto => None,
+            Ipv6Only::Yes => Some(true),
+            Ipv6Only::No => Some(false),
+        };
         Listener {
             config,
             address,
@@ -75,6 +80,7 @@ impl Listener {
             retry: None,
             foreign: false,
             reopen: false,
+            ipv6_only,
             logged_failure: false,
             backlog,
         }
@@ -118,6 +124,25 @@ impl Listener {
         self.config.reuse_port && self.address.family() != Family::Unix && !self.is_datagram()
     }
 
+    /// True if this listener is for all IPv6 addresses, and perhaps IPv4 with them.
+    fn is_ipv6_wildcard(&self) -> bool {
+        self.address.ip() == Some(Ipv6Addr::UNSPECIFIED.into())
+    }
+
+    /// True if the socket takes IPv4 connections, or not, as this listener is to. One that is bound
+    /// to an address takes none anyway, and Linux says so whatever was set.
+    fn suits_families(&self, fd: &OwnedFd) -> bool {
+        if !self.is_ipv6_wildcard() {
+            return true;
+        }
+        let fresh = || {
+            let fd = socket::create(Family::Ipv6, self.config.kind, self.config.protocol).ok()?;
+            socket::is_ipv6_only(&fd).ok()
+        };
+        let wanted = self.ipv6_only.or_else(fresh);
+        wanted.is_none_or(|wanted| socket::is_ipv6_only(fd).is_ok_and(|only| only == wanted))
+    }
+
     /// Takes over a socket that is bound already, and its file if that is known. What its former
     /// owner has set and this configuration does not goes back to what a new socket has.
     pub(super) fn adopt(&mut self, fd: OwnedFd, file: Option<FileId>) -> io::Result<()> {
@@ -127,12 +152,16 @@ impl Listener {
         if !settled && socket::shares_port(&fd) != self.shares_port() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        if !self.foreign && !self.suits_families(&fd) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         socket::set_nonblocking(&fd, true)?;
         let family = self.address.family();
         if family != Family::Unix && !self.is_datagram() {
             let system = socket::default_keepalive_parameters(family);
             // SCTP sockets have none of them.
             let _ = socket::set_keepalive_parameters(&fd, system);
+            let _ = socket::set_user_timeout(&fd, system);
         }
         self.prepare(&fd)?;
         if !self.is_datagram() {
@@ -172,6 +201,10 @@ impl Listener {
             socket::set_urgent_inline(fd);
             if let Err(error) = socket::set_keepalive_parameters(fd, self.config.keepalive) {
                 log::message(&format!("{}: tcp keepalive: {}", self.address, os::reason(&error)));
+            }
+            if let Err(error) = socket::set_user_timeout(fd, self.config.keepalive) {
+                let reason = os::reason(&error);
+                log::message(&format!("{}: tcp user timeout: {reason}", self.address));
             }
             if self.config.protocol != Protocol::Sctp {
                 socket::set_no_delay(fd);
@@ -226,6 +259,9 @@ impl Listener {
         };
         if family != Family::Unix {
             socket::set_reuse_address(&fd).map_err(call("setsockopt SO_REUSEADDR"))?;
+        }
+        if let (Family::Ipv6, Some(only)) = (family, self.ipv6_only) {
+            socket::set_ipv6_only(&fd, only).map_err(call("setsockopt IPV6_V6ONLY"))?;
         }
         if self.is_datagram() {
             let _ = socket::set_reuse_port(&fd);
@@ -369,6 +405,36 @@ fn report_permissions(path: &Path, result: Result<(), NotChanged>) {
 /// Opens a socket as a listener of this configuration does; the error names the call.
 pub fn open(config: config::Listener, address: Address) -> Result<OwnedFd, (String, io::Error)> {
     Listener::new(config, address, Keepalive::default()).try_open().map(|(fd, _)| fd)
+}
+
+/// Where IPv6 listeners for all addresses share their port with IPv4 ones, each family gets its own:
+/// otherwise the first one would take both, and the other fail. Listeners in two routing domains are
+/// not in each other's way.
+pub(super) fn separate_families(listeners: &mut [Listener]) {
+    let place = |listener: &Listener| {
+        // Multipath TCP has the ports of TCP.
+        let protocol = match listener.config.protocol {
+            Protocol::Mptcp => Protocol::Tcp,
+            protocol => protocol,
+        };
+        (protocol, listener.address.port())
+    };
+    let mut ipv4: HashMap<(Protocol, u16), Vec<Option<String>>> = HashMap::new();
+    for listener in listeners.iter() {
+        let ip = listener.address.ip().map(unmapped);
+        if ip.is_some_and(|ip| ip.is_ipv4()) && listener.address.port() != 0 {
+            ipv4.entry(place(listener)).or_default().push(listener.config.vrf.clone());
+        }
+    }
+    for listener in listeners.iter_mut() {
+        if !listener.is_ipv6_wildcard() || listener.config.ipv6_only != Ipv6Only::Auto {
+            continue;
+        }
+        let own = &listener.config.vrf;
+        let meets = |vrf: &Option<String>| vrf == own || vrf.is_none() || own.is_none();
+        let beside = ipv4.get(&place(listener)).is_some_and(|domains| domains.iter().any(meets));
+        listener.ipv6_only = beside.then_some(true);
+    }
 }
 
 pub(super) fn cache(sticky: Sticky) -> Option<Cache> {

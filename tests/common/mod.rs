@@ -6,6 +6,7 @@
 pub mod modules;
 pub mod namespace;
 pub mod pki;
+pub mod sockets;
 pub mod ways;
 
 use std::fs;

@@ -100,7 +100,8 @@ fn b001() {
     let (peer, port) = (Peer::echo(), free_port());
     let relay = Launch::new(with_listeners(&on(port), &peer)).start();
     relay.expect_log(&format!("bind to [127.0.0.1]:{port} succeeded"));
-    assert_eq!(backlog_of(relay.pid()), Some(128));
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("somaxconn");
+    assert_eq!(backlog_of(relay.pid()), most.trim().parse().ok());
 }
 
 fn b002() {

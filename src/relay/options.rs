@@ -1,0 +1,34 @@
+//! Options of connections to remotes.
+
+use crate::config::relay::Remote;
+use crate::os::address::Family;
+use crate::os::socket::{self, Keepalive, Kind, Protocol};
+use crate::os::{self, log};
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// Sets what the configuration says about keepalive and the user timeout, which only TCP has.
+pub(super) fn apply(socket: &OwnedFd, remote: &Remote) -> io::Result<()> {
+    if remote.protocol == Protocol::Sctp || remote.address.family() == Family::Unix {
+        return Ok(());
+    }
+    let keepalive = socket::set_keepalive_parameters(socket, remote.keepalive);
+    keepalive.and(socket::set_user_timeout(socket, remote.keepalive))
+}
+
+/// Tries the options of each remote on a socket of its kind, and says which are refused: the
+/// connections go on without them, and say nothing.
+pub(super) fn try_all(remotes: &[Remote]) {
+    for remote in remotes.iter().filter(|remote| remote.keepalive != Keepalive::default()) {
+        // Without the protocol no connection is made either, and that is said then.
+        let family = remote.address.family();
+        let fresh = socket::create(family, Kind::Stream, remote.protocol);
+        if let Err(error) = fresh.map_or(Ok(()), |fresh| apply(&fresh, remote)) {
+            let reason = os::reason(&error);
+            log::message(&format!(
+                "remote {}: tcp keepalive or user timeout: {reason}",
+                remote.address
+            ));
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Sockets of other processes, looked at from outside (Linux: pidfd_getfd(2)).
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+fn duplicate(pid: i32, fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: both calls take plain numbers, and their results are new descriptors of this process.
+    unsafe {
+        let process = libc::syscall(libc::SYS_pidfd_open, pid, 0) as i32;
+        if process < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let process = OwnedFd::from_raw_fd(process);
+        let copy = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) as i32;
+        if copy < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(copy))
+    }
+}
+
+/// True if sockets of a process can be looked at; says so if not.
+pub fn can_look(pid: i32) -> bool {
+    let can = duplicate(pid, 0).is_ok();
+    if !can {
+        super::left_out("pidfd_getfd(2) is not permitted");
+    }
+    can
+}
+
+/// A port of a sockaddr: the local one, or that of the other end.
+fn port(fd: &OwnedFd, peer: bool) -> Option<u16> {
+    let mut storage = [0u8; 128];
+    let mut length = storage.len() as libc::socklen_t;
+    let call = if peer { libc::getpeername } else { libc::getsockname };
+    // SAFETY: the pointers are to the storage and to its length.
+    let result = unsafe { call(fd.as_raw_fd(), storage.as_mut_ptr().cast(), &mut length) };
+    let family = i32::from(u16::from_ne_bytes([storage[0], storage[1]]));
+    let ip = family == libc::AF_INET || family == libc::AF_INET6;
+    (result == 0 && ip).then(|| u16::from_be_bytes([storage[2], storage[3]]))
+}
+
+fn find(pid: i32, wanted: impl Fn(&OwnedFd) -> bool) -> Option<OwnedFd> {
+    let list = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    list.flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|fd| duplicate(pid, fd).ok())
+        .find(wanted)
+}
+
+/// The listening socket of a process on a port.
+pub fn listener(pid: i32, on: u16) -> Option<OwnedFd> {
+    let listens = |fd: &OwnedFd| option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1);
+    find(pid, |fd| port(fd, false) == Some(on) && listens(fd))
+}
+
+/// The connection of a process to a port.
+pub fn connection_to(pid: i32, to: u16) -> Option<OwnedFd> {
+    find(pid, |fd| port(fd, true) == Some(to))
+}
+
+/// The connection of a process that it, or its broker, has accepted on a port.
+pub fn connection_on(pid: i32, on: u16) -> Option<OwnedFd> {
+    find(pid, |fd| port(fd, false) == Some(on) && port(fd, true).is_some())
+}
+
+/// An option whose value is an int; `None` if it cannot be had.
+pub fn option(fd: &OwnedFd, level: i32, name: i32) -> Option<i32> {
+    let mut value = 0i32;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    let pointer = (&raw mut value).cast();
+    // SAFETY: the pointers are to an int and to its size.
+    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, pointer, &mut length) };
+    (result == 0).then_some(value)
+}
+
+/// The backlog of a listening socket, as the kernel has it.
+pub fn backlog(fd: &OwnedFd) -> u32 {
+    let mut info = [0u8; 256];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the pointers are to the room and to its size.
+    let result = unsafe {
+        let room = info.as_mut_ptr().cast();
+        libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, room, &mut length)
+    };
+    assert_eq!(result, 0);
+    // tcpi_sacked of struct tcp_info: of a listening socket it is that.
+    u32::from_ne_bytes(info[28..32].try_into().expect("four bytes"))
+}
+
+/// True if a UNIX socket of a process has a send buffer of so many bytes.
+pub fn has_unix_buffer(pid: i32, bytes: i32) -> bool {
+    let is = |fd: &OwnedFd, name, value| option(fd, libc::SOL_SOCKET, name) == Some(value);
+    find(pid, |fd| is(fd, libc::SO_DOMAIN, libc::AF_UNIX) && is(fd, libc::SO_SNDBUF, bytes))
+        .is_some()
+}
