@@ -32,12 +32,13 @@ pub(super) struct Queue {
     written: usize,
     dropped: u64,
     pause: u64,
-    next: u64,
+    /// When it is worth another try, if time can tell.
+    next: Option<u64>,
 }
 
 impl Queue {
     pub(super) const fn new() -> Queue {
-        Queue { lines: VecDeque::new(), bytes: 0, written: 0, dropped: 0, pause: 0, next: 0 }
+        Queue { lines: VecDeque::new(), bytes: 0, written: 0, dropped: 0, pause: 0, next: None }
     }
 
     /// Takes a line and writes what can be written. `note` makes the line that says how many are
@@ -71,12 +72,15 @@ impl Queue {
         write: &mut impl FnMut(&[u8]) -> Written,
         note: impl FnOnce(u64) -> Vec<u8>,
     ) {
+        self.next = None;
         self.write(now, write);
         if self.dropped > 0 && self.lines.is_empty() {
             let note = note(self.dropped);
             match write(&note) {
                 Written::Whole => self.dropped = 0,
-                Written::Part(0) | Written::Lost => self.wait(now),
+                Written::Part(0) => self.wait(now),
+                // The next line will find out whether somebody has come.
+                Written::Lost => {}
                 Written::Part(written) => {
                     self.dropped = 0;
                     (self.bytes, self.written) = (note.len(), written);
@@ -109,12 +113,12 @@ impl Queue {
 
     fn wait(&mut self, now: u64) {
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-        self.next = now.saturating_add(self.pause);
+        self.next = Some(now.saturating_add(self.pause));
     }
 
     /// When to [advance](Self::advance) next, if something waits.
     pub(super) fn deadline(&self) -> Option<u64> {
-        (!self.lines.is_empty() || self.dropped > 0).then_some(self.next)
+        self.next
     }
 
     /// Lines that are missing, if nothing of what waits is written any more.
@@ -202,6 +206,7 @@ mod tests {
             queue.push(b"x\n".to_vec(), 0, &mut |_| Written::Lost, note);
         }
         assert_eq!((queue.waits(), queue.dropped), (false, 3));
+        assert_eq!(queue.deadline(), None);
         let mut reader = Reader { room: 100, seen: Vec::new() };
         queue.push(b"y\n".to_vec(), 0, &mut |bytes| reader.take(bytes), note);
         assert_eq!(reader.text(), "3 dropped\ny\n");

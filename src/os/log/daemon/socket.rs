@@ -19,6 +19,8 @@ const PATHS: &[&str] = &["/var/run/log", "/dev/log"];
 
 /// What is left of a line that is too long for a datagram.
 const SHORTENED: usize = 8192;
+/// A daemon that was there so many milliseconds ago is being restarted, and lines wait for it.
+const ABSENCE: u64 = 60_000;
 /// A daemon that takes nothing may have been replaced: the path is asked again after so many
 /// milliseconds.
 const PATIENCE: u64 = 1000;
@@ -32,6 +34,8 @@ pub(in super::super) struct Socket {
     connection: Connection,
     /// When the path was asked last.
     asked: u64,
+    /// When there was a daemon last.
+    seen: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -45,7 +49,7 @@ enum Connection {
 
 impl Socket {
     pub(in super::super) const fn new() -> Socket {
-        Socket { connection: Connection::None, asked: 0 }
+        Socket { connection: Connection::None, asked: 0, seen: None }
     }
 
     /// Connects ahead of the first line.
@@ -60,7 +64,10 @@ impl Socket {
         let mut failure = io::Error::from_raw_os_error(libc::ENOENT);
         for path in PATHS {
             match self.connect_to(&Address::Unix(PathBuf::from(path))) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.seen = Some(self.asked);
+                    return Ok(());
+                }
                 Err(error) => failure = error,
             }
         }
@@ -89,9 +96,17 @@ impl Socket {
 
     /// Sends one line, without waiting.
     pub(in super::super) fn send(&mut self, line: &[u8]) -> Written {
+        let written = self.send_or_connect(line);
+        if written == Written::Whole {
+            self.seen = Some(monotonic_clock());
+        }
+        written
+    }
+
+    fn send_or_connect(&mut self, line: &[u8]) -> Written {
         if matches!(self.connection, Connection::None) {
             if let Err(error) = self.connect() {
-                return failed(&error);
+                return self.failed(&error);
             }
         }
         let error = match self.try_send(line) {
@@ -118,7 +133,17 @@ impl Socket {
             _ => {}
         }
         let sent = self.connect().and_then(|()| self.try_send(line));
-        sent.unwrap_or_else(|error| failed(&error))
+        sent.unwrap_or_else(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &io::Error) -> Written {
+        let now = monotonic_clock();
+        let recent = self.seen.is_some_and(|seen| now.saturating_sub(seen) < ABSENCE);
+        if recent || is_full(error) {
+            Written::Part(0)
+        } else {
+            Written::Lost
+        }
     }
 
     fn try_send(&self, line: &[u8]) -> io::Result<Written> {
@@ -144,14 +169,6 @@ impl Socket {
 fn is_full(error: &io::Error) -> bool {
     crate::os::would_block(error)
         || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
-}
-
-fn failed(error: &io::Error) -> Written {
-    if is_full(error) {
-        Written::Part(0)
-    } else {
-        Written::Lost
-    }
 }
 
 /// True if syslog(3) is that of the C library, in the same object as getpid(2).
