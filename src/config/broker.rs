@@ -54,6 +54,10 @@ pub struct Spawn {
     pub users_max: usize,
     /// `ipc key`; 0 is off.
     pub ipc_key: i32,
+    /// `start timeout` in seconds; 0 is off.
+    pub start_timeout: u32,
+    /// `stall timeout` in seconds; 0 is off.
+    pub stall_timeout: u32,
     /// `userid` and `groupid`.
     pub ids: Ids,
     /// `working directory`.
@@ -71,6 +75,8 @@ impl Default for Spawn {
             users_min: 20,
             users_max: 60,
             ipc_key: 0,
+            start_timeout: 10,
+            stall_timeout: 60,
             ids: Ids::default(),
             directory: None,
         }
@@ -331,6 +337,8 @@ fn spawn_directive(parser: &mut Parser<'_>, spawn: &mut Spawn) -> Result<bool, C
             }
             spawn.ipc_key = parser.assigned_integer(INT)? as i32;
         }
+        _ if parser.is_word("start") => spawn.start_timeout = common::timeout(parser)?,
+        _ if parser.is_word("stall") => spawn.stall_timeout = common::timeout(parser)?,
         S_userid => parser.user_id(&mut spawn.ids)?,
         S_groupid => parser.group_id(&mut spawn.ids)?,
         S_working => {

@@ -2,7 +2,7 @@
 
 use super::report::DEBUG_PARSE;
 use super::token::*;
-use super::values::INT;
+use super::values::{COUNT, INT};
 use super::{ConfigError, Parser};
 use crate::os::{common_data, log, process};
 use std::path::{Path, PathBuf};
@@ -238,4 +238,13 @@ fn syslog(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         _ => return Err(parser.expected(&[S_default, S_facility, S_ident, S_severity])),
     }
     Ok(())
+}
+
+/// `KEYWORD timeout = SECONDS`, with the keyword current.
+pub(super) fn timeout(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
+    parser.advance()?;
+    if parser.code() != S_timeout {
+        return Err(parser.expected(&[S_timeout]));
+    }
+    Ok(parser.assigned_integer(COUNT)? as u32)
 }

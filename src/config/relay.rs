@@ -155,7 +155,7 @@ fn directive(
         S_rebalance => {
             draft.relay.rebalance = parser.assigned_integer(INT)? as i32;
         }
-        S_idle => draft.relay.idle_timeout = timeout(parser)?,
+        S_idle => draft.relay.idle_timeout = common::timeout(parser)?,
         S_retire => {
             parser.advance()?;
             // The program's document has `retire = COUNT`, the C program only the long form.
@@ -186,12 +186,12 @@ fn directive(
         S_mavis => draft.mavis.parse(parser, modules)?,
         S_authorization => draft.mavis.authorization(parser)?,
         _ if parser.is_word("balance") => draft.relay.balance_alone = balance_scope(parser)?,
-        _ if parser.is_word("connect") => draft.relay.connect_timeout = timeout(parser)?,
+        _ if parser.is_word("connect") => draft.relay.connect_timeout = common::timeout(parser)?,
         _ if parser.is_word("splice") => draft.relay.splice = splice(parser)?,
         _ if parser.is_word("sandbox") => {
             draft.relay.sandbox = Some(parser.assigned_boolean()?);
         }
-        _ if parser.is_word("drain") => draft.relay.drain_timeout = timeout(parser)?,
+        _ if parser.is_word("drain") => draft.relay.drain_timeout = common::timeout(parser)?,
         _ if common::parse_shared(parser)? => {}
         _ => return Err(parser.error(format!("'{}' unexpected", parser.text_lossy()))),
     }
@@ -306,15 +306,6 @@ fn splice(parser: &mut Parser<'_>) -> Result<Splice, ConfigError> {
     };
     parser.advance()?;
     Ok(splice)
-}
-
-/// `KEYWORD timeout = SECONDS`, with the keyword current.
-fn timeout(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
-    parser.advance()?;
-    if parser.code() != S_timeout {
-        return Err(parser.expected(&[S_timeout]));
-    }
-    Ok(parser.assigned_integer(COUNT)? as u32)
 }
 
 /// `local address = ADDRESS`, once per family.

@@ -4,8 +4,9 @@
 use super::{check, check_size, socket};
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::OnceLock;
 
 /// Creates the two ends of a channel, both close-on-exec. They stay in blocking mode, as a
 /// foreign worker expects its end; [`send`] and [`receive`] never block all the same.
@@ -206,6 +207,55 @@ pub fn receive_with(
     Ok(length)
 }
 
+/// What is in a channel, sent by one end and not yet received at the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// Nothing.
+    Nothing,
+    /// Something, where the system cannot tell how much.
+    Something,
+    /// So many short messages, or what takes as much memory.
+    Messages(usize),
+}
+
+/// [`unread`] counts the messages.
+pub const COUNTS_UNREAD: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// What `receiver`, or a copy of it, has not yet received of what was sent from `sender`.
+pub fn unread(sender: &OwnedFd, receiver: &OwnedFd) -> Unread {
+    if !wait(receiver.as_fd(), 0) {
+        return Unread::Nothing;
+    }
+    if !COUNTS_UNREAD {
+        return Unread::Something;
+    }
+    match (socket::unsent_bytes(sender), message_size()) {
+        (_, 0) => Unread::Something,
+        (bytes, each) => Unread::Messages((bytes / each).max(1)),
+    }
+}
+
+/// The memory that a short message takes in a channel, 0 if that cannot be found out.
+fn message_size() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        let measure = || -> io::Result<usize> {
+            let (ours, _theirs) = pair()?;
+            send(ours.as_fd(), &[0; 40], None)?;
+            Ok(socket::unsent_bytes(&ours))
+        };
+        measure().unwrap_or(0)
+    })
+}
+
+/// [`end_receiving`] works. On other systems what is in the channel is thrown away by it, or may be.
+pub const CAN_END_RECEIVING: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Lets the other end send no more (EPIPE); what it has sent can still be received. False if that cannot be done.
+pub fn end_receiving(channel: &OwnedFd) -> bool {
+    CAN_END_RECEIVING && socket::shutdown(channel, std::net::Shutdown::Read).is_ok()
+}
+
 /// SO_SNDBUF and SO_RCVBUF of a channel end (`tcp bufsize`).
 pub fn set_buffer_sizes(channel: &OwnedFd, bytes: i32) -> io::Result<()> {
     socket::set_buffer_sizes(channel, bytes)
@@ -214,7 +264,6 @@ pub fn set_buffer_sizes(channel: &OwnedFd, bytes: i32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_descriptor_travels_and_is_close_on_exec() {
@@ -266,5 +315,37 @@ mod tests {
         let got = receive(b.as_fd(), &mut buffer).unwrap();
         assert!(got.length > 40);
         assert!(got.fd.is_none());
+    }
+
+    #[test]
+    fn what_is_unread_is_counted() {
+        let (a, b) = pair().unwrap();
+        assert_eq!(unread(&a, &b), Unread::Nothing);
+        for count in 1..=5 {
+            send(a.as_fd(), &[0; 44], None).unwrap();
+            let expected = if COUNTS_UNREAD { Unread::Messages(count) } else { Unread::Something };
+            assert_eq!(unread(&a, &b), expected);
+        }
+        receive(b.as_fd(), &mut [0; 40]).unwrap();
+        send(a.as_fd(), &[0; 8], None).unwrap();
+        receive(b.as_fd(), &mut [0; 40]).unwrap();
+        let expected = if COUNTS_UNREAD { Unread::Messages(4) } else { Unread::Something };
+        assert_eq!(unread(&a, &b), expected);
+    }
+
+    #[test]
+    fn what_was_sent_before_the_end_is_received() {
+        let (a, b) = pair().unwrap();
+        send(a.as_fd(), b"before", None).unwrap();
+        if !end_receiving(&b) {
+            return;
+        }
+        let error = send(a.as_fd(), b"after", None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+        let mut buffer = [0; 40];
+        assert_eq!(receive(b.as_fd(), &mut buffer).unwrap().length, 6);
+        assert!(crate::os::would_block(&receive(b.as_fd(), &mut buffer).unwrap_err()));
+        send(b.as_fd(), b"the other way", None).unwrap();
+        assert_eq!(receive(a.as_fd(), &mut buffer).unwrap().length, 13);
     }
 }

@@ -523,6 +523,11 @@ pub fn reap_status() -> Option<(Pid, i32)> {
     (pid > 0).then_some((pid, status))
 }
 
+/// Ends a child at once (SIGKILL).
+pub fn kill(pid: Pid) {
+    let _ = nix::sys::signal::kill(unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+}
+
 /// Ends a child that leads a process group, and the rest of the group, at once (SIGKILL).
 pub fn kill_group(pid: Pid) {
     let group = unistd::Pid::from_raw(pid);

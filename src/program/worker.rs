@@ -10,14 +10,16 @@ use crate::os::process::{self, exit};
 use crate::os::secret::wipe;
 use crate::os::{self, channel, log};
 use crate::relay::engine::Engine;
-use crate::relay::worker::Worker;
+use crate::relay::worker::{Early, Worker};
 use crate::spawnd::ledger::Ledger;
 use crate::spawnd::protocol::{
     add_secrets, FromBroker, FromWorker, BROKER_VARIABLE, SECRETS_RECEIVE, WITHOUT_TLS, WITH_TLS,
 };
 use crate::tls::material::Material;
 use crate::tls::tickets::Ratchet;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// The main function of a process whose descriptor 0 is a channel.
 pub(super) fn main(process: &Process) -> i32 {
@@ -90,8 +92,9 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let channel: OwnedFd = process::take_standard_input().map_err(os_error)?;
     super::install_crash_handler(&common);
     let listener = has_tls_listeners(&settings);
+    let mut early = Early::default();
     let answer = match std::env::var_os(BROKER_VARIABLE) {
-        Some(_) => ask_broker(&channel),
+        Some(_) => ask_broker(&channel, &mut early),
         None => Answer::None,
     };
     let own_broker = matches!(answer, Answer::Secrets(..));
@@ -123,10 +126,12 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     if !ledger.is_some_and(shares) && !alone {
         log::message("balance scope: no place in shared memory, this worker balances by itself");
     }
-    let mut worker = Worker::start(&process.name, engine, retire_limit, channel, &mut events)
-        .map_err(os_error)?;
+    let mut worker =
+        Worker::start(&process.name, engine, retire_limit, channel, own_broker, &mut events)
+            .map_err(os_error)?;
     sandbox.enter();
     worker.announce(limit);
+    worker.begin(early, &mut events);
     Ok(worker.run(&mut events))
 }
 
@@ -139,8 +144,8 @@ fn has_tls_listeners(settings: &Relay) -> bool {
     }
 }
 
-/// How long a broker may take to answer HELLO, in milliseconds.
-const HELLO_PATIENCE: i32 = 10_000;
+/// How long a broker may take for each part of its answer to HELLO.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a broker says to HELLO.
 enum Answer {
@@ -152,39 +157,43 @@ enum Answer {
     None,
 }
 
-/// Asks the broker for what only it may read.
-fn ask_broker(channel: &OwnedFd) -> Answer {
+/// Asks the broker for what only it may read. Connections that come meanwhile are kept.
+fn ask_broker(channel: &OwnedFd, early: &mut Early) -> Answer {
     if channel::send(channel.as_fd(), &FromWorker::Hello(true).encode(), None).is_err() {
         return Answer::None;
     }
     let mut received = Vec::new();
     let mut ledger = None;
+    let mut deadline = Instant::now() + HELLO_PATIENCE;
     let answer = loop {
-        let mut part = [0; SECRETS_RECEIVE];
-        if !channel::wait(channel.as_fd(), HELLO_PATIENCE) {
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+        if !channel::wait(channel.as_fd(), left as i32) {
             break Answer::None;
         }
-        let Ok(message) = channel::receive(channel.as_fd(), &mut part) else {
-            break Answer::None;
+        let mut part = [0; SECRETS_RECEIVE];
+        let mut fds = VecDeque::new();
+        let keep = |fd| fds.push_back(fd);
+        let length = match channel::receive_with(channel.as_fd(), &mut part, keep) {
+            Ok(length) => length.min(part.len()),
+            Err(error) if os::would_block(&error) => continue,
+            Err(_) => break Answer::None,
         };
-        let fd = message.fd;
-        let message = &part[..message.length.min(part.len())];
+        let message = &part[..length];
         let whole = add_secrets(message, &mut received);
         let other = FromBroker::decode(message);
         wipe(&mut part);
-        match whole {
-            Some(false) => {}
-            Some(true) => {
+        match (whole, other) {
+            (Some(false), _) => deadline = Instant::now() + HELLO_PATIENCE,
+            (Some(true), _) => {
                 break match Material::decode(&received) {
                     Some((material, tickets)) => Answer::Secrets(material, tickets, ledger),
                     None => Answer::None,
                 }
             }
-            None => match other {
-                Ok(FromBroker::Ledger(slot)) => ledger = fd.map(|fd| (fd, slot)),
-                Ok(FromBroker::MayDie) => break Answer::MayDie,
-                _ => break Answer::None,
-            },
+            (None, Ok(FromBroker::Ledger(slot))) => ledger = fds.pop_front().map(|fd| (fd, slot)),
+            (None, Ok(FromBroker::MayDie)) if !early.has_connections() => break Answer::MayDie,
+            (None, Ok(message)) => early.keep(message, fds),
+            (None, Err(bad)) => log::message(&format!("scm_recv_msg: recvmsg: {bad}")),
         }
     };
     wipe(&mut received);

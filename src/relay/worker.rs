@@ -19,8 +19,12 @@ const _: () = assert!(KEEPALIVE < Token::KINDS);
 
 /// How often the broker is told that we are there, which is how its end is noticed.
 const KEEPALIVE_PERIOD: u64 = 60_000;
-/// A broker that does not answer DYING for this long is not waited for.
+/// A broker that does not read DYING for this long is not waited for; nor one of ours, which
+/// answers it, for that long where the channel cannot be closed before it is read to the end.
 const FAREWELL_PATIENCE: u64 = 1000;
+const ANSWER_PATIENCE: u64 = 10_000;
+/// The channel can be closed for the broker, and what it has sent be read to the end.
+const CAN_CLOSE: bool = channel::CAN_END_RECEIVING;
 /// Messages taken per turn.
 const BATCH: usize = 16;
 /// Sent by the kernel when the broker dies, where it can.
@@ -32,8 +36,42 @@ enum Leaving {
     No,
     /// DYING was sent at this time; what the broker sends before it reads that is still ours.
     Announced(u64),
-    /// No connection can come any more, but for those in the channel already.
+    /// No connection should come any more, but for those in the channel already.
     Final,
+    /// The channel takes no more, and what was there has been taken.
+    Closed,
+}
+
+/// What came while the worker was starting, in its order, each with its descriptors: a broker that
+/// does not know its worker gives it connections at once.
+#[derive(Debug, Default)]
+pub struct Early(VecDeque<(FromBroker, VecDeque<OwnedFd>)>);
+
+impl Early {
+    /// Keeps what is to be done when the worker has come up. Other messages are not for it.
+    pub fn keep(&mut self, message: FromBroker, sockets: VecDeque<OwnedFd>) {
+        match message {
+            FromBroker::Accept(_)
+            | FromBroker::Connections(..)
+            | FromBroker::Datagram
+            | FromBroker::MayDie => self.0.push_back((message, sockets)),
+            FromBroker::Ledger(_) | FromBroker::Other(_) => {}
+        }
+    }
+
+    /// True if there is a connection.
+    pub fn has_connections(&self) -> bool {
+        self.0.iter().any(|(message, _)| *message != FromBroker::MayDie)
+    }
+}
+
+impl Drop for Early {
+    fn drop(&mut self) {
+        let lost: usize = self.0.iter().map(|(_, sockets)| sockets.len()).sum();
+        if lost > 0 {
+            log::message(&format!("connections closed, as the worker does not start: {lost}"));
+        }
+    }
 }
 
 /// The worker process.
@@ -45,6 +83,8 @@ pub struct Worker {
     sockets: VecDeque<OwnedFd>,
     signals: Signals,
     leaving: Leaving,
+    /// How long the broker may take to hear that we leave, in milliseconds.
+    patience: u64,
     /// Ended sessions that the broker has not been told of.
     unreported: usize,
     announcement_due: bool,
@@ -63,6 +103,7 @@ impl Worker {
         engine: Engine,
         retire_limit: u32,
         channel: OwnedFd,
+        own_broker: bool,
         events: &mut Loop,
     ) -> io::Result<Worker> {
         let signals = Signals::install(&[Signal::SIGTERM, Signal::SIGHUP, PARENT_DEATH])?;
@@ -79,6 +120,7 @@ impl Worker {
             sockets: VecDeque::new(),
             signals,
             leaving: Leaving::No,
+            patience: if own_broker && !CAN_CLOSE { ANSWER_PATIENCE } else { FAREWELL_PATIENCE },
             unreported: 0,
             announcement_due: false,
             broker_gone: false,
@@ -96,6 +138,13 @@ impl Worker {
     pub fn announce(&mut self, descriptors: u64) {
         let max = descriptors.saturating_sub(10) / 2;
         self.send(FromWorker::Max(i32::try_from(max).unwrap_or(i32::MAX)));
+    }
+
+    /// Takes what came before.
+    pub fn begin(&mut self, mut early: Early, events: &mut Loop) {
+        for (message, mut sockets) in std::mem::take(&mut early.0) {
+            self.message(message, &mut sockets, events);
+        }
     }
 
     /// Serves until the process is not needed any more; returns its exit status.
@@ -176,7 +225,7 @@ impl Worker {
 
     /// A broker that is gone sends nothing any more.
     fn notice_broker(&mut self, events: &mut Loop) {
-        if self.broker_gone && self.leaving != Leaving::Final {
+        if self.broker_gone && !matches!(self.leaving, Leaving::Final | Leaving::Closed) {
             if self.leaving == Leaving::No {
                 self.engine.drain(events);
             }
@@ -200,39 +249,45 @@ impl Worker {
                 }
             };
             match FromBroker::decode(&data[..length.min(data.len())]) {
-                Ok(FromBroker::Accept(accept)) => {
-                    self.accept(accept, sockets.pop_front(), false, events);
-                }
-                Ok(FromBroker::Connections(accept, count)) => {
-                    // The broker has counted them, whether they have arrived or not.
-                    for _ in 0..(count as usize).min(channel::DESCRIPTORS) {
-                        self.accept(accept, sockets.pop_front(), true, events);
-                    }
-                }
-                Ok(FromBroker::MayDie) => {
-                    if self.leaving == Leaving::No {
-                        self.engine.drain(events);
-                    }
-                    self.leaving = Leaving::Final;
-                }
-                Ok(FromBroker::Datagram) => {
-                    if !std::mem::replace(&mut self.datagram_trouble, true) {
-                        log::braked(log::Kind::Datagram, || {
-                            "datagrams are not relayed; use a TCP listener".to_owned()
-                        });
-                    }
-                    self.unreported += 1;
-                }
-                // Not for us; a descriptor that came along is closed.
-                Ok(FromBroker::Other(_) | FromBroker::Ledger(_)) => {}
+                Ok(message) => self.message(message, &mut sockets, events),
                 Err(bad) => {
-                    log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {bad}"))
+                    log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {bad}"));
                 }
             }
             sockets.clear();
             self.sockets = sockets;
         }
         false
+    }
+
+    fn message(&mut self, message: FromBroker, sockets: &mut VecDeque<OwnedFd>, events: &mut Loop) {
+        match message {
+            FromBroker::Accept(accept) => self.accept(accept, sockets.pop_front(), false, events),
+            FromBroker::Connections(accept, count) => {
+                // The broker has counted them, whether they have arrived or not.
+                for _ in 0..(count as usize).min(channel::DESCRIPTORS) {
+                    self.accept(accept, sockets.pop_front(), true, events);
+                }
+            }
+            FromBroker::MayDie => {
+                if self.leaving == Leaving::No {
+                    self.engine.drain(events);
+                }
+                if self.leaving != Leaving::Closed {
+                    self.leaving = Leaving::Final;
+                }
+            }
+            FromBroker::Datagram => {
+                if !std::mem::replace(&mut self.datagram_trouble, true) {
+                    log::braked(log::Kind::Datagram, || {
+                        "datagrams are not relayed; use a TCP listener".to_owned()
+                    });
+                }
+                self.unreported += 1;
+            }
+            // Not for us; a descriptor that came along is closed.
+            FromBroker::Other(_) | FromBroker::Ledger(_) => {}
+        }
     }
 
     fn accept(
@@ -269,17 +324,25 @@ impl Worker {
         }
         match self.leaving {
             Leaving::No => false,
-            Leaving::Final => true,
+            Leaving::Closed => true,
+            Leaving::Final => self.close_channel(events),
             Leaving::Announced(since) => {
                 // The broker has read our DYING, and sends nothing after that, when the
                 // message is no longer in its queue.
                 let read = !self.announcement_due && socket::unsent_bytes(&self.channel) == 0;
-                // Read once more: what it sent before it read that is in our queue now.
-                (read && cfg!(target_os = "linux") || events.now() - since >= FAREWELL_PATIENCE)
-                    && self.read_channel(usize::MAX, events)
-                    && self.engine.open() == 0
+                (read && CAN_CLOSE || events.now() - since >= self.patience)
+                    && self.close_channel(events)
             }
         }
+    }
+
+    /// Takes what is left in the channel, which gets no more where the system can see to that: the
+    /// broker then finds another worker, whatever it has read of ours. True if nothing was there.
+    fn close_channel(&mut self, events: &mut Loop) -> bool {
+        if channel::end_receiving(&self.channel) {
+            self.leaving = Leaving::Closed;
+        }
+        self.read_channel(usize::MAX, events) && self.engine.open() == 0
     }
 
     /// Tells the broker what it has not been told yet.
@@ -297,7 +360,12 @@ impl Worker {
         self.notice_broker(events);
         let due = !self.broker_gone && (self.unreported > 0 || self.announcement_due);
         let write = if due { Interest::WRITE } else { Interest::empty() };
-        events.set_interest(&self.channel, Interest::READ | write);
+        let read = match self.leaving {
+            // It would be ready for ever.
+            Leaving::Closed => Interest::empty(),
+            _ => Interest::READ,
+        };
+        events.set_interest(&self.channel, read | write);
     }
 
     /// Sends a message; false if the channel is full.

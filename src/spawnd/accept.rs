@@ -69,7 +69,7 @@ impl Broker {
     }
 
     /// Rests for a moment, as the system is out of something.
-    fn rest(&mut self, call: &str, error: &io::Error, events: &mut Loop) {
+    pub(super) fn rest(&mut self, call: &str, error: &io::Error, events: &mut Loop) {
         // Said once, until accepting works again.
         if !std::mem::replace(&mut self.accept_trouble, true) {
             log::braked(log::Kind::Accept, || format!("{call}: {}", os::reason(error)));
@@ -175,11 +175,13 @@ impl Broker {
                     }
                     if together {
                         self.outbox.push((chosen, parked));
+                    } else {
+                        self.note_sent(chosen, events);
                     }
                     return None;
                 }
                 Err(error) if os::would_block(&error) => self.set_blocked(chosen, events),
-                Err(error) if is_gone(&error) => self.worker_lost(chosen, &error, events),
+                Err(error) if is_gone(&error) => self.worker_lost(chosen, &error),
                 // Too many descriptors in flight, no memory: not the worker's fault, and passing.
                 Err(error) => {
                     self.rest("scm_send_msg: sendmsg", &error, events);
@@ -200,7 +202,10 @@ impl Broker {
                 let same = outbox.iter().rev().take_while(|next| place(next) == (id, accept));
                 let rest = outbox.len() - same.take(channel::DESCRIPTORS).count();
                 match self.send_together(id, &accept, &outbox[rest..]) {
-                    Ok(()) => outbox.truncate(rest),
+                    Ok(()) => {
+                        outbox.truncate(rest);
+                        self.note_sent(id, events);
+                    }
                     Err(error) => self.not_delivered(id, outbox.split_off(rest), &error, events),
                 }
             }
@@ -226,7 +231,7 @@ impl Broker {
         if os::would_block(error) {
             self.set_blocked(id, events);
         } else if is_gone(error) {
-            self.worker_lost(id, error, events);
+            self.worker_lost(id, error);
         } else {
             self.rest("scm_send_msg: sendmsg", error, events);
             self.parked.extend(batch.into_iter().map(|(_, parked)| parked));

@@ -8,6 +8,7 @@ use super::protocol::Accept;
 use super::reload::Check;
 use super::sharing::Sharing;
 use super::sticky::Cache;
+use super::watch::{Patience, Watch};
 use super::worker::{Restart, Worker};
 use crate::config::broker::{self as config, Overload};
 use crate::config::listen::Resolver;
@@ -41,10 +42,11 @@ pub(super) mod kind {
     pub(crate) const TRIM: u8 = 6;
     pub(crate) const RESUME: u8 = 7;
     pub(crate) const CHECK_TIMEOUT: u8 = 8;
+    pub(crate) const WATCH: u8 = 9;
 }
 
 /// The first kind that is not the broker's.
-pub const LOCAL_KINDS: u8 = 9;
+pub const LOCAL_KINDS: u8 = 10;
 
 /// How often binding is tried again if nothing could be bound after a reload, in seconds.
 const RELOAD_RETRY: u32 = 2;
@@ -138,6 +140,7 @@ pub struct Broker {
     pub(super) next_worker: u32,
     pub(super) local: Option<Box<dyn LocalWorker>>,
     pub(super) restart: Restart,
+    pub(super) watch: Watch,
     pub(super) parked: VecDeque<Parked>,
     /// Connections that have found a worker in this turn, and are about to be sent.
     pub(super) outbox: Vec<(WorkerId, Parked)>,
@@ -226,6 +229,10 @@ impl Broker {
             local,
             // What was in service is not given up because workers do not start at once.
             restart: Restart::new(start.reloaded),
+            watch: Watch::new(Patience {
+                start: u64::from(config.spawn.start_timeout) * 1000,
+                stall: u64::from(config.spawn.stall_timeout) * 1000,
+            }),
             parked: VecDeque::new(),
             outbox: Vec::new(),
             overloaded: false,
@@ -427,6 +434,7 @@ impl Broker {
             self.timer(timer, token, events);
         }
         self.collect_local(events);
+        self.place_orphans(events);
         self.watch_check(events);
         if self.exit_status.is_none() {
             self.refresh_title();
@@ -469,6 +477,7 @@ impl Broker {
                 self.trim = None;
                 self.dismiss_superfluous(events);
             }
+            kind::WATCH => self.watch_workers(events),
             kind::CHECK_TIMEOUT => self.check_timed_out(events),
             kind::RESUME => {
                 self.resume = None;

@@ -22,6 +22,8 @@ pub struct Leaving {
     pub pid: Pid,
     /// Our end of its channel.
     pub channel: OwnedFd,
+    /// A copy of its own end.
+    pub inbox: Option<OwnedFd>,
     /// Connections it still has.
     pub users: usize,
 }
@@ -142,7 +144,12 @@ impl Handover {
             "worker" => {
                 let pid = words.next()?.parse().ok()?;
                 let users = words.next()?.parse().ok()?;
-                self.workers.push(Leaving { pid, channel: fd, users });
+                self.workers.push(Leaving { pid, channel: fd, inbox: None, users });
+            }
+            "inbox" => {
+                let pid: Pid = words.next()?.parse().ok()?;
+                let mut workers = self.workers.iter_mut();
+                workers.find(|worker| worker.pid == pid)?.inbox = Some(fd);
             }
             _ => {}
         }
@@ -177,6 +184,9 @@ impl Handover {
         for worker in &self.workers {
             let fd = worker.channel.as_raw_fd();
             let _ = write!(text, "\nworker {fd} {} {}", worker.pid, worker.users);
+            if let Some(inbox) = &worker.inbox {
+                let _ = write!(text, "\ninbox {} {}", inbox.as_raw_fd(), worker.pid);
+            }
         }
         if let Some((path, fd)) = &self.pid_file {
             let _ = write!(text, "\npidfile {} {}", fd.as_raw_fd(), encode(path));
@@ -191,10 +201,11 @@ impl Handover {
     }
 
     /// The descriptors that must stay open.
-    pub fn descriptors(&self) -> Vec<&OwnedFd> {
+    pub fn descriptors<'a>(&'a self) -> Vec<&'a OwnedFd> {
         let listeners = self.listeners.iter().map(|listener| &listener.socket);
         let parked = self.parked.iter().map(|(_, fd)| fd);
-        let workers = self.workers.iter().map(|worker| &worker.channel);
+        let ends = |worker: &'a Leaving| std::iter::once(&worker.channel).chain(&worker.inbox);
+        let workers = self.workers.iter().flat_map(ends);
         let pid_file = self.pid_file.iter().map(|(_, fd)| fd);
         listeners.chain(parked).chain(workers).chain(pid_file).chain(&self.tickets).collect()
     }

@@ -10,6 +10,7 @@
 mod accept;
 pub mod acl;
 pub mod broker;
+pub mod conduct;
 mod handover;
 pub mod ledger;
 mod listener;
@@ -18,6 +19,7 @@ pub mod protocol;
 mod reload;
 mod sharing;
 pub mod sticky;
+mod watch;
 mod worker;
 
 pub use accept::receive as receive_datagram;

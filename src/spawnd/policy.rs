@@ -157,6 +157,7 @@ impl Policy {
     /// is a change.
     pub fn set_users_max(&mut self, max: usize) -> bool {
         let former = std::mem::replace(&mut self.limits.users_max, max.max(1));
+        self.expected = self.limits.users_max;
         former != self.limits.users_max
     }
 

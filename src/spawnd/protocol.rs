@@ -144,6 +144,9 @@ fn require(data: &[u8], expected: usize) -> Result<(), BadMessage> {
 }
 
 impl FromWorker {
+    /// The type of HELLO, for those to whom it is unknown.
+    pub(super) const HELLO: u32 = TYPE_HELLO;
+
     /// Reads a message. `data` may be the beginning of a longer one.
     pub fn decode(data: &[u8]) -> Result<FromWorker, BadMessage> {
         require(data, SHORT)?;
@@ -215,10 +218,23 @@ impl FromBroker {
         short(TYPE_MAY_DIE, 0)
     }
 
+    /// Nothing: whoever reads it shows that it reads. All workers ignore it.
+    pub fn probe() -> [u8; SHORT] {
+        short(TYPE_KEEPALIVE, 0)
+    }
+
     /// LEDGER.
     pub fn ledger(slot: usize) -> [u8; SHORT] {
         short(TYPE_LEDGER, slot as u32)
     }
+}
+
+/// What a UDPDATA message says, and its data.
+pub fn datagram(data: &[u8]) -> Option<(Accept, &[u8])> {
+    let length = data.get(UDP_LENGTH..UDP_LENGTH + 2)?.try_into().ok()?;
+    let length = usize::try_from(i16::from_ne_bytes(length)).ok()?;
+    let payload = data.get(UDP_HEADER..UDP_HEADER + length)?;
+    Some((Accept { protocol: 0, ..Accept::decode(data) }, payload))
 }
 
 /// The SECRETS messages with `data`, beginning at `offset`: the next one.

@@ -211,6 +211,7 @@ impl Broker {
             workers: self.take_leaving(),
             ..Handover::default()
         };
+        self.collect_orphans();
         for parked in std::mem::take(&mut self.parked) {
             // A datagram is not worth more than the client's next one.
             if parked.datagram.is_none() {

@@ -1,13 +1,16 @@
 //! Worker processes: starting, listening to, and replacing them.
 
 use super::broker::{kind, Broker};
+use super::conduct::{Act, Conduct, Family, Stage};
 use super::handover::Leaving;
 use super::policy::WorkerId;
 use super::protocol::{secrets_length, secrets_message, FromBroker, FromWorker, RECEIVE};
+use super::watch::Flow;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::os::channel::{self, Unread};
 use crate::os::process::{self, exit, Descriptors, Ended, Pid};
 use crate::os::secret::{wipe, Secret};
-use crate::os::{self, channel, log};
+use crate::os::{self, log};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -26,15 +29,15 @@ const BATCH: usize = 64;
 pub(super) struct Worker {
     pub(super) pid: Pid,
     pub(super) channel: OwnedFd,
-    started: u64,
-    /// It has sent a message that only a working worker sends.
-    ready: bool,
-    /// It has been asked to leave, or said that it will: it gets no more connections.
-    leaving: bool,
+    /// A copy of the worker's end, by which the broker takes back what is not read.
+    pub(super) inbox: Option<OwnedFd>,
+    pub(super) flow: Flow,
+    pub(super) started: u64,
+    pub(super) conduct: Conduct,
     /// It was given a connection.
     served: bool,
-    /// A message of it that makes no sense was logged.
-    complained: bool,
+    /// Something strange that it said was logged.
+    remarked: bool,
     /// It takes several connections at once.
     pub(super) takes_connections: bool,
     /// MAY_DIE could not be sent yet.
@@ -42,7 +45,7 @@ pub(super) struct Worker {
     /// What is being sent in answer to HELLO, and how far that has come.
     secrets: Option<(Secret, usize)>,
     /// Connections of a leaving worker.
-    users: usize,
+    pub(super) users: usize,
 }
 
 /// The brake on starting workers that die at once.
@@ -112,6 +115,7 @@ impl Broker {
         match self.try_start_worker(events) {
             Ok(()) => {
                 self.schedule_trim(events);
+                self.schedule_watch(events);
                 true
             }
             Err((call, error)) => {
@@ -133,10 +137,13 @@ impl Broker {
                 }
             }
         }
+        let inbox = theirs.try_clone().map_err(|error| ("dup", error))?;
         let descriptors = Descriptors { stdin: theirs, stderr: None };
         let pid = process::spawn(&self.options.worker, descriptors, log::message)
             .map_err(|error| ("fork", error))?;
-        let id = self.add_worker(pid, ours, events);
+        let ours_too = self.options.workers_report;
+        let family = if ours_too { Family::Ours } else { Family::Foreign };
+        let id = self.add_worker(pid, ours, Some(inbox), Conduct::new(family), events);
         // Another program may not say that it is ready.
         self.policy.add(id, !self.options.workers_report);
         Ok(())
@@ -153,17 +160,27 @@ impl Broker {
         }
     }
 
-    fn add_worker(&mut self, pid: Pid, channel: OwnedFd, events: &mut Loop) -> WorkerId {
+    fn add_worker(
+        &mut self,
+        pid: Pid,
+        channel: OwnedFd,
+        inbox: Option<OwnedFd>,
+        conduct: Conduct,
+        events: &mut Loop,
+    ) -> WorkerId {
         let id = self.next_id();
         events.register(&channel, Token::new(kind::WORKER, id.0), Interest::READ);
+        let unread =
+            inbox.as_ref().map_or(Unread::Nothing, |inbox| channel::unread(&channel, inbox));
         let worker = Worker {
             pid,
             channel,
+            inbox,
+            flow: Flow::with(unread, events.now()),
             started: events.now(),
-            ready: false,
-            leaving: false,
+            conduct,
             served: false,
-            complained: false,
+            remarked: false,
             takes_connections: false,
             farewell_due: false,
             secrets: None,
@@ -175,14 +192,15 @@ impl Broker {
 
     /// Takes care of the workers of a former image, which have been asked to leave.
     pub(super) fn adopt_workers(&mut self, former: Vec<Leaving>, events: &mut Loop) {
-        for Leaving { pid, channel, users } in former {
-            let id = self.add_worker(pid, channel, events);
+        for Leaving { pid, channel, inbox, users } in former {
+            let id = self.add_worker(pid, channel, inbox, Conduct::adopted(), events);
             if let Some(worker) = self.worker_mut(id) {
-                (worker.ready, worker.leaving, worker.users) = (true, true, users);
+                worker.users = users;
                 // It may not have reached the worker yet; twice is as good as once.
-                farewell(worker, events);
+                worker.farewell(events);
             }
         }
+        self.schedule_watch(events);
     }
 
     /// Something happened on a worker's channel.
@@ -200,6 +218,7 @@ impl Broker {
     /// Reads messages; all there are with a large `limit`.
     fn read_channel(&mut self, id: WorkerId, limit: usize, events: &mut Loop) {
         for _ in 0..limit {
+            let given = self.policy.users(id);
             let Some(worker) = self.worker_mut(id) else {
                 return;
             };
@@ -208,77 +227,99 @@ impl Broker {
                 Ok(received) => received,
                 Err(error) if os::would_block(&error) => return,
                 Err(error) => {
-                    self.worker_lost(id, &error, events);
+                    events.set_interest(&worker.channel, Interest::empty());
+                    self.worker_lost(id, &error);
                     return;
                 }
             };
-            match FromWorker::decode(&data[..received.length.min(data.len())]) {
-                Ok(message) => self.message(id, message, events),
-                Err(bad) => self.complain(id, &format!("scm_recv_msg: recvmsg: {bad}")),
-            }
+            worker.flow.heard(events.now());
+            let message = FromWorker::decode(&data[..received.length.min(data.len())]);
+            let has = given.unwrap_or(worker.users);
+            let act = worker.conduct.hear(message, has, events.now());
+            self.act(id, act, events);
         }
     }
 
-    /// Logs what makes no sense about a worker's messages, once.
-    fn complain(&mut self, id: WorkerId, text: &str) {
-        if let Some(worker) = self.worker_mut(id) {
-            if !std::mem::replace(&mut worker.complained, true) {
-                log::braked(log::Kind::Channel, || text.to_owned());
-            }
-        }
-    }
-
-    fn message(&mut self, id: WorkerId, message: FromWorker, events: &mut Loop) {
-        let Some(worker) = self.worker_mut(id) else {
+    /// Does what a message of a worker is about.
+    fn act(&mut self, id: WorkerId, act: Act, events: &mut Loop) {
+        let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
-        if matches!(message, FromWorker::Done(_) | FromWorker::Max(_)) {
-            worker.ready = true;
-        }
-        match message {
-            FromWorker::Done(count) if worker.leaving => {
-                worker.users = worker.users.saturating_sub(count as usize);
+        match act {
+            Act::Nothing => {}
+            Act::Ended(count) if worker.conduct.is_leaving() => {
+                worker.users = worker.users.saturating_sub(count);
             }
-            FromWorker::Done(count) => {
-                self.policy.done(id, count as usize);
+            Act::Ended(count) => {
+                self.policy.done(id, count);
                 self.schedule_trim(events);
             }
-            FromWorker::Max(max) => {
+            Act::Limit(most) => {
                 self.restart.ever_ready = true;
+                self.watch.started();
                 self.policy.set_ready(id);
-                if let Some(most) = self.policy.cap(id, usize::try_from(max).unwrap_or(0)) {
+                if let Some(most) = self.policy.cap(id, most) {
                     log::braked(log::Kind::Channel, || {
                         format!("child limits maximum number of users to {most}")
                     });
                 }
                 self.announce();
             }
-            FromWorker::Dying => {
-                if !worker.leaving && !worker.served && events.now() - worker.started < SETTLED {
+            Act::Leaves => {
+                if !worker.served && events.now() - worker.started < SETTLED {
                     self.restart.failed(true, events);
                 }
-                self.dismiss(id, events);
+                self.let_go(id, events);
                 self.start_missing_workers(events);
             }
-            FromWorker::BadConfiguration => self.bad_configuration(id, events),
-            FromWorker::KeepAlive => {}
-            FromWorker::Hello(takes_connections) => {
+            Act::CannotStart => self.bad_configuration(id, events),
+            Act::Answer(takes_connections) => {
                 worker.takes_connections = takes_connections;
                 self.admit_to_ledger(id);
                 self.tell_secrets(id, events);
             }
-            FromWorker::Unknown(number) => {
-                self.complain(id, &format!("Child used unknown message type {number}"));
+            Act::Remark(text) => {
+                if !std::mem::replace(&mut worker.remarked, true) {
+                    log::braked(log::Kind::Channel, || text);
+                }
             }
+            Act::Offence(offence) => self.expel(id, &format!("has sent {offence}"), events),
         }
+    }
+
+    /// Kills a worker that cannot be trusted, or that hangs; it is replaced, with a pause.
+    pub(super) fn expel(&mut self, id: WorkerId, why: &str, events: &mut Loop) {
+        let Some(worker) = self.worker_mut(id) else {
+            return;
+        };
+        let pid = worker.pid;
+        let served = worker.conduct.stage() != Stage::Starting;
+        let missed = !worker.conduct.is_leaving();
+        worker.conduct.expelled();
+        worker.secrets = None;
+        worker.farewell_due = false;
+        events.set_interest(&worker.channel, Interest::empty());
+        let inbox = worker.inbox.take();
+        log::braked(log::Kind::Worker, || format!("child (pid {pid}) {why}: it is killed"));
+        process::kill(pid);
+        self.policy.remove(id);
+        self.forget_stickiness(id);
+        self.inherit(inbox);
+        if missed && self.exit_status.is_none() {
+            self.start_failed(served, events);
+            self.start_missing_workers(events);
+        }
+        self.check_overload(events);
     }
 
     /// A worker cannot use its configuration. That ends the broker, unless workers have been
     /// running: then the file was changed under a service that goes on, and the start is tried
     /// again with pauses.
     fn bad_configuration(&mut self, id: WorkerId, events: &mut Loop) {
-        let starting = self.worker_mut(id).is_some_and(|worker| !worker.ready);
-        if starting && self.restart.ever_ready {
+        let started = self.workers.get(&id).map_or(0, |worker| worker.started);
+        // One of another program may never say that it is ready.
+        let long_ago = !self.options.workers_report && events.now() - started >= SETTLED;
+        if self.restart.ever_ready || long_ago {
             log::braked(log::Kind::Worker, || {
                 "Child reported fatal configuration problem. It will be tried again.".to_owned()
             });
@@ -296,7 +337,7 @@ impl Broker {
             return;
         };
         if let Some((fd, slot)) = self.sharing.admit(worker.pid) {
-            // Nothing is in the channel of a worker that starts.
+            // A channel that is full already has no room for the keys either; they are sent later.
             let _ = channel::send(worker.channel.as_fd(), &FromBroker::ledger(slot), Some(fd));
         }
     }
@@ -308,7 +349,7 @@ impl Broker {
         match (encoded, self.worker_mut(id)) {
             (Ok(data), Some(worker)) => {
                 worker.secrets = Some((data, 0));
-                send_secrets(worker, events);
+                worker.send_secrets(events);
             }
             (Err(error), _) => {
                 log::braked(log::Kind::Channel, || format!("mmap: {}", os::reason(&error)))
@@ -329,9 +370,9 @@ impl Broker {
         self.policy.set_blocked(id, false);
         if let Some(worker) = self.worker_mut(id) {
             events.set_interest(&worker.channel, Interest::READ);
-            send_secrets(worker, events);
+            worker.send_secrets(events);
             if worker.farewell_due {
-                farewell(worker, events);
+                worker.farewell(events);
             }
         }
         self.unpark(events);
@@ -340,15 +381,19 @@ impl Broker {
     /// Asks a worker to leave when idle. It gets nothing after this message, so it can take
     /// what is queued before it and then go.
     pub(super) fn dismiss(&mut self, id: WorkerId, events: &mut Loop) {
+        if self.workers.get(&id).is_some_and(|worker| !worker.conduct.is_leaving()) {
+            self.let_go(id, events);
+        }
+    }
+
+    /// As [`Broker::dismiss`], of one that may have said that it leaves.
+    fn let_go(&mut self, id: WorkerId, events: &mut Loop) {
         let users = self.policy.remove(id);
         self.forget_stickiness(id);
-        let Some(worker) = self.worker_mut(id) else {
-            return;
-        };
-        if !worker.leaving {
-            worker.leaving = true;
-            worker.users = users.unwrap_or(0);
-            farewell(worker, events);
+        if let Some(worker) = self.worker_mut(id) {
+            worker.conduct.dismissed();
+            worker.users = users.unwrap_or(worker.users);
+            worker.farewell(events);
         }
         self.check_overload(events);
     }
@@ -375,17 +420,26 @@ impl Broker {
         }
     }
 
-    /// A worker's channel is broken: whatever it holds is given back.
-    pub(super) fn worker_lost(&mut self, id: WorkerId, error: &io::Error, events: &mut Loop) {
-        if let Some(worker) = self.worker_mut(id) {
-            if !worker.leaving {
-                let pid = worker.pid;
-                log::braked(log::Kind::Worker, || {
-                    format!("scm_send_msg, pid: {pid}: {}", os::reason(error))
-                });
-            }
+    /// A worker takes nothing any more. It may still have sessions, and say that they end.
+    pub(super) fn worker_lost(&mut self, id: WorkerId, error: &io::Error) {
+        let Some(worker) = self.worker_mut(id) else {
+            return;
+        };
+        if worker.conduct.is_leaving() {
+            return;
         }
-        self.forget(id, events);
+        let pid = worker.pid;
+        log::braked(log::Kind::Worker, || {
+            format!("scm_send_msg, pid: {pid}: {}", os::reason(error))
+        });
+        worker.conduct.dismissed();
+        let inbox = worker.inbox.take();
+        let users = self.policy.remove(id);
+        if let Some(worker) = self.worker_mut(id) {
+            worker.users = users.unwrap_or(0);
+        }
+        self.forget_stickiness(id);
+        self.inherit(inbox);
     }
 
     fn forget(&mut self, id: WorkerId, events: &mut Loop) -> Option<Worker> {
@@ -429,21 +483,28 @@ impl Broker {
     fn worker_ended(&mut self, id: WorkerId, ended: Ended, events: &mut Loop) {
         // What it said last may say why.
         self.read_channel(id, usize::MAX, events);
-        let Some(worker) = self.forget(id, events) else {
+        let Some(mut worker) = self.forget(id, events) else {
             return;
         };
-        if worker.leaving || self.exit_status.is_some() {
+        self.inherit(worker.inbox.take());
+        if worker.conduct.is_leaving() || self.exit_status.is_some() {
             return;
         }
+        let ready = worker.conduct.stage() == Stage::Ready;
         if events.now() - worker.started >= SETTLED {
             self.restart.failures = 0;
             self.restart.ever_ready = true;
             return;
         }
-        if ended == Ended::Status(0) && worker.ready && worker.served {
+        if ended == Ended::Status(0) && ready && worker.served {
             return;
         }
-        let first = !worker.ready && !self.restart.ever_ready;
+        self.start_failed(ready, events);
+    }
+
+    /// A worker has not lived for long; `ready` if it served.
+    fn start_failed(&mut self, ready: bool, events: &mut Loop) {
+        let first = !ready && !self.restart.ever_ready;
         if first && self.restart.failures + 1 >= GIVE_UP {
             log::message("Giving up. Spawned server processes are probably broken.");
             self.dismiss_all(events);
@@ -451,12 +512,13 @@ impl Broker {
             self.exit_status = Some(exit::TEMPORARY);
             return;
         }
-        self.restart.failed(worker.ready, events);
+        self.restart.failed(ready, events);
     }
 
     /// When the worker was started that has been starting for longest.
     pub(super) fn oldest_start(&self) -> Option<u64> {
-        let starting = self.workers.values().filter(|worker| !worker.ready && !worker.leaving);
+        let starts = |worker: &&Worker| worker.conduct.stage() == Stage::Starting;
+        let starting = self.workers.values().filter(starts);
         starting.map(|worker| worker.started).min()
     }
 
@@ -471,41 +533,53 @@ impl Broker {
     pub(super) fn take_leaving(&mut self) -> Vec<Leaving> {
         std::mem::take(&mut self.workers)
             .into_values()
-            .map(|worker| Leaving { pid: worker.pid, channel: worker.channel, users: worker.users })
+            .map(|Worker { pid, channel, inbox, users, .. }| Leaving { pid, channel, inbox, users })
             .collect()
     }
 }
 
-/// Goes on with an answer to HELLO.
-fn send_secrets(worker: &mut Worker, events: &mut Loop) {
-    while let Some((data, sent)) = &mut worker.secrets {
-        let mut message = secrets_message(data, *sent);
-        let length = secrets_length(&message);
-        let result = channel::send(worker.channel.as_fd(), &message, None);
-        wipe(&mut message);
-        match result {
-            Ok(()) => *sent += length,
-            Err(error) if os::would_block(&error) => {
-                events.set_interest(&worker.channel, Interest::READ | Interest::WRITE);
-                return;
+impl Worker {
+    /// Goes on with an answer to HELLO.
+    fn send_secrets(&mut self, events: &mut Loop) {
+        while let Some((data, sent)) = &mut self.secrets {
+            let mut message = secrets_message(data, *sent);
+            let length = secrets_length(&message);
+            let result = channel::send(self.channel.as_fd(), &message, None);
+            wipe(&mut message);
+            match result {
+                Ok(()) => *sent += length,
+                Err(error) if os::would_block(&error) => {
+                    events.set_interest(&self.channel, Interest::READ | Interest::WRITE);
+                    return;
+                }
+                // Gone already: SIGCHLD is on its way.
+                Err(_) => *sent = data.len(),
             }
-            // Gone already: SIGCHLD is on its way.
-            Err(_) => *sent = data.len(),
-        }
-        if *sent == data.len() {
-            worker.secrets = None;
+            if *sent == data.len() {
+                self.secrets = None;
+            }
         }
     }
-}
 
-/// Sends MAY_DIE, now or when the channel takes it.
-fn farewell(worker: &mut Worker, events: &mut Loop) {
-    match channel::send(worker.channel.as_fd(), &FromBroker::may_die(), None) {
-        Err(error) if os::would_block(&error) => {
-            worker.farewell_due = true;
-            events.set_interest(&worker.channel, Interest::READ | Interest::WRITE);
+    /// Sends MAY_DIE, now or when the channel takes it.
+    fn farewell(&mut self, events: &mut Loop) {
+        match channel::send(self.channel.as_fd(), &FromBroker::may_die(), None) {
+            Err(error) if os::would_block(&error) => {
+                self.farewell_due = true;
+                events.set_interest(&self.channel, Interest::READ | Interest::WRITE);
+            }
+            // Gone already: SIGCHLD is on its way.
+            _ => self.farewell_due = false,
         }
-        // Gone already: SIGCHLD is on its way.
-        _ => worker.farewell_due = false,
+    }
+
+    /// Puts something into the channel that was emptied, and must be read.
+    pub(super) fn probe(&mut self, events: &mut Loop) {
+        if self.conduct.is_leaving() {
+            // It was taken out with the rest.
+            self.farewell(events);
+        } else {
+            let _ = channel::send(self.channel.as_fd(), &FromBroker::probe(), None);
+        }
     }
 }

@@ -172,6 +172,13 @@ fn p010() {
 
 /// A real broker with these `listen` blocks, and a worker that the test plays.
 fn broker(listen: &str, spawn: &str) -> (Relay, Workshop, FakeWorker) {
+    let (relay, workshop, worker) = starting(listen, spawn);
+    worker.say(MAX, 1000);
+    (relay, workshop, worker)
+}
+
+/// The same, of a worker that has not said anything yet.
+fn starting(listen: &str, spawn: &str) -> (Relay, Workshop, FakeWorker) {
     let workshop = Workshop::new();
     let config = format!(
         "id = spawnd {{ {listen}\nspawn = {{ exec = {} instances min = 1 instances max = 1 \
@@ -180,7 +187,6 @@ fn broker(listen: &str, spawn: &str) -> (Relay, Workshop, FakeWorker) {
     );
     let relay = workshop.equip(Launch::new(config)).ready(None).start();
     let worker = workshop.next();
-    worker.say(MAX, 1000);
     (relay, workshop, worker)
 }
 
@@ -266,7 +272,7 @@ fn p016() {
 
 fn p017() {
     let port = free_port();
-    let (mut relay, _workshop, worker) = broker(&on(port, ""), "");
+    let (mut relay, _workshop, worker) = starting(&on(port, ""), "");
     worker.say(BAD_CONFIGURATION, 0);
     assert_eq!(relay.wait().code(), Some(78));
     relay.expect_log("Child reported fatal configuration problem. Exiting.");
