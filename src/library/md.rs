@@ -87,14 +87,17 @@ impl<A: Algorithm> Digest<A> {
     /// The digest of all that was given. Nothing of it stays in the state.
     pub fn finish(&mut self) -> [u8; 16] {
         let [low, high] = self.count;
-        let mut padding = [0; 64];
-        padding[0] = 0x80;
         // A bit 1, then zeroes until eight bytes are left of a block, which take the length.
         let waiting = self.waiting();
-        let length = if waiting < 56 { 56 - waiting } else { 120 - waiting };
-        self.update(&padding[..length]);
-        self.update(&low.to_le_bytes());
-        self.update(&high.to_le_bytes());
+        self.buffer[waiting] = 0x80;
+        self.buffer[waiting + 1..].fill(0);
+        if waiting >= 56 {
+            A::compress(&mut self.state, &words(&self.buffer));
+            self.buffer.fill(0);
+        }
+        self.buffer[56..60].copy_from_slice(&low.to_le_bytes());
+        self.buffer[60..].copy_from_slice(&high.to_le_bytes());
+        A::compress(&mut self.state, &words(&self.buffer));
         let mut digest = [0; 16];
         for (out, word) in digest.chunks_exact_mut(4).zip(self.state) {
             out.copy_from_slice(&word.to_le_bytes());
@@ -112,6 +115,7 @@ impl<A: Algorithm> Digest<A> {
 }
 
 /// A block of 64 bytes as little-endian words.
+#[inline(always)]
 fn words(block: &[u8]) -> [u32; 16] {
     let mut words = [0; 16];
     for (word, bytes) in words.iter_mut().zip(block.chunks_exact(4)) {
@@ -121,43 +125,60 @@ fn words(block: &[u8]) -> [u32; 16] {
 }
 
 /// Bitwise choice: `y` where `x` is set, `z` elsewhere.
+#[inline(always)]
 fn choose(x: u32, y: u32, z: u32) -> u32 {
-    (x & y) | (!x & z)
+    z ^ (x & (y ^ z))
+}
+
+/// Calls a function with one constant after the other: each step has code of its own, in which
+/// shifts and places are numbers.
+macro_rules! unrolled {
+    ($step:ident $arguments:tt $($index:literal)*) => {
+        $($step::<$index> $arguments;)*
+    };
 }
 
 impl Algorithm for Four {
     fn compress(state: &mut [u32; 4], block: &[u32; 16]) {
-        const SHIFTS: [[u32; 4]; 3] = [[3, 7, 11, 19], [3, 5, 9, 13], [3, 9, 11, 15]];
-        // RFC 1320 section 3.4: the order of the words in each round.
-        const ORDER: [[usize; 16]; 3] = [
-            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
-            [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15],
-            [0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15],
-        ];
-        let [mut a, mut b, mut c, mut d] = *state;
-        for round in 0..3 {
-            for step in 0..16 {
-                let (mixed, constant) = match round {
-                    0 => (choose(b, c, d), 0),
-                    1 => ((b & c) | (b & d) | (c & d), 0x5a82_7999),
-                    _ => (b ^ c ^ d, 0x6ed9_eba1),
-                };
-                let sum = a
-                    .wrapping_add(mixed)
-                    .wrapping_add(block[ORDER[round][step]])
-                    .wrapping_add(constant);
-                (a, b, c, d) = (d, sum.rotate_left(SHIFTS[round][step % 4]), b, c);
-            }
-        }
-        for (word, change) in state.iter_mut().zip([a, b, c, d]) {
-            *word = word.wrapping_add(change);
-        }
+        let mut mixed = *state;
+        unrolled!(step_of_md4(&mut mixed, block)
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15
+            16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+            32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47);
+        add(state, mixed);
+    }
+}
+
+#[inline(always)]
+fn step_of_md4<const STEP: usize>(state: &mut [u32; 4], block: &[u32; 16]) {
+    const SHIFTS: [[u32; 4]; 3] = [[3, 7, 11, 19], [3, 5, 9, 13], [3, 9, 11, 15]];
+    // RFC 1320 section 3.4: the order of the words in each round.
+    const ORDER: [[usize; 16]; 3] = [
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+        [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15],
+        [0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15],
+    ];
+    let [a, b, c, d] = *state;
+    let (mixed, constant) = match STEP / 16 {
+        0 => (choose(b, c, d), 0),
+        1 => ((b & c) | (b & d) | (c & d), 0x5a82_7999),
+        _ => (b ^ c ^ d, 0x6ed9_eba1),
+    };
+    let word = block[ORDER[STEP / 16][STEP % 16]];
+    let sum = a.wrapping_add(word).wrapping_add(constant).wrapping_add(mixed);
+    *state = [d, sum.rotate_left(SHIFTS[STEP / 16][STEP % 4]), b, c];
+}
+
+#[inline(always)]
+fn add(state: &mut [u32; 4], mixed: [u32; 4]) {
+    for (word, change) in state.iter_mut().zip(mixed) {
+        *word = word.wrapping_add(change);
     }
 }
 
 /// RFC 1321 section 3.4: the integer part of 2^32 times abs(sin(i)), i = 1 to 64, in radians.
 #[rustfmt::skip]
-const SINES: [u32; 64] = [
+static SINES: [u32; 64] = [
     0xd76aa478, 0xe8c7b756, 0x242070db, 0xc1bdceee, 0xf57c0faf, 0x4787c62a, 0xa8304613, 0xfd469501,
     0x698098d8, 0x8b44f7af, 0xffff5bb1, 0x895cd7be, 0x6b901122, 0xfd987193, 0xa679438e, 0x49b40821,
     0xf61e2562, 0xc040b340, 0x265e5a51, 0xe9b6c7aa, 0xd62f105d, 0x02441453, 0xd8a1e681, 0xe7d3fbc8,
@@ -170,24 +191,41 @@ const SINES: [u32; 64] = [
 
 impl Algorithm for Five {
     fn compress(state: &mut [u32; 4], block: &[u32; 16]) {
-        const SHIFTS: [[u32; 4]; 4] =
-            [[7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21]];
-        let [mut a, mut b, mut c, mut d] = *state;
-        for (step, &sine) in SINES.iter().enumerate() {
-            let (mixed, word) = match step / 16 {
-                0 => (choose(b, c, d), step),
-                1 => (choose(d, b, c), 5 * step + 1),
-                2 => (b ^ c ^ d, 3 * step + 5),
-                _ => (c ^ (b | !d), 7 * step),
-            };
-            let sum = a.wrapping_add(mixed).wrapping_add(block[word % 16]).wrapping_add(sine);
-            let turned = sum.rotate_left(SHIFTS[step / 16][step % 4]);
-            (a, b, c, d) = (d, b.wrapping_add(turned), b, c);
-        }
-        for (word, change) in state.iter_mut().zip([a, b, c, d]) {
-            *word = word.wrapping_add(change);
-        }
+        let mut mixed = *state;
+        // The compiler must not know that these are constants: it adds constants last, where the
+        // next step already waits for the sum. A sixth of the time is in that.
+        let sines = std::hint::black_box(&SINES);
+        unrolled!(step_of_md5(&mut mixed, block, sines)
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15
+            16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+            32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47
+            48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63);
+        add(state, mixed);
     }
+}
+
+#[inline(always)]
+fn step_of_md5<const STEP: usize>(state: &mut [u32; 4], block: &[u32; 16], sines: &[u32; 64]) {
+    const SHIFTS: [[u32; 4]; 4] =
+        [[7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21]];
+    let [a, b, c, d] = *state;
+    let word = match STEP / 16 {
+        0 => STEP,
+        1 => 5 * STEP + 1,
+        2 => 3 * STEP + 5,
+        _ => 7 * STEP,
+    };
+    let sum = a.wrapping_add(block[word % 16]).wrapping_add(sines[STEP]);
+    // `b` is the result of the step before, so what can be done without it comes first.
+    let sum = match STEP / 16 {
+        0 => sum.wrapping_add(choose(b, c, d)),
+        // The choice of `b` where `d` is set, and of `c` elsewhere.
+        1 => sum.wrapping_add(c & !d).wrapping_add(b & d),
+        2 => sum.wrapping_add(b ^ (c ^ d)),
+        _ => sum.wrapping_add(c ^ (b | !d)),
+    };
+    let turned = sum.rotate_left(SHIFTS[STEP / 16][STEP % 4]);
+    *state = [d, b.wrapping_add(turned), b, c];
 }
 
 #[cfg(test)]
