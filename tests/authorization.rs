@@ -493,6 +493,26 @@ fn a_module_may_forgive_a_mistake() {
 }
 
 #[test]
+fn mavistest_times_queries() {
+    let files = Directory::new();
+    let config = files.write(
+        "timed.cfg",
+        format!(
+            "id = test {{\nmavis path = {}\nmavis module = bare {{ script in = {{
+                 set RESULT = ACK return }} }} }}\n",
+            modules().display()
+        ),
+    );
+    let output = run(ours(env!("CARGO_BIN_EXE_mavistest"))
+        .args(["-t", "-l", "100"])
+        .arg(&config)
+        .args(["test", "TACPLUS", "joe"]));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let seconds = said.strip_suffix(" seconds\n").map(str::parse::<u64>);
+    assert!(matches!(seconds, Some(Ok(_))), "{said}");
+}
+
+#[test]
 fn the_sample_script_decides_by_address() {
     let files = Directory::new();
     let list = files.write(

@@ -53,6 +53,16 @@ static void words(void)
     TOKEN(sym, S_eof, "");
     sym_done(sym);
 
+    /* A word of a module's own may be a token: its text tells, unless it is quoted. */
+    sym = sym_of("delay \"delay\" colour");
+    CHECK_INT(sym->quoted, 0);
+    TOKEN(sym, S_delay, "delay");
+    CHECK_INT(sym->quoted, 1);
+    TOKEN(sym, S_string, "delay");
+    CHECK_INT(sym->quoted, 0);
+    TOKEN(sym, S_string, "colour");
+    sym_done(sym);
+
     sym = sym_of("");
     TOKEN(sym, S_eof, "");
     sym_done(sym);
