@@ -383,11 +383,11 @@ fn denials_do_not_fill_the_log() {
     }
 }
 
-#[test]
-fn limits_do_not_fill_the_log() {
+/// A limit is reached and left, as often as a client likes.
+fn reach_limits(overload: &str) -> Relay {
     let (peer, port) = (Peer::echo(), free_port());
     let mut relay = Setup::new(format!(
-        "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} }}\n overload = queue\n\
+        "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} }}\n overload = {overload}\n\
          spawn {{ instances min = 1 instances max = 1 users max = 1 }} }}\n\
          id = tcprelay {{\n{} }}\n",
         peer.remote()
@@ -395,7 +395,7 @@ fn limits_do_not_fill_the_log() {
     .start();
     let times = 60;
     for _ in 0..times {
-        ping(&mut connect(port), b"ping");
+        wait_for("a session", || one_session(port).ok());
     }
     let lines = |relay: &Relay| {
         count(relay, "limit of 1 concurrent users reached") + count(relay, "resuming normal")
@@ -405,6 +405,16 @@ fn limits_do_not_fill_the_log() {
     relay.signal(Signal::SIGTERM);
     relay.wait();
     relay.expect_log("limits reached and left: ");
+    relay
+}
+
+#[test]
+fn limits_do_not_fill_the_log() {
+    reach_limits("queue");
+    // The listener is opened each time.
+    let relay = reach_limits("reset");
+    assert!((20..60).contains(&count(&relay, "bind to ")), "{}", relay.log());
+    relay.expect_log("listeners that fail and recover: ");
 }
 
 #[test]

@@ -200,11 +200,15 @@ impl Listener {
         if !self.is_datagram() {
             socket::set_urgent_inline(fd);
             if let Err(error) = socket::set_keepalive_parameters(fd, self.config.keepalive) {
-                log::message(&format!("{}: tcp keepalive: {}", self.address, os::reason(&error)));
+                log::braked(log::Kind::Listener, || {
+                    format!("{}: tcp keepalive: {}", self.address, os::reason(&error))
+                });
             }
             if let Err(error) = socket::set_user_timeout(fd, self.config.keepalive) {
                 let reason = os::reason(&error);
-                log::message(&format!("{}: tcp user timeout: {reason}", self.address));
+                log::braked(log::Kind::Listener, || {
+                    format!("{}: tcp user timeout: {reason}", self.address)
+                });
             }
             if self.config.protocol != Protocol::Sctp {
                 socket::set_no_delay(fd);
@@ -274,7 +278,9 @@ impl Listener {
             // As the C program: it goes on in the default domain, and says so.
             if let Err(error) = socket::set_vrf(&fd, vrf) {
                 let reason = os::reason(&error);
-                log::message(&format!("setsockopt failed to set the VRF to \"{vrf}\": {reason}"));
+                log::braked(log::Kind::Listener, || {
+                    format!("setsockopt failed to set the VRF to \"{vrf}\": {reason}")
+                });
             }
         }
         if let Address::Unix(path) = &self.address {
@@ -398,7 +404,9 @@ pub(super) fn remove_file(path: &Path, socket: &OwnedFd, known: Option<FileId>) 
 
 fn report_permissions(path: &Path, result: Result<(), NotChanged>) {
     if let Err((call, error)) = result {
-        log::message(&format!("{call}({}): {}", path.display(), os::reason(&error)));
+        log::braked(log::Kind::Listener, || {
+            format!("{call}({}): {}", path.display(), os::reason(&error))
+        });
     }
 }
 
