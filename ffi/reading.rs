@@ -5,7 +5,7 @@
 
 use super::{bytes, guard};
 use crate::config::common::{self, Common};
-use crate::config::report::Report;
+use crate::config::report::{Report, UnknownNames};
 use crate::config::token::{
     Code, S_closebra, S_comma, S_deny, S_eof, S_equal, S_openbra, S_permit,
 };
@@ -40,6 +40,7 @@ pub(super) fn report() -> Report {
         parse_only: common_data::parse_only() != 0,
         debug_to_stderr: common_data::debug_stderr() != 0,
         terminal: common_data::debug_terminal() != 0,
+        unknown_names: UnknownNames::Ignored,
     }
 }
 
@@ -189,15 +190,17 @@ pub(super) unsafe extern "C" fn parse_comma(sym: *mut Sym, value: *mut c_int) ->
 }
 
 pub(super) unsafe extern "C" fn parse_int(sym: *mut Sym, value: *mut c_int) -> c_int {
-    let bounds = i64::from(c_int::MIN)..=i64::from(c_int::MAX);
     // SAFETY: as above.
-    unsafe { read_value(sym, value, |parser| Ok(parser.integer(bounds)? as c_int)) }
+    unsafe { read_value(sym, value, |parser| parser.wrapping_integer("an integer")) }
 }
 
 pub(super) unsafe extern "C" fn parse_uint(sym: *mut Sym, value: *mut c_uint) -> c_int {
-    let bounds = 0..=i64::from(c_uint::MAX);
     // SAFETY: as above.
-    unsafe { read_value(sym, value, |parser| Ok(parser.unsigned(bounds)? as c_uint)) }
+    unsafe {
+        read_value(sym, value, |parser| {
+            Ok(parser.wrapping_integer("an unsigned integer")?.cast_unsigned())
+        })
+    }
 }
 
 pub(super) unsafe extern "C" fn parse_seconds(sym: *mut Sym, value: *mut c_int) -> c_int {
@@ -267,10 +270,16 @@ pub(super) unsafe extern "C" fn parse_umask(sym: *mut Sym, mode: *mut libc::mode
 }
 
 pub(super) unsafe extern "C" fn parse_debug(sym: *mut Sym, mask: *mut c_uint) -> c_int {
-    // SAFETY: as above; the mask is null or readable, too.
+    // SAFETY: as above; the mask is null, or readable and writable. It may be that of common_data.
     unsafe {
         let before = mask.as_ref().copied().unwrap_or(0);
-        read_value(sym, mask, |parser| common::debug_flags(parser, before))
+        read(sym, |parser| {
+            common::debug_flags(parser, before, |changed| {
+                if !mask.is_null() {
+                    *mask = changed;
+                }
+            })
+        })
     }
 }
 

@@ -1,8 +1,8 @@
 //! Directives that every section and the top level share.
 
-use super::report::DEBUG_PARSE;
+use super::report::{UnknownNames, DEBUG_PARSE};
 use super::token::*;
-use super::values::{COUNT, INT};
+use super::values::{Value, COUNT, INT};
 use super::{ConfigError, Parser};
 use crate::os::{common_data, log, process};
 use std::path::{Path, PathBuf};
@@ -179,24 +179,39 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         return Err(parser.expected(&[S_equal, S_redirect]));
     }
     parser.advance()?;
-    common_data::set_debug(debug_flags(parser, common_data::debug())?);
-    Ok(())
+    debug_flags(parser, common_data::debug(), common_data::set_debug)
 }
 
-/// Applies flags to a mask, up to a word that is none.
-pub fn debug_flags(parser: &mut Parser<'_>, mut mask: u32) -> Result<u32, ConfigError> {
-    while let Some(changed) = debug_flag(mask, &parser.text_lossy()) {
-        mask = changed;
-        parser.advance()?;
+/// Applies flags to a mask, up to a word that is none. Each takes effect before the next word is read,
+/// as it may be the one that shows the words.
+pub fn debug_flags(
+    parser: &mut Parser<'_>,
+    mut mask: u32,
+    mut apply: impl FnMut(u32),
+) -> Result<(), ConfigError> {
+    loop {
+        let word = parser.text_lossy();
+        let digits = word.strip_prefix('-').unwrap_or(&word);
+        if digits.starts_with(|c: char| c.is_ascii_digit()) {
+            mask = (mask | parser.wrapping_integer("an integer")? as u32) & DEBUG_ALL;
+            apply(mask);
+        } else if let Some(changed) = debug_flag(mask, &word) {
+            mask = changed;
+            apply(mask);
+            parser.advance()?;
+        } else {
+            break;
+        }
     }
-    Ok(mask)
+    // As in the C library: a word of the language ends the list in another way than any other.
+    if mask & !DEBUG_NONE != 0 && ![S_string, S_eof].contains(&parser.code()) {
+        apply(mask & !DEBUG_NONE);
+    }
+    Ok(())
 }
 
 /// Applies one flag to a mask; `None` if the word is no flag.
 fn debug_flag(mask: u32, word: &str) -> Option<u32> {
-    if let Ok(number) = word.parse::<u32>() {
-        return Some(mask | number & DEBUG_ALL);
-    }
     let (negative, name) = match word.as_bytes().first()? {
         b'-' => (true, &word[1..]),
         b'+' => (false, &word[1..]),
@@ -211,23 +226,44 @@ fn debug_flag(mask: u32, word: &str) -> Option<u32> {
     })
 }
 
+/// What the name of a severity or facility stands for. One that is not known is a mistake, or is only
+/// warned of.
+fn known<T>(
+    parser: &Parser<'_>,
+    name: &Value,
+    what: &str,
+    found: Option<T>,
+) -> Result<Option<T>, ConfigError> {
+    if found.is_none() {
+        let error = name.error(format!("Expected a syslog {what}, but got '{}'", name.text));
+        match parser.report.unknown_names {
+            UnknownNames::Refused => return Err(error),
+            UnknownNames::Ignored => {
+                let text = format!("{error}, which is ignored");
+                parser.report.message(log::Severity::WARNING, &text);
+            }
+        }
+    }
+    Ok(found)
+}
+
 fn syslog(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
     parser.advance()?;
     match parser.code() {
         S_ident => log::set_ident(&parser.assigned()?.text),
         S_severity | S_level => {
             let name = parser.assigned()?;
-            let severity = log::Severity::parse(&name.text).ok_or_else(|| {
-                name.error(format!("Expected a syslog severity, but got '{}'", name.text))
-            })?;
-            log::set_severity(severity);
+            let severity = log::Severity::parse(&name.text);
+            if let Some(severity) = known(parser, &name, "severity", severity)? {
+                log::set_severity(severity);
+            }
         }
         S_facility => {
             let name = parser.assigned()?;
-            let facility = log::Facility::parse(&name.text).ok_or_else(|| {
-                name.error(format!("Expected a syslog facility, but got '{}'", name.text))
-            })?;
-            log::set_facility(facility);
+            let facility = log::Facility::parse(&name.text);
+            if let Some(facility) = known(parser, &name, "facility", facility)? {
+                log::set_facility(facility);
+            }
         }
         S_default => common_data::set_syslog_default(parser.assigned_boolean()?.into()),
         S_filter => {

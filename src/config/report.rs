@@ -9,6 +9,16 @@ pub const DEBUG_PARSE: u32 = 1;
 /// The last word about a configuration with mistakes.
 const FATAL: &str = "Detected fatal configuration error. Exiting.";
 
+/// What becomes of names that syslog does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownNames {
+    /// A mistake.
+    #[default]
+    Refused,
+    /// Reported and left aside: programs of others did not mind them so far.
+    Ignored,
+}
+
 /// The options of the command line that decide where messages go.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -20,6 +30,8 @@ pub struct Report {
     pub debug_to_stderr: bool,
     /// Standard error is a terminal.
     pub terminal: bool,
+    /// Whether names that are not known are mistakes.
+    pub unknown_names: UnknownNames,
 }
 
 impl Report {

@@ -2,7 +2,7 @@
 
 use super::token::*;
 use super::{ConfigError, Parser, Position};
-use crate::os::names;
+use crate::os::{log, names};
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
@@ -133,6 +133,25 @@ impl Parser<'_> {
         Ok(number)
     }
 
+    /// A number as programs of others get it: a 32-bit pattern, whether they take it as signed or not.
+    /// What does not fit wraps, which is reported.
+    pub fn wrapping_integer(&mut self, what: &str) -> Result<i32, ConfigError> {
+        let text = self.text_lossy();
+        let Some(number) = Number::scan(&text) else {
+            return Err(self.error(format!("expected {what}, but got '{text}'")));
+        };
+        let wrapped = number.wrapped();
+        let exact = number.exact();
+        let fits = i128::from(i32::MIN)..=i128::from(u32::MAX);
+        if exact.is_none_or(|exact| !fits.contains(&exact)) {
+            let place = self.position();
+            let text = format!("{place}: '{text}' has more than 32 bits, and counts as {wrapped}");
+            self.report.message(log::Severity::WARNING, &text);
+        }
+        self.advance()?;
+        Ok(wrapped)
+    }
+
     /// A number of seconds, with an optional s, m, h or d for seconds, minutes, hours and days.
     pub fn seconds(&mut self) -> Result<i32, ConfigError> {
         let text = self.text_lossy();
@@ -216,29 +235,60 @@ fn nonzero(id: i64) -> Option<u32> {
 
 /// The integers of the language: white space, sign, `0x` for hexadecimal (no octal), then
 /// optionally k, m or g for 1024, 1024² and 1024³; what follows that letter is not looked at.
+struct Number {
+    negative: bool,
+    /// Without the factor; `None` is more than 64 bits.
+    magnitude: Option<u64>,
+    factor: i32,
+}
+
+impl Number {
+    fn scan(text: &str) -> Option<Number> {
+        let text = text.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
+        let (negative, text) = match text.as_bytes().first() {
+            Some(b'-') => (true, &text[1..]),
+            Some(b'+') => (false, &text[1..]),
+            _ => (false, text),
+        };
+        let (digits, radix) = match text.get(..2) {
+            Some("0x" | "0X") => (&text[2..], 16),
+            _ => (text, 10),
+        };
+        let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+        if end == 0 {
+            return None;
+        }
+        let magnitude = u64::from_str_radix(&digits[..end], radix).ok();
+        let factor = match digits[end..].chars().next() {
+            None => 1,
+            Some('k' | 'K') => 1 << 10,
+            Some('m' | 'M') => 1 << 20,
+            Some('g' | 'G') => 1 << 30,
+            Some(_) => return None,
+        };
+        Some(Number { negative, magnitude, factor })
+    }
+
+    /// The number, unless it is far too large.
+    fn exact(&self) -> Option<i128> {
+        let magnitude = i128::from(self.magnitude?) * i128::from(self.factor);
+        Some(if self.negative { -magnitude } else { magnitude })
+    }
+
+    /// Its lowest 32 bits, as scanf(3) and shifting make them: a long that is full first.
+    fn wrapped(&self) -> i32 {
+        let magnitude = i128::from(self.magnitude.unwrap_or(u64::MAX));
+        let signed = if self.negative { -magnitude } else { magnitude };
+        let full = signed.clamp(i64::MIN.into(), i64::MAX.into());
+        (full as i32).wrapping_mul(self.factor)
+    }
+}
+
+/// A number of our own directives; `None` if it is none, or is too large.
 fn parse_integer(text: &str) -> Option<i64> {
-    let text = text.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
-    let (negative, text) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
-    };
-    let (digits, radix) = match text.get(..2) {
-        Some("0x" | "0X") => (&text[2..], 16),
-        _ => (text, 10),
-    };
-    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
-    let number = i64::from_str_radix(&digits[..end], radix).ok()?;
-    let factor = match digits[end..].chars().next() {
-        None => 1,
-        Some('k' | 'K') => 1 << 10,
-        Some('m' | 'M') => 1 << 20,
-        Some('g' | 'G') => 1 << 30,
-        Some(_) => return None,
-    };
-    let number = number.checked_mul(factor)?;
+    let exact = i64::try_from(Number::scan(text)?.exact()?).ok()?;
     // The C type is a 32-bit int; what does not fit is refused instead of wrapped.
-    (number <= i64::from(u32::MAX)).then_some(if negative { -number } else { number })
+    (exact <= i64::from(u32::MAX)).then_some(exact)
 }
 
 /// A port: a decimal number from 0 to 65535, or the name of a service.
@@ -281,7 +331,7 @@ fn without_comment(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_integer;
+    use super::{parse_integer, Number};
     use proptest::prelude::*;
 
     #[test]
@@ -309,6 +359,22 @@ mod tests {
             ("8g", None),
         ] {
             assert_eq!(parse_integer(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_wraps() {
+        for (text, expected) in [
+            ("4294967295", -1),
+            ("0xffffffff", -1),
+            ("-1", -1),
+            ("99999999999", 1_215_752_191),
+            ("8g", 0),
+            ("3g", -1_073_741_824),
+            ("99999999999999999999999", -1),
+            ("-99999999999999999999999", 0),
+        ] {
+            assert_eq!(Number::scan(text).map(|number| number.wrapped()), Some(expected), "{text}");
         }
     }
 

@@ -13,7 +13,7 @@ mod single;
 mod worker;
 
 use crate::config::common::{known_debug_bits, Common};
-use crate::config::report::Report;
+use crate::config::report::{Report, UnknownNames};
 use crate::event::{Choice, Loop};
 use crate::os::process::{self, exit};
 use crate::os::socket::{self, Inherited};
@@ -102,7 +102,9 @@ impl Process {
         common_data::set_debug_stderr(options.debug_to_stderr.into());
         common_data::set_debug_terminal(terminal.into());
         let debug_to_stderr = options.debug_to_stderr;
-        Report { quiet: false, parse_only, debug_to_stderr, terminal }
+        let unknown_names =
+            if self.is_foreign() { UnknownNames::Ignored } else { UnknownNames::Refused };
+        Report { quiet: false, parse_only, debug_to_stderr, terminal, unknown_names }
     }
 
     /// True for a program that uses the library.

@@ -153,12 +153,15 @@ impl Policy {
         (self.expected < before).then_some(self.expected)
     }
 
-    /// The most connections of a worker from now on, in place of what was configured. True if that
-    /// is a change.
+    /// The most connections of each worker from now on, in place of what was configured and said
+    /// before. True if that is a change.
     pub fn set_users_max(&mut self, max: usize) -> bool {
-        let former = std::mem::replace(&mut self.limits.users_max, max.max(1));
-        self.expected = self.limits.users_max;
-        former != self.limits.users_max
+        let max = max.max(1);
+        self.expected = max;
+        for worker in &mut self.workers {
+            worker.most = None;
+        }
+        std::mem::replace(&mut self.limits.users_max, max) != max
     }
 
     /// A worker's channel is full, or takes messages again.

@@ -1,6 +1,7 @@
 /* Mistakes in a configuration: messages, and where control goes. */
 #include "check.h"
 #include <mavis/debug.h>
+#include <mavis/internal.h>
 #include <mavis/scm.h>
 #include <sys/socket.h>
 #include <syslog.h>
@@ -136,6 +137,45 @@ static void read_config(void *arg)
     cfg_read_config((char *)arg, section, T("test"));
 }
 
+static void conditional(struct sym *sym)
+{
+    parse(sym, S_user);
+    mavis_cond_parse(sym, NULL);
+}
+
+static void read_condition(void *arg)
+{
+    init_common_data();
+    cfg_read_config((char *)arg, conditional, T("test"));
+}
+
+/* A mistake within parentheses is one as everywhere. */
+static void bad_condition(int broker)
+{
+    struct scm_data message = { SCM_DONE, 0 };
+    char *text, *path = test_file("condition.cfg", "id = test {\n user (USER == joe && NOSUCH == x)\n}\n");
+    CHECK_INT(in_child(read_condition, path, &text), 78);
+    CHECK_HAS(text, "'NOSUCH' is not a recognized attribute\n");
+    if (!original) { /* which does not tell the broker, who starts the worker again */
+        CHECK_HAS(text, "Detected fatal configuration error. Exiting.");
+        CHECK_INT(recv(broker, &message, sizeof message, MSG_DONTWAIT), 8);
+        CHECK_INT(message.type, SCM_BAD_CFG);
+    }
+    free(text);
+}
+
+/* Under debug flags as well, what ends the program is an error in the log. */
+static void under_debug(void)
+{
+    struct sym *sym = sym_of("x");
+    char *volatile text = NULL;
+    common_data.debug = DEBUG_CONFIG_FLAG;
+    PARSE_ERROR_OF(sym, parse_error(sym, T("bad")), text);
+    CHECK_HAS(text, with_lines(original ? "[syslog 71] Error test.cfg:@0: bad\n" : "[syslog 67] Error test.cfg:@0: bad\n"));
+    common_data.debug = 0;
+    sym_done(sym);
+}
+
 /* For a file that the library reads itself it tells the broker on descriptor 0, and exits. */
 static void own_files(void)
 {
@@ -153,6 +193,7 @@ static void own_files(void)
     CHECK_INT(poll(&ready, 1, 5000), 1);
     CHECK_INT(recv(pair[0], &message, sizeof message, MSG_DONTWAIT), 8);
     CHECK_INT(message.type, SCM_BAD_CFG);
+    bad_condition(pair[0]);
     dup2(saved, 0);
     free(text);
     free(path);
@@ -279,6 +320,7 @@ int main(void)
     exits();
     own_files();
     own_places();
+    under_debug();
     reports();
     return check_result();
 }

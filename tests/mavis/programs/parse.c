@@ -1,6 +1,7 @@
 /* Helpers of the parser. */
 #include "check.h"
 #include <grp.h>
+#include <limits.h>
 #include <mavis/debug.h>
 #include <pwd.h>
 #include <syslog.h>
@@ -62,6 +63,33 @@ static void numbers(void)
     CHECK_INT(sym->code, S_4);
     CHECK_INT(parse_int(sym), 4);
     sym_done(sym);
+    /* What has more bits than there is room for wraps. */
+    static const struct {
+        const char *text;
+        int value;
+    } large[] = { { "-1", -1 },     { "4294967295", -1 },          { "0xffffffff", -1 },       { "2147483648", INT_MIN },
+                  { "8g", 0 },      { "3g", -1073741824 },         { "99999999999", 1215752191 }, { "5000000m", -1275068416 },
+                  { "0xfffffff0k", -16384 }, { "99999999999999999999999", -1 } };
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
+        capture_begin();
+        sym = sym_of(large[i].text);
+        CHECK_INT(parse_int(sym), large[i].value);
+        CHECK_INT(sym->code, S_eof);
+        sym_done(sym);
+        sym = sym_of(large[i].text);
+        CHECK_INT(parse_uint(sym), (unsigned int)large[i].value);
+        sym_done(sym);
+        free(capture_end());
+    }
+    if (!original) { /* which says nothing */
+        capture_begin();
+        sym = sym_of("8g");
+        parse_int(sym);
+        sym_done(sym);
+        char *text = capture_end();
+        CHECK_HAS(text, "test.cfg:1: '8g' has more than 32 bits, and counts as 0\n");
+        free(text);
+    }
     CHECK_PARSE_ERROR("ten", parse_int(sym), "xpected an integer, but got 'ten'");
     CHECK_PARSE_ERROR("10x", parse_int(sym), "xpected an integer, but got '10x'");
     CHECK_PARSE_ERROR("10s", parse_uint(sym), "integer, but got '10s'");
@@ -122,6 +150,14 @@ static void debug_masks(void)
                   { "NONE", 0xff, DEBUG_NONE_FLAG },
                   { "-NONE", 0, DEBUG_ALL_FLAG },
                   { "3", 8, 0xb },
+                  { "0x20", 0, DEBUG_PACKET_FLAG },
+                  { "1k", 1, 1025 },
+                  { "PACKET 0x40 end", 0, DEBUG_PACKET_FLAG | DEBUG_HEX_FLAG },
+                  { "-2", 0, DEBUG_ALL_FLAG & ~DEBUG_PARSE_FLAG },
+                  { "-1 -PACKET", 0, DEBUG_ALL_FLAG & ~DEBUG_PACKET_FLAG },
+                  { "16", DEBUG_NONE_FLAG | DEBUG_USERINPUT_FLAG, 16 },
+                  { "NONE PACKET end", 0xff, DEBUG_NONE_FLAG | DEBUG_PACKET_FLAG },
+                  { "NONE PACKET user", 0xff, DEBUG_PACKET_FLAG },
                   { "USERINPUT", 1, 1 | DEBUG_USERINPUT_FLAG },
                   { "CONTROL INDEX AV NET PATH PROC BUFFER CMD REGEX LOCK CONFIG ACCT AUTHOR PARSE", 0,
                     DEBUG_CONTROL_FLAG | DEBUG_INDEX_FLAG | DEBUG_AV_FLAG | DEBUG_NET_FLAG | DEBUG_PATH_FLAG | DEBUG_PROC_FLAG |
@@ -134,10 +170,57 @@ static void debug_masks(void)
         CHECK_INT(mask, masks[i].after);
         if (strstr(masks[i].text, "end"))
             CHECK_TEXT(sym->buf, "end");
+        else if (strstr(masks[i].text, "user"))
+            CHECK_INT(sym->code, S_user);
         else
             CHECK_INT(sym->code, S_eof);
         sym_done(sym);
     }
+}
+
+/* From the word behind PARSE on, words are shown. */
+static void trace(void)
+{
+    struct sym *sym = sym_of("PARSE one two");
+    capture_begin();
+    parse_debug(sym, &common_data.debug);
+    sym_get(sym);
+    char *text = capture_end();
+    common_data.debug = 0;
+    CHECK_HAS(text, with_lines("[syslog 71] file=test.cfg line="));
+    CHECK_HAS(text, "buf='one'\n");
+    CHECK_HAS(text, "buf='two'\n");
+    free(text);
+    sym_done(sym);
+    CHECK_PARSE_ERROR("7t", parse_debug(sym, &common_data.debug), "xpected an integer, but got '7t'");
+}
+
+static void read_common(struct sym *sym)
+{
+    while (sym->code != S_closebra)
+        parse_common(sym);
+}
+
+/* Names that syslog does not know are left aside. */
+static void unknown_names(void)
+{
+    char *path = test_file("names.cfg", "syslog facility = NOPE id = test { syslog severity = NEVER syslog facility = NOWHERE proctitle = read }");
+    common_data.proctitle = NULL;
+    capture_begin();
+    cfg_read_config(path, read_common, T("test"));
+    char *text = capture_end();
+    CHECK_TEXT(common_data.proctitle, "read");
+    if (!original) { /* which says nothing, and takes the number 0 for each */
+        CHECK_HAS(text, "[syslog 68] ");
+        CHECK_HAS(text, "names.cfg:1: Expected a syslog facility, but got 'NOPE', which is ignored\n");
+        CHECK_HAS(text, "Expected a syslog severity, but got 'NEVER', which is ignored\n");
+        CHECK_HAS(text, "Expected a syslog facility, but got 'NOWHERE', which is ignored\n");
+        CHECK_INT(common_data.syslog_facility, LOG_UUCP);
+        CHECK_INT(common_data.syslog_level, LOG_INFO);
+    }
+    free(text);
+    common_data.syslog_facility = LOG_UUCP;
+    common_data.syslog_level = LOG_INFO;
 }
 
 static void syslog_names(void)
@@ -235,6 +318,8 @@ int main(void)
     numbers();
     ids();
     debug_masks();
+    trace();
+    unknown_names();
     syslog_names();
     common();
     return check_result();

@@ -181,7 +181,7 @@ int main(int argc, char **argv)
 {
     (void)argc;
     program = argv[0];
-    static const struct manner silent = { "", 0, 0 }, telling = { "", 40, 1 };
+    static const struct manner silent = { "syslog facility = NOPE", 0, 0 }, telling = { "", 40, 1 };
     one_after_the_other(&silent);
     one_after_the_other(&telling);
     static const struct manner configured = { "spawn { instances max = 2 users max = 2 }", 0, 0 };
