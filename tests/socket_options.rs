@@ -128,6 +128,45 @@ fn the_backlog_of_overload_follows_the_backlog() {
     }
 }
 
+/// A socket of the service manager has its backlog, unless the configuration has one.
+#[test]
+fn the_backlog_of_an_activated_socket_stays() {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+    let peer = Peer::echo();
+    for (more, expected) in [("", 128), ("backlog = 77", 77)] {
+        let directory = Directory::new();
+        let port = free_port();
+        // Of the standard library: 128.
+        let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("a listener");
+        assert_eq!(sockets::backlog(&listener), 128);
+        let text = config(&format!("port = {port} {more}"), "", &peer.remote());
+        let path = directory.write("relay.cfg", text);
+        let log = directory.file("log");
+        let mut command = ours("/bin/sh");
+        command
+            .args(["-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" -f \"$1\"", TCPRELAY])
+            .arg(&path)
+            .env("TCPRELAY_LOG_STDERR", "1")
+            .stdin(std::process::Stdio::null())
+            .stderr(std::fs::File::create(&log).expect("the log"));
+        let fd = listener.as_raw_fd();
+        // SAFETY: dup2(2) and fcntl(2) take plain numbers, and are async-signal-safe.
+        unsafe {
+            command.pre_exec(move || {
+                libc::dup2(fd, 3);
+                libc::fcntl(3, libc::F_SETFD, 0);
+                Ok(())
+            });
+        }
+        let child = command.spawn().expect("the relay");
+        let relay = Relay::assemble(directory, path, log, child);
+        relay.expect_log("succeeded (inherited)");
+        ping(&mut connect(port), b"hello");
+        assert_eq!(sockets::backlog(&listener), expected);
+    }
+}
+
 /// Many connections at the moment when nobody accepts any.
 #[test]
 fn a_storm_of_connections_at_a_reload_is_served_without_retransmission() {

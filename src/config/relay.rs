@@ -5,7 +5,7 @@ use super::network::is_host_name;
 use super::tls::{self, RemoteDirectives, RemoteTls, Tls};
 use super::token::*;
 use super::values::{parse_port, Value, COUNT, INT};
-use super::{common, ConfigError, Parser};
+use super::{common, ConfigError, Parser, Position};
 use crate::os::address::{Address, Family, NotAnAddress};
 use crate::os::names;
 use crate::os::socket::{Keepalive, Protocol};
@@ -55,6 +55,8 @@ pub enum Splice {
 pub struct Relay {
     /// `remote = { }`, in order.
     pub remotes: Vec<Remote>,
+    /// Where each of them stands.
+    pub places: Vec<Position>,
     /// `local address`, at most one per family.
     pub local: Vec<Address>,
     /// `balance scope = worker`: each worker balances by itself.
@@ -87,6 +89,7 @@ impl Default for Relay {
     fn default() -> Relay {
         Relay {
             remotes: Vec::new(),
+            places: Vec::new(),
             local: Vec::new(),
             balance_alone: false,
             rebalance: 0,
@@ -136,6 +139,7 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Relay, Con
     // Names are resolved when the section is known to be well-formed.
     for remote in &remotes {
         relay.remotes.extend(remote.resolve(keepalive)?);
+        relay.places.resize(relay.remotes.len(), remote.place.position.clone());
     }
     // An alias that stands for nothing was put there on purpose.
     if parser.report.parse_only && relay.remotes.is_empty() && !parser.used_empty_alias() {

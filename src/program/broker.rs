@@ -1,6 +1,7 @@
 //! Start of a broker process.
 
 use super::options::{self, Options};
+use super::own::{self, Listeners, OwnRemote};
 use super::security::{self, Purpose, Refusal};
 use super::single::{self, HostedWorker};
 use super::{Kind, Process};
@@ -93,8 +94,10 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
             exit::CONFIGURATION
         })?;
     }
+    let opened: Vec<&OwnedFd> = activated.iter().chain(handover.activated()).collect();
     let check = SecretsCheck {
         single,
+        listeners: &Listeners::of(&config, &opened),
         reloaded,
         purpose: match reloaded || checks_reload.is_some() {
             true => Purpose::Reload,
@@ -264,8 +267,10 @@ fn refuse_datagram_tls(config: &Config) -> Result<(), String> {
 
 /// For whom [`read_secrets`] reads.
 #[derive(Clone, Copy, Debug)]
-struct SecretsCheck {
+struct SecretsCheck<'a> {
     single: bool,
+    /// Remotes must not be among them.
+    listeners: &'a Listeners,
     /// The files were good for the check a moment ago.
     reloaded: bool,
     purpose: Purpose,
@@ -278,12 +283,12 @@ fn read_secrets(
     process: &Process,
     options: &Options,
     config: &Config,
-    check: SecretsCheck,
+    check: SecretsCheck<'_>,
     former: Option<OwnedFd>,
     text: &[u8],
     report: &Report,
 ) -> Result<Secrets, Refusal> {
-    let SecretsCheck { single, reloaded, purpose } = check;
+    let SecretsCheck { single, listeners, reloaded, purpose } = check;
     let mut secrets = security::secrets(former)?;
     if !has_own_workers(process, config, single) || options.version {
         return Ok(secrets);
@@ -300,7 +305,7 @@ fn read_secrets(
     // They were good for the check a moment ago; a service is not given up at once.
     let deadline = Instant::now() + REREAD_TIME;
     loop {
-        match security::check(&source, &section, listener, purpose) {
+        match security::check(&source, &section, listener, listeners, purpose) {
             Err(_) if reloaded && Instant::now() < deadline => {
                 signals::unblock_end();
                 std::thread::sleep(REREAD_PAUSE);
@@ -311,6 +316,7 @@ fn read_secrets(
                 for text in &checked.warnings {
                     report.message(log::Severity::WARNING, text);
                 }
+                own_remotes(&checked.own, options.parse_only, report)?;
                 secrets.material = checked.material;
                 secrets.tickets.set_period(checked.session_timeout.into());
                 break;
@@ -322,13 +328,31 @@ fn read_secrets(
     secrets.reread = Some(Reread(Box::new(move || {
         let now = if shared { None } else { Source::open(&source.name).ok() };
         let source = now.as_ref().unwrap_or(&source);
-        let checked = security::check(source, &section, listener, Purpose::Reload).ok()??;
+        let none = Listeners::default();
+        let checked = security::check(source, &section, listener, &none, Purpose::Reload);
+        let checked = checked.ok()??;
         for text in &checked.warnings {
             log::message_at(log::Severity::WARNING, text);
         }
         Some(checked.material)
     })));
     Ok(secrets)
+}
+
+/// A remote that is a listener is a mistake, which a check refuses. A service of which a part works
+/// is better than none: it begins without that remote.
+fn own_remotes(own: &[OwnRemote], check: bool, report: &Report) -> Result<(), Refusal> {
+    if let (true, Some((last, others))) = (check, own.split_last()) {
+        for remote in others {
+            report.message(log::Severity::ERROR, &remote.text);
+        }
+        return Err(Refusal { text: last.text.clone(), status: exit::CONFIGURATION });
+    }
+    for remote in own {
+        report.message(log::Severity::ERROR, &format!("{}; it is not used", remote.text));
+    }
+    own::tell(own);
+    Ok(())
 }
 
 /// True if workers are this program, or this very process.
@@ -431,7 +455,8 @@ fn run_once(options: &Options, mut program: Program, as_worker: bool) -> Result<
 
 /// The environment without what was meant for this image alone.
 fn original_environment(process: &Process) -> Vec<(OsString, OsString)> {
-    const PRIVATE: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", BROKER_VARIABLE];
+    const PRIVATE: [&str; 5] =
+        ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", BROKER_VARIABLE, own::VARIABLE];
     let mut environment = process.environment.clone();
     environment.retain(|(name, _)| {
         let name = name.to_string_lossy();
@@ -581,14 +606,14 @@ fn local_worker(
 ) -> Result<(Box<dyn LocalWorker>, usize), i32> {
     let report = process.report(options);
     let section = relay_section(process, options, config, true);
-    let (settings, _, modules) =
+    let (mut settings, _, modules) =
         super::section::read(&options.arguments[0], &section, &report, events).map_err(
             |error| {
                 report.failure(&error);
                 error.exit_status()
             },
         )?;
-    if settings.remotes.is_empty() {
+    if !own::leave_out(&mut settings) {
         log::message("No remote services defined! Exiting.");
         return Err(exit::USAGE);
     }

@@ -6,6 +6,7 @@ mod broker;
 mod hosted;
 mod mavistest;
 pub mod options;
+mod own;
 mod sandbox;
 mod section;
 mod security;

@@ -1,5 +1,6 @@
 //! What TLS needs at the start of a process: files that are read, and checked.
 
+use super::own::{Listeners, OwnRemote};
 use crate::config::relay::Relay;
 use crate::config::report::Report;
 use crate::config::source::Source;
@@ -94,6 +95,8 @@ pub(super) struct Checked {
     pub(super) session_timeout: u32,
     /// What the user should know.
     pub(super) warnings: Vec<String>,
+    /// Remotes that are listeners.
+    pub(super) own: Vec<OwnRemote>,
 }
 
 /// Looks at the dates of everything that TLS uses. Returns what is to be said of it.
@@ -125,17 +128,21 @@ pub(super) fn check(
     source: &Source,
     section: &str,
     listener: bool,
+    listeners: &Listeners,
     purpose: Purpose,
 ) -> Result<Option<Checked>, Refusal> {
+    let check = || check_here(source, section, listener, listeners, purpose);
     let failed = |error: std::io::Error| Refusal {
         text: format!("check of TLS files: {}", os::reason(&error)),
         status: exit::OS_ERROR,
     };
-    let answer = process::ask_child(|| match check_here(source, section, listener, purpose) {
+    let answer = process::ask_child(|| match check() {
         Ok(None) => Secret::copy(&[NOTHING]),
-        Ok(Some(Checked { material, session_timeout, warnings })) => {
+        Ok(Some(Checked { material, session_timeout, warnings, own })) => {
             let encoded = material.encode(&Ratchet::new([0; 32], 0, 1))?;
-            let warnings = warnings.join("\n");
+            let own = own.iter().map(|own| format!("{}\t{}", own.name, own.text));
+            let own = own.collect::<Vec<_>>().join("\n");
+            let warnings = format!("{}\0{own}", warnings.join("\n"));
             let mut answer = Secret::zeroed(9 + warnings.len() + encoded.len())?;
             answer[0] = CHECKED;
             answer[1..5].copy_from_slice(&session_timeout.to_ne_bytes());
@@ -167,13 +174,17 @@ pub(super) fn check(
     }
 }
 
-/// Reads what the child has found: warnings after their length, then the material.
+/// Reads what the child has found: warnings and own remotes after their length, then the material.
 fn checked(answer: &[u8], session_timeout: u32) -> Option<Checked> {
     let length = u32::from_ne_bytes(*answer.first_chunk()?) as usize;
     let (warnings, material) = answer.get(4..)?.split_at_checked(length)?;
     let (material, _) = Material::decode(material)?;
-    let warnings = String::from_utf8_lossy(warnings).lines().map(str::to_owned).collect();
-    Some(Checked { material, session_timeout, warnings })
+    let texts = String::from_utf8_lossy(warnings);
+    let (warnings, own) = texts.split_once('\0')?;
+    let warnings = warnings.lines().map(str::to_owned).collect();
+    let own = own.lines().filter_map(|line| line.split_once('\t'));
+    let own = own.map(|(name, text)| OwnRemote { name: name.into(), text: text.into() }).collect();
+    Some(Checked { material, session_timeout, warnings, own })
 }
 
 /// First bytes of the child's answer.
@@ -185,6 +196,7 @@ fn check_here(
     source: &Source,
     section: &str,
     listener: bool,
+    listeners: &Listeners,
     purpose: Purpose,
 ) -> Result<Option<Checked>, Refusal> {
     // Modules have their own ways to say something.
@@ -206,5 +218,6 @@ fn check_here(
         Refusal { text: format!("{place}{}", refusal.text), ..refusal }
     })?;
     let warnings = examine(&settings, &material, listener, purpose)?;
-    Ok(Some(Checked { material, session_timeout: settings.tls.session_timeout, warnings }))
+    let (own, session_timeout) = (listeners.among(&settings), settings.tls.session_timeout);
+    Ok(Some(Checked { material, session_timeout, warnings, own }))
 }

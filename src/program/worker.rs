@@ -3,7 +3,7 @@
 use super::options::{self, Options};
 use super::sandbox::Sandbox;
 use super::section::{read, start_modules};
-use super::{security, Kind, Process};
+use super::{own, security, Kind, Process};
 use crate::config::relay::Relay;
 use crate::config::{self, ReadError};
 use crate::os::process::{self, exit};
@@ -50,7 +50,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     // Modules may use the loop as soon as they are there.
     let mut events = super::early_loop()?;
     let read = read(&options.arguments[0], section, &report, &mut events);
-    let (settings, common, modules) = read.map_err(|error| {
+    let (mut settings, common, modules) = read.map_err(|error| {
         report.failure(&error);
         if !options.parse_only && !matches!(error, ReadError::Open { .. }) {
             bad_configuration();
@@ -77,7 +77,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         return Ok(0);
     }
     process::set_umask(0o022);
-    if settings.remotes.is_empty() {
+    if !own::leave_out(&mut settings) {
         log::message("No remote services defined! Exiting.");
         bad_configuration();
         return Err(exit::USAGE);

@@ -161,6 +161,12 @@ impl Handover {
         self.listeners.iter().any(|listener| listener.key.starts_with(ACTIVATED))
     }
 
+    /// The sockets that the service manager has opened.
+    pub fn activated(&self) -> impl Iterator<Item = &OwnedFd> {
+        let activated = |listener: &&LeftListener| listener.key.starts_with(ACTIVATED);
+        self.listeners.iter().filter(activated).map(|listener| &listener.socket)
+    }
+
     /// The variables, as many as it takes: a system limits the length of each.
     pub fn variables(&self) -> Vec<(String, String)> {
         let text = self.encode();

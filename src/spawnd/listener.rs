@@ -6,7 +6,7 @@ use crate::config::listen::{self as config, Ipv6Only, Sticky, TLS_DEFAULT};
 use crate::event::{Loop, TimerId};
 use crate::os::address::{unmapped, Address, Family};
 use crate::os::entry::{Entry, FileId, NotChanged, Permissions};
-use crate::os::socket::{self, Keepalive, Kind, Protocol};
+use crate::os::socket::{self, Keepalive, Kind, Protocol, MOST_BACKLOG};
 use crate::os::{self, log, process};
 use std::collections::HashMap;
 use std::io;
@@ -164,7 +164,9 @@ impl Listener {
             let _ = socket::set_user_timeout(&fd, system);
         }
         self.prepare(&fd)?;
-        if !self.is_datagram() {
+        // The service manager has its own idea of the backlog, unless ours was asked for.
+        let settled = self.foreign && self.backlog == MOST_BACKLOG;
+        if !self.is_datagram() && !settled {
             socket::listen(&fd, self.backlog)?;
         }
         if let (Address::Unix(path), false) = (&self.address, self.foreign) {

@@ -76,7 +76,7 @@ pub fn option(fd: &OwnedFd, level: i32, name: i32) -> Option<i32> {
 }
 
 /// The backlog of a listening socket, as the kernel has it.
-pub fn backlog(fd: &OwnedFd) -> u32 {
+pub fn backlog(fd: &impl AsRawFd) -> u32 {
     let mut info = [0u8; 256];
     let mut length = info.len() as libc::socklen_t;
     // SAFETY: the pointers are to the room and to its size.

@@ -1,0 +1,188 @@
+//! Remotes that are listeners of this relay: a session with one becomes a client of the relay again,
+//! and so on until all places are taken.
+
+use crate::config::broker::Broker as Config;
+use crate::config::listen::{Ipv6Only, Resolver};
+use crate::config::relay::{Relay, Remote};
+use crate::os::address::{Address, Family, ScopedIp};
+use crate::os::socket::{self, Kind, Protocol};
+use crate::os::{files, log};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+/// The environment variable with what is left out, for workers: a line each.
+pub(super) const VARIABLE: &str = "TCPRELAY_OWN_REMOTES";
+
+/// On Linux no other socket can be bound to an address while one for all of them has the port.
+/// Elsewhere a server of another program may be there.
+const ALL_MEANS_EACH: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+#[derive(Debug)]
+struct Listener {
+    protocol: Protocol,
+    address: Address,
+    /// Serves IPv4 as well.
+    both: bool,
+}
+
+/// Where this relay listens.
+#[derive(Debug, Default)]
+pub(super) struct Listeners(Vec<Listener>);
+
+/// Multipath TCP and TCP reach each other.
+fn transport(protocol: Protocol) -> Protocol {
+    match protocol {
+        Protocol::Mptcp => Protocol::Tcp,
+        protocol => protocol,
+    }
+}
+
+fn is_ipv4(address: &Address) -> bool {
+    address.ip().is_some_and(|ip| ip.to_canonical().is_ipv4())
+}
+
+impl Listeners {
+    /// The listeners of a configuration, and those that the service manager has opened.
+    pub(super) fn of(config: &Config, activated: &[&OwnedFd]) -> Listeners {
+        let mut resolver = Resolver::default();
+        let known: Vec<_> = config
+            .listeners
+            .iter()
+            // In another routing domain the same address may be another host's.
+            .filter(|listener| listener.kind != Kind::Datagram && listener.vrf.is_none())
+            .filter_map(|listener| Some((listener, resolver.resolve(listener).ok()?)))
+            .collect();
+        let place = |protocol, address: &Address| (transport(protocol), address.port());
+        let ipv4: HashSet<_> = known
+            .iter()
+            .filter(|(_, address)| is_ipv4(address))
+            .map(|(listener, address)| place(listener.protocol, address))
+            .collect();
+        let fresh = socket::create(Family::Ipv6, Kind::Stream, Protocol::Tcp);
+        let usual = fresh.and_then(|fd| socket::is_ipv6_only(&fd)).is_ok_and(|only| !only);
+        let mut listeners = Vec::new();
+        for (listener, address) in known {
+            let all = address.ip().is_some_and(|ip| ip.is_unspecified());
+            if all && (listener.reuse_port || !ALL_MEANS_EACH) {
+                continue;
+            }
+            let both = match listener.ipv6_only {
+                Ipv6Only::Yes => false,
+                Ipv6Only::No => true,
+                Ipv6Only::Auto => usual && !ipv4.contains(&place(listener.protocol, &address)),
+            };
+            listeners.push(Listener { protocol: listener.protocol, address, both });
+        }
+        let opened = activated.iter().filter_map(|fd| socket::local_address(fd));
+        listeners.extend(opened.map(|address| Listener {
+            protocol: Protocol::Tcp,
+            address,
+            both: usual,
+        }));
+        Listeners(listeners)
+    }
+
+    fn has(&self, remote: &Remote) -> bool {
+        let address = reached(&remote.address);
+        // Asked for at most once for a remote.
+        let mut local = None;
+        self.0.iter().any(|listener| match (&listener.address, &address) {
+            (Address::Unix(own), Address::Unix(path)) => files::is_same(own, path),
+            (Address::Ip(own), Address::Ip(address)) => {
+                own.port() == address.port()
+                    && own.port() != 0
+                    && transport(listener.protocol) == transport(remote.protocol)
+                    && listener.serves(*own, *address, &mut || {
+                        *local.get_or_insert_with(|| socket::is_local(*address))
+                    })
+            }
+            _ => false,
+        })
+    }
+
+    /// The remotes that are among the listeners, each with its place in the configuration.
+    pub(super) fn among(&self, settings: &Relay) -> Vec<OwnRemote> {
+        let remotes = settings.remotes.iter().zip(&settings.places);
+        remotes
+            .filter(|(remote, _)| self.has(remote))
+            .map(|(remote, place)| OwnRemote {
+                name: name(remote),
+                text: format!(
+                    "{place}: remote {} is a listener of this relay, which would relay to itself",
+                    remote.address
+                ),
+            })
+            .collect()
+    }
+}
+
+impl Listener {
+    fn serves(
+        &self,
+        own: SocketAddr,
+        address: SocketAddr,
+        is_local: &mut dyn FnMut() -> bool,
+    ) -> bool {
+        let (mine, theirs) = (ScopedIp::from(own), ScopedIp::from(address));
+        if mine.ip.is_unspecified() {
+            let suits = match mine.ip {
+                IpAddr::V4(_) => theirs.ip.is_ipv4(),
+                IpAddr::V6(_) => theirs.ip.is_ipv6() || self.both,
+            };
+            return suits && is_local();
+        }
+        let zones = mine.zone == theirs.zone || mine.zone == 0 || theirs.zone == 0;
+        mine.ip.to_canonical() == theirs.ip && zones
+    }
+}
+
+/// What a connection to an address reaches: that of no host means this host.
+fn reached(address: &Address) -> Address {
+    let Address::Ip(address) = address else {
+        return address.clone();
+    };
+    let mut address = *address;
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(v4) => {
+            let ip = if v4.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip };
+            address = SocketAddr::new(ip, address.port());
+        }
+        IpAddr::V6(v6) if v6.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V6(_) => {}
+    }
+    Address::Ip(address)
+}
+
+/// A remote that is a listener.
+#[derive(Clone, Debug)]
+pub(super) struct OwnRemote {
+    /// What workers know it by.
+    pub(super) name: String,
+    /// What the user is told.
+    pub(super) text: String,
+}
+
+fn name(remote: &Remote) -> String {
+    format!("{} {}", remote.protocol.name(), remote.address)
+}
+
+/// Tells workers what to leave out.
+pub(super) fn tell(own: &[OwnRemote]) {
+    if own.is_empty() {
+        return std::env::remove_var(VARIABLE);
+    }
+    let names: Vec<&str> = own.iter().map(|remote| remote.name.as_str()).collect();
+    std::env::set_var(VARIABLE, names.join("\n"));
+}
+
+/// Leaves out what the broker has found to be itself. False if there was never a remote.
+pub(super) fn leave_out(settings: &mut Relay) -> bool {
+    let own = std::env::var(VARIABLE).unwrap_or_default();
+    let some = !settings.remotes.is_empty();
+    settings.remotes.retain(|remote| !own.lines().any(|line| line == name(remote)));
+    if some && settings.remotes.is_empty() {
+        log::message("all remotes are listeners of this relay: clients are disconnected");
+    }
+    some
+}
