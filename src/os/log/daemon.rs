@@ -39,6 +39,10 @@ mod socket {
 
         pub(in super::super) fn open(&mut self) {}
 
+        pub(in super::super) fn is_stream(&self) -> bool {
+            false
+        }
+
         pub(in super::super) fn send(&mut self, _line: &[u8]) -> Written {
             Written::Whole
         }

@@ -292,6 +292,11 @@ pub fn serve() {
     standard_error::never_wait();
 }
 
+/// True if the log daemon takes a stream, so that finding it again takes another socket of that kind.
+pub fn takes_streams() -> bool {
+    with_state(|state| state.socket.is_stream()).unwrap_or(false)
+}
+
 /// Standard error has become another file.
 pub fn stderr_changed() {
     if standard_error::never_waits() {

@@ -59,6 +59,11 @@ impl Socket {
         }
     }
 
+    /// True if the daemon is of the old kind.
+    pub(in super::super) fn is_stream(&self) -> bool {
+        matches!(self.connection, Connection::Stream(_))
+    }
+
     fn connect(&mut self) -> io::Result<()> {
         self.asked = monotonic_clock();
         let mut failure = io::Error::from_raw_os_error(libc::ENOENT);
