@@ -22,6 +22,7 @@ enum Call {
     Bind,
     Connect,
     Pipe,
+    Channel,
 }
 
 /// The page that a relay and its test share.
@@ -347,4 +348,64 @@ fn with_a_local_address_there_are_all_ports_for_each_remote() {
         }
     };
     std::thread::spawn(in_own_network).join().expect("the sessions");
+}
+
+#[test]
+fn a_full_channel_that_is_called_writable_is_asked_by_time() {
+    let (peer, faults, port) = (Peer::echo(), Faults::new(), free_port());
+    let relay = faults.start(Setup::simple(port, &peer.remote()).ready(1));
+    ping(&mut connect(port), b"one");
+    faults.set(Call::Channel, libc::ENOBUFS);
+    let mut waiting = connect(port);
+    wait_for("the first refusal", || (faults.count(Call::Channel) > 0).then_some(()));
+    let (start, before) = (Instant::now(), faults.count(Call::Channel));
+    wait_for("further ones", || (faults.count(Call::Channel) >= before + 40).then_some(()));
+    // Broker and worker ask, each every 20 ms.
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    faults.set(Call::Channel, 0);
+    ping(&mut waiting, b"two");
+    // The worker tells that sessions have ended when it can.
+    drop(waiting);
+    wait_for("the count", || relay.title().contains("0 connections").then_some(()));
+}
+
+#[test]
+fn a_datagram_that_is_too_long_for_the_channel_holds_nobody_up() {
+    let (faults, udp, tcp) = (Faults::new(), free_port(), free_port());
+    let worker = faults.directory.write(
+        "worker",
+        "#!/usr/bin/env python3\nimport array, os, socket, struct\n\
+         channel = socket.socket(fileno=os.dup(0))\nchannel.send(struct.pack('=Ii', 5, 1000))\n\
+         while True:\n    data, ancillary, _, _ = channel.recvmsg(8192, 256)\n    \
+         kind = struct.unpack_from('=I', data)[0]\n    \
+         if kind == 2:\n        break\n    \
+         for _, _, numbers in ancillary:\n        \
+         fds = array.array('i', numbers)\n        \
+         if kind == 6:\n            os.write(fds[0], b'served')\n        \
+         for fd in fds:\n            os.close(fd)\n        \
+         channel.send(struct.pack('=Ii', 0, len(fds)))\n",
+    );
+    fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let relay = faults.start(
+        Setup::new(format!(
+            "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {udp} protocol = UDP }}\n\
+             listen = {{ address = 127.0.0.1 port = {tcp} }}\n\
+             spawn {{ exec = {} instances min = 1 instances max = 1 }} }}\n",
+            worker.display()
+        ))
+        .program(env!("CARGO_BIN_EXE_spawnd"))
+        .ready(None),
+    );
+    let served = || {
+        let mut answer = String::new();
+        connect(tcp).read_to_string(&mut answer).expect("an answer");
+        assert_eq!(answer, "served");
+    };
+    relay.expect_log(&format!("bind to [127.0.0.1]:{tcp} succeeded"));
+    served();
+    faults.set(Call::Channel, libc::EMSGSIZE);
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.send_to(&[0; 3000], ("127.0.0.1", udp)).expect("to send");
+    relay.expect_log("a datagram of 3000 bytes is too long for the channel to a worker");
+    (0..3).for_each(|_| served());
 }

@@ -38,6 +38,7 @@ mod poll;
 #[cfg(any(event_shims, target_os = "solaris", target_os = "illumos"))]
 mod port;
 mod resolver;
+mod room;
 mod select;
 mod unwatched;
 
@@ -55,6 +56,7 @@ pub use backend::{Choice, Mechanism};
 use foreign::Foreign;
 pub use foreign::{Callback, Condition, Context};
 pub use resolver::{Resolver, Told};
+use room::Rooms;
 pub use timers::TimerId;
 use timers::Timers;
 use unwatched::Unwatched;
@@ -71,6 +73,9 @@ bitflags::bitflags! {
         /// mechanisms can tell (epoll, poll, event ports, /dev/poll); the others report it with
         /// the next read or write.
         const HANGUP = 4;
+        /// Room in a channel that does not say when there is some: told as writable every 20 ms, until
+        /// it is not wanted any more.
+        const ROOM = 16;
     }
 }
 
@@ -208,12 +213,18 @@ impl Slot {
         ready
     }
 
+    /// What the system can tell of what is wanted.
+    fn watched(&self) -> Interest {
+        self.wanted - Interest::ROOM
+    }
+
     /// What the backend is to be told: no interest is a pause, not a removal.
     fn target(&self) -> Interest {
-        if self.wanted.is_empty() && !self.installed.is_empty() {
+        let wanted = self.watched();
+        if wanted.is_empty() && !self.installed.is_empty() {
             self.installed | PAUSED
         } else {
-            self.wanted
+            wanted
         }
     }
 }
@@ -233,6 +244,7 @@ pub struct Loop {
     changed: Vec<RawFd>,
     always_ready: Vec<RawFd>,
     unwatched: Unwatched,
+    rooms: Rooms,
     batch: Vec<Ready>,
     ready: VecDeque<(Ready, u8)>,
     timers: Timers,
@@ -250,6 +262,7 @@ impl Loop {
             changed: Vec::new(),
             always_ready: Vec::new(),
             unwatched: Unwatched::default(),
+            rooms: Rooms::default(),
             batch: Vec::new(),
             ready: VecDeque::new(),
             timers: Timers::default(),
@@ -356,6 +369,7 @@ impl Loop {
             return;
         }
         slot.wanted = interest;
+        self.rooms.set(fd, interest, self.now);
         if slot.flags & EDGE != 0 || slot.target() != slot.installed {
             self.note_change(fd);
         }
@@ -388,6 +402,7 @@ impl Loop {
         };
         self.always_ready.retain(|&other| other != fd);
         self.unwatched.remove(fd);
+        self.rooms.remove(fd);
         if !installed.is_empty() {
             self.backend.remove(fd, installed);
         }
@@ -449,7 +464,8 @@ impl Loop {
     fn wait_for(&mut self, timeout: Option<u64>) -> io::Result<()> {
         self.flush();
         self.look_at_unwatched();
-        let timeout = [timeout, log::tend()].into_iter().flatten().min();
+        let timeout =
+            [timeout, log::tend(), self.rooms.timeout(self.now)].into_iter().flatten().min();
         let timeout = match timeout {
             _ if !self.ready.is_empty() || !self.always_ready.is_empty() => Some(0),
             timeout => [timeout, self.unwatched.timeout(self.now)].into_iter().flatten().min(),
@@ -466,6 +482,7 @@ impl Loop {
             result => result?,
         }
         self.refresh_clock();
+        self.tell_of_room();
         for index in 0..self.always_ready.len() {
             let fd = self.always_ready[index];
             self.batch.push(Ready { fd, readable: true, writable: true, ..Ready::default() });
@@ -514,8 +531,8 @@ impl Loop {
                 });
             }
             let readable = (ready.readable || ready.hangup) && slot.wanted.contains(Interest::READ);
-            let writable =
-                (ready.writable || ready.hangup) && slot.wanted.contains(Interest::WRITE);
+            let writable = (ready.writable || ready.hangup)
+                && slot.wanted.intersects(Interest::WRITE | Interest::ROOM);
             let hangup = ready.hangup && !slot.wanted.is_empty();
             if readable || writable || hangup {
                 return Some(Event { token: slot.token, readable, writable, hangup });

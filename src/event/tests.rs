@@ -48,6 +48,7 @@ suite! {
     a_refused_connection_is_told
     a_reset_is_found_by_reading
     hang_ups_are_told_where_the_mechanism_can
+    room_is_told_by_time_if_nothing_else_tells
     many_descriptors_at_once
     readiness_that_has_passed_is_told_once_at_most
     shrinking_forgets_events_that_are_not_taken_yet
@@ -669,4 +670,24 @@ fn a_stream_that_the_system_refuses_to_watch_is_told_all_the_same(name: &str, mu
         }
     }
     events.remove(&b);
+}
+
+fn room_is_told_by_time_if_nothing_else_tells(_: &str, mut events: Loop) {
+    let (socket, _other) = UnixStream::pair().expect("a pair");
+    events.register(&socket, Token::new(1, 7), Interest::READ | Interest::ROOM);
+    let mut told = 0;
+    let start = Instant::now();
+    while told < 5 {
+        events.wait(Some(5000)).expect("a wait");
+        while let Some(event) = events.next_event() {
+            assert!(event.writable && !event.readable && event.token.index() == 7);
+            told += 1;
+        }
+    }
+    assert!(start.elapsed().as_millis() >= 80, "{:?}", start.elapsed());
+    events.set_interest(&socket, Interest::READ);
+    assert_eq!(turn(&mut events, 50), []);
+    events.set_interest(&socket, Interest::READ | Interest::ROOM);
+    events.remove(&socket);
+    assert_eq!(turn(&mut events, 50), []);
 }

@@ -71,11 +71,11 @@ impl Loop {
             let Some(slot) = self.slots.get_mut(fd as usize) else {
                 continue;
             };
-            if slot.flags & REGISTERED == 0 || slot.wanted.is_empty() {
+            if slot.flags & REGISTERED == 0 || slot.watched().is_empty() {
                 continue;
             }
-            if self.backend.update(fd, Interest::empty(), slot.wanted).is_ok() {
-                slot.installed = slot.wanted;
+            if self.backend.update(fd, Interest::empty(), slot.watched()).is_ok() {
+                slot.installed = slot.watched();
                 continue;
             }
             self.backend.remove(fd, Interest::all());

@@ -2,6 +2,7 @@
 //! (unix(7), cmsg(3)).
 
 use super::{check, check_size, socket};
+use crate::os;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -27,8 +28,15 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
             socket::set_close_on_exec(end, true)?;
         }
     }
+    for end in [&ends.0, &ends.1] {
+        socket::set_least_buffer_sizes(end, BUFFER);
+    }
     Ok(ends)
 }
+
+/// Least room in a channel, in bytes: NetBSD and FreeBSD give it 2 to 4 KiB, so that a datagram of
+/// a UDP client does not fit, nor do more than eight connections.
+const BUFFER: libc::c_int = 64 * 1024;
 
 /// Most descriptors of one datagram.
 pub const DESCRIPTORS: usize = 16;
@@ -64,8 +72,14 @@ pub fn wait(channel: BorrowedFd<'_>, timeout: i32) -> bool {
     unsafe { libc::poll(&mut entry, 1, timeout) > 0 }
 }
 
-/// Sends one datagram, with a descriptor if given. Never blocks: a full channel is
-/// `WouldBlock` (ENOBUFS of the BSDs included).
+/// True if a channel was full, or the system had no memory for another datagram: EAGAIN, after
+/// which it becomes writable, or ENOBUFS, after which nothing tells when there is room again (the
+/// BSDs).
+pub fn is_full(error: &io::Error) -> bool {
+    os::would_block(error) || error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
+/// Sends one datagram, with a descriptor if given. Never blocks ([`is_full`]).
 pub fn send(channel: BorrowedFd<'_>, data: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     send_with(channel, data, fd.as_slice())
 }
@@ -110,7 +124,6 @@ pub fn send_with(channel: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -
             Ok(_) => return Ok(()),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINTR) => {}
-                Some(libc::ENOBUFS) => return Err(io::Error::from_raw_os_error(libc::EAGAIN)),
                 _ => return Err(error),
             },
         }

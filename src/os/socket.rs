@@ -411,6 +411,15 @@ pub fn set_buffer_sizes(fd: &OwnedFd, bytes: i32) -> io::Result<()> {
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)
 }
 
+/// Raises SO_SNDBUF and SO_RCVBUF to so many bytes, as far as the system lets it.
+pub(super) fn set_least_buffer_sizes(fd: &OwnedFd, bytes: libc::c_int) {
+    for name in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
+        if get_option(fd.as_raw_fd(), libc::SOL_SOCKET, name).is_ok_and(|size: i32| size < bytes) {
+            let _ = set_option(fd.as_raw_fd(), libc::SOL_SOCKET, name, bytes);
+        }
+    }
+}
+
 /// The three keepalive options: count, idle, interval. OpenBSD has the sysctl only.
 #[cfg(not(target_os = "openbsd"))]
 const KEEPALIVE_OPTIONS: [libc::c_int; 3] = [

@@ -87,6 +87,8 @@ pub struct Worker {
     patience: u64,
     /// Ended sessions that the broker has not been told of.
     unreported: usize,
+    /// How it is found out that the channel, which was full, takes more.
+    room: Interest,
     announcement_due: bool,
     broker_gone: bool,
     retire_limit: usize,
@@ -122,6 +124,7 @@ impl Worker {
             leaving: Leaving::No,
             patience: if own_broker && !CAN_CLOSE { ANSWER_PATIENCE } else { FAREWELL_PATIENCE },
             unreported: 0,
+            room: Interest::WRITE,
             announcement_due: false,
             broker_gone: false,
             retire_limit: retire_limit as usize,
@@ -359,7 +362,7 @@ impl Worker {
         }
         self.notice_broker(events);
         let due = !self.broker_gone && (self.unreported > 0 || self.announcement_due);
-        let write = if due { Interest::WRITE } else { Interest::empty() };
+        let write = if due { self.room } else { Interest::empty() };
         let read = match self.leaving {
             // It would be ready for ever.
             Leaving::Closed => Interest::empty(),
@@ -372,7 +375,10 @@ impl Worker {
     fn send(&mut self, message: FromWorker) -> bool {
         match channel::send(self.channel.as_fd(), &message.encode(), None) {
             Ok(()) => true,
-            Err(error) if os::would_block(&error) => false,
+            Err(error) if channel::is_full(&error) => {
+                self.room = Interest::in_room(&error);
+                false
+            }
             Err(error) => {
                 self.channel_failed("scm_send_msg: sendmsg", &error);
                 true

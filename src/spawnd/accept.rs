@@ -180,8 +180,17 @@ impl Broker {
                     }
                     return None;
                 }
-                Err(error) if os::would_block(&error) => self.set_blocked(chosen, events),
+                Err(error) if channel::is_full(&error) => self.set_blocked(chosen, &error, events),
                 Err(error) if is_gone(&error) => self.worker_lost(chosen, &error),
+                Err(error) if is_too_long(&error) && parked.datagram.is_some() => {
+                    log::braked(log::Kind::Datagram, || {
+                        let length = parked.datagram.as_ref().map_or(0, Vec::len);
+                        format!(
+                            "a datagram of {length} bytes is too long for the channel to a worker"
+                        )
+                    });
+                    return None;
+                }
                 // Too many descriptors in flight, no memory: not the worker's fault, and passing.
                 Err(error) => {
                     self.rest("scm_send_msg: sendmsg", &error, events);
@@ -228,8 +237,8 @@ impl Broker {
     ) {
         // They were counted as this worker's.
         self.policy.done(id, batch.len());
-        if os::would_block(error) {
-            self.set_blocked(id, events);
+        if channel::is_full(error) {
+            self.set_blocked(id, error, events);
         } else if is_gone(error) {
             self.worker_lost(id, error);
         } else {
@@ -401,6 +410,11 @@ impl Broker {
     pub(super) fn start_local(&mut self) {
         self.policy.add(LOCAL_WORKER, true);
     }
+}
+
+/// True if a datagram is longer than the system lets it be.
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
 /// True if a send failed because nobody is at the other end.

@@ -359,10 +359,10 @@ impl Broker {
     }
 
     /// The channel takes nothing: the worker gets no connections until it does.
-    pub(super) fn set_blocked(&mut self, id: WorkerId, events: &mut Loop) {
+    pub(super) fn set_blocked(&mut self, id: WorkerId, why: &io::Error, events: &mut Loop) {
         self.policy.set_blocked(id, true);
         if let Some(worker) = self.worker_mut(id) {
-            events.set_interest(&worker.channel, Interest::READ | Interest::WRITE);
+            events.set_interest(&worker.channel, Interest::READ | Interest::in_room(why));
         }
     }
 
@@ -548,8 +548,9 @@ impl Worker {
             wipe(&mut message);
             match result {
                 Ok(()) => *sent += length,
-                Err(error) if os::would_block(&error) => {
-                    events.set_interest(&self.channel, Interest::READ | Interest::WRITE);
+                Err(error) if channel::is_full(&error) => {
+                    let room = Interest::in_room(&error);
+                    events.set_interest(&self.channel, Interest::READ | room);
                     return;
                 }
                 // Gone already: SIGCHLD is on its way.
@@ -564,9 +565,9 @@ impl Worker {
     /// Sends MAY_DIE, now or when the channel takes it.
     fn farewell(&mut self, events: &mut Loop) {
         match channel::send(self.channel.as_fd(), &FromBroker::may_die(), None) {
-            Err(error) if os::would_block(&error) => {
+            Err(error) if channel::is_full(&error) => {
                 self.farewell_due = true;
-                events.set_interest(&self.channel, Interest::READ | Interest::WRITE);
+                events.set_interest(&self.channel, Interest::READ | Interest::in_room(&error));
             }
             // Gone already: SIGCHLD is on its way.
             _ => self.farewell_due = false,

@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { EPOLL_ADD, SPLICE_IN, SPLICE_OUT, SOCKET, BIND, CONNECT, PIPE, CALLS };
+enum { EPOLL_ADD, SPLICE_IN, SPLICE_OUT, SOCKET, BIND, CONNECT, PIPE, CHANNEL, CALLS };
 
 static struct {
 	volatile int error, count;
@@ -95,4 +95,24 @@ pipe2(int ends[2], int flags)
 	if (fails(PIPE))
 		return -1;
 	return NEXT(pipe2)(ends, flags);
+}
+
+/* The channel of the BSDs: full, though it is called writable (ENOBUFS), and without room for a datagram
+   of more than 2048 bytes (EMSGSIZE). */
+ssize_t
+sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	int domain = 0, type = 0;
+	socklen_t size = sizeof(domain);
+	size_t length = 0;
+
+	getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+	size = sizeof(type);
+	getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+	for (size_t i = 0; i < message->msg_iovlen; i++)
+		length += message->msg_iov[i].iov_len;
+	if (domain == AF_UNIX && type == SOCK_DGRAM && faults != NULL &&
+	    (faults[CHANNEL].error != EMSGSIZE || length > 2048) && fails(CHANNEL))
+		return -1;
+	return NEXT(sendmsg)(fd, message, flags);
 }
