@@ -369,6 +369,24 @@ fn a_reload_with_a_stopped_worker_loses_nothing() {
 }
 
 #[test]
+fn replacing_all_workers_leaves_nothing_to_a_stopped_one() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let text = config(port, &peer.remote(), "instances max = 1 users max = 4000", "");
+    let relay = Setup::new(text).start();
+    idle_after_one(&relay, port);
+    let old = relay.workers()[0];
+    kill(old, Signal::SIGSTOP);
+    // More than its channel holds, so that MAY_DIE has to wait as well.
+    let mut streams: Vec<TcpStream> = (0..600).map(|_| connect(port)).collect();
+    relay.signal(Signal::SIGUSR1);
+    all_served(&mut streams);
+    kill(old, Signal::SIGCONT);
+    wait_for("it to leave", || is_gone(old).then_some(()));
+    all_served(&mut streams);
+}
+
+#[test]
 fn what_a_killed_worker_has_not_read_is_served() {
     let peer = Peer::echo();
     let port = free_port();

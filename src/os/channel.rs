@@ -6,6 +6,7 @@ use crate::os;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -261,6 +262,13 @@ fn message_size() -> usize {
     })
 }
 
+/// True if nobody but the other end of its pair can send to this end: a socket that was given a name
+/// keeps it for ever, and one without a name cannot be reached.
+pub fn is_private(end: &OwnedFd) -> io::Result<bool> {
+    let socket = UnixDatagram::from(end.try_clone()?);
+    Ok(socket.local_addr()?.is_unnamed())
+}
+
 /// [`end_receiving`] works. On other systems what is in the channel is thrown away by it, or may be.
 pub const CAN_END_RECEIVING: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
@@ -344,6 +352,18 @@ mod tests {
         receive(b.as_fd(), &mut [0; 40]).unwrap();
         let expected = if COUNTS_UNREAD { Unread::Messages(4) } else { Unread::Something };
         assert_eq!(unread(&a, &b), expected);
+    }
+
+    #[test]
+    fn an_end_with_a_name_is_not_private() {
+        let (a, b) = pair().unwrap();
+        assert!(is_private(&a).unwrap() && is_private(&b).unwrap());
+        let path = std::env::temp_dir().join(format!("tcprelay-channel-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let address = super::super::address::Address::Unix(path.clone());
+        socket::bind(&b, &address).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(is_private(&a).unwrap() && !is_private(&b).unwrap());
     }
 
     #[test]

@@ -138,9 +138,13 @@ impl Flow {
 
 /// What the broker has found in a channel.
 enum Found {
-    Connections(Vec<Parked>),
+    /// Connections, and how many the worker was given with them: descriptors may get lost when the
+    /// system is out of memory.
+    Connections(Vec<Parked>, usize),
     /// A message without any.
     Other,
+    /// The worker has opened its end to others: what is there need not be the broker's.
+    Foreign,
     Nothing,
 }
 
@@ -298,17 +302,21 @@ impl Broker {
                 return;
             };
             match find(inbox) {
-                Ok(Found::Connections(found)) => {
-                    // It has been given so many less.
+                Ok(Found::Connections(found, given)) => {
                     if self.policy.users(id).is_some() {
-                        self.policy.done(id, found.len());
+                        self.policy.done(id, given);
                     } else {
-                        worker.users = worker.users.saturating_sub(found.len());
+                        worker.users = worker.users.saturating_sub(given);
                     }
                     self.adopt(found);
                     self.unpark(events);
                 }
                 Ok(Found::Other) => {}
+                Ok(Found::Foreign) => {
+                    // Whatever is there ends with the worker, not with us.
+                    worker.inbox = None;
+                    return self.expel(id, "has given its channel a name", events);
+                }
                 Ok(Found::Nothing) => {
                     // When it reads this it is with us again.
                     (worker.flow.sent, worker.flow.read, worker.flow.emptied) = (1, 0, true);
@@ -360,13 +368,13 @@ impl Broker {
                 return;
             };
             match find(inbox) {
-                Ok(Found::Connections(found)) => {
+                Ok(Found::Connections(found, _)) => {
                     *taken += found.len();
                     self.adopt(found);
                     self.unpark(events);
                 }
                 Ok(Found::Other) => {}
-                Ok(Found::Nothing) => {
+                Ok(Found::Nothing | Found::Foreign) => {
                     if *taken > 0 {
                         let taken = *taken;
                         log::braked(log::Kind::Worker, || {
@@ -387,9 +395,9 @@ impl Broker {
         while let Some((inbox, _)) = self.watch.orphans.pop_front() {
             while let Ok(found) = find(&inbox) {
                 match found {
-                    Found::Connections(found) => self.adopt(found),
+                    Found::Connections(found, _) => self.adopt(found),
                     Found::Other => {}
-                    Found::Nothing => break,
+                    Found::Nothing | Found::Foreign => break,
                 }
             }
         }
@@ -406,6 +414,9 @@ impl Broker {
 
 /// Takes one message out of a channel.
 fn find(inbox: &OwnedFd) -> io::Result<Found> {
+    if !channel::is_private(inbox)? {
+        return Ok(Found::Foreign);
+    }
     // Descriptors for which there is no room are lost, so there has to be.
     let room = (0..channel::DESCRIPTORS)
         .map(|_| inbox.try_clone())
@@ -419,16 +430,23 @@ fn find(inbox: &OwnedFd) -> io::Result<Found> {
         Err(error) if os::would_block(&error) => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
-    let (accept, payload) = match FromBroker::decode(&data[..length]) {
-        Ok(FromBroker::Accept(accept) | FromBroker::Connections(accept, _)) => (accept, None),
+    let (accept, given, payload) = match FromBroker::decode(&data[..length]) {
+        Ok(FromBroker::Accept(accept)) => (accept, 1, None),
+        Ok(FromBroker::Connections(accept, count)) => (accept, count as usize, None),
         Ok(FromBroker::Datagram) => match datagram(&data[..length]) {
-            Some((accept, payload)) => (accept, Some(payload.to_vec())),
+            Some((accept, payload)) => (accept, 1, Some(payload.to_vec())),
             None => return Ok(Found::Other),
         },
         _ => return Ok(Found::Other),
     };
     let parked = |socket| Parked { socket, listener: None, accept, datagram: payload.clone() };
-    Ok(Found::Connections(sockets.into_iter().map(parked).collect()))
+    let found: Vec<Parked> = sockets.into_iter().map(parked).collect();
+    if found.len() < given {
+        log::braked(log::Kind::Channel, || {
+            "scm_recv_msg: a connection came back without its descriptor".to_owned()
+        });
+    }
+    Ok(Found::Connections(found, given))
 }
 
 #[cfg(test)]
@@ -460,6 +478,18 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_that_others_may_write_to_is_not_read() {
+        use crate::os::address::Address;
+        let (ours, theirs) = channel::pair().expect("a channel");
+        let path = std::env::temp_dir().join(format!("tcprelay-watch-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        os::socket::bind(&theirs, &Address::Unix(path.clone())).expect("to bind");
+        std::fs::remove_file(&path).expect("to remove the name");
+        channel::send(ours.as_fd(), &FromBroker::may_die(), None).expect("to send");
+        assert!(matches!(find(&theirs), Ok(Found::Foreign)));
+    }
+
+    #[test]
     fn what_is_found_in_a_channel_is_what_was_sent() {
         use super::super::protocol::Accept;
         let (ours, theirs) = channel::pair().expect("a channel");
@@ -472,10 +502,10 @@ mod tests {
         let udp = Accept { protocol: 0, ..accept };
         let message = udp.encode_datagram(b"data");
         channel::send(ours.as_fd(), &message, Some(borrowed[0])).expect("to send");
-        let Ok(Found::Connections(found)) = find(&theirs) else { panic!("connections") };
+        let Ok(Found::Connections(found, 3)) = find(&theirs) else { panic!("connections") };
         assert!(found.len() == 3 && found.iter().all(|parked| parked.accept == accept));
         assert!(matches!(find(&theirs), Ok(Found::Other)));
-        let Ok(Found::Connections(found)) = find(&theirs) else { panic!("a datagram") };
+        let Ok(Found::Connections(found, 1)) = find(&theirs) else { panic!("a datagram") };
         assert_eq!(found[0].datagram.as_deref(), Some(b"data".as_slice()));
         assert_eq!(found[0].accept, udp);
         assert!(matches!(find(&theirs), Ok(Found::Nothing)));
