@@ -165,3 +165,114 @@ fn each_worker_by_itself_tries_a_dead_remote() {
     assert_eq!(tried.load(Ordering::SeqCst), 3);
     assert_eq!(relay.log().matches("failed: TLS").count(), 3, "{}", relay.log());
 }
+
+/// Sessions one after the other, with the names of those they have reached; `None`: nobody.
+fn one_by_one(port: u16, count: usize) -> Vec<Option<u8>> {
+    let ask = |_| {
+        let mut name = [0];
+        connect(port).read_exact(&mut name).ok().map(|()| name[0])
+    };
+    (0..count).map(ask).collect()
+}
+
+#[test]
+fn equals_take_turns_over_all_workers() {
+    let (_peers, remotes) = peers([1, 2]);
+    let port = free_port();
+    let _relay = relay(port, &remotes);
+    // Now and then the next one begins before the end of the last one is known, which is why its share
+    // is not exact.
+    let found = one_by_one(port, 150);
+    let first = found.iter().filter(|&&name| name == Some(b'a')).count();
+    assert!((40..=80).contains(&first), "{first} of 150");
+}
+
+#[test]
+fn a_remote_that_accepts_and_closes_draws_its_share_and_no_more() {
+    for resets in [true, false] {
+        let hole = Peer::start(move |stream| if resets { reset(stream) } else { drop(stream) });
+        let ([first, second], remotes) = peers([1, 1]);
+        let port = free_port();
+        let _relay = relay(port, &format!("{}\n{remotes}", hole.remote()));
+        let found = one_by_one(port, 90);
+        let lost = found.iter().filter(|name| name.is_none()).count();
+        assert!(lost < 50, "{lost} of 90, resets: {resets}");
+        drop((first, second));
+    }
+}
+
+/// With `fail count` it is not used for the retry delay, by any worker; then one session tries it.
+#[test]
+fn a_remote_that_accepts_and_closes_is_taken_for_dead() {
+    let broken = Arc::new(AtomicUsize::new(1));
+    for resets in [true, false] {
+        broken.store(1, Ordering::SeqCst);
+        let state = broken.clone();
+        let hole = Peer::start(move |mut stream| {
+            use std::io::Write;
+            if state.load(Ordering::SeqCst) == 0 {
+                stream.write_all(b"h").expect("to answer");
+            } else if resets {
+                reset(stream);
+            }
+        });
+        let (_peers, remotes) = peers([1, 1]);
+        let port = free_port();
+        let section = format!("fail count = 4 retry delay = 1 {}\n{remotes}", hole.remote());
+        let relay = relay(port, &section);
+        let address = format!("[127.0.0.1]:{}", hole.port);
+        let mut lost = 0;
+        wait_for("the remote to be found out", || {
+            lost += one_by_one(port, 1).iter().filter(|name| name.is_none()).count();
+            relay.log().contains("4 sessions in a row").then_some(())
+        });
+        relay.expect_log(&format!("{address} has ended 4 sessions in a row at once"));
+        let from = std::time::Instant::now();
+        let found = one_by_one(port, 30);
+        let more = found.iter().filter(|name| name.is_none()).count();
+        // One each retry delay.
+        assert!(more as u64 <= 2 + from.elapsed().as_secs(), "{lost} and {more} lost");
+        broken.store(0, Ordering::SeqCst);
+        wait_for("the remote to be back", || {
+            one_by_one(port, 3);
+            relay.log().contains(&format!("{address} is in use again")).then_some(())
+        });
+        let found = one_by_one(port, 60);
+        let back = found.iter().filter(|&&name| name == Some(b'h')).count();
+        assert!((10..=30).contains(&back), "{back} of 60: {found:?}");
+    }
+}
+
+#[test]
+fn clients_that_leave_first_make_no_remote_a_dead_one() {
+    let (peer, held) = Peer::manual();
+    let port = free_port();
+    let relay = relay(port, &format!("fail count = 2\nretry delay = 0\n{}", peer.remote()));
+    for turn in 0..12 {
+        let client = connect(port);
+        let remote = next(&held);
+        match turn % 3 {
+            0 => drop(client),
+            1 => reset(client),
+            _ => client.shutdown(std::net::Shutdown::Write).expect("to shut down"),
+        }
+        // It sees that the client has left, and does the same.
+        let mut rest = Vec::new();
+        let _ = (&remote).read_to_end(&mut rest);
+        if turn % 2 == 0 {
+            reset(remote);
+        }
+    }
+    // One that takes its time is none of them either.
+    for _ in 0..3 {
+        let mut client = connect(port);
+        let remote = next(&held);
+        thread::sleep(Duration::from_millis(1200));
+        drop(remote);
+        expect_eof(&mut client);
+    }
+    let client = connect(port);
+    next(&held);
+    drop(client);
+    assert!(!relay.log().contains("in a row"), "{}", relay.log());
+}

@@ -50,6 +50,16 @@ pub enum Splice {
     Never,
 }
 
+/// `ties`: which of remotes with the same use for their weight is selected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ties {
+    /// The one that got the least sessions for its weight.
+    #[default]
+    Least,
+    /// The first one, as in the C program.
+    First,
+}
+
 /// The worker's section.
 #[derive(Clone, Debug)]
 pub struct Relay {
@@ -61,6 +71,13 @@ pub struct Relay {
     pub local: Vec<Address>,
     /// `balance scope = worker`: each worker balances by itself.
     pub balance_alone: bool,
+    /// `ties`.
+    pub ties: Ties,
+    /// `fail time`: a session that its remote ends within so many seconds, without having sent
+    /// anything, was cut short.
+    pub fail_time: u32,
+    /// `fail count`: so many sessions that were cut short in a row make a remote a dead one; 0 is off.
+    pub fail_count: u32,
     /// `rebalance`: dead marks are lifted with every so many selections; 0 is off.
     pub rebalance: i32,
     /// `retry delay`: seconds after which a dead remote is tried again; 0 is off.
@@ -92,6 +109,9 @@ impl Default for Relay {
             places: Vec::new(),
             local: Vec::new(),
             balance_alone: false,
+            ties: Ties::default(),
+            fail_time: 1,
+            fail_count: 0,
             rebalance: 0,
             retry_delay: 10,
             connect_timeout: 5,
@@ -190,6 +210,8 @@ fn directive(
         S_mavis => draft.mavis.parse(parser, modules)?,
         S_authorization => draft.mavis.authorization(parser)?,
         _ if parser.is_word("balance") => draft.relay.balance_alone = balance_scope(parser)?,
+        _ if parser.is_word("ties") => draft.relay.ties = ties(parser)?,
+        _ if parser.is_word("fail") => fail(parser, &mut draft.relay)?,
         _ if parser.is_word("connect") => draft.relay.connect_timeout = common::timeout(parser)?,
         _ if parser.is_word("splice") => draft.relay.splice = splice(parser)?,
         _ if parser.is_word("sandbox") => {
@@ -294,6 +316,32 @@ fn connection_options(
     parser.advance()?;
     if !connection_option(parser, settings)? {
         return Err(parser.expected_words(&["keepalive", "user"]));
+    }
+    Ok(())
+}
+
+/// `ties = first | least`, with the keyword current.
+fn ties(parser: &mut Parser<'_>) -> Result<Ties, ConfigError> {
+    parser.advance()?;
+    parser.expect(S_equal)?;
+    let ties = match () {
+        () if parser.is_word("first") => Ties::First,
+        () if parser.is_word("least") => Ties::Least,
+        () => return Err(parser.expected_words(&["first", "least"])),
+    };
+    parser.advance()?;
+    Ok(ties)
+}
+
+/// `fail count = NUMBER` and `fail time = SECONDS`, with the word `fail` current.
+fn fail(parser: &mut Parser<'_>, relay: &mut Relay) -> Result<(), ConfigError> {
+    parser.advance()?;
+    match () {
+        () if parser.is_word("count") => relay.fail_count = parser.assigned_integer(COUNT)? as u32,
+        () if parser.is_word("time") => {
+            relay.fail_time = parser.assigned_integer(1..=i64::from(i32::MAX))? as u32;
+        }
+        () => return Err(parser.expected_words(&["count", "time"])),
     }
     Ok(())
 }

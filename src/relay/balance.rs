@@ -1,7 +1,13 @@
 //! Which remote a session is connected to: bookkeeping with an injected clock.
 //!
 //! The arithmetic is that of the C program: the priority of a remote is
-//! `(use × 256) / weight`, the smallest wins, ties go to the first. Dead remotes take no part.
+//! `(use × 256) / weight`, and the smallest wins. Dead remotes take no part. With `ties = first`
+//! equals are as in the C program: the first one wins. Otherwise they take turns, by weight. The turn
+//! of a remote is when it is due, on a clock that selections move: being selected puts it off by a
+//! step, the shorter the larger the weight, and the earliest wins. One that was dead for a while, or
+//! busier than others, begins where the clock is now: what it has missed is not made up for, so it gets
+//! no burst of sessions.
+//!
 //! A dead mark is lifted by `rebalance` (with every so many selections), when all remotes are
 //! dead, and for one attempt at a time after `retry delay`.
 //!
@@ -14,6 +20,7 @@ mod linear;
 mod shared_tests;
 mod tree;
 
+use crate::config::relay::Ties;
 use crate::spawnd::ledger::{Ledger, State, FOREVER};
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
@@ -47,8 +54,16 @@ impl Attempts {
     }
 }
 
+/// The step of a remote with weight 1. That of another one is a whole part of it for all weights up to
+/// 10, and most others that are used.
+const STEP: u64 = 256 * TICK;
+/// Turns are compared in ticks of the clock, so that they round as priorities do.
+const TICK: u64 = 5040;
+
 struct Remote {
     weight: u64,
+    /// By how much its turn is put off by a session.
+    step: u64,
     tag: Option<u32>,
     /// Its place among those with its tag.
     place: usize,
@@ -84,6 +99,9 @@ pub struct Balancer {
     /// 0 for never.
     rebalance: u64,
     retry_delay: u64,
+    ties: Ties,
+    /// 0 for never.
+    fail_count: u64,
 }
 
 impl Balancer {
@@ -92,6 +110,7 @@ impl Balancer {
     pub fn new(weights: &[u32], rebalance: i32, retry_delay: u64) -> Balancer {
         let remote = |(row, &weight): (usize, &u32)| Remote {
             weight: u64::from(weight.max(1)),
+            step: (STEP / u64::from(weight.max(1))).max(1),
             tag: None,
             place: 0,
             row,
@@ -108,9 +127,22 @@ impl Balancer {
             changes: Vec::new(),
             rebalance: u64::try_from(rebalance).unwrap_or(0),
             retry_delay,
+            ties: Ties::default(),
+            fail_count: 0,
         };
         balancer.group();
         balancer
+    }
+
+    /// Which of equals is selected, before anything is.
+    pub fn set_ties(&mut self, ties: Ties) {
+        self.ties = ties;
+    }
+
+    /// How many sessions in a row a remote may cut short before it is taken for dead; 0 for any
+    /// number.
+    pub fn set_fail_count(&mut self, count: u32) {
+        self.fail_count = count.into();
     }
 
     /// Gives each remote its tag, by a number; small ones, as there is a place for each.
@@ -156,24 +188,31 @@ impl Balancer {
             group.tree = Tree::new(group.members.len());
         }
         for index in 0..self.remotes.len() {
-            self.enter(index, self.priority(index));
+            self.enter(index);
         }
     }
 
-    fn priority(&self, index: usize) -> u64 {
+    /// The smallest is selected: the priority, and of equals the turn.
+    fn rank(&self, index: usize) -> u128 {
         let remote = &self.remotes[index];
         // Due: not later than now.
         if remote.state.retry_at > self.now {
             return OUT;
         }
-        (remote.state.used.saturating_mul(256) / remote.weight).min(OUT - 1)
+        let priority = (remote.state.used.saturating_mul(256) / remote.weight).min(u64::MAX - 1);
+        let turn = match self.ties {
+            Ties::First => 0,
+            Ties::Least => remote.state.turn / TICK,
+        };
+        u128::from(priority) << 64 | u128::from(turn)
     }
 
-    fn enter(&mut self, index: usize, priority: u64) {
+    fn enter(&mut self, index: usize) {
+        let rank = self.rank(index);
         let remote = &self.remotes[index];
-        self.groups[0].tree.set(index, priority);
+        self.groups[0].tree.set(index, rank);
         if let Some(tag) = remote.tag {
-            self.groups[1 + tag as usize].tree.set(remote.place, priority);
+            self.groups[1 + tag as usize].tree.set(remote.place, rank);
         }
     }
 
@@ -189,7 +228,7 @@ impl Balancer {
             }
         }
         if former != state {
-            self.enter(index, self.priority(index));
+            self.enter(index);
         }
     }
 
@@ -209,7 +248,7 @@ impl Balancer {
             let times = (Excluded((before, usize::MAX)), Included((self.now, usize::MAX)));
             let due: Vec<usize> = self.dead.range(times).map(|&(_, index)| index).collect();
             for index in due {
-                self.enter(index, self.priority(index));
+                self.enter(index);
             }
         }
     }
@@ -242,12 +281,28 @@ impl Balancer {
             let State { retry_at, .. } = remote.state;
             // One session at a time finds out whether a dead one is back, of whichever worker.
             if retry_at == 0 || self.ledger.put_off(remote.row, retry_at, self.retry_time()) {
+                self.take_turn(index);
                 self.add_own(index, 1);
                 return Some(index);
             }
             self.refresh(index);
         }
         None
+    }
+
+    /// A remote has had its turn.
+    fn take_turn(&mut self, index: usize) {
+        if self.ties == Ties::First {
+            return;
+        }
+        let remote = &self.remotes[index];
+        let clock = self.ledger.turns();
+        let turn = remote.state.turn.max(clock);
+        let tick = turn - turn % TICK;
+        if tick > clock {
+            self.ledger.set_turns(tick);
+        }
+        self.ledger.set_turn(remote.row, turn.saturating_add(remote.step));
     }
 
     /// The best one that the session has not failed with. Those with which it has are dead, unless
@@ -270,7 +325,7 @@ impl Balancer {
             hidden.push(index);
         };
         for index in hidden {
-            self.enter(index, self.priority(index));
+            self.enter(index);
         }
         best
     }
@@ -320,6 +375,10 @@ impl Balancer {
 
     /// A session was connected to this remote. True if it was reported as down before.
     pub fn connected(&mut self, index: usize) -> bool {
+        if self.is_on_trial(index) {
+            // That it accepts says nothing.
+            return false;
+        }
         let row = self.remotes[index].row;
         // Others may have marked it meanwhile.
         self.ledger.set_retry_at(row, 0);
@@ -327,6 +386,36 @@ impl Balancer {
             self.refresh(index);
         }
         self.ledger.report(row, false)
+    }
+
+    /// The remote has ended a session at once, without a word. True if it is taken for dead, and that
+    /// is news.
+    pub fn cut_short(&mut self, index: usize, now: u64) -> bool {
+        let row = self.remotes[index].row;
+        if self.fail_count == 0 || self.ledger.count_cut_short(row) < self.fail_count {
+            return false;
+        }
+        self.catch_up(now);
+        self.ledger.set_retry_at(row, self.retry_time());
+        self.refresh(index);
+        self.ledger.report(row, true)
+    }
+
+    /// The remote has answered a session, or has kept it long enough. True if it was reported as down
+    /// before.
+    pub fn proved(&mut self, index: usize) -> bool {
+        let row = self.remotes[index].row;
+        let was_on_trial = self.is_on_trial(index);
+        if self.fail_count != 0 && self.ledger.cut_short(row) != 0 {
+            self.ledger.forget_cut_short(row);
+        }
+        was_on_trial && self.connected(index)
+    }
+
+    /// The remote has cut short so many sessions in a row that another one like them is enough.
+    fn is_on_trial(&self, index: usize) -> bool {
+        let row = self.remotes[index].row;
+        self.fail_count != 0 && self.ledger.cut_short(row) >= self.fail_count
     }
 
     /// The last attempt on this remote failed.
@@ -361,22 +450,123 @@ mod tests {
         assert_eq!(chosen, [0, 1, 2, 2, 1, 2, 0, 1, 2, 2, 1, 2]);
     }
 
-    #[test]
-    fn sequential_sessions_go_to_the_first() {
-        let mut balancer = Balancer::new(&[1, 1], 0, 0);
-        for _ in 0..5 {
-            assert_eq!(select(&mut balancer, 0), 0);
-            balancer.released(0);
-        }
+    /// One whose ties are those of the C program.
+    fn first(weights: &[u32]) -> Balancer {
+        let mut balancer = Balancer::new(weights, 0, 0);
+        balancer.set_ties(Ties::First);
+        balancer
+    }
+
+    /// So many sessions, one after the other.
+    fn one_by_one(balancer: &mut Balancer, count: usize) -> Vec<usize> {
+        let one = |_| {
+            let index = select(balancer, 0);
+            balancer.released(index);
+            index
+        };
+        (0..count).map(one).collect()
+    }
+
+    fn shares(chosen: &[usize], remotes: usize) -> Vec<usize> {
+        (0..remotes).map(|index| chosen.iter().filter(|&&other| other == index).count()).collect()
     }
 
     #[test]
-    fn large_weights_tie_at_zero() {
+    fn the_first_of_equals() {
+        let mut balancer = first(&[1, 2, 3]);
+        let chosen: Vec<usize> = (0..12).map(|_| select(&mut balancer, 0)).collect();
+        assert_eq!(chosen, [0, 1, 2, 2, 1, 2, 0, 1, 2, 2, 1, 2]);
+        assert_eq!(one_by_one(&mut first(&[1, 1]), 5), [0; 5]);
+        // Large weights tie at zero.
+        let mut balancer = first(&[1000, 1]);
+        let chosen: Vec<usize> = (0..6).map(|_| select(&mut balancer, 0)).collect();
+        assert_eq!(chosen, [0, 0, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn equals_take_turns_by_weight() {
+        assert_eq!(one_by_one(&mut Balancer::new(&[1, 1, 1], 0, 0), 6), [0, 1, 2, 0, 1, 2]);
+        let chosen = one_by_one(&mut Balancer::new(&[1, 2, 3], 0, 0), 600);
+        assert_eq!(shares(&chosen, 3), [100, 200, 300]);
+        // Spread out, not one after the other.
+        assert_eq!(shares(&chosen[..6], 3), [1, 2, 3]);
+        let chosen = one_by_one(&mut Balancer::new(&[1000, 1], 0, 0), 1001);
+        assert_eq!(shares(&chosen, 2), [1000, 1]);
+        // These round to the same for four sessions each.
         let mut balancer = Balancer::new(&[1000, 1], 0, 0);
         let chosen: Vec<usize> = (0..6).map(|_| select(&mut balancer, 0)).collect();
-        assert_eq!(chosen[..4], [0, 0, 0, 0]);
-        assert_eq!(chosen[4], 1);
-        assert_eq!(chosen[5], 0);
+        assert_eq!(chosen, [0, 0, 0, 0, 1, 0]);
+        let chosen = one_by_one(&mut Balancer::new(&[1000, 1000], 0, 0), 4000);
+        assert!(shares(&chosen, 2).iter().all(|share| (1996..=2004).contains(share)));
+    }
+
+    #[test]
+    fn what_was_missed_is_not_made_up_for() {
+        // By one that was dead,
+        let mut balancer = Balancer::new(&[1, 1, 1], 0, 1000);
+        let mut attempts = Attempts::default();
+        assert_eq!(balancer.select(&mut attempts, 0), Some(0));
+        balancer.failed(0, &mut attempts, 0);
+        assert_eq!(shares(&one_by_one(&mut balancer, 1000), 3), [0, 500, 500]);
+        assert_eq!(balancer.select(&mut Attempts::default(), 1000), Some(0));
+        balancer.connected(0);
+        balancer.released(0);
+        let after = one_by_one(&mut balancer, 9);
+        assert_eq!(shares(&after, 3), [3, 3, 3]);
+        assert_eq!(shares(&after[..3], 3), [1, 1, 1]);
+        // or had a session that took long.
+        let long = select(&mut balancer, 1000);
+        let others = one_by_one(&mut balancer, 1000);
+        assert_eq!(shares(&others, 3)[long], 0);
+        balancer.released(long);
+        let share = shares(&one_by_one(&mut balancer, 9), 3)[long];
+        assert!((3..=4).contains(&share), "{share} of 9");
+    }
+
+    #[test]
+    fn a_remote_that_cuts_sessions_short_is_taken_for_dead() {
+        let mut balancer = Balancer::new(&[1, 1], 0, 1000);
+        balancer.set_fail_count(3);
+        let session = |balancer: &mut Balancer, now| {
+            let index = select(balancer, now);
+            let up_again = balancer.connected(index);
+            balancer.released(index);
+            (index, up_again)
+        };
+        // One that answers between them starts the count anew.
+        for _ in 0..2 {
+            assert!(!balancer.cut_short(0, 0) && !balancer.cut_short(0, 0));
+            assert!(!balancer.proved(0));
+        }
+        assert!(!balancer.cut_short(0, 0) && !balancer.cut_short(0, 0));
+        assert!(balancer.cut_short(0, 0));
+        assert!((0..5).all(|_| session(&mut balancer, 999) == (1, false)));
+        // Then one session tries it. That it was connected says nothing,
+        assert_eq!(session(&mut balancer, 1000), (0, false));
+        assert_eq!(session(&mut balancer, 1000), (1, false));
+        // and if it is cut short, that is enough.
+        assert!(!balancer.cut_short(0, 1100));
+        assert_eq!(session(&mut balancer, 2099), (1, false));
+        assert_eq!(session(&mut balancer, 2100), (0, false));
+        assert!(balancer.proved(0));
+        let chosen: Vec<usize> = (0..4).map(|_| session(&mut balancer, 2100).0).collect();
+        assert_eq!(shares(&chosen, 2), [2, 2]);
+    }
+
+    #[test]
+    fn when_all_cut_sessions_short_all_are_tried() {
+        let mut balancer = Balancer::new(&[1, 1], 0, 0);
+        balancer.set_fail_count(1);
+        for _ in 0..10 {
+            let index = select(&mut balancer, 0);
+            balancer.connected(index);
+            balancer.cut_short(index, 0);
+            balancer.released(index);
+        }
+        let off = Balancer::new(&[1, 1], 0, 0);
+        let mut off = off;
+        assert!((0..100).all(|_| !off.cut_short(0, 0)));
+        assert_eq!(shares(&one_by_one(&mut off, 10), 2), [5, 5]);
     }
 
     /// A session's selections until one succeeds; `up` tells which remotes answer.
@@ -392,6 +582,28 @@ mod tests {
             balancer.failed(index, &mut attempts, now);
         }
         (None, count)
+    }
+
+    /// The remote gets every session that finds it as idle as the others, and cuts it short.
+    #[test]
+    fn a_remote_that_ends_all_sessions_at_once_draws_no_more_than_its_share() {
+        let mut balancer = Balancer::new(&[1, 1, 1], 0, 0);
+        let mut open: Vec<usize> = Vec::new();
+        let mut chosen = Vec::new();
+        for step in 0..3000 {
+            let index = select(&mut balancer, 0);
+            chosen.push(index);
+            match index {
+                0 => balancer.released(0),
+                _ => open.push(index),
+            }
+            // The others' sessions are over before the next one comes, now and then a step later.
+            if step % 10 != 0 {
+                open.drain(..).for_each(|index| balancer.released(index));
+            }
+        }
+        let share = shares(&chosen, 3)[0];
+        assert!(share < 1500, "{share} of 3000");
     }
 
     #[test]

@@ -73,6 +73,8 @@ impl Engine {
         let weights: Vec<u32> = settings.remotes.iter().map(|remote| remote.weight).collect();
         let retry_delay = u64::from(settings.retry_delay) * 1000;
         let mut balancer = Balancer::new(&weights, settings.rebalance, retry_delay);
+        balancer.set_ties(settings.ties);
+        balancer.set_fail_count(settings.fail_count);
         let mut tags: Vec<String> = Vec::new();
         balancer.set_tags(settings.remotes.iter().map(|remote| {
             let tag = remote.tag.as_ref()?;
@@ -376,6 +378,7 @@ impl Engine {
                 });
             }
         }
+        self.begin_probation(events, index);
         if !self.send_early(index) {
             return self.finish(events, index, Outcome::Broken(End::Peer), true);
         }
@@ -402,6 +405,9 @@ impl Engine {
             };
             if pumped.moved {
                 session.active = events.now();
+            }
+            if session.is_on_probation() {
+                self.judge(events, index, end);
             }
             if pumped.truncated {
                 self.tls_trouble(index, end, "connection ended without close_notify");
@@ -431,8 +437,14 @@ impl Engine {
             }
             return;
         }
-        session.phase = Phase::Breaking(end);
         session.take_back();
+        if session.is_on_probation() {
+            self.end_probation(events, index, end);
+        }
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        session.phase = Phase::Breaking(end);
         session.direction_mut(end.other()).abandon(&mut self.buffers);
         session.active = events.now();
         // What is left in its receive queue can still be read.
@@ -724,7 +736,8 @@ impl Engine {
             Phase::Breaking(_) => self.settle(events, index),
             Phase::Authorizing => self.unanswered(events, index),
             Phase::Detecting | Phase::Handshaking(_) => self.handshake_expired(events, index),
-            Phase::Relaying => {}
+            // The remote has kept the session long enough.
+            Phase::Relaying => self.proved(index),
         }
     }
 

@@ -14,6 +14,7 @@ mod direction;
 pub mod engine;
 mod kernel;
 mod options;
+mod probation;
 mod pump;
 mod session;
 mod shake;

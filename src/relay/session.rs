@@ -88,7 +88,8 @@ pub(super) struct Session {
     /// Bytes that a breaking session's receiver had not acknowledged at the last look.
     pub(super) unsent: u32,
     pub(super) idle_timer: Option<TimerId>,
-    /// Of the phase: connect timeout, or the next look at a breaking session.
+    /// Of the phase: connect timeout, until when the remote's end would count as a failure, or the next
+    /// look at a breaking session.
     pub(super) phase_timer: Option<TimerId>,
     pub(super) attempts: Option<Box<Attempts>>,
     pub(super) access: Option<Box<Access>>,
@@ -116,6 +117,11 @@ impl Session {
             tls: None,
             realm: 0,
         }
+    }
+
+    /// The remote may still be found to cut the session short.
+    pub(super) fn is_on_probation(&self) -> bool {
+        self.phase == Phase::Relaying && self.phase_timer.is_some()
     }
 
     pub(super) fn end(&self, end: End) -> Option<&OwnedFd> {

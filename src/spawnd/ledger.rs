@@ -19,30 +19,37 @@ use crate::os::shared::Words;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 
 /// Most workers that share a ledger.
-pub const SLOTS: usize = 60;
+pub const SLOTS: usize = 59;
 /// Most remotes in a shared ledger: one word has a bit for each word of their bits.
 pub const REMOTES: usize = 64 * 64;
 
 /// Places in the header, on cache lines of their own: what the words below mean, a bit for each
-/// worker that takes part, the count of selections.
+/// worker that takes part, the count of selections, how far turns have come.
 const LAYOUT: usize = 0;
 const MEMBERS: usize = 8;
 const SELECTIONS: usize = 16;
+const TURNS: usize = 24;
 const HEADER: usize = 64;
 
 /// To be changed with the layout, for brokers and workers of different versions.
-const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  1");
+const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  2");
 
 /// Places in the row of a remote: what it is, 0 if the row is free; when it may be tried again, 0
-/// if it is alive; 1 if it was reported as down and not yet as up again; the use by each worker.
-/// With all workers a row has 64 words, and its first cache line is enough for four of them.
+/// if it is alive; 1 if it was reported as down and not yet as up again; its next turn; sessions in a
+/// row that it has cut short; the use by each worker. With all workers a row has 64 words, and its
+/// first cache line is enough for three of them.
 const IDENTITY: usize = 0;
 const RETRY_AT: usize = 1;
 const REPORTED: usize = 2;
-const USED: usize = 4;
+const TURN: usize = 3;
+const CUT_SHORT: usize = 4;
+const USED: usize = 5;
 
 /// Places in the set of a worker: a bit for each word with bits, and these words.
 const SUMMARY: usize = 0;
@@ -72,6 +79,8 @@ pub struct State {
     pub used: u64,
     /// When it may be tried again, 0 if it is alive.
     pub retry_at: u64,
+    /// Its next turn among equals.
+    pub turn: u64,
 }
 
 impl Ledger {
@@ -194,7 +203,8 @@ impl Ledger {
         let used = (0..slots)
             .map(|slot| self.field(row, USED + slot).load(SeqCst))
             .fold(0, u64::saturating_add);
-        State { used, retry_at: self.field(row, RETRY_AT).load(SeqCst) }
+        let [retry_at, turn] = [RETRY_AT, TURN].map(|field| self.field(row, field).load(SeqCst));
+        State { used, retry_at, turn }
     }
 
     /// Says how many of our sessions use a remote.
@@ -231,6 +241,37 @@ impl Ledger {
     /// The last attempt on a remote failed.
     pub fn is_down(&self, row: usize) -> bool {
         self.field(row, REPORTED).load(SeqCst) != 0
+    }
+
+    /// How far turns have come. It and the turns are hints: that two workers write them in the same
+    /// moment does no harm, and whoever sees that a remote is used more sees its turn.
+    pub fn turns(&self) -> u64 {
+        self.words[TURNS].load(Relaxed)
+    }
+
+    /// Turns have come so far.
+    pub fn set_turns(&self, turn: u64) {
+        self.words[TURNS].store(turn, Relaxed);
+    }
+
+    /// The next turn of a remote. It is announced with the use that follows.
+    pub fn set_turn(&self, row: usize, turn: u64) {
+        self.field(row, TURN).store(turn, Relaxed);
+    }
+
+    /// Counts a session that a remote has cut short; returns how many it has now.
+    pub fn count_cut_short(&self, row: usize) -> u64 {
+        self.field(row, CUT_SHORT).fetch_add(1, SeqCst).saturating_add(1)
+    }
+
+    /// How many sessions a remote has cut short in a row.
+    pub fn cut_short(&self, row: usize) -> u64 {
+        self.field(row, CUT_SHORT).load(SeqCst)
+    }
+
+    /// A session was not cut short: the count begins anew.
+    pub fn forget_cut_short(&self, row: usize) {
+        self.field(row, CUT_SHORT).store(0, SeqCst);
     }
 
     /// Counts a selection. True if `limit` had been reached; this one is the first again then.
@@ -288,7 +329,7 @@ mod tests {
         assert_eq!(changes(&b), [5, 130]);
         assert_eq!(changes(&b), []);
         b.set_used(5, 1);
-        assert_eq!(b.state(5), State { used: 3, retry_at: 0 });
+        assert_eq!(b.state(5), State { used: 3, ..State::default() });
         broker.clear(0);
         assert_eq!(changes(&b), [5, 130]);
         assert_eq!(b.state(5).used, 1);
@@ -316,7 +357,8 @@ mod tests {
         let mut rows = Vec::new();
         a.changes(&mut rows);
         assert_eq!(rows.len(), REMOTES);
-        assert_eq!(a.state(REMOTES - 1), State { used: u64::MAX, retry_at: FOREVER });
+        let nonsense = State { used: u64::MAX, retry_at: FOREVER, turn: u64::MAX };
+        assert_eq!(a.state(REMOTES - 1), nonsense);
         assert_eq!(a.find(&[1]), None);
         a.set_used(9, 9);
         assert!(a.count_selection(4));

@@ -378,7 +378,7 @@ fn e017() {
 
 fn e018() {
     let (_peers, text) = weighted(&[1, 1]);
-    let (port, relay) = relay(&text);
+    let (port, relay) = relay(&format!("{text}ties = first\n"));
     for _ in 0..5 {
         assert_eq!(ask(port).1, "A");
         wait_loads(&relay, 0);

@@ -1,12 +1,14 @@
 //! The arithmetic in its plainest form, which looks at each remote for each selection: what the
 //! other one is compared with.
 
-use super::Attempts;
+use super::{Attempts, STEP, TICK};
+use crate::config::relay::Ties;
 
 #[derive(Clone, Debug)]
 struct Remote {
     tag: Option<u32>,
     weight: u64,
+    turn: u64,
     used: u64,
     dead: bool,
     /// When a dead remote may be tried again; `u64::MAX`: not by time.
@@ -22,6 +24,9 @@ pub(super) struct Linear {
     rebalance: i64,
     retry_delay: u64,
     selections: i64,
+    ties: Ties,
+    /// How far turns have come.
+    turns: u64,
 }
 
 impl Linear {
@@ -31,6 +36,7 @@ impl Linear {
         let remote = |&weight: &u32| Remote {
             tag: None,
             weight: u64::from(weight.max(1)),
+            turn: 0,
             used: 0,
             dead: false,
             retry_at: u64::MAX,
@@ -41,7 +47,14 @@ impl Linear {
             rebalance: rebalance.into(),
             retry_delay,
             selections: 0,
+            ties: Ties::Least,
+            turns: 0,
         }
+    }
+
+    /// Which of equals is selected.
+    pub(super) fn set_ties(&mut self, ties: Ties) {
+        self.ties = ties;
     }
 
     /// Gives each remote its tag, by a number.
@@ -76,6 +89,11 @@ impl Linear {
         }
         let index = best?;
         let remote = &mut self.remotes[index];
+        if self.ties == Ties::Least {
+            remote.turn = remote.turn.max(self.turns);
+            self.turns = self.turns.max(remote.turn - remote.turn % TICK);
+            remote.turn += STEP / remote.weight;
+        }
         remote.used += 1;
         if remote.dead {
             // One session at a time finds out whether it is back.
@@ -93,7 +111,7 @@ impl Linear {
                     && (!remote.dead || remote.retry_at <= now)
                     && !attempts.failed.contains(&(*index as u32))
             })
-            .min_by_key(|(_, remote)| remote.used * 256 / remote.weight)
+            .min_by_key(|(_, remote)| (remote.used * 256 / remote.weight, remote.turn / TICK))
             .map(|(index, _)| index)
     }
 

@@ -2,6 +2,7 @@
 
 use super::linear::Linear;
 use super::{Attempts, Balancer};
+use crate::config::relay::Ties;
 use crate::spawnd::ledger::{Ledger, REMOTES, SETS};
 use proptest::prelude::*;
 use std::os::fd::OwnedFd;
@@ -13,12 +14,14 @@ struct Setting {
     tags: Vec<Option<u32>>,
     rebalance: i32,
     retry_delay: u64,
+    ties: Ties,
 }
 
 impl Setting {
     fn worker(&self, fd: &OwnedFd, slot: usize) -> Balancer {
         let mut balancer = Balancer::new(&self.weights, self.rebalance, self.retry_delay);
         balancer.set_tags(self.tags.iter().copied());
+        balancer.set_ties(self.ties);
         let identities: Vec<u64> = (1..=self.weights.len() as u64).collect();
         assert!(balancer.share(Ledger::join(fd, slot).expect("a place"), &identities));
         balancer
@@ -27,6 +30,7 @@ impl Setting {
     fn model(&self) -> Linear {
         let mut model = Linear::new(&self.weights, self.rebalance, self.retry_delay);
         model.set_tags(self.tags.iter().copied());
+        model.set_ties(self.ties);
         model
     }
 }
@@ -68,9 +72,10 @@ fn step() -> impl Strategy<Value = Step> {
 fn setting() -> impl Strategy<Value = Setting> {
     let remote = (1u32..6, prop::option::weighted(0.5, 0u32..3));
     let remotes = prop::collection::vec(remote, 1..12);
-    (remotes, -2i32..6, 0u64..50).prop_map(|(remotes, rebalance, retry_delay)| {
+    let ties = prop_oneof![Just(Ties::First), Just(Ties::Least)];
+    (remotes, -2i32..6, 0u64..50, ties).prop_map(|(remotes, rebalance, retry_delay, ties)| {
         let (weights, tags) = remotes.into_iter().unzip();
-        Setting { weights, tags, rebalance, retry_delay }
+        Setting { weights, tags, rebalance, retry_delay, ties }
     })
 }
 
@@ -177,6 +182,51 @@ proptest! {
     }
 }
 
+/// One after the other over four workers, of which one comes late: each remote gets its share.
+#[test]
+fn equals_take_turns_over_all_workers() {
+    let (weights, tags) = (vec![1, 2, 3], vec![None; 3]);
+    let setting = Setting { weights, tags, rebalance: 0, retry_delay: 0, ties: Ties::Least };
+    let (_broker, fd) = Ledger::create().expect("memory");
+    let mut workers: Vec<Balancer> = (0..3).map(|slot| setting.worker(&fd, slot)).collect();
+    let mut count = [0; 3];
+    for turn in 0..6000 {
+        if turn == 3000 {
+            assert_eq!(count, [500, 1000, 1500]);
+            workers.push(setting.worker(&fd, 3));
+        }
+        let which = turn % workers.len();
+        let remote = workers[which].select(&mut Attempts::default(), 0).expect("a live remote");
+        count[remote] += 1;
+        workers[which].released(remote);
+    }
+    assert_eq!(count, [1000, 2000, 3000]);
+}
+
+/// What one worker has seen in a row, the other one need not see again.
+#[test]
+fn sessions_that_are_cut_short_are_counted_over_all_workers() {
+    let (_broker, fd) = Ledger::create().expect("memory");
+    let tags = vec![None; 2];
+    let setting =
+        Setting { weights: vec![1; 2], tags, rebalance: 0, retry_delay: 9, ties: Ties::Least };
+    let [mut a, mut b] = [0, 1].map(|slot| {
+        let mut balancer = setting.worker(&fd, slot);
+        balancer.set_fail_count(3);
+        balancer
+    });
+    assert!(!a.cut_short(0, 0) && !b.cut_short(0, 0) && a.cut_short(0, 0));
+    for worker in [&mut a, &mut b] {
+        for _ in 0..3 {
+            assert_eq!(worker.select(&mut Attempts::default(), 8), Some(1));
+        }
+    }
+    assert_eq!(b.select(&mut Attempts::default(), 9), Some(0));
+    assert_eq!(a.select(&mut Attempts::default(), 9), Some(1));
+    assert!(b.proved(0));
+    assert_eq!(a.select(&mut Attempts::default(), 9), Some(0));
+}
+
 #[test]
 fn without_room_each_balances_by_itself() {
     let (_broker, fd) = Ledger::create().expect("memory");
@@ -190,8 +240,13 @@ fn without_room_each_balances_by_itself() {
 
 #[test]
 fn no_count_is_lost_among_threads() {
-    let setting =
-        Setting { weights: vec![1, 2, 3, 1], tags: vec![None; 4], rebalance: 5, retry_delay: 1 };
+    let setting = Setting {
+        weights: vec![1, 2, 3, 1],
+        tags: vec![None; 4],
+        rebalance: 5,
+        retry_delay: 1,
+        ties: Ties::Least,
+    };
     let (_broker, fd) = Ledger::create().expect("memory");
     std::thread::scope(|scope| {
         for slot in 0..4u64 {
@@ -230,8 +285,13 @@ fn no_count_is_lost_among_threads() {
 
 #[test]
 fn whoever_has_heard_of_everything_agrees() {
-    let setting =
-        Setting { weights: vec![1; 3], tags: vec![None; 3], rebalance: 0, retry_delay: 0 };
+    let setting = Setting {
+        weights: vec![1; 3],
+        tags: vec![None; 3],
+        rebalance: 0,
+        retry_delay: 0,
+        ties: Ties::Least,
+    };
     let (_broker, fd) = Ledger::create().expect("memory");
     // Each thread stops with sessions open; afterwards each knows those of all.
     let work = &|slot| {
