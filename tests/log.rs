@@ -331,22 +331,21 @@ fn programs_in_c_do_not_wait_either() {
     let directory = Directory::new();
     let source = directory.write(
         "program.c",
-        "#include <mavis/log.h>\n#include <mavis/mavis.h>\n\
-         int main(void) { init_common_data(); \
-         for (int i = 0; i < 20000; i++) logmsg(\"line %d\", i); logmsg(\"last\"); return 0; }\n",
+        "#include <mavis/log.h>\n#include <mavis/mavis.h>\n#include <stdlib.h>\n\
+         int main(int argc, char **argv) { init_common_data(); int lines = atoi(argv[argc - 1]); \
+         for (int i = 0; i < lines; i++) logmsg(\"line %d\", i); logmsg(\"last\"); return 0; }\n",
     );
     let program = directory.file("program");
     let built =
         run(cc().arg("-o").arg(&program).arg(source).arg("-L").arg(library()).arg("-lmavis"));
     assert!(built.status.success());
-    let command = || {
+    let log_lines = |lines: &str| {
         let mut command = Command::new(&program);
-        command.env("LD_LIBRARY_PATH", library());
-        command
+        run_to_end(command.env("LD_LIBRARY_PATH", library()).arg(lines))
     };
-    assert_eq!(run_to_end(&mut command()), Some(0));
+    assert_eq!(log_lines("20000"), Some(0));
     let text = collect(move |buffer| daemon.recv(buffer));
-    assert_eq!(run_to_end(&mut command()), Some(0));
+    assert_eq!(log_lines("5"), Some(0));
     text.expect("]: last\n");
 }
 
