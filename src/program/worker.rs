@@ -193,7 +193,9 @@ fn ask_broker(channel: &OwnedFd, early: &mut Early) -> Answer {
             (None, Ok(FromBroker::Ledger(slot))) => ledger = fds.pop_front().map(|fd| (fd, slot)),
             (None, Ok(FromBroker::MayDie)) if !early.has_connections() => break Answer::MayDie,
             (None, Ok(message)) => early.keep(message, fds),
-            (None, Err(bad)) => log::message(&format!("scm_recv_msg: recvmsg: {bad}")),
+            (None, Err(bad)) => {
+                log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {bad}"))
+            }
         }
     };
     wipe(&mut received);
