@@ -87,7 +87,7 @@ pub unsafe extern "C" fn spawnd_spawn_child(pid: *mut libc::pid_t) -> c_int {
                 }
             }
         }
-        let descriptors = Descriptors { stdin: theirs, stderr: None };
+        let descriptors = Descriptors { stdin: theirs, stderr: None, kept: None };
         match process::spawn(&program, descriptors, log::message) {
             Ok(started) => {
                 // SAFETY: the pointer is null or writable.

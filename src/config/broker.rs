@@ -24,6 +24,15 @@ pub enum Overload {
     Reset,
 }
 
+/// What SIGTERM does to open sessions: `stop`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The broker ends at once. Sessions go on in the workers.
+    Now,
+    /// The broker ends when all sessions have.
+    Drain,
+}
+
 /// One `permit` or `deny`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AclEntry {
@@ -106,6 +115,8 @@ pub struct Broker {
     pub channel_buffer: i32,
     /// `bind retry delay` for the listeners behind it, in seconds.
     pub retry_delay: u32,
+    /// `stop`; depends on the process if unset.
+    pub stop: Option<Stop>,
     /// `spawn { }`.
     pub spawn: Spawn,
 }
@@ -195,6 +206,7 @@ fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigE
         // The document of the stand-alone broker has these outside of spawn { } as well.
         S_exec => drop(spawn_directive(parser, &mut broker.spawn)?),
         S_id => section_id(parser, &mut broker.spawn)?,
+        _ if parser.is_word("stop") => broker.stop = Some(stop(parser)?),
         _ if common::parse_shared(parser)? => {}
         _ => return Err(unknown_directive(parser)),
     }
@@ -257,6 +269,19 @@ fn section_id(parser: &mut Parser<'_>, spawn: &mut Spawn) -> Result<(), ConfigEr
         return Err(nested);
     }
     Ok(())
+}
+
+/// `stop = drain|now`, with the keyword current.
+fn stop(parser: &mut Parser<'_>) -> Result<Stop, ConfigError> {
+    parser.advance()?;
+    parser.expect(S_equal)?;
+    let stop = match () {
+        () if parser.is_word("drain") => Stop::Drain,
+        () if parser.is_word("now") => Stop::Now,
+        () => return Err(parser.expected_words(&["drain", "now"])),
+    };
+    parser.advance()?;
+    Ok(stop)
 }
 
 /// What can only be said when the section is complete.

@@ -2,12 +2,13 @@
 
 use super::environment::{case, AliasToken, Environment, Expansion, Handle, Suspended};
 use super::report::Report;
+use super::snapshot;
 use super::source::Source;
 use super::sym::Sym;
 use super::token::*;
 use super::values::BOOLEANS;
 use super::{ConfigError, Position};
-use crate::os::{files, log};
+use crate::os::log;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;
@@ -460,7 +461,7 @@ impl Lexer<'_> {
         let found = if url {
             Ok(vec![OsStr::from_bytes(&pattern).into()])
         } else {
-            files::glob(OsStr::from_bytes(&pattern))
+            snapshot::glob(OsStr::from_bytes(&pattern))
         };
         let names = match found {
             Ok(paths) => paths,

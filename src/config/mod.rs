@@ -17,6 +17,7 @@ pub mod network;
 mod parser;
 pub mod relay;
 pub mod report;
+pub mod snapshot;
 pub mod source;
 mod sym;
 pub mod tls;

@@ -1,5 +1,6 @@
 //! Where a configuration comes from: a file, a URL, or shared memory of the broker.
 
+use super::snapshot;
 use crate::os::{files, shm};
 use std::ffi::CString;
 use std::io;
@@ -31,22 +32,26 @@ impl Source {
     ///   not followed; a status of 300 and above is an error;
     /// * otherwise a regular file.
     pub fn open(name: &str) -> io::Result<Source> {
-        let text = if let Some(rest) = name.strip_prefix("ipc://") {
-            let (key, length) = rest.split_once('/').unwrap_or((rest, ""));
-            let missing = || io::Error::from_raw_os_error(libc::ENOENT);
-            let key = key.parse().map_err(|_| missing())?;
-            let length = length.parse().map_err(|_| missing())?;
-            shm::read(key, length)?
-        } else if name.contains("://") {
-            fetch(name)?
-        } else {
-            files::read_regular(Path::new(name))?
-        };
-        if text.len() > i32::MAX as usize {
-            return Err(io::Error::from_raw_os_error(libc::EFBIG));
-        }
-        Ok(Source::new(name, text))
+        Ok(Source::new(name, snapshot::text(name, || read(name))?))
     }
+}
+
+fn read(name: &str) -> io::Result<Vec<u8>> {
+    let text = if let Some(rest) = name.strip_prefix("ipc://") {
+        let (key, length) = rest.split_once('/').unwrap_or((rest, ""));
+        let missing = || io::Error::from_raw_os_error(libc::ENOENT);
+        let key = key.parse().map_err(|_| missing())?;
+        let length = length.parse().map_err(|_| missing())?;
+        shm::read(key, length)?
+    } else if name.contains("://") {
+        fetch(name)?
+    } else {
+        files::read_regular(Path::new(name))?
+    };
+    if text.len() > i32::MAX as usize {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+    Ok(text)
 }
 
 #[cfg(feature = "curl")]

@@ -86,15 +86,22 @@ pub fn glob(pattern: &OsStr) -> Result<Vec<PathBuf>, GlobError> {
 /// at its end.
 pub fn read_available(pipe: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
     let mut buffer = vec![0; 4096];
+    let length = read_into(pipe, &mut buffer)?;
+    Ok(length.map(|length| {
+        buffer.truncate(length);
+        buffer
+    }))
+}
+
+/// Reads what a non-blocking pipe holds into `buffer`; `Ok(None)` when nothing is there now, 0 at its
+/// end.
+pub fn read_into(pipe: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     // SAFETY: the pointer and the length describe `buffer`, which outlives the call.
     let result = check_size(unsafe {
         libc::read(pipe.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len())
     });
     match result {
-        Ok(length) => {
-            buffer.truncate(length);
-            Ok(Some(buffer))
-        }
+        Ok(length) => Ok(Some(length)),
         Err(error) if super::would_block(&error) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
         Err(error) => Err(error),

@@ -5,6 +5,7 @@
 //! returns `io::Error` with the errno of the call that failed.
 
 pub mod address;
+pub mod anonymous;
 pub mod calendar;
 pub mod channel;
 pub mod children;
@@ -62,13 +63,18 @@ pub fn wall_clock() -> u64 {
 
 /// Milliseconds on the clock that all processes have in common, and that nobody sets.
 pub fn monotonic_clock() -> u64 {
+    monotonic_microseconds() / 1000
+}
+
+/// The same in microseconds.
+pub fn monotonic_microseconds() -> u64 {
     // SAFETY: timespec is plain data, which clock_gettime(2) fills; every system has this clock.
     let now = unsafe {
         let mut now: libc::timespec = std::mem::zeroed();
         libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now);
         now
     };
-    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
 }
 
 /// True if the error means "try again when the descriptor is ready".

@@ -5,7 +5,7 @@ use super::entry::{self, Entry, FileId};
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -64,9 +64,9 @@ impl PidFile {
         }
     }
 
-    /// Gives the descriptor, and with it the lock, to the next image of this process.
-    pub fn into_descriptor(mut self) -> Option<OwnedFd> {
-        self.file.take().map(OwnedFd::from)
+    /// The descriptor. The next image of this process that has it holds the lock.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(File::as_fd)
     }
 }
 

@@ -6,7 +6,7 @@ use nix::unistd::{self, ForkResult, Gid, Uid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -273,6 +273,8 @@ pub struct Descriptors {
     pub stdin: OwnedFd,
     /// Becomes descriptor 2, if given.
     pub stderr: Option<OwnedFd>,
+    /// Stays open under its number.
+    pub kept: Option<RawFd>,
 }
 
 /// The effective user and group of this process.
@@ -318,8 +320,14 @@ pub fn spawn(
     let first = program.path.as_os_str();
     let argv = c_strings(std::iter::once(first).chain(program.arguments.iter().map(|a| &**a)))?;
     let envp = program.environment.as_deref().map(c_environment).transpose()?;
+    // A signal to the child must not be noted by our handlers there, where nobody would look.
+    let mask = signals::block_for_fork();
     // SAFETY: the process has one thread, so the child may run any code.
-    match unsafe { unistd::fork() }? {
+    let forked = unsafe { unistd::fork() };
+    if !matches!(forked, Ok(ForkResult::Child)) {
+        signals::restore(&mask);
+    }
+    match forked? {
         ForkResult::Parent { child } => Ok(child.as_raw()),
         ForkResult::Child => {
             let status = match prepare(program, &descriptors) {
@@ -353,6 +361,10 @@ fn prepare(program: &Program, descriptors: &Descriptors) -> Result<(), (i32, Str
         // SAFETY: as above.
         check(unsafe { libc::dup2(stderr.as_raw_fd(), 2) }).map_err(os)?;
     }
+    if let Some(fd) = descriptors.kept {
+        // SAFETY: fcntl(F_SETFD) takes plain numbers.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }).map_err(os)?;
+    }
     if program.group {
         let _ = unistd::setpgid(unistd::Pid::from_raw(0), unistd::Pid::from_raw(0));
     }
@@ -382,7 +394,7 @@ pub fn execute(
     path: &Path,
     arguments: &[OsString],
     environment: &[(OsString, OsString)],
-    keep: &[&OwnedFd],
+    keep: &[BorrowedFd<'_>],
 ) -> io::Error {
     let attempt = || -> io::Result<()> {
         let argv = c_strings(arguments.iter().map(|argument| &**argument))?;
@@ -446,6 +458,76 @@ pub fn pipe_with(data: &[u8]) -> io::Result<OwnedFd> {
     let (read, write) = pipe()?;
     File::from(write).write_all(data)?;
     Ok(read)
+}
+
+/// What a child waits at that [`fork_at_gate`] has made.
+#[derive(Debug)]
+pub struct Gate(OwnedFd);
+
+impl Gate {
+    /// In the child: waits until the parent has executed another image; false if it goes on as it
+    /// is.
+    pub fn passed(self) -> bool {
+        matches!(File::from(self.0).read(&mut [0]), Ok(0))
+    }
+
+    /// In the parent: nothing was executed.
+    pub fn cancel(self) {
+        let _ = File::from(self.0).write_all(&[0]);
+    }
+}
+
+/// As [`fork`], for a child that is of use only if this process executes another image.
+pub fn fork_at_gate() -> io::Result<(Fork, Gate)> {
+    // Closed by a successful execve(2).
+    let (read, write) = pipe()?;
+    Ok(match fork()? {
+        Fork::Child => (Fork::Child, Gate(read)),
+        parent => (parent, Gate(write)),
+    })
+}
+
+/// Ends the process without running anything that its parent has a copy of.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit(2) takes a plain number.
+    unsafe { libc::_exit(status) }
+}
+
+/// The reading end of a pipe, and the child that writes `data` into it: what must reach another image
+/// of this process, and is too secret for a file. The child ends when all is read, or nobody can.
+pub fn feed(data: &Secret) -> io::Result<(OwnedFd, Pid)> {
+    let (read, write) = pipe()?;
+    match fork()? {
+        Fork::Child => {
+            drop(read);
+            let written = File::from(write).write_all(data);
+            // SAFETY: _exit(2) runs no destructors of the parent's copies.
+            unsafe { libc::_exit(i32::from(written.is_err())) }
+        }
+        Fork::Parent(pid) => Ok((read, pid)),
+    }
+}
+
+/// Reads all that [`feed`] has written, and waits for its child, if there is one.
+pub fn eat(pipe: OwnedFd, feeder: Pid) -> io::Result<Secret> {
+    let mut pipe = File::from(pipe);
+    let mut data = Secret::zeroed(64 * 1024)?;
+    let mut length = 0;
+    loop {
+        match pipe.read(&mut data[length..])? {
+            0 => break,
+            count => length += count,
+        }
+        if length == data.len() {
+            let mut larger = Secret::zeroed(2 * length)?;
+            larger[..length].copy_from_slice(&data);
+            data = larger;
+        }
+    }
+    if feeder > 0 {
+        let _ = wait_for(feeder);
+    }
+    Secret::copy(&data[..length])
 }
 
 /// Lets a child do something that would leave traces in this process, and takes its answer.

@@ -71,6 +71,18 @@ impl Segment {
     }
 }
 
+impl Segment {
+    /// A segment of a former image of this process.
+    pub fn adopt(id: libc::c_int) -> Segment {
+        Segment { id, owner: super::process::id() }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> libc::c_int {
+        self.id
+    }
+}
+
 impl Drop for Segment {
     fn drop(&mut self) {
         // A forked child has a copy of this value, but the segment is its parent's.

@@ -93,9 +93,41 @@ pub fn ignore(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
-/// Blocks every signal of this process; an executed image inherits that.
-pub(crate) fn block_all() {
+/// Blocks every signal of this process. What arrives then stays pending, across fork and exec of
+/// this process too.
+pub fn block_all() {
     let _ = SigSet::all().thread_block();
+}
+
+/// Blocks every signal, and returns what was blocked before, for [`restore`].
+pub(crate) fn block_for_fork() -> SigSet {
+    SigSet::all()
+        .thread_swap_mask(signal::SigmaskHow::SIG_BLOCK)
+        .unwrap_or_else(|_| SigSet::empty())
+}
+
+/// Sets the mask back to what it was.
+pub(crate) fn restore(mask: &SigSet) {
+    let _ = mask.thread_set_mask();
+}
+
+/// Keeps the signals of a broker pending until it [catches](Signals::install) them. Those that end
+/// a process are let through, but for process 1 of a container: without a handler it never gets
+/// them.
+pub fn hold_until_caught() {
+    let mut held = SigSet::empty();
+    held.add(Signal::SIGHUP);
+    held.add(Signal::SIGUSR1);
+    if process::id() == 1 {
+        held.add(Signal::SIGTERM);
+        held.add(Signal::SIGINT);
+    }
+    let _ = held.thread_block();
+}
+
+/// Sends a signal to this process. If it is blocked it stays pending, also for the next image.
+pub fn raise(signal: Signal) {
+    let _ = signal::kill(nix::unistd::getpid(), signal);
 }
 
 /// Lets those signals through that end a process which does not catch them yet.
@@ -106,8 +138,17 @@ pub fn unblock_end() {
     let _ = end.thread_unblock();
 }
 
+/// True if a signal waits until it is let through.
+pub fn is_pending(signal: Signal) -> bool {
+    // SAFETY: sigpending(2) fills the set, which is plain data; sigismember(3) reads it.
+    unsafe {
+        let mut pending: libc::sigset_t = std::mem::zeroed();
+        libc::sigpending(&mut pending) == 0 && libc::sigismember(&pending, signal as i32) == 1
+    }
+}
+
 /// Lets every signal through.
-pub(crate) fn unblock_all() {
+pub fn unblock_all() {
     let _ = SigSet::all().thread_unblock();
 }
 

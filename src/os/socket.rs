@@ -636,7 +636,7 @@ pub fn set_nonblocking(fd: &OwnedFd, on: bool) -> io::Result<()> {
 }
 
 /// FD_CLOEXEC.
-pub fn set_close_on_exec(fd: &OwnedFd, on: bool) -> io::Result<()> {
+pub fn set_close_on_exec(fd: &impl AsRawFd, on: bool) -> io::Result<()> {
     let flags = if on { libc::FD_CLOEXEC } else { 0 };
     // SAFETY: fcntl(F_SETFD) takes plain numbers.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) }).map(drop)

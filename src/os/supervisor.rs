@@ -29,6 +29,13 @@ pub fn activated_sockets() -> Vec<OwnedFd> {
         .collect()
 }
 
+/// Tells the service manager that the configuration is being loaded again. It waits for READY=1 from
+/// then on, and knows by the time that this is no answer to an earlier signal.
+pub fn notify_reloading() {
+    let now = super::monotonic_microseconds();
+    notify(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+}
+
 /// Tells the service manager about a change of state, such as `READY=1`. Without one: nothing.
 pub fn notify(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {

@@ -8,24 +8,26 @@ use super::{Kind, Process};
 use crate::config::broker::Broker as Config;
 use crate::config::common::Common;
 use crate::config::report::Report;
+use crate::config::snapshot::{self, Snapshot};
 use crate::config::source::Source;
 use crate::config::{self, ReadError};
 use crate::event::Loop;
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::os::process::{self, exit, Descriptors, Ended, Fork, Identity, Program};
 use crate::os::shm::Segment;
-use crate::os::signals;
+use crate::os::signals::{self, Signal};
 use crate::os::socket::Kind as SocketKind;
-use crate::os::{self, channel, log, supervisor};
+use crate::os::{self, anonymous, channel, log, supervisor};
 use crate::relay::engine::Engine;
-use crate::spawnd::broker::{
-    Broker, LocalWorker, Options as BrokerOptions, Reread, Secrets, Start,
-};
+use crate::spawnd::broker::{Broker, LocalWorker, Options as BrokerOptions, Secrets, Start};
 use crate::spawnd::protocol::{BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
-use crate::spawnd::{Former, Handover};
+use crate::spawnd::{
+    publish_snapshot, Checked, Findings, Former, FormerSecrets, Handover, Image, REPORT_VARIABLE,
+};
+use crate::tls::tickets::Ratchet;
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -39,17 +41,99 @@ pub(super) fn main(process: &Process, inetd: bool) -> i32 {
         process.print_version();
         return 0;
     }
-    match run(process, &options, inetd) {
+    let (mut handover, origin) = match Handover::take() {
+        Former::None => (Handover::default(), Origin::User),
+        Former::Image(handover) => (handover, Origin::Former),
+        Former::Check { activated, report } => {
+            (Handover::default(), Origin::Check { activated, report })
+        }
+    };
+    if !options.parse_only && !options.version {
+        signals::hold_until_caught();
+    }
+    let reloaded = matches!(origin, Origin::Former);
+    match run(process, &options, inetd, &mut handover, origin) {
+        // A service is not given up because an image of it cannot start at the moment.
+        Err(status) if reloaded => start_again(process, handover, status),
         Ok(status) | Err(status) => status,
     }
 }
 
-fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
-    let (mut handover, reloaded, checks_reload) = match Handover::take() {
-        Former::None => (Handover::default(), false, None),
-        Former::Image(handover) => (handover, true, None),
-        Former::Check { activated } => (Handover::default(), false, Some(activated)),
+/// Who has started this process.
+enum Origin {
+    /// The user, or a service manager.
+    User,
+    /// A former image of it.
+    Former,
+    /// A broker that wants its configuration to be checked.
+    Check {
+        /// Sockets without a `listen` block are served.
+        activated: bool,
+        /// Where it wants to know what was read.
+        report: Option<OwnedFd>,
+    },
+}
+
+/// The first pause before an image that could not start is executed again, and how often it is
+/// doubled.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const MOST_DOUBLINGS: u32 = 4;
+
+/// Executes this image again, after a pause, with what it was left. Returns the exit status if it is to
+/// end.
+fn start_again(process: &Process, mut handover: Handover, status: i32) -> i32 {
+    signals::block_all();
+    let mut pause = FIRST_PAUSE * (1 << handover.attempt.min(MOST_DOUBLINGS));
+    let text = format!("the service cannot be started (status {status})");
+    loop {
+        log::message_at(
+            log::Severity::ERROR,
+            &format!("{text}, it will be tried again in {} ms", pause.as_millis()),
+        );
+        let deadline = Instant::now() + pause;
+        while Instant::now() < deadline {
+            if signals::is_pending(Signal::SIGTERM) || signals::is_pending(Signal::SIGINT) {
+                log::message("SIGTERM: exiting");
+                return 0;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        handover.attempt = handover.attempt.saturating_add(1);
+        if signals::is_pending(Signal::SIGHUP) {
+            // The files may be better than what was checked.
+            handover.snapshot = None;
+            handover.secrets = handover.secrets.take().and_then(|secrets| {
+                let (tickets, _) = secrets.decode()?;
+                FormerSecrets::new(&tickets, None).ok()
+            });
+        }
+        let environment = original_environment(process);
+        let image = Image {
+            executable: &process.executable(),
+            arguments: &process.arguments,
+            environment: &environment,
+        };
+        let error = handover.outgoing().give(&image);
+        log::message(&format!("execve ({}): {}", image.executable.display(), os::reason(&error)));
+        signals::block_all();
+        pause = FIRST_PAUSE * (1 << MOST_DOUBLINGS);
+    }
+}
+
+fn run(
+    process: &Process,
+    options: &Options,
+    inetd: bool,
+    handover: &mut Handover,
+    origin: Origin,
+) -> Result<i32, i32> {
+    let (reloaded, checks_reload, check_report) = match origin {
+        Origin::User => (false, None, None),
+        Origin::Former => (true, None, None),
+        Origin::Check { activated, report } => (false, Some(activated), report),
     };
+    let texts = handover.snapshot.as_ref().and_then(|fd| anonymous::read(fd).ok());
+    snapshot::enter(texts.and_then(|texts| Snapshot::decode(&texts)).unwrap_or_default());
     // Before any fork: they are for this process by its id.
     let activated = supervisor::activated_sockets();
     let how = if inetd { "startup via inetd" } else { "startup" };
@@ -58,7 +142,8 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
     let report = process.report(options);
     let source = &options.arguments[0];
     let mut wrong = None;
-    let read = read(process, options, &report, reloaded, &mut wrong);
+    let fetches = reloaded && handover.snapshot.is_none();
+    let read = read(process, options, &report, fetches, &mut wrong);
     let (text, config, common) = read.map_err(|error| {
         report.failure(&error);
         if let Some(config) = wrong.filter(|_| options.parse_only) {
@@ -95,23 +180,27 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         })?;
     }
     let opened: Vec<&OwnedFd> = activated.iter().chain(handover.activated()).collect();
-    let check = SecretsCheck {
-        single,
-        listeners: &Listeners::of(&config, &opened),
-        reloaded,
-        purpose: match reloaded || checks_reload.is_some() {
-            true => Purpose::Reload,
-            false => Purpose::Start,
-        },
+    let purpose = match reloaded || checks_reload.is_some() {
+        true => Purpose::Reload,
+        false => Purpose::Start,
     };
-    let former = handover.tickets.take();
-    let secrets = read_secrets(process, options, &config, check, former, &text, &report);
-    let secrets = secrets.map_err(|refusal| {
+    let check = SecretsCheck { single, listeners: &Listeners::of(&config, &opened), purpose };
+    let former = handover.secrets.as_ref().and_then(FormerSecrets::decode);
+    let (secrets, session_timeout) = read_secrets(
+        process, options, &config, check, former, &text, &report,
+    )
+    .map_err(|refusal| {
         report.message(log::Severity::ERROR, &refusal.text);
         refusal.status
     })?;
+    // Others read the files themselves.
+    let own_workers = has_own_workers(process, &config, single);
+    let snapshot = match own_workers && !options.version {
+        true => share_texts(handover),
+        false => None,
+    };
     if options.parse_only || options.version {
-        if has_own_workers(process, &config, single) {
+        if own_workers {
             // That has been checked here.
             std::env::remove_var(BROKER_VARIABLE);
         }
@@ -122,7 +211,15 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         let program = worker_program(process, options, &config, single, worker_source);
         // With a copy in shared memory workers do not read the file themselves.
         let as_worker = checks_reload.is_some() && config.spawn.ipc_key == 0;
-        return run_once(options, program, as_worker);
+        publish_snapshot(snapshot.as_ref());
+        let status = run_once(options, program, as_worker, snapshot.as_ref())?;
+        if let (0, Some(pipe)) = (status, check_report) {
+            let checked = Checked { material: secrets.material, session_timeout };
+            let snapshot = snapshot::current().unwrap_or_default().encode();
+            // If nobody reads it, nobody waits for it.
+            let _ = Findings { snapshot, checked }.write(pipe);
+        }
+        return Ok(status);
     }
     process::set_umask(0o022);
     // Where a process is does not change by reload, nor does its id.
@@ -139,11 +236,18 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
     } else {
         None
     };
-    let shared = share_configuration(&config, &text, source).map_err(|error| {
-        let key = config.spawn.ipc_key;
-        log::message(&format!("ipc key {key}: {}", os::reason(&error)));
-        exit::OS_ERROR
-    })?;
+    let shared = match share_configuration(&config, &text, source) {
+        Err(error) => {
+            let key = config.spawn.ipc_key;
+            log::message(&format!("ipc key {key}: {}", os::reason(&error)));
+            if !reloaded {
+                return Err(exit::OS_ERROR);
+            }
+            // Workers can do without, if they may read the file or are ours.
+            None
+        }
+        Ok(shared) => shared,
+    };
     let (shared, worker_source) = match shared {
         Some((segment, name)) => (Some(segment), name),
         None => (None, worker_source),
@@ -168,14 +272,14 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
         launcher: launcher.as_ref().and_then(|pipe| pipe.try_clone().ok()),
         options: broker_options,
         reloaded,
-        handover,
         activated,
+        snapshot: snapshot.filter(|_| !single),
         shared,
         secrets,
-        pid_file: None,
         local: None,
     };
-    let result = prepare(process, options, config, &common, single, start);
+    let result = prepare(process, options, config, &common, single, start, handover);
+    snapshot::leave();
     let status = match result {
         // The program has more to do before it serves.
         Ok((broker, events)) if single && process.is_foreign() => {
@@ -183,6 +287,7 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
             0
         }
         Ok((mut broker, mut events)) => broker.run(&mut events),
+        Err(status) if reloaded => return Err(status),
         Err(status) => status,
     };
     // Told already, if the service was up; the launcher does not read any more then.
@@ -192,33 +297,22 @@ fn run(process: &Process, options: &Options, inetd: bool) -> Result<i32, i32> {
     Ok(status)
 }
 
-/// For how long, and after which pauses, a source is read again that was there before a reload.
-const REREAD_TIME: Duration = Duration::from_secs(10);
-const REREAD_PAUSE: Duration = Duration::from_millis(500);
-
 /// Reads the source and the broker's section of it. `wrong` gets what could be read of a section with
 /// mistakes.
 fn read(
     process: &Process,
     options: &Options,
     report: &Report,
-    reloaded: bool,
+    fetches: bool,
     wrong: &mut Option<Config>,
 ) -> Result<(Vec<u8>, Config, Common), ReadError> {
     let name = &options.arguments[0];
-    if reloaded && name.contains("://") {
+    if fetches && name.contains("://") {
         // A server may take its time; the user must be able to end that.
         signals::unblock_end();
     }
-    let mut source = Source::open(name);
-    // It was there for the check a moment ago: a server that is busy now may answer the next time.
-    let deadline = Instant::now() + REREAD_TIME;
-    while reloaded && source.is_err() && Instant::now() < deadline {
-        signals::unblock_end();
-        std::thread::sleep(REREAD_PAUSE);
-        source = Source::open(name);
-    }
-    let source = source.map_err(|error| ReadError::Open { name: name.clone(), error })?;
+    let source =
+        Source::open(name).map_err(|error| ReadError::Open { name: name.clone(), error })?;
     let text = source.text.clone();
     let positional = options.arguments.get(1).map(String::as_str);
     // In single-process mode the argument selects the relay's section, as in the C program.
@@ -246,7 +340,8 @@ fn check_relay_section(process: &Process, options: &Options, config: &Config) {
     if process.kind != Kind::Spawnd && has_own_workers(process, config, single) {
         let source = worker_source(options, config);
         // The status is that of the mistakes before.
-        let _ = run_once(options, worker_program(process, options, config, single, source), false);
+        let program = worker_program(process, options, config, single, source);
+        let _ = run_once(options, program, false, None);
     }
 }
 
@@ -271,8 +366,6 @@ struct SecretsCheck<'a> {
     single: bool,
     /// Remotes must not be among them.
     listeners: &'a Listeners,
-    /// The files were good for the check a moment ago.
-    reloaded: bool,
     purpose: Purpose,
 }
 
@@ -284,59 +377,55 @@ fn read_secrets(
     options: &Options,
     config: &Config,
     check: SecretsCheck<'_>,
-    former: Option<OwnedFd>,
+    former: Option<(Ratchet, Option<Checked>)>,
     text: &[u8],
     report: &Report,
-) -> Result<Secrets, Refusal> {
-    let SecretsCheck { single, listeners, reloaded, purpose } = check;
-    let mut secrets = security::secrets(former)?;
+) -> Result<(Secrets, u32), Refusal> {
+    let SecretsCheck { single, listeners, purpose } = check;
+    let (tickets, checked) = former.unzip();
+    let mut secrets = security::secrets(tickets)?;
     if !has_own_workers(process, config, single) || options.version {
-        return Ok(secrets);
+        return Ok((secrets, 0));
+    }
+    if let Some(checked) = checked.flatten() {
+        // Files may have changed since.
+        secrets.material = checked.material;
+        secrets.tickets.set_period(checked.session_timeout.into());
+        return Ok((secrets, checked.session_timeout));
     }
     let source = match config.spawn.config.as_ref().filter(|_| !single) {
         Some(other) => match Source::open(other) {
             Ok(source) => source,
-            Err(_) => return Ok(secrets),
+            Err(_) => return Ok((secrets, 0)),
         },
         None => Source::new(&options.arguments[0], text.to_vec()),
     };
     let section = relay_section(process, options, config, single);
     let listener = has_tls_listeners(config);
-    // They were good for the check a moment ago; a service is not given up at once.
-    let deadline = Instant::now() + REREAD_TIME;
-    loop {
-        match security::check(&source, &section, listener, listeners, purpose) {
-            Err(_) if reloaded && Instant::now() < deadline => {
-                signals::unblock_end();
-                std::thread::sleep(REREAD_PAUSE);
-            }
-            Err(refusal) => return Err(refusal),
-            Ok(None) => break,
-            Ok(Some(checked)) => {
-                for text in &checked.warnings {
-                    report.message(log::Severity::WARNING, text);
-                }
-                own_remotes(&checked.own, options.parse_only, report)?;
-                secrets.material = checked.material;
-                secrets.tickets.set_period(checked.session_timeout.into());
-                break;
-            }
-        }
-    }
-    // What workers read: a copy in memory, or the source as it is then.
-    let shared = config.spawn.ipc_key != 0 && config.spawn.config.is_none();
-    secrets.reread = Some(Reread(Box::new(move || {
-        let now = if shared { None } else { Source::open(&source.name).ok() };
-        let source = now.as_ref().unwrap_or(&source);
-        let none = Listeners::default();
-        let checked = security::check(source, &section, listener, &none, Purpose::Reload);
-        let checked = checked.ok()??;
+    let mut session_timeout = 0;
+    if let Some(checked) = security::check(&source, &section, listener, listeners, purpose)? {
         for text in &checked.warnings {
-            log::message_at(log::Severity::WARNING, text);
+            report.message(log::Severity::WARNING, text);
         }
-        Some(checked.material)
-    })));
-    Ok(secrets)
+        own_remotes(&checked.own, options.parse_only, report)?;
+        secrets.material = checked.material;
+        session_timeout = checked.session_timeout;
+        secrets.tickets.set_period(session_timeout.into());
+    }
+    Ok((secrets, session_timeout))
+}
+
+/// The texts of the configuration as workers inherit them: as a former image has left them, or as they
+/// were read here.
+fn share_texts(handover: &Handover) -> Option<OwnedFd> {
+    let texts = match &handover.snapshot {
+        Some(former) => former.try_clone(),
+        None => anonymous::file(&snapshot::current().unwrap_or_default().encode()),
+    };
+    if let Err(error) = &texts {
+        log::message(&format!("a copy of the configuration cannot be kept: {}", os::reason(error)));
+    }
+    texts.ok()
 }
 
 /// A remote that is a listener is a mistake, which a check refuses. A service of which a part works
@@ -427,7 +516,12 @@ fn worker_program(
 }
 
 /// `-P` and `-v`: one worker with the same option; its exit status is ours.
-fn run_once(options: &Options, mut program: Program, as_worker: bool) -> Result<i32, i32> {
+fn run_once(
+    options: &Options,
+    mut program: Program,
+    as_worker: bool,
+    snapshot: Option<&OwnedFd>,
+) -> Result<i32, i32> {
     let flag = if options.version { "-v" } else { "-P" };
     program.arguments.insert(0, flag.into());
     if !as_worker {
@@ -437,7 +531,8 @@ fn run_once(options: &Options, mut program: Program, as_worker: bool) -> Result<
     }
     let complain = |text: &str| log::stderr(&format!("{}: {text}\n", process::id()));
     let ended = channel::pair().and_then(|(_ours, theirs)| {
-        let descriptors = Descriptors { stdin: theirs, stderr: None };
+        let kept = snapshot.map(AsRawFd::as_raw_fd);
+        let descriptors = Descriptors { stdin: theirs, stderr: None, kept };
         process::wait_for(process::spawn(&program, descriptors, complain)?)
     });
     match ended {
@@ -455,8 +550,14 @@ fn run_once(options: &Options, mut program: Program, as_worker: bool) -> Result<
 
 /// The environment without what was meant for this image alone.
 fn original_environment(process: &Process) -> Vec<(OsString, OsString)> {
-    const PRIVATE: [&str; 5] =
-        ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", BROKER_VARIABLE, own::VARIABLE];
+    const PRIVATE: [&str; 6] = [
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        BROKER_VARIABLE,
+        REPORT_VARIABLE,
+        own::VARIABLE,
+    ];
     let mut environment = process.environment.clone();
     environment.retain(|(name, _)| {
         let name = name.to_string_lossy();
@@ -531,16 +632,16 @@ fn prepare(
     common: &Common,
     single: bool,
     mut start: Start,
+    handover: &mut Handover,
 ) -> Result<(Broker, Loop), i32> {
-    let inherited =
-        start.options.inetd || !start.activated.is_empty() || start.handover.has_activated();
+    let inherited = start.options.inetd || !start.activated.is_empty() || handover.has_activated();
     if config.listeners.is_empty() && !inherited {
         log::message("FATAL: No listeners defined.");
         return Err(exit::OS_ERROR);
     }
     let path = options.pid_file.as_ref().map(PathBuf::from).or(config.pid_file.clone());
-    let former = start.handover.pid_file.take();
-    start.pid_file = take_pid_file(path.as_deref(), former, start.reloaded)?;
+    let former = handover.pid_file.take();
+    handover.pid_file = take_pid_file(path.as_deref(), former, start.reloaded)?;
     super::install_crash_handler(common);
     let (mut events, limit) = super::make_loop()?;
     if single {
@@ -554,17 +655,16 @@ fn prepare(
         };
         start.local = Some(local?);
     }
-    let broker = Broker::start(config, start, &mut events)?;
+    let broker = Broker::start(config, start, handover, &mut events)?;
     Ok((broker, events))
 }
 
 /// Takes the pid file, or goes on with that of the former image.
 fn take_pid_file(
     path: Option<&Path>,
-    former: Option<(String, OwnedFd)>,
+    mut former: Option<PidFile>,
     reloaded: bool,
 ) -> Result<Option<PidFile>, i32> {
-    let mut former = former.map(|(path, fd)| PidFile::adopt(Path::new(&path), fd));
     let Some(path) = path else {
         return Ok(None);
     };

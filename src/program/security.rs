@@ -3,19 +3,17 @@
 use super::own::{Listeners, OwnRemote};
 use crate::config::relay::Relay;
 use crate::config::report::Report;
+use crate::config::snapshot::{self, Snapshot};
 use crate::config::source::Source;
 use crate::config::tls::Expired;
 use crate::os::process::{self, exit};
-use crate::os::secret::{wipe, Secret};
+use crate::os::secret::Secret;
 use crate::os::{self, log, tls as library};
 use crate::spawnd::broker::Secrets;
 use crate::tls::context::{self, Contexts};
 use crate::tls::material::Material;
-use crate::tls::tickets::{self, Ratchet};
+use crate::tls::tickets::Ratchet;
 use crate::tls::validity::{self, Finding, Subject};
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::OwnedFd;
 
 /// Why a process cannot start, and the exit status that goes with it.
 #[derive(Debug)]
@@ -59,17 +57,14 @@ pub(super) fn contexts(
     Ok(library::wiping(|| Contexts::load(settings, material, tickets, listener))?)
 }
 
-/// What workers will be told, with the keys of session tickets that a former image has left in a
-/// pipe, or fresh ones.
-pub(super) fn secrets(former: Option<OwnedFd>) -> Result<Secrets, Refusal> {
-    let mut data = [0; tickets::ENCODED];
-    let former = former.and_then(|pipe| File::from(pipe).read_exact(&mut data).ok());
+/// What workers will be told, with the keys of session tickets that a former image has left, or
+/// fresh ones.
+pub(super) fn secrets(former: Option<Ratchet>) -> Result<Secrets, Refusal> {
     let tickets = match former {
-        Some(()) => Ratchet::decode(&data),
+        Some(tickets) => tickets,
         None => fresh()?,
     };
-    wipe(&mut data);
-    Ok(Secrets { material: Material::default(), tickets, reread: None })
+    Ok(Secrets { material: Material::default(), tickets })
 }
 
 fn fresh() -> Result<Ratchet, Refusal> {
@@ -123,7 +118,8 @@ pub(super) fn examine(
 
 /// Reads a relay's section and the files for its TLS, and makes sure that they can be used. A
 /// child does that: neither do the section's directives act on this process, nor do keys stay in
-/// its memory other than as they are to be passed on. `None` if the section cannot be read.
+/// its memory other than as they are to be passed on. `None` if the section cannot be read. The texts
+/// that it has read are known here then.
 pub(super) fn check(
     source: &Source,
     section: &str,
@@ -142,13 +138,19 @@ pub(super) fn check(
             let encoded = material.encode(&Ratchet::new([0; 32], 0, 1))?;
             let own = own.iter().map(|own| format!("{}\t{}", own.name, own.text));
             let own = own.collect::<Vec<_>>().join("\n");
-            let warnings = format!("{}\0{own}", warnings.join("\n"));
-            let mut answer = Secret::zeroed(9 + warnings.len() + encoded.len())?;
+            let warnings = warnings.join("\n");
+            let texts = snapshot::current().unwrap_or_default().encode();
+            let fields = [warnings.as_bytes(), own.as_bytes(), &texts, &encoded];
+            let length: usize = fields.iter().map(|field| 8 + field.len()).sum();
+            let mut answer = Secret::zeroed(5 + length)?;
             answer[0] = CHECKED;
             answer[1..5].copy_from_slice(&session_timeout.to_ne_bytes());
-            answer[5..9].copy_from_slice(&(warnings.len() as u32).to_ne_bytes());
-            answer[9..9 + warnings.len()].copy_from_slice(warnings.as_bytes());
-            answer[9 + warnings.len()..].copy_from_slice(&encoded);
+            let mut at = 5;
+            for field in fields {
+                answer[at..at + 8].copy_from_slice(&(field.len() as u64).to_ne_bytes());
+                answer[at + 8..at + 8 + field.len()].copy_from_slice(field);
+                at += 8 + field.len();
+            }
             Ok(answer)
         }
         Err(refusal) => {
@@ -174,16 +176,21 @@ pub(super) fn check(
     }
 }
 
-/// Reads what the child has found: warnings and own remotes after their length, then the material.
-fn checked(answer: &[u8], session_timeout: u32) -> Option<Checked> {
-    let length = u32::from_ne_bytes(*answer.first_chunk()?) as usize;
-    let (warnings, material) = answer.get(4..)?.split_at_checked(length)?;
-    let (material, _) = Material::decode(material)?;
-    let texts = String::from_utf8_lossy(warnings);
-    let (warnings, own) = texts.split_once('\0')?;
-    let warnings = warnings.lines().map(str::to_owned).collect();
+/// Reads what the child has found: warnings, own remotes, texts and material, each after its length.
+fn checked(mut answer: &[u8], session_timeout: u32) -> Option<Checked> {
+    let mut field = || {
+        let (length, rest) = answer.split_first_chunk()?;
+        let length = usize::try_from(u64::from_ne_bytes(*length)).ok()?;
+        let (field, rest) = rest.split_at_checked(length)?;
+        answer = rest;
+        Some(field)
+    };
+    let warnings = String::from_utf8_lossy(field()?).lines().map(str::to_owned).collect();
+    let own = String::from_utf8_lossy(field()?);
     let own = own.lines().filter_map(|line| line.split_once('\t'));
     let own = own.map(|(name, text)| OwnRemote { name: name.into(), text: text.into() }).collect();
+    snapshot::enter(Snapshot::decode(field()?)?);
+    let (material, _) = Material::decode(field()?)?;
     Some(Checked { material, session_timeout, warnings, own })
 }
 

@@ -5,12 +5,13 @@ use super::sandbox::Sandbox;
 use super::section::{read, start_modules};
 use super::{own, security, Kind, Process};
 use crate::config::relay::Relay;
-use crate::config::{self, ReadError};
+use crate::config::{self, snapshot, ReadError};
 use crate::os::process::{self, exit};
 use crate::os::secret::wipe;
 use crate::os::{self, channel, log};
 use crate::relay::engine::Engine;
 use crate::relay::worker::{Early, Worker};
+use crate::spawnd::inherited_snapshot;
 use crate::spawnd::ledger::Ledger;
 use crate::spawnd::protocol::{
     add_secrets, FromBroker, FromWorker, BROKER_VARIABLE, SECRETS_RECEIVE, WITHOUT_TLS, WITH_TLS,
@@ -47,6 +48,9 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     if !options.parse_only {
         config::on_abandon(bad_configuration);
     }
+    if let Some(known) = inherited_snapshot() {
+        snapshot::enter(known);
+    }
     // Modules may use the loop as soon as they are there.
     let mut events = super::early_loop()?;
     let read = read(&options.arguments[0], section, &report, &mut events);
@@ -57,6 +61,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         }
         error.exit_status()
     })?;
+    snapshot::leave();
     if options.parse_only {
         // By themselves these checks are the broker's, which knows its listeners.
         if std::env::var_os(BROKER_VARIABLE).is_some() {

@@ -9,6 +9,7 @@ use crate::event::{Interest, Loop, Token};
 use crate::os::address::{unmapped, Address, Family, ScopedIp};
 use crate::os::socket::{self, Kind, Protocol};
 use crate::os::{self, channel, log};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -26,6 +27,31 @@ impl Broker {
     pub(super) fn accept(&mut self, index: usize, events: &mut Loop) {
         self.accept_some(index, events);
         self.deliver(events);
+    }
+
+    /// Takes what waits in the backlog of a listener that is about to be closed.
+    pub(super) fn accept_backlog(&mut self, index: usize, events: &mut Loop) {
+        let listener = &self.listeners[index];
+        // A socket of the service manager stays open there, and those who wait are served later.
+        if listener.foreign || listener.is_datagram() {
+            return;
+        }
+        let most = usize::try_from(listener.config.backlog).unwrap_or(0).min(4096);
+        for _ in 0..=most / BATCH {
+            self.accept(index, events);
+        }
+    }
+
+    /// Connections that no worker can take any more are closed, and that is said.
+    pub(super) fn refuse_parked(&mut self) {
+        let parked = std::mem::take(&mut self.parked);
+        let count = parked.len();
+        for parked in parked {
+            socket::reset_on_close(&parked.socket);
+        }
+        if count > 0 {
+            log::message(&format!("{count} connections that no worker could take were closed"));
+        }
     }
 
     /// Another program's workers get blocking sockets, as from the C program.
@@ -315,15 +341,28 @@ impl Broker {
 
     /// Connections that the former image had accepted and no worker could take.
     pub(super) fn adopt_parked(&mut self, former: Vec<(String, OwnedFd)>, events: &mut Loop) {
+        let mut refused = BTreeMap::new();
         for (key, socket) in former {
             let known = self.listeners.iter().position(|listener| listener.key() == key);
+            let Some(listener) = known else {
+                // What its listener has settled, TLS for one, is not known here.
+                socket::reset_on_close(&socket);
+                *refused.entry(key).or_insert(0) += 1;
+                continue;
+            };
             if self.accepts_nonblocking() {
                 // As those that are accepted here.
                 let _ = socket::set_nonblocking(&socket, true);
             }
-            let accept = self.listeners[known.unwrap_or(0)].accept;
-            let parked = Parked { socket, listener: known, accept, datagram: None };
+            let accept = self.listeners[listener].accept;
+            let parked = Parked { socket, listener: Some(listener), accept, datagram: None };
             self.parked.push_back(parked);
+        }
+        for (key, count) in refused {
+            log::message(&format!(
+                "{count} connections that waited for a worker were closed: there is no listener \
+                 {key} any more"
+            ));
         }
         self.unpark(events);
     }
@@ -350,7 +389,7 @@ impl Broker {
     /// Follows the total across the limit, in both directions.
     pub(super) fn check_overload(&mut self, events: &mut Loop) {
         let full = self.policy.is_full();
-        if full == self.overloaded || self.exit_status.is_some() {
+        if full == self.overloaded || !self.is_serving() {
             return;
         }
         self.overloaded = full;

@@ -5,25 +5,25 @@ use super::handover::{Handover, LeftListener, ACTIVATED};
 use super::listener::{cache, remove_file, separate_families, Listener};
 use super::policy::{Limits, Policy, WorkerId};
 use super::protocol::Accept;
-use super::reload::Check;
+use super::reload::{Check, Due, Purpose};
 use super::sharing::Sharing;
 use super::sticky::Cache;
 use super::watch::{Patience, Watch};
 use super::worker::{Restart, Worker};
-use crate::config::broker::{self as config, Overload};
+use crate::config::broker::{self as config, Overload, Stop};
 use crate::config::listen::Resolver;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::address::Address;
 use crate::os::pidfile::PidFile;
-use crate::os::process::{self, exit, Program};
+use crate::os::process::{self, exit, Pid, Program};
 use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::socket::{self, Inherited, MOST_BACKLOG};
-use crate::os::title::Title;
+use crate::os::title::{Title, LEFT};
 use crate::os::{self, log, supervisor};
 use crate::tls::material::Material;
 use crate::tls::tickets::Ratchet;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
@@ -43,10 +43,11 @@ pub(super) mod kind {
     pub(crate) const RESUME: u8 = 7;
     pub(crate) const CHECK_TIMEOUT: u8 = 8;
     pub(crate) const WATCH: u8 = 9;
+    pub(crate) const CHECK_DUE: u8 = 10;
 }
 
 /// The first kind that is not the broker's.
-pub const LOCAL_KINDS: u8 = 10;
+pub const LOCAL_KINDS: u8 = 11;
 
 /// How often binding is tried again if nothing could be bound after a reload, in seconds.
 const RELOAD_RETRY: u32 = 2;
@@ -114,17 +115,17 @@ pub struct Secrets {
     pub material: Material,
     /// Keys of session tickets.
     pub tickets: Ratchet,
-    /// Reads the contents again, for workers that are started with what is configured now.
-    pub reread: Option<Reread>,
 }
 
-/// Reads the files that TLS needs; `None` if they cannot be used.
-pub struct Reread(pub Box<dyn Fn() -> Option<Material>>);
-
-impl std::fmt::Debug for Reread {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Reread")
-    }
+/// How far the broker is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Connections are taken.
+    Serving,
+    /// No connections are taken; it ends when all sessions have.
+    Draining,
+    /// The process is to end, with this status.
+    Ended(i32),
 }
 
 /// The broker.
@@ -148,9 +149,12 @@ pub struct Broker {
     pub(super) resume: Option<TimerId>,
     pub(super) accept_trouble: bool,
     pub(super) check: Option<Check>,
+    pub(super) due: Due,
     pub(super) trim: Option<TimerId>,
     pub(super) signals: Signals,
     pub(super) pid_file: Option<PidFile>,
+    /// The texts that workers parse; without them they read the files.
+    pub(super) snapshot: Option<OwnedFd>,
     /// The configuration for workers that may not read the file; kept as long as we run.
     pub(super) shared: Option<Segment>,
     /// What workers are told that only we may read.
@@ -159,7 +163,11 @@ pub struct Broker {
     pub(super) sharing: Sharing,
     launcher: Option<File>,
     pub(super) announced: bool,
-    pub(super) exit_status: Option<i32>,
+    pub(super) life: Life,
+    /// What SIGTERM does.
+    stop: Stop,
+    /// Children that keep the sessions of a single process that was reloaded.
+    pub(super) keepers: BTreeSet<Pid>,
     pub(super) title: Title,
     title_of: Option<(usize, usize, bool)>,
 }
@@ -168,12 +176,10 @@ pub struct Broker {
 pub struct Start {
     /// Command line and environment.
     pub options: Options,
-    /// The pid file, locked and written.
-    pub pid_file: Option<PidFile>,
     /// This is the next image of a broker.
     pub reloaded: bool,
-    /// What the former image left.
-    pub handover: Handover,
+    /// The texts of the configuration, for workers.
+    pub snapshot: Option<OwnedFd>,
     /// The copy of the configuration in shared memory.
     pub shared: Option<Segment>,
     /// What workers are told that only this process may read.
@@ -187,12 +193,21 @@ pub struct Start {
 }
 
 impl Broker {
-    /// Binds everything and starts the first workers. On failure: the exit status.
+    /// Binds everything and starts the first workers. On failure: the exit status, and what a
+    /// former image has left is still there.
     pub fn start(
         mut config: config::Broker,
         mut start: Start,
+        handover: &mut Handover,
         events: &mut Loop,
     ) -> Result<Broker, i32> {
+        let mut listeners = resolve_listeners(&mut config, start.options.inetd);
+        separate_families(&mut listeners);
+        let none = listeners.is_empty() && start.activated.is_empty() && !handover.has_activated();
+        if none && start.reloaded {
+            log::message("FATAL: No listeners defined.");
+            return Err(exit::OS_ERROR);
+        }
         let signals = Signals::install(&[
             Signal::SIGTERM,
             Signal::SIGINT,
@@ -215,8 +230,7 @@ impl Broker {
             limits = Limits { instances_min: 1, instances_max: 1, users_min: users_max, users_max };
             local
         });
-        let mut listeners = resolve_listeners(&mut config, start.options.inetd);
-        separate_families(&mut listeners);
+        let mut handover = std::mem::take(handover);
         let mut broker = Broker {
             overload: config.overload,
             channel_buffer: config.channel_buffer,
@@ -239,23 +253,30 @@ impl Broker {
             resume: None,
             accept_trouble: false,
             check: None,
+            due: Due::default(),
             trim: None,
             signals,
-            pid_file: start.pid_file.take(),
+            pid_file: handover.pid_file.take(),
+            snapshot: start.snapshot.take(),
             shared: start.shared.take(),
             secrets: start.secrets,
             sharing: Sharing::default(),
             launcher: start.launcher.take(),
             announced: false,
-            exit_status: None,
+            life: Life::Serving,
+            stop: config.stop.unwrap_or_else(default_stop),
+            keepers: std::mem::take(&mut handover.keepers).into_iter().collect(),
             title: Title::new(&start.options.name),
             title_of: None,
             options: start.options,
         };
-        let former = std::mem::take(&mut start.handover.workers);
-        let parked = std::mem::take(&mut start.handover.parked);
-        broker.bind(start.handover.listeners, start.activated, start.reloaded, events)?;
-        broker.adopt_workers(former, events);
+        super::handover::publish_snapshot(broker.snapshot.as_ref());
+        broker.bind(handover.listeners, start.activated, start.reloaded, events)?;
+        broker.adopt_workers(handover.workers, events);
+        if start.reloaded {
+            // Whoever has ended while there was nobody to be told.
+            broker.reap(events);
+        }
         if broker.local.is_some() {
             log::message(
                 "Warning: Running in degraded mode. This is unsuitable for real-life usage.",
@@ -265,9 +286,9 @@ impl Broker {
             broker.start_missing_workers(events);
         }
         if broker.local.is_some() || !broker.options.workers_report {
-            broker.announce();
+            broker.announce(events);
         }
-        broker.adopt_parked(parked, events);
+        broker.adopt_parked(handover.parked, events);
         broker.refresh_title();
         Ok(broker)
     }
@@ -436,10 +457,24 @@ impl Broker {
         self.collect_local(events);
         self.place_orphans(events);
         self.watch_check(events);
-        if self.exit_status.is_none() {
-            self.refresh_title();
+        self.finish_draining(events);
+        match self.life {
+            Life::Ended(status) => Some(status),
+            _ => {
+                self.refresh_title();
+                None
+            }
         }
-        self.exit_status
+    }
+
+    /// True while connections are taken, and workers started.
+    pub(super) fn is_serving(&self) -> bool {
+        self.life == Life::Serving
+    }
+
+    /// The process is to end.
+    pub(super) fn end(&mut self, status: i32) {
+        self.life = Life::Ended(status);
     }
 
     fn event(&mut self, event: Event, events: &mut Loop) {
@@ -451,7 +486,7 @@ impl Broker {
             }
             kind::LISTENER => self.accept(index, events),
             kind::WORKER => self.worker_event(WorkerId(event.token.index()), event, events),
-            kind::CHECK => self.check_output(events),
+            kind::CHECK => self.check_event(event, events),
             _ => {
                 if let Some(local) = &mut self.local {
                     local.event(events, event);
@@ -479,6 +514,7 @@ impl Broker {
             }
             kind::WATCH => self.watch_workers(events),
             kind::CHECK_TIMEOUT => self.check_timed_out(events),
+            kind::CHECK_DUE => self.check_what_is_due(events),
             kind::RESUME => {
                 self.resume = None;
                 self.unpark(events);
@@ -492,26 +528,31 @@ impl Broker {
         }
     }
 
-    fn signal(&mut self, arrived: Arrived, events: &mut Loop) {
+    pub(super) fn signal(&mut self, arrived: Arrived, events: &mut Loop) {
         if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT) {
             // Before anything else: a check that has ended meanwhile must not start an image
             // that knows nothing of this signal.
-            self.terminate(events);
-            return;
+            match (self.life, self.stop) {
+                (Life::Serving, Stop::Drain) => self.drain(events),
+                _ => self.terminate(events),
+            }
         }
         if arrived.has(Signal::SIGCHLD) {
             self.reap(events);
+        }
+        if !self.is_serving() {
+            return;
         }
         if arrived.has(Signal::SIGHUP) {
             if self.options.inetd {
                 // inetd starts a new one with the next connection.
                 self.terminate(events);
             } else {
-                self.check_and(true, events);
+                self.check_and(Purpose::Reload, events);
             }
         }
         if arrived.has(Signal::SIGUSR1) && self.local.is_none() {
-            self.check_and(false, events);
+            self.check_and(Purpose::ReplaceWorkers, events);
         }
     }
 
@@ -519,7 +560,7 @@ impl Broker {
     fn terminate(&mut self, events: &mut Loop) {
         supervisor::notify("STOPPING=1");
         log::message("SIGTERM: exiting");
-        self.exit_status = Some(0);
+        self.end(0);
         self.end_check();
         self.dismiss_all(events);
         for listener in &self.listeners {
@@ -533,18 +574,68 @@ impl Broker {
         }
     }
 
+    /// SIGTERM with `stop = drain`: nothing new is taken, and the broker stays until the sessions
+    /// have ended, or were ended by the drain timeout.
+    fn drain(&mut self, events: &mut Loop) {
+        supervisor::notify("STOPPING=1");
+        // Whoever has been let in by the kernel is served as well.
+        for index in 0..self.listeners.len() {
+            self.accept_backlog(index, events);
+        }
+        self.life = Life::Draining;
+        self.end_check();
+        for listener in &mut self.listeners {
+            listener.remove_path();
+            listener.close(events);
+            if let Some(timer) = listener.retry.take() {
+                events.cancel(timer);
+            }
+        }
+        self.refuse_parked();
+        self.dismiss_all(events);
+        if let Some(local) = &mut self.local {
+            local.drain(events);
+        }
+        let count = self.sessions();
+        log::message(&format!("SIGTERM: no longer accepting, waiting for {count} sessions to end"));
+    }
+
+    /// Sessions that go on, in whatever process.
+    fn sessions(&self) -> usize {
+        let local = self.local.as_ref().map_or(0, |local| local.sessions());
+        local + self.workers.values().map(|worker| worker.users).sum::<usize>()
+    }
+
+    /// Ends a broker that drains and has nothing to wait for any more.
+    fn finish_draining(&mut self, events: &mut Loop) {
+        let idle = self.local.as_ref().is_none_or(|local| local.sessions() == 0)
+            && self.workers.is_empty()
+            && self.keepers.is_empty();
+        if self.life == Life::Draining && idle {
+            self.collect_orphans();
+            self.refuse_parked();
+            log::message("SIGTERM: exiting");
+            self.end(0);
+            self.remove_pid_file();
+            if let Some(local) = &mut self.local {
+                local.end(events);
+            }
+        }
+    }
+
     pub(super) fn remove_pid_file(&mut self) {
         drop(self.pid_file.take());
     }
 
     /// Tells the service manager and the launcher that connections are served.
-    pub(super) fn announce(&mut self) {
+    pub(super) fn announce(&mut self, events: &mut Loop) {
         if !self.announced {
             self.announced = true;
             if let Some(mut launcher) = self.launcher.take() {
                 let _ = launcher.write_all(&[0]);
             }
             supervisor::notify("READY=1");
+            self.check_what_is_due(events);
         }
     }
 
@@ -557,6 +648,14 @@ impl Broker {
 
     /// Sets the process title if it has changed.
     pub(super) fn refresh_title(&mut self) {
+        if self.life == Life::Draining {
+            let left = self.sessions();
+            if self.title_of != Some((left, 0, false)) {
+                self.title_of = Some((left, 0, false));
+                self.title.connections(left).text(LEFT).show();
+            }
+            return;
+        }
         let (total, limit) = (self.policy.total(), self.policy.limit());
         if self.title_of == Some((total, limit, self.overloaded)) {
             return;
@@ -573,6 +672,16 @@ impl Broker {
             (true, Overload::Close) => title.text(", immediately closing new ones"),
         };
         title.show();
+    }
+}
+
+/// What SIGTERM does if the configuration does not say. With process 1 of a container all others
+/// end at once, so it stays as long as there are sessions.
+fn default_stop() -> Stop {
+    if process::id() == 1 {
+        Stop::Drain
+    } else {
+        Stop::Now
     }
 }
 

@@ -1,19 +1,34 @@
 //! What one image of the broker leaves to the next when it executes itself again: listening
-//! sockets, workers that still have connections, the lock of the pid file.
+//! sockets, workers that still have connections, the lock of the pid file, what was checked.
 //!
-//! The text travels in one environment variable, the descriptors simply stay open.
+//! The descriptors stay open. The text that says which they are is in a file without a name, whose
+//! number is in an environment variable. An older image that is to be next, and does not know that, gets
+//! the text in as many variables as it takes.
 
+use crate::config::snapshot::Snapshot;
+use crate::os::anonymous;
 use crate::os::entry::FileId;
+use crate::os::pidfile::PidFile;
 use crate::os::process::{self, Pid};
-use crate::os::socket;
+use crate::os::secret::Secret;
+use crate::os::shm::Segment;
+use crate::os::{signals, socket};
+use crate::tls::material::Material;
+use crate::tls::tickets::Ratchet;
+use std::ffi::OsString;
 use std::fmt::Write;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 
 /// Keys of sockets without a `listen` block begin with this.
 pub(super) const ACTIVATED: &str = "activated ";
 
 /// The environment variable.
 pub const VARIABLE: &str = "TCPRELAY_HANDOVER";
+
+/// Where a child that checks the configuration writes what it has read: a descriptor.
+pub const REPORT_VARIABLE: &str = "TCPRELAY_CHECK_REPORT";
 
 /// A worker of the former generation.
 #[derive(Debug)]
@@ -39,35 +54,92 @@ pub struct LeftListener {
     pub file: Option<FileId>,
 }
 
-/// Everything that is handed over.
+/// What a process finds that was left to it.
 #[derive(Debug, Default)]
 pub struct Handover {
     /// Listening sockets.
     pub listeners: Vec<LeftListener>,
     /// Accepted connections that no worker could take yet, with the key of their listener.
     pub parked: Vec<(String, OwnedFd)>,
-    /// Workers that have been asked to leave.
+    /// Workers that are to be asked to leave.
     pub workers: Vec<Leaving>,
-    /// The descriptor of the pid file and its path.
-    pub pid_file: Option<(String, OwnedFd)>,
+    /// The pid file.
+    pub pid_file: Option<PidFile>,
     /// The process is in the background already.
     pub background: bool,
-    /// A pipe with the keys of session tickets, which are too secret for the environment.
-    pub tickets: Option<OwnedFd>,
+    /// Children that keep the sessions of a single process.
+    pub keepers: Vec<Pid>,
+    /// The copy of the former configuration in shared memory.
+    pub segment: Option<Segment>,
+    /// The texts that were checked.
+    pub snapshot: Option<OwnedFd>,
+    /// What is too secret for the environment, and for a file.
+    pub secrets: Option<FormerSecrets>,
+    /// How often an image of this process could not start with this.
+    pub attempt: u32,
 }
 
-/// What a process finds in the variable.
+/// Secrets of a former image, encoded.
+#[derive(Debug)]
+pub struct FormerSecrets(Secret);
+
+/// What [`FormerSecrets`] consist of.
+#[derive(Debug)]
+pub struct Checked {
+    /// Contents of files for TLS.
+    pub material: Material,
+    /// `tls session timeout` of the same configuration.
+    pub session_timeout: u32,
+}
+
+impl FormerSecrets {
+    /// Keys of session tickets, and what a check has read, if there was one that tells.
+    pub fn new(tickets: &Ratchet, checked: Option<&Checked>) -> io::Result<FormerSecrets> {
+        let none = Material::default();
+        let material = checked.map_or(&none, |checked| &checked.material);
+        let encoded = material.encode(tickets)?;
+        let mut data = Secret::zeroed(5 + encoded.len())?;
+        data[0] = checked.is_some().into();
+        let timeout = checked.map_or(0, |checked| checked.session_timeout);
+        data[1..5].copy_from_slice(&timeout.to_be_bytes());
+        data[5..].copy_from_slice(&encoded);
+        Ok(FormerSecrets(data))
+    }
+
+    /// As encoded; `None` if it is something else.
+    pub(super) fn from_encoded(data: Secret) -> Option<FormerSecrets> {
+        let secrets = FormerSecrets(data);
+        secrets.decode().map(|_| secrets)
+    }
+
+    /// The bytes.
+    pub(super) fn encoded(&self) -> &Secret {
+        &self.0
+    }
+
+    /// What they consist of.
+    pub fn decode(&self) -> Option<(Ratchet, Option<Checked>)> {
+        let (head, encoded) = self.0.split_at_checked(5)?;
+        let (material, tickets) = Material::decode(encoded)?;
+        let session_timeout = u32::from_be_bytes(head[1..].try_into().ok()?);
+        let checked = (head[0] != 0).then_some(Checked { material, session_timeout });
+        Some((tickets, checked))
+    }
+}
+
+/// What a process finds in the variables.
 #[derive(Debug)]
 pub enum Former {
     /// Nothing: the user started it.
     None,
     /// It is the next image of a broker.
     Image(Handover),
-    /// It checks a configuration before that; whether sockets without a `listen` block are
-    /// served, so that none is needed.
+    /// It checks a configuration before that.
     Check {
-        /// There are such sockets.
+        /// Sockets without a `listen` block are served, so that none is needed.
         activated: bool,
+        /// Where it writes what it has read.
+        report: Option<OwnedFd>,
     },
 }
 
@@ -83,9 +155,41 @@ pub(super) fn check_value(activated: bool) -> &'static str {
     }
 }
 
+/// The descriptor whose number a variable holds. The variable is removed.
+pub fn inherited(variable: &str) -> Option<OwnedFd> {
+    let number = std::env::var(variable).ok()?.parse().ok();
+    std::env::remove_var(variable);
+    adopt(number?)
+}
+
+fn adopt(number: RawFd) -> Option<OwnedFd> {
+    if number <= 2 {
+        return None;
+    }
+    let fd = socket::adopt(number).ok()?;
+    socket::set_close_on_exec(&fd, true).ok()?;
+    Some(fd)
+}
+
+/// Where workers of ours find the texts of their configuration: a descriptor that stays open.
+const SNAPSHOT_VARIABLE: &str = "TCPRELAY_SNAPSHOT";
+
+/// Tells programs that are started from now on where the texts are.
+pub fn publish_snapshot(snapshot: Option<&OwnedFd>) {
+    match snapshot {
+        Some(fd) => std::env::set_var(SNAPSHOT_VARIABLE, fd.as_raw_fd().to_string()),
+        None => std::env::remove_var(SNAPSHOT_VARIABLE),
+    }
+}
+
+/// The texts that this worker's broker has checked, if it has left any.
+pub fn inherited_snapshot() -> Option<Snapshot> {
+    Snapshot::decode(&anonymous::read(&inherited(SNAPSHOT_VARIABLE)?).ok()?)
+}
+
 impl Handover {
-    /// Takes what the former image left, if there was one. The variable is removed, and what
-    /// it says is believed only if it was meant for this process.
+    /// Takes what the former image left, if there was one. The variables are removed, and what
+    /// they say is believed only if it was meant for this process.
     pub fn take() -> Former {
         let mut text = String::new();
         for number in 0.. {
@@ -96,18 +200,24 @@ impl Handover {
             std::env::remove_var(name);
             text += &part;
         }
+        let report = inherited(REPORT_VARIABLE);
         match text.as_str() {
-            CHECK => Former::Check { activated: false },
-            CHECK_ACTIVATED => Former::Check { activated: true },
+            CHECK => Former::Check { activated: false, report },
+            CHECK_ACTIVATED => Former::Check { activated: true, report },
             text => Handover::decode(text).map_or(Former::None, Former::Image),
         }
     }
 
     fn decode(text: &str) -> Option<Handover> {
-        let mut lines = text.split('\n');
-        let pid: Pid = lines.next()?.strip_prefix("pid ")?.parse().ok()?;
-        if pid != process::id() {
-            return None;
+        let lines = lines_for_us(text)?;
+        if let Some(number) = lines.clone().next().and_then(|line| line.strip_prefix("file ")) {
+            let file = adopt(number.parse().ok()?)?;
+            let text = String::from_utf8(anonymous::read(&file).ok()?).ok()?;
+            let mut handover = Handover::default();
+            for line in lines_for_us(&text)? {
+                handover.take_line(line);
+            }
+            return Some(handover);
         }
         let mut handover = Handover::default();
         for line in lines {
@@ -119,16 +229,26 @@ impl Handover {
     fn take_line(&mut self, line: &str) -> Option<()> {
         let mut words = line.split(' ');
         let kind = words.next()?;
-        if kind == "background" {
-            self.background = true;
-            return Some(());
+        match kind {
+            "background" => {
+                self.background = true;
+                return Some(());
+            }
+            "keeper" => {
+                self.keepers.push(words.next()?.parse().ok()?);
+                return Some(());
+            }
+            "segment" => {
+                self.segment = Some(Segment::adopt(words.next()?.parse().ok()?));
+                return Some(());
+            }
+            "attempt" => {
+                self.attempt = words.next()?.parse().ok()?;
+                return Some(());
+            }
+            _ => {}
         }
-        let number: RawFd = words.next()?.parse().ok()?;
-        if number <= 2 {
-            return None;
-        }
-        let fd = socket::adopt(number).ok()?;
-        socket::set_close_on_exec(&fd, true).ok()?;
+        let fd = adopt(words.next()?.parse().ok()?)?;
         match kind {
             "listener" => {
                 let key = decode(words.next()?);
@@ -139,8 +259,20 @@ impl Handover {
                 self.listeners.push(LeftListener { key, socket: fd, file });
             }
             "parked" => self.parked.push((decode(words.next()?), fd)),
-            "tickets" => self.tickets = Some(fd),
-            "pidfile" => self.pid_file = Some((decode(words.next()?), fd)),
+            "snapshot" => self.snapshot = Some(fd),
+            "secrets" => {
+                let data = process::eat(fd, words.next()?.parse().ok()?).ok()?;
+                self.secrets = FormerSecrets::from_encoded(data);
+            }
+            // As older images leave them.
+            "tickets" => {
+                let data = process::eat(fd, 0).ok()?;
+                let tickets = Ratchet::decode(data.first_chunk()?);
+                self.secrets = FormerSecrets::new(&tickets, None).ok();
+            }
+            "pidfile" => {
+                self.pid_file = Some(PidFile::adopt(Path::new(&decode(words.next()?)), fd));
+            }
             "worker" => {
                 let pid = words.next()?.parse().ok()?;
                 let users = words.next()?.parse().ok()?;
@@ -167,19 +299,164 @@ impl Handover {
         self.listeners.iter().filter(activated).map(|listener| &listener.socket)
     }
 
-    /// The variables, as many as it takes: a system limits the length of each.
-    pub fn variables(&self) -> Vec<(String, String)> {
-        let text = self.encode();
-        let parts = text.as_bytes().chunks(PART).enumerate();
-        parts
-            .map(|(number, part)| (variable(number), String::from_utf8_lossy(part).into_owned()))
-            .collect()
+    /// The same for another image of this process.
+    pub fn outgoing(&self) -> Outgoing<'_> {
+        Outgoing {
+            listeners: self
+                .listeners
+                .iter()
+                .map(|left| (left.key.clone(), left.socket.as_fd(), left.file))
+                .collect(),
+            parked: self.parked.iter().map(|(key, fd)| (key.clone(), fd.as_fd())).collect(),
+            workers: self
+                .workers
+                .iter()
+                .map(|worker| LeftWorker {
+                    channel: worker.channel.as_fd(),
+                    inbox: worker.inbox.as_ref().map(OwnedFd::as_fd),
+                    pid: worker.pid,
+                    users: worker.users,
+                })
+                .collect(),
+            pid_file: self.pid_file.as_ref(),
+            background: self.background,
+            keepers: self.keepers.clone(),
+            segment: self.segment.as_ref(),
+            snapshot: self.snapshot.as_ref().map(OwnedFd::as_fd),
+            secrets: self.secrets.as_ref(),
+            attempt: self.attempt,
+        }
+    }
+}
+
+/// The lines behind the first one, which says for which process they are.
+fn lines_for_us(text: &str) -> Option<std::str::Split<'_, char>> {
+    let mut lines = text.split('\n');
+    let pid: Pid = lines.next()?.strip_prefix("pid ")?.parse().ok()?;
+    (pid == process::id()).then_some(lines)
+}
+
+/// A [`Leaving`] worker that still belongs to this image.
+#[derive(Clone, Copy, Debug)]
+pub struct LeftWorker<'a> {
+    /// Our end of its channel.
+    pub channel: BorrowedFd<'a>,
+    /// A copy of its own end.
+    pub inbox: Option<BorrowedFd<'a>>,
+    /// Its process.
+    pub pid: Pid,
+    /// Connections it still has.
+    pub users: usize,
+}
+
+/// What is left to the next image. All of it still belongs to this one, which goes on with it if the
+/// next one cannot be executed.
+#[derive(Debug, Default)]
+pub struct Outgoing<'a> {
+    /// Key, socket and file of each.
+    pub listeners: Vec<(String, BorrowedFd<'a>, Option<FileId>)>,
+    /// See [`Handover`].
+    pub parked: Vec<(String, BorrowedFd<'a>)>,
+    /// See [`Handover`].
+    pub workers: Vec<LeftWorker<'a>>,
+    /// See [`Handover`].
+    pub pid_file: Option<&'a PidFile>,
+    /// See [`Handover`].
+    pub background: bool,
+    /// See [`Handover`].
+    pub keepers: Vec<Pid>,
+    /// See [`Handover`].
+    pub segment: Option<&'a Segment>,
+    /// See [`Handover`].
+    pub snapshot: Option<BorrowedFd<'a>>,
+    /// See [`Handover`].
+    pub secrets: Option<&'a FormerSecrets>,
+    /// See [`Handover`].
+    pub attempt: u32,
+}
+
+/// A program that takes the place of this one.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    /// The file.
+    pub executable: &'a Path,
+    /// Arguments, argv\[0] included.
+    pub arguments: &'a [OsString],
+    /// Environment without the variables of this module.
+    pub environment: &'a [(OsString, OsString)],
+}
+
+impl Outgoing<'_> {
+    /// Executes the next image. Returns only if that fails; signals are unblocked then.
+    pub fn give(&self, image: &Image<'_>) -> io::Error {
+        let mut feeder = None;
+        let mut prepare = || -> io::Result<_> {
+            let mut text = self.encode();
+            if let Some(secrets) = self.secrets {
+                let (pipe, pid) = process::feed(secrets.encoded())?;
+                let _ = write!(text, "\nsecrets {} {pid}", pipe.as_raw_fd());
+                feeder = Some((pipe, pid));
+            }
+            anonymous::file(text.as_bytes())
+        };
+        let error = match prepare() {
+            Ok(file) => {
+                let value = format!("pid {}\nfile {}", process::id(), file.as_raw_fd());
+                let pipe = feeder.iter().map(|(pipe, _)| pipe.as_fd());
+                let more = pipe.chain([file.as_fd()]).collect();
+                self.execute(image, vec![(VARIABLE.to_owned(), value)], more)
+            }
+            Err(error) => error,
+        };
+        if let Some((pipe, pid)) = feeder {
+            drop(pipe);
+            let _ = process::wait_for(pid);
+        }
+        signals::unblock_all();
+        error
     }
 
-    fn encode(&self) -> String {
+    /// As [`give`](Self::give) for an older image, which knows less and reads files itself.
+    pub fn give_to_older(&self, image: &Image<'_>) -> io::Error {
+        let mut text = self.encode_basics();
+        // Without them sessions cannot be resumed, which is all.
+        let tickets = self
+            .secrets
+            .and_then(FormerSecrets::decode)
+            .and_then(|(tickets, _)| process::pipe_with(&tickets.encode()).ok());
+        if let Some(fd) = &tickets {
+            let _ = write!(text, "\ntickets {}", fd.as_raw_fd());
+        }
+        let parts = text.as_bytes().chunks(PART).enumerate();
+        let variables =
+            parts.map(|(number, part)| (variable(number), String::from_utf8_lossy(part).into()));
+        let more = tickets.iter().map(OwnedFd::as_fd).collect();
+        self.execute(image, variables.collect(), more)
+    }
+
+    fn execute(
+        &self,
+        image: &Image<'_>,
+        variables: Vec<(String, String)>,
+        more: Vec<BorrowedFd<'_>>,
+    ) -> io::Error {
+        let mut environment = image.environment.to_vec();
+        environment.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
+        let listeners = self.listeners.iter().map(|(_, fd, _)| *fd);
+        let listeners = listeners.chain(self.parked.iter().map(|(_, fd)| *fd));
+        let channels = self.workers.iter().map(|worker| worker.channel);
+        let workers = channels.chain(self.workers.iter().filter_map(|worker| worker.inbox));
+        let pid_file = self.pid_file.and_then(PidFile::descriptor);
+        let keep: Vec<BorrowedFd<'_>> =
+            listeners.chain(workers).chain(pid_file).chain(self.snapshot).chain(more).collect();
+        process::execute(image.executable, image.arguments, &environment, &keep)
+    }
+
+    /// What every image knows.
+    fn encode_basics(&self) -> String {
         let mut text = format!("pid {}", process::id());
-        for LeftListener { key, socket, file } in &self.listeners {
-            let _ = write!(text, "\nlistener {} {}", socket.as_raw_fd(), encode(key));
+        for (key, fd, file) in &self.listeners {
+            let _ = write!(text, "\nlistener {} {}", fd.as_raw_fd(), encode(key));
             if let Some(FileId { device, inode }) = file {
                 let _ = write!(text, " {device} {inode}");
             }
@@ -188,17 +465,15 @@ impl Handover {
             let _ = write!(text, "\nparked {} {}", fd.as_raw_fd(), encode(key));
         }
         for worker in &self.workers {
-            let fd = worker.channel.as_raw_fd();
-            let _ = write!(text, "\nworker {fd} {} {}", worker.pid, worker.users);
-            if let Some(inbox) = &worker.inbox {
-                let _ = write!(text, "\ninbox {} {}", inbox.as_raw_fd(), worker.pid);
+            let LeftWorker { channel, inbox, pid, users } = worker;
+            let _ = write!(text, "\nworker {} {pid} {users}", channel.as_raw_fd());
+            if let Some(inbox) = inbox {
+                let _ = write!(text, "\ninbox {} {pid}", inbox.as_raw_fd());
             }
         }
-        if let Some((path, fd)) = &self.pid_file {
-            let _ = write!(text, "\npidfile {} {}", fd.as_raw_fd(), encode(path));
-        }
-        if let Some(fd) = &self.tickets {
-            let _ = write!(text, "\ntickets {}", fd.as_raw_fd());
+        if let Some((file, fd)) = self.pid_file.and_then(|file| Some((file, file.descriptor()?))) {
+            let path = file.path().to_string_lossy();
+            let _ = write!(text, "\npidfile {} {}", fd.as_raw_fd(), encode(&path));
         }
         if self.background {
             text.push_str("\nbackground");
@@ -206,14 +481,21 @@ impl Handover {
         text
     }
 
-    /// The descriptors that must stay open.
-    pub fn descriptors<'a>(&'a self) -> Vec<&'a OwnedFd> {
-        let listeners = self.listeners.iter().map(|listener| &listener.socket);
-        let parked = self.parked.iter().map(|(_, fd)| fd);
-        let ends = |worker: &'a Leaving| std::iter::once(&worker.channel).chain(&worker.inbox);
-        let workers = self.workers.iter().flat_map(ends);
-        let pid_file = self.pid_file.iter().map(|(_, fd)| fd);
-        listeners.chain(parked).chain(workers).chain(pid_file).chain(&self.tickets).collect()
+    fn encode(&self) -> String {
+        let mut text = self.encode_basics();
+        for pid in &self.keepers {
+            let _ = write!(text, "\nkeeper {pid}");
+        }
+        if let Some(segment) = self.segment {
+            let _ = write!(text, "\nsegment {}", segment.id());
+        }
+        if let Some(fd) = self.snapshot {
+            let _ = write!(text, "\nsnapshot {}", fd.as_raw_fd());
+        }
+        if self.attempt > 0 {
+            let _ = write!(text, "\nattempt {}", self.attempt);
+        }
+        text
     }
 }
 

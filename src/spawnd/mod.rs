@@ -11,6 +11,7 @@ mod accept;
 pub mod acl;
 pub mod broker;
 pub mod conduct;
+mod findings;
 mod handover;
 pub mod ledger;
 mod listener;
@@ -23,5 +24,9 @@ mod watch;
 mod worker;
 
 pub use accept::receive as receive_datagram;
-pub use handover::{Former, Handover, VARIABLE};
+pub use findings::Findings;
+pub use handover::{
+    inherited_snapshot, publish_snapshot, Checked, Former, FormerSecrets, Handover, Image,
+    REPORT_VARIABLE, VARIABLE,
+};
 pub use listener::open as open_listener;

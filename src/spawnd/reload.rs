@@ -2,16 +2,19 @@
 //! itself again, with its listening sockets and the channels of its old workers.
 
 use super::broker::{kind, Broker};
-use super::handover::{check_value, Handover, LeftListener, ACTIVATED, VARIABLE};
+use super::findings::{Findings, Receiver};
+use super::handover::{
+    check_value, FormerSecrets, Image, LeftWorker, Outgoing, ACTIVATED, REPORT_VARIABLE, VARIABLE,
+};
 use super::listener::Listener;
-use crate::event::{Interest, Loop, TimerId, Token};
-use crate::os::process::{self, Descriptors, Ended, Fork, Pid, Program};
-use crate::os::signals::{Signal, Signals};
+use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::os::process::{self, Descriptors, Ended, Fork, Gate, Pid, Program};
+use crate::os::signals::{self, Signal, Signals};
 use crate::os::title::LEFT;
-use crate::os::{self, files, log, socket, supervisor};
+use crate::os::{self, anonymous, files, log, socket, supervisor};
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// How long a check may take, in milliseconds: a source may be a slow URL, and a foreign worker
 /// program may not know `-P`.
@@ -20,6 +23,27 @@ const CHECK_TIMEOUT: u64 = 120_000;
 /// times.
 const LOOK_PERIOD: u64 = 50;
 const MOST_LOOKS: u32 = 100;
+/// How long a signal waits for the workers of this image to be ready, in milliseconds. Otherwise images
+/// could follow each other so fast that nothing is ever served.
+const START_PATIENCE: u64 = 2000;
+
+/// What is to be done if the configuration is good. The greater one comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    /// SIGUSR1: workers that know it take the place of those there are.
+    ReplaceWorkers,
+    /// SIGHUP: the program is executed again.
+    Reload,
+}
+
+impl Purpose {
+    fn signal(self) -> Signal {
+        match self {
+            Purpose::ReplaceWorkers => Signal::SIGUSR1,
+            Purpose::Reload => Signal::SIGHUP,
+        }
+    }
+}
 
 /// A child that checks the configuration.
 pub(super) struct Check {
@@ -27,29 +51,64 @@ pub(super) struct Check {
     /// What it complains about.
     output: OwnedFd,
     text: Vec<u8>,
-    /// SIGHUP, not SIGUSR1: the program is to be executed again if the configuration is good.
-    reload: bool,
-    /// A signal came again meanwhile.
-    again: bool,
+    /// What it has read.
+    findings: Receiver,
+    purpose: Purpose,
+    /// A signal that came meanwhile: what it is about may have been written after this check has
+    /// read it.
+    again: Option<Purpose>,
     /// How often its end was looked for since it has said all.
     looks: u32,
     timer: TimerId,
 }
 
+/// Checks that are still to come.
+#[derive(Default)]
+pub(super) enum Due {
+    /// The workers of this image are not ready yet; what has come meanwhile, and when not to wait any
+    /// more.
+    #[default]
+    Starting,
+    Waiting(Purpose, TimerId),
+    /// Checks are made at once.
+    Serving,
+}
+
 impl Broker {
-    /// SIGHUP, or with `reload` false SIGUSR1: checks the configuration first.
-    pub(super) fn check_and(&mut self, reload: bool, events: &mut Loop) {
+    /// SIGHUP or SIGUSR1: the configuration is checked first.
+    pub(super) fn check_and(&mut self, purpose: Purpose, events: &mut Loop) {
         if let Some(check) = &mut self.check {
-            check.again = true;
-            check.reload |= reload;
+            check.again = check.again.max(Some(purpose));
             return;
         }
-        if reload {
-            supervisor::notify("RELOADING=1");
+        match &mut self.due {
+            Due::Serving => self.begin_check(purpose, events),
+            Due::Waiting(before, _) => *before = purpose.max(*before),
+            Due::Starting => {
+                let deadline = events.now() + START_PATIENCE;
+                let timer = events.arm(Token::new(kind::CHECK_DUE, 0), deadline);
+                self.due = Due::Waiting(purpose, timer);
+            }
         }
-        match self.start_check(reload, events) {
+    }
+
+    /// Workers are ready, or were waited for long enough: signals have their effect at once.
+    pub(super) fn check_what_is_due(&mut self, events: &mut Loop) {
+        if let Due::Waiting(purpose, timer) = std::mem::replace(&mut self.due, Due::Serving) {
+            events.cancel(timer);
+            self.check_and(purpose, events);
+        }
+    }
+
+    fn begin_check(&mut self, purpose: Purpose, events: &mut Loop) {
+        if purpose == Purpose::Reload {
+            supervisor::notify_reloading();
+        }
+        match self.start_check(purpose, events) {
             Ok(check) => {
-                events.register(&check.output, Token::new(kind::CHECK, 0), Interest::READ);
+                events.register(&check.output, Token::new(kind::CHECK, OUTPUT), Interest::READ);
+                let findings = Token::new(kind::CHECK, FINDINGS);
+                events.register(&check.findings.pipe, findings, Interest::READ);
                 self.check = Some(check);
             }
             Err(error) => {
@@ -62,15 +121,18 @@ impl Broker {
         }
     }
 
-    fn start_check(&self, reload: bool, events: &mut Loop) -> std::io::Result<Check> {
+    fn start_check(&self, purpose: Purpose, events: &mut Loop) -> std::io::Result<Check> {
         let (output, write) = process::pipe()?;
         socket::set_nonblocking(&output, true)?;
+        let (findings, report) = process::pipe()?;
+        socket::set_nonblocking(&findings, true)?;
         // What the next image will have, not what `setenv` made of it; its complaints are
         // logged by us.
         let mut environment = self.options.environment.clone();
         environment.retain(|(name, _)| name != "TCPRELAY_LOG_STDERR");
         let activated = self.listeners.iter().any(Listener::is_inherited);
         environment.push((VARIABLE.into(), check_value(activated).into()));
+        environment.push((REPORT_VARIABLE.into(), report.as_raw_fd().to_string().into()));
         let mut arguments = vec![OsString::from("-P")];
         arguments.extend(self.options.arguments.iter().skip(1).cloned());
         let program = Program {
@@ -82,14 +144,30 @@ impl Broker {
             group: true,
         };
         let stdin = File::open("/dev/null")?.into();
-        let descriptors = Descriptors { stdin, stderr: Some(write) };
+        let kept = Some(report.as_raw_fd());
+        let descriptors = Descriptors { stdin, stderr: Some(write), kept };
         let pid = process::spawn(&program, descriptors, log::message)?;
         let timer = events.arm(Token::new(kind::CHECK_TIMEOUT, 0), events.now() + CHECK_TIMEOUT);
-        Ok(Check { pid, output, text: Vec::new(), reload, again: false, looks: 0, timer })
+        let findings = Receiver::new(findings);
+        let (text, again, looks) = (Vec::new(), None, 0);
+        Ok(Check { pid, output, text, findings, purpose, again, looks, timer })
     }
 
     /// The checking child has said something.
-    pub(super) fn check_output(&mut self, events: &mut Loop) {
+    pub(super) fn check_event(&mut self, event: Event, events: &mut Loop) {
+        match event.token.index() {
+            FINDINGS => {
+                if let Some(check) = &mut self.check {
+                    if !check.findings.read() {
+                        events.set_interest(&check.findings.pipe, Interest::empty());
+                    }
+                }
+            }
+            _ => self.check_output(events),
+        }
+    }
+
+    fn check_output(&mut self, events: &mut Loop) {
         let Some(check) = &mut self.check else {
             return;
         };
@@ -160,98 +238,149 @@ impl Broker {
             return false;
         };
         events.remove(&check.output);
+        events.remove(&check.findings.pipe);
         events.cancel(check.timer);
-        if check.again {
-            self.check_and(check.reload, events);
-        } else if ended == Ended::Status(0) && check.reload {
-            self.restart_image(events);
-        } else if ended == Ended::Status(0) {
-            log::message("SIGUSR1: replacing all workers");
-            // They read the configuration as it is now, which may name other files.
-            let material = self.secrets.reread.as_ref().and_then(|reread| (reread.0)());
-            if let Some(material) = material {
-                self.secrets.material = material;
+        if !self.is_serving() {
+            return true;
+        }
+        let Check { text, findings, purpose, again, .. } = check;
+        if ended == Ended::Status(0) {
+            for line in lines(&text).filter(|line| line.contains("WARNING: ")) {
+                log::message_at(log::Severity::WARNING, &line);
             }
-            self.dismiss_all(events);
-            self.start_missing_workers(events);
-        } else {
-            let signal = if check.reload { "SIGHUP" } else { "SIGUSR1" };
-            let text = String::from_utf8_lossy(&check.text);
-            for line in text.lines() {
-                // Without the process id in front, which is that of the child.
-                let line = line.split_once(": ").map_or(line, |(head, tail)| {
-                    if head.parse::<i32>().is_ok() {
-                        tail
-                    } else {
-                        line
-                    }
-                });
-                log::message_at(log::Severity::ERROR, &format!("{signal}: {line}"));
+        }
+        match (ended, purpose) {
+            (Ended::Status(0), Purpose::Reload) => {
+                self.restart_image(findings.finish(), again, events);
+                return true;
             }
-            log::message_at(
-                log::Severity::ERROR,
-                &format!(
-                    "{signal}: the configuration is refused, the running one stays in service"
-                ),
-            );
-            supervisor::notify("READY=1");
+            (Ended::Status(0), Purpose::ReplaceWorkers) => {
+                self.replace_workers(findings.finish(), events);
+            }
+            _ => refused(purpose, &text),
+        }
+        if let Some(purpose) = again {
+            self.check_and(purpose, events);
         }
         true
     }
 
-    /// Executes this program again, in this process.
-    fn restart_image(&mut self, events: &mut Loop) {
-        log::message("SIGHUP: restarting");
+    /// SIGUSR1: workers that know what was checked.
+    fn replace_workers(&mut self, findings: Option<Findings>, events: &mut Loop) {
+        log::message("SIGUSR1: replacing all workers");
+        match findings {
+            Some(Findings { snapshot, checked }) => {
+                self.secrets.material = checked.material;
+                if self.options.workers_report {
+                    self.set_snapshot(share_texts(&snapshot));
+                }
+            }
+            // The executable is an older one, whose workers read for themselves.
+            None => self.set_snapshot(None),
+        }
         self.dismiss_all(events);
-        if self.local.as_ref().is_some_and(|local| local.sessions() > 0) {
-            self.leave_sessions_to_child(events);
+        self.start_missing_workers(events);
+    }
+
+    /// Executes this program again, in this process.
+    fn restart_image(
+        &mut self,
+        findings: Option<Findings>,
+        again: Option<Purpose>,
+        events: &mut Loop,
+    ) {
+        // What arrives from here on waits for the next image, or for the end of this attempt.
+        signals::block_all();
+        let arrived = self.signals.take();
+        if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT) {
+            signals::unblock_all();
+            self.signal(arrived, events);
+            return;
         }
-        let mut handover = Handover {
-            background: self.options.background,
-            workers: self.take_leaving(),
-            ..Handover::default()
-        };
+        log::message("SIGHUP: restarting");
+        let noted = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGCHLD];
+        for signal in noted.into_iter().filter(|&signal| arrived.has(signal)) {
+            signals::raise(signal);
+        }
+        if let Some(purpose) = again {
+            signals::raise(purpose.signal());
+        }
         self.collect_orphans();
-        for parked in std::mem::take(&mut self.parked) {
-            // A datagram is not worth more than the client's next one.
-            if parked.datagram.is_none() {
-                let key =
-                    parked.listener.map_or(String::new(), |index| self.listeners[index].key());
-                handover.parked.push((key, parked.socket));
-            }
-        }
-        for listener in &mut self.listeners {
-            // One that the service manager opened is known by that.
-            let prefix = if listener.foreign { ACTIVATED } else { "" };
-            let key = format!("{prefix}{}", listener.key());
-            let file = listener.file();
-            if let Some(socket) = listener.socket.take() {
-                handover.listeners.push(LeftListener { key, socket, file });
-            }
-        }
-        if let Some(file) = self.pid_file.take() {
-            let path = file.path().to_string_lossy().into_owned();
-            handover.pid_file = file.into_descriptor().map(|fd| (path, fd));
-        }
+        let gate = self.leave_sessions_behind_gate(events);
         self.secrets.tickets.advance(os::wall_clock());
-        // Without them sessions cannot be resumed, which is all.
-        handover.tickets = process::pipe_with(&self.secrets.tickets.encode()).ok();
-        // Workers have read it; the next image makes its own.
-        drop(self.shared.take());
-        let mut environment = self.options.environment.clone();
-        let variables = handover.variables().into_iter();
-        environment.extend(variables.map(|(name, value)| (name.into(), value.into())));
-        let error = process::execute(
-            &self.options.executable,
-            &self.options.arguments,
-            &environment,
-            &handover.descriptors(),
-        );
-        // The file was there a moment ago, for the check. The old image cannot go on without
-        // what it has prepared to give away, and ends as on a failed start.
+        let checked = findings.as_ref().map(|findings| &findings.checked);
+        let secrets = FormerSecrets::new(&self.secrets.tickets, checked).ok();
+        let snapshot = findings.as_ref().and_then(|findings| share_texts(&findings.snapshot));
+        let parked = self.parked.iter();
+        let outgoing = Outgoing {
+            listeners: self
+                .listeners
+                .iter()
+                .filter_map(|listener| {
+                    // One that the service manager opened is known by that.
+                    let prefix = if listener.foreign { ACTIVATED } else { "" };
+                    let key = format!("{prefix}{}", listener.key());
+                    Some((key, listener.socket.as_ref()?.as_fd(), listener.file()))
+                })
+                .collect(),
+            // A datagram is not worth more than the client's next one.
+            parked: parked
+                .filter(|parked| parked.datagram.is_none())
+                .filter_map(|parked| {
+                    Some((self.listeners[parked.listener?].key(), parked.socket.as_fd()))
+                })
+                .collect(),
+            workers: self
+                .workers
+                .iter()
+                .map(|(&id, worker)| {
+                    let users = self.policy.users(id).unwrap_or(worker.users);
+                    LeftWorker {
+                        channel: worker.channel.as_fd(),
+                        inbox: worker.inbox.as_ref().map(OwnedFd::as_fd),
+                        pid: worker.pid,
+                        users,
+                    }
+                })
+                .collect(),
+            pid_file: self.pid_file.as_ref(),
+            background: self.options.background,
+            keepers: self.keepers.iter().copied().collect(),
+            segment: self.shared.as_ref(),
+            snapshot: snapshot.as_ref().map(OwnedFd::as_fd),
+            secrets: secrets.as_ref(),
+            attempt: 0,
+        };
+        let image = Image {
+            executable: &self.options.executable,
+            arguments: &self.options.arguments,
+            environment: &self.options.environment,
+        };
+        // An older version does not tell what it has read, nor does it know what we would leave.
+        let error = match findings {
+            Some(_) => outgoing.give(&image),
+            None => outgoing.give_to_older(&image),
+        };
         let path = self.options.executable.display();
         log::message(&format!("execve ({path}): {}", os::reason(&error)));
-        self.exit_status = Some(process::exit::OS_ERROR);
+        log::message_at(
+            log::Severity::ERROR,
+            "SIGHUP: the program cannot be executed, the running one stays in service",
+        );
+        if let Some((gate, pid)) = gate {
+            gate.cancel();
+            let _ = process::wait_for(pid);
+            self.keepers.remove(&pid);
+        }
+        supervisor::notify("READY=1");
+        self.unpark(events);
+    }
+
+    /// Gives the texts that were checked to workers that start from now on. Without them they read
+    /// the files.
+    pub(super) fn set_snapshot(&mut self, snapshot: Option<OwnedFd>) {
+        super::handover::publish_snapshot(snapshot.as_ref());
+        self.snapshot = snapshot;
     }
 
     /// Single-process mode: a child keeps the open sessions until they end, so that this
@@ -262,9 +391,34 @@ impl Broker {
                 let status = self.drain_sessions(events);
                 std::process::exit(status);
             }
-            Ok(Fork::Parent(_)) => {}
+            Ok(Fork::Parent(pid)) => drop(self.keepers.insert(pid)),
             Err(error) => {
                 log::message(&format!("fork: {}: open sessions end", os::reason(&error)));
+            }
+        }
+    }
+
+    /// The same for the time when another image has taken the place of this one: the child does
+    /// nothing as long as that is not certain.
+    fn leave_sessions_behind_gate(&mut self, events: &mut Loop) -> Option<(Gate, Pid)> {
+        if self.local.as_ref().is_none_or(|local| local.sessions() == 0) {
+            return None;
+        }
+        match process::fork_at_gate() {
+            Ok((Fork::Child, gate)) => {
+                if !gate.passed() {
+                    process::exit_now(0);
+                }
+                let status = self.drain_sessions(events);
+                std::process::exit(status);
+            }
+            Ok((Fork::Parent(pid), gate)) => {
+                self.keepers.insert(pid);
+                Some((gate, pid))
+            }
+            Err(error) => {
+                log::message(&format!("fork: {}: open sessions end", os::reason(&error)));
+                None
             }
         }
     }
@@ -280,6 +434,7 @@ impl Broker {
         events.remove(self.signals.descriptor());
         if let Some(check) = self.check.take() {
             events.remove(&check.output);
+            events.remove(&check.findings.pipe);
         }
         self.parked.clear();
         for listener in &mut self.listeners {
@@ -312,4 +467,43 @@ impl Broker {
         log::message("Terminating, no longer needed.");
         0
     }
+}
+
+/// Which of a check's pipes a token is for.
+const OUTPUT: u32 = 0;
+const FINDINGS: u32 = 1;
+
+/// A configuration was refused; what is wrong with it is logged.
+fn refused(purpose: Purpose, text: &[u8]) {
+    let signal = purpose.signal().as_str();
+    for line in lines(text) {
+        log::message_at(log::Severity::ERROR, &format!("{signal}: {line}"));
+    }
+    log::message_at(
+        log::Severity::ERROR,
+        &format!("{signal}: the configuration is refused, the running one stays in service"),
+    );
+    supervisor::notify("READY=1");
+}
+
+/// The texts of a configuration as a descriptor; without one they are read again.
+fn share_texts(texts: &[u8]) -> Option<OwnedFd> {
+    let made = anonymous::file(texts);
+    if let Err(error) = &made {
+        log::message(&format!("a copy of the configuration cannot be kept: {}", os::reason(error)));
+    }
+    made.ok()
+}
+
+/// What a checking child has said, without its process id in front.
+fn lines(text: &[u8]) -> impl Iterator<Item = String> {
+    let text = String::from_utf8_lossy(text).into_owned();
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| match line.split_once(": ") {
+            Some((head, tail)) if head.parse::<i32>().is_ok() => tail.to_owned(),
+            _ => line.to_owned(),
+        })
+        .collect();
+    lines.into_iter()
 }

@@ -4,7 +4,7 @@
 //! the two, so a connection that the broker takes back is its own again, whatever the worker does
 //! at that moment, and what a worker has left unread when it ends is not lost with it.
 
-use super::broker::{kind, Broker, Parked};
+use super::broker::{kind, Broker, Life, Parked};
 use super::conduct::{Family, Stage};
 use super::policy::{Choice, WorkerId};
 use super::protocol::{datagram, FromBroker, UDP_HEADER, UDP_LIMIT};
@@ -191,7 +191,7 @@ impl Broker {
     /// The timer has expired.
     pub(super) fn watch_workers(&mut self, events: &mut Loop) {
         self.watch.timer = None;
-        if self.exit_status.is_some() {
+        if matches!(self.life, Life::Ended(_)) {
             return;
         }
         self.end_hung_starts(events);
@@ -363,7 +363,7 @@ impl Broker {
 
     /// Gives connections of workers that are gone to others.
     pub(super) fn place_orphans(&mut self, events: &mut Loop) {
-        while self.exit_status.is_none() && self.parked.is_empty() && self.resume.is_none() {
+        while self.is_serving() && self.parked.is_empty() && self.resume.is_none() {
             let Some((inbox, taken)) = self.watch.orphans.front_mut() else {
                 return;
             };

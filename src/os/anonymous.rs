@@ -1,0 +1,96 @@
+//! Files without a name: bytes that other processes are to read, as a descriptor that they inherit.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+/// A file that holds `data`, which nobody can change: memory where the system has that
+/// (memfd_create(2), sealed), and a file that was unlinked elsewhere.
+pub fn file(data: &[u8]) -> io::Result<OwnedFd> {
+    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+    if let Ok(file) = memory(data) {
+        return Ok(file);
+    }
+    unlinked(data)
+}
+
+/// What a file holds, wherever another process has read it.
+pub fn read(file: &OwnedFd) -> io::Result<Vec<u8>> {
+    let file = File::from(file.try_clone()?);
+    let status = file.metadata()?;
+    if !status.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut data = vec![0; usize::try_from(status.len()).unwrap_or(0)];
+    file.read_exact_at(&mut data, 0)?;
+    Ok(data)
+}
+
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+fn memory(data: &[u8]) -> io::Result<OwnedFd> {
+    use super::{check, socket};
+    use std::os::fd::AsRawFd;
+
+    let name = c"tcprelay".as_ptr();
+    let create = |flags: libc::c_uint| {
+        // SAFETY: memfd_create(2) reads the name, a string that is there for ever.
+        check(unsafe {
+            libc::memfd_create(name, libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | flags)
+        })
+    };
+    // Nobody executes it: a Linux that is told so does not insist on knowing.
+    #[cfg(target_os = "linux")]
+    let created = create(libc::MFD_NOEXEC_SEAL).or_else(|_| create(0))?;
+    #[cfg(target_os = "freebsd")]
+    let created = create(0)?;
+    let fd = socket::own(created);
+    let mut file = File::from(fd);
+    file.write_all(data)?;
+    let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+    // SAFETY: fcntl(F_ADD_SEALS) takes plain numbers.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+    Ok(file.into())
+}
+
+/// A file in the directory for temporary ones, opened again for reading only and unlinked.
+fn unlinked(data: &[u8]) -> io::Result<OwnedFd> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+
+    let directory = std::env::temp_dir();
+    for number in 0u32.. {
+        let path = directory.join(format!("tcprelay.{}.{number}", super::process::id()));
+        let created = File::options().write(true).create_new(true).mode(0o600).open(&path);
+        let mut file = match created {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 100 => continue,
+            created => created?,
+        };
+        let opened = file.write_all(data).and_then(|()| {
+            let reader = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path)?;
+            let (read, written) = (reader.metadata()?, file.metadata()?);
+            match (read.dev(), read.ino()) == (written.dev(), written.ino()) {
+                true => Ok(reader),
+                false => Err(io::Error::from_raw_os_error(libc::ESTALE)),
+            }
+        });
+        let _ = std::fs::remove_file(&path);
+        return opened.map(OwnedFd::from);
+    }
+    Err(io::Error::from_raw_os_error(libc::EEXIST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_stays() {
+        for make in [file, unlinked] {
+            let made = make(b"some text").expect("a file");
+            assert_eq!(read(&made).expect("its text"), b"some text");
+            // Once more, as another process would.
+            assert_eq!(read(&made).expect("its text"), b"some text");
+            assert!(File::from(made).write_all_at(b"other", 0).is_err());
+        }
+    }
+}
