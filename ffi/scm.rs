@@ -92,7 +92,13 @@ pub unsafe extern "C" fn scm_recv_msg(
             (BorrowedFd::borrow_raw(sock), buffer)
         };
         let received = loop {
-            match channel::receive(sock, buffer) {
+            // Without a place for it, a descriptor is closed.
+            let received = match fd.is_null() {
+                true => channel::receive_data(sock, buffer)
+                    .map(|length| channel::Received { length, fd: None }),
+                false => channel::receive(sock, buffer),
+            };
+            match received {
                 // C code that has not made the socket non-blocking wants to wait.
                 Err(error) if crate::os::would_block(&error) && socket::is_blocking(&sock) => {
                     channel::wait(sock, -1);
@@ -110,7 +116,6 @@ pub unsafe extern "C" fn scm_recv_msg(
                 complain("message of a wrong length")
             }
             Ok(received) => {
-                // Without a place for it, the descriptor is closed.
                 // SAFETY: as the caller promises.
                 if let Some(place) = unsafe { fd.as_mut() } {
                     *place = received.fd.map_or(-1, IntoRawFd::into_raw_fd);

@@ -76,6 +76,7 @@ pub unsafe extern "C" fn spawnd_spawn_child(pid: *mut libc::pid_t) -> c_int {
                 return -1;
             }
         };
+        channel::refuse_descriptors(&ours);
         // SAFETY: the variable lives as long as the process; the field is copied.
         let size = unsafe { (*spawnd_data::address()).scm_bufsize };
         if size > 0 {

@@ -41,13 +41,20 @@ const BUFFER: libc::c_int = 64 * 1024;
 
 /// Most descriptors of one datagram.
 pub const DESCRIPTORS: usize = 16;
-/// Room for the control message of so many, aligned as cmsghdr wants it.
+/// Most that a system lets through at once (SCM_MAX_FD of Linux; others have less).
+const MOST_DESCRIPTORS: usize = 253;
+
+/// Room for control messages, aligned as cmsghdr wants it.
 #[repr(C)]
-union Control {
+union Control<const BYTES: usize> {
     header: libc::cmsghdr,
-    bytes: [u8; CONTROL],
+    bytes: [u8; BYTES],
 }
-const CONTROL: usize = 48 + DESCRIPTORS * mem::size_of::<libc::c_int>();
+
+/// What so many descriptors take there.
+const fn room(descriptors: usize) -> usize {
+    48 + descriptors * mem::size_of::<libc::c_int>()
+}
 
 fn message(iov: &mut libc::iovec) -> libc::msghdr {
     // SAFETY: msghdr is plain data, for which all zeroes is a valid value.
@@ -96,32 +103,20 @@ pub fn send_with(channel: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -
     if !has_room(channel) {
         return Err(io::Error::from_raw_os_error(libc::EAGAIN));
     }
-    let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
-    let mut header = message(&mut iov);
-    let mut control = Control { bytes: [0; CONTROL] };
-    if !fds.is_empty() {
-        let size = mem::size_of_val(fds) as libc::c_uint;
-        header.msg_control = (&raw mut control).cast();
-        // SAFETY: the message of at most DESCRIPTORS descriptors takes less than CONTROL bytes on
-        // every system, so CMSG_FIRSTHDR is inside `control`, which is aligned for it. A borrowed
-        // descriptor is a c_int (`repr(transparent)`), so their slice can be copied.
-        unsafe {
-            header.msg_controllen = libc::CMSG_SPACE(size) as _;
-            let first = libc::CMSG_FIRSTHDR(&header);
-            (*first).cmsg_level = libc::SOL_SOCKET;
-            (*first).cmsg_type = libc::SCM_RIGHTS;
-            (*first).cmsg_len = libc::CMSG_LEN(size) as _;
-            let bytes = mem::size_of_val(fds);
-            ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(first), bytes);
-        }
-    }
     #[cfg(target_vendor = "apple")]
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
     #[cfg(not(target_vendor = "apple"))]
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     loop {
-        // SAFETY: `header` points at `iov`, `data` and `control`, which outlive the call.
-        match check_size(unsafe { libc::sendmsg(channel.as_raw_fd(), &header, FLAGS) }) {
+        let result = match fds {
+            // A call that can carry nothing else: a confined worker has no other.
+            // SAFETY: the pointer and the length describe `data`, which outlives the call.
+            [] => unsafe {
+                libc::send(channel.as_raw_fd(), data.as_ptr().cast(), data.len(), FLAGS)
+            },
+            _ => send_descriptors(channel, data, fds, FLAGS),
+        };
+        match check_size(result) {
             Ok(_) => return Ok(()),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINTR) => {}
@@ -129,6 +124,60 @@ pub fn send_with(channel: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -
             },
         }
     }
+}
+
+/// sendmsg(2) with at most [`DESCRIPTORS`] descriptors.
+fn send_descriptors(
+    channel: BorrowedFd<'_>,
+    data: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: libc::c_int,
+) -> libc::ssize_t {
+    let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let mut header = message(&mut iov);
+    let mut control = Control { bytes: [0; room(DESCRIPTORS)] };
+    let size = mem::size_of_val(fds) as libc::c_uint;
+    header.msg_control = (&raw mut control).cast();
+    // SAFETY: the message of at most DESCRIPTORS descriptors takes less than room(DESCRIPTORS) bytes
+    // on every system, so CMSG_FIRSTHDR is inside `control`, which is aligned for it. A borrowed
+    // descriptor is a c_int (`repr(transparent)`), so their slice can be copied. `header` points at
+    // `iov`, `data` and `control`, which outlive the call.
+    unsafe {
+        header.msg_controllen = libc::CMSG_SPACE(size) as _;
+        let first = libc::CMSG_FIRSTHDR(&header);
+        (*first).cmsg_level = libc::SOL_SOCKET;
+        (*first).cmsg_type = libc::SCM_RIGHTS;
+        (*first).cmsg_len = libc::CMSG_LEN(size) as _;
+        let bytes = mem::size_of_val(fds);
+        ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(first), bytes);
+        libc::sendmsg(channel.as_raw_fd(), &header, flags)
+    }
+}
+
+/// Lets nobody send descriptors to this end, where the system can (Linux 6.16): they would be closed in
+/// this process, which may take as long as their owner likes.
+pub fn refuse_descriptors(channel: &OwnedFd) {
+    #[cfg(all(target_os = "linux", not(any(target_arch = "sparc", target_arch = "sparc64"))))]
+    {
+        /// asm-generic/socket.h
+        const SO_PASSRIGHTS: libc::c_int = 83;
+        let off: libc::c_int = 0;
+        // SAFETY: setsockopt(2) reads one int, which `off` is.
+        unsafe {
+            libc::setsockopt(
+                channel.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_PASSRIGHTS,
+                (&raw const off).cast(),
+                mem::size_of_val(&off) as libc::socklen_t,
+            );
+        }
+    }
+    #[cfg(not(all(
+        target_os = "linux",
+        not(any(target_arch = "sparc", target_arch = "sparc64"))
+    )))]
+    let _ = channel;
 }
 
 /// One received datagram.
@@ -150,19 +199,39 @@ pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Receive
     Ok(Received { length, fd })
 }
 
+/// As [`receive`], for who wants no descriptors; returns the length. Those that come along all the same
+/// are closed without waiting for what they have not sent yet (SO_LINGER). Who still has one could ask for
+/// that again, so it is better to get none.
+pub fn receive_data(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // Room for all of them: the rest would be closed by the system as it is.
+    receive_some::<{ room(MOST_DESCRIPTORS) }>(channel, buffer, MOST_DESCRIPTORS, |fd| {
+        socket::do_not_linger(&fd);
+    })
+}
+
 /// As [`receive`], with every descriptor that came along given to `keep`; returns the length.
 pub fn receive_with(
     channel: BorrowedFd<'_>,
     buffer: &mut [u8],
+    keep: impl FnMut(OwnedFd),
+) -> io::Result<usize> {
+    receive_some::<{ room(DESCRIPTORS) }>(channel, buffer, DESCRIPTORS, keep)
+}
+
+/// Receives one datagram with so many descriptors, for which there are `ROOM` bytes.
+fn receive_some<const ROOM: usize>(
+    channel: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    descriptors: usize,
     mut keep: impl FnMut(OwnedFd),
 ) -> io::Result<usize> {
     let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut header = message(&mut iov);
-    let mut control = Control { bytes: [0; CONTROL] };
+    let mut control = Control { bytes: [0; ROOM] };
     header.msg_control = (&raw mut control).cast();
     // SAFETY: CMSG_SPACE only computes.
-    let space = unsafe { libc::CMSG_SPACE((DESCRIPTORS * mem::size_of::<libc::c_int>()) as _) };
-    header.msg_controllen = (space as usize).min(mem::size_of::<Control>()) as _;
+    let space = unsafe { libc::CMSG_SPACE((descriptors * mem::size_of::<libc::c_int>()) as _) };
+    header.msg_controllen = (space as usize).min(ROOM) as _;
     // Elsewhere descriptors are marked when they are here: macOS and Solaris have no such flag,
     // illumos has not had it for long.
     #[cfg(any(
@@ -326,6 +395,56 @@ mod tests {
             .find_map(|_| send(a.as_fd(), &[0; 40], None).err())
             .expect("the channel fills up");
         assert!(crate::os::would_block(&error), "{error}");
+    }
+
+    /// A socket that closing takes ten seconds for: what it has sent is not taken.
+    fn lingering() -> (OwnedFd, std::net::TcpStream) {
+        use std::io::Write;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sender = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (receiver, _) = listener.accept().unwrap();
+        sender.set_nonblocking(true).unwrap();
+        while sender.write(&[0; 1 << 16]).is_ok() {}
+        let sender = OwnedFd::from(sender);
+        let linger = libc::linger { l_onoff: 1, l_linger: 10 };
+        // SAFETY: setsockopt(2) reads `linger`, which outlives the call.
+        let result = unsafe {
+            libc::setsockopt(
+                sender.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                mem::size_of_val(&linger) as libc::socklen_t,
+            )
+        };
+        assert_eq!(result, 0);
+        (sender, receiver)
+    }
+
+    #[test]
+    fn foreign_descriptors_are_closed_without_waiting() {
+        let (a, b) = pair().unwrap();
+        let (sender, _receiver) = lingering();
+        socket::set_nonblocking(&sender, false).unwrap();
+        let fds = vec![sender.as_fd(); DESCRIPTORS];
+        send_with(a.as_fd(), b"hello", &fds).unwrap();
+        drop(sender);
+        let start = std::time::Instant::now();
+        assert_eq!(receive_data(b.as_fd(), &mut [0; 40]).unwrap(), 5);
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn an_end_that_refuses_descriptors_still_gets_messages() {
+        let (a, b) = pair().unwrap();
+        refuse_descriptors(&b);
+        send(a.as_fd(), b"hello", None).unwrap();
+        assert_eq!(receive_data(b.as_fd(), &mut [0; 40]).unwrap(), 5);
+        // A system that does not know the option lets it through.
+        if send(a.as_fd(), b"hello", Some(a.as_fd())).is_ok() {
+            let received = receive(b.as_fd(), &mut [0; 40]).unwrap();
+            assert!(received.fd.is_some());
+        }
     }
 
     #[test]

@@ -598,6 +598,13 @@ pub fn reset_on_close(fd: &OwnedFd) {
     let _ = set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, linger);
 }
 
+/// Makes the next close(2) return at once, whatever has not been sent yet.
+pub fn do_not_linger(fd: &OwnedFd) {
+    let linger = libc::linger { l_onoff: 0, l_linger: 0 };
+    // What is no socket has nothing of the kind.
+    let _ = set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, linger);
+}
+
 /// Bytes written to the socket that the other side has not acknowledged yet. 0 where the
 /// system cannot tell.
 pub fn unsent_bytes(fd: &OwnedFd) -> usize {

@@ -169,6 +169,7 @@ impl Broker {
         conduct: Conduct,
         events: &mut Loop,
     ) -> WorkerId {
+        channel::refuse_descriptors(&channel);
         let id = self.next_id();
         events.register(&channel, Token::new(kind::WORKER, id.0), Interest::READ);
         let unread =
@@ -224,8 +225,8 @@ impl Broker {
                 return;
             };
             let mut data = [0; RECEIVE];
-            let received = match channel::receive(worker.channel.as_fd(), &mut data) {
-                Ok(received) => received,
+            let length = match channel::receive_data(worker.channel.as_fd(), &mut data) {
+                Ok(length) => length,
                 Err(error) if os::would_block(&error) => return,
                 Err(error) => {
                     events.set_interest(&worker.channel, Interest::empty());
@@ -234,7 +235,7 @@ impl Broker {
                 }
             };
             worker.flow.heard(events.now());
-            let message = FromWorker::decode(&data[..received.length.min(data.len())]);
+            let message = FromWorker::decode(&data[..length.min(data.len())]);
             let has = given.unwrap_or(worker.users);
             let act = worker.conduct.hear(message, has, events.now());
             self.act(id, act, events);
