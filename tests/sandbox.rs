@@ -122,6 +122,9 @@ const REFUSED: &[(&str, i32)] = &[
     ("to signal broker", libc::EPERM),
     ("listen", libc::EPERM),
     ("packets", libc::EPERM),
+    ("raw packets", libc::EPERM),
+    ("ping", libc::EPERM),
+    ("memory of broker", libc::EACCES),
     ("to type", libc::EPERM),
     ("io_uring", libc::EPERM),
     ("beyond", libc::ENOSYS),
@@ -131,7 +134,8 @@ const REFUSED: &[(&str, i32)] = &[
 const ALLOWED: [&str; 3] = ["to read", "kill self", "socket"];
 
 /// What the system itself refuses some users, with the same number.
-const REFUSED_ANYWAY: [&str; 4] = ["packets", "to type", "io_uring", "beyond"];
+const REFUSED_ANYWAY: [&str; 6] =
+    ["packets", "raw packets", "memory of broker", "to type", "io_uring", "beyond"];
 
 #[test]
 fn a_worker_cannot_do_more_than_relay() {
@@ -147,5 +151,50 @@ fn a_worker_cannot_do_more_than_relay() {
     for what in ALLOWED {
         let line = format!("tried {what}: 0\n");
         assert!(confined.contains(&line) && free.contains(&line), "{what}:\n{confined}{free}");
+    }
+}
+
+/// A line of /proc/PID/status.
+fn status(pid: i32, name: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.expect("a line of /proc/PID/status").trim().to_owned()
+}
+
+#[test]
+fn workers_have_no_capabilities() {
+    let (confined, free) = (serving("", ""), serving("", "sandbox = no"));
+    for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(status(confined.workers()[0], name), "0000000000000000", "{name}");
+    }
+    // Whatever this user has.
+    let (worker, broker) = (free.workers()[0], free.pid());
+    assert_eq!(status(worker, "CapPrm"), status(broker, "CapPrm"));
+}
+
+#[test]
+fn workers_of_root_are_worth_a_warning() {
+    let warned = serving("", "").log().contains("Warning: workers are root's.");
+    assert_eq!(warned, is_root());
+}
+
+/// What belongs to a process in /proc is root's if nobody else may look into it.
+#[test]
+fn one_user_cannot_look_into_broker_and_workers() {
+    use std::os::unix::fs::MetadataExt;
+    let (peer, port) = (Peer::echo(), free_port());
+    let setup = Setup::simple(port, &format!("sandbox = no\n{}", peer.remote()));
+    let mut setup = setup.environment("TCPRELAY_TRACEABLE", "");
+    if is_root() {
+        setup = setup.program("setpriv");
+        for argument in ["--reuid=65534", "--regid=65534", "--clear-groups", TCPRELAY] {
+            setup = setup.argument(argument);
+        }
+    }
+    let relay = setup.start();
+    for pid in [relay.pid(), relay.workers()[0]] {
+        let owner = |path: String| std::fs::metadata(path).expect("a living process").uid();
+        assert_ne!(status(pid, "Uid").split('\t').next(), Some("0"));
+        assert_eq!(owner(format!("/proc/{pid}/mem")), 0);
     }
 }

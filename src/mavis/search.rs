@@ -117,6 +117,11 @@ impl Modules {
     pub fn new(io: *mut c_void) -> Modules {
         Modules { chain: Chain::default(), cancel: true, unconfined: None, io }
     }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.chain.head().is_none()
+    }
 }
 
 /// `mavis module …` or `mavis path …`, with the token `mavis` current. True for a module.

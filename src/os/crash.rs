@@ -129,6 +129,9 @@ fn act() -> ! {
         log::message(&format!("EXECINFO: {number} {}", line.trim()));
     }
     log::message("EXECINFO: backtrace end");
+    if actions.debug_command.is_some() || actions.core_directory.is_some() {
+        process::permit_inspection();
+    }
     if let Some(command) = &actions.debug_command {
         run("GDB", command);
     }

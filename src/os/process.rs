@@ -167,6 +167,53 @@ pub fn set_umask(mask: u32) {
     unsafe { libc::umask(mask as libc::mode_t) };
 }
 
+/// Lets nobody but root look into the memory of this process, whoever its user is: its broker's, other
+/// workers' or another program's. Where the system lets that be seen, as NetBSD does, it does nothing.
+pub fn forbid_inspection() {
+    inspection(false);
+}
+
+/// Takes that back, for a core file.
+pub fn permit_inspection() {
+    inspection(true);
+}
+
+fn inspection(permitted: bool) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    // SAFETY: prctl(PR_SET_DUMPABLE) takes plain numbers.
+    unsafe {
+        let none: libc::c_ulong = 0;
+        libc::prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(permitted), none, none, none);
+    }
+    #[cfg(target_os = "freebsd")]
+    {
+        let mut wanted = match permitted {
+            true => libc::PROC_TRACE_CTL_ENABLE,
+            false => libc::PROC_TRACE_CTL_DISABLE,
+        };
+        // SAFETY: PROC_TRACE_CTL reads one int, which `wanted` is; 0 is this process.
+        unsafe { libc::procctl(libc::P_PID, 0, libc::PROC_TRACE_CTL, (&raw mut wanted).cast()) };
+    }
+    #[cfg(any(target_os = "solaris", target_os = "illumos"))]
+    {
+        /// sys/priv.h: its files in /proc and its core files are root's.
+        const PROTECT: libc::c_uint = 0x10;
+        extern "C" {
+            fn setpflags(flag: libc::c_uint, value: libc::c_uint) -> libc::c_int;
+        }
+        // SAFETY: setpflags(2) takes plain numbers.
+        unsafe { setpflags(PROTECT, libc::c_uint::from(!permitted)) };
+    }
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "freebsd",
+        target_os = "solaris",
+        target_os = "illumos"
+    )))]
+    let _ = permitted;
+}
+
 /// Lets `work` make files with another mask. Threads of modules have the same one meanwhile.
 pub fn with_umask<R>(mask: u32, work: impl FnOnce() -> R) -> R {
     // SAFETY: umask(2) takes a plain number and cannot fail.

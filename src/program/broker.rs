@@ -262,6 +262,12 @@ fn run(
         inetd,
         background,
     };
+    if !single && has_own_workers(process, &config, single) {
+        let user = config.spawn.ids.uid.unwrap_or(process::identity().0);
+        if user == 0 {
+            log::message("Warning: workers are root's. Name another user with userid in spawn.");
+        }
+    }
     let worker = HostedWorker {
         name: process.name.clone(),
         configuration: options.arguments[0].clone(),

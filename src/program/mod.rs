@@ -58,6 +58,10 @@ pub fn main(kind: Kind, arguments: Vec<OsString>) -> i32 {
     process::sanitize_descriptors();
     if kind != Kind::Mavistest {
         library::protect_keys();
+        let traceable = std::env::var_os("TCPRELAY_TRACEABLE");
+        if traceable.is_none_or(|value| value.is_empty()) {
+            process::forbid_inspection();
+        }
     }
     let first = arguments.first().cloned().unwrap_or_else(|| "tcprelay".into());
     let name = Path::new(&first)

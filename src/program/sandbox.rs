@@ -4,7 +4,8 @@ use crate::config::common::Common;
 use crate::config::relay::Relay;
 use crate::mavis::search::Modules;
 use crate::os::address::Address;
-use crate::os::{self, log, sandbox, zone};
+use crate::os::sandbox::{self, Confinement, Needs};
+use crate::os::{self, log, zone};
 use std::path::{Path, PathBuf};
 
 /// What the configuration says about it.
@@ -15,6 +16,9 @@ pub(super) struct Sandbox {
     obstacle: Option<String>,
     /// Where remotes on this host are.
     sockets: Vec<PathBuf>,
+    modules: bool,
+    kernel_tls: bool,
+    core_directory: Option<PathBuf>,
 }
 
 impl Sandbox {
@@ -33,7 +37,14 @@ impl Sandbox {
             Address::Unix(path) => Some(path.clone()),
             Address::Ip(_) => None,
         });
-        Sandbox { wanted: settings.sandbox, obstacle, sockets: sockets.collect() }
+        Sandbox {
+            wanted: settings.sandbox,
+            obstacle,
+            sockets: sockets.collect(),
+            modules: !modules.is_empty(),
+            kernel_tls: settings.tls.kernel,
+            core_directory: common.core_directory.clone(),
+        }
     }
 
     /// Confines the process, unless that is not wanted or would be in the way. A worker that cannot
@@ -48,10 +59,20 @@ impl Sandbox {
         }
         zone::remember();
         let sockets: Vec<&Path> = self.sockets.iter().map(PathBuf::as_path).collect();
-        match sandbox::enter(&sockets) {
-            Ok(true) => {}
-            Ok(false) if self.wanted.is_none() => {}
-            Ok(false) => log::message("no sandbox: this system has none"),
+        let needs = Needs {
+            sockets: &sockets,
+            log_streams: log::takes_streams(),
+            modules: self.modules,
+            kernel_tls: self.kernel_tls,
+            core_directory: self.core_directory.as_deref(),
+        };
+        match sandbox::enter(&needs) {
+            Ok(Confinement::Whole) => {}
+            Ok(Confinement::None) if self.wanted.is_none() => {}
+            Ok(Confinement::None) => log::message("no sandbox: this system has none"),
+            Ok(Confinement::WithoutThreads(count)) => log::message(&format!(
+                "sandbox: {count} threads of modules keep capabilities and files, as they block signals"
+            )),
             Err(error) => log::message(&format!("no sandbox: {}", os::reason(&error))),
         }
     }

@@ -182,9 +182,12 @@ impl Setup {
         let config = directory.write("relay.cfg", &self.config);
         let log = directory.file("log");
         let stderr = fs::File::create(&log).expect("the log");
+        // Tests look into the processes, which is for root otherwise.
+        let traceable = if is_root() { "" } else { "1" };
         let child = ours(&self.program)
             .args(&self.arguments)
             .arg(&config)
+            .env("TCPRELAY_TRACEABLE", traceable)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("TCPRELAY_LOG_STDERR", "1")
             .stdin(Stdio::null())

@@ -5,13 +5,13 @@
 //! does not bind root), no program gives rights (procctl(2)), and the standard descriptors are good
 //! for nothing but what they are for (cap_rights_limit(2)).
 
+use super::{Confinement, Needs};
 use crate::os::check;
 use std::io;
 use std::mem::MaybeUninit;
-use std::path::Path;
 
 /// As [`super::enter`].
-pub(super) fn enter(_sockets: &[&Path]) -> io::Result<bool> {
+pub(super) fn enter(_needs: &Needs<'_>) -> io::Result<Confinement> {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: setrlimit(2) reads `none`, which outlives the call.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &none) })?;
@@ -23,7 +23,7 @@ pub(super) fn enter(_sockets: &[&Path]) -> io::Result<bool> {
     check(unsafe {
         libc::procctl(libc::P_PID, 0, libc::PROC_NO_NEW_PRIVS_CTL, (&raw mut enable).cast())
     })?;
-    Ok(true)
+    Ok(Confinement::Whole)
 }
 
 /// Leaves a descriptor this right, and those that the C library's streams use.

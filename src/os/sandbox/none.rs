@@ -1,9 +1,9 @@
 //! A system, or a processor, without a sandbox that a relay can live in.
 
+use super::{Confinement, Needs};
 use std::io;
-use std::path::Path;
 
 /// Does nothing, and says so.
-pub(super) fn enter(_sockets: &[&Path]) -> io::Result<bool> {
-    Ok(false)
+pub(super) fn enter(_needs: &Needs<'_>) -> io::Result<Confinement> {
+    Ok(Confinement::None)
 }

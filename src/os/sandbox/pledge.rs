@@ -1,5 +1,6 @@
 //! OpenBSD: pledge(2) and unveil(2).
 
+use super::{Confinement, Needs};
 use crate::os::check;
 use std::ffi::CString;
 use std::io;
@@ -13,9 +14,9 @@ use std::ptr;
 const PROMISES: &std::ffi::CStr = c"stdio rpath inet unix dns recvfd error";
 
 /// As [`super::enter`].
-pub(super) fn enter(sockets: &[&Path]) -> io::Result<bool> {
+pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
     unveil(Path::new("/"), c"r")?;
-    for socket in sockets {
+    for socket in needs.sockets {
         match unveil(socket, c"rw") {
             // In a folder that is not there: nobody can be reached.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -25,7 +26,7 @@ pub(super) fn enter(sockets: &[&Path]) -> io::Result<bool> {
     // Without the promise `unveil` that was the last one.
     // SAFETY: a NUL-terminated text; the null pointer leaves alone what executed programs promise.
     check(unsafe { libc::pledge(PROMISES.as_ptr(), ptr::null()) })?;
-    Ok(true)
+    Ok(Confinement::Whole)
 }
 
 fn unveil(path: &Path, permissions: &std::ffi::CStr) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! Solaris and illumos: the basic privileges of privileges(7), which every process has.
 
+use super::{Confinement, Needs};
 use std::ffi::{c_char, c_int, CStr};
 use std::io;
-use std::path::Path;
 use std::ptr;
 
 extern "C" {
@@ -20,8 +20,8 @@ const NEEDLESS: [&CStr; 5] =
 const WRITE: &CStr = c"file_write";
 
 /// As [`super::enter`].
-pub(super) fn enter(sockets: &[&Path]) -> io::Result<bool> {
-    let write = sockets.is_empty().then_some(WRITE);
+pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
+    let write = needs.sockets.is_empty().then_some(WRITE);
     for privilege in NEEDLESS.into_iter().chain(write) {
         let none: *const c_char = ptr::null();
         // SAFETY: names that are NUL-terminated, and end with a null pointer.
@@ -33,5 +33,5 @@ pub(super) fn enter(sockets: &[&Path]) -> io::Result<bool> {
             }
         }
     }
-    Ok(true)
+    Ok(Confinement::Whole)
 }

@@ -1,14 +1,14 @@
-//! Linux: a filter of system calls (seccomp(2)) and no_new_privs (prctl(2)).
+//! Linux: a filter of system calls (seccomp(2)), after what threads give up one by one.
 //!
 //! The filter is a list of what is allowed, for x86_64 and aarch64. Linux 5.11 and later find out
 //! beforehand which calls are allowed whatever their arguments are, and run the filter for the others
 //! only: those come first.
 
-use crate::os::check;
+use super::{landlock, threads, Confinement, Needs};
+use crate::os::socket;
 use libc::{c_long, c_ulong, seccomp_data, sock_filter};
 use std::io;
 use std::mem::offset_of;
-use std::path::Path;
 
 /// The calling convention that the numbers below are of (linux/audit.h). A 64-bit process can make
 /// calls of 32-bit ones, which have other numbers.
@@ -24,10 +24,28 @@ const NEWEST: u32 = 450;
 /// Opening with any of these is more than reading. O_TMPFILE needs one of them as well.
 const MORE_THAN_READING: libc::c_int =
     libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
-/// Domains of sockets: of remotes, name servers and the log, and for asking which addresses and
-/// interfaces there are.
-const DOMAINS: [u32; 4] =
-    [libc::AF_INET as u32, libc::AF_INET6 as u32, libc::AF_UNIX as u32, libc::AF_NETLINK as u32];
+/// Domain, type and protocol of a socket.
+type Socket = (libc::c_int, libc::c_int, libc::c_int);
+/// Streams and datagrams of remotes and name servers: no raw packets, and no ICMP.
+const IP_SOCKETS: [(libc::c_int, libc::c_int); 6] = [
+    (libc::SOCK_STREAM, libc::IPPROTO_TCP),
+    (libc::SOCK_STREAM, 0),
+    (libc::SOCK_STREAM, socket::IPPROTO_MPTCP),
+    (libc::SOCK_STREAM, socket::IPPROTO_SCTP),
+    (libc::SOCK_DGRAM, 0),
+    (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+];
+/// Everybody's: the log, and asking which addresses and interfaces there are (NETLINK_ROUTE).
+const LOCAL_SOCKETS: [Socket; 3] = [
+    (libc::AF_UNIX, libc::SOCK_DGRAM, 0),
+    (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
+    (libc::AF_NETLINK, libc::SOCK_DGRAM, libc::NETLINK_ROUTE),
+];
+/// Where services of this host are, those of root among them: remotes, and what modules ask.
+const UNIX_STREAM: Socket = (libc::AF_UNIX, libc::SOCK_STREAM, 0);
+const UNIX_PACKETS: Socket = (libc::AF_UNIX, libc::SOCK_SEQPACKET, 0);
+/// The bits of a type that are no flags.
+const SOCKET_TYPE: u32 = 0xf;
 /// Requests of ioctl(2): for sockets, isatty(3) and names of interfaces. Nothing is typed into a
 /// terminal (TIOCSTI).
 const REQUESTS: [u32; 9] = [
@@ -58,9 +76,14 @@ const COMMANDS: &[u32] = &[
     #[cfg(event_shims)]
     11,
 ];
-/// Operations of prctl(2): the names of the process and of its memory, which malloc(3) gives.
-const OPERATIONS: [u32; 3] =
-    [libc::PR_SET_NAME as u32, libc::PR_GET_NAME as u32, libc::PR_SET_VMA as u32];
+/// Operations of prctl(2): the names of the process and of its memory, which malloc(3) gives, and that
+/// it may leave a core file: who has taken it over has its memory anyway.
+const OPERATIONS: [u32; 4] = [
+    libc::PR_SET_NAME as u32,
+    libc::PR_GET_NAME as u32,
+    libc::PR_SET_VMA as u32,
+    libc::PR_SET_DUMPABLE as u32,
+];
 
 /// What is allowed whatever its arguments are.
 const ALLOWED: &[c_long] = &[
@@ -79,8 +102,6 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_recvfrom,
     libc::SYS_recvmmsg,
     libc::SYS_recvmsg,
-    libc::SYS_sendmmsg,
-    libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_splice,
     libc::SYS_write,
@@ -99,6 +120,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_shutdown,
     // Looking at files.
     libc::SYS_chdir,
+    libc::SYS_fchdir,
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
     libc::SYS_fstat,
@@ -189,19 +211,22 @@ const ALLOWED_OLDER: &[c_long] = &[
 const ALLOWED_OLDER: &[c_long] = &[];
 
 /// As [`super::enter`].
-pub(super) fn enter(_sockets: &[&Path]) -> io::Result<bool> {
-    const NONE: c_ulong = 0;
-    const YES: c_ulong = 1;
-    // Without this only root may have a filter; it is of no other use to who executes nothing.
-    // SAFETY: prctl(PR_SET_NO_NEW_PRIVS) takes plain numbers.
-    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, YES, NONE, NONE, NONE) })?;
-    let filter = filter(std::process::id());
+pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
+    let given_up = landlock::rules(needs).and_then(|rules| threads::give_up(rules.as_ref()));
+    let filter = filter(std::process::id(), needs);
     // Also for threads that modules may have. Systems before Linux 5.16 would make the processor
     // slower for who has a filter, if they are not told not to; those before 4.17 have nothing to
     // be told.
     install(&filter, libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW)
         .or_else(|_| install(&filter, libc::SECCOMP_FILTER_FLAG_TSYNC))?;
-    Ok(true)
+    match given_up {
+        Ok(0) => Ok(Confinement::Whole),
+        Ok(count) => Ok(Confinement::WithoutThreads(count)),
+        Err(error) => {
+            let reason = crate::os::reason(&error);
+            Err(io::Error::other(format!("only system calls are filtered: {reason}")))
+        }
+    }
 }
 
 fn install(filter: &[sock_filter], flags: c_ulong) -> io::Result<()> {
@@ -223,7 +248,7 @@ fn install(filter: &[sock_filter], flags: c_ulong) -> io::Result<()> {
 }
 
 /// The filter for the process with the id `own`.
-fn filter(own: u32) -> Vec<sock_filter> {
+fn filter(own: u32, needs: &Needs<'_>) -> Vec<sock_filter> {
     let mut filter = vec![
         load(offset_of!(seccomp_data, arch)),
         jump(libc::BPF_JEQ, ARCHITECTURE, 1, 0),
@@ -234,7 +259,7 @@ fn filter(own: u32) -> Vec<sock_filter> {
     ];
     rule(&mut filter, libc::SYS_ioctl, &one_of(1, &REQUESTS));
     rule(&mut filter, libc::SYS_fcntl, &one_of(1, COMMANDS));
-    rule(&mut filter, libc::SYS_socket, &one_of(0, &DOMAINS));
+    rule(&mut filter, libc::SYS_socket, &one_of_sockets(&sockets(needs)));
     rule(&mut filter, libc::SYS_openat, &for_reading(2));
     #[cfg(target_arch = "x86_64")]
     rule(&mut filter, libc::SYS_open, &for_reading(1));
@@ -246,7 +271,13 @@ fn filter(own: u32) -> Vec<sock_filter> {
     for number in [libc::SYS_kill, libc::SYS_tkill, libc::SYS_tgkill] {
         rule(&mut filter, number, &one_of(0, &[own]));
     }
-    for &number in ALLOWED.iter().chain(ALLOWED_OLDER) {
+    // What they send with data is in memory, where no filter sees it: descriptors for the broker, too.
+    let sending: &[c_long] = match (needs.modules, needs.kernel_tls) {
+        (true, _) => &[libc::SYS_sendmsg, libc::SYS_sendmmsg],
+        (false, true) => &[libc::SYS_sendmsg],
+        (false, false) => &[],
+    };
+    for &number in ALLOWED.iter().chain(sending).chain(ALLOWED_OLDER) {
         rule(&mut filter, number, &[allow()]);
     }
     filter.push(refuse(libc::EPERM));
@@ -264,6 +295,37 @@ fn one_of(argument: usize, numbers: &[u32]) -> Vec<sock_filter> {
     let mut decision = vec![load_argument(argument)];
     for &number in numbers {
         decision.extend([jump(libc::BPF_JEQ, number, 0, 1), allow()]);
+    }
+    decision.push(refuse(libc::EPERM));
+    decision
+}
+
+/// The sockets that a worker may make.
+fn sockets(needs: &Needs<'_>) -> Vec<Socket> {
+    let ip = [libc::AF_INET, libc::AF_INET6].into_iter();
+    let ip = ip.flat_map(|domain| IP_SOCKETS.map(|(kind, protocol)| (domain, kind, protocol)));
+    let unix: &[Socket] = match (needs.modules, needs.sockets.is_empty() && !needs.log_streams) {
+        (true, _) => &[UNIX_STREAM, UNIX_PACKETS],
+        (false, false) => &[UNIX_STREAM],
+        (false, true) => &[],
+    };
+    ip.chain(unix.iter().copied()).chain(LOCAL_SOCKETS).collect()
+}
+
+/// Allows socket(2) for these.
+fn one_of_sockets(sockets: &[Socket]) -> Vec<sock_filter> {
+    let mut decision = Vec::new();
+    for &(domain, kind, protocol) in sockets {
+        decision.extend([
+            load_argument(0),
+            jump(libc::BPF_JEQ, domain as u32, 0, 6),
+            load_argument(1),
+            instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, SOCKET_TYPE, 0, 0),
+            jump(libc::BPF_JEQ, kind as u32, 0, 3),
+            load_argument(2),
+            jump(libc::BPF_JEQ, protocol as u32, 0, 1),
+            allow(),
+        ]);
     }
     decision.push(refuse(libc::EPERM));
     decision

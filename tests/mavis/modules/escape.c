@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mavis/log.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -79,6 +80,11 @@ static void try_all(void)
     tried("listen", listen(server, 1));
     close(server);
     tried_to_open("packets", socket(AF_PACKET, SOCK_STREAM, 0));
+    tried_to_open("raw packets", socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+    tried_to_open("ping", socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP));
+    char memory[32];
+    snprintf(memory, sizeof memory, "/proc/%d/mem", (int)getppid());
+    tried_to_open("memory of broker", open(memory, O_RDONLY));
     tried("to type", ioctl(0, TIOCSTI, "x"));
     tried("io_uring", syscall(SYS_io_uring_setup, 1, NULL));
     tried("beyond", syscall(10000));

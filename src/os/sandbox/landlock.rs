@@ -1,0 +1,131 @@
+//! Linux: which files may be read (landlock(7)), by system calls, as C libraries have none.
+//!
+//! Who is restricted cannot look into processes that are not (ptrace(2), /proc/PID/mem), whoever their
+//! user is. What is not restricted is connecting to UNIX-domain sockets with a path.
+
+use super::Needs;
+use crate::os::{check, socket};
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+// linux/landlock.h. The numbers of the calls are the same on all processors.
+const CREATE_RULESET: libc::c_long = 444;
+const ADD_RULE: libc::c_long = 445;
+pub(super) const RESTRICT_SELF: libc::c_long = 446;
+const TELL_VERSION: libc::c_uint = 1;
+const BENEATH: libc::c_int = 1;
+const WRITE_FILE: u64 = 1 << 1;
+const READ_FILE: u64 = 1 << 2;
+const READ_DIR: u64 = 1 << 3;
+const MAKE_REG: u64 = 1 << 8;
+/// All rights to files that the first version knows, and those of the second, third and fifth.
+const FIRST: u64 = (1 << 13) - 1;
+const REFER: u64 = 1 << 13;
+const TRUNCATE: u64 = 1 << 14;
+const IOCTL_DEV: u64 = 1 << 15;
+const ABSTRACT_SOCKETS: u64 = 1;
+
+/// struct landlock_ruleset_attr; former versions take its beginning.
+#[repr(C)]
+struct Attributes {
+    files: u64,
+    network: u64,
+    scope: u64,
+}
+
+/// struct landlock_path_beneath_attr.
+#[repr(C, packed)]
+struct Beneath {
+    allowed: u64,
+    parent: RawFd,
+}
+
+/// What the libraries of a worker read that needs nothing but its connections: the time zone, a
+/// service's number, and for the report of a crash the programs and libraries themselves.
+const READABLE: [&str; 21] = [
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/opt",
+    "/nix/store",
+    "/etc/localtime",
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/nsswitch.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/ld.so.cache",
+    "/etc/ssl/openssl.cnf",
+    "/dev/null",
+    "/dev/urandom",
+    "/proc/sys",
+    "/sys/devices/system/cpu",
+];
+
+/// A set of rules for the `needs` of a worker; `None` if this kernel has no Landlock.
+pub(super) fn rules(needs: &Needs<'_>) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: with this flag no memory is read.
+    let version = unsafe {
+        let none: *const Attributes = std::ptr::null();
+        libc::syscall(CREATE_RULESET, none, 0usize, TELL_VERSION)
+    };
+    if version < 1 {
+        return Ok(None);
+    }
+    let since = |first, right| if version >= first { right } else { 0 };
+    let files = FIRST | since(2, REFER) | since(3, TRUNCATE) | since(5, IOCTL_DEV);
+    // Modules may have servers there.
+    let scope = if needs.modules { 0 } else { since(6, ABSTRACT_SOCKETS) };
+    let attributes = Attributes { files, network: 0, scope };
+    let size = match version {
+        ..4 => mem::offset_of!(Attributes, network),
+        4..6 => mem::offset_of!(Attributes, scope),
+        6.. => size_of::<Attributes>(),
+    };
+    // SAFETY: the kernel reads `size` bytes of `attributes`, and returns a new descriptor.
+    let rules = unsafe {
+        let fd = libc::syscall(CREATE_RULESET, &raw const attributes, size, 0u32);
+        socket::own(check(fd as libc::c_int)?)
+    };
+    if needs.modules {
+        // What they read is not known.
+        allow(&rules, Path::new("/"), READ_FILE | READ_DIR)?;
+    } else {
+        let own = PathBuf::from(format!("/proc/{}", std::process::id()));
+        // PREFIX, with sbin and lib.
+        let executable = std::env::current_exe().ok();
+        let prefix = executable.as_ref().and_then(|path| path.parent()?.parent());
+        let prefix = prefix.filter(|prefix| prefix.parent().is_some());
+        for path in READABLE.iter().map(Path::new).chain([own.as_path()]).chain(prefix) {
+            allow(&rules, path, READ_FILE | READ_DIR)?;
+        }
+    }
+    if let Some(directory) = needs.core_directory {
+        let write = WRITE_FILE | MAKE_REG | since(3, TRUNCATE);
+        allow(&rules, directory, READ_FILE | READ_DIR | write)?;
+    }
+    Ok(Some(rules))
+}
+
+/// Allows these `rights` at a path, if there is something.
+fn allow(rules: &OwnedFd, path: &Path, rights: u64) -> io::Result<()> {
+    let Ok(file) = File::options().read(true).custom_flags(libc::O_PATH).open(path) else {
+        return Ok(());
+    };
+    // A file that is no directory has no other rights.
+    let rights = if file.metadata()?.is_dir() { rights } else { rights & READ_FILE };
+    let rule = Beneath { allowed: rights, parent: file.as_raw_fd() };
+    // SAFETY: the kernel reads `rule`, which outlives the call.
+    let result = unsafe {
+        libc::syscall(ADD_RULE, rules.as_raw_fd(), BENEATH, &raw const rule, 0u32) as libc::c_int
+    };
+    check(result).map(drop)
+}

@@ -1,0 +1,124 @@
+//! Linux: what a process gives up thread by thread: capabilities, and with Landlock files. Modules may
+//! have started threads of their own, which are told by a signal.
+
+use super::landlock::RESTRICT_SELF;
+use crate::os::process;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// The set of rules for the threads that are told, or none.
+static RULES: AtomicI32 = AtomicI32::new(-1);
+/// How many of them have done it.
+static DONE: AtomicUsize = AtomicUsize::new(0);
+
+/// How long they may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Lets all threads of this process give up what they have. Returns how many have not answered, as
+/// they block the signal.
+pub(super) fn give_up(rules: Option<&OwnedFd>) -> io::Result<usize> {
+    let number = rules.map_or(-1, AsRawFd::as_raw_fd);
+    // Now, as afterwards not everything can be read.
+    let own = current();
+    let listed = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let others: Vec<libc::pid_t> = listed
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&thread| thread != own)
+        .collect();
+    give_up_here(number)?;
+    if others.is_empty() {
+        return Ok(0);
+    }
+    RULES.store(number, Ordering::SeqCst);
+    DONE.store(0, Ordering::SeqCst);
+    let signal = install_handler()?;
+    let told = others.into_iter().filter(|&thread| tell(thread, signal)).count();
+    let end = Instant::now() + PATIENCE;
+    while DONE.load(Ordering::SeqCst) < told && Instant::now() < end {
+        std::thread::sleep(PAUSE);
+    }
+    let silent = told - DONE.load(Ordering::SeqCst).min(told);
+    // A signal that arrives later must not end the process, so the handler stays.
+    RULES.store(-1, Ordering::SeqCst);
+    Ok(silent)
+}
+
+fn current() -> libc::pid_t {
+    // SAFETY: gettid(2) takes nothing and cannot fail.
+    unsafe { libc::syscall(libc::SYS_gettid) as libc::pid_t }
+}
+
+/// Sends a signal to a thread; false if it has ended.
+fn tell(thread: libc::pid_t, signal: libc::c_int) -> bool {
+    // SAFETY: tgkill(2) takes plain numbers.
+    unsafe { libc::syscall(libc::SYS_tgkill, process::id(), thread, signal) == 0 }
+}
+
+/// Installs the handler for a signal that nobody uses.
+fn install_handler() -> io::Result<libc::c_int> {
+    for signal in (libc::SIGRTMIN()..=libc::SIGRTMAX()).rev() {
+        // SAFETY: sigaction is plain data, which sigaction(2) fills and reads; the handler only makes
+        // system calls and changes atomics, and keeps errno.
+        unsafe {
+            let mut action: libc::sigaction = mem::zeroed();
+            let unused = libc::sigaction(signal, std::ptr::null(), &mut action) == 0
+                && action.sa_sigaction == libc::SIG_DFL;
+            if unused {
+                action.sa_sigaction = told as extern "C" fn(libc::c_int) as libc::sighandler_t;
+                action.sa_flags = libc::SA_RESTART;
+                libc::sigfillset(&mut action.sa_mask);
+                crate::os::check(libc::sigaction(signal, &action, std::ptr::null_mut()))?;
+                return Ok(signal);
+            }
+        }
+    }
+    Err(io::Error::other("no signal is free to tell threads"))
+}
+
+extern "C" fn told(_signal: libc::c_int) {
+    let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    if give_up_here(RULES.load(Ordering::SeqCst)).is_ok() {
+        DONE.fetch_add(1, Ordering::SeqCst);
+    }
+    process::set_errno(errno);
+}
+
+/// struct __user_cap_header_struct and __user_cap_data_struct (linux/capability.h).
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: libc::c_int,
+}
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Capabilities {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+const VERSION_3: u32 = 0x2008_0522;
+
+/// The same for the calling thread, with the set of rules of this descriptor, if it is one. Only makes
+/// system calls.
+fn give_up_here(rules: libc::c_int) -> io::Result<()> {
+    let header = Header { version: VERSION_3, pid: 0 };
+    let nothing = [Capabilities { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: prctl(PR_SET_NO_NEW_PRIVS) and landlock_restrict_self take plain numbers; capset(2) reads
+    // a header and two elements, which outlive the call.
+    unsafe {
+        // Without this only root may have a filter, and nobody else rules; it is of no other use to
+        // who executes nothing.
+        let (yes, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
+        crate::os::check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, yes, none, none, none))?;
+        if rules >= 0 {
+            let result = libc::syscall(RESTRICT_SELF, rules, 0u32);
+            crate::os::check(result as libc::c_int)?;
+        }
+        let result = libc::syscall(libc::SYS_capset, &raw const header, nothing.as_ptr());
+        crate::os::check(result as libc::c_int).map(drop)
+    }
+}
