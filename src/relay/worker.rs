@@ -115,7 +115,7 @@ impl Worker {
         events.register(signals.descriptor(), Token::new(SIGNALS, 0), Interest::READ);
         events.register(&channel, Token::new(CHANNEL, 0), Interest::READ);
         events.arm(Token::new(KEEPALIVE, 0), events.now() + KEEPALIVE_PERIOD);
-        let mut worker = Worker {
+        Ok(Worker {
             title: Title::new(name),
             engine,
             channel,
@@ -132,15 +132,14 @@ impl Worker {
             descriptor_trouble: false,
             datagram_trouble: false,
             title_of: None,
-        };
-        worker.refresh_title();
-        Ok(worker)
+        })
     }
 
     /// Tells the broker that connections may come, and how many fit into `descriptors`.
     pub fn announce(&mut self, descriptors: u64) {
         let max = descriptors.saturating_sub(10) / 2;
         self.send(FromWorker::Max(i32::try_from(max).unwrap_or(i32::MAX)));
+        self.refresh_title();
     }
 
     /// Takes what came before.

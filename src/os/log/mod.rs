@@ -304,14 +304,6 @@ pub fn stderr_changed() {
     }
 }
 
-/// True if the daemon takes streams, and no datagrams as most of them do.
-pub fn takes_streams() -> bool {
-    /// _PATH_LOG of syslog.h.
-    const PATH: &str = "/dev/log";
-    let answer = std::os::unix::net::UnixDatagram::unbound().and_then(|log| log.connect(PATH));
-    answer.is_err_and(|error| error.raw_os_error() == Some(libc::EPROTOTYPE))
-}
-
 /// Opens the log again, after its identity or facility have changed.
 pub fn reopen_as(ident: &str) {
     with_state(|state| state.reopen(ident));
