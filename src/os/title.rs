@@ -142,6 +142,13 @@ mod arguments {
         if start == 0 || end <= start + 1 {
             return None;
         }
+        // Under valgrind and other interpreters of programs that area is the interpreter's, and our
+        // arguments are elsewhere. C libraries keep the first of them here.
+        // SAFETY: the variable is set before main, and only read; its value is not followed.
+        let own = unsafe { program_invocation_name } as usize;
+        if !(start..end).contains(&own) {
+            return None;
+        }
         move_environment(start..end);
         Some(Area { start, length: end - start })
     }
@@ -149,6 +156,7 @@ mod arguments {
     #[cfg(target_os = "linux")]
     extern "C" {
         static mut environ: *mut *mut libc::c_char;
+        static mut program_invocation_name: *mut libc::c_char;
     }
 
     #[cfg(target_os = "linux")]
