@@ -59,6 +59,8 @@ impl Attempts {
 const STEP: u64 = 256 * TICK;
 /// Turns are compared in ticks of the clock, so that they round as priorities do.
 const TICK: u64 = 5040;
+/// The largest number in half a word.
+const HALF: u64 = u32::MAX as u64;
 
 struct Remote {
     weight: u64,
@@ -100,6 +102,8 @@ pub struct Balancer {
     rebalance: u64,
     retry_delay: u64,
     ties: Ties,
+    /// Turns are counted from here, in ticks.
+    origin: u64,
     /// 0 for never.
     fail_count: u64,
 }
@@ -128,6 +132,7 @@ impl Balancer {
             rebalance: u64::try_from(rebalance).unwrap_or(0),
             retry_delay,
             ties: Ties::default(),
+            origin: 0,
             fail_count: 0,
         };
         balancer.group();
@@ -192,19 +197,19 @@ impl Balancer {
         }
     }
 
-    /// The smallest is selected: the priority, and of equals the turn.
-    fn rank(&self, index: usize) -> u128 {
+    /// The smallest is selected: the priority, and of equals the turn, in half a word each.
+    fn rank(&self, index: usize) -> u64 {
         let remote = &self.remotes[index];
         // Due: not later than now.
         if remote.state.retry_at > self.now {
             return OUT;
         }
-        let priority = (remote.state.used.saturating_mul(256) / remote.weight).min(u64::MAX - 1);
+        let priority = remote.state.used.saturating_mul(256) / remote.weight;
         let turn = match self.ties {
             Ties::First => 0,
-            Ties::Least => remote.state.turn / TICK,
+            Ties::Least => (remote.state.turn / TICK).saturating_sub(self.origin),
         };
-        u128::from(priority) << 64 | u128::from(turn)
+        priority.min(HALF - 1) << 32 | turn.min(HALF)
     }
 
     fn enter(&mut self, index: usize) {
@@ -303,6 +308,12 @@ impl Balancer {
             self.ledger.set_turns(tick);
         }
         self.ledger.set_turn(remote.row, turn.saturating_add(remote.step));
+        if tick / TICK - self.origin.min(tick / TICK) > HALF / 2 {
+            self.origin = tick / TICK;
+            for index in 0..self.remotes.len() {
+                self.enter(index);
+            }
+        }
     }
 
     /// The best one that the session has not failed with. Those with which it has are dead, unless
@@ -498,6 +509,20 @@ mod tests {
         assert_eq!(chosen, [0, 0, 0, 0, 1, 0]);
         let chosen = one_by_one(&mut Balancer::new(&[1000, 1000], 0, 0), 4000);
         assert!(shares(&chosen, 2).iter().all(|share| (1996..=2004).contains(share)));
+    }
+
+    #[test]
+    fn turns_go_on_for_ever() {
+        let mut balancer = Balancer::new(&[1, 1, 1], 0, 0);
+        // Half a word is full after so many sessions, and again.
+        for count in [HALF / 512, HALF / 256, HALF / 256 * 9] {
+            balancer.ledger.set_turns(count * STEP);
+            for row in 0..3 {
+                balancer.ledger.set_turn(row, count * STEP + row as u64);
+                balancer.refresh(row);
+            }
+            assert_eq!(shares(&one_by_one(&mut balancer, 30_000), 3), [10_000; 3]);
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Places with numbers, the first of the smallest of which is found at once (a tournament).
 
 /// Takes part in no tournament.
-pub(super) const OUT: u128 = u128::MAX;
+pub(super) const OUT: u64 = u64::MAX;
 
 /// A complete binary tree in a row: the root is at 1, the children of `n` at `2n` and `2n + 1`, the
 /// places are the leaves. Each inner node has the smaller number of its children.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tree(Vec<u128>);
+pub(super) struct Tree(Vec<u64>);
 
 impl Tree {
     /// So many places, none of which takes part.
@@ -15,7 +15,7 @@ impl Tree {
     }
 
     /// Gives a place its number.
-    pub(super) fn set(&mut self, place: usize, number: u128) {
+    pub(super) fn set(&mut self, place: usize, number: u64) {
         let mut node = self.0.len() / 2 + place;
         self.0[node] = number;
         while node > 1 {
@@ -50,7 +50,7 @@ mod tests {
         #[test]
         fn the_first_of_the_smallest(
             places in 1usize..40,
-            steps in prop::collection::vec((any::<usize>(), prop_oneof![0u128..5, Just(OUT)]), 0..99),
+            steps in prop::collection::vec((any::<usize>(), prop_oneof![0u64..5, Just(OUT)]), 0..99),
         ) {
             let mut tree = Tree::new(places);
             let mut numbers = vec![OUT; places];
