@@ -186,7 +186,7 @@ fn what_this_host_is_short_of_marks_no_remote_as_dead() {
     let relay = faults.start(Setup::simple(
         port,
         &format!(
-            "local address = 127.0.0.1 retry delay = 0 {} {}",
+            "local address = 127.0.0.1 retry delay = 0 connect timeout = 1 {} {}",
             first.remote(),
             second.remote()
         ),
@@ -220,6 +220,21 @@ fn what_this_host_is_short_of_marks_no_remote_as_dead() {
         let found: Vec<Option<u8>> = (0..4).map(|_| greets()).collect();
         assert!(found.contains(&Some(b'A')), "{call:?} {error}: {found:?}\n{}", relay.log());
         assert!(!found.contains(&None), "{call:?} {error}: {found:?}\n{}", relay.log());
+    }
+    assert!(!relay.log().contains(" failed"), "{}", relay.log());
+}
+
+#[test]
+fn sessions_wait_for_what_this_host_is_short_of() {
+    let (peer, faults, port) = (Peer::echo(), Faults::new(), free_port());
+    let relay = faults.start(Setup::simple(port, &peer.remote()));
+    for (call, error) in [(Call::Connect, libc::EADDRNOTAVAIL), (Call::Socket, libc::ENOBUFS)] {
+        faults.set(call, error);
+        let before = faults.count(call);
+        let mut client = connect(port);
+        wait_for("three attempts", || (faults.count(call) >= before + 3).then_some(()));
+        faults.set(call, 0);
+        ping(&mut client, b"served");
     }
     assert!(!relay.log().contains(" failed"), "{}", relay.log());
 }

@@ -33,6 +33,8 @@ pub struct Attempts {
     tag: Option<u32>,
     /// In order.
     failed: Vec<u32>,
+    /// Of these, those for which this host was short of something.
+    aside: Vec<u32>,
     /// All were dead, and their marks were lifted once for this session.
     revived: bool,
 }
@@ -41,6 +43,13 @@ impl Attempts {
     /// Those of a session that is only to go to remotes with a tag.
     pub fn with_tag(tag: u32) -> Attempts {
         Attempts { tag: Some(tag), ..Attempts::default() }
+    }
+
+    /// Remotes that only this host has kept it from are to be tried again. False if there are none.
+    pub fn take_back(&mut self) -> bool {
+        let aside = std::mem::take(&mut self.aside);
+        self.failed.retain(|index| !aside.contains(index));
+        !aside.is_empty()
     }
 
     fn has_failed(&self, index: usize) -> bool {
@@ -381,6 +390,7 @@ impl Balancer {
     /// session does without it.
     pub fn set_aside(&mut self, index: usize, attempts: &mut Attempts) {
         attempts.add_failed(index);
+        attempts.aside.push(index as u32);
         self.add_own(index, -1);
     }
 

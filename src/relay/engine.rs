@@ -42,6 +42,8 @@ const LINGER_LIMIT: u64 = 30_000;
 /// A UNIX socket whose backlog is full is tried again this often, in milliseconds: unlike TCP the
 /// system does not wait for us.
 const BUSY_STEP: u64 = 20;
+/// How long a session waits before it tries again what this host was short of, in milliseconds.
+const HOST_STEP: u64 = 200;
 
 /// All sessions, and what they share.
 pub struct Engine {
@@ -235,13 +237,32 @@ impl Engine {
                 session.attempts = Some(Box::new(attempts));
             }
             let Some(selected) = selected else {
-                return self.finish(events, index, Outcome::NoRemote, false);
+                if !self.await_host(events, index) {
+                    self.finish(events, index, Outcome::NoRemote, false);
+                }
+                return;
             };
             session.remote = Some(selected as u32);
             if self.attempt(events, index) {
                 return;
             }
         }
+    }
+
+    /// If it is this host that was short of something, ports say, that may pass while the connect timeout
+    /// has not: lets the session try again in a moment. False if there is nothing to wait for.
+    fn await_host(&mut self, events: &mut Loop, index: u32) -> bool {
+        let timeout = u64::from(self.settings.connect_timeout) * 1000;
+        let Some(session) = self.sessions.get_mut(index) else {
+            return false;
+        };
+        let waits = events.now().saturating_sub(session.active) < timeout
+            && session.attempts.as_mut().is_some_and(|attempts| attempts.take_back());
+        if waits {
+            let token = Token::new(kind::PHASE, index);
+            session.phase_timer = Some(events.arm(token, events.now() + HOST_STEP));
+        }
+        waits
     }
 
     /// Tries the session's remote; false if another one is to be tried.
@@ -722,7 +743,7 @@ impl Engine {
         };
         session.phase_timer = None;
         match session.phase {
-            // The remote was busy.
+            // The remote was busy, or this host was short of something.
             Phase::Connecting if session.peer.is_none() => {
                 if !self.attempt(events, index) {
                     self.connect(events, index);
