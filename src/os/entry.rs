@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+#[cfg(not(target_os = "solaris"))]
 use std::time::{Duration, Instant};
 
 /// A file, whatever its name is: as long as it exists no other one has these numbers.
@@ -86,7 +87,9 @@ pub struct Entry {
 pub struct DirectoryLock<'a>(#[allow(dead_code, reason = "Solaris has no such lock")] &'a Entry);
 
 /// For how long another process may have that right; it needs it for a moment.
+#[cfg(not(target_os = "solaris"))]
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+#[cfg(not(target_os = "solaris"))]
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 impl Entry {
