@@ -326,8 +326,13 @@ impl Broker {
             // A datagram is not worth more than the client's next one.
             parked: parked
                 .filter(|parked| parked.datagram.is_none())
-                .filter_map(|parked| {
-                    Some((self.listeners[parked.listener?].key(), parked.socket.as_fd()))
+                .map(|parked| {
+                    // One that was taken back may be of a listener that is gone already. The next
+                    // image refuses it, and says so.
+                    let gone = || "of a former configuration".to_owned();
+                    let key =
+                        parked.listener.map_or_else(gone, |index| self.listeners[index].key());
+                    (key, parked.socket.as_fd())
                 })
                 .collect(),
             workers: self
