@@ -84,7 +84,7 @@ impl Default for Spawn {
             users_min: 20,
             users_max: 60,
             ipc_key: 0,
-            start_timeout: 10,
+            start_timeout: 5,
             stall_timeout: 60,
             ids: Ids::default(),
             directory: None,
