@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -199,4 +200,28 @@ fn a_certificate_that_has_expired_meanwhile_does_not_prevent_a_reload() {
     relay.signal(Signal::SIGHUP);
     relay.expect_log("the configuration is refused, the running one stays in service");
     assert!(served(ports[0], "bad.example"));
+}
+
+/// A worker program of others reads the configuration itself.
+#[test]
+fn what_the_user_of_the_workers_may_not_read_is_found() {
+    if !is_root() {
+        return left_out("only root can give workers another user");
+    }
+    let directory = Directory::new();
+    let path = directory.write(
+        "relay.cfg",
+        format!(
+            "id = spawnd {{ listen = {{ port = 0 }} spawn {{ exec = {} userid = nobody }} }}\n\
+             id = tcprelay {{ remote = {{ address = 127.0.0.1 port = 1 }} }}\n",
+            env!("CARGO_BIN_EXE_tcprelay")
+        ),
+    );
+    for (mode, status) in [(0o644, 0), (0o600, 66)] {
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("a mode");
+        let output = check_file(&path);
+        assert_eq!(output.status.code(), Some(status), "{}", said(&output));
+        assert_eq!(said(&output).contains("relay.cfg: Permission denied"), status != 0);
+    }
 }

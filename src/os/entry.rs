@@ -39,6 +39,7 @@ struct Status(libc::stat);
 
 #[allow(clippy::unnecessary_cast, reason = "the types differ between systems")]
 impl Status {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     fn of_descriptor(fd: &OwnedFd) -> io::Result<Status> {
         // SAFETY: stat is plain data, which fstat(2) fills; it outlives the call.
         unsafe {

@@ -209,8 +209,11 @@ fn run(
             return Ok(0);
         }
         let program = worker_program(process, options, &config, single, worker_source);
-        // With a copy in shared memory workers do not read the file themselves.
-        let as_worker = checks_reload.is_some() && config.spawn.ipc_key == 0;
+        // What workers read, they must be able to read: programs of others the configuration, unless there
+        // is a copy in shared memory, our own what their modules want.
+        let (uid, _) = process::identity();
+        let checks = checks_reload.is_some() || options.parse_only && uid == 0;
+        let as_worker = checks && config.spawn.ipc_key == 0;
         publish_snapshot(snapshot.as_ref());
         let status = run_once(options, program, as_worker, snapshot.as_ref())?;
         if let (0, Some(pipe)) = (status, check_report) {
