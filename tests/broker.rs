@@ -415,7 +415,8 @@ fn activated(port: u16, text: String) {
     // A reload keeps the socket, and tells the manager.
     kill(child.id() as i32, Signal::SIGHUP);
     let length = ready.recv(&mut message).expect("a notice");
-    assert!(message[..length].starts_with(b"RELOADING=1\nMONOTONIC_USEC="));
+    let told = String::from_utf8_lossy(&message[..length]);
+    assert!(told.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{told}");
     let length = ready.recv(&mut message).expect("readiness");
     assert_eq!(&message[..length], b"READY=1");
     one_session(port).expect("to be served");

@@ -6,7 +6,11 @@
 mod common;
 
 use common::modules::modules;
+use common::pki;
 use common::*;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 /// Seccomp and NoNewPrivs of a process (proc(5)); 2 is a filter.
 fn confinement(pid: i32) -> (u32, u32) {
@@ -197,4 +201,40 @@ fn one_user_cannot_look_into_broker_and_workers() {
         assert_ne!(status(pid, "Uid").split('\t').next(), Some("0"));
         assert_eq!(owner(format!("/proc/{pid}/mem")), 0);
     }
+}
+
+/// OpenSSL looks for an authority in its directory when it needs one.
+#[test]
+fn authorities_of_the_system_are_found_by_a_confined_worker() {
+    let files = Directory::new();
+    let authority = pki::Identity::authority("authority");
+    let server = authority.sign(&["localhost"], pki::ec_key());
+    let (certificate, key) = server.write(files.path(), "server");
+    let (trusted, _) = authority.write(files.path(), "authority");
+    let hash = run(Command::new(program("openssl"))
+        .args(["x509", "-noout", "-hash", "-in"])
+        .arg(&trusted));
+    let store = Directory::new();
+    for (file, mode) in [(files.path(), 0o755), (store.path(), 0o755), (&trusted, 0o644)] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(file, mode).expect("a mode");
+    }
+    std::fs::copy(&trusted, store.file(&format!("{}.0", text(&hash).trim()))).expect("a copy");
+    let (remote, port) = (free_port(), free_port());
+    let mut command = Command::new(program("openssl"));
+    command.args(["s_server", "-quiet", "-rev", "-accept", &format!("127.0.0.1:{remote}")]);
+    let _server = Server::start(command.arg("-cert").arg(certificate).arg("-key").arg(key), remote);
+    let section = format!(
+        "remote = {{ address = 127.0.0.1 port = {remote} tls = yes tls server-name = localhost }}"
+    );
+    let relay = Setup::simple(port, &section)
+        .environment("SSL_CERT_DIR", store.path().to_str().expect("a path"))
+        .environment("SSL_CERT_FILE", "/nowhere")
+        .start();
+    let mut client = connect(port);
+    client.write_all(b"abc\n").expect("to send");
+    let mut answer = [0; 4];
+    client.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"cba\n");
+    assert_eq!(confinement(relay.workers()[0]), CONFINED);
 }

@@ -314,6 +314,8 @@ pub fn unread(sender: &OwnedFd, receiver: &OwnedFd) -> Unread {
     }
     match (socket::unsent_bytes(sender), message_size()) {
         (_, 0) => Unread::Something,
+        // Its end is closed: it is ready for ever, with nothing in it.
+        (0, _) => Unread::Nothing,
         (bytes, each) => Unread::Messages((bytes / each).max(1)),
     }
 }

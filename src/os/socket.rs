@@ -483,6 +483,8 @@ pub fn has_user_timeout() -> bool {
 /// Sets the user timeout, if one is given and the system has it.
 pub fn set_user_timeout(fd: &OwnedFd, keepalive: Keepalive) -> io::Result<()> {
     match (USER_TIMEOUT, keepalive.user_timeout) {
+        // There 0 would be no time at all, not the system's.
+        (_, Some(0)) if cfg!(any(target_os = "solaris", target_os = "illumos")) => Ok(()),
         (Some((option, parts)), Some(seconds)) => {
             let value = (seconds.min(MOST_USER_TIMEOUT) * parts) as libc::c_int;
             set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, option, value)

@@ -60,10 +60,13 @@ pub struct Suffix(pub u32);
 
 impl fmt::Display for Suffix {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0, name(self.0)) {
-            (0, _) => Ok(()),
-            (_, Some(name)) => write!(out, "%{name}"),
-            (index, None) => write!(out, "%{index}"),
+        let index = self.0;
+        if index == 0 {
+            return Ok(());
+        }
+        match name(index) {
+            Some(name) => write!(out, "%{name}"),
+            None => write!(out, "%{index}"),
         }
     }
 }

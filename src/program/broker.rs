@@ -213,7 +213,7 @@ fn run(
         // is a copy in shared memory, our own what their modules want.
         let (uid, _) = process::identity();
         let checks = checks_reload.is_some() || options.parse_only && uid == 0;
-        let as_worker = checks && config.spawn.ipc_key == 0;
+        let as_worker = checks && !single && config.spawn.ipc_key == 0;
         publish_snapshot(snapshot.as_ref());
         let status = run_once(options, program, as_worker, snapshot.as_ref())?;
         if let (0, Some(pipe)) = (status, check_report) {

@@ -386,12 +386,17 @@ impl Balancer {
         self.ledger.report(row, true)
     }
 
-    /// A session could not be connected to this remote, which is no fault of the remote's: only this
+    /// A session cannot be connected to this remote, which is no fault of the remote's: only this
     /// session does without it.
-    pub fn set_aside(&mut self, index: usize, attempts: &mut Attempts) {
+    pub fn rule_out(&mut self, index: usize, attempts: &mut Attempts) {
         attempts.add_failed(index);
-        attempts.aside.push(index as u32);
         self.add_own(index, -1);
+    }
+
+    /// As [`rule_out`](Self::rule_out), for a reason that may pass ([`Attempts::take_back`]).
+    pub fn set_aside(&mut self, index: usize, attempts: &mut Attempts) {
+        self.rule_out(index, attempts);
+        attempts.aside.push(index as u32);
     }
 
     /// A session was connected to this remote. True if it was reported as down before.

@@ -16,6 +16,7 @@ use crate::os::{self, log, process, socket};
 use crate::spawnd::broker::LOCAL_KINDS;
 use crate::spawnd::protocol::Accept;
 use crate::tls::context::Contexts;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -55,7 +56,9 @@ pub struct Engine {
     /// Running out of descriptors, and what else this host is short of, is reported once, until
     /// connections can be made again.
     descriptor_trouble: bool,
-    host_trouble: bool,
+    host_trouble: BTreeSet<u32>,
+    /// Before that, no session tries again what this host was short of.
+    host_due: u64,
     pub(super) tls: Contexts,
     /// Connections of TLS listeners cannot be served: said once.
     pub(super) tls_unusable: bool,
@@ -93,7 +96,8 @@ impl Engine {
             sessions: Table::new(),
             ended: 0,
             descriptor_trouble: false,
-            host_trouble: false,
+            host_trouble: BTreeSet::new(),
+            host_due: 0,
             tls,
             tls_unusable: false,
             queries,
@@ -277,7 +281,8 @@ impl Engine {
         let timeout = u64::from(self.settings.connect_timeout) * 1000;
         let error = match open_peer(remote, &self.settings) {
             Ok((peer, connected)) => {
-                (self.descriptor_trouble, self.host_trouble) = (false, false);
+                (self.descriptor_trouble, self.host_due) = (false, 0);
+                self.host_trouble.remove(&selected);
                 let plain = self.tls.connectors[selected as usize].is_none();
                 let stream = plain && remote.protocol != socket::Protocol::Sctp;
                 let token = Token::new(kind::PEER, index);
@@ -328,9 +333,15 @@ impl Engine {
             return;
         };
         if let Some(session) = self.sessions.get_mut(index) {
-            self.balancer.set_aside(remote, session.attempts.get_or_insert_default());
+            let attempts = session.attempts.get_or_insert_default();
+            if os::host_is_short(error) {
+                self.balancer.set_aside(remote, attempts);
+                self.host_due = events.now() + HOST_STEP;
+            } else {
+                self.balancer.rule_out(remote, attempts);
+            }
         }
-        if !std::mem::replace(&mut self.host_trouble, true) {
+        if self.host_trouble.insert(remote as u32) {
             let address = &self.settings.remotes[remote].address;
             let reason = os::reason(error);
             log::braked(log::Kind::Session, || {
@@ -745,6 +756,14 @@ impl Engine {
         match session.phase {
             // The remote was busy, or this host was short of something.
             Phase::Connecting if session.peer.is_none() => {
+                // One attempt tells for all that wait: looking for a port that is not there is dear.
+                let timeout = u64::from(self.settings.connect_timeout) * 1000;
+                let waits = events.now().saturating_sub(session.active) < timeout;
+                if session.remote.is_none() && waits && events.now() < self.host_due {
+                    let token = Token::new(kind::PHASE, index);
+                    session.phase_timer = Some(events.arm(token, self.host_due));
+                    return;
+                }
                 if !self.attempt(events, index) {
                     self.connect(events, index);
                 }

@@ -285,7 +285,9 @@ impl Broker {
         } else {
             broker.start_missing_workers(events);
         }
-        if broker.local.is_some() || !broker.options.workers_report {
+        // Without workers to wait for, the first client's is started when it comes.
+        let none = broker.policy.limits().instances_min == 0;
+        if broker.local.is_some() || !broker.options.workers_report || none {
             broker.announce(events);
         }
         broker.adopt_parked(handover.parked, events);

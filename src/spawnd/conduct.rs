@@ -130,9 +130,15 @@ impl Conduct {
         }
     }
 
-    /// A worker of a former image of the broker, on its way out. What it has said is not known.
-    pub fn adopted() -> Conduct {
-        Conduct { stage: Stage::Leaving, ..Conduct::new(Family::Foreign) }
+    /// A worker of a former image of the broker, on its way out. If that has `heard` anything of it, it
+    /// has had its answer to HELLO, or gets none.
+    pub fn adopted(heard: bool) -> Conduct {
+        Conduct { stage: Stage::Leaving, heard, ..Conduct::new(Family::Foreign) }
+    }
+
+    /// It has said something.
+    pub fn has_been_heard(&self) -> bool {
+        self.heard
     }
 
     /// How far it is.
@@ -202,7 +208,7 @@ impl Conduct {
                 self.trifle(now, Act::Nothing)
             }
             Ok(FromWorker::BadConfiguration) => match self.stage {
-                Stage::Starting => Act::CannotStart,
+                Stage::Starting => self.trifle(now, Act::CannotStart),
                 // It was dismissed before it had read its configuration.
                 Stage::Leaving if !self.announced => self.trifle(now, Act::Nothing),
                 _ => Act::Offence(Offence::BadConfiguration),
@@ -362,6 +368,21 @@ mod tests {
             assert_eq!(floods(0), TRIFLES);
             assert_eq!(floods(MINUTE), TRIFLES);
         }
+    }
+
+    #[test]
+    fn a_worker_of_a_former_image_gets_its_keys_once() {
+        let hello = || Ok(FromWorker::Hello(true));
+        assert_eq!(Conduct::adopted(false).hear(hello(), 0, 0), Act::Answer(true));
+        assert!(!matches!(Conduct::adopted(true).hear(hello(), 0, 0), Act::Answer(_)));
+    }
+
+    #[test]
+    fn configurations_that_cannot_be_used_are_not_said_for_ever() {
+        let mut conduct = Conduct::new(Family::Foreign);
+        let offence =
+            |_| matches!(conduct.hear(Ok(FromWorker::BadConfiguration), 0, 0), Act::Offence(_));
+        assert!((0..1000).any(offence));
     }
 
     fn message() -> impl Strategy<Value = Result<FromWorker, BadMessage>> {

@@ -41,6 +41,8 @@ pub struct Leaving {
     pub inbox: Option<OwnedFd>,
     /// Connections it still has.
     pub users: usize,
+    /// It has said something, so that it has its keys, or is not to get any.
+    pub heard: bool,
 }
 
 /// A listening socket.
@@ -276,7 +278,8 @@ impl Handover {
             "worker" => {
                 let pid = words.next()?.parse().ok()?;
                 let users = words.next()?.parse().ok()?;
-                self.workers.push(Leaving { pid, channel: fd, inbox: None, users });
+                let heard = words.next() == Some(HEARD);
+                self.workers.push(Leaving { pid, channel: fd, inbox: None, users, heard });
             }
             "inbox" => {
                 let pid: Pid = words.next()?.parse().ok()?;
@@ -314,6 +317,7 @@ impl Handover {
                 .map(|worker| LeftWorker {
                     channel: worker.channel.as_fd(),
                     inbox: worker.inbox.as_ref().map(OwnedFd::as_fd),
+                    heard: worker.heard,
                     pid: worker.pid,
                     users: worker.users,
                 })
@@ -336,6 +340,9 @@ fn lines_for_us(text: &str) -> Option<std::str::Split<'_, char>> {
     (pid == process::id()).then_some(lines)
 }
 
+/// Behind a worker that has said something; former images do not look so far.
+const HEARD: &str = "heard";
+
 /// A [`Leaving`] worker that still belongs to this image.
 #[derive(Clone, Copy, Debug)]
 pub struct LeftWorker<'a> {
@@ -347,6 +354,8 @@ pub struct LeftWorker<'a> {
     pub pid: Pid,
     /// Connections it still has.
     pub users: usize,
+    /// It has said something.
+    pub heard: bool,
 }
 
 /// What is left to the next image. All of it still belongs to this one, which goes on with it if the
@@ -406,7 +415,8 @@ impl Outgoing<'_> {
                 let more = pipe.chain([file.as_fd()]).collect();
                 self.execute(image, vec![(VARIABLE.to_owned(), value)], more)
             }
-            Err(error) => error,
+            // Where a file without a name has to be made in a directory, that may not be possible.
+            Err(_) => self.give_to_older(image),
         };
         if let Some((pipe, pid)) = feeder {
             drop(pipe);
@@ -465,8 +475,11 @@ impl Outgoing<'_> {
             let _ = write!(text, "\nparked {} {}", fd.as_raw_fd(), encode(key));
         }
         for worker in &self.workers {
-            let LeftWorker { channel, inbox, pid, users } = worker;
+            let LeftWorker { channel, inbox, pid, users, heard } = worker;
             let _ = write!(text, "\nworker {} {pid} {users}", channel.as_raw_fd());
+            if *heard {
+                let _ = write!(text, " {HEARD}");
+            }
             if let Some(inbox) = inbox {
                 let _ = write!(text, "\ninbox {} {pid}", inbox.as_raw_fd());
             }

@@ -13,7 +13,7 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One `listen { }`, or a socket that the process was started with.
 pub(super) struct Listener {
@@ -351,7 +351,9 @@ impl Listener {
         if let Address::Unix(path) = &self.address {
             let is_unsure =
                 |entry: &Entry| entry.socket().is_some() && is_young(path) && is_refused(path);
-            while Entry::of(path).is_ok_and(|entry| is_unsure(&entry)) {
+            // Whoever touches it again and again does not keep us from starting.
+            let end = Instant::now() + 2 * YOUTH;
+            while Instant::now() < end && Entry::of(path).is_ok_and(|entry| is_unsure(&entry)) {
                 std::thread::sleep(LOOK_PAUSE);
             }
         }

@@ -171,7 +171,11 @@ impl Broker {
         let Some(check) = &mut self.check else {
             return;
         };
-        while let Ok(Some(data)) = files::read_available(&check.output) {
+        // What writes without an end is heard again in the next turn, until its time is over.
+        for _ in 0..16 {
+            let Ok(Some(data)) = files::read_available(&check.output) else {
+                return;
+            };
             if data.is_empty() {
                 events.set_interest(&check.output, Interest::empty());
                 if self.local.is_some() {
@@ -271,6 +275,7 @@ impl Broker {
         match findings {
             Some(Findings { snapshot, checked }) => {
                 self.secrets.material = checked.material;
+                self.secrets.tickets.set_period(checked.session_timeout.into());
                 if self.options.workers_report {
                     self.set_snapshot(share_texts(&snapshot));
                 }
@@ -345,6 +350,7 @@ impl Broker {
                         inbox: worker.inbox.as_ref().map(OwnedFd::as_fd),
                         pid: worker.pid,
                         users,
+                        heard: worker.conduct.has_been_heard(),
                     }
                 })
                 .collect(),

@@ -11,7 +11,7 @@ use super::protocol::{datagram, FromBroker, UDP_HEADER, UDP_LIMIT};
 use super::worker::Worker;
 use crate::event::{Loop, TimerId, Token};
 use crate::os::channel::{self, Unread};
-use crate::os::{self, log};
+use crate::os::{self, log, socket};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,6 +20,9 @@ use std::os::fd::{AsFd, OwnedFd};
 const LOOK: u64 = 250;
 /// After so long without being read, what is in a channel goes to others.
 const OVERDUE: u64 = 1000;
+/// One that has just been started may take so long for its first read, while nobody else serves: another
+/// one would not be faster.
+const OVERDUE_AT_START: u64 = 5000;
 /// A worker is not complained of more often than this.
 const QUIET: u64 = 60_000;
 /// By how much the patience with a start may grow, as a power of two, when starts take too long one
@@ -241,6 +244,10 @@ impl Broker {
     }
 
     fn look(&mut self, id: WorkerId, now: u64) -> Pace {
+        let serves = |worker: &Worker| {
+            worker.conduct.stage() == Stage::Ready && worker.flow.stalled_since.is_none()
+        };
+        let first = !self.workers.values().any(serves);
         let Some(worker) = self.workers.get_mut(&id) else {
             return Pace::Idle;
         };
@@ -255,6 +262,9 @@ impl Broker {
         if worker.flow.read > 0 && worker.conduct.family() == Family::Foreign {
             worker.conduct.serves();
         }
+        let starts = worker.conduct.stage() == Stage::Starting
+            && now.saturating_sub(worker.started) < OVERDUE_AT_START;
+        let pace = if first && starts && pace == Pace::Overdue { Pace::Fair } else { pace };
         let complains = worker.flow.complained.is_none_or(|last| now - last >= QUIET);
         match pace {
             Pace::Overdue if worker.flow.stalled_since.is_none() => {
@@ -430,6 +440,11 @@ fn find(inbox: &OwnedFd) -> io::Result<Found> {
         Err(error) if os::would_block(&error) => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
+    // It may have got its name, and been sent this, a moment ago; a name stays.
+    if !channel::is_private(inbox)? {
+        sockets.iter().for_each(socket::do_not_linger);
+        return Ok(Found::Foreign);
+    }
     let (accept, given, payload) = match FromBroker::decode(&data[..length]) {
         Ok(FromBroker::Accept(accept)) => (accept, 1, None),
         Ok(FromBroker::Connections(accept, count)) => (accept, count as usize, None),

@@ -194,8 +194,8 @@ impl Broker {
 
     /// Takes care of the workers of a former image, which have been asked to leave.
     pub(super) fn adopt_workers(&mut self, former: Vec<Leaving>, events: &mut Loop) {
-        for Leaving { pid, channel, inbox, users } in former {
-            let id = self.add_worker(pid, channel, inbox, Conduct::adopted(), events);
+        for Leaving { pid, channel, inbox, users, heard } in former {
+            let id = self.add_worker(pid, channel, inbox, Conduct::adopted(heard), events);
             if let Some(worker) = self.worker_mut(id) {
                 worker.users = users;
                 // It may not have reached the worker yet; twice is as good as once.
@@ -239,6 +239,10 @@ impl Broker {
             let has = given.unwrap_or(worker.users);
             let act = worker.conduct.hear(message, has, events.now());
             self.act(id, act, events);
+            let expelled = |worker: &Worker| worker.conduct.stage() == Stage::Expelled;
+            if self.workers.get(&id).is_some_and(expelled) {
+                return;
+            }
         }
     }
 
@@ -274,7 +278,7 @@ impl Broker {
                 self.let_go(id, events);
                 self.start_missing_workers(events);
             }
-            Act::CannotStart => self.bad_configuration(id, events),
+            Act::CannotStart => self.bad_configuration(events),
             Act::Answer(takes_connections) => {
                 worker.takes_connections = takes_connections;
                 self.admit_to_ledger(id);
@@ -314,17 +318,25 @@ impl Broker {
         self.check_overload(events);
     }
 
+    /// There is a service, or has been, which a worker that cannot start does not end. Workers of other
+    /// programs may never say that they are ready.
+    fn has_served(&self, now: u64) -> bool {
+        let foreign = !self.options.workers_report;
+        let serves = |worker: &Worker| {
+            let settled = now.saturating_sub(worker.started) >= SETTLED;
+            worker.conduct.stage() == Stage::Ready || foreign && settled
+        };
+        self.restart.ever_ready || self.workers.values().any(serves)
+    }
+
     /// A worker cannot use its configuration. That ends the broker, unless workers have been
     /// running: then the file was changed under a service that goes on, and the start is tried
     /// again with pauses.
-    fn bad_configuration(&mut self, id: WorkerId, events: &mut Loop) {
+    fn bad_configuration(&mut self, events: &mut Loop) {
         if !self.is_serving() {
             return;
         }
-        let started = self.workers.get(&id).map_or(0, |worker| worker.started);
-        // One of another program may never say that it is ready.
-        let long_ago = !self.options.workers_report && events.now() - started >= SETTLED;
-        if self.restart.ever_ready || long_ago {
+        if self.has_served(events.now()) {
             log::braked(log::Kind::Worker, || {
                 "Child reported fatal configuration problem. It will be tried again.".to_owned()
             });
@@ -508,7 +520,7 @@ impl Broker {
 
     /// A worker has not lived for long; `ready` if it served.
     fn start_failed(&mut self, ready: bool, events: &mut Loop) {
-        let first = !ready && !self.restart.ever_ready;
+        let first = !ready && !self.has_served(events.now());
         if first && self.restart.failures + 1 >= GIVE_UP {
             log::message("Giving up. Spawned server processes are probably broken.");
             self.dismiss_all(events);

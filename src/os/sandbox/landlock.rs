@@ -21,6 +21,7 @@ const BENEATH: libc::c_int = 1;
 const WRITE_FILE: u64 = 1 << 1;
 const READ_FILE: u64 = 1 << 2;
 const READ_DIR: u64 = 1 << 3;
+const REMOVE_FILE: u64 = 1 << 5;
 const MAKE_REG: u64 = 1 << 8;
 /// All rights to files that the first version knows, and those of the second, third and fifth.
 const FIRST: u64 = (1 << 13) - 1;
@@ -45,8 +46,9 @@ struct Beneath {
 }
 
 /// What the libraries of a worker read that needs nothing but its connections: the time zone, a
-/// service's number, and for the report of a crash the programs and libraries themselves.
-const READABLE: [&str; 21] = [
+/// service's number, authorities of the system, which OpenSSL looks up in their directory when it
+/// needs them, and for the report of a crash the programs and libraries themselves.
+const READABLE: [&str; 26] = [
     "/usr",
     "/lib",
     "/lib32",
@@ -64,6 +66,11 @@ const READABLE: [&str; 21] = [
     "/etc/protocols",
     "/etc/ld.so.cache",
     "/etc/ssl/openssl.cnf",
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust",
+    "/etc/ca-certificates",
+    "/var/lib/ca-certificates",
     "/dev/null",
     "/dev/urandom",
     "/proc/sys",
@@ -107,9 +114,15 @@ pub(super) fn rules(needs: &Needs<'_>) -> io::Result<Option<OwnedFd>> {
         for path in READABLE.iter().map(Path::new).chain([own.as_path()]).chain(prefix) {
             allow(&rules, path, READ_FILE | READ_DIR)?;
         }
+        // Where OpenSSL is told to look for authorities (openssl-env(7)).
+        let authorities = std::env::var_os("SSL_CERT_DIR");
+        for path in authorities.iter().flat_map(std::env::split_paths) {
+            allow(&rules, &path, READ_FILE | READ_DIR)?;
+        }
     }
     if let Some(directory) = needs.core_directory {
-        let write = WRITE_FILE | MAKE_REG | since(3, TRUNCATE);
+        // The kernel removes an old core file first.
+        let write = WRITE_FILE | MAKE_REG | REMOVE_FILE | since(3, TRUNCATE);
         allow(&rules, directory, READ_FILE | READ_DIR | write)?;
     }
     Ok(Some(rules))

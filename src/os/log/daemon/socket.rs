@@ -17,8 +17,8 @@ const PATHS: &[&str] = &["/var/run/logpriv", "/var/run/log", "/dev/log"];
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const PATHS: &[&str] = &["/var/run/log", "/dev/log"];
 
-/// What is left of a line that is too long for a datagram.
-const SHORTENED: usize = 8192;
+/// What is left of a line that is too long for a datagram: the BSDs take 2 KiB.
+const SHORTENED: [usize; 3] = [8192, 2000, 1000];
 /// A daemon that was there so many milliseconds ago is being restarted, and lines wait for it.
 const ABSENCE: u64 = 60_000;
 /// A daemon that takes nothing may have been replaced: the path is asked again after so many
@@ -155,12 +155,9 @@ impl Socket {
         match &self.connection {
             Connection::None => Err(io::Error::from_raw_os_error(libc::ENOTCONN)),
             Connection::Datagrams(fd) => match socket::write(fd, line) {
-                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                    socket::write(fd, &line[..line.len().min(SHORTENED)])
-                }
-                result => result,
-            }
-            .map(|_| Written::Whole),
+                Err(error) if is_too_long(&error) => shortened(fd, line),
+                result => result.map(|_| Written::Whole),
+            },
             Connection::Stream(fd) => {
                 let line = [line, b"\0"].concat();
                 let written = socket::write(fd, &line)?;
@@ -170,13 +167,29 @@ impl Socket {
     }
 }
 
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMSGSIZE)
+}
+
+/// Sends the beginning of a line, as much as the system takes.
+fn shortened(fd: &OwnedFd, line: &[u8]) -> io::Result<Written> {
+    for length in SHORTENED {
+        match socket::write(fd, &line[..line.len().min(length)]) {
+            Err(error) if is_too_long(&error) => {}
+            result => return result.map(|_| Written::Whole),
+        }
+    }
+    // It will never be taken, and must not hold up the others.
+    Ok(Written::Lost)
+}
+
 /// The daemon does not read as fast as we write.
 fn is_full(error: &io::Error) -> bool {
     crate::os::would_block(error)
         || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// True if syslog(3) is that of the C library, in the same object as getpid(2).
+/// True if syslog(3) is that of the C library, in the same object as a function that nobody replaces.
 pub(super) fn is_ours() -> bool {
     fn object(function: *const c_void) -> Option<*mut c_void> {
         // SAFETY: Dl_info is plain data, for which all zeroes is a value; dladdr(3) fills it, and
@@ -191,5 +204,5 @@ pub(super) fn is_ours() -> bool {
         // SAFETY: dlsym(3) takes a NUL-terminated name.
         unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
     }
-    object(named(c"syslog")) == object(named(c"getpid"))
+    object(named(c"syslog")) == object(named(c"getsubopt"))
 }
