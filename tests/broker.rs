@@ -388,7 +388,7 @@ fn activated(port: u16, text: String) {
     use std::os::fd::AsRawFd;
     use std::os::unix::process::CommandExt;
     let fd = listener.as_raw_fd();
-    let mut command = std::process::Command::new("/bin/sh");
+    let mut command = ours("/bin/sh");
     command
         .args(["-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" -f \"$1\"", TCPRELAY])
         .arg(&config)

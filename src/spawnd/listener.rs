@@ -324,7 +324,9 @@ impl Listener {
             }
             return Err(error);
         }
-        drop(lock);
+        if let Some(lock) = lock {
+            lock.release();
+        }
         let wanted = self.permissions(Permissions::default());
         match bound {
             Some(bound) => report_permissions(path, bound.set_permissions(wanted)),
