@@ -51,7 +51,10 @@ pub(super) struct Worker {
 /// The brake on starting workers that die at once.
 #[derive(Default)]
 pub(super) struct Restart {
+    /// Workers that died young.
     failures: u32,
+    /// Those of them that were never ready, since one last was.
+    failed_starts: u32,
     ever_ready: bool,
     last: u64,
     pause: Option<TimerId>,
@@ -72,25 +75,43 @@ impl Restart {
         self.pause.is_some()
     }
 
+    /// A worker has come up: starting is possible.
+    fn ready(&mut self) {
+        self.failed_starts = 0;
+        self.ever_ready = true;
+    }
+
     /// Counts a failed start and arms the pause before the next one. Workers that die together
-    /// are one failure; one that was `ready` is missed more than one that never was.
+    /// are one failure.
     fn failed(&mut self, ready: bool, events: &mut Loop) {
         if self.pause.is_some() {
             return;
         }
-        if events.now().saturating_sub(self.last) > LONGEST_PAUSE + SETTLED {
-            self.failures = 0;
-        }
-        self.failures += 1;
-        self.last = events.now();
-        let longest = if ready { LONGEST_PAUSE_IF_READY } else { LONGEST_PAUSE };
-        let pause = (FIRST_PAUSE << (self.failures - 1).min(16)).min(longest);
+        let pause = self.next_pause(ready, events.now());
         if pause > FIRST_PAUSE {
             log::braked(log::Kind::Worker, || {
                 format!("workers do not stay up, next start in {pause} ms")
             });
         }
         self.pause = Some(events.arm(Token::new(kind::RESTART, 0), events.now() + pause));
+    }
+
+    /// How long to wait after a failed start, in milliseconds: a worker that was `ready` is missed
+    /// more than one that never was.
+    fn next_pause(&mut self, ready: bool, now: u64) -> u64 {
+        if now.saturating_sub(self.last) > LONGEST_PAUSE + SETTLED {
+            (self.failures, self.failed_starts) = (0, 0);
+        }
+        self.last = now;
+        self.failures += 1;
+        self.failed_starts += u32::from(!ready);
+        // One that was killed while it started says nothing about the next.
+        let (failures, longest) = if ready {
+            (self.failures, LONGEST_PAUSE_IF_READY)
+        } else {
+            (self.failed_starts, LONGEST_PAUSE)
+        };
+        (FIRST_PAUSE << (failures - 1).min(16)).min(longest)
     }
 }
 
@@ -261,7 +282,7 @@ impl Broker {
                 self.schedule_trim(events);
             }
             Act::Limit(most) => {
-                self.restart.ever_ready = true;
+                self.restart.ready();
                 self.watch.started();
                 self.policy.set_ready(id);
                 if let Some(most) = self.policy.cap(id, most) {
@@ -509,7 +530,7 @@ impl Broker {
         let ready = worker.conduct.stage() == Stage::Ready;
         if events.now() - worker.started >= SETTLED {
             self.restart.failures = 0;
-            self.restart.ever_ready = true;
+            self.restart.ready();
             return;
         }
         if ended == Ended::Status(0) && ready && worker.served {
@@ -521,7 +542,7 @@ impl Broker {
     /// A worker has not lived for long; `ready` if it served.
     fn start_failed(&mut self, ready: bool, events: &mut Loop) {
         let first = !ready && !self.has_served(events.now());
-        if first && self.restart.failures + 1 >= GIVE_UP {
+        if first && self.restart.failed_starts + 1 >= GIVE_UP {
             log::message("Giving up. Spawned server processes are probably broken.");
             self.dismiss_all(events);
             self.remove_pid_file();
@@ -590,5 +611,23 @@ impl Worker {
         } else {
             let _ = channel::send(self.channel.as_fd(), &FromBroker::probe(), None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_starts_that_fail_one_after_the_other_make_the_pause_long() {
+        let mut restart = Restart::default();
+        let killed = [true; 6].map(|ready| restart.next_pause(ready, 0));
+        assert_eq!(killed, [100, 200, 400, 800, 1000, 1000]);
+        let killed_at_start = [false; 3].map(|ready| restart.next_pause(ready, 0));
+        assert_eq!(killed_at_start, [100, 200, 400]);
+        restart.ready();
+        assert_eq!(restart.next_pause(false, 0), 100);
+        let broken = [false; 20].map(|ready| restart.next_pause(ready, 0));
+        assert_eq!(broken.last(), Some(&60_000));
     }
 }
