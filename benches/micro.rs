@@ -2,6 +2,7 @@
 //! moving bytes through a session, and TLS records.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use mavis::channel::protocol::Accept;
 use mavis::config::relay::{self, Relay, Remote};
 use mavis::config::report::Report;
 use mavis::config::source::Source;
@@ -9,14 +10,13 @@ use mavis::config::{self, Parser};
 use mavis::event::{Choice, Loop, TimerId, Token};
 use mavis::os::address::Address;
 use mavis::os::socket::{Keepalive, Protocol};
-use mavis::relay::balance::{Attempts, Balancer};
-use mavis::relay::engine::Engine;
-use mavis::spawnd::protocol::Accept;
 use mavis::tls::context::Contexts;
 use mavis::tls::material::Material;
 use mavis::tls::record::{Records, Secrets, Suite, Version};
 use mavis::tls::tickets::Ratchet;
 use mavis::tls::Buffer;
+use mavis::upstream::balance::{Attempts, Balancer};
+use mavis::worker::engine::Engine;
 use std::hint::black_box;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -1,11 +1,11 @@
 //! mavis/scm.h: messages between broker and worker.
 
 use super::guard;
-use crate::os::process::exit;
-use crate::os::{channel, common_data, log, socket};
-use crate::spawnd::protocol::{
+use crate::channel::protocol::{
     FromWorker, ACCEPT, TYPE_ACCEPT, TYPE_UDP_DATA, UDP_HEADER, UDP_LENGTH,
 };
+use crate::os::process::exit;
+use crate::os::{channel, common_data, log, socket};
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
 

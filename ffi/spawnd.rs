@@ -11,6 +11,8 @@ mod serve;
 mod workers;
 
 use super::{bytes, guard, reading};
+use crate::broker::acl::Acl;
+use crate::channel::protocol::FromBroker;
 use crate::config::broker::{self, Broker, Overload};
 use crate::config::listen::{Listener, Sticky};
 use crate::config::token::{S_close, S_queue, S_reset};
@@ -24,8 +26,6 @@ use crate::os::signals::{Signal, Signals};
 use crate::os::sockaddr::SockaddrUnion;
 use crate::os::spawnd_data::{self, SpawndContext, TrackData};
 use crate::os::{common_data, log};
-use crate::spawnd::acl::Acl;
-use crate::spawnd::protocol::FromBroker;
 use std::cell::RefCell;
 use std::ffi::{c_int, c_long, c_void};
 use std::os::fd::AsRawFd;

@@ -1,11 +1,13 @@
 //! libmavis: tcprelay, an event-driven TCP forwarder and load balancer, and the C ABI through which
 //! MAVIS modules and C programs use its parts.
 //!
-//! Dependencies point one way: `program → relay → spawnd → tls → mavis → config → event → os`. `os`
-//! alone talks to the system; `config` gives plain data; balancing and the broker's policy are
-//! pure; `library` is what only C programs need. `ffi` may use all of them, and none of them uses
+//! Dependencies point one way:
+//! `program → broker | worker → channel → upstream → tls → mavis → config → event → os`. `os` alone
+//! talks to the system; `config` gives plain data; balancing and the broker's policy are pure; `library` is what only C programs need. `ffi` may use all of them, and none of them uses
 //! `ffi`.
 
+pub mod broker;
+pub mod channel;
 pub mod config;
 pub mod event;
 #[path = "../ffi/mod.rs"]
@@ -14,6 +16,6 @@ pub mod library;
 pub mod mavis;
 pub mod os;
 pub mod program;
-pub mod relay;
-pub mod spawnd;
 pub mod tls;
+pub mod upstream;
+pub mod worker;

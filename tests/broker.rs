@@ -885,8 +885,8 @@ fn datagram_worker() {
     if std::env::var_os(WORKER_ROLE).is_none() {
         return;
     }
+    use mavis::channel::protocol::UDP_HEADER;
     use mavis::os::channel;
-    use mavis::spawnd::protocol::UDP_HEADER;
     use std::os::fd::AsFd;
     loop {
         let mut message = [0; 4200];

@@ -6,12 +6,12 @@
 
 use super::overload::resume;
 use super::serve::{forget_listener, forget_worker, watch};
+use crate::channel::protocol::{FromWorker, ACCEPT};
 use crate::ffi::io_sched::{io_close, io_sched_drop};
 use crate::ffi::{bytes, guard, scm, setproctitle};
 use crate::os::process::{self, exit, Descriptors, Identity, Program};
 use crate::os::spawnd_data::{self, bit, SpawndContext};
 use crate::os::{self, channel, common_data, log};
-use crate::spawnd::protocol::{FromWorker, ACCEPT};
 use std::ffi::{c_char, c_int, c_void, OsStr, OsString};
 use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::OsStrExt;

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mavis::spawnd::protocol::{FromBroker, FromWorker};
+use mavis::channel::protocol::{FromBroker, FromWorker};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(message) = FromWorker::decode(data) {

@@ -10,7 +10,7 @@ mod sealing;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use mavis::spawnd::protocol::add_secrets;
+use mavis::channel::protocol::add_secrets;
 use mavis::tls::material::Material;
 use mavis::tls::record::{Records, Secrets, Suite, Version};
 use mavis::tls::tickets::ENCODED;

@@ -5,6 +5,11 @@ use super::own::{self, Listeners, OwnRemote};
 use super::security::{self, Purpose, Refusal};
 use super::single::{self, HostedWorker};
 use super::{Kind, Process};
+use crate::broker::life::{Broker, LocalWorker, Options as BrokerOptions, Secrets, Start};
+use crate::broker::{
+    publish_snapshot, Checked, Findings, Former, FormerSecrets, Handover, Image, REPORT_VARIABLE,
+};
+use crate::channel::protocol::{BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
 use crate::config::broker::Broker as Config;
 use crate::config::common::Common;
 use crate::config::report::Report;
@@ -18,13 +23,8 @@ use crate::os::shm::Segment;
 use crate::os::signals::{self, Signal};
 use crate::os::socket::Kind as SocketKind;
 use crate::os::{self, anonymous, channel, log, supervisor};
-use crate::relay::engine::Engine;
-use crate::spawnd::broker::{Broker, LocalWorker, Options as BrokerOptions, Secrets, Start};
-use crate::spawnd::protocol::{BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
-use crate::spawnd::{
-    publish_snapshot, Checked, Findings, Former, FormerSecrets, Handover, Image, REPORT_VARIABLE,
-};
 use crate::tls::tickets::Ratchet;
+use crate::worker::engine::Engine;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -570,7 +570,7 @@ fn original_environment(process: &Process) -> Vec<(OsString, OsString)> {
     let mut environment = process.environment.clone();
     environment.retain(|(name, _)| {
         let name = name.to_string_lossy();
-        !PRIVATE.contains(&&*name) && !name.starts_with(crate::spawnd::VARIABLE)
+        !PRIVATE.contains(&&*name) && !name.starts_with(crate::broker::VARIABLE)
     });
     environment
 }

@@ -3,12 +3,12 @@
 use super::options::{self, Options};
 use super::single::{self, HostedWorker};
 use super::{broker, Kind, Process};
+use crate::broker::life::Broker;
 use crate::config::common::known_debug_bits;
 use crate::event::Loop;
 use crate::os::process::{self, exit};
 use crate::os::socket::{self, Inherited};
 use crate::os::{common_data, log};
-use crate::spawnd::broker::Broker;
 use std::cell::RefCell;
 use std::ffi::{c_void, OsString};
 use std::path::Path;

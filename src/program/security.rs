@@ -1,6 +1,7 @@
 //! What TLS needs at the start of a process: files that are read, and checked.
 
 use super::own::{Listeners, OwnRemote};
+use crate::broker::life::Secrets;
 use crate::config::relay::Relay;
 use crate::config::report::Report;
 use crate::config::snapshot::{self, Snapshot};
@@ -9,7 +10,6 @@ use crate::config::tls::Expired;
 use crate::os::process::{self, exit};
 use crate::os::secret::Secret;
 use crate::os::{self, log, tls as library};
-use crate::spawnd::broker::Secrets;
 use crate::tls::context::{self, Contexts};
 use crate::tls::material::Material;
 use crate::tls::tickets::Ratchet;

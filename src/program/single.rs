@@ -1,10 +1,10 @@
 //! The worker of a program of others that is one process with its broker.
 
+use crate::broker::life::{Broker, LocalWorker};
+use crate::channel::protocol::Accept;
 use crate::config::broker::Spawn;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::common_data;
-use crate::spawnd::broker::{Broker, LocalWorker};
-use crate::spawnd::protocol::Accept;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 

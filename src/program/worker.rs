@@ -4,20 +4,20 @@ use super::options::{self, Options};
 use super::sandbox::Sandbox;
 use super::section::{read, start_modules};
 use super::{own, security, Kind, Process};
+use crate::broker::inherited_snapshot;
+use crate::channel::protocol::{
+    add_secrets, FromBroker, FromWorker, BROKER_VARIABLE, SECRETS_RECEIVE, WITHOUT_TLS, WITH_TLS,
+};
 use crate::config::relay::Relay;
 use crate::config::{self, snapshot, ReadError};
 use crate::os::process::{self, exit};
 use crate::os::secret::wipe;
 use crate::os::{self, channel, log};
-use crate::relay::engine::Engine;
-use crate::relay::worker::{Early, Worker};
-use crate::spawnd::inherited_snapshot;
-use crate::spawnd::ledger::Ledger;
-use crate::spawnd::protocol::{
-    add_secrets, FromBroker, FromWorker, BROKER_VARIABLE, SECRETS_RECEIVE, WITHOUT_TLS, WITH_TLS,
-};
 use crate::tls::material::Material;
 use crate::tls::tickets::Ratchet;
+use crate::upstream::ledger::Ledger;
+use crate::worker::engine::Engine;
+use crate::worker::process::{Early, Worker};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};

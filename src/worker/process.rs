@@ -1,13 +1,13 @@
 //! The worker process: the engine, and the channel to the broker.
 
 use super::engine::{Engine, WORKER_KINDS};
+use crate::broker::life::LocalWorker;
+use crate::channel::protocol::{Accept, FromBroker, FromWorker, RECEIVE};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::process;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::title::{Title, LEFT};
 use crate::os::{self, channel, log, socket};
-use crate::spawnd::broker::LocalWorker;
-use crate::spawnd::protocol::{Accept, FromBroker, FromWorker, RECEIVE};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,13 +1,13 @@
 //! Asking modules whether a client may connect.
 
 use super::access::Outcome;
-use super::balance::Attempts;
 use super::engine::{kind, Engine};
 use super::session::{End, Phase};
 use crate::event::{Event, Loop, Token};
 use crate::mavis::queries::{Decision, Host};
 use crate::os::address::Address;
 use crate::os::{log, socket};
+use crate::upstream::balance::Attempts;
 
 impl Engine {
     /// The client is there, its TLS if it has any is up: it is admitted, or modules are asked.

@@ -3,7 +3,7 @@
 use super::linear::Linear;
 use super::{Attempts, Balancer};
 use crate::config::relay::Ties;
-use crate::spawnd::ledger::{Ledger, REMOTES, SETS};
+use crate::upstream::ledger::{Ledger, REMOTES, SETS};
 use proptest::prelude::*;
 use std::os::fd::OwnedFd;
 

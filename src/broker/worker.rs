@@ -1,11 +1,11 @@
 //! Worker processes: starting, listening to, and replacing them.
 
-use super::broker::{kind, Broker};
-use super::conduct::{Act, Conduct, Family, Stage};
 use super::handover::Leaving;
+use super::life::{kind, Broker};
 use super::policy::WorkerId;
-use super::protocol::{secrets_length, secrets_message, FromBroker, FromWorker, RECEIVE};
 use super::watch::Flow;
+use crate::channel::conduct::{Act, Conduct, Family, Stage};
+use crate::channel::protocol::{secrets_length, secrets_message, FromBroker, FromWorker, RECEIVE};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::channel::{self, Unread};
 use crate::os::process::{self, exit, Descriptors, Ended, Pid};

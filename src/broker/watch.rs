@@ -4,11 +4,11 @@
 //! the two, so a connection that the broker takes back is its own again, whatever the worker does
 //! at that moment, and what a worker has left unread when it ends is not lost with it.
 
-use super::broker::{kind, Broker, Life, Parked};
-use super::conduct::{Family, Stage};
+use super::life::{kind, Broker, Life, Parked};
 use super::policy::{Choice, WorkerId};
-use super::protocol::{datagram, FromBroker, UDP_HEADER, UDP_LIMIT};
 use super::worker::Worker;
+use crate::channel::conduct::{Family, Stage};
+use crate::channel::protocol::{datagram, FromBroker, UDP_HEADER, UDP_LIMIT};
 use crate::event::{Loop, TimerId, Token};
 use crate::os::channel::{self, Unread};
 use crate::os::{self, log, socket};
@@ -506,7 +506,7 @@ mod tests {
 
     #[test]
     fn what_is_found_in_a_channel_is_what_was_sent() {
-        use super::super::protocol::Accept;
+        use crate::channel::protocol::Accept;
         let (ours, theirs) = channel::pair().expect("a channel");
         let accept = Accept { protocol: 6, flags: 1, ..Accept::default() };
         let fds: Vec<_> = (0..3).map(|_| channel::pair().expect("descriptors").0).collect();

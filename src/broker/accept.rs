@@ -1,9 +1,9 @@
 //! From the listening socket to a worker.
 
-use super::broker::{kind, Broker, Parked};
+use super::life::{kind, Broker, Parked};
 use super::policy::{Choice, WorkerId};
-use super::protocol::{Accept, UDP_LIMIT};
 use super::sticky::Key;
+use crate::channel::protocol::{Accept, UDP_LIMIT};
 use crate::config::broker::Overload;
 use crate::event::{Interest, Loop, Token};
 use crate::os::address::{unmapped, Address, Family, ScopedIp};

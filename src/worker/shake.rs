@@ -5,10 +5,10 @@ use super::direction::{Next, State, Stop};
 use super::engine::{kind, pump_end, Engine};
 use super::pump::Ending;
 use super::session::{End, Phase, Tls};
+use crate::channel::protocol::Accept;
 use crate::config::listen::flag;
 use crate::event::{Loop, Token};
 use crate::os::{self, log, socket};
-use crate::spawnd::protocol::Accept;
 use crate::tls::detect::{first, First};
 use std::net::Shutdown;
 

@@ -1,21 +1,21 @@
 //! The life of all sessions of a worker, over the event loop.
 
 use super::access::{self, Outcome};
-use super::balance::{Attempts, Balancer};
 use super::direction::{Buffers, Direction, Left, State, Stop};
 use super::options;
 use super::pump::{pump, say_goodbye, Ending, Pumped};
 use super::session::{Access, End, Phase, Session};
 use super::table::Table;
+use crate::broker::life::LOCAL_KINDS;
+use crate::channel::protocol::Accept;
 use crate::config::relay::{Relay, Remote};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::mavis::queries::Queries;
 use crate::os::address::Family;
 use crate::os::pipe::Pipe;
 use crate::os::{self, log, process, socket};
-use crate::spawnd::broker::LOCAL_KINDS;
-use crate::spawnd::protocol::Accept;
 use crate::tls::context::Contexts;
+use crate::upstream::balance::{Attempts, Balancer};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,11 +23,11 @@ use std::os::fd::OwnedFd;
 /// Kinds of tokens; they follow the broker's, as both share a loop in single-process mode.
 pub(super) mod kind {
     use super::LOCAL_KINDS;
-    pub(in crate::relay) const CLIENT: u8 = LOCAL_KINDS;
-    pub(in crate::relay) const PEER: u8 = LOCAL_KINDS + 1;
-    pub(in crate::relay) const IDLE: u8 = LOCAL_KINDS + 2;
-    pub(in crate::relay) const PHASE: u8 = LOCAL_KINDS + 3;
-    pub(in crate::relay) const DRAIN: u8 = LOCAL_KINDS + 4;
+    pub(in crate::worker) const CLIENT: u8 = LOCAL_KINDS;
+    pub(in crate::worker) const PEER: u8 = LOCAL_KINDS + 1;
+    pub(in crate::worker) const IDLE: u8 = LOCAL_KINDS + 2;
+    pub(in crate::worker) const PHASE: u8 = LOCAL_KINDS + 3;
+    pub(in crate::worker) const DRAIN: u8 = LOCAL_KINDS + 4;
 }
 
 /// The first kind that is not the engine's.

@@ -21,7 +21,7 @@ mod shared_tests;
 mod tree;
 
 use crate::config::relay::Ties;
-use crate::spawnd::ledger::{Ledger, State, FOREVER};
+use crate::upstream::ledger::{Ledger, State, FOREVER};
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
 use tree::{Tree, OUT};

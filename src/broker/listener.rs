@@ -1,7 +1,7 @@
 //! Listening sockets.
 
-use super::protocol::Accept;
 use super::sticky::Cache;
+use crate::channel::protocol::Accept;
 use crate::config::listen::{self as config, Ipv6Only, Sticky, TLS_DEFAULT};
 use crate::event::{Loop, TimerId};
 use crate::os::address::{unmapped, Address, Family};

@@ -1,12 +1,12 @@
 //! One session: its two ends, its two directions, and where it stands.
 
-use super::balance::Attempts;
 use super::direction::{Direction, Side, State};
 use super::pump::{Ending, Flow, REPLY_LIMIT};
 use crate::event::{Interest, TimerId};
 use crate::os::address::Address;
 use crate::tls::stream::Stream;
 use crate::tls::summary::Summary;
+use crate::upstream::balance::Attempts;
 use std::os::fd::OwnedFd;
 
 /// A session in which nothing has moved for so many milliseconds begins with short records again.

@@ -2,7 +2,7 @@
 
 use super::engine::Engine;
 use crate::config::relay::Remote;
-use crate::spawnd::ledger::Ledger;
+use crate::upstream::ledger::Ledger;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 

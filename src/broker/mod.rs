@@ -1,24 +1,19 @@
 //! The broker: accepts connections and hands them to worker processes.
 //!
 //! Who gets a connection ([`policy`]), whom to refuse ([`acl`]) and who comes back to the same
-//! worker ([`sticky`]) are plain data structures without input or output; [`broker`] moves the
-//! sockets and processes accordingly. [`protocol`] is what broker and worker say to each other,
-//! [`ledger`] what workers know in common.
+//! worker ([`sticky`]) are plain data structures without input or output; [`life`] moves the
+//! sockets and processes accordingly.
 
 #![forbid(unsafe_code)]
 
 mod accept;
 pub mod acl;
-pub mod broker;
-pub mod conduct;
 mod findings;
 mod handover;
-pub mod ledger;
+pub mod life;
 mod listener;
 pub mod policy;
-pub mod protocol;
 mod reload;
-mod sharing;
 pub mod sticky;
 mod watch;
 mod worker;

@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The ledger, made when the first worker asks for it, and who takes part.
 #[derive(Default)]
-pub(super) struct Sharing {
+pub struct Sharing {
     ledger: Option<(Ledger, OwnedFd)>,
     slots: Slots,
 }
 
 impl Sharing {
     /// What a worker needs to take part: the memory, and its slot. `None`: it has to do without.
-    pub(super) fn admit(&mut self, pid: Pid) -> Option<(BorrowedFd<'_>, usize)> {
+    pub fn admit(&mut self, pid: Pid) -> Option<(BorrowedFd<'_>, usize)> {
         if self.ledger.is_none() {
             match Ledger::create() {
                 Ok(ledger) => self.ledger = Some(ledger),
@@ -26,7 +26,7 @@ impl Sharing {
     }
 
     /// A process has ended, and writes no more.
-    pub(super) fn ended(&mut self, pid: Pid) {
+    pub fn ended(&mut self, pid: Pid) {
         if let (Some(slot), Some((ledger, _))) = (self.slots.release(pid), &self.ledger) {
             ledger.clear(slot);
         }

@@ -1,11 +1,11 @@
 //! SIGHUP: the new configuration is checked by a child; if it is good the broker executes
 //! itself again, with its listening sockets and the channels of its old workers.
 
-use super::broker::{kind, Broker};
 use super::findings::{Findings, Receiver};
 use super::handover::{
     check_value, FormerSecrets, Image, LeftWorker, Outgoing, ACTIVATED, REPORT_VARIABLE, VARIABLE,
 };
+use super::life::{kind, Broker};
 use super::listener::Listener;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::process::{self, Descriptors, Ended, Fork, Gate, Pid, Program};
