@@ -8,6 +8,7 @@ use super::reload::{Check, Due, Purpose};
 use super::sticky::Cache;
 use super::watch::{Patience, Watch};
 use super::worker::{Restart, Worker};
+use crate::channel::local::{LocalWorker, LOCAL_KINDS};
 use crate::channel::protocol::Accept;
 use crate::config::broker::{self as config, Overload, Stop};
 use crate::config::listen::Resolver;
@@ -46,8 +47,8 @@ pub(super) mod kind {
     pub(crate) const CHECK_DUE: u8 = 10;
 }
 
-/// The first kind that is not the broker's.
-pub const LOCAL_KINDS: u8 = 11;
+/// All kinds of the broker are below those of a worker in the same loop.
+const _: () = assert!(kind::CHECK_DUE < LOCAL_KINDS);
 
 /// How often binding is tried again if nothing could be bound after a reload, in seconds.
 const RELOAD_RETRY: u32 = 2;
@@ -74,28 +75,6 @@ pub struct Options {
     pub inetd: bool,
     /// The process went to the background.
     pub background: bool,
-}
-
-/// The relay that runs inside the broker in single-process mode.
-pub trait LocalWorker {
-    /// Takes a connection.
-    fn accept(&mut self, events: &mut Loop, socket: OwnedFd, accept: &Accept);
-    /// A descriptor of a kind from [`LOCAL_KINDS`] on is ready.
-    fn event(&mut self, events: &mut Loop, event: Event);
-    /// A timer of a kind from [`LOCAL_KINDS`] on has expired.
-    fn timer(&mut self, events: &mut Loop, timer: TimerId, token: Token);
-    /// The end of a turn of the loop. Returns how many sessions have ended since the last one.
-    fn turn(&mut self, events: &mut Loop) -> usize;
-    /// Open sessions.
-    fn sessions(&self) -> usize;
-    /// The most connections it can handle now, if that changes while it runs.
-    fn limit(&self) -> Option<usize> {
-        None
-    }
-    /// Sessions may go on for the drain timeout, if there is one.
-    fn drain(&mut self, events: &mut Loop);
-    /// The end: the process is about to exit.
-    fn end(&mut self, events: &mut Loop);
 }
 
 /// A connection that no worker can take at the moment.

@@ -5,10 +5,11 @@ use super::own::{self, Listeners, OwnRemote};
 use super::security::{self, Purpose, Refusal};
 use super::single::{self, HostedWorker};
 use super::{Kind, Process};
-use crate::broker::life::{Broker, LocalWorker, Options as BrokerOptions, Secrets, Start};
+use crate::broker::life::{Broker, Options as BrokerOptions, Secrets, Start};
 use crate::broker::{
     publish_snapshot, Checked, Findings, Former, FormerSecrets, Handover, Image, REPORT_VARIABLE,
 };
+use crate::channel::local::LocalWorker;
 use crate::channel::protocol::{BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
 use crate::config::broker::Broker as Config;
 use crate::config::common::Common;

@@ -1,6 +1,7 @@
 //! The worker of a program of others that is one process with its broker.
 
-use crate::broker::life::{Broker, LocalWorker};
+use crate::broker::life::Broker;
+use crate::channel::local::LocalWorker;
 use crate::channel::protocol::Accept;
 use crate::config::broker::Spawn;
 use crate::event::{Event, Loop, TimerId, Token};

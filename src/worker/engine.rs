@@ -6,7 +6,7 @@ use super::options;
 use super::pump::{pump, say_goodbye, Ending, Pumped};
 use super::session::{Access, End, Phase, Session};
 use super::table::Table;
-use crate::broker::life::LOCAL_KINDS;
+use crate::channel::local::LOCAL_KINDS;
 use crate::channel::protocol::Accept;
 use crate::config::relay::{Relay, Remote};
 use crate::event::{Event, Interest, Loop, TimerId, Token};

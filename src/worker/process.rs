@@ -1,7 +1,7 @@
 //! The worker process: the engine, and the channel to the broker.
 
 use super::engine::{Engine, WORKER_KINDS};
-use crate::broker::life::LocalWorker;
+use crate::channel::local::LocalWorker;
 use crate::channel::protocol::{Accept, FromBroker, FromWorker, RECEIVE};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::process;
