@@ -23,7 +23,7 @@ use crate::os::title::{Title, LEFT};
 use crate::os::{self, log, supervisor};
 use crate::tls::material::Material;
 use crate::tls::tickets::Ratchet;
-use crate::upstream::sharing::Sharing;
+use crate::upstream::leases::Leases;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
@@ -139,7 +139,7 @@ pub struct Broker {
     /// What workers are told that only we may read.
     pub(super) secrets: Secrets,
     /// What workers know in common about remotes.
-    pub(super) sharing: Sharing,
+    pub(super) leases: Leases,
     launcher: Option<File>,
     pub(super) announced: bool,
     pub(super) life: Life,
@@ -239,7 +239,7 @@ impl Broker {
             snapshot: start.snapshot.take(),
             shared: start.shared.take(),
             secrets: start.secrets,
-            sharing: Sharing::default(),
+            leases: Leases::default(),
             launcher: start.launcher.take(),
             announced: false,
             life: Life::Serving,

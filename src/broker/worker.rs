@@ -374,7 +374,7 @@ impl Broker {
         let Some(worker) = self.workers.get(&id) else {
             return;
         };
-        if let Some((fd, slot)) = self.sharing.admit(worker.pid) {
+        if let Some((fd, slot)) = self.leases.admit(worker.pid) {
             // A channel that is full already has no room for the keys either; they are sent later.
             let _ = channel::send(worker.channel.as_fd(), &FromBroker::ledger(slot), Some(fd));
         }
@@ -491,7 +491,7 @@ impl Broker {
     /// Children have ended.
     pub(super) fn reap(&mut self, events: &mut Loop) {
         while let Some((pid, ended)) = process::reap() {
-            self.sharing.ended(pid);
+            self.leases.ended(pid);
             if self.check_ended(pid, ended, events) {
                 continue;
             }

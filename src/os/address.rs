@@ -1,6 +1,6 @@
 //! Socket addresses: IPv4, IPv6 and UNIX paths in one type, and their textual forms.
 
-use super::zone;
+use super::scope;
 use std::ffi::OsStr;
 use std::fmt;
 use std::mem;
@@ -55,7 +55,7 @@ impl From<SocketAddr> for ScopedIp {
 
 impl fmt::Display for ScopedIp {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}{}", unmapped(self.ip), zone::Suffix(self.zone))
+        write!(out, "{}{}", unmapped(self.ip), scope::Suffix(self.zone))
     }
 }
 
@@ -204,7 +204,7 @@ fn parse_ipv6(text: &str) -> Result<Address, NotAnAddress> {
         None => 0,
         Some(_) if !is_link_local(ip) => return Err(NotAnAddress::NotLinkLocal),
         Some(zone) => {
-            zone::index(zone).ok_or_else(|| NotAnAddress::NoInterface(zone.to_owned()))?
+            scope::index(zone).ok_or_else(|| NotAnAddress::NoInterface(zone.to_owned()))?
         }
     };
     Ok(Address::Ip(SocketAddrV6::new(ip, 0, 0, scope).into()))
@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn zones_are_part_of_link_local_addresses() {
-        let loopback = zone::index("lo").expect("a loopback interface");
+        let loopback = scope::index("lo").expect("a loopback interface");
         for (text, expected) in [
             ("fe80::1%lo", Ok(("[fe80::1%lo]:0", loopback))),
             ("inet6:fe80::1%lo", Ok(("[fe80::1%lo]:0", loopback))),

@@ -26,6 +26,7 @@ pub mod pipe;
 pub mod process;
 pub mod regex;
 pub mod sandbox;
+pub mod scope;
 pub mod secret;
 pub mod shared;
 pub mod shm;
@@ -37,7 +38,6 @@ pub mod splicing;
 pub mod supervisor;
 pub mod title;
 pub mod tls;
-pub mod zone;
 
 use std::io;
 

@@ -120,11 +120,11 @@ pub fn has_ipv6() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::zone;
+    use crate::os::scope;
 
     #[test]
     fn the_zone_that_the_resolver_tells_is_kept() {
-        let loopback = zone::index("lo").expect("a loopback interface");
+        let loopback = scope::index("lo").expect("a loopback interface");
         let found = resolve("fe80::1%lo").expect("an address");
         let zones: Vec<u32> = found
             .iter()

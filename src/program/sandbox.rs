@@ -5,7 +5,7 @@ use crate::config::relay::Relay;
 use crate::mavis::search::Modules;
 use crate::os::address::Address;
 use crate::os::sandbox::{self, Confinement, Needs};
-use crate::os::{self, log, zone};
+use crate::os::{self, log, scope};
 use std::path::{Path, PathBuf};
 
 /// What the configuration says about it.
@@ -57,7 +57,7 @@ impl Sandbox {
             }
             _ => {}
         }
-        zone::remember();
+        scope::remember();
         let sockets: Vec<&Path> = self.sockets.iter().map(PathBuf::as_path).collect();
         let needs = Needs {
             sockets: &sockets,

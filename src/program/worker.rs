@@ -15,7 +15,7 @@ use crate::os::secret::wipe;
 use crate::os::{self, channel, log};
 use crate::tls::material::Material;
 use crate::tls::tickets::Ratchet;
-use crate::upstream::ledger::Ledger;
+use crate::upstream::zone::Zone;
 use crate::worker::engine::Engine;
 use crate::worker::process::{Early, Worker};
 use std::collections::VecDeque;
@@ -103,8 +103,8 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         None => Answer::None,
     };
     let own_broker = matches!(answer, Answer::Secrets(..));
-    let (mut material, tickets, ledger) = match answer {
-        Answer::Secrets(material, tickets, ledger) => (material, Some(tickets), ledger),
+    let (mut material, tickets, zone) = match answer {
+        Answer::Secrets(material, tickets, zone) => (material, Some(tickets), zone),
         Answer::MayDie => return Ok(0),
         Answer::None => (Material::default(), None, None),
     };
@@ -123,12 +123,12 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         .inspect_err(|_| bad_configuration_on(&channel))?;
     // Another program's broker has nothing to share.
     let alone = settings.balance_alone || !own_broker;
-    let ledger = ledger.filter(|_| !alone);
+    let zone = zone.filter(|_| !alone);
     let mut engine = Engine::new(settings, tls, queries);
     let shares = |(fd, slot): (OwnedFd, u32)| {
-        Ledger::join(&fd, slot as usize).is_ok_and(|ledger| engine.share(ledger))
+        Zone::join(&fd, slot as usize).is_ok_and(|zone| engine.share(zone))
     };
-    if !ledger.is_some_and(shares) && !alone {
+    if !zone.is_some_and(shares) && !alone {
         log::message("balance scope: no place in shared memory, this worker balances by itself");
     }
     let mut worker =
@@ -154,7 +154,7 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a broker says to HELLO.
 enum Answer {
-    /// With the ledger that workers share, and our slot there, if we may take part.
+    /// With the zone that workers share, and our slot there, if we may take part.
     Secrets(Material, Ratchet, Option<(OwnedFd, u32)>),
     /// We are not needed any more.
     MayDie,
@@ -168,7 +168,7 @@ fn ask_broker(channel: &OwnedFd, early: &mut Early) -> Answer {
         return Answer::None;
     }
     let mut received = Vec::new();
-    let mut ledger = None;
+    let mut zone = None;
     let mut deadline = Instant::now() + HELLO_PATIENCE;
     let answer = loop {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
@@ -191,11 +191,11 @@ fn ask_broker(channel: &OwnedFd, early: &mut Early) -> Answer {
             (Some(false), _) => deadline = Instant::now() + HELLO_PATIENCE,
             (Some(true), _) => {
                 break match Material::decode(&received) {
-                    Some((material, tickets)) => Answer::Secrets(material, tickets, ledger),
+                    Some((material, tickets)) => Answer::Secrets(material, tickets, zone),
                     None => Answer::None,
                 }
             }
-            (None, Ok(FromBroker::Ledger(slot))) => ledger = fds.pop_front().map(|fd| (fd, slot)),
+            (None, Ok(FromBroker::Ledger(slot))) => zone = fds.pop_front().map(|fd| (fd, slot)),
             (None, Ok(FromBroker::MayDie)) if !early.has_connections() => break Answer::MayDie,
             (None, Ok(message)) => early.keep(message, fds),
             (None, Err(bad)) => {

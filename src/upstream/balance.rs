@@ -11,7 +11,7 @@
 //! A dead mark is lifted by `rebalance` (with every so many selections), when all remotes are
 //! dead, and for one attempt at a time after `retry delay`.
 //!
-//! Use and dead marks are in a ledger, which workers may share. Each has its own copy of what it
+//! Use and dead marks are in a zone, which workers may share. Each has its own copy of what it
 //! has read there last, in an order that makes selecting as fast with many remotes as with few.
 
 #[cfg(test)]
@@ -21,7 +21,7 @@ mod shared_tests;
 mod tree;
 
 use crate::config::relay::Ties;
-use crate::upstream::ledger::{Ledger, State, FOREVER};
+use crate::upstream::zone::{State, Zone, FOREVER};
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
 use tree::{Tree, OUT};
@@ -78,11 +78,11 @@ struct Remote {
     tag: Option<u32>,
     /// Its place among those with its tag.
     place: usize,
-    /// Its row in the ledger.
+    /// Its row in the zone.
     row: usize,
     /// Sessions of this worker that use it.
     own: u64,
-    /// What the ledger said last.
+    /// What the zone said last.
     state: State,
 }
 
@@ -95,7 +95,7 @@ struct Group {
 
 /// The remotes of a worker.
 pub struct Balancer {
-    ledger: Ledger,
+    zone: Zone,
     remotes: Vec<Remote>,
     /// Which remote has a row.
     by_row: Vec<Option<usize>>,
@@ -119,7 +119,7 @@ pub struct Balancer {
 
 impl Balancer {
     /// Remotes by their weights (at least 1); `rebalance` as configured; `retry_delay` in
-    /// milliseconds, 0 for never. The ledger is not shared.
+    /// milliseconds, 0 for never. The zone is not shared.
     pub fn new(weights: &[u32], rebalance: i32, retry_delay: u64) -> Balancer {
         let remote = |(row, &weight): (usize, &u32)| Remote {
             weight: u64::from(weight.max(1)),
@@ -131,7 +131,7 @@ impl Balancer {
             state: State::default(),
         };
         let mut balancer = Balancer {
-            ledger: Ledger::own(weights.len()),
+            zone: Zone::own(weights.len()),
             remotes: weights.iter().enumerate().map(remote).collect(),
             by_row: (0..weights.len()).map(Some).collect(),
             groups: Vec::new(),
@@ -167,10 +167,10 @@ impl Balancer {
         self.group();
     }
 
-    /// Shares a ledger with other workers, before anything is selected. What each remote is known
-    /// by there must be different for each. False if the ledger is full: it is not shared then.
-    pub fn share(&mut self, ledger: Ledger, identities: &[u64]) -> bool {
-        let Some(rows) = ledger.find(identities) else {
+    /// Shares a zone with other workers, before anything is selected. What each remote is known
+    /// by there must be different for each. False if the zone is full: it is not shared then.
+    pub fn share(&mut self, zone: Zone, identities: &[u64]) -> bool {
+        let Some(rows) = zone.find(identities) else {
             return false;
         };
         self.by_row = vec![None; rows.iter().max().map_or(0, |last| last + 1)];
@@ -178,7 +178,7 @@ impl Balancer {
             remote.row = row;
             self.by_row[row] = Some(index);
         }
-        self.ledger = ledger;
+        self.zone = zone;
         for index in 0..self.remotes.len() {
             self.refresh(index);
         }
@@ -230,10 +230,10 @@ impl Balancer {
         }
     }
 
-    /// Takes over what the ledger says about a remote.
+    /// Takes over what the zone says about a remote.
     fn refresh(&mut self, index: usize) {
         let remote = &mut self.remotes[index];
-        let state = self.ledger.state(remote.row);
+        let state = self.zone.state(remote.row);
         let former = std::mem::replace(&mut remote.state, state);
         if former.retry_at != state.retry_at {
             self.dead.remove(&(former.retry_at, index));
@@ -249,7 +249,7 @@ impl Balancer {
     /// Takes over what others have changed, and what time has.
     fn catch_up(&mut self, now: u64) {
         let mut changes = std::mem::take(&mut self.changes);
-        self.ledger.changes(&mut changes);
+        self.zone.changes(&mut changes);
         for row in changes.drain(..) {
             if let Some(&Some(index)) = self.by_row.get(row) {
                 self.refresh(index);
@@ -268,10 +268,10 @@ impl Balancer {
     }
 
     /// Picks a remote for a session, and counts it as used by it. `None`: there is none left
-    /// that this session has not tried. The clock is to be the same for all that share a ledger.
+    /// that this session has not tried. The clock is to be the same for all that share a zone.
     pub fn select(&mut self, attempts: &mut Attempts, now: u64) -> Option<usize> {
         self.catch_up(now);
-        if self.rebalance != 0 && self.ledger.count_selection(self.rebalance) {
+        if self.rebalance != 0 && self.zone.count_selection(self.rebalance) {
             self.revive(None);
         }
         let mut picked = self.pick(attempts);
@@ -280,7 +280,7 @@ impl Balancer {
             // The others' remotes are none of the business of a session with a tag.
             self.revive(attempts.tag);
             if attempts.tag.is_none() {
-                self.ledger.restart_selections();
+                self.zone.restart_selections();
             }
             picked = self.pick(attempts);
         }
@@ -294,7 +294,7 @@ impl Balancer {
             let remote = &self.remotes[index];
             let State { retry_at, .. } = remote.state;
             // One session at a time finds out whether a dead one is back, of whichever worker.
-            if retry_at == 0 || self.ledger.put_off(remote.row, retry_at, self.retry_time()) {
+            if retry_at == 0 || self.zone.put_off(remote.row, retry_at, self.retry_time()) {
                 self.take_turn(index);
                 self.add_own(index, 1);
                 return Some(index);
@@ -310,13 +310,13 @@ impl Balancer {
             return;
         }
         let remote = &self.remotes[index];
-        let clock = self.ledger.turns();
+        let clock = self.zone.turns();
         let turn = remote.state.turn.max(clock);
         let tick = turn - turn % TICK;
         if tick > clock {
-            self.ledger.set_turns(tick);
+            self.zone.set_turns(tick);
         }
-        self.ledger.set_turn(remote.row, turn.saturating_add(remote.step));
+        self.zone.set_turn(remote.row, turn.saturating_add(remote.step));
         if tick / TICK - self.origin.min(tick / TICK) > HALF / 2 {
             self.origin = tick / TICK;
             for index in 0..self.remotes.len() {
@@ -356,7 +356,7 @@ impl Balancer {
         let dead: Vec<usize> =
             self.dead.iter().map(|&(_, index)| index).filter(|&index| concerned(index)).collect();
         for index in dead {
-            self.ledger.set_retry_at(self.remotes[index].row, 0);
+            self.zone.set_retry_at(self.remotes[index].row, 0);
             self.refresh(index);
         }
     }
@@ -372,7 +372,7 @@ impl Balancer {
     fn add_own(&mut self, index: usize, change: i64) {
         let remote = &mut self.remotes[index];
         remote.own = remote.own.saturating_add_signed(change);
-        self.ledger.set_used(remote.row, remote.own);
+        self.zone.set_used(remote.row, remote.own);
         self.refresh(index);
     }
 
@@ -381,9 +381,9 @@ impl Balancer {
         self.catch_up(now);
         attempts.add_failed(index);
         let row = self.remotes[index].row;
-        self.ledger.set_retry_at(row, self.retry_time());
+        self.zone.set_retry_at(row, self.retry_time());
         self.add_own(index, -1);
-        self.ledger.report(row, true)
+        self.zone.report(row, true)
     }
 
     /// A session cannot be connected to this remote, which is no fault of the remote's: only this
@@ -407,24 +407,24 @@ impl Balancer {
         }
         let row = self.remotes[index].row;
         // Others may have marked it meanwhile.
-        self.ledger.set_retry_at(row, 0);
+        self.zone.set_retry_at(row, 0);
         if self.remotes[index].state.retry_at != 0 {
             self.refresh(index);
         }
-        self.ledger.report(row, false)
+        self.zone.report(row, false)
     }
 
     /// The remote has ended a session at once, without a word. True if it is taken for dead, and that
     /// is news.
     pub fn cut_short(&mut self, index: usize, now: u64) -> bool {
         let row = self.remotes[index].row;
-        if self.fail_count == 0 || self.ledger.count_cut_short(row) < self.fail_count {
+        if self.fail_count == 0 || self.zone.count_cut_short(row) < self.fail_count {
             return false;
         }
         self.catch_up(now);
-        self.ledger.set_retry_at(row, self.retry_time());
+        self.zone.set_retry_at(row, self.retry_time());
         self.refresh(index);
-        self.ledger.report(row, true)
+        self.zone.report(row, true)
     }
 
     /// The remote has answered a session, or has kept it long enough. True if it was reported as down
@@ -432,8 +432,8 @@ impl Balancer {
     pub fn proved(&mut self, index: usize) -> bool {
         let row = self.remotes[index].row;
         let was_on_trial = self.is_on_trial(index);
-        if self.fail_count != 0 && self.ledger.cut_short(row) != 0 {
-            self.ledger.forget_cut_short(row);
+        if self.fail_count != 0 && self.zone.cut_short(row) != 0 {
+            self.zone.forget_cut_short(row);
         }
         was_on_trial && self.connected(index)
     }
@@ -441,12 +441,12 @@ impl Balancer {
     /// The remote has cut short so many sessions in a row that another one like them is enough.
     fn is_on_trial(&self, index: usize) -> bool {
         let row = self.remotes[index].row;
-        self.fail_count != 0 && self.ledger.cut_short(row) >= self.fail_count
+        self.fail_count != 0 && self.zone.cut_short(row) >= self.fail_count
     }
 
     /// The last attempt on this remote failed.
     pub fn is_down(&self, index: usize) -> bool {
-        self.ledger.is_down(self.remotes[index].row)
+        self.zone.is_down(self.remotes[index].row)
     }
 
     /// A session does not use this remote any more.
@@ -531,9 +531,9 @@ mod tests {
         let mut balancer = Balancer::new(&[1, 1, 1], 0, 0);
         // Half a word is full after so many sessions, and again.
         for count in [HALF / 512, HALF / 256, HALF / 256 * 9] {
-            balancer.ledger.set_turns(count * STEP);
+            balancer.zone.set_turns(count * STEP);
             for row in 0..3 {
-                balancer.ledger.set_turn(row, count * STEP + row as u64);
+                balancer.zone.set_turn(row, count * STEP + row as u64);
                 balancer.refresh(row);
             }
             assert_eq!(shares(&one_by_one(&mut balancer, 30_000), 3), [10_000; 3]);

@@ -1,7 +1,8 @@
-//! Remotes: which one is next ([`balance`]), and what workers know of them in common ([`ledger`]).
+//! Remotes: which one is next ([`balance`]), and what workers know of them in common ([`zone`]).
 
 #![forbid(unsafe_code)]
 
 pub mod balance;
-pub mod ledger;
-pub mod sharing;
+pub mod leases;
+pub mod options;
+pub mod zone;

@@ -2,7 +2,6 @@
 
 use super::access::{self, Outcome};
 use super::direction::{Buffers, Direction, Left, State, Stop};
-use super::options;
 use super::pump::{pump, say_goodbye, Ending, Pumped};
 use super::session::{Access, End, Phase, Session};
 use super::table::Table;
@@ -16,6 +15,7 @@ use crate::os::pipe::Pipe;
 use crate::os::{self, log, process, socket};
 use crate::tls::context::Contexts;
 use crate::upstream::balance::{Attempts, Balancer};
+use crate::upstream::options;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;

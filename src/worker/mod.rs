@@ -1,7 +1,7 @@
 //! The worker: relays sessions between clients and remotes.
 //!
 //! `pump` moves the bytes of one `direction`, with TLS by [`crate::tls`] or by the `kernel`,
-//! [`engine`] is the life of all sessions over the event loop, `shake` its part with TLS handshakes,
+//! [`engine`] is the life of all sessions over the event loop, `handshake` its part with TLS handshakes,
 //! and [`process`] the process around it with its channel to the broker.
 
 #![forbid(unsafe_code)]
@@ -10,12 +10,13 @@ mod access;
 mod authorize;
 mod direction;
 pub mod engine;
+mod handshake;
 mod kernel;
-mod options;
+
 mod probation;
 pub mod process;
 mod pump;
 mod session;
-mod shake;
+
 mod share;
 mod table;

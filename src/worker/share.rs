@@ -2,15 +2,15 @@
 
 use super::engine::Engine;
 use crate::config::relay::Remote;
-use crate::upstream::ledger::Ledger;
+use crate::upstream::zone::Zone;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 impl Engine {
-    /// Shares a ledger with other workers, before the first session. False if there is no room
+    /// Shares a zone with other workers, before the first session. False if there is no room
     /// for the remotes.
-    pub fn share(&mut self, ledger: Ledger) -> bool {
-        self.balancer.share(ledger, &identities(&self.settings.remotes))
+    pub fn share(&mut self, zone: Zone) -> bool {
+        self.balancer.share(zone, &identities(&self.settings.remotes))
     }
 }
 

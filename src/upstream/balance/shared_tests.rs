@@ -1,9 +1,9 @@
-//! Several workers that share a ledger choose as one that knows all.
+//! Several workers that share a zone choose as one that knows all.
 
 use super::linear::Linear;
 use super::{Attempts, Balancer};
 use crate::config::relay::Ties;
-use crate::upstream::ledger::{Ledger, REMOTES, SETS};
+use crate::upstream::zone::{Zone, REMOTES, SETS};
 use proptest::prelude::*;
 use std::os::fd::OwnedFd;
 
@@ -23,7 +23,7 @@ impl Setting {
         balancer.set_tags(self.tags.iter().copied());
         balancer.set_ties(self.ties);
         let identities: Vec<u64> = (1..=self.weights.len() as u64).collect();
-        assert!(balancer.share(Ledger::join(fd, slot).expect("a place"), &identities));
+        assert!(balancer.share(Zone::join(fd, slot).expect("a place"), &identities));
         balancer
     }
 
@@ -86,7 +86,7 @@ proptest! {
         workers in 1usize..5,
         steps in prop::collection::vec(step(), 0..300),
     ) {
-        let (broker, fd) = Ledger::create().expect("memory");
+        let (broker, fd) = Zone::create().expect("memory");
         let mut model = setting.model();
         let mut all: Vec<Balancer> = (0..workers).map(|slot| setting.worker(&fd, slot)).collect();
         let mut sessions: Vec<Session> = Vec::new();
@@ -162,7 +162,7 @@ proptest! {
             (0usize..1000, prop_oneof![0u64..100, any::<u64>()], any::<bool>()), 0..200,
         ),
     ) {
-        let (broker, fd) = Ledger::create().expect("memory");
+        let (broker, fd) = Zone::create().expect("memory");
         let mut balancer = setting.worker(&fd, 0);
         for (now, (place, value, fails)) in steps.into_iter().enumerate() {
             // The header and the first rows, and what is announced to the first worker.
@@ -187,7 +187,7 @@ proptest! {
 fn equals_take_turns_over_all_workers() {
     let (weights, tags) = (vec![1, 2, 3], vec![None; 3]);
     let setting = Setting { weights, tags, rebalance: 0, retry_delay: 0, ties: Ties::Least };
-    let (_broker, fd) = Ledger::create().expect("memory");
+    let (_broker, fd) = Zone::create().expect("memory");
     let mut workers: Vec<Balancer> = (0..3).map(|slot| setting.worker(&fd, slot)).collect();
     let mut count = [0; 3];
     for turn in 0..6000 {
@@ -206,7 +206,7 @@ fn equals_take_turns_over_all_workers() {
 /// What one worker has seen in a row, the other one need not see again.
 #[test]
 fn sessions_that_are_cut_short_are_counted_over_all_workers() {
-    let (_broker, fd) = Ledger::create().expect("memory");
+    let (_broker, fd) = Zone::create().expect("memory");
     let tags = vec![None; 2];
     let setting =
         Setting { weights: vec![1; 2], tags, rebalance: 0, retry_delay: 9, ties: Ties::Least };
@@ -229,10 +229,10 @@ fn sessions_that_are_cut_short_are_counted_over_all_workers() {
 
 #[test]
 fn without_room_each_balances_by_itself() {
-    let (_broker, fd) = Ledger::create().expect("memory");
+    let (_broker, fd) = Zone::create().expect("memory");
     let many: Vec<u64> = (1..=REMOTES as u64 + 1).collect();
     let mut balancer = Balancer::new(&vec![1; many.len()], 0, 0);
-    assert!(!balancer.share(Ledger::join(&fd, 0).expect("a place"), &many));
+    assert!(!balancer.share(Zone::join(&fd, 0).expect("a place"), &many));
     for expected in 0..3 {
         assert_eq!(balancer.select(&mut Attempts::default(), 0), Some(expected));
     }
@@ -247,7 +247,7 @@ fn no_count_is_lost_among_threads() {
         retry_delay: 1,
         ties: Ties::Least,
     };
-    let (_broker, fd) = Ledger::create().expect("memory");
+    let (_broker, fd) = Zone::create().expect("memory");
     std::thread::scope(|scope| {
         for slot in 0..4u64 {
             let (setting, fd) = (&setting, &fd);
@@ -292,7 +292,7 @@ fn whoever_has_heard_of_everything_agrees() {
         retry_delay: 0,
         ties: Ties::Least,
     };
-    let (_broker, fd) = Ledger::create().expect("memory");
+    let (_broker, fd) = Zone::create().expect("memory");
     // Each thread stops with sessions open; afterwards each knows those of all.
     let work = &|slot| {
         let mut balancer = setting.worker(&fd, slot);
@@ -317,10 +317,10 @@ fn whoever_has_heard_of_everything_agrees() {
 
 #[test]
 fn the_order_of_remotes_does_not_matter() {
-    let (_broker, fd) = Ledger::create().expect("memory");
+    let (_broker, fd) = Zone::create().expect("memory");
     let worker = |slot, identities: &[u64]| {
         let mut balancer = Balancer::new(&vec![1; identities.len()], 0, 0);
-        assert!(balancer.share(Ledger::join(&fd, slot).expect("a place"), identities));
+        assert!(balancer.share(Zone::join(&fd, slot).expect("a place"), identities));
         balancer
     };
     let mut a = worker(0, &[10, 20]);

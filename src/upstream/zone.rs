@@ -24,9 +24,9 @@ use std::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 
-/// Most workers that share a ledger.
+/// Most workers that share a zone.
 pub const SLOTS: usize = 59;
-/// Most remotes in a shared ledger: one word has a bit for each word of their bits.
+/// Most remotes in a shared zone: one word has a bit for each word of their bits.
 pub const REMOTES: usize = 64 * 64;
 
 /// Places in the header, on cache lines of their own: what the words below mean, a bit for each
@@ -56,7 +56,7 @@ const SUMMARY: usize = 0;
 const BITS: usize = 8;
 const SET: usize = BITS + REMOTES / 64;
 
-/// All words of a shared ledger. Most are never touched, and take no memory.
+/// All words of a shared zone. Most are never touched, and take no memory.
 const SIZE: usize = SETS + SLOTS * SET;
 /// Where the sets of the workers begin in one.
 pub(crate) const SETS: usize = HEADER + REMOTES * (USED + SLOTS);
@@ -65,7 +65,7 @@ pub(crate) const SETS: usize = HEADER + REMOTES * (USED + SLOTS);
 pub const FOREVER: u64 = u64::MAX;
 
 /// What the workers know in common, as seen by one of them.
-pub struct Ledger {
+pub struct Zone {
     words: Words,
     remotes: usize,
     slots: usize,
@@ -83,30 +83,30 @@ pub struct State {
     pub turn: u64,
 }
 
-impl Ledger {
+impl Zone {
     /// One that is not shared.
-    pub fn own(remotes: usize) -> Ledger {
+    pub fn own(remotes: usize) -> Zone {
         let words = Words::own(HEADER + remotes * (USED + 1));
-        Ledger { words, remotes, slots: 1, slot: 0 }
+        Zone { words, remotes, slots: 1, slot: 0 }
     }
 
     /// One for workers to join, by the descriptor.
-    pub fn create() -> io::Result<(Ledger, OwnedFd)> {
+    pub fn create() -> io::Result<(Zone, OwnedFd)> {
         let (words, fd) = Words::create(SIZE)?;
         words[LAYOUT].store(THIS_LAYOUT, SeqCst);
         // The broker has no slot: what it changes is news for all.
-        Ok((Ledger { words, remotes: REMOTES, slots: SLOTS, slot: SLOTS }, fd))
+        Ok((Zone { words, remotes: REMOTES, slots: SLOTS, slot: SLOTS }, fd))
     }
 
     /// Takes part in one, with the slot that the broker has assigned.
-    pub fn join(fd: &OwnedFd, slot: usize) -> io::Result<Ledger> {
+    pub fn join(fd: &OwnedFd, slot: usize) -> io::Result<Zone> {
         let words = Words::map(fd, SIZE)?;
         if slot >= SLOTS || words[LAYOUT].load(SeqCst) != THIS_LAYOUT {
             return Err(io::ErrorKind::InvalidData.into());
         }
         // From now on changes are announced to us.
         words[MEMBERS].fetch_or(1 << slot, SeqCst);
-        Ok(Ledger { words, remotes: REMOTES, slots: SLOTS, slot })
+        Ok(Zone { words, remotes: REMOTES, slots: SLOTS, slot })
     }
 
     /// A worker has ended: its sessions are over.
@@ -288,7 +288,7 @@ impl Ledger {
 }
 
 #[cfg(test)]
-impl Ledger {
+impl Zone {
     /// What a process gone mad may do, anywhere but to what the memory is known by.
     pub(crate) fn scribble(&self, place: usize, value: u64) {
         self.words[1 + place % (SIZE - 1)].store(value, SeqCst);
@@ -301,24 +301,24 @@ mod tests {
 
     #[test]
     fn rows_are_found_by_what_remotes_are() {
-        let (_broker, fd) = Ledger::create().expect("memory");
-        let [a, b] = [0, 1].map(|slot| Ledger::join(&fd, slot).expect("a place"));
+        let (_broker, fd) = Zone::create().expect("memory");
+        let [a, b] = [0, 1].map(|slot| Zone::join(&fd, slot).expect("a place"));
         assert_eq!(a.find(&[10, 20, 30]), Some(vec![0, 1, 2]));
         assert_eq!(b.find(&[30, 40, 10]), Some(vec![2, 3, 0]));
         assert_eq!(a.find(&[5, 5]), None);
         let many: Vec<u64> = (100..100 + REMOTES as u64).collect();
         assert_eq!(b.find(&many), None);
-        assert!(Ledger::join(&fd, SLOTS).is_err());
+        assert!(Zone::join(&fd, SLOTS).is_err());
     }
 
     #[test]
     fn others_learn_of_a_change_once() {
-        let (broker, fd) = Ledger::create().expect("memory");
-        let [a, b] = [0, SLOTS - 1].map(|slot| Ledger::join(&fd, slot).expect("a place"));
+        let (broker, fd) = Zone::create().expect("memory");
+        let [a, b] = [0, SLOTS - 1].map(|slot| Zone::join(&fd, slot).expect("a place"));
         a.find(&(1..=200).collect::<Vec<u64>>()).expect("rows");
-        let changes = |ledger: &Ledger| {
+        let changes = |zone: &Zone| {
             let mut rows = Vec::new();
-            ledger.changes(&mut rows);
+            zone.changes(&mut rows);
             rows
         };
         for row in [130, 5, 130] {
@@ -333,7 +333,7 @@ mod tests {
         broker.clear(0);
         assert_eq!(changes(&b), [5, 130]);
         assert_eq!(b.state(5).used, 1);
-        let a = Ledger::join(&fd, 0).expect("the place again");
+        let a = Zone::join(&fd, 0).expect("the place again");
         broker.clear(SLOTS - 1);
         assert_eq!(changes(&a), [5]);
         assert_eq!(a.state(5).used, 0);
@@ -341,8 +341,8 @@ mod tests {
 
     #[test]
     fn of_two_workers_one_may_try() {
-        let (_broker, fd) = Ledger::create().expect("memory");
-        let [a, b] = [0, 1].map(|slot| Ledger::join(&fd, slot).expect("a place"));
+        let (_broker, fd) = Zone::create().expect("memory");
+        let [a, b] = [0, 1].map(|slot| Zone::join(&fd, slot).expect("a place"));
         a.set_retry_at(0, 100);
         assert!(b.put_off(0, 100, 200));
         assert!(!a.put_off(0, 100, 200));
@@ -351,8 +351,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_survived() {
-        let (broker, fd) = Ledger::create().expect("memory");
-        let a = Ledger::join(&fd, 0).expect("a place");
+        let (broker, fd) = Zone::create().expect("memory");
+        let a = Zone::join(&fd, 0).expect("a place");
         (0..SIZE - 1).for_each(|place| broker.scribble(place, u64::MAX));
         let mut rows = Vec::new();
         a.changes(&mut rows);
@@ -364,6 +364,6 @@ mod tests {
         assert!(a.count_selection(4));
         broker.clear(5);
         broker.words[LAYOUT].store(1, SeqCst);
-        assert!(Ledger::join(&fd, 0).is_err());
+        assert!(Zone::join(&fd, 0).is_err());
     }
 }

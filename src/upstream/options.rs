@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 /// Sets what the configuration says about keepalive and the user timeout, which only TCP has.
-pub(super) fn apply(socket: &OwnedFd, remote: &Remote) -> io::Result<()> {
+pub fn apply(socket: &OwnedFd, remote: &Remote) -> io::Result<()> {
     if remote.protocol == Protocol::Sctp || remote.address.family() == Family::Unix {
         return Ok(());
     }
@@ -18,7 +18,7 @@ pub(super) fn apply(socket: &OwnedFd, remote: &Remote) -> io::Result<()> {
 
 /// Tries the options of each remote on a socket of its kind, and says which are refused: the
 /// connections go on without them, and say nothing.
-pub(super) fn try_all(remotes: &[Remote]) {
+pub fn try_all(remotes: &[Remote]) {
     for remote in remotes.iter().filter(|remote| remote.keepalive != Keepalive::default()) {
         // Without the protocol no connection is made either, and that is said then.
         let family = remote.address.family();

@@ -1,34 +1,34 @@
-//! Which worker has which slot of the ledger that workers share.
+//! Which worker has which slot of the zone that workers share.
 
-use super::ledger::{Ledger, SLOTS};
+use super::zone::{Zone, SLOTS};
 use crate::os::process::Pid;
 use crate::os::{self, log};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The ledger, made when the first worker asks for it, and who takes part.
+/// The zone, made when the first worker asks for it, and who takes part.
 #[derive(Default)]
-pub struct Sharing {
-    ledger: Option<(Ledger, OwnedFd)>,
+pub struct Leases {
+    zone: Option<(Zone, OwnedFd)>,
     slots: Slots,
 }
 
-impl Sharing {
+impl Leases {
     /// What a worker needs to take part: the memory, and its slot. `None`: it has to do without.
     pub fn admit(&mut self, pid: Pid) -> Option<(BorrowedFd<'_>, usize)> {
-        if self.ledger.is_none() {
-            match Ledger::create() {
-                Ok(ledger) => self.ledger = Some(ledger),
+        if self.zone.is_none() {
+            match Zone::create() {
+                Ok(zone) => self.zone = Some(zone),
                 Err(error) => log::message(&format!("shared memory: {}", os::reason(&error))),
             }
         }
-        let (_, fd) = self.ledger.as_ref()?;
+        let (_, fd) = self.zone.as_ref()?;
         Some((fd.as_fd(), self.slots.assign(pid)?))
     }
 
     /// A process has ended, and writes no more.
     pub fn ended(&mut self, pid: Pid) {
-        if let (Some(slot), Some((ledger, _))) = (self.slots.release(pid), &self.ledger) {
-            ledger.clear(slot);
+        if let (Some(slot), Some((zone, _))) = (self.slots.release(pid), &self.zone) {
+            zone.clear(slot);
         }
     }
 }
@@ -82,18 +82,18 @@ mod tests {
 
     #[test]
     fn what_a_dead_worker_had_is_given_back() {
-        let mut sharing = Sharing::default();
-        let join = |sharing: &mut Sharing, pid| {
-            let (fd, slot) = sharing.admit(pid).expect("a place");
-            Ledger::join(&fd.try_clone_to_owned().expect("a copy"), slot).expect("to join")
+        let mut leases = Leases::default();
+        let join = |leases: &mut Leases, pid| {
+            let (fd, slot) = leases.admit(pid).expect("a place");
+            Zone::join(&fd.try_clone_to_owned().expect("a copy"), slot).expect("to join")
         };
-        let (a, b) = (join(&mut sharing, 7), join(&mut sharing, 8));
+        let (a, b) = (join(&mut leases, 7), join(&mut leases, 8));
         a.find(&[1]).expect("a row");
         a.set_used(0, 3);
         b.set_used(0, 4);
-        sharing.ended(9);
+        leases.ended(9);
         assert_eq!(b.state(0).used, 7);
-        sharing.ended(7);
+        leases.ended(7);
         assert_eq!(b.state(0).used, 4);
     }
 }
