@@ -55,7 +55,7 @@ class Relay:
 id = spawnd {{
     listen = {{ address = 127.0.0.1 port = {self.plain} }}
     listen = {{ address = 127.0.0.1 port = {self.tls} tls = yes }}
-    spawn = {{ instances min = 1 instances max = 1 users min = 100 users max = 100 }}
+    spawn = {{ instances min = 1 instances max = 1 users min = 100 users max = 100 start timeout = 60 }}
     background = no
 }}
 id = tcprelay {{
@@ -63,6 +63,8 @@ id = tcprelay {{
     tls cert-file = {folder}/certificate.pem
     tls key-file = {folder}/key.pem
     tls session timeout = 0
+    # A confined worker could not write what callgrind has counted.
+    sandbox = no
 }}
 """)
         with open(os.path.join(folder, "log"), "wb") as log:
