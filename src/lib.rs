@@ -16,6 +16,7 @@ pub mod library;
 pub mod mavis;
 pub mod os;
 pub mod program;
+pub mod snapshot;
 pub mod tls;
 pub mod upstream;
 pub mod worker;

@@ -13,7 +13,7 @@ use mavis::config::tls::{Certificate, Tls, Verify};
 use mavis::os::tls::set_ticket_keys;
 use mavis::tls::context::Acceptor;
 use mavis::tls::detect::{first, First, NEEDED};
-use mavis::tls::material::Material;
+use mavis::snapshot::material::Material;
 use mavis::tls::tickets::Ratchet;
 use mavis::tls::Buffer;
 use pki::Identity;
@@ -172,7 +172,7 @@ fn material(files: &[(&str, Vec<u8>)], tickets: &Ratchet) -> Material {
         data.extend((field.len() as u32).to_be_bytes());
         data.extend_from_slice(field);
     }
-    Material::decode(&data).expect("what it takes").0
+    Ratchet::decode_with(&data).expect("what it takes").0
 }
 
 fn acceptor() -> Acceptor {

@@ -11,9 +11,9 @@ mod sealing;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use mavis::channel::protocol::add_secrets;
-use mavis::tls::material::Material;
+use mavis::snapshot::material::Material;
 use mavis::tls::record::{Records, Secrets, Suite, Version};
-use mavis::tls::tickets::ENCODED;
+use mavis::tls::tickets::{Ratchet, ENCODED};
 use mavis::tls::Buffer;
 use sealing::Direction;
 
@@ -292,9 +292,9 @@ fn rubbish(data: &[u8]) {
         assert!(plain.is_empty());
         assert!(result.is_err() || reply.is_empty());
     }
-    if let Some((material, tickets)) = Material::decode(data) {
-        let again = material.encode(&tickets).expect("memory");
-        let (_, same) = Material::decode(&again).expect("what was encoded");
+    if let Some((material, tickets)) = Ratchet::decode_with(data) {
+        let again = tickets.encode_with(&material).expect("memory");
+        let (_, same) = Ratchet::decode_with(&again).expect("what was encoded");
         assert!(same == tickets && again.len() <= data.len() && again.len() >= ENCODED);
     }
     // Messages of any length, one after the other.

@@ -5,7 +5,6 @@
 //! number is in an environment variable. An older image that is to be next, and does not know that, gets
 //! the text in as many variables as it takes.
 
-use crate::config::snapshot::Snapshot;
 use crate::os::anonymous;
 use crate::os::entry::FileId;
 use crate::os::pidfile::PidFile;
@@ -13,7 +12,8 @@ use crate::os::process::{self, Pid};
 use crate::os::secret::Secret;
 use crate::os::shm::Segment;
 use crate::os::{signals, socket};
-use crate::tls::material::Material;
+use crate::snapshot::material::Material;
+use crate::snapshot::texts::Snapshot;
 use crate::tls::tickets::Ratchet;
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -99,7 +99,7 @@ impl FormerSecrets {
     pub fn new(tickets: &Ratchet, checked: Option<&Checked>) -> io::Result<FormerSecrets> {
         let none = Material::default();
         let material = checked.map_or(&none, |checked| &checked.material);
-        let encoded = material.encode(tickets)?;
+        let encoded = tickets.encode_with(material)?;
         let mut data = Secret::zeroed(5 + encoded.len())?;
         data[0] = checked.is_some().into();
         let timeout = checked.map_or(0, |checked| checked.session_timeout);
@@ -122,7 +122,7 @@ impl FormerSecrets {
     /// What they consist of.
     pub fn decode(&self) -> Option<(Ratchet, Option<Checked>)> {
         let (head, encoded) = self.0.split_at_checked(5)?;
-        let (material, tickets) = Material::decode(encoded)?;
+        let (material, tickets) = Ratchet::decode_with(encoded)?;
         let session_timeout = u32::from_be_bytes(head[1..].try_into().ok()?);
         let checked = (head[0] != 0).then_some(Checked { material, session_timeout });
         Some((tickets, checked))

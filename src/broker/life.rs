@@ -21,7 +21,7 @@ use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::socket::{self, Inherited, MOST_BACKLOG};
 use crate::os::title::{Title, LEFT};
 use crate::os::{self, log, supervisor};
-use crate::tls::material::Material;
+use crate::snapshot::material::Material;
 use crate::tls::tickets::Ratchet;
 use crate::upstream::leases::Leases;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

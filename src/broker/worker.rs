@@ -383,7 +383,7 @@ impl Broker {
     /// Sends the worker what it has asked for, as far as the channel takes it.
     fn tell_secrets(&mut self, id: WorkerId, events: &mut Loop) {
         self.secrets.tickets.advance(os::wall_clock());
-        let encoded = self.secrets.material.encode(&self.secrets.tickets);
+        let encoded = self.secrets.tickets.encode_with(&self.secrets.material);
         match (encoded, self.worker_mut(id)) {
             (Ok(data), Some(worker)) => {
                 worker.secrets = Some((data, 0));

@@ -2,13 +2,13 @@
 
 use super::environment::{case, AliasToken, Environment, Expansion, Handle, Suspended};
 use super::report::Report;
-use super::snapshot;
 use super::source::Source;
 use super::sym::Sym;
 use super::token::*;
 use super::values::BOOLEANS;
 use super::{ConfigError, Position};
 use crate::os::log;
+use crate::snapshot::texts as snapshot;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;

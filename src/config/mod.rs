@@ -17,7 +17,6 @@ pub mod network;
 mod parser;
 pub mod relay;
 pub mod report;
-pub mod snapshot;
 pub mod source;
 mod sym;
 pub mod tls;

@@ -1,7 +1,7 @@
 //! Where a configuration comes from: a file, a URL, or shared memory of the broker.
 
-use super::snapshot;
 use crate::os::{files, shm};
+use crate::snapshot::texts as snapshot;
 use std::ffi::CString;
 use std::io;
 use std::path::Path;

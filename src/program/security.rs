@@ -4,14 +4,14 @@ use super::own::{Listeners, OwnRemote};
 use crate::broker::life::Secrets;
 use crate::config::relay::Relay;
 use crate::config::report::Report;
-use crate::config::snapshot::{self, Snapshot};
 use crate::config::source::Source;
 use crate::config::tls::Expired;
 use crate::os::process::{self, exit};
 use crate::os::secret::Secret;
 use crate::os::{self, log, tls as library};
+use crate::snapshot::material::Material;
+use crate::snapshot::texts::{self as snapshot, Snapshot};
 use crate::tls::context::{self, Contexts};
-use crate::tls::material::Material;
 use crate::tls::tickets::Ratchet;
 use crate::tls::validity::{self, Finding, Subject};
 
@@ -135,7 +135,7 @@ pub(super) fn check(
     let answer = process::ask_child(|| match check() {
         Ok(None) => Secret::copy(&[NOTHING]),
         Ok(Some(Checked { material, session_timeout, warnings, own })) => {
-            let encoded = material.encode(&Ratchet::new([0; 32], 0, 1))?;
+            let encoded = Ratchet::new([0; 32], 0, 1).encode_with(&material)?;
             let own = own.iter().map(|own| format!("{}\t{}", own.name, own.text));
             let own = own.collect::<Vec<_>>().join("\n");
             let warnings = warnings.join("\n");
@@ -190,7 +190,7 @@ fn checked(mut answer: &[u8], session_timeout: u32) -> Option<Checked> {
     let own = own.lines().filter_map(|line| line.split_once('\t'));
     let own = own.map(|(name, text)| OwnRemote { name: name.into(), text: text.into() }).collect();
     snapshot::enter(Snapshot::decode(field()?)?);
-    let (material, _) = Material::decode(field()?)?;
+    let (material, _) = Ratchet::decode_with(field()?)?;
     Some(Checked { material, session_timeout, warnings, own })
 }
 

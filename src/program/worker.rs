@@ -9,11 +9,12 @@ use crate::channel::protocol::{
     add_secrets, FromBroker, FromWorker, BROKER_VARIABLE, SECRETS_RECEIVE, WITHOUT_TLS, WITH_TLS,
 };
 use crate::config::relay::Relay;
-use crate::config::{self, snapshot, ReadError};
+use crate::config::{self, ReadError};
 use crate::os::process::{self, exit};
 use crate::os::secret::wipe;
 use crate::os::{self, channel, log};
-use crate::tls::material::Material;
+use crate::snapshot::material::Material;
+use crate::snapshot::texts as snapshot;
 use crate::tls::tickets::Ratchet;
 use crate::upstream::zone::Zone;
 use crate::worker::engine::Engine;
@@ -190,7 +191,7 @@ fn ask_broker(channel: &OwnedFd, early: &mut Early) -> Answer {
         match (whole, other) {
             (Some(false), _) => deadline = Instant::now() + HELLO_PATIENCE,
             (Some(true), _) => {
-                break match Material::decode(&received) {
+                break match Ratchet::decode_with(&received) {
                     Some((material, tickets)) => Answer::Secrets(material, tickets, zone),
                     None => Answer::None,
                 }

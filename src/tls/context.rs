@@ -1,11 +1,11 @@
 //! Certificates and settings: what all sessions of a listener's side, or of a remote, share.
 
-use super::material::Material;
 use super::stream::{self, Stream};
 use super::tickets::Ratchet;
 use crate::config::relay::{Relay, Remote};
 use crate::config::tls::{Authorities, Certificate, RemoteTls, Tls, Verify};
 use crate::os::tls as library;
+use crate::snapshot::material::Material;
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::ocsp::OcspResponse;

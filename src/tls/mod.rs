@@ -10,7 +10,6 @@
 pub mod context;
 pub mod detect;
 mod keys;
-pub mod material;
 pub mod record;
 mod sizes;
 pub mod stream;

@@ -4,8 +4,11 @@
 //! of the wall clock. So they need not talk to each other, and a secret that is found later does
 //! not open older tickets. A ticket can be opened for one period after the one it was made in.
 
+use crate::os::secret::Secret;
 use crate::os::tls::TicketKey;
+use crate::snapshot::material::Material;
 use openssl::sha::Sha256;
+use std::io;
 
 /// The longest jump of the clock that is followed step by step.
 const MOST_STEPS: u64 = 1_000_000;
@@ -74,6 +77,17 @@ impl Ratchet {
             TicketKey { name, cipher: derive(secret, "cipher"), mac: derive(secret, "mac") }
         };
         std::iter::once(&self.secret).chain(&self.former).map(key).collect()
+    }
+
+    /// For another process, with the files for TLS: as [`encode`](Self::encode), then the files.
+    pub fn encode_with(&self, files: &Material) -> io::Result<Secret> {
+        files.encode(&self.encode())
+    }
+
+    /// Reads what [`encode_with`](Self::encode_with) has written; `None` if it is something else.
+    pub fn decode_with(data: &[u8]) -> Option<(Material, Ratchet)> {
+        let (ratchet, files) = data.split_first_chunk()?;
+        Some((Material::decode(files)?, Ratchet::decode(ratchet)))
     }
 
     /// For another process: 32 bytes of secret, the time, the period, and the former secret or

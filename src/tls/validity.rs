@@ -2,10 +2,10 @@
 //! by theirs.
 
 use super::context::{self, pem_blocks, Error, CHAIN_CALL};
-use super::material::Material;
 use crate::config::relay::Relay;
 use crate::config::tls::{Authorities, Certificate};
 use crate::os::tls as library;
+use crate::snapshot::material::Material;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
 use openssl::x509::{X509Crl, X509};

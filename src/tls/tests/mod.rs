@@ -14,13 +14,13 @@ mod pki;
 mod sealing;
 
 use super::context::{Acceptor, Connector, Contexts, Error};
-use super::material::Material;
 use super::record::{Failure, Records, Secrets, Suite, Version};
 use super::stream::Stream;
 use super::tickets::Ratchet;
 use super::Buffer;
 use crate::config::tls::{Authorities, Certificate, Passphrase, RemoteTls, Tls, Verify};
 use crate::os::tls::{self as library, testing};
+use crate::snapshot::material::Material;
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
 use openssl::hash::MessageDigest;
@@ -188,7 +188,7 @@ fn material(files: &[(String, Vec<u8>)]) -> Material {
         data.extend((field.len() as u32).to_be_bytes());
         data.extend_from_slice(field);
     }
-    Material::decode(&data).unwrap().0
+    Ratchet::decode_with(&data).unwrap().0
 }
 
 /// The other side's wire.

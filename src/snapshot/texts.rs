@@ -36,7 +36,7 @@ pub fn leave() {
 }
 
 /// The text of a source, which is read if it is not known.
-pub(super) fn text(name: &str, read: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
+pub(crate) fn text(name: &str, read: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
     // A name in the broker's memory stands for what it has put there now.
     if name.starts_with("ipc://") {
         return read();
@@ -58,7 +58,7 @@ pub(super) fn text(name: &str, read: impl FnOnce() -> io::Result<Vec<u8>>) -> io
 }
 
 /// The files that a pattern matches.
-pub(super) fn glob(pattern: &OsStr) -> Result<Vec<PathBuf>, GlobError> {
+pub(crate) fn glob(pattern: &OsStr) -> Result<Vec<PathBuf>, GlobError> {
     let key = key(pattern);
     let fail = |errno: i32| {
         let error = io::Error::from_raw_os_error(errno);

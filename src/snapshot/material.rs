@@ -1,6 +1,5 @@
 //! The files that TLS needs, read once by a process that may read them.
 
-use super::tickets::{self, Ratchet};
 use crate::os::secret::Secret;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -44,14 +43,14 @@ impl Material {
         self.files.get(path.as_os_str()).map(|content| &**content)
     }
 
-    /// For another process, with the keys of session tickets: an encoded [`Ratchet`], then path
-    /// and content of each file, each after its length in four bytes.
-    pub fn encode(&self, tickets: &Ratchet) -> io::Result<Secret> {
+    /// For another process: `head`, then path and content of each file, each after its length in
+    /// four bytes.
+    pub fn encode(&self, head: &[u8]) -> io::Result<Secret> {
         let fields = || self.files.iter().flat_map(|(path, content)| [path.as_bytes(), content]);
         let length: usize = fields().map(|field| 4 + field.len()).sum();
-        let mut data = Secret::zeroed(tickets::ENCODED + length)?;
-        data[..tickets::ENCODED].copy_from_slice(&tickets.encode());
-        let mut at = tickets::ENCODED;
+        let mut data = Secret::zeroed(head.len() + length)?;
+        data[..head.len()].copy_from_slice(head);
+        let mut at = head.len();
         for field in fields() {
             data[at..at + 4].copy_from_slice(&(field.len() as u32).to_be_bytes());
             data[at + 4..at + 4 + field.len()].copy_from_slice(field);
@@ -60,10 +59,9 @@ impl Material {
         Ok(data)
     }
 
-    /// Reads what [`encode`](Self::encode) has written; `None` if it is something else.
-    pub fn decode(data: &[u8]) -> Option<(Material, Ratchet)> {
-        let ratchet = Ratchet::decode(data.first_chunk()?);
-        let mut rest = &data[tickets::ENCODED..];
+    /// Reads what [`encode`](Self::encode) has written behind its head; `None` if it is something
+    /// else.
+    pub fn decode(mut rest: &[u8]) -> Option<Material> {
         let mut field = || -> Option<&[u8]> {
             let length = u32::from_be_bytes(*rest.first_chunk()?) as usize;
             let value = rest.get(4..)?.get(..length)?;
@@ -75,7 +73,7 @@ impl Material {
             let path = OsString::from_vec(path.to_vec());
             material.files.insert(path, Secret::copy(field()?).ok()?);
         }
-        rest.is_empty().then_some((material, ratchet))
+        rest.is_empty().then_some(material)
     }
 }
 
@@ -134,8 +132,8 @@ mod tests {
         for (path, content) in [("z", b"file"), ("z/", b"more")] {
             material.files.insert(path.into(), Secret::copy(content).unwrap());
         }
-        let data = material.encode(&Ratchet::new([0; 32], 0, 1)).unwrap();
-        let (copy, _) = Material::decode(&data).expect("what was encoded");
+        let data = material.encode(b"head").unwrap();
+        let copy = Material::decode(&data[4..]).expect("what was encoded");
         assert_eq!(copy.get(Path::new("z")), Some(&b"file"[..]));
         assert_eq!(copy.get(Path::new("z/")), Some(&b"more"[..]));
     }
@@ -144,16 +142,13 @@ mod tests {
         #[test]
         fn another_process_gets_the_same(
             files in prop::collection::btree_map("[a-z/]{1,20}", prop::collection::vec(any::<u8>(), 0..300), 0..5),
-            secret: [u8; 32],
         ) {
             let mut material = Material::default();
             for (path, content) in &files {
                 material.files.insert(path.into(), Secret::copy(content).unwrap());
             }
-            let ratchet = Ratchet::new(secret, 1, 2);
-            let data = material.encode(&ratchet).unwrap();
-            let (copy, keys) = Material::decode(&data).expect("what was encoded");
-            prop_assert!(keys == ratchet);
+            let data = material.encode(&[]).unwrap();
+            let copy = Material::decode(&data).expect("what was encoded");
             for (path, content) in &files {
                 prop_assert_eq!(copy.get(Path::new(path)), Some(&content[..]));
             }
