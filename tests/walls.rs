@@ -33,7 +33,6 @@ const FFI: &str = "ffi";
 /// any more is a failure too, so that this list can only shrink.
 const WRONG_ARROWS: &[(&str, &str, &str)] = &[
     ("mavis::attributes", "library", "digests and base64 of passwords are in library"),
-    ("worker::engine", "broker", "token kinds follow the broker's in single-process mode"),
     ("worker::process", "broker", "the worker inside a single process is a trait of the broker's"),
 ];
 
