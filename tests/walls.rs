@@ -31,10 +31,8 @@ const FFI: &str = "ffi";
 
 /// Arrows that are wrong and known: the module, the room it uses, why. An entry that is not needed
 /// any more is a failure too, so that this list can only shrink.
-const WRONG_ARROWS: &[(&str, &str, &str)] = &[
-    ("mavis::attributes", "library", "digests and base64 of passwords are in library"),
-    ("worker::process", "broker", "the worker inside a single process is a trait of the broker's"),
-];
+const WRONG_ARROWS: &[(&str, &str, &str)] =
+    &[("mavis::attributes", "library", "digests and base64 of passwords are in library")];
 
 /// Modules of one room that use each other and are known to: the room, its modules, why. Must be
 /// exact.
