@@ -12,7 +12,7 @@ use mavis::os::address::Address;
 use mavis::os::socket::{Keepalive, Protocol};
 use mavis::snapshot::material::Material;
 use mavis::tls::context::Contexts;
-use mavis::tls::record::{Records, Secrets, Suite, Version};
+use mavis::tls::records::{Records, Secrets, Suite, Version};
 use mavis::tls::tickets::Ratchet;
 use mavis::tls::Buffer;
 use mavis::upstream::balance::{Attempts, Balancer};

@@ -11,7 +11,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use mavis::config::tls::{Certificate, Tls, Verify};
 use mavis::os::tls::set_ticket_keys;
-use mavis::tls::context::Acceptor;
+use mavis::tls::server::Acceptor;
 use mavis::tls::detect::{first, First, NEEDED};
 use mavis::snapshot::material::Material;
 use mavis::tls::tickets::Ratchet;

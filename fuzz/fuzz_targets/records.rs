@@ -12,7 +12,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use mavis::channel::protocol::add_secrets;
 use mavis::snapshot::material::Material;
-use mavis::tls::record::{Records, Secrets, Suite, Version};
+use mavis::tls::records::{Records, Secrets, Suite, Version};
 use mavis::tls::tickets::{Ratchet, ENCODED};
 use mavis::tls::Buffer;
 use sealing::Direction;
@@ -95,7 +95,7 @@ impl Side {
                 self.check(reply.filled().to_vec(), None);
             }
             Err(failure) => {
-                let told = matches!(failure, mavis::tls::record::Failure::Alert(_))
+                let told = matches!(failure, mavis::tls::records::Failure::Alert(_))
                     || failure.to_string() == "the session has failed before";
                 self.check(reply.filled().to_vec(), Some(!told));
                 self.ended = true;

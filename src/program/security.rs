@@ -12,6 +12,7 @@ use crate::os::{self, log, tls as library};
 use crate::snapshot::material::Material;
 use crate::snapshot::texts::{self as snapshot, Snapshot};
 use crate::tls::context::{self, Contexts};
+use crate::tls::error::Error;
 use crate::tls::tickets::Ratchet;
 use crate::tls::validity::{self, Finding, Subject};
 
@@ -22,8 +23,8 @@ pub(super) struct Refusal {
     pub(super) status: i32,
 }
 
-impl From<context::Error> for Refusal {
-    fn from(error: context::Error) -> Refusal {
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
         let status = if error.configuration { exit::CONFIGURATION } else { exit::UNAVAILABLE };
         Refusal { text: error.text, status }
     }
@@ -33,7 +34,7 @@ impl From<context::Error> for Refusal {
 /// there are any with TLS.
 fn read(settings: &Relay, material: &mut Material, listener: bool) -> Result<(), Refusal> {
     for path in context::files(settings, listener) {
-        material.read(path).map_err(|error| context::Error::unreadable(path, settings, &error))?;
+        material.read(path).map_err(|error| Error::unreadable(path, settings, &error))?;
     }
     Ok(())
 }

@@ -1,22 +1,28 @@
 //! TLS without I/O: bytes of the wire go in, plain bytes and bytes for the wire come out.
 //!
 //! OpenSSL does the handshake. After it, the records of the usual cipher suites are handled by
-//! [`record`] with OpenSSL's ciphers, and the library's connection object, which takes some
+//! [`records`] with OpenSSL's ciphers, and the library's connection object, which takes some
 //! 15 KiB, is given back; other suites stay with the library. [`stream`] is what the relay
 //! uses, [`context`] holds certificates and settings.
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod context;
 pub mod detect;
-mod keys;
-pub mod record;
+pub mod error;
+mod identity;
+mod ocsp;
+mod policy;
+pub mod records;
+pub mod server;
 mod sizes;
 pub mod stream;
 pub mod summary;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
+mod trust;
 pub mod validity;
 
 /// A growing place for bytes that keeps its memory, without clearing what will be overwritten.

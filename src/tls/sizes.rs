@@ -5,7 +5,7 @@
 //! there are: then it is the cost of a record that counts. After a pause it begins again, as the
 //! connection's congestion window does (RFC 5681 section 4.1).
 
-use super::record::MOST_PLAIN;
+use super::records::MOST_PLAIN;
 
 /// Plain bytes of the first record: with what sealing adds (29 bytes), and headers of TCP and IPv6
 /// with options, one segment of an Ethernet.

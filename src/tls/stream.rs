@@ -1,7 +1,6 @@
 //! One end with TLS: its handshake, its records, its end.
 
-use super::keys::{self, Key};
-use super::record::{Control, Failure, KernelKeys, Records, Secrets, Suite, Version};
+use super::records::{self, Control, Failure, KernelKeys, Key, Records, Secrets, Suite, Version};
 use super::sizes::Sizes;
 use super::summary::{summarize, Summary};
 use super::Buffer;
@@ -91,7 +90,7 @@ thread_local! {
 
 /// Derives the secrets of handshakes, and keeps those of the records.
 pub(super) fn derive(wanted: &Derivation<'_>, out: &mut [u8]) -> bool {
-    if !keys::derive(wanted, out) {
+    if !records::derive(wanted, out) {
         return false;
     }
     let of_client = match wanted.label {
@@ -298,7 +297,7 @@ impl Stream {
         }
         self.held = session.stream.get_mut().take_rest();
         self.unread = !self.held.is_empty();
-        self.state = match records(&session, self.server, sent) {
+        self.state = match take_over(&session, self.server, sent) {
             Some(records) => {
                 // Or the library would take the session for a failed one, not to be resumed.
                 session.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
@@ -421,7 +420,7 @@ fn count_records(mut flight: &[u8]) -> u64 {
 }
 
 /// Takes over from OpenSSL, if that is possible.
-fn records(session: &Session, server: bool, sent: u64) -> Option<Records> {
+fn take_over(session: &Session, server: bool, sent: u64) -> Option<Records> {
     let ssl = session.stream.ssl();
     let number = ssl.current_cipher()?.protocol_id();
     if library::has_fragment_limit(ssl) {

@@ -1,7 +1,8 @@
 //! Whether what TLS is set up with is valid today: certificates by their dates, lists of revocations
 //! by theirs.
 
-use super::context::{self, pem_blocks, Error, CHAIN_CALL};
+use super::error::{Error, CHAIN_CALL, CRL_CALL};
+use super::trust::pem_blocks;
 use crate::config::relay::Relay;
 use crate::config::tls::{Authorities, Certificate};
 use crate::os::tls as library;
@@ -99,7 +100,7 @@ fn revocations(
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
     for path in &authorities.revoked {
-        let failed = |errors: ErrorStack| Error::library(context::CRL_CALL, path, &errors);
+        let failed = |errors: ErrorStack| Error::library(CRL_CALL, path, &errors);
         let now = Asn1Time::days_from_now(0).map_err(failed)?;
         for pem in pem_blocks(material.get(path).unwrap_or_default(), b"X509 CRL") {
             let list = X509Crl::from_pem(pem).map_err(failed)?;
@@ -115,7 +116,7 @@ fn expired_list(path: &Path, list: &X509Crl, end: &Asn1TimeRef) -> Finding {
     let issuer = library::name_text(list.issuer_name());
     let text = format!(
         "{}: {}: the revocation list of {issuer} has expired ({end}): certificates of that issuer are refused",
-        context::CRL_CALL,
+        CRL_CALL,
         path.display()
     );
     Finding { text, subject: Subject::Other }

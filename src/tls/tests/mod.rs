@@ -13,8 +13,11 @@ mod pki;
 #[path = "../../../tests/common/sealing.rs"]
 mod sealing;
 
-use super::context::{Acceptor, Connector, Contexts, Error};
-use super::record::{Failure, Records, Secrets, Suite, Version};
+use super::client::Connector;
+use super::context::Contexts;
+use super::error::Error;
+use super::records::{Failure, Records, Secrets, Suite, Version};
+use super::server::Acceptor;
 use super::stream::Stream;
 use super::tickets::Ratchet;
 use super::Buffer;

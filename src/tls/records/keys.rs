@@ -14,20 +14,20 @@ pub(super) enum Hash {
 
 /// A secret of up to 48 bytes, wiped when it goes.
 #[derive(Clone)]
-pub(super) struct Key {
+pub(in crate::tls) struct Key {
     bytes: [u8; 48],
     length: usize,
 }
 
 impl Key {
     /// `None` if it is too long.
-    pub(super) fn new(bytes: &[u8]) -> Option<Key> {
+    pub(in crate::tls) fn new(bytes: &[u8]) -> Option<Key> {
         let mut key = Key { bytes: [0; 48], length: bytes.len() };
         key.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(key)
     }
 
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(in crate::tls) fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
@@ -152,7 +152,7 @@ impl Hash {
 
 /// Derives a secret of TLS 1.3 as OpenSSL wants it (EVP_KDF-TLS13_KDF(7)). False if it cannot be
 /// done: its hash is none of a cipher suite (RFC 8446 appendix B.4), say.
-pub(super) fn derive(wanted: &Derivation<'_>, out: &mut [u8]) -> bool {
+pub(in crate::tls) fn derive(wanted: &Derivation<'_>, out: &mut [u8]) -> bool {
     let Some(hash) = wanted.digest.and_then(Hash::by_name) else {
         return false;
     };
@@ -233,7 +233,7 @@ mod tests {
         let bytes: Vec<u8> = (0..=255).collect();
         // Without a context there is no provider.
         let method = openssl::ssl::SslMethod::tls();
-        crate::os::tls::deriving_context(method, super::super::stream::derive).unwrap();
+        crate::os::tls::deriving_context(method, crate::tls::stream::derive).unwrap();
         for (name, length) in [("SHA256", 32), ("SHA384", 48), ("SHA2-256", 32)] {
             let base = Derivation {
                 digest: Some(name.as_bytes()),

@@ -1,7 +1,11 @@
 //! Records after the handshake: TLS 1.3 (RFC 8446 section 5) and the AEAD cipher suites of
 //! TLS 1.2 (RFC 5246 section 6.2, RFC 5288, RFC 7905).
 
-use super::keys::{Hash, Key};
+mod keys;
+
+pub(super) use keys::{derive, Key};
+
+use self::keys::Hash;
 use super::Buffer;
 use crate::os::ktls::{self, Way};
 use openssl::cipher::Cipher;
@@ -139,7 +143,7 @@ impl Aead {
 pub struct Suite {
     pub(super) version: Version,
     pub(super) aead: Aead,
-    pub(super) hash: Hash,
+    hash: Hash,
 }
 
 impl Suite {

@@ -1,0 +1,95 @@
+//! The side that connects, for one remote.
+
+use super::error::{own, Error};
+use super::identity::identity;
+use super::policy::{ciphers, common_context};
+use super::stream::Stream;
+use super::trust::{set_verify, trust};
+use crate::config::tls::RemoteTls;
+use crate::os::tls as library;
+use crate::snapshot::material::Material;
+use openssl::error::ErrorStack;
+use openssl::ssl::{
+    Ssl, SslContext, SslMethod, SslSession, SslSessionCacheMode, SslVerifyMode, SslVersion,
+};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+/// The side that connects, for one remote.
+pub struct Connector {
+    context: SslContext,
+    name: Option<String>,
+    /// Sessions to resume, the latest last, encoded: OpenSSL marks the session that follows a
+    /// resumed one as not to be resumed, and that mark does not survive.
+    sessions: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Connector {:?}", self.name)
+    }
+}
+
+/// Sessions kept for one remote: a ticket of TLS 1.3 is used once.
+const MOST_SESSIONS: usize = 16;
+
+impl Connector {
+    /// Loads certificates and settings.
+    pub fn new(settings: &RemoteTls, material: &Material) -> Result<Connector, Error> {
+        let own = |errors: ErrorStack| own(&errors);
+        let mut builder = common_context(SslMethod::tls_client()).map_err(own)?;
+        ciphers(&mut builder, settings.ciphers.as_deref(), settings.cipher_suites.as_deref())?;
+        if settings.verify {
+            trust(&mut builder, &settings.authorities, material)?;
+        }
+        if settings.certificate.chain.is_some() || settings.certificate.key.is_some() {
+            identity(&mut builder, &settings.certificate, material)?;
+        }
+        let verify = if settings.verify { SslVerifyMode::PEER } else { SslVerifyMode::NONE };
+        set_verify(&mut builder, verify, &settings.authorities);
+        builder
+            .set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
+        let sessions = Arc::new(Mutex::new(Vec::new()));
+        let store = sessions.clone();
+        builder.set_new_session_callback(move |_, session| {
+            if let (Ok(mut sessions), Ok(session)) = (store.lock(), session.to_der()) {
+                if sessions.len() == MOST_SESSIONS {
+                    sessions.remove(0);
+                }
+                sessions.push(session);
+            }
+        });
+        Ok(Connector { context: builder.build(), name: settings.server_name.clone(), sessions })
+    }
+
+    /// A new connection.
+    pub fn connect(&self) -> Result<Stream, ErrorStack> {
+        let mut ssl = Ssl::new(&self.context)?;
+        if let Some(name) = &self.name {
+            match name.parse::<IpAddr>() {
+                Ok(address) => ssl.param_mut().set_ip(address)?,
+                Err(_) => {
+                    ssl.set_hostname(name)?;
+                    ssl.param_mut().set_host(name)?;
+                }
+            }
+        }
+        if let Some(session) = self.resumable() {
+            library::resume(&mut ssl, &session)?;
+        }
+        ssl.set_connect_state();
+        Stream::new(ssl, false)
+    }
+
+    /// A session to resume. One of TLS 1.3 is taken out, as its ticket should not be seen twice
+    /// (RFC 8446 appendix C.4).
+    fn resumable(&self) -> Option<SslSession> {
+        let mut sessions = self.sessions.lock().ok()?;
+        let last = SslSession::from_der(sessions.last()?).ok()?;
+        if last.protocol_version() == SslVersion::TLS1_3 {
+            sessions.pop();
+        }
+        Some(last)
+    }
+}
