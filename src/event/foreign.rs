@@ -8,6 +8,7 @@
 //! loop is for as long as a call into C takes, and [`Context::with`] takes it from there. So the
 //! loop is used by one at a time, though the compiler cannot see it.
 
+use super::periodic::FOREVER;
 use super::{Interest, Loop, Ready, Token};
 use crate::os::{common_data, log};
 use std::cell::Cell;
@@ -492,7 +493,7 @@ impl Loop {
     /// `io_poll`: waits for descriptors of modules, and calls them; returns how many were ready.
     /// Whatever else is ready is found again by the loop's owner.
     pub fn foreign_poll(&mut self, timeout: Option<u64>) -> usize {
-        if let Err(error) = self.wait_for(timeout) {
+        if let Err(error) = self.wait_for(timeout.unwrap_or(FOREVER)) {
             log::braked(log::Kind::Events, || format!("event loop: {}", crate::os::reason(&error)));
             return 0;
         }

@@ -34,6 +34,7 @@ mod epoll;
     target_vendor = "apple"
 ))]
 mod kqueue;
+mod periodic;
 mod poll;
 #[cfg(any(event_shims, target_os = "solaris", target_os = "illumos"))]
 mod port;
@@ -55,11 +56,10 @@ use std::time::Instant;
 pub use backend::{Choice, Mechanism};
 use foreign::Foreign;
 pub use foreign::{Callback, Condition, Context};
+use periodic::{Periodic, FOREVER, STEP};
 pub use resolver::{Resolver, Told};
-use room::Rooms;
 pub use timers::TimerId;
 use timers::Timers;
-use unwatched::Unwatched;
 
 bitflags::bitflags! {
     /// What a descriptor is watched for.
@@ -243,8 +243,10 @@ pub struct Loop {
     slots: Vec<Slot>,
     changed: Vec<RawFd>,
     always_ready: Vec<RawFd>,
-    unwatched: Unwatched,
-    rooms: Rooms,
+    /// What the system refuses to watch.
+    unwatched: Periodic,
+    /// Channels that were full, and do not say when there is room.
+    rooms: Periodic,
     batch: Vec<Ready>,
     ready: VecDeque<(Ready, u8)>,
     timers: Timers,
@@ -261,8 +263,8 @@ impl Loop {
             slots: Vec::new(),
             changed: Vec::new(),
             always_ready: Vec::new(),
-            unwatched: Unwatched::default(),
-            rooms: Rooms::default(),
+            unwatched: Periodic::default(),
+            rooms: Periodic::default(),
             batch: Vec::new(),
             ready: VecDeque::new(),
             timers: Timers::default(),
@@ -353,8 +355,15 @@ impl Loop {
     }
 
     /// Changes what a registered descriptor is watched for; takes effect with the next wait.
+    #[inline]
     pub fn set_interest(&mut self, fd: &impl AsRawFd, interest: Interest) {
-        self.want(fd.as_raw_fd(), interest);
+        let fd = fd.as_raw_fd();
+        match self.slots.get(fd as usize) {
+            // What is ready is looked at again after it was delivered.
+            Some(Slot { flags, wanted, installed, .. })
+                if flags & EDGE != 0 && *wanted == interest && !installed.is_empty() => {}
+            _ => self.want(fd, interest),
+        }
     }
 
     fn want(&mut self, fd: RawFd, interest: Interest) {
@@ -364,12 +373,13 @@ impl Loop {
         if slot.flags & REGISTERED == 0 {
             return;
         }
-        if slot.flags & EDGE != 0 && slot.wanted == interest && !slot.installed.is_empty() {
-            // What is ready is looked at again after it was delivered.
-            return;
-        }
         slot.wanted = interest;
-        self.rooms.set(fd, interest, self.now);
+        if interest.contains(Interest::ROOM) {
+            let due = if self.rooms.due() == FOREVER { self.now + STEP } else { FOREVER };
+            self.rooms.add(fd, due);
+        } else {
+            self.rooms.remove(fd);
+        }
         if slot.flags & EDGE != 0 || slot.target() != slot.installed {
             self.note_change(fd);
         }
@@ -455,34 +465,48 @@ impl Loop {
     /// Interrupted waits end early, without events and without an error.
     pub fn wait(&mut self, limit: Option<u64>) -> io::Result<()> {
         self.refresh_clock();
-        let timer = self.timers.next_deadline().map(|deadline| deadline.saturating_sub(self.now));
-        let timers = [timer, self.foreign_timeout(), limit];
-        self.wait_for(timers.into_iter().flatten().min())
+        let mut timeout = limit.unwrap_or(FOREVER);
+        if let Some(deadline) = self.timers.next_deadline() {
+            timeout = timeout.min(deadline.saturating_sub(self.now));
+        }
+        if let Some(foreign) = self.foreign_timeout() {
+            timeout = timeout.min(foreign);
+        }
+        self.wait_for(timeout)
     }
 
-    /// Waits for events, at most `timeout` milliseconds if given.
-    fn wait_for(&mut self, timeout: Option<u64>) -> io::Result<()> {
+    /// Waits for events, at most `timeout` milliseconds.
+    fn wait_for(&mut self, mut timeout: u64) -> io::Result<()> {
         self.flush();
-        self.look_at_unwatched();
-        let timeout =
-            [timeout, log::tend(), self.rooms.timeout(self.now)].into_iter().flatten().min();
-        let timeout = match timeout {
-            _ if !self.ready.is_empty() || !self.always_ready.is_empty() => Some(0),
-            timeout => [timeout, self.unwatched.timeout(self.now)].into_iter().flatten().min(),
-        };
+        if self.unwatched.due() <= self.now {
+            self.look_at_unwatched();
+        }
+        if let Some(log) = log::tend() {
+            timeout = timeout.min(log);
+        }
+        let look = self.rooms.due().min(self.unwatched.due());
+        if look != FOREVER {
+            timeout = timeout.min(look.saturating_sub(self.now));
+        }
+        if !self.ready.is_empty() || !self.always_ready.is_empty() {
+            timeout = 0;
+        }
+        let limit = (timeout != FOREVER).then_some(timeout);
         self.batch.clear();
-        match self.backend.wait(timeout, &mut self.batch) {
+        match self.backend.wait(limit, &mut self.batch) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 // A process that was stopped looks at what has come meanwhile before its timers.
                 let _ = self.backend.wait(Some(0), &mut self.batch);
             }
             Err(error) if os::out_of_memory(&error) || os::would_block(&error) => {
-                self.unwatched.pause(timeout);
+                unwatched::pause(timeout);
             }
             result => result?,
         }
         self.refresh_clock();
-        self.tell_of_room();
+        if self.rooms.due() <= self.now {
+            self.tell_of_room();
+        }
         for index in 0..self.always_ready.len() {
             let fd = self.always_ready[index];
             self.batch.push(Ready { fd, readable: true, writable: true, ..Ready::default() });
@@ -607,7 +631,7 @@ impl Loop {
     fn replace_backend(&mut self, mechanism: Mechanism) -> io::Result<()> {
         self.backend = Backend::new(mechanism)?;
         self.changed.clear();
-        self.unwatched.clear();
+        self.unwatched = Periodic::default();
         for (fd, slot) in self.slots.iter_mut().enumerate() {
             slot.installed = Interest::empty();
             slot.flags &= !CHANGED;

@@ -3,49 +3,15 @@
 //! port_associate(3C)), or the mechanism cannot (a number that select(2) has no bit for). They are
 //! asked about with poll(2), one by one, which needs no memory, and the system is asked again.
 
+use super::periodic::{FOREVER, STEP};
 use super::{Interest, Loop, Ready, EDGE, REGISTERED};
 use crate::os::socket;
-use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// How often that is done, in milliseconds.
-const STEP: u64 = 20;
-
-#[derive(Default)]
-pub(super) struct Unwatched {
-    descriptors: BTreeSet<RawFd>,
-    /// When they are looked at next, if there are any.
-    due: u64,
-}
-
-impl Unwatched {
-    fn add(&mut self, fd: RawFd, now: u64) {
-        if self.descriptors.is_empty() {
-            self.due = now;
-        }
-        self.descriptors.insert(fd);
-    }
-
-    pub(super) fn remove(&mut self, fd: RawFd) {
-        if !self.descriptors.is_empty() {
-            self.descriptors.remove(&fd);
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.descriptors.clear();
-    }
-
-    /// How long a wait may be.
-    pub(super) fn timeout(&self, now: u64) -> Option<u64> {
-        (!self.descriptors.is_empty()).then(|| self.due.saturating_sub(now))
-    }
-
-    /// Lets time pass when the system cannot even wait, no longer than a wait may be.
-    pub(super) fn pause(&self, timeout: Option<u64>) {
-        std::thread::sleep(Duration::from_millis(timeout.map_or(STEP, |most| most.min(STEP))));
-    }
+/// Lets time pass when the system cannot even wait, no longer than a wait may be.
+pub(super) fn pause(timeout: u64) {
+    std::thread::sleep(Duration::from_millis(timeout.min(STEP)));
 }
 
 impl Loop {
@@ -58,16 +24,15 @@ impl Loop {
         slot.flags &= !EDGE;
         slot.installed = Interest::empty();
         self.backend.remove(fd, Interest::all());
-        self.unwatched.add(fd, self.now);
+        // Those that wait already are not looked at earlier for it.
+        let due = if self.unwatched.due() == FOREVER { self.now } else { FOREVER };
+        self.unwatched.add(fd, due);
     }
 
-    /// Asks the system again, and looks at what it still refuses to watch.
+    /// Asks the system again, now that it is time, and looks at what it still refuses to watch.
+    #[cold]
     pub(super) fn look_at_unwatched(&mut self) {
-        if self.unwatched.timeout(self.now) != Some(0) {
-            return;
-        }
-        self.unwatched.due = self.now + STEP;
-        for fd in std::mem::take(&mut self.unwatched.descriptors) {
+        for fd in self.unwatched.take() {
             let Some(slot) = self.slots.get_mut(fd as usize) else {
                 continue;
             };
@@ -79,7 +44,7 @@ impl Loop {
                 continue;
             }
             self.backend.remove(fd, Interest::all());
-            self.unwatched.descriptors.insert(fd);
+            self.unwatched.add(fd, self.now + STEP);
             let state = socket::poll_state(fd);
             let (readable, writable) = (state.readable, state.writable);
             let hangup = state.error || state.hangup;

@@ -361,11 +361,16 @@ pub fn message_at(severity: Severity, text: &str) {
 
 /// Writes what waits and says what was left out, if it is time. In how many milliseconds it will
 /// be time again, if so. Costs next to nothing otherwise.
+#[inline]
 pub fn tend() -> Option<u64> {
-    let due = DUE.load(Ordering::Relaxed);
-    if due == u64::MAX {
-        return None;
+    match DUE.load(Ordering::Relaxed) {
+        u64::MAX => None,
+        due => tend_until(due),
     }
+}
+
+#[cold]
+fn tend_until(due: u64) -> Option<u64> {
     let now = monotonic_clock();
     if due <= now {
         with_state(|state| state.tend(now));
