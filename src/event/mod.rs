@@ -585,6 +585,11 @@ impl Loop {
         self.timers.renew(timer, deadline);
     }
 
+    /// How many timers are armed.
+    pub fn armed(&self) -> usize {
+        self.timers.armed()
+    }
+
     /// Disarms a timer. One that has expired or was cancelled is left alone.
     pub fn cancel(&mut self, timer: TimerId) {
         self.timers.cancel(timer);

@@ -67,6 +67,10 @@ impl Timers {
         }
     }
 
+    pub(super) fn armed(&self) -> usize {
+        self.heap.len()
+    }
+
     pub(super) fn next_deadline(&self) -> Option<u64> {
         self.heap.first().map(|&(deadline, _)| deadline)
     }

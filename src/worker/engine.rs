@@ -111,6 +111,12 @@ impl Engine {
         self.sessions.len()
     }
 
+    /// Sessions that remotes are in use for, in this worker's own balancing. As many as there are
+    /// open ones with a remote.
+    pub fn remotes_in_use(&self) -> u64 {
+        (0..self.settings.remotes.len()).map(|remote| self.balancer.used(remote)).sum()
+    }
+
     /// The end of a turn of the loop: what modules have answered is dealt with. Returns how many
     /// sessions have ended since the last call.
     pub fn turn(&mut self, events: &mut Loop) -> usize {

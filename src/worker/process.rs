@@ -152,29 +152,43 @@ impl Worker {
     /// Serves until the process is not needed any more; returns its exit status.
     pub fn run(&mut self, events: &mut Loop) -> i32 {
         loop {
-            let limit = match self.leaving {
-                Leaving::Announced(_) if self.engine.open() == 0 => Some(20),
-                _ => None,
-            };
-            if let Err(error) = events.wait(limit) {
-                log::message(&format!("event loop: {}", os::reason(&error)));
-                return process::exit::SOFTWARE;
-            }
-            while let Some(event) = events.next_event() {
-                self.event(event, events);
-            }
-            while let Some((timer, token)) = events.next_expired() {
-                self.timer(timer, token, events);
-            }
-            self.report(events);
-            self.refresh_title();
-            if self.leaving != Leaving::No && self.engine.open() == 0 && self.may_exit(events) {
-                self.report(events);
-                self.engine.end_modules(events);
-                log::message("Terminating, no longer needed.");
-                return 0;
+            if let Some(status) = self.turn(events) {
+                return status;
             }
         }
+    }
+
+    /// Waits for something to happen, and deals with it. The exit status, if the process is not
+    /// needed any more.
+    pub fn turn(&mut self, events: &mut Loop) -> Option<i32> {
+        let limit = match self.leaving {
+            Leaving::Announced(_) if self.engine.open() == 0 => Some(20),
+            _ => None,
+        };
+        if let Err(error) = events.wait(limit) {
+            log::message(&format!("event loop: {}", os::reason(&error)));
+            return Some(process::exit::SOFTWARE);
+        }
+        while let Some(event) = events.next_event() {
+            self.event(event, events);
+        }
+        while let Some((timer, token)) = events.next_expired() {
+            self.timer(timer, token, events);
+        }
+        self.report(events);
+        self.refresh_title();
+        if self.leaving != Leaving::No && self.engine.open() == 0 && self.may_exit(events) {
+            self.report(events);
+            self.engine.end_modules(events);
+            log::message("Terminating, no longer needed.");
+            return Some(0);
+        }
+        None
+    }
+
+    /// The sessions.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     fn event(&mut self, event: Event, events: &mut Loop) {
