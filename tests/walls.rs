@@ -49,8 +49,15 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
 
 /// These decide, and do nothing else: they name nothing of `event`, and of `os` only what is a plain
 /// value.
-const PURE: &[&str] = &["broker::policy", "broker::acl", "broker::sticky", "upstream::balance"];
-const PLAIN_VALUES: &[&str] = &["address", "process::Pid"];
+const PURE: &[&str] = &[
+    "broker::policy",
+    "broker::acl",
+    "broker::sticky",
+    "channel::broker_side",
+    "channel::worker_side",
+    "upstream::balance",
+];
+const PLAIN_VALUES: &[&str] = &["address", "process::Pid", "secret::wipe"];
 
 fn may_use(from: &str, to: &str) -> bool {
     let floor = |room: &str| FLOORS.iter().position(|rooms| rooms.contains(&room));

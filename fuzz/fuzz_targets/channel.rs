@@ -1,9 +1,14 @@
-//! Any bytes as a message of either side: read or refused, and what is read survives encoding.
+//! Any bytes as a message of either side: read or refused, and what is read survives encoding; in
+//! whatever state the side is that hears it.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use mavis::channel::broker_side::BrokerSide;
 use mavis::channel::protocol::{FromBroker, FromWorker};
+use mavis::channel::worker_side::WorkerSide;
+use mavis::channel::Peer;
+use std::collections::VecDeque;
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(message) = FromWorker::decode(data) {
@@ -11,5 +16,20 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok(FromBroker::Accept(accept)) = FromBroker::decode(data) {
         assert_eq!(FromBroker::decode(&accept.encode()), Ok(FromBroker::Accept(accept)));
+    }
+    for peer in [Peer::Ours, Peer::Foreign] {
+        let mut broker = BrokerSide::new(peer);
+        let mut worker = WorkerSide::new(peer, true);
+        worker.ask(0);
+        // The first byte says how long each message is.
+        let length = usize::from(data.first().copied().unwrap_or(0)).max(4);
+        for message in data.chunks(length) {
+            broker.hear(FromWorker::decode(message), 3, 0);
+            worker.hear(message, &mut VecDeque::from([()]), 0);
+        }
+        worker.ready(1);
+        for message in data.chunks(length) {
+            worker.hear(message, &mut VecDeque::from([()]), 0);
+        }
     }
 });

@@ -187,7 +187,7 @@ impl Broker {
                 Choice::Nobody => return Some(parked),
             };
             let together = parked.datagram.is_none()
-                && self.workers.get(&chosen).is_some_and(|worker| worker.takes_connections);
+                && self.workers.get(&chosen).is_some_and(|worker| worker.side.takes_connections());
             let sent = if together { Ok(()) } else { self.send(chosen, &parked) };
             match sent {
                 Ok(()) => {

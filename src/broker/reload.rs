@@ -350,7 +350,7 @@ impl Broker {
                         inbox: worker.inbox.as_ref().map(OwnedFd::as_fd),
                         pid: worker.pid,
                         users,
-                        heard: worker.conduct.has_been_heard(),
+                        heard: worker.side.has_been_heard(),
                     }
                 })
                 .collect(),

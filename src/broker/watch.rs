@@ -7,8 +7,9 @@
 use super::life::{kind, Broker, Life, Parked};
 use super::policy::{Choice, WorkerId};
 use super::worker::Worker;
-use crate::channel::conduct::{Family, Stage};
+use crate::channel::broker_side::Stage;
 use crate::channel::protocol::{datagram, FromBroker, UDP_HEADER, UDP_LIMIT};
+use crate::channel::Peer;
 use crate::event::{Loop, TimerId, Token};
 use crate::os::channel::{self, Unread};
 use crate::os::{self, log, socket};
@@ -165,8 +166,7 @@ impl Broker {
     pub(super) fn schedule_watch(&mut self, events: &mut Loop) {
         let patience = self.watch.start_patience();
         let deadline = |worker: &Worker| {
-            let starts = worker.conduct.stage() == Stage::Starting
-                && worker.conduct.family() == Family::Ours;
+            let starts = worker.side.is_starting() && worker.side.peer() == Peer::Ours;
             let start = patience.filter(|_| starts).map(|patience| worker.started + patience);
             let waits = worker.flow.unread_since.is_some() || worker.flow.stalled_since.is_some();
             let look = (waits && worker.inbox.is_some()).then(|| events.now() + LOOK);
@@ -223,12 +223,12 @@ impl Broker {
         };
         let now = events.now();
         let hangs = |worker: &Worker| {
-            let since = match worker.conduct.family() {
-                Family::Ours => Some(worker.started),
+            let since = match worker.side.peer() {
+                Peer::Ours => Some(worker.started),
                 // Another program need not say that it is up. One that reads nothing is not.
-                Family::Foreign => worker.flow.stalled_since,
+                Peer::Foreign => worker.flow.stalled_since,
             };
-            worker.conduct.stage() == Stage::Starting
+            worker.side.is_starting()
                 && since.is_some_and(|since| now.saturating_sub(since) >= patience)
         };
         let hung: Vec<WorkerId> =
@@ -245,7 +245,7 @@ impl Broker {
 
     fn look(&mut self, id: WorkerId, now: u64) -> Pace {
         let serves = |worker: &Worker| {
-            worker.conduct.stage() == Stage::Ready && worker.flow.stalled_since.is_none()
+            worker.side.stage() == Stage::Ready && worker.flow.stalled_since.is_none()
         };
         let first = !self.workers.values().any(serves);
         let Some(worker) = self.workers.get_mut(&id) else {
@@ -255,15 +255,15 @@ impl Broker {
             return Pace::Idle;
         };
         // Whoever has said HELLO is waiting for the answer, and reads nothing else before it.
-        if worker.conduct.has_greeted() && worker.conduct.stage() == Stage::Starting {
+        if worker.side.stage() == Stage::Told {
             return Pace::Fair;
         }
         let pace = worker.flow.look(channel::unread(&worker.channel, inbox), now);
-        if worker.flow.read > 0 && worker.conduct.family() == Family::Foreign {
-            worker.conduct.serves();
+        if worker.flow.read > 0 && worker.side.peer() == Peer::Foreign {
+            worker.side.serves();
         }
-        let starts = worker.conduct.stage() == Stage::Starting
-            && now.saturating_sub(worker.started) < OVERDUE_AT_START;
+        let starts =
+            worker.side.is_starting() && now.saturating_sub(worker.started) < OVERDUE_AT_START;
         let pace = if first && starts && pace == Pace::Overdue { Pace::Fair } else { pace };
         let complains = worker.flow.complained.is_none_or(|last| now - last >= QUIET);
         match pace {
@@ -347,12 +347,12 @@ impl Broker {
         };
         let since = worker.flow.stalled_since.unwrap_or(events.now());
         let waited = events.now().saturating_sub(since);
-        if limit == 0 || waited < limit || worker.conduct.is_leaving() {
+        if limit == 0 || waited < limit || worker.side.is_leaving() {
             return;
         }
         // No more processes of this kind than there may be workers.
         let given_up =
-            |worker: &&Worker| worker.conduct.is_leaving() && worker.flow.stalled_since.is_some();
+            |worker: &&Worker| worker.side.is_leaving() && worker.flow.stalled_since.is_some();
         if self.workers.values().filter(given_up).count() >= self.policy.limits().instances_max {
             return;
         }

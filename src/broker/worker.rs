@@ -4,8 +4,9 @@ use super::handover::Leaving;
 use super::life::{kind, Broker};
 use super::policy::WorkerId;
 use super::watch::Flow;
-use crate::channel::conduct::{Act, Conduct, Family, Stage};
+use crate::channel::broker_side::{Act, BrokerSide, Stage};
 use crate::channel::protocol::{secrets_length, secrets_message, FromBroker, FromWorker, RECEIVE};
+use crate::channel::Peer;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::channel::{self, Unread};
 use crate::os::process::{self, exit, Descriptors, Ended, Pid};
@@ -33,13 +34,11 @@ pub(super) struct Worker {
     pub(super) inbox: Option<OwnedFd>,
     pub(super) flow: Flow,
     pub(super) started: u64,
-    pub(super) conduct: Conduct,
+    pub(super) side: BrokerSide,
     /// It was given a connection.
     served: bool,
     /// Something strange that it said was logged.
     remarked: bool,
-    /// It takes several connections at once.
-    pub(super) takes_connections: bool,
     /// MAY_DIE could not be sent yet.
     farewell_due: bool,
     /// What is being sent in answer to HELLO, and how far that has come.
@@ -164,8 +163,8 @@ impl Broker {
         let pid = process::spawn(&self.options.worker, descriptors, log::message)
             .map_err(|error| ("fork", error))?;
         let ours_too = self.options.workers_report;
-        let family = if ours_too { Family::Ours } else { Family::Foreign };
-        let id = self.add_worker(pid, ours, Some(inbox), Conduct::new(family), events);
+        let peer = if ours_too { Peer::Ours } else { Peer::Foreign };
+        let id = self.add_worker(pid, ours, Some(inbox), BrokerSide::new(peer), events);
         // Another program may not say that it is ready.
         self.policy.add(id, !self.options.workers_report);
         Ok(())
@@ -187,7 +186,7 @@ impl Broker {
         pid: Pid,
         channel: OwnedFd,
         inbox: Option<OwnedFd>,
-        conduct: Conduct,
+        side: BrokerSide,
         events: &mut Loop,
     ) -> WorkerId {
         channel::refuse_descriptors(&channel);
@@ -201,10 +200,9 @@ impl Broker {
             inbox,
             flow: Flow::with(unread, events.now()),
             started: events.now(),
-            conduct,
+            side,
             served: false,
             remarked: false,
-            takes_connections: false,
             farewell_due: false,
             secrets: None,
             users: 0,
@@ -216,7 +214,7 @@ impl Broker {
     /// Takes care of the workers of a former image, which have been asked to leave.
     pub(super) fn adopt_workers(&mut self, former: Vec<Leaving>, events: &mut Loop) {
         for Leaving { pid, channel, inbox, users, heard } in former {
-            let id = self.add_worker(pid, channel, inbox, Conduct::adopted(heard), events);
+            let id = self.add_worker(pid, channel, inbox, BrokerSide::adopted(heard), events);
             if let Some(worker) = self.worker_mut(id) {
                 worker.users = users;
                 // It may not have reached the worker yet; twice is as good as once.
@@ -258,9 +256,9 @@ impl Broker {
             worker.flow.heard(events.now());
             let message = FromWorker::decode(&data[..length.min(data.len())]);
             let has = given.unwrap_or(worker.users);
-            let act = worker.conduct.hear(message, has, events.now());
+            let act = worker.side.hear(message, has, events.now());
             self.act(id, act, events);
-            let expelled = |worker: &Worker| worker.conduct.stage() == Stage::Expelled;
+            let expelled = |worker: &Worker| worker.side.stage() == Stage::Expelled;
             if self.workers.get(&id).is_some_and(expelled) {
                 return;
             }
@@ -274,7 +272,7 @@ impl Broker {
         };
         match act {
             Act::Nothing => {}
-            Act::Ended(count) if worker.conduct.is_leaving() => {
+            Act::Ended(count) if worker.side.is_leaving() => {
                 worker.users = worker.users.saturating_sub(count);
             }
             Act::Ended(count) => {
@@ -300,9 +298,8 @@ impl Broker {
                 self.start_missing_workers(events);
             }
             Act::CannotStart => self.bad_configuration(events),
-            Act::Answer(takes_connections) => {
-                worker.takes_connections = takes_connections;
-                self.admit_to_ledger(id);
+            Act::Answer => {
+                self.admit_to_zone(id);
                 self.tell_secrets(id, events);
             }
             Act::Remark(text) => {
@@ -320,9 +317,9 @@ impl Broker {
             return;
         };
         let pid = worker.pid;
-        let served = worker.conduct.stage() != Stage::Starting;
-        let missed = !worker.conduct.is_leaving();
-        worker.conduct.expelled();
+        let served = !worker.side.is_starting();
+        let missed = !worker.side.is_leaving();
+        worker.side.expelled();
         worker.secrets = None;
         worker.farewell_due = false;
         events.set_interest(&worker.channel, Interest::empty());
@@ -345,7 +342,7 @@ impl Broker {
         let foreign = !self.options.workers_report;
         let serves = |worker: &Worker| {
             let settled = now.saturating_sub(worker.started) >= SETTLED;
-            worker.conduct.stage() == Stage::Ready || foreign && settled
+            worker.side.stage() == Stage::Ready || foreign && settled
         };
         self.restart.ever_ready || self.workers.values().any(serves)
     }
@@ -369,14 +366,14 @@ impl Broker {
         self.end(exit::CONFIGURATION);
     }
 
-    /// Lets a worker take part in the ledger, if that is possible; otherwise it does without.
-    fn admit_to_ledger(&mut self, id: WorkerId) {
+    /// Lets a worker take part in the zone, if that is possible; otherwise it does without.
+    fn admit_to_zone(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else {
             return;
         };
         if let Some((fd, slot)) = self.leases.admit(worker.pid) {
             // A channel that is full already has no room for the keys either; they are sent later.
-            let _ = channel::send(worker.channel.as_fd(), &FromBroker::ledger(slot), Some(fd));
+            let _ = channel::send(worker.channel.as_fd(), &FromBroker::zone(slot), Some(fd));
         }
     }
 
@@ -419,7 +416,7 @@ impl Broker {
     /// Asks a worker to leave when idle. It gets nothing after this message, so it can take
     /// what is queued before it and then go.
     pub(super) fn dismiss(&mut self, id: WorkerId, events: &mut Loop) {
-        if self.workers.get(&id).is_some_and(|worker| !worker.conduct.is_leaving()) {
+        if self.workers.get(&id).is_some_and(|worker| !worker.side.is_leaving()) {
             self.let_go(id, events);
         }
     }
@@ -429,7 +426,7 @@ impl Broker {
         let users = self.policy.remove(id);
         self.forget_stickiness(id);
         if let Some(worker) = self.worker_mut(id) {
-            worker.conduct.dismissed();
+            worker.side.dismissed();
             worker.users = users.unwrap_or(worker.users);
             worker.farewell(events);
         }
@@ -463,14 +460,14 @@ impl Broker {
         let Some(worker) = self.worker_mut(id) else {
             return;
         };
-        if worker.conduct.is_leaving() {
+        if worker.side.is_leaving() {
             return;
         }
         let pid = worker.pid;
         log::braked(log::Kind::Worker, || {
             format!("scm_send_msg, pid: {pid}: {}", os::reason(error))
         });
-        worker.conduct.dismissed();
+        worker.side.dismissed();
         let inbox = worker.inbox.take();
         let users = self.policy.remove(id);
         if let Some(worker) = self.worker_mut(id) {
@@ -524,10 +521,10 @@ impl Broker {
             return;
         };
         self.inherit(worker.inbox.take());
-        if worker.conduct.is_leaving() || !self.is_serving() {
+        if worker.side.is_leaving() || !self.is_serving() {
             return;
         }
-        let ready = worker.conduct.stage() == Stage::Ready;
+        let ready = worker.side.stage() == Stage::Ready;
         if events.now() - worker.started >= SETTLED {
             self.restart.failures = 0;
             self.restart.ready();
@@ -554,7 +551,7 @@ impl Broker {
 
     /// When the worker was started that has been starting for longest.
     pub(super) fn oldest_start(&self) -> Option<u64> {
-        let starts = |worker: &&Worker| worker.conduct.stage() == Stage::Starting;
+        let starts = |worker: &&Worker| worker.side.is_starting();
         let starting = self.workers.values().filter(starts);
         starting.map(|worker| worker.started).min()
     }
@@ -605,7 +602,7 @@ impl Worker {
 
     /// Puts something into the channel that was emptied, and must be read.
     pub(super) fn probe(&mut self, events: &mut Loop) {
-        if self.conduct.is_leaving() {
+        if self.side.is_leaving() {
             // It was taken out with the rest.
             self.farewell(events);
         } else {

@@ -39,8 +39,8 @@ const TYPE_CONNECTIONS: u32 = 67;
 pub const CONNECTIONS: usize = ACCEPT + 4;
 /// In the count of a HELLO: the worker takes CONNECTIONS messages.
 const TAKES_CONNECTIONS: u32 = 1;
-/// Before SECRETS, if the worker may take part in the ledger, whose descriptor comes along.
-const TYPE_LEDGER: u32 = 66;
+/// Before SECRETS, if the worker may take part in the zone, whose descriptor comes along.
+const TYPE_ZONE: u32 = 66;
 
 /// The environment variable by which a worker knows that its broker is ours. Its value is
 /// [`WITH_TLS`] if there are listeners with TLS.
@@ -93,8 +93,8 @@ pub enum FromBroker {
     Connections(Accept, u32),
     /// A datagram, with a connected socket. Counts as a connection.
     Datagram,
-    /// Your slot in the ledger; its descriptor comes along.
-    Ledger(u32),
+    /// Your slot in the zone; its descriptor comes along.
+    Zone(u32),
     /// A type that is not for this worker.
     Other(u32),
 }
@@ -197,9 +197,9 @@ impl FromBroker {
         Ok(match word(data, 0).unwrap_or(u32::MAX) {
             TYPE_MAY_DIE => FromBroker::MayDie,
             TYPE_UDP_DATA => FromBroker::Datagram,
-            TYPE_LEDGER => {
+            TYPE_ZONE => {
                 require(data, SHORT)?;
-                FromBroker::Ledger(word(data, 4).unwrap_or(u32::MAX))
+                FromBroker::Zone(word(data, 4).unwrap_or(u32::MAX))
             }
             TYPE_ACCEPT => {
                 require(data, ACCEPT)?;
@@ -223,9 +223,9 @@ impl FromBroker {
         short(TYPE_KEEPALIVE, 0)
     }
 
-    /// LEDGER.
-    pub fn ledger(slot: usize) -> [u8; SHORT] {
-        short(TYPE_LEDGER, slot as u32)
+    /// ZONE.
+    pub fn zone(slot: usize) -> [u8; SHORT] {
+        short(TYPE_ZONE, slot as u32)
     }
 }
 
@@ -341,8 +341,8 @@ mod tests {
         assert!(FromWorker::decode(&[0, 0]).is_err());
         assert!(FromBroker::decode(&[6, 0, 0, 0]).is_err());
         assert_eq!(FromBroker::decode(&[2, 0, 0, 0]), Ok(FromBroker::MayDie));
-        assert!(FromBroker::decode(&FromBroker::ledger(7)[..4]).is_err());
-        assert_eq!(FromBroker::decode(&FromBroker::ledger(7)), Ok(FromBroker::Ledger(7)));
+        assert!(FromBroker::decode(&FromBroker::zone(7)[..4]).is_err());
+        assert_eq!(FromBroker::decode(&FromBroker::zone(7)), Ok(FromBroker::Zone(7)));
         assert_eq!(FromWorker::decode(&[42, 0, 0, 0, 0, 0, 0, 0]), Ok(FromWorker::Unknown(42)));
         let negative = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
         assert_eq!(FromWorker::decode(&negative), Ok(FromWorker::Done(0)));

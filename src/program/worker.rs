@@ -5,23 +5,21 @@ use super::sandbox::Sandbox;
 use super::section::{read, start_modules};
 use super::{own, security, Kind, Process};
 use crate::broker::inherited_snapshot;
-use crate::channel::protocol::{
-    add_secrets, FromBroker, FromWorker, BROKER_VARIABLE, SECRETS_RECEIVE, WITHOUT_TLS, WITH_TLS,
-};
+use crate::channel::protocol::{FromWorker, BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
+use crate::channel::worker_side::Answer;
+use crate::channel::Peer;
 use crate::config::relay::Relay;
 use crate::config::{self, ReadError};
 use crate::os::process::{self, exit};
-use crate::os::secret::wipe;
 use crate::os::{self, channel, log};
 use crate::snapshot::material::Material;
 use crate::snapshot::texts as snapshot;
 use crate::tls::tickets::Ratchet;
 use crate::upstream::zone::Zone;
 use crate::worker::engine::Engine;
-use crate::worker::process::{Early, Worker};
-use std::collections::VecDeque;
+use crate::worker::link::{Link, Start};
+use crate::worker::process::Worker;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 /// The main function of a process whose descriptor 0 is a channel.
 pub(super) fn main(process: &Process) -> i32 {
@@ -96,32 +94,30 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     };
     let _ = process::redirect_to_null(1);
     let channel: OwnedFd = process::take_standard_input().map_err(os_error)?;
+    let peer = std::env::var_os(BROKER_VARIABLE).map_or(Peer::Foreign, |_| Peer::Ours);
+    let mut link = Link::new(channel, peer);
     super::install_crash_handler(&common);
     let listener = has_tls_listeners(&settings);
-    let mut early = Early::default();
-    let answer = match std::env::var_os(BROKER_VARIABLE) {
-        Some(_) => ask_broker(&channel, &mut early),
-        None => Answer::None,
+    let told = match link.ask() {
+        Start::Told(answer) => decode(answer),
+        Start::Unneeded => return Ok(0),
+        Start::Alone => None,
     };
-    let own_broker = matches!(answer, Answer::Secrets(..));
-    let (mut material, tickets, zone) = match answer {
-        Answer::Secrets(material, tickets, zone) => (material, Some(tickets), zone),
-        Answer::MayDie => return Ok(0),
-        Answer::None => (Material::default(), None, None),
-    };
+    let own_broker = told.is_some();
+    let (mut material, tickets, zone) = told.unwrap_or_default();
     let tls = security::contexts(&settings, &mut material, tickets, listener);
     // The keys are in OpenSSL's protected memory now.
     drop(material);
     let tls = tls.map_err(|error| {
         log::message(&error.text);
-        bad_configuration_on(&channel);
+        link.cannot_start();
         error.status
     })?;
     let limit = super::settle_loop(&mut events)?;
     let retire_limit = settings.retire_limit;
     let sandbox = Sandbox::of(&settings, &common, &modules);
-    let queries = start_modules(&settings, modules, &mut events)
-        .inspect_err(|_| bad_configuration_on(&channel))?;
+    let queries =
+        start_modules(&settings, modules, &mut events).inspect_err(|_| link.cannot_start())?;
     // Another program's broker has nothing to share.
     let alone = settings.balance_alone || !own_broker;
     let zone = zone.filter(|_| !alone);
@@ -133,11 +129,9 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         log::message("balance scope: no place in shared memory, this worker balances by itself");
     }
     let mut worker =
-        Worker::start(&process.name, engine, retire_limit, channel, own_broker, &mut events)
-            .map_err(os_error)?;
+        Worker::start(&process.name, engine, retire_limit, link, &mut events).map_err(os_error)?;
     sandbox.enter();
-    worker.announce(limit);
-    worker.begin(early, &mut events);
+    worker.begin(limit, &mut events);
     Ok(worker.run(&mut events))
 }
 
@@ -150,71 +144,19 @@ fn has_tls_listeners(settings: &Relay) -> bool {
     }
 }
 
-/// How long a broker may take for each part of its answer to HELLO.
-const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+/// What a broker has told: contents of files for TLS, keys of session tickets, and our place in the
+/// zone.
+type Told = (Material, Option<Ratchet>, Option<(OwnedFd, u32)>);
 
-/// What a broker says to HELLO.
-enum Answer {
-    /// With the zone that workers share, and our slot there, if we may take part.
-    Secrets(Material, Ratchet, Option<(OwnedFd, u32)>),
-    /// We are not needed any more.
-    MayDie,
-    /// Nothing: it is another program's.
-    None,
+/// `None` if the broker's answer is of no use: it is another version, which we do without.
+fn decode(answer: Answer<OwnedFd>) -> Option<Told> {
+    let (material, tickets) = Ratchet::decode_with(&answer.secrets)?;
+    Some((material, Some(tickets), answer.zone))
 }
 
-/// Asks the broker for what only it may read. Connections that come meanwhile are kept.
-fn ask_broker(channel: &OwnedFd, early: &mut Early) -> Answer {
-    if channel::send(channel.as_fd(), &FromWorker::Hello(true).encode(), None).is_err() {
-        return Answer::None;
-    }
-    let mut received = Vec::new();
-    let mut zone = None;
-    let mut deadline = Instant::now() + HELLO_PATIENCE;
-    let answer = loop {
-        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-        if !channel::wait(channel.as_fd(), left as i32) {
-            break Answer::None;
-        }
-        let mut part = [0; SECRETS_RECEIVE];
-        let mut fds = VecDeque::new();
-        let keep = |fd| fds.push_back(fd);
-        let length = match channel::receive_with(channel.as_fd(), &mut part, keep) {
-            Ok(length) => length.min(part.len()),
-            Err(error) if os::would_block(&error) => continue,
-            Err(_) => break Answer::None,
-        };
-        let message = &part[..length];
-        let whole = add_secrets(message, &mut received);
-        let other = FromBroker::decode(message);
-        wipe(&mut part);
-        match (whole, other) {
-            (Some(false), _) => deadline = Instant::now() + HELLO_PATIENCE,
-            (Some(true), _) => {
-                break match Ratchet::decode_with(&received) {
-                    Some((material, tickets)) => Answer::Secrets(material, tickets, zone),
-                    None => Answer::None,
-                }
-            }
-            (None, Ok(FromBroker::Ledger(slot))) => zone = fds.pop_front().map(|fd| (fd, slot)),
-            (None, Ok(FromBroker::MayDie)) if !early.has_connections() => break Answer::MayDie,
-            (None, Ok(message)) => early.keep(message, fds),
-            (None, Err(bad)) => {
-                log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {bad}"))
-            }
-        }
-    };
-    wipe(&mut received);
-    answer
-}
-
-/// Tells the broker that starting again will not help.
+/// Tells the broker that starting again will not help. Nothing was said to it before.
 fn bad_configuration() {
-    bad_configuration_on(&std::io::stdin());
-}
-
-fn bad_configuration_on(channel: &impl AsFd) {
     let message = FromWorker::BadConfiguration.encode();
     // A broker that does not hear it sees the process end.
-    let _ = channel::send(channel.as_fd(), &message, None);
+    let _ = channel::send(std::io::stdin().as_fd(), &message, None);
 }

@@ -1,16 +1,17 @@
-//! The worker process: the engine, and the channel to the broker.
+//! The worker process: the engine, and its link to the broker.
 
 use super::engine::{Engine, WORKER_KINDS};
+use super::link::Link;
 use crate::channel::local::LocalWorker;
-use crate::channel::protocol::{Accept, FromBroker, FromWorker, RECEIVE};
+use crate::channel::protocol::Accept;
+use crate::channel::worker_side::{Exit, Order};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::process;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::title::{Title, LEFT};
-use crate::os::{self, channel, log, socket};
-use std::collections::VecDeque;
+use crate::os::{self, channel, log};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 const SIGNALS: u8 = WORKER_KINDS;
 const CHANNEL: u8 = WORKER_KINDS + 1;
@@ -19,78 +20,19 @@ const _: () = assert!(KEEPALIVE < Token::KINDS);
 
 /// How often the broker is told that we are there, which is how its end is noticed.
 const KEEPALIVE_PERIOD: u64 = 60_000;
-/// A broker that does not read DYING for this long is not waited for; nor one of ours, which
-/// answers it, for that long where the channel cannot be closed before it is read to the end.
-const FAREWELL_PATIENCE: u64 = 1000;
-const ANSWER_PATIENCE: u64 = 10_000;
-/// The channel can be closed for the broker, and what it has sent be read to the end.
-const CAN_CLOSE: bool = channel::CAN_END_RECEIVING;
+/// How often a worker looks whether the broker has read that it leaves, in milliseconds.
+const FAREWELL_STEP: u64 = 20;
 /// Messages taken per turn.
 const BATCH: usize = 16;
 /// Sent by the kernel when the broker dies, where it can.
 const PARENT_DEATH: Signal = Signal::SIGUSR2;
 
-/// How far the worker is on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaving {
-    No,
-    /// DYING was sent at this time; what the broker sends before it reads that is still ours.
-    Announced(u64),
-    /// No connection should come any more, but for those in the channel already.
-    Final,
-    /// The channel takes no more, and what was there has been taken.
-    Closed,
-}
-
-/// What came while the worker was starting, in its order, each with its descriptors: a broker that
-/// does not know its worker gives it connections at once.
-#[derive(Debug, Default)]
-pub struct Early(VecDeque<(FromBroker, VecDeque<OwnedFd>)>);
-
-impl Early {
-    /// Keeps what is to be done when the worker has come up. Other messages are not for it.
-    pub fn keep(&mut self, message: FromBroker, sockets: VecDeque<OwnedFd>) {
-        match message {
-            FromBroker::Accept(_)
-            | FromBroker::Connections(..)
-            | FromBroker::Datagram
-            | FromBroker::MayDie => self.0.push_back((message, sockets)),
-            FromBroker::Ledger(_) | FromBroker::Other(_) => {}
-        }
-    }
-
-    /// True if there is a connection.
-    pub fn has_connections(&self) -> bool {
-        self.0.iter().any(|(message, _)| *message != FromBroker::MayDie)
-    }
-}
-
-impl Drop for Early {
-    fn drop(&mut self) {
-        let lost: usize = self.0.iter().map(|(_, sockets)| sockets.len()).sum();
-        if lost > 0 {
-            log::message(&format!("connections closed, as the worker does not start: {lost}"));
-        }
-    }
-}
-
 /// The worker process.
 pub struct Worker {
     title: Title,
     engine: Engine,
-    channel: OwnedFd,
-    /// Descriptors of the message that is being read.
-    sockets: VecDeque<OwnedFd>,
+    link: Link,
     signals: Signals,
-    leaving: Leaving,
-    /// How long the broker may take to hear that we leave, in milliseconds.
-    patience: u64,
-    /// Ended sessions that the broker has not been told of.
-    unreported: usize,
-    /// How it is found out that the channel, which was full, takes more.
-    room: Interest,
-    announcement_due: bool,
-    broker_gone: bool,
     retire_limit: usize,
     accepted: usize,
     descriptor_trouble: bool,
@@ -99,13 +41,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Takes over the channel.
+    /// Gets ready to serve.
     pub fn start(
         name: &str,
         engine: Engine,
         retire_limit: u32,
-        channel: OwnedFd,
-        own_broker: bool,
+        link: Link,
         events: &mut Loop,
     ) -> io::Result<Worker> {
         let signals = Signals::install(&[Signal::SIGTERM, Signal::SIGHUP, PARENT_DEATH])?;
@@ -113,20 +54,13 @@ impl Worker {
         os::signals::ignore(Signal::SIGCHLD)?;
         process::signal_on_parent_death(PARENT_DEATH);
         events.register(signals.descriptor(), Token::new(SIGNALS, 0), Interest::READ);
-        events.register(&channel, Token::new(CHANNEL, 0), Interest::READ);
+        link.register(Token::new(CHANNEL, 0), events);
         events.arm(Token::new(KEEPALIVE, 0), events.now() + KEEPALIVE_PERIOD);
         Ok(Worker {
             title: Title::new(name),
             engine,
-            channel,
-            sockets: VecDeque::new(),
+            link,
             signals,
-            leaving: Leaving::No,
-            patience: if own_broker && !CAN_CLOSE { ANSWER_PATIENCE } else { FAREWELL_PATIENCE },
-            unreported: 0,
-            room: Interest::WRITE,
-            announcement_due: false,
-            broker_gone: false,
             retire_limit: retire_limit as usize,
             accepted: 0,
             descriptor_trouble: false,
@@ -135,17 +69,16 @@ impl Worker {
         })
     }
 
-    /// Tells the broker that connections may come, and how many fit into `descriptors`.
-    pub fn announce(&mut self, descriptors: u64) {
+    /// Tells the broker that connections may come, as many as fit into `descriptors`, and takes those
+    /// that have come before.
+    pub fn begin(&mut self, descriptors: u64, events: &mut Loop) {
         let max = descriptors.saturating_sub(10) / 2;
-        self.send(FromWorker::Max(i32::try_from(max).unwrap_or(i32::MAX)));
+        let early = self.link.ready(i32::try_from(max).unwrap_or(i32::MAX));
+        self.flush(events);
         self.refresh_title();
-    }
-
-    /// Takes what came before.
-    pub fn begin(&mut self, mut early: Early, events: &mut Loop) {
-        for (message, mut sockets) in std::mem::take(&mut early.0) {
-            self.message(message, &mut sockets, events);
+        for (message, sockets) in early {
+            let order = self.link.recall(message, sockets);
+            self.obey(order, events);
         }
     }
 
@@ -161,11 +94,8 @@ impl Worker {
     /// Waits for something to happen, and deals with it. The exit status, if the process is not
     /// needed any more.
     pub fn turn(&mut self, events: &mut Loop) -> Option<i32> {
-        let limit = match self.leaving {
-            Leaving::Announced(_) if self.engine.open() == 0 => Some(20),
-            _ => None,
-        };
-        if let Err(error) = events.wait(limit) {
+        let looks = self.link.awaits_farewell() && self.engine.open() == 0;
+        if let Err(error) = events.wait(looks.then_some(FAREWELL_STEP)) {
             log::message(&format!("event loop: {}", os::reason(&error)));
             return Some(process::exit::SOFTWARE);
         }
@@ -177,7 +107,7 @@ impl Worker {
         }
         self.report(events);
         self.refresh_title();
-        if self.leaving != Leaving::No && self.engine.open() == 0 && self.may_exit(events) {
+        if self.link.is_leaving() && self.engine.open() == 0 && self.may_exit(events) {
             self.report(events);
             self.engine.end_modules(events);
             log::message("Terminating, no longer needed.");
@@ -209,100 +139,71 @@ impl Worker {
     fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
         match token.kind() {
             KEEPALIVE => {
-                if self.leaving == Leaving::No {
-                    self.send(FromWorker::KeepAlive);
+                if !self.link.is_leaving() {
+                    self.link.keep_alive();
                     events.arm(token, events.now() + KEEPALIVE_PERIOD);
                 }
             }
             _ => self.engine.timer(events, timer, token),
         }
-        self.notice_broker(events);
     }
 
     fn signal(&mut self, arrived: Arrived, events: &mut Loop) {
         let leave = arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGHUP);
-        if leave && self.leaving == Leaving::No {
+        if leave && !self.link.is_leaving() {
             log::message("SIGHUP: No longer accepting new connections.");
-            self.announce_end(events);
+            self.leave(events);
         }
-        if arrived.has(PARENT_DEATH) && self.leaving == Leaving::No {
-            self.send(FromWorker::KeepAlive);
-            self.notice_broker(events);
+        if arrived.has(PARENT_DEATH) {
+            self.link.keep_alive();
         }
     }
 
     /// Tells the broker that this worker takes no more connections.
-    fn announce_end(&mut self, events: &mut Loop) {
-        self.leaving = Leaving::Announced(events.now());
-        self.announcement_due = true;
-        self.engine.drain(events);
-        self.report(events);
-    }
-
-    /// A broker that is gone sends nothing any more.
-    fn notice_broker(&mut self, events: &mut Loop) {
-        if self.broker_gone && !matches!(self.leaving, Leaving::Final | Leaving::Closed) {
-            if self.leaving == Leaving::No {
-                self.engine.drain(events);
-            }
-            self.leaving = Leaving::Final;
+    fn leave(&mut self, events: &mut Loop) {
+        if self.link.leave(events.now()) {
+            self.engine.drain(events);
+            self.report(events);
         }
     }
 
     /// Takes messages of the broker, at most `limit`. True if there were no more.
     fn read_channel(&mut self, limit: usize, events: &mut Loop) -> bool {
         for _ in 0..limit {
-            let mut data = [0; RECEIVE];
-            let mut sockets = std::mem::take(&mut self.sockets);
-            let keep = |fd| sockets.push_back(fd);
-            let length = match channel::receive_with(self.channel.as_fd(), &mut data, keep) {
-                Ok(length) => length,
+            let order = match self.link.receive(events.now()) {
+                Ok(order) => order,
                 Err(error) if os::would_block(&error) => return true,
                 Err(error) => {
-                    self.channel_failed("scm_recv_msg", &error);
-                    self.notice_broker(events);
+                    let order = self.link.failed("scm_recv_msg", &error);
+                    self.obey(order, events);
                     return true;
                 }
             };
-            match FromBroker::decode(&data[..length.min(data.len())]) {
-                Ok(message) => self.message(message, &mut sockets, events),
-                Err(bad) => {
-                    log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {bad}"));
-                }
-            }
-            sockets.clear();
-            self.sockets = sockets;
+            self.obey(order, events);
         }
         false
     }
 
-    fn message(&mut self, message: FromBroker, sockets: &mut VecDeque<OwnedFd>, events: &mut Loop) {
-        match message {
-            FromBroker::Accept(accept) => self.accept(accept, sockets.pop_front(), false, events),
-            FromBroker::Connections(accept, count) => {
-                // The broker has counted them, whether they have arrived or not.
-                for _ in 0..(count as usize).min(channel::DESCRIPTORS) {
-                    self.accept(accept, sockets.pop_front(), true, events);
+    /// Does what the broker wants.
+    fn obey(&mut self, order: Order<OwnedFd>, events: &mut Loop) {
+        match order {
+            Order::Serve { accept, count, prepared } => {
+                for _ in 0..count.min(channel::DESCRIPTORS) {
+                    let client = self.link.next_socket();
+                    self.accept(accept, client, prepared, events);
                 }
             }
-            FromBroker::MayDie => {
-                if self.leaving == Leaving::No {
-                    self.engine.drain(events);
-                }
-                if self.leaving != Leaving::Closed {
-                    self.leaving = Leaving::Final;
-                }
-            }
-            FromBroker::Datagram => {
+            Order::Datagram => {
                 if !std::mem::replace(&mut self.datagram_trouble, true) {
                     log::braked(log::Kind::Datagram, || {
                         "datagrams are not relayed; use a TCP listener".to_owned()
                     });
                 }
-                self.unreported += 1;
+                self.link.ended(1);
             }
-            // Not for us; a descriptor that came along is closed.
-            FromBroker::Other(_) | FromBroker::Ledger(_) => {}
+            Order::Drain => self.engine.drain(events),
+            // These are for a worker that is not ready.
+            Order::Nothing | Order::Remark(_) | Order::Told(_) | Order::Unneeded => {}
         }
     }
 
@@ -314,100 +215,59 @@ impl Worker {
         events: &mut Loop,
     ) {
         let Some(client) = client else {
-            // Descriptors have run out, or the broker is wrong. Said once, until it works again.
+            // Descriptors have run out, or the broker is wrong. Logged once, until it works again.
             if !std::mem::replace(&mut self.descriptor_trouble, true) {
                 log::braked(log::Kind::Session, || {
                     "scm_recv_msg: a connection came without its descriptor".to_owned()
                 });
             }
-            self.unreported += 1;
+            self.link.ended(1);
             return;
         };
         self.descriptor_trouble = false;
         self.engine.accept(events, client, &accept, prepared);
         self.accepted += 1;
-        if self.accepted == self.retire_limit && self.leaving == Leaving::No {
+        if self.accepted == self.retire_limit && !self.link.is_leaving() {
             log::message("Retire limit reached. Told parent about this.");
-            self.announce_end(events);
+            self.leave(events);
         }
     }
 
     /// True if no connection is, or can come, in the channel. What is there is taken.
     fn may_exit(&mut self, events: &mut Loop) -> bool {
-        let empty = self.read_channel(usize::MAX, events);
-        if !empty || self.engine.open() > 0 {
+        if !self.is_idle(events) {
             return false;
         }
-        match self.leaving {
-            Leaving::No => false,
-            Leaving::Closed => true,
-            Leaving::Final => self.close_channel(events),
-            Leaving::Announced(since) => {
-                // The broker has read our DYING, and sends nothing after that, when the
-                // message is no longer in its queue.
-                let read = !self.announcement_due && socket::unsent_bytes(&self.channel) == 0;
-                (read && CAN_CLOSE || events.now() - since >= self.patience)
-                    && self.close_channel(events)
+        match self.link.exit(events.now()) {
+            Exit::Stay => false,
+            Exit::Now => true,
+            Exit::Close => {
+                self.link.close();
+                self.is_idle(events)
             }
         }
     }
 
-    /// Takes what is left in the channel, which gets no more where the system can see to that: the
-    /// broker then finds another worker, whatever it has read of ours. True if nothing was there.
-    fn close_channel(&mut self, events: &mut Loop) -> bool {
-        if channel::end_receiving(&self.channel) {
-            self.leaving = Leaving::Closed;
-        }
+    /// Takes what is in the channel. True if no session has come of that.
+    fn is_idle(&mut self, events: &mut Loop) -> bool {
         self.read_channel(usize::MAX, events) && self.engine.open() == 0
     }
 
     /// Tells the broker what it has not been told yet.
     fn report(&mut self, events: &mut Loop) {
-        self.unreported += self.engine.turn(events);
-        if self.unreported > 0 && !self.broker_gone {
-            let count = u32::try_from(self.unreported).unwrap_or(u32::MAX);
-            if self.send(FromWorker::Done(count)) {
-                self.unreported -= count as usize;
-            }
-        }
-        if self.announcement_due && self.unreported == 0 && self.send(FromWorker::Dying) {
-            self.announcement_due = false;
-        }
-        self.notice_broker(events);
-        let due = !self.broker_gone && (self.unreported > 0 || self.announcement_due);
-        let write = if due { self.room } else { Interest::empty() };
-        let read = match self.leaving {
-            // It would be ready for ever.
-            Leaving::Closed => Interest::empty(),
-            _ => Interest::READ,
-        };
-        events.set_interest(&self.channel, read | write);
+        let ended = self.engine.turn(events);
+        self.link.ended(ended);
+        self.flush(events);
+        self.link.watch(events);
     }
 
-    /// Sends a message; false if the channel is full.
-    fn send(&mut self, message: FromWorker) -> bool {
-        match channel::send(self.channel.as_fd(), &message.encode(), None) {
-            Ok(()) => true,
-            Err(error) if channel::is_full(&error) => {
-                self.room = Interest::in_room(&error);
-                false
-            }
-            Err(error) => {
-                self.channel_failed("scm_send_msg: sendmsg", &error);
-                true
-            }
-        }
-    }
-
-    fn channel_failed(&mut self, call: &str, error: &io::Error) {
-        if self.leaving == Leaving::No && !self.broker_gone {
-            log::message(&format!("{call}: {}", os::reason(error)));
-        }
-        self.broker_gone = true;
+    fn flush(&mut self, events: &mut Loop) {
+        let order = self.link.flush();
+        self.obey(order, events);
     }
 
     fn refresh_title(&mut self) {
-        let now = (self.engine.open(), self.leaving != Leaving::No);
+        let now = (self.engine.open(), self.link.is_leaving());
         if self.title_of == Some(now) {
             return;
         }

@@ -1,32 +1,40 @@
-//! What a worker may say, and when. Whoever takes over a worker can send what it likes: a message
-//! that is out of place costs that worker its place, and never the broker its life.
+//! The broker's side of a channel: what a worker may say, and when. Whoever takes over a worker can
+//! send what it likes: a message out of place costs that worker its place, and never the broker its
+//! life.
 //!
-//! No input or output. Our own workers are held to every word, as they are this program. Programs
-//! of others are not: the C brokers never minded, so only what would do harm counts.
+//! | message | Starting | Told | Ready | Leaving |
+//! | --- | --- | --- | --- | --- |
+//! | HELLO | first and once: answered, Told | offence | offence | answered if nothing came before |
+//! | MAX | Ready | Ready | once | once, ignored |
+//! | DONE | counts, Ready | counts, Ready | counts | counts |
+//! | DYING | Leaving | Leaving | Leaving | once |
+//! | BAD_CFG | cannot start | cannot start | offence | ignored before MAX |
+//! | KEEPALIVE | idle | idle | idle | idle |
+//!
+//! Idle messages, and whatever else changes nothing, are limited by number. Our own workers are held
+//! to every word, as they are this program. Other programs are not, as the C brokers never minded:
+//! with them only what would do harm is an offence, and the rest is idle.
+//!
+//! No input or output; the clock is the caller's.
 
 use super::protocol::{BadMessage, FromWorker};
+use super::Peer;
+use bitflags::bitflags;
 use std::fmt;
 
 /// How far a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It has not shown yet that it serves.
+    /// Nothing shows yet that it serves.
     Starting,
+    /// It said HELLO and was answered; what it needs for its start is on the way.
+    Told,
     /// It serves.
     Ready,
     /// It was asked to leave, or said that it will.
     Leaving,
-    /// It has broken the rules, or hung at its start, and was killed. Nothing it says counts.
+    /// It broke the rules, or hung at its start, and was killed. Nothing it says counts.
     Expelled,
-}
-
-/// Whose program a worker is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// This one.
-    Ours,
-    /// Another one, or not known yet: a relay that `exec` names tells with its HELLO.
-    Foreign,
 }
 
 /// What is to be done about a message.
@@ -42,9 +50,8 @@ pub enum Act {
     Leaves,
     /// It cannot use its configuration, and will not come up.
     CannotStart,
-    /// It is of our family and wants to know what only the broker may read; set if it takes several
-    /// connections at once.
-    Answer(bool),
+    /// It is our program and wants to know what only the broker may read.
+    Answer,
     /// To be logged, once for each worker.
     Remark(String),
     /// The worker is to go.
@@ -98,47 +105,53 @@ impl fmt::Display for Offence {
 const TRIFLES: u32 = 200;
 const MINUTE: u64 = 60_000;
 
-/// What is known of a worker by what it has said.
+bitflags! {
+    /// What a worker has said, for messages that come once.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Said: u8 {
+        const ANYTHING = 1;
+        const HELLO = 2;
+        const MAX = 4;
+        const DYING = 8;
+    }
+}
+
+/// The broker's side of the channel to one worker.
 #[derive(Clone, Debug)]
-pub struct Conduct {
-    family: Family,
+pub struct BrokerSide {
+    peer: Peer,
     stage: Stage,
-    /// It has said something.
-    heard: bool,
-    /// It has said HELLO.
-    greeted: bool,
-    /// It has said MAX.
-    announced: bool,
-    /// It has said DYING.
-    farewell: bool,
+    said: Said,
+    /// It takes several connections at once.
+    takes_connections: bool,
     trifles: u32,
     trifles_since: u64,
 }
 
-impl Conduct {
-    /// A worker that has just been started.
-    pub fn new(family: Family) -> Conduct {
-        Conduct {
-            family,
+impl BrokerSide {
+    /// Of a worker that has just been started. A relay that `exec` names is [`Peer::Foreign`] until it
+    /// says HELLO.
+    pub fn new(peer: Peer) -> BrokerSide {
+        BrokerSide {
+            peer,
             stage: Stage::Starting,
-            heard: false,
-            greeted: false,
-            announced: false,
-            farewell: false,
+            said: Said::empty(),
+            takes_connections: false,
             trifles: 0,
             trifles_since: 0,
         }
     }
 
-    /// A worker of a former image of the broker, on its way out. If that has `heard` anything of it, it
-    /// has had its answer to HELLO, or gets none.
-    pub fn adopted(heard: bool) -> Conduct {
-        Conduct { stage: Stage::Leaving, heard, ..Conduct::new(Family::Foreign) }
+    /// Of a worker of a former image of the broker, on its way out. One that was `heard` by that image
+    /// has its answer to HELLO, or gets none.
+    pub fn adopted(heard: bool) -> BrokerSide {
+        let said = if heard { Said::ANYTHING } else { Said::empty() };
+        BrokerSide { stage: Stage::Leaving, said, ..BrokerSide::new(Peer::Foreign) }
     }
 
     /// It has said something.
     pub fn has_been_heard(&self) -> bool {
-        self.heard
+        self.said.contains(Said::ANYTHING)
     }
 
     /// How far it is.
@@ -147,13 +160,18 @@ impl Conduct {
     }
 
     /// Whose program it is, as far as is known.
-    pub fn family(&self) -> Family {
-        self.family
+    pub fn peer(&self) -> Peer {
+        self.peer
     }
 
-    /// It has said HELLO, and was answered.
-    pub fn has_greeted(&self) -> bool {
-        self.greeted
+    /// It understands CONNECTIONS.
+    pub fn takes_connections(&self) -> bool {
+        self.takes_connections
+    }
+
+    /// It has not come up yet.
+    pub fn is_starting(&self) -> bool {
+        matches!(self.stage, Stage::Starting | Stage::Told)
     }
 
     /// It gets no more connections.
@@ -161,9 +179,9 @@ impl Conduct {
         matches!(self.stage, Stage::Leaving | Stage::Expelled)
     }
 
-    /// It was seen to serve: it takes what it is sent, or has lived for long.
+    /// It was seen to serve: it reads what it is sent, or has lived for long.
     pub fn serves(&mut self) {
-        if self.stage == Stage::Starting {
+        if self.is_starting() {
             self.stage = Stage::Ready;
         }
     }
@@ -180,52 +198,69 @@ impl Conduct {
         self.stage = Stage::Expelled;
     }
 
-    /// It says something; `has` is how many connections it has been given and has not reported as
-    /// ended.
+    /// It says something; `has` is how many connections it was given and has not reported as ended.
     pub fn hear(&mut self, message: Result<FromWorker, BadMessage>, has: usize, now: u64) -> Act {
         if self.stage == Stage::Expelled {
             return Act::Nothing;
         }
-        let first = !std::mem::replace(&mut self.heard, true);
-        let ours = self.family == Family::Ours;
+        let first = !self.has_been_heard();
+        self.said |= Said::ANYTHING;
         match message {
-            Err(bad) if ours => Act::Offence(Offence::Malformed(bad)),
-            Err(bad) => self.trifle(now, Act::Remark(format!("scm_recv_msg: recvmsg: {bad}"))),
-            Ok(FromWorker::Unknown(number)) if ours => Act::Offence(Offence::Unknown(number)),
-            Ok(FromWorker::Unknown(number)) => self.unknown(number, now),
-            Ok(FromWorker::KeepAlive) => self.trifle(now, Act::Nothing),
-            Ok(FromWorker::Done(said)) => self.done(said, has, now),
+            Ok(FromWorker::Hello(takes)) => self.hello(takes, first, now),
             Ok(FromWorker::Max(max)) => self.max(max, now),
-            Ok(FromWorker::Dying) => {
-                if !std::mem::replace(&mut self.farewell, true) {
-                    let leaves = self.stage != Stage::Leaving;
-                    self.stage = Stage::Leaving;
-                    return if leaves { Act::Leaves } else { Act::Nothing };
-                }
-                if ours {
-                    return Act::Offence(Offence::Again("DYING"));
-                }
-                self.trifle(now, Act::Nothing)
-            }
+            Ok(FromWorker::Done(said)) => self.done(said, has, now),
+            Ok(FromWorker::Dying) => self.dying(now),
             Ok(FromWorker::BadConfiguration) => match self.stage {
-                Stage::Starting => self.trifle(now, Act::CannotStart),
+                Stage::Starting | Stage::Told => self.trifle(now, Act::CannotStart),
                 // It was dismissed before it had read its configuration.
-                Stage::Leaving if !self.announced => self.trifle(now, Act::Nothing),
+                Stage::Leaving if !self.said.contains(Said::MAX) => self.trifle(now, Act::Nothing),
                 _ => Act::Offence(Offence::BadConfiguration),
             },
-            Ok(FromWorker::Hello(_)) if self.greeted => Act::Offence(Offence::Again("HELLO")),
-            Ok(FromWorker::Hello(takes)) if first && self.stage != Stage::Ready => {
-                (self.greeted, self.family) = (true, Family::Ours);
-                Act::Answer(takes)
+            Ok(FromWorker::KeepAlive) => self.trifle(now, Act::Nothing),
+            Ok(FromWorker::Unknown(number)) => self.unknown(number, Offence::Unknown(number), now),
+            Err(bad) if self.peer == Peer::Ours => Act::Offence(Offence::Malformed(bad)),
+            Err(bad) => self.trifle(now, Act::Remark(format!("scm_recv_msg: recvmsg: {bad}"))),
+        }
+    }
+
+    fn hello(&mut self, takes: bool, first: bool, now: u64) -> Act {
+        match self.stage {
+            _ if self.said.contains(Said::HELLO) => Act::Offence(Offence::Again("HELLO")),
+            Stage::Starting | Stage::Leaving if first => {
+                self.said |= Said::HELLO;
+                self.peer = Peer::Ours;
+                self.takes_connections = takes;
+                if self.stage == Stage::Starting {
+                    self.stage = Stage::Told;
+                }
+                Act::Answer
             }
-            Ok(FromWorker::Hello(_)) if ours => Act::Offence(Offence::LateHello),
-            Ok(FromWorker::Hello(_)) => self.unknown(FromWorker::HELLO, now),
+            _ => self.unknown(FromWorker::HELLO, Offence::LateHello, now),
+        }
+    }
+
+    fn dying(&mut self, now: u64) -> Act {
+        match self.stage {
+            _ if self.said.contains(Said::DYING) && self.peer == Peer::Ours => {
+                Act::Offence(Offence::Again("DYING"))
+            }
+            _ if self.said.contains(Said::DYING) => self.trifle(now, Act::Nothing),
+            stage => {
+                self.said |= Said::DYING;
+                self.stage = Stage::Leaving;
+                // Both may say it at the same time.
+                if stage == Stage::Leaving {
+                    Act::Nothing
+                } else {
+                    Act::Leaves
+                }
+            }
         }
     }
 
     fn done(&mut self, said: u32, has: usize, now: u64) -> Act {
         let count = said as usize;
-        if self.family == Family::Ours && (count == 0 || count > has) {
+        if self.peer == Peer::Ours && (count == 0 || count > has) {
             return Act::Offence(Offence::TooManyEnded { said, has });
         }
         self.serves();
@@ -236,8 +271,9 @@ impl Conduct {
     }
 
     fn max(&mut self, max: i32, now: u64) -> Act {
-        let again = std::mem::replace(&mut self.announced, true);
-        if self.family == Family::Ours {
+        let again = self.said.contains(Said::MAX);
+        self.said |= Said::MAX;
+        if self.peer == Peer::Ours {
             if again {
                 return Act::Offence(Offence::Again("MAX"));
             }
@@ -256,7 +292,11 @@ impl Conduct {
         act
     }
 
-    fn unknown(&mut self, number: u32, now: u64) -> Act {
+    /// A message that means nothing here.
+    fn unknown(&mut self, number: u32, offence: Offence, now: u64) -> Act {
+        if self.peer == Peer::Ours {
+            return Act::Offence(offence);
+        }
         self.trifle(now, Act::Remark(format!("Child used unknown message type {number}")))
     }
 
@@ -278,42 +318,42 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn said(conduct: &mut Conduct, message: FromWorker, has: usize) -> Act {
-        conduct.hear(Ok(message), has, 0)
+    fn said(side: &mut BrokerSide, message: FromWorker, has: usize) -> Act {
+        side.hear(Ok(message), has, 0)
     }
 
-    fn ready(family: Family) -> Conduct {
-        let mut conduct = Conduct::new(family);
-        if family == Family::Ours {
-            assert_eq!(said(&mut conduct, FromWorker::Hello(true), 0), Act::Answer(true));
+    fn ready(peer: Peer) -> BrokerSide {
+        let mut side = BrokerSide::new(peer);
+        if peer == Peer::Ours {
+            assert_eq!(said(&mut side, FromWorker::Hello(true), 0), Act::Answer);
         }
-        assert_eq!(said(&mut conduct, FromWorker::Max(100), 0), Act::Limit(100));
-        assert_eq!(conduct.stage(), Stage::Ready);
-        conduct
+        assert_eq!(said(&mut side, FromWorker::Max(100), 0), Act::Limit(100));
+        assert_eq!(side.stage(), Stage::Ready);
+        side
     }
 
     #[test]
     fn a_life_without_blame() {
-        for family in [Family::Ours, Family::Foreign] {
-            let mut conduct = ready(family);
-            assert_eq!(said(&mut conduct, FromWorker::Done(3), 5), Act::Ended(3));
-            assert_eq!(said(&mut conduct, FromWorker::KeepAlive, 2), Act::Nothing);
-            assert_eq!(said(&mut conduct, FromWorker::Dying, 2), Act::Leaves);
-            assert_eq!(said(&mut conduct, FromWorker::Done(2), 2), Act::Ended(2));
+        for peer in [Peer::Ours, Peer::Foreign] {
+            let mut side = ready(peer);
+            assert_eq!(said(&mut side, FromWorker::Done(3), 5), Act::Ended(3));
+            assert_eq!(said(&mut side, FromWorker::KeepAlive, 2), Act::Nothing);
+            assert_eq!(said(&mut side, FromWorker::Dying, 2), Act::Leaves);
+            assert_eq!(said(&mut side, FromWorker::Done(2), 2), Act::Ended(2));
         }
         // Both say it at the same time.
-        let mut conduct = ready(Family::Ours);
-        conduct.dismissed();
-        assert_eq!(said(&mut conduct, FromWorker::Dying, 0), Act::Nothing);
+        let mut side = ready(Peer::Ours);
+        side.dismissed();
+        assert_eq!(said(&mut side, FromWorker::Dying, 0), Act::Nothing);
     }
 
     #[test]
     fn one_that_is_dismissed_at_its_start_is_forgiven() {
         for last in [FromWorker::Max(5), FromWorker::BadConfiguration, FromWorker::Dying] {
-            let mut conduct = Conduct::new(Family::Ours);
-            conduct.dismissed();
-            assert_eq!(said(&mut conduct, FromWorker::Hello(true), 0), Act::Answer(true));
-            assert_eq!(said(&mut conduct, last, 0), Act::Nothing, "{last:?}");
+            let mut side = BrokerSide::new(Peer::Ours);
+            side.dismissed();
+            assert_eq!(said(&mut side, FromWorker::Hello(true), 0), Act::Answer);
+            assert_eq!(said(&mut side, last, 0), Act::Nothing, "{last:?}");
         }
     }
 
@@ -330,39 +370,38 @@ mod tests {
             (FromWorker::Unknown(42), Unknown(42)),
         ];
         for (message, offence) in ours {
-            assert_eq!(said(&mut ready(Family::Ours), message, 2), Act::Offence(offence));
+            assert_eq!(said(&mut ready(Peer::Ours), message, 2), Act::Offence(offence));
         }
         let bad = BadMessage { length: 1, expected: 8 };
-        let act = ready(Family::Ours).hear(Err(bad), 0, 0);
+        let act = ready(Peer::Ours).hear(Err(bad), 0, 0);
         assert_eq!(act, Act::Offence(Malformed(bad)));
-        let mut leaving = ready(Family::Ours);
+        let mut leaving = ready(Peer::Ours);
         said(&mut leaving, FromWorker::Dying, 0);
         assert_eq!(said(&mut leaving, FromWorker::Dying, 0), Act::Offence(Again("DYING")));
-        let mut late = Conduct::new(Family::Ours);
+        let mut late = BrokerSide::new(Peer::Ours);
         said(&mut late, FromWorker::KeepAlive, 0);
         assert_eq!(said(&mut late, hello, 0), Act::Offence(LateHello));
     }
 
     #[test]
     fn programs_of_others_are_held_to_what_does_harm() {
-        let mut conduct = ready(Family::Foreign);
+        let mut side = ready(Peer::Foreign);
         let bad = FromWorker::BadConfiguration;
-        assert_eq!(said(&mut conduct, bad, 0), Act::Offence(Offence::BadConfiguration));
-        assert_eq!(said(&mut conduct, FromWorker::Done(5), 1), Act::Ended(1));
-        assert_eq!(said(&mut conduct, FromWorker::Done(5), 0), Act::Nothing);
-        assert_eq!(said(&mut conduct, FromWorker::Max(3), 0), Act::Limit(3));
-        let hello = said(&mut conduct, FromWorker::Hello(true), 0);
+        assert_eq!(said(&mut side, bad, 0), Act::Offence(Offence::BadConfiguration));
+        assert_eq!(said(&mut side, FromWorker::Done(5), 1), Act::Ended(1));
+        assert_eq!(said(&mut side, FromWorker::Done(5), 0), Act::Nothing);
+        assert_eq!(said(&mut side, FromWorker::Max(3), 0), Act::Limit(3));
+        let hello = said(&mut side, FromWorker::Hello(true), 0);
         assert_eq!(hello, Act::Remark("Child used unknown message type 64".to_owned()));
-        assert_eq!(said(&mut Conduct::new(Family::Foreign), bad, 0), Act::CannotStart);
+        assert_eq!(said(&mut BrokerSide::new(Peer::Foreign), bad, 0), Act::CannotStart);
     }
 
     #[test]
     fn idle_messages_are_counted_by_the_minute() {
-        for family in [Family::Ours, Family::Foreign] {
-            let mut conduct = ready(family);
+        for peer in [Peer::Ours, Peer::Foreign] {
+            let mut side = ready(peer);
             let mut floods = |now| {
-                let heard =
-                    |_: &u32| conduct.hear(Ok(FromWorker::KeepAlive), 0, now) == Act::Nothing;
+                let heard = |_: &u32| side.hear(Ok(FromWorker::KeepAlive), 0, now) == Act::Nothing;
                 (0..1000).take_while(heard).count() as u32
             };
             assert_eq!(floods(0), TRIFLES);
@@ -373,15 +412,15 @@ mod tests {
     #[test]
     fn a_worker_of_a_former_image_gets_its_keys_once() {
         let hello = || Ok(FromWorker::Hello(true));
-        assert_eq!(Conduct::adopted(false).hear(hello(), 0, 0), Act::Answer(true));
-        assert!(!matches!(Conduct::adopted(true).hear(hello(), 0, 0), Act::Answer(_)));
+        assert_eq!(BrokerSide::adopted(false).hear(hello(), 0, 0), Act::Answer);
+        assert!(!matches!(BrokerSide::adopted(true).hear(hello(), 0, 0), Act::Answer));
     }
 
     #[test]
     fn configurations_that_cannot_be_used_are_not_said_for_ever() {
-        let mut conduct = Conduct::new(Family::Foreign);
+        let mut side = BrokerSide::new(Peer::Foreign);
         let offence =
-            |_| matches!(conduct.hear(Ok(FromWorker::BadConfiguration), 0, 0), Act::Offence(_));
+            |_| matches!(side.hear(Ok(FromWorker::BadConfiguration), 0, 0), Act::Offence(_));
         assert!((0..1000).any(offence));
     }
 
@@ -407,33 +446,36 @@ mod tests {
             dismissed in prop::option::of(0usize..20),
             messages in prop::collection::vec((message(), 0usize..3), 0..60),
         ) {
-            let family = if ours { Family::Ours } else { Family::Foreign };
-            let (mut conduct, mut has, mut told) = (Conduct::new(family), 0usize, 0);
+            let peer = if ours { Peer::Ours } else { Peer::Foreign };
+            let (mut side, mut has, mut told) = (BrokerSide::new(peer), 0usize, 0);
             for (index, (message, given)) in messages.into_iter().enumerate() {
                 if dismissed == Some(index) {
-                    conduct.dismissed();
+                    side.dismissed();
                 }
-                if !conduct.is_leaving() {
+                if !side.is_leaving() {
                     has += given;
                 }
-                let before = conduct.stage();
-                match conduct.hear(message, has, 0) {
-                    Act::Answer(_) => {
+                let before = side.stage();
+                match side.hear(message, has, 0) {
+                    Act::Answer => {
                         told += 1;
-                        prop_assert!(told == 1 && before != Stage::Ready && index == 0);
+                        prop_assert!(told == 1 && index == 0);
+                        prop_assert!(matches!(before, Stage::Starting | Stage::Leaving));
                     }
                     Act::Ended(count) => {
                         prop_assert!(count >= 1 && count <= has);
                         has -= count;
                     }
-                    Act::Limit(_) => prop_assert_eq!(conduct.stage(), Stage::Ready),
-                    Act::CannotStart => prop_assert_eq!(before, Stage::Starting),
+                    Act::Limit(_) => prop_assert_eq!(side.stage(), Stage::Ready),
+                    Act::CannotStart => {
+                        prop_assert!(matches!(before, Stage::Starting | Stage::Told));
+                    }
                     Act::Leaves => prop_assert!(before != Stage::Leaving),
-                    Act::Offence(_) => conduct.expelled(),
+                    Act::Offence(_) => side.expelled(),
                     Act::Nothing | Act::Remark(_) => {}
                 }
                 if before == Stage::Expelled {
-                    prop_assert_eq!(conduct.stage(), Stage::Expelled);
+                    prop_assert_eq!(side.stage(), Stage::Expelled);
                 }
             }
         }

@@ -1,0 +1,197 @@
+//! The worker's end of its channel: carries out what [`WorkerSide`] says.
+
+use crate::channel::protocol::{FromBroker, RECEIVE, SECRETS_RECEIVE};
+use crate::channel::worker_side::{Answer, Early, Exit, Order, WorkerSide};
+use crate::channel::Peer;
+use crate::event::{Interest, Loop, Token};
+use crate::os::secret::wipe;
+use crate::os::{self, channel, log, socket};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What [`Link::ask`] has got.
+#[derive(Debug)]
+pub enum Start {
+    /// The answer.
+    Told(Answer<OwnedFd>),
+    /// Nothing: the broker is another program.
+    Alone,
+    /// The worker is not needed.
+    Unneeded,
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct Link {
+    channel: OwnedFd,
+    side: WorkerSide<OwnedFd>,
+    /// Descriptors of the message that is being read.
+    sockets: VecDeque<OwnedFd>,
+    /// How it is found out that the channel, which was full, takes more.
+    room: Interest,
+}
+
+impl Link {
+    /// Takes over the channel to a broker that is said to be this program, or another one.
+    pub fn new(channel: OwnedFd, peer: Peer) -> Link {
+        let side = WorkerSide::new(peer, channel::CAN_END_RECEIVING);
+        Link { channel, side, sockets: VecDeque::new(), room: Interest::WRITE }
+    }
+
+    /// Asks the broker for what only it may read, and waits for that. Connections that come meanwhile
+    /// are kept.
+    pub fn ask(&mut self) -> Start {
+        let Some(hello) = self.side.ask(os::monotonic_clock()) else {
+            return Start::Alone;
+        };
+        let sent = channel::send(self.channel.as_fd(), &hello.encode(), None).is_ok();
+        while let Some(due) = self.side.answer_due().filter(|_| sent) {
+            let left = due.saturating_sub(os::monotonic_clock());
+            if !channel::wait(self.channel.as_fd(), left as i32) {
+                break;
+            }
+            let mut data = [0; SECRETS_RECEIVE];
+            let order = self.receive_into(&mut data, os::monotonic_clock());
+            wipe(&mut data);
+            match order {
+                Ok(Order::Told(answer)) => return Start::Told(answer),
+                Ok(Order::Unneeded) => return Start::Unneeded,
+                Ok(_) => {}
+                Err(error) if os::would_block(&error) => {}
+                Err(_) => break,
+            }
+        }
+        self.side.unanswered();
+        Start::Alone
+    }
+
+    /// The worker cannot come up, and starting it again will not help.
+    pub fn cannot_start(&self) {
+        if let Some(message) = self.side.cannot_start() {
+            // A broker that does not hear it sees the process end.
+            let _ = channel::send(self.channel.as_fd(), &message.encode(), None);
+        }
+    }
+
+    /// The worker has come up, and takes so many connections: that is said with the next
+    /// [`flush`](Self::flush). Returns what came before.
+    pub(super) fn ready(&mut self, max: i32) -> Early<OwnedFd> {
+        self.side.ready(max)
+    }
+
+    /// Takes the next message. An error is one of would-block, or the end of the broker.
+    pub(super) fn receive(&mut self, now: u64) -> io::Result<Order<OwnedFd>> {
+        self.receive_into(&mut [0; RECEIVE], now)
+    }
+
+    fn receive_into(&mut self, data: &mut [u8], now: u64) -> io::Result<Order<OwnedFd>> {
+        let sockets = &mut self.sockets;
+        sockets.clear();
+        let length = channel::receive_with(self.channel.as_fd(), data, |fd| sockets.push_back(fd))?;
+        let order = self.side.hear(&data[..length.min(data.len())], sockets, now);
+        if let Order::Remark(bad) = &order {
+            log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {bad}"));
+        }
+        Ok(order)
+    }
+
+    /// The next connection of the message that was received last.
+    pub(super) fn next_socket(&mut self) -> Option<OwnedFd> {
+        self.sockets.pop_front()
+    }
+
+    /// Goes back to a message that came early.
+    pub(super) fn recall(
+        &mut self,
+        message: FromBroker,
+        sockets: VecDeque<OwnedFd>,
+    ) -> Order<OwnedFd> {
+        self.sockets = sockets;
+        self.side.take(message)
+    }
+
+    /// Sessions have ended, or connections could not be served.
+    pub(super) fn ended(&mut self, count: usize) {
+        self.side.ended(count);
+    }
+
+    /// Shows the broker that we are there, with the next [`flush`](Self::flush).
+    pub(super) fn keep_alive(&mut self) {
+        self.side.keep_alive();
+    }
+
+    /// Tells the broker that no more connections are wanted, with the next [`flush`](Self::flush).
+    /// False if that is settled already.
+    pub(super) fn leave(&mut self, now: u64) -> bool {
+        self.side.leave(now)
+    }
+
+    /// No connection should come any more.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.side.is_leaving()
+    }
+
+    /// The broker may not have read that we leave.
+    pub(super) fn awaits_farewell(&self) -> bool {
+        self.side.awaits_farewell()
+    }
+
+    /// Says what is due. The order is what follows if the broker is gone.
+    pub(super) fn flush(&mut self) -> Order<OwnedFd> {
+        while let Some(message) = self.side.due() {
+            match channel::send(self.channel.as_fd(), &message.encode(), None) {
+                Ok(()) => self.side.said(message),
+                Err(error) if channel::is_full(&error) => {
+                    self.room = Interest::in_room(&error);
+                    break;
+                }
+                Err(error) => return self.failed("scm_send_msg: sendmsg", &error),
+            }
+        }
+        Order::Nothing
+    }
+
+    /// The broker is gone. The order is what follows from that.
+    pub(super) fn failed(&mut self, call: &str, error: &io::Error) -> Order<OwnedFd> {
+        if !self.side.is_leaving() {
+            log::message(&format!("{call}: {}", os::reason(error)));
+        }
+        self.side.lost()
+    }
+
+    /// Begins to watch the channel.
+    pub(super) fn register(&self, token: Token, events: &mut Loop) {
+        events.register(&self.channel, token, Interest::READ);
+    }
+
+    /// Watches for what is waited for: messages, and room for what is due.
+    pub(super) fn watch(&self, events: &mut Loop) {
+        let write = self.side.due().map_or(Interest::empty(), |_| self.room);
+        // One that is closed would be ready for ever.
+        let read = if self.side.is_closed() { Interest::empty() } else { Interest::READ };
+        events.set_interest(&self.channel, read | write);
+    }
+
+    /// Whether a worker that has read everything and has no session may end.
+    pub(super) fn exit(&self, now: u64) -> Exit {
+        self.side.exit(|| socket::unsent_bytes(&self.channel), now)
+    }
+
+    /// Lets the broker send nothing more, where the system can see to that: it then finds another
+    /// worker, whatever it has read of ours. What it has sent is still to be read.
+    pub(super) fn close(&mut self) {
+        if channel::end_receiving(&self.channel) {
+            self.side.closed();
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let lost = self.side.waiting();
+        if lost > 0 {
+            log::message(&format!("connections closed, as the worker does not start: {lost}"));
+        }
+    }
+}
