@@ -77,7 +77,7 @@ fn remotes_in_two_zones_are_two() {
     ] {
         let listen = "listen = { address = 127.0.0.1 port = 9000 }";
         let text = format!("access log = yes\nremote = {{ address = {remote} }}");
-        let relay = Setup::new(config(listen, &text)).start();
+        let relay = Launch::new(config(listen, &text)).start();
         assert_eq!(answer(connect(9000)), expected, "{remote}");
         let name = if expected == "one" { "zone1" } else { "zone0" };
         // The worker is confined, and knows the name all the same.
@@ -87,7 +87,7 @@ fn remotes_in_two_zones_are_two() {
     let listen = "listen = { address = 127.0.0.1 port = 9000 }";
     let text = "remote = { address = fe80::77%zone1 port = 8001 }\n\
                 local address = fe80::77%zone1";
-    let _relay = Setup::new(config(listen, text)).start();
+    let _relay = Launch::new(config(listen, text)).start();
     assert_eq!(answer(connect(9000)), "one");
 }
 
@@ -101,7 +101,7 @@ fn a_listener_is_in_its_zone_and_a_reload_moves_it() {
         let listen = format!("{more} listen = {{ address = fe80::77%{name} port = 9000 }}");
         config(&listen, &format!("access log = yes {}", peer.remote()))
     };
-    let relay = Setup::new(text("zone0", "")).start();
+    let relay = Launch::new(text("zone0", "")).start();
     let ask = |name: &str| {
         let mut stream = TcpStream::connect(link_local(9000, name))?;
         let mut hello = [0; 5];
@@ -181,7 +181,7 @@ fn ipv6_and_ipv4_listeners_share_a_port() {
         format!("listen = {{ address = :: port = {port} }} listen = {{ address = 0.0.0.0 port = {port} }}"),
         format!("listen = {{ address = :: port = {port} }}"),
     );
-    let relay = Setup::new(config(&both, &peer.remote())).start();
+    let relay = Launch::new(config(&both, &peer.remote())).start();
     let serves = |ipv4| {
         wait_for("a listener", || reaches("::1", port).then_some(()));
         assert_eq!(reaches("127.0.0.1", port), ipv4);
@@ -244,7 +244,7 @@ fn ranges_of_ports_serve_both_families() {
         port + 9,
         port + 4
     );
-    let relay = Setup::new(config(&listen, &peer.remote())).start();
+    let relay = Launch::new(config(&listen, &peer.remote())).start();
     let reachable = |host: &str| (port..=last).filter(|&port| reaches(host, port)).count();
     assert_eq!((reachable("127.0.0.1"), reachable("::1")), (10, 6));
     relay.signal(Signal::SIGHUP);
@@ -288,7 +288,7 @@ fn ranges_of_ports_are_checked() {
 fn three_thousand_listeners_are_bound_and_handed_over() {
     let peer = Peer::echo();
     let listen = "listen = { address = 127.77.0.1 port = 20000-22999 }";
-    let relay = Setup::new(config(listen, &peer.remote())).start();
+    let relay = Launch::new(config(listen, &peer.remote())).start();
     let serves = || [20000, 21500, 22999].iter().all(|&port| reaches("127.77.0.1", port));
     assert!(serves());
     relay.signal(Signal::SIGHUP);

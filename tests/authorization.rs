@@ -50,10 +50,10 @@ fn is_served(last: u8, port: u16) -> bool {
 
 /// A relay that asks `chain`, with `section` besides. These modules need no more than a sandbox allows,
 /// which nobody but us knows.
-fn setup(port: u16, chain: &str, section: &str) -> Setup {
+fn setup(port: u16, chain: &str, section: &str) -> Launch {
     let modules = modules().display();
     let ask = "authorization = mavis\naccess log = yes\nsandbox = yes\n";
-    Setup::simple(port, &format!("mavis path = {modules}\n{chain}\n{ask}{section}"))
+    Launch::simple(port, &format!("mavis path = {modules}\n{chain}\n{ask}{section}"))
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_module_is_told_who_asks_for_what() {
         own.directives(files.path(), "own"),
         trusted.display(),
     );
-    let relay = Setup::new(text).start();
+    let relay = Launch::new(text).start();
     let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a client");
     builder.set_verify(SslVerifyMode::NONE);
     builder.set_certificate_file(certificate, SslFiletype::PEM).expect("a certificate");
@@ -294,7 +294,7 @@ fn local_clients_that_leave_data_do_not_keep_the_worker_busy() {
         modules().display(),
         peer.remote(),
     );
-    let relay = Setup::new(text).start();
+    let relay = Launch::new(text).start();
     let mut client = std::os::unix::net::UnixStream::connect(&path).expect("to connect");
     client.write_all(b"and gone").expect("to send");
     drop(client);
@@ -354,7 +354,7 @@ fn a_module_that_ends_the_worker_costs_its_sessions_only() {
             modules().display(),
             peer.remote(),
         );
-        let relay = Setup::new(text).ready(2).start();
+        let relay = Launch::new(text).ready(2).start();
         let mut streams: Vec<_> = (0..2).map(|_| connect_from(1, port)).collect();
         streams.iter_mut().for_each(|stream| ping(stream, b"before"));
         let mut sentenced = connect_from(9, port);
@@ -394,7 +394,7 @@ fn a_single_process_asks_as_well() {
 
 /// The status of a relay with this section, and what it says.
 fn refused(section: &str) -> (i32, String) {
-    let mut relay = Setup::simple(free_port(), section).ready(None).argument("-P").start();
+    let mut relay = Launch::simple(free_port(), section).ready(None).argument("-P").start();
     let status = relay.wait().code().expect("a status");
     (status, relay.log())
 }
@@ -435,7 +435,7 @@ fn mistakes_are_found_at_start() {
     // A module that cannot be started: the others do not decide alone.
     let broken = "mavis module = echo { timeout = -1 default = ACK }\nauthorization = mavis\n";
     let section = format!("{path}{broken}{remote}");
-    let mut relay = Setup::simple(free_port(), &section).ready(None).start();
+    let mut relay = Launch::simple(free_port(), &section).ready(None).start();
     relay.wait();
     relay.expect_log("mavis: a module cannot be started. Exiting.");
     let good = "mavis module named = bare { action error = continue action not-found = reject }\n\

@@ -15,7 +15,7 @@ use std::time::Duration;
 const SPAWN: &str = "instances min = 3 instances max = 3 users min = 1000 users max = 1000";
 
 fn relay(port: u16, worker: &str) -> Relay {
-    Setup::new(format!(
+    Launch::new(format!(
         "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 4096 }}\n \
          spawn {{ {SPAWN} }}\n}}\nid = tcprelay {{\n{worker}\n}}\n"
     ))

@@ -106,7 +106,7 @@ fn twenty_reloads_under_load_lose_nothing() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "", "instances min = 2 users max = 4000", "");
-    let relay = Setup::new(text).ready(2).start();
+    let relay = Launch::new(text).ready(2).start();
     let mut lasting = Lasting::open(port, 10);
     let load = Load::start(port);
     load.wait_for_sessions(100);
@@ -135,7 +135,7 @@ fn single_process_mode_reloads_and_ends_like_the_other() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "single process = yes", "", "");
-    let mut relay = Setup::new(text).start();
+    let mut relay = Launch::new(text).start();
     let mut lasting = Lasting::open(port, 3);
     let load = Load::start(port);
     load.wait_for_sessions(50);
@@ -162,7 +162,7 @@ fn a_broken_configuration_is_refused_and_the_service_goes_on() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "", "instances max = 1", "");
-    let relay = Setup::new(&text).start();
+    let relay = Launch::new(&text).start();
     let mut lasting = Lasting::open(port, 1);
     let worker = relay.workers();
     for broken in [text.replace("remote", "remoote"), text.replace("listen", "lisssten")] {
@@ -191,7 +191,7 @@ fn a_killed_worker_takes_only_its_own_sessions() {
     let peer = Peer::echo();
     let port = free_port();
     let spawn = "instances min = 2 instances max = 2 users min = 1 users max = 1000";
-    let relay = Setup::new(config(port, &peer.remote(), "", spawn, "")).ready(2).start();
+    let relay = Launch::new(config(port, &peer.remote(), "", spawn, "")).ready(2).start();
     let mut lasting = Lasting::open(port, 6);
     let workers = relay.workers();
     kill(workers[0], Signal::SIGKILL);
@@ -211,7 +211,7 @@ fn retirement_loses_no_connection() {
     let port = free_port();
     let spawn = "instances min = 2 instances max = 4 users max = 1000";
     let text = config(port, &peer.remote(), "", spawn, "retire limit = 50");
-    let relay = Setup::new(text).ready(2).start();
+    let relay = Launch::new(text).ready(2).start();
     let load = Load::start(port);
     load.wait_for_sessions(2000);
     let (failures, rate) = load.stop();
@@ -227,7 +227,7 @@ fn signals_to_a_worker_lose_no_connection() {
     let peer = Peer::echo();
     let port = free_port();
     let spawn = "instances min = 2 instances max = 2 users max = 1000";
-    let relay = Setup::new(config(port, &peer.remote(), "", spawn, "")).ready(2).start();
+    let relay = Launch::new(config(port, &peer.remote(), "", spawn, "")).ready(2).start();
     let mut lasting = Lasting::open(port, 2);
     let load = Load::start(port);
     for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGHUP] {
@@ -258,7 +258,7 @@ fn the_drain_timeout_ends_what_lasts_too_long() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "", "instances max = 1", "drain timeout = 1");
-    let relay = Setup::new(text).start();
+    let relay = Launch::new(text).start();
     let mut lasting = Lasting::open(port, 2);
     relay.signal(Signal::SIGHUP);
     relay.expect_log("succeeded (inherited)");
@@ -273,7 +273,7 @@ fn a_stopped_worker_holds_up_nobody_else() {
     let peer = Peer::echo();
     let port = free_port();
     let spawn = "instances min = 2 instances max = 2 users min = 1 users max = 5000";
-    let mut relay = Setup::new(config(port, &peer.remote(), "", spawn, "")).ready(2).start();
+    let mut relay = Launch::new(config(port, &peer.remote(), "", spawn, "")).ready(2).start();
     let workers = relay.workers();
     kill(workers[0], Signal::SIGSTOP);
     // Those that went to the stopped one wait; the others are served all the while.
@@ -304,7 +304,7 @@ fn overload_recovers_when_the_worker_dies() {
         let port = free_port();
         let broker = format!("overload = {mode}");
         let spawn = "instances min = 1 instances max = 1 users min = 1 users max = 2";
-        let relay = Setup::new(config(port, &peer.remote(), &broker, spawn, "")).start();
+        let relay = Launch::new(config(port, &peer.remote(), &broker, spawn, "")).start();
         let lasting = Lasting::open(port, 2);
         relay.expect_log("limit of 2 concurrent users reached");
         kill(relay.workers()[0], Signal::SIGKILL);
@@ -320,7 +320,7 @@ fn a_port_that_was_taken_during_overload_is_bound_again() {
     let port = free_port();
     let spawn = "instances min = 1 instances max = 1 users max = 1";
     let text = config(port, &peer.remote(), "overload = reset", spawn, "");
-    let relay = Setup::new(text).start();
+    let relay = Launch::new(text).start();
     let lasting = Lasting::open(port, 1);
     relay.expect_log("resetting new connections");
     let taken = wait_for("the port", || std::net::TcpListener::bind(("127.0.0.1", port)).ok());
@@ -334,7 +334,7 @@ fn a_port_that_was_taken_during_overload_is_bound_again() {
 fn workers_that_die_at_start_are_not_started_in_a_loop() {
     let port = free_port();
     let text = config(port, &remote(1), "", "instances max = 1 exec = /bin/false", "");
-    let mut relay = Setup::new(text).ready(None).start();
+    let mut relay = Launch::new(text).ready(None).start();
     assert_eq!(relay.wait().code(), Some(75));
     relay.expect_log("Giving up. Spawned server processes are probably broken.");
     assert!(relay.log().matches("terminated").count() <= 5);
@@ -351,7 +351,7 @@ fn running_out_of_descriptors_is_survived() {
         directory.write("limited", format!("#!/bin/sh\nulimit -n 40\nexec {TCPRELAY} \"$@\"\n"));
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("chmod");
-    let relay = Setup::new(text).program(script).start();
+    let relay = Launch::new(text).program(script).start();
     relay.expect_log("child limits maximum number of users to 15");
     let streams: Vec<TcpStream> = (0..100).map(|_| connect(port)).collect();
     relay.expect_log("limit of");
@@ -486,7 +486,7 @@ fn a_configuration_in_shared_memory_survives_reloads() {
     let user = if is_root() { "userid = nobody" } else { "" };
     let spawn = format!("instances max = 1 ipc key = {key} {user}");
     let text = config(port, &peer.remote(), "", &spawn, "");
-    let mut relay = Setup::new(&text).start();
+    let mut relay = Launch::new(&text).start();
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(&relay.config, std::fs::Permissions::from_mode(0o600)).expect("chmod");
     for _ in 0..2 {
@@ -505,7 +505,7 @@ fn idle_sessions_are_cheap() {
     let (peer, arrived) = Peer::manual();
     let port = free_port();
     let spawn = "instances max = 1 users min = 5000 users max = 5000";
-    let relay = Setup::new(config(port, &peer.remote(), "", spawn, "")).start();
+    let relay = Launch::new(config(port, &peer.remote(), "", spawn, "")).start();
     let worker = relay.workers()[0];
     let open = |count: usize| -> Vec<(TcpStream, TcpStream)> {
         (0..count)
@@ -553,7 +553,7 @@ fn a_reload_may_change_the_address_on_the_same_port() {
         )
     };
     let wildcard = listen(&format!("port = {port}"));
-    let relay = Setup::new(&wildcard).start();
+    let relay = Launch::new(&wildcard).start();
     for text in [listen(&format!("address = 127.0.0.1 port = {port}")), wildcard] {
         reload(&relay, &text);
         one_session(port).expect("to be served");
@@ -580,7 +580,7 @@ fn greeting(port: u16) -> String {
 fn two_brokers_share_a_port() {
     let peers = ["first", "other"].map(Peer::named);
     let port = free_port();
-    let mut relays = peers.each_ref().map(|peer| Setup::new(sharing(port, peer, "yes")).start());
+    let mut relays = peers.each_ref().map(|peer| Launch::new(sharing(port, peer, "yes")).start());
     let mut lasting: Vec<_> = (0..64).map(|_| connect(port)).collect();
     let mut served = std::collections::HashMap::<[u8; 5], usize>::new();
     for stream in &mut lasting {
@@ -599,7 +599,7 @@ fn two_brokers_share_a_port() {
         ping(stream, b"still");
     }
     // And comes back.
-    relays[0] = Setup::new(sharing(port, &peers[0], "yes")).start();
+    relays[0] = Launch::new(sharing(port, &peers[0], "yes")).start();
     wait_for("both", || (greeting(port) == "first").then_some(()));
     wait_for("both", || (greeting(port) == "other").then_some(()));
 }
@@ -609,8 +609,8 @@ fn a_port_is_shared_only_if_both_want_it() {
     let peers = ["first", "other"].map(Peer::named);
     for (first, second) in [("no", "no"), ("no", "yes"), ("yes", "no")] {
         let port = free_port();
-        let _relay = Setup::new(sharing(port, &peers[0], first)).start();
-        let mut refused = Setup::new(sharing(port, &peers[1], second)).ready(None).start();
+        let _relay = Launch::new(sharing(port, &peers[0], first)).start();
+        let mut refused = Launch::new(sharing(port, &peers[1], second)).ready(None).start();
         assert_eq!(refused.wait().code(), Some(75), "{first}, {second}");
         refused.expect_log("bind: Address already in use");
         assert_eq!(greeting(port), "first");
@@ -621,18 +621,18 @@ fn a_port_is_shared_only_if_both_want_it() {
 fn a_reload_changes_whether_a_port_is_shared() {
     let peers = ["first", "other"].map(Peer::named);
     let port = free_port();
-    let relay = Setup::new(sharing(port, &peers[0], "no")).start();
+    let relay = Launch::new(sharing(port, &peers[0], "no")).start();
     reload(&relay, &sharing(port, &peers[0], "yes"));
     // A reload that changes nothing keeps the socket.
     reload(&relay, &sharing(port, &peers[0], "yes"));
     relay.expect_log("succeeded (inherited)");
-    let other = Setup::new(sharing(port, &peers[1], "yes")).start();
+    let other = Launch::new(sharing(port, &peers[1], "yes")).start();
     wait_for("both", || (greeting(port) == "first").then_some(()));
     wait_for("both", || (greeting(port) == "other").then_some(()));
     drop(other);
     reload(&relay, &sharing(port, &peers[0], "no"));
     assert_eq!(greeting(port), "first");
-    let mut refused = Setup::new(sharing(port, &peers[1], "yes")).ready(None).start();
+    let mut refused = Launch::new(sharing(port, &peers[1], "yes")).ready(None).start();
     assert_eq!(refused.wait().code(), Some(75));
 }
 
@@ -645,7 +645,7 @@ fn a_reload_removes_the_socket_file_of_a_listener_that_is_gone() {
     let plain = config(port, &peer.remote(), "", "instances max = 1", "");
     let both =
         plain.replacen("listen", &format!("listen = {{ path = {} }} listen", path.display()), 1);
-    let relay = Setup::new(&both).start();
+    let relay = Launch::new(&both).start();
     assert!(path.exists());
     reload(&relay, &both);
     assert!(path.exists());
@@ -669,7 +669,7 @@ fn a_reload_changes_the_mode_of_a_socket() {
     };
     use std::os::unix::fs::PermissionsExt;
     let mode = || std::fs::metadata(&path).expect("the socket").permissions().mode() & 0o777;
-    let relay = Setup::new(text("0666")).start();
+    let relay = Launch::new(text("0666")).start();
     assert_eq!(mode(), 0o666);
     reload(&relay, &text("0600"));
     assert_eq!(mode(), 0o600);
@@ -683,7 +683,7 @@ fn workers_that_are_killed_again_and_again_come_back_soon() {
     let peer = Peer::echo();
     let port = free_port();
     let spawn = "instances min = 4 instances max = 4 users max = 1000";
-    let relay = Setup::new(config(port, &peer.remote(), "", spawn, "")).ready(4).start();
+    let relay = Launch::new(config(port, &peer.remote(), "", spawn, "")).ready(4).start();
     let start = Instant::now();
     for _ in 0..3 {
         for worker in relay.workers() {
@@ -707,7 +707,7 @@ fn a_worker_that_only_says_it_leaves_is_not_started_in_a_loop() {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(&worker, std::fs::Permissions::from_mode(0o755)).expect("chmod");
     let spawn = format!("exec = {} instances min = 1 instances max = 1", worker.display());
-    let relay = Setup::new(config(free_port(), "", "", &spawn, "")).ready(0).start();
+    let relay = Launch::new(config(free_port(), "", "", &spawn, "")).ready(0).start();
     relay.expect_log("workers do not stay up");
     thread::sleep(Duration::from_millis(500));
     assert!(relay.workers().len() <= 8, "{} workers", relay.workers().len());
@@ -719,7 +719,7 @@ fn a_reload_checks_with_the_environment_of_the_start() {
     let port = free_port();
     let remote = "remote = { address = 127.0.0.1 port = \"${P}\" }";
     let text = config(port, remote, "", "instances max = 1", "");
-    let relay = Setup::new(format!("setenv P = {}\n{text}", peer.port)).start();
+    let relay = Launch::new(format!("setenv P = {}\n{text}", peer.port)).start();
     one_session(port).expect("to be served");
     // Without the line the variable is not set, whatever the running broker has.
     std::fs::write(&relay.config, text).expect("to write");
@@ -734,7 +734,7 @@ fn a_reload_refuses_a_configuration_without_listeners() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "", "instances max = 1", "");
-    let relay = Setup::new(&text).start();
+    let relay = Launch::new(&text).start();
     let without = text.replace(&format!("port = {port}"), "").replacen("listen", "#", 1);
     std::fs::write(&relay.config, without).expect("to write");
     relay.signal(Signal::SIGHUP);
@@ -747,7 +747,7 @@ fn a_reload_refuses_a_directory_that_is_not_there() {
     let peer = Peer::echo();
     let port = free_port();
     let text = |spawn: &str| config(port, &peer.remote(), "", spawn, "");
-    let relay = Setup::new(text("instances max = 1")).start();
+    let relay = Launch::new(text("instances max = 1")).start();
     let bad = text("instances max = 1 working directory = /nonexistent");
     std::fs::write(&relay.config, bad).expect("to write");
     relay.signal(Signal::SIGHUP);
@@ -760,7 +760,7 @@ fn a_reload_to_a_port_that_is_taken_is_tried_again() {
     let peer = Peer::echo();
     let (first, second) = (free_port(), free_port());
     let text = |port| config(port, &peer.remote(), "", "instances max = 1", "");
-    let relay = Setup::new(text(first)).start();
+    let relay = Launch::new(text(first)).start();
     let mut lasting = Lasting::open(first, 1);
     let taken = std::net::TcpListener::bind(("127.0.0.1", second)).expect("the port");
     std::fs::write(&relay.config, text(second)).expect("to write");
@@ -777,7 +777,7 @@ fn a_file_that_is_broken_meanwhile_does_not_end_the_service() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "", "instances min = 1 instances max = 1", "");
-    let relay = Setup::new(&text).start();
+    let relay = Launch::new(&text).start();
     std::fs::write(&relay.config, text.replace("remote", "remoote")).expect("to write");
     // A replacement of all workers is checked first.
     relay.signal(Signal::SIGUSR1);
@@ -795,7 +795,7 @@ fn a_worker_with_a_full_channel_leaves_after_a_reload() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "", "instances max = 1 users max = 4000", "");
-    let relay = Setup::new(&text).start();
+    let relay = Launch::new(&text).start();
     let old = relay.workers()[0];
     kill(old, Signal::SIGSTOP);
     // More than the channel holds.
@@ -815,7 +815,7 @@ fn what_is_left_of_a_single_process_does_not_spin() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "single process = yes", "", "");
-    let mut relay = Setup::new(text).start();
+    let mut relay = Launch::new(text).start();
     let mut lasting = Lasting::open(port, 1);
     // The end comes while the configuration is being checked for the reload.
     relay.signal(Signal::SIGHUP);
@@ -846,7 +846,7 @@ fn a_reload_does_not_go_to_the_background() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "", "instances max = 1", "");
-    let mut relay = Setup::new(&text).start();
+    let mut relay = Launch::new(&text).start();
     reload(&relay, &text.replacen("spawn ", "background = yes spawn ", 1));
     one_session(port).expect("to be served");
     relay.signal(Signal::SIGTERM);
@@ -929,7 +929,7 @@ fn datagrams_go_to_foreign_workers() {
          spawn {{ exec = {} instances min = 1 instances max = 1 users max = 5 }} }}\n",
         worker.display()
     );
-    let relay = Setup::new(&text).program(SPAWND).ready(0).start();
+    let relay = Launch::new(&text).program(SPAWND).ready(0).start();
     relay.expect_log("succeeded");
     for word in ["one", "two", "three"] {
         // The worker's socket is connected to the client: what the client sends next goes there.
@@ -945,7 +945,7 @@ fn datagrams_go_to_foreign_workers() {
     drop(relay);
     // Our own worker takes no datagrams, and the parser says so.
     let refused = text.replace(&format!("exec = {}", worker.display()), "");
-    let mut relay = Setup::new(refused).argument("-P").ready(None).start();
+    let mut relay = Launch::new(refused).argument("-P").ready(None).start();
     assert_eq!(relay.wait().code(), Some(78));
     relay.expect_log("UDP listeners need a worker program that takes datagrams");
 }
@@ -961,7 +961,7 @@ fn a_silent_client_holds_up_nobody_behind_spawnd() {
          id = relay {{\n{}\n}}\n",
         peer.remote()
     );
-    let _relay = Setup::new(text).program(SPAWND).start();
+    let _relay = Launch::new(text).program(SPAWND).start();
     let silent: Vec<_> = (0..20).map(|_| connect(port)).collect();
     ping(&mut connect(port), b"word");
     drop(silent);

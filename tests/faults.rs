@@ -45,7 +45,7 @@ impl Faults {
         Faults { page, directory }
     }
 
-    fn start(&self, setup: Setup) -> Relay {
+    fn start(&self, setup: Launch) -> Relay {
         let page = self.directory.file("faults");
         setup
             .environment("LD_PRELOAD", library().to_str().expect("a path"))
@@ -88,7 +88,7 @@ fn cpu(relay: &Relay) -> u64 {
 #[test]
 fn a_listener_that_was_paused_goes_on_without_memory() {
     let (peer, faults, port) = (Peer::echo(), Faults::new(), free_port());
-    let relay = faults.start(Setup::new(format!(
+    let relay = faults.start(Launch::new(format!(
         "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} }} overload = queue\n\
          spawn {{ instances min = 1 instances max = 1 users max = 2 }} }}\n\
          id = tcprelay {{ {} }}\n",
@@ -114,7 +114,7 @@ fn a_listener_that_was_paused_goes_on_without_memory() {
 #[test]
 fn sessions_go_on_while_the_system_refuses_to_watch_them() {
     let (peer, faults, port) = (Peer::echo(), Faults::new(), free_port());
-    let relay = faults.start(Setup::simple(port, &peer.remote()));
+    let relay = faults.start(Launch::simple(port, &peer.remote()));
     for error in [libc::ENOMEM, libc::ENOSPC] {
         faults.set(Call::EpollAdd, error);
         let mut client = connect(port);
@@ -143,7 +143,7 @@ fn what_cannot_be_spliced_for_want_of_memory_is_copied() {
     let relays = ["always", "auto"].map(|splice| {
         let port = free_port();
         let section = format!("splice = {splice} {}", peer.remote());
-        (faults.start(Setup::simple(port, &section)), port)
+        (faults.start(Launch::simple(port, &section)), port)
     });
     for (call, error) in [
         (Call::SpliceIn, libc::ENOMEM),
@@ -183,7 +183,7 @@ fn what_cannot_be_spliced_for_want_of_memory_is_copied() {
 fn what_this_host_is_short_of_marks_no_remote_as_dead() {
     let (first, second) = (Peer::named("A"), Peer::named("B"));
     let (faults, port) = (Faults::new(), free_port());
-    let relay = faults.start(Setup::simple(
+    let relay = faults.start(Launch::simple(
         port,
         &format!(
             "local address = 127.0.0.1 retry delay = 0 connect timeout = 1 {} {}",
@@ -227,7 +227,7 @@ fn what_this_host_is_short_of_marks_no_remote_as_dead() {
 #[test]
 fn sessions_wait_for_what_this_host_is_short_of() {
     let (peer, faults, port) = (Peer::echo(), Faults::new(), free_port());
-    let relay = faults.start(Setup::simple(port, &peer.remote()));
+    let relay = faults.start(Launch::simple(port, &peer.remote()));
     for (call, error) in [(Call::Connect, libc::EADDRNOTAVAIL), (Call::Socket, libc::ENOBUFS)] {
         faults.set(call, error);
         let before = faults.count(call);
@@ -249,7 +249,7 @@ fn pipes_take_no_descriptors_that_were_promised() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
     let port = free_port();
     let section = format!("splice = always {}", peer.remote());
-    let relay = Setup::simple(port, &section).program(program).start();
+    let relay = Launch::simple(port, &section).program(program).start();
     let worker = relay.workers()[0];
     // They send what they can, and nobody reads.
     let mut pairs: Vec<_> = (0..60)
@@ -337,7 +337,7 @@ fn with_a_local_address_there_are_all_ports_for_each_remote() {
             let remotes: String = (2001..=2003)
                 .map(|port| format!("remote = {{ address = {host} port = {port} }} "))
                 .collect();
-            let relay = Setup::new(format!(
+            let relay = Launch::new(format!(
                 "id = spawnd {{ listen = {{ address = {} backlog = 200 }}\n\
                  spawn {{ instances min = 1 instances max = 1 users max = 500 }} }}\n\
                  id = tcprelay {{ local address = {host} {remotes} }}\n",
@@ -368,7 +368,7 @@ fn with_a_local_address_there_are_all_ports_for_each_remote() {
 #[test]
 fn a_full_channel_that_is_called_writable_is_asked_by_time() {
     let (peer, faults, port) = (Peer::echo(), Faults::new(), free_port());
-    let relay = faults.start(Setup::simple(port, &peer.remote()).ready(1));
+    let relay = faults.start(Launch::simple(port, &peer.remote()).ready(1));
     ping(&mut connect(port), b"one");
     faults.set(Call::Channel, libc::ENOBUFS);
     let mut waiting = connect(port);
@@ -402,7 +402,7 @@ fn a_datagram_that_is_too_long_for_the_channel_holds_nobody_up() {
     );
     fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).expect("a mode");
     let relay = faults.start(
-        Setup::new(format!(
+        Launch::new(format!(
             "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {udp} protocol = UDP }}\n\
              listen = {{ address = 127.0.0.1 port = {tcp} }}\n\
              spawn {{ exec = {} instances min = 1 instances max = 1 }} }}\n",

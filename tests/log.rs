@@ -357,7 +357,7 @@ fn count(relay: &Relay, text: &str) -> usize {
 #[test]
 fn denials_do_not_fill_the_log() {
     let (peer, port) = (Peer::echo(), free_port());
-    let relay = Setup::new(format!(
+    let relay = Launch::new(format!(
         "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} }}\n deny 127.0.0.0/8\n\
          spawn {{ instances min = 1 instances max = 1 }} }}\nid = tcprelay {{\n{} }}\n",
         peer.remote()
@@ -385,7 +385,7 @@ fn denials_do_not_fill_the_log() {
 /// A limit is reached and left, as often as a client likes.
 fn reach_limits(overload: &str) -> Relay {
     let (peer, port) = (Peer::echo(), free_port());
-    let mut relay = Setup::new(format!(
+    let mut relay = Launch::new(format!(
         "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} }}\n overload = {overload}\n\
          spawn {{ instances min = 1 instances max = 1 users max = 1 }} }}\n\
          id = tcprelay {{\n{} }}\n",
@@ -421,7 +421,7 @@ fn tls_failures_do_not_fill_the_log() {
     let (peer, port) = (Peer::echo(), free_port());
     let files = Directory::new();
     let identity = common::pki::Identity::own(&["localhost"]);
-    let relay = Setup::new(format!(
+    let relay = Launch::new(format!(
         "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} tls = yes }}\n\
          spawn {{ instances min = 1 instances max = 1 }} }}\nid = tcprelay {{\n{}{} }}\n",
         identity.directives(files.path(), "own"),

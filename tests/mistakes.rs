@@ -154,7 +154,7 @@ fn one_expired_certificate_of_several_is_a_warning() {
     let good = authority.sign(&["good.example"], pki::ec_key()).directives(files.path(), "good");
     let bad = authority.sign_expired(&["bad.example"]).directives(files.path(), "bad");
     let ports = [free_port(), free_port()];
-    let relay = Setup::new(with_certificates(ports, &format!("{good}{bad}"))).ready(1).start();
+    let relay = Launch::new(with_certificates(ports, &format!("{good}{bad}"))).ready(1).start();
     relay.expect_log("WARNING: SSL_CTX_use_certificate_chain_file: ");
     relay.expect_log("bad.pem: the certificate has expired (");
     assert!(served(ports[0], "good.example") && served(ports[0], "bad.example"));
@@ -181,7 +181,7 @@ fn a_certificate_that_has_expired_meanwhile_does_not_prevent_a_reload() {
     let good = authority.sign(&["good.example"], pki::ec_key());
     let directives = good.directives(files.path(), "own");
     let ports = [free_port(), free_port()];
-    let relay = Setup::new(with_certificates(ports, &directives)).ready(1).start();
+    let relay = Launch::new(with_certificates(ports, &directives)).ready(1).start();
     authority.sign_expired(&["bad.example"]).directives(files.path(), "own");
     for (signal, done) in [
         (Signal::SIGHUP, "SIGHUP: restarting"),

@@ -67,7 +67,7 @@ fn a_reload_follows_no_link_in_the_place_of_a_socket() {
     for options in ["mode = 0666", ""] {
         let directory = Directory::new();
         let (path, secret) = (directory.file("socket"), private_file(&directory, "secret"));
-        let relay = Setup::new(configuration(&path, options, "")).start();
+        let relay = Launch::new(configuration(&path, options, "")).start();
         fs::remove_file(&path).expect("to remove");
         symlink(&secret, &path).expect("a link");
         reload(&relay);
@@ -83,7 +83,7 @@ fn a_reload_follows_no_link_in_the_place_of_a_socket() {
 fn a_reload_that_has_nothing_to_do_touches_nothing() {
     let directory = Directory::new();
     let path = directory.file("socket");
-    let relay = Setup::new(configuration(&path, "mode = 0660", "")).start();
+    let relay = Launch::new(configuration(&path, "mode = 0660", "")).start();
     assert_eq!(mode(&path), 0o660);
     let changed = || {
         let metadata = fs::symlink_metadata(&path).expect("the socket");
@@ -100,9 +100,9 @@ fn another_ones_socket_is_neither_changed_nor_removed() {
     let directory = Directory::new();
     let path = directory.file("socket");
     let text = configuration(&path, "mode = 0666", "");
-    let mut first = Setup::new(&text).start();
+    let mut first = Launch::new(&text).start();
     fs::remove_file(&path).expect("to remove");
-    let second = Setup::new(text.replace("0666", "0600")).start();
+    let second = Launch::new(text.replace("0666", "0600")).start();
     let theirs = inode(&path);
     reload(&first);
     assert_eq!((inode(&path), mode(&path)), (theirs, 0o600));
@@ -117,7 +117,7 @@ fn another_ones_socket_is_neither_changed_nor_removed() {
 fn the_next_image_knows_its_socket() {
     let directory = Directory::new();
     let path = directory.file("socket");
-    let mut relay = Setup::new(configuration(&path, "", "")).start();
+    let mut relay = Launch::new(configuration(&path, "", "")).start();
     reload(&relay);
     reload(&relay);
     relay.signal(Signal::SIGTERM);
@@ -129,7 +129,7 @@ fn the_next_image_knows_its_socket() {
 fn a_listener_that_is_given_up_leaves_another_ones_socket() {
     let directory = Directory::new();
     let (path, other) = (directory.file("socket"), directory.file("other"));
-    let relay = Setup::new(configuration(&path, "", "")).start();
+    let relay = Launch::new(configuration(&path, "", "")).start();
     fs::remove_file(&path).expect("to remove");
     let socket = bound(&path);
     let theirs = inode(&path);
@@ -146,7 +146,7 @@ fn a_socket_that_is_about_to_listen_is_not_stale() {
     let path = directory.file("socket");
     let socket = bound(&path);
     let theirs = inode(&path);
-    let mut relay = Setup::new(configuration(&path, "", "")).ready(None).start();
+    let mut relay = Launch::new(configuration(&path, "", "")).ready(None).start();
     relay.expect_log("startup");
     std::thread::sleep(Duration::from_millis(300));
     // SAFETY: listen(2) takes plain numbers.
@@ -161,7 +161,7 @@ fn of_brokers_that_find_the_same_stale_socket_one_serves() {
     for round in 0..4 {
         let path = directory.file(&format!("socket{round}"));
         drop(bound(&path));
-        let start = || Setup::new(configuration(&path, "", "")).ready(None).start();
+        let start = || Launch::new(configuration(&path, "", "")).ready(None).start();
         let relays = [start(), start(), start()];
         let served = |relay: &&Relay| relay.log().contains("succeeded");
         let failed = |relay: &&Relay| relay.log().contains("Failed to bind to any");
@@ -188,7 +188,7 @@ fn a_pid_file_is_no_other_file() {
         .expect("a link");
         let pidfile = format!("id = spawnd {{ pidfile = {} ", path.display());
         let text = configuration(&socket, "", "").replace("id = spawnd {", &pidfile);
-        let mut relay = Setup::new(text).start();
+        let mut relay = Launch::new(text).start();
         relay.expect_log("pid_write(");
         relay.signal(Signal::SIGTERM);
         relay.wait();
@@ -210,7 +210,7 @@ fn debug_output_goes_to_no_other_file() {
         }
         .expect("a link");
         let redirect = format!("debug redirect = {}", path.display());
-        let relay = Setup::new(configuration(&socket, "", &redirect)).start();
+        let relay = Launch::new(configuration(&socket, "", &redirect)).start();
         relay.expect_log("Couldn't open");
         assert_eq!(fs::read(&secret).expect("the file"), b"precious", "{link}");
     }

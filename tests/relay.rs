@@ -589,7 +589,7 @@ fn a_listener_may_be_a_unix_socket() {
     );
     // A stale socket is in the way.
     drop(UnixListener::bind(&path).expect("a listener"));
-    let mut relay = Setup::new(config).start();
+    let mut relay = Launch::new(config).start();
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(&path).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

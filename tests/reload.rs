@@ -44,7 +44,7 @@ fn a_file_that_is_saved_while_it_is_reloaded_ends_nothing() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), ONE_WORKER, "");
-    let relay = Setup::new(text.clone()).start();
+    let relay = Launch::new(text.clone()).start();
     let mut lasting = connect(port);
     ping(&mut lasting, b"hello");
     // As an editor saves in place: for a moment the file is empty.
@@ -84,7 +84,7 @@ fn workers_that_start_later_parse_what_was_checked() {
     let directory = Directory::new();
     let included = directory.write("remote.cfg", peer.remote());
     let section = format!("include = {}/*.cfg\n", directory.path().display());
-    let relay = Setup::new(config(port, &section, ONE_WORKER, "")).start();
+    let relay = Launch::new(config(port, &section, ONE_WORKER, "")).start();
     for round in 0..2 {
         // A mistake, and no signal; and a file that is gone.
         fs::write(&relay.config, "id = spawnd {").expect("to write");
@@ -112,7 +112,7 @@ fn workers_that_start_later_parse_what_was_checked() {
 fn sigusr1_gives_workers_what_it_has_checked() {
     let (one, two) = (Peer::named("one"), Peer::named("two"));
     let port = free_port();
-    let relay = Setup::new(config(port, &one.remote(), ONE_WORKER, "")).start();
+    let relay = Launch::new(config(port, &one.remote(), ONE_WORKER, "")).start();
     fs::write(&relay.config, config(port, &two.remote(), ONE_WORKER, "")).expect("to write");
     let workers = relay.workers();
     kill(workers[0], Signal::SIGKILL);
@@ -129,7 +129,7 @@ fn a_signal_that_arrives_while_the_next_image_starts_is_not_lost() {
     for round in 0..12 {
         let port = free_port();
         let text = config(port, &peer.remote(), ONE_WORKER, "");
-        let mut relay = Setup::new(text).start();
+        let mut relay = Launch::new(text).start();
         relay.signal(Signal::SIGHUP);
         relay.expect_log("SIGHUP: restarting");
         // Anywhere between the decision and the handlers of the next image.
@@ -144,7 +144,7 @@ fn a_signal_that_arrives_while_the_next_image_starts_is_not_lost() {
 fn signals_in_quick_succession_do_not_put_off_the_reload() {
     let (one, two) = (Peer::named("one"), Peer::named("two"));
     let port = free_port();
-    let relay = Setup::new(config(port, &one.remote(), ONE_WORKER, "")).start();
+    let relay = Launch::new(config(port, &one.remote(), ONE_WORKER, "")).start();
     fs::write(&relay.config, config(port, &two.remote(), ONE_WORKER, "")).expect("to write");
     let end = Instant::now() + PATIENCE;
     let mut seen = String::new();
@@ -164,7 +164,7 @@ fn replaceable(text: String) -> (Directory, Relay) {
     let directory = Directory::new();
     let program = directory.file("tcprelay");
     fs::copy(TCPRELAY, &program).expect("a copy of the program");
-    let relay = Setup::new(text).program(program).start();
+    let relay = Launch::new(text).program(program).start();
     (directory, relay)
 }
 
@@ -277,7 +277,7 @@ fn a_connection_whose_listener_is_gone_is_refused() {
     let peer = Peer::echo();
     let (port, other) = (free_port(), free_port());
     let both = format!("listen = {{ address = 127.0.0.1 port = {other} }}\n{ONE_WORKER}");
-    let relay = Setup::new(config(port, &peer.remote(), &both, "")).start();
+    let relay = Launch::new(config(port, &peer.remote(), &both, "")).start();
     // Nobody takes connections as long as no worker stays up.
     wait_for("a long pause", || {
         for pid in relay.workers() {

@@ -36,7 +36,7 @@ fn serving(top: &str, section: &str) -> Relay {
         modules().display(),
         peer.remote()
     );
-    let relay = Setup::new(text).start();
+    let relay = Launch::new(text).start();
     ping(&mut connect(port), b"ping");
     relay
 }
@@ -56,7 +56,7 @@ fn workers_are_confined_and_brokers_are_not() {
 fn a_single_process_is_not_confined() {
     let (peer, port) = (Peer::echo(), free_port());
     let section = format!("sandbox = yes\n{}", peer.remote());
-    let relay = Setup::simple(port, &section).argument("-1").start();
+    let relay = Launch::simple(port, &section).argument("-1").start();
     ping(&mut connect(port), b"ping");
     assert_eq!(confinement(relay.pid()), FREE);
 }
@@ -187,7 +187,7 @@ fn workers_of_root_are_worth_a_warning() {
 fn one_user_cannot_look_into_broker_and_workers() {
     use std::os::unix::fs::MetadataExt;
     let (peer, port) = (Peer::echo(), free_port());
-    let setup = Setup::simple(port, &format!("sandbox = no\n{}", peer.remote()));
+    let setup = Launch::simple(port, &format!("sandbox = no\n{}", peer.remote()));
     let mut setup = setup.environment("TCPRELAY_TRACEABLE", "");
     if is_root() {
         setup = setup.program("setpriv");
@@ -227,7 +227,7 @@ fn authorities_of_the_system_are_found_by_a_confined_worker() {
     let section = format!(
         "remote = {{ address = 127.0.0.1 port = {remote} tls = yes tls server-name = localhost }}"
     );
-    let relay = Setup::simple(port, &section)
+    let relay = Launch::simple(port, &section)
         .environment("SSL_CERT_DIR", store.path().to_str().expect("a path"))
         .environment("SSL_CERT_FILE", "/nowhere")
         .start();

@@ -108,7 +108,7 @@ fn a_service_begins_without_the_remote_that_is_itself() {
         let listen =
             format!("listen = {{ address = 0.0.0.0 port = {port} }} single process = {single}");
         let itself = remote(port);
-        let relay = Setup::new(config(&listen, &format!("{itself}{}", peer.remote()))).start();
+        let relay = Launch::new(config(&listen, &format!("{itself}{}", peer.remote()))).start();
         relay.expect_log(&format!("remote [127.0.0.1]:{port} is a listener of this relay"));
         relay.expect_log("; it is not used");
         for _ in 0..5 {
@@ -129,7 +129,7 @@ fn a_relay_that_has_only_itself_sends_its_clients_away() {
         let port = free_port();
         let listen =
             format!("listen = {{ address = 127.0.0.1 port = {port} }} single process = {single}");
-        let relay = Setup::new(config(&listen, &remote(port))).start();
+        let relay = Launch::new(config(&listen, &remote(port))).start();
         relay.expect_log("all remotes are listeners of this relay: clients are disconnected");
         for _ in 0..3 {
             let mut client = connect(port);

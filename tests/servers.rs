@@ -15,7 +15,7 @@ fn relay(remotes: &str) -> (Relay, u16) {
          spawn {{ instances min = 4 instances max = 4 users max = 2000 }} }}\n\
          id = tcprelay {{ {remotes} access log = no }}\n"
     );
-    (Setup::new(config).ready(4).start(), port)
+    (Launch::new(config).ready(4).start(), port)
 }
 
 #[test]

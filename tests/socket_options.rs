@@ -48,7 +48,7 @@ fn keepalive_and_user_timeout_are_set_at_both_ends() {
         )
     };
     let text = config(&listen, broker, &section(first.port, second.port));
-    let relay = Setup::new(text).start();
+    let relay = Launch::new(text).start();
     if !sockets::can_look(relay.pid()) {
         return;
     }
@@ -84,7 +84,7 @@ fn the_backlog_is_what_the_system_allows_unless_it_is_set() {
     let port = free_port();
     // Once the C program's default, then none, then one that is set.
     let relay =
-        Setup::new(config(&format!("port = {port} backlog = 128"), "", &peer.remote())).start();
+        Launch::new(config(&format!("port = {port} backlog = 128"), "", &peer.remote())).start();
     if !sockets::can_look(relay.pid()) {
         return;
     }
@@ -110,7 +110,7 @@ fn the_backlog_of_overload_follows_the_backlog() {
         let port = free_port();
         let text = config(&format!("port = {port} {listen}"), "", &peer.remote());
         let text = text.replace("users max = 5000", "users max = 1");
-        let relay = Setup::new(text).start();
+        let relay = Launch::new(text).start();
         if !sockets::can_look(relay.pid()) {
             return;
         }
@@ -176,7 +176,7 @@ fn a_storm_of_connections_at_a_reload_finds_room() {
     }
     let peer = Peer::echo();
     let port = free_port();
-    let relay = Setup::new(config(&format!("port = {port}"), "", &peer.remote())).start();
+    let relay = Launch::new(config(&format!("port = {port}"), "", &peer.remote())).start();
     // Stopped, as a broker is that executes itself again, but for as long as it takes.
     relay.signal(Signal::SIGSTOP);
     let begin = std::time::Instant::now();
@@ -204,7 +204,7 @@ fn the_buffers_of_the_channels_may_be_set_in_listen() {
         ("tcp bufsize = 40000", "tcp keepalive count = 3"),
     ] {
         let listen = format!("port = {port} {listen}");
-        let relay = Setup::new(config(&listen, broker, &peer.remote())).start();
+        let relay = Launch::new(config(&listen, broker, &peer.remote())).start();
         if !sockets::can_look(relay.pid()) {
             return;
         }

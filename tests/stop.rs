@@ -31,7 +31,7 @@ fn a_broker_that_drains_stays_until_sessions_have_ended() {
             let pid_file = directory.file("pid");
             let port = free_port();
             let broker = format!("{mode}stop = drain\n pidfile = {}", pid_file.display());
-            let mut relay = Setup::new(config(port, &peer.remote(), &broker, "")).start();
+            let mut relay = Launch::new(config(port, &peer.remote(), &broker, "")).start();
             let mut session = connect(port);
             ping(&mut session, b"hello");
             relay.signal(signal);
@@ -57,7 +57,7 @@ fn a_broker_that_drains_ends_with_the_drain_timeout() {
         let port = free_port();
         let broker = format!("{mode}stop = drain");
         let text = config(port, &peer.remote(), &broker, "drain timeout = 1");
-        let mut relay = Setup::new(text).start();
+        let mut relay = Launch::new(text).start();
         let mut session = connect(port);
         ping(&mut session, b"hello");
         relay.signal(Signal::SIGTERM);
@@ -72,7 +72,7 @@ fn a_second_signal_ends_a_broker_that_drains_at_once() {
     for mode in MODES {
         let port = free_port();
         let broker = format!("{mode}stop = drain");
-        let mut relay = Setup::new(config(port, &peer.remote(), &broker, "")).start();
+        let mut relay = Launch::new(config(port, &peer.remote(), &broker, "")).start();
         let mut session = connect(port);
         ping(&mut session, b"hello");
         relay.signal(Signal::SIGTERM);
@@ -90,7 +90,7 @@ fn a_broker_that_drains_waits_for_sessions_from_before_a_reload() {
     for mode in MODES {
         let port = free_port();
         let broker = format!("{mode}stop = drain");
-        let mut relay = Setup::new(config(port, &peer.remote(), &broker, "")).start();
+        let mut relay = Launch::new(config(port, &peer.remote(), &broker, "")).start();
         let mut session = connect(port);
         ping(&mut session, b"hello");
         relay.signal(Signal::SIGHUP);

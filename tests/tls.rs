@@ -66,7 +66,7 @@ impl Service {
              spawn {{ {spawn} }}\n}}\nid = tcprelay {{\n{section}\n{directives}access log = yes\n}}\n"
         );
         let workers = if spawn.contains("instances min = 2") { 2 } else { 1 };
-        let relay = Setup::new(text).ready(workers).start();
+        let relay = Launch::new(text).ready(workers).start();
         Service { relay, port, identity, files }
     }
 
@@ -218,7 +218,7 @@ fn sslyze_finds_nothing_and_mozilla_would_be_content() {
         peer.remote(),
         identity.directives(files.path(), "own")
     );
-    let _relay = Setup::new(text_of_relay).start();
+    let _relay = Launch::new(text_of_relay).start();
     let output = Command::new(sslyze)
         .arg("--mozilla_config=intermediate")
         .arg("--certinfo_ca_file")
@@ -327,7 +327,7 @@ fn certificates_are_replaced_under_load_without_a_failure() {
          id = tcprelay {{ {}\n{directives} }}\n",
         peer.remote(),
     );
-    let relay = Setup::new(config).ready(2).start();
+    let relay = Launch::new(config).ready(2).start();
     let client = Arc::new(connector(&authority.certificate).build());
     let mut lasting = handshake(&client, port).expect("a handshake");
     exchange(&mut lasting, b"hello");
@@ -458,7 +458,7 @@ fn keys_of_root_serve_workers_of_nobody_and_do_not_show() {
          spawn {{ {spawn} }} }}\nid = tcprelay {{ {}\n{directives} }}\n",
         peer.remote()
     );
-    let relay = Setup::new(text).start();
+    let relay = Launch::new(text).start();
     fs::set_permissions(relay.directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let client = connector(&identity.certificate).build();
     exchange(&mut handshake(&client, port).expect("a handshake"), b"hello");
@@ -619,7 +619,7 @@ fn a_remote_that_cannot_be_trusted_is_a_failed_remote() {
     let section =
         format!("{}{}{}", remote(stranger.port), remote(plain.port), remote(trusted.port));
     let port = free_port();
-    let relay = Setup::simple(port, &section).start();
+    let relay = Launch::simple(port, &section).start();
     for _ in 0..3 {
         let mut client = connect(port);
         let mut name = [0; 4];
@@ -650,7 +650,7 @@ fn a_remote_that_does_not_shake_hands_is_given_up() {
         live.remote()
     );
     let port = free_port();
-    let relay = Setup::simple(port, &section).start();
+    let relay = Launch::simple(port, &section).start();
     let mut name = [0; 4];
     connect(port).read_exact(&mut name).expect("the name");
     assert_eq!(&name, b"live");

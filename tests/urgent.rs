@@ -88,7 +88,7 @@ fn urgent_data_of_unix_clients_arrives_in_its_place() {
     let (peer, sessions) = Peer::manual();
     let directory = Directory::new();
     let path = directory.file("socket");
-    let relay = Setup::new(format!(
+    let relay = Launch::new(format!(
         "id = spawnd {{ listen = {{ address = {} }} spawn {{ instances min = 1 instances max = 1 }} }}\n\
          id = tcprelay {{ {} }}\n",
         path.display(),

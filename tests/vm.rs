@@ -80,7 +80,7 @@ fn sctp_is_relayed_to_sctp() {
         echo(stream);
         address
     });
-    let relay = Setup::new(format!(
+    let relay = Launch::new(format!(
         "id = spawnd {{ listen {{ address = 127.0.0.1 port = {port} protocol = SCTP }} \
          spawn {{ instances min = 1 instances max = 1 }} }}\n\
          id = tcprelay {{ remote = {{ address = 127.0.0.1 port = {remote} protocol = SCTP }} }}\n"
@@ -121,7 +121,7 @@ fn a_listener_in_a_vrf_serves_that_alone() {
     ip("link set test-blue up").expect("ip");
     let peer = Peer::echo();
     let (port, beside) = (free_port(), free_port());
-    let relay = Setup::new(format!(
+    let relay = Launch::new(format!(
         "id = spawnd {{ listen {{ address = 0.0.0.0 port = {port} vrf = test-blue }} \
          listen {{ address = 0.0.0.0 port = {beside} }} \
          spawn {{ instances min = 1 instances max = 1 }} }}\n\
@@ -223,7 +223,7 @@ impl KernelTls {
         let identity = Identity::own(&["localhost"]);
         let files = Directory::new();
         let port = free_port();
-        let relay = Setup::new(format!(
+        let relay = Launch::new(format!(
             "id = spawnd {{ listen {{ address = 127.0.0.1 port = {port} tls = yes }} \
              spawn {{ instances min = 1 instances max = 1 }} }}\n\
              id = tcprelay {{ {}\n{}tls kernel = yes }}\n",

@@ -85,7 +85,7 @@ impl Workshop {
              spawn {{ exec = {} {spawn} }} }}\n",
             self.directory.file("worker").display()
         );
-        Setup::new(text).program(SPAWND).ready(0).start()
+        Launch::new(text).program(SPAWND).ready(0).start()
     }
 
     fn next(&self) -> FakeWorker {
@@ -269,7 +269,7 @@ fn what_a_worker_has_not_read_goes_to_another() {
     let peer = Peer::echo();
     let port = free_port();
     let spawn = "instances min = 2 instances max = 2 users min = 1 users max = 5000";
-    let relay = Setup::new(config(port, &peer.remote(), spawn, "")).ready(2).start();
+    let relay = Launch::new(config(port, &peer.remote(), spawn, "")).ready(2).start();
     all_served(&mut (0..20).map(|_| connect(port)).collect::<Vec<_>>());
     wait_for("their end", || relay.title().contains(": 0 connections, ").then_some(()));
     let workers = relay.workers();
@@ -297,7 +297,7 @@ fn workers_that_stop_and_go_on_lose_nothing() {
     let peer = Peer::echo();
     let port = free_port();
     let spawn = "instances min = 3 instances max = 3 users max = 5000";
-    let relay = Setup::new(config(port, &peer.remote(), spawn, "")).ready(3).start();
+    let relay = Launch::new(config(port, &peer.remote(), spawn, "")).ready(3).start();
     let workers = relay.workers();
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..8)
@@ -332,7 +332,7 @@ fn a_worker_that_stays_stopped_is_replaced_and_keeps_its_sessions() {
     let peer = Peer::echo();
     let port = free_port();
     let spawn = "instances min = 1 instances max = 1 users max = 100 stall timeout = 1";
-    let relay = Setup::new(config(port, &peer.remote(), spawn, "")).start();
+    let relay = Launch::new(config(port, &peer.remote(), spawn, "")).start();
     let worker = relay.workers()[0];
     let mut session = connect(port);
     ping(&mut session, b"before");
@@ -352,7 +352,7 @@ fn a_reload_with_a_stopped_worker_loses_nothing() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "instances max = 1 users max = 4000", "");
-    let relay = Setup::new(text).start();
+    let relay = Launch::new(text).start();
     idle_after_one(&relay, port);
     let old = relay.workers()[0];
     kill(old, Signal::SIGSTOP);
@@ -373,7 +373,7 @@ fn replacing_all_workers_leaves_nothing_to_a_stopped_one() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "instances max = 1 users max = 4000", "");
-    let relay = Setup::new(text).start();
+    let relay = Launch::new(text).start();
     idle_after_one(&relay, port);
     let old = relay.workers()[0];
     kill(old, Signal::SIGSTOP);
@@ -391,7 +391,7 @@ fn what_a_killed_worker_has_not_read_is_served() {
     let peer = Peer::echo();
     let port = free_port();
     let text = config(port, &peer.remote(), "instances max = 1 users max = 4000", "");
-    let relay = Setup::new(text).start();
+    let relay = Launch::new(text).start();
     idle_after_one(&relay, port);
     let worker = relay.workers()[0];
     kill(worker, Signal::SIGSTOP);
@@ -447,7 +447,7 @@ fn the_first_connection_of_a_worker_that_exec_names_is_served() {
     for _ in 0..5 {
         let port = free_port();
         let spawn = format!("exec = {TCPRELAY} instances min = 2 instances max = 2");
-        let relay = Setup::new(config(port, &peer.remote(), &spawn, "")).ready(None).start();
+        let relay = Launch::new(config(port, &peer.remote(), &spawn, "")).ready(None).start();
         let mut streams: Vec<TcpStream> = Vec::new();
         while streams.len() < 10 {
             match TcpStream::connect(("127.0.0.1", port)) {

@@ -3,11 +3,14 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod launch;
 pub mod modules;
 pub mod namespace;
 pub mod pki;
 pub mod sockets;
 pub mod ways;
+
+pub use launch::Launch;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -112,15 +115,6 @@ impl Drop for Directory {
     }
 }
 
-/// How a relay is started.
-pub struct Setup {
-    program: PathBuf,
-    config: String,
-    arguments: Vec<String>,
-    environment: Vec<(String, String)>,
-    ready: Option<usize>,
-}
-
 /// A command that runs one of the project's programs with the libmavis.so of this build, which is
 /// beside the test. In cargo's own library path an older one may come before it.
 pub fn ours(program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -128,90 +122,6 @@ pub fn ours(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env("LD_LIBRARY_PATH", test.parent().expect("its folder"));
     command
-}
-
-impl Setup {
-    /// A relay with this configuration, ready when one worker is.
-    pub fn new(config: impl Into<String>) -> Setup {
-        Setup {
-            program: TCPRELAY.into(),
-            config: config.into(),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            ready: Some(1),
-        }
-    }
-
-    /// One worker that takes up to 1000 connections, on `port`, with `section` as its own.
-    pub fn simple(port: u16, section: &str) -> Setup {
-        Setup::new(format!(
-            "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }}\n \
-             spawn {{ instances min = 1 instances max = 1 users max = 5000 }}\n}}\n\
-             id = tcprelay {{\n{section}\n}}\n"
-        ))
-    }
-
-    pub fn program(mut self, program: impl Into<PathBuf>) -> Setup {
-        self.program = program.into();
-        self
-    }
-
-    pub fn argument(mut self, argument: &str) -> Setup {
-        self.arguments.push(argument.into());
-        self
-    }
-
-    pub fn environment(mut self, name: &str, value: &str) -> Setup {
-        self.environment.push((name.into(), value.into()));
-        self
-    }
-
-    /// The mechanism, by its value of `IO_POLL_MECHANISM`.
-    pub fn mechanism(self, value: &str) -> Setup {
-        self.environment("IO_POLL_MECHANISM", value)
-    }
-
-    /// How many workers must have started; `None`: do not wait at all.
-    pub fn ready(mut self, workers: impl Into<Option<usize>>) -> Setup {
-        self.ready = workers.into();
-        self
-    }
-
-    pub fn start(self) -> Relay {
-        let directory = Directory::new();
-        let config = directory.write("relay.cfg", &self.config);
-        let log = directory.file("log");
-        let stderr = fs::File::create(&log).expect("the log");
-        // Tests look into the processes, which is for root otherwise.
-        let traceable = if is_root() { "" } else { "1" };
-        let child = ours(&self.program)
-            .args(&self.arguments)
-            .arg(&config)
-            .env("TCPRELAY_TRACEABLE", traceable)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .env("TCPRELAY_LOG_STDERR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .expect("the program under test");
-        let relay = Relay { directory, config, log, child, companions: Vec::new() };
-        if let Some(workers) = self.ready {
-            // Broker and workers each log their event mechanism when they are about to serve.
-            relay.wait_for_log("the workers", |log| {
-                (log.matches("is being used").count() > workers
-                    || (workers <= 1 && log.contains("degraded mode")))
-                .then_some(())
-            });
-            // A worker of ours has all its descriptors when its title counts.
-            let end = Instant::now() + Duration::from_secs(2);
-            let counts = |pid: &i32| title(*pid).contains(" connection");
-            while !relay.workers().iter().all(counts) && Instant::now() < end {
-                thread::sleep(Duration::from_millis(2));
-            }
-        }
-        relay
-    }
 }
 
 /// A running relay. Killed, with its workers, when dropped.
@@ -565,7 +475,7 @@ pub fn next(receiver: &mpsc::Receiver<TcpStream>) -> TcpStream {
 }
 
 impl Relay {
-    /// A relay that was started in another way than by [`Setup`].
+    /// A relay that was started in another way than by [`Launch`].
     pub fn assemble(directory: Directory, config: PathBuf, log: PathBuf, child: Child) -> Relay {
         Relay { directory, config, log, child, companions: Vec::new() }
     }

@@ -52,12 +52,12 @@ pub fn relay(way: impl Into<Way>, section: &str) -> (Relay, u16) {
     let port = free_port();
     let Some(tls) = way.tls else {
         let section = format!("{}{section}", way.directives);
-        return (Setup::simple(port, &section).mechanism(way.mechanism).start(), port);
+        return (Launch::simple(port, &section).mechanism(way.mechanism).start(), port);
     };
     let files = Directory::new();
     let identity = pki::Identity::own(&["localhost", "127.0.0.1"]);
     let directives = identity.directives(files.path(), "relay");
-    let mut relay = Setup::new(format!(
+    let mut relay = Launch::new(format!(
         "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 tls = {} }}\n \
          spawn {{ instances min = 1 instances max = 1 users max = 5000 }}\n}}\n\
          id = tcprelay {{\n{section}\n{directives}{}}}\n",
@@ -72,7 +72,7 @@ pub fn relay(way: impl Into<Way>, section: &str) -> (Relay, u16) {
         if tls.directives == KERNEL { "" } else { tls.directives }
     );
     let front_section = format!("{remote}\n{}", if tls.directives == KERNEL { KERNEL } else { "" });
-    let setup = Setup::simple(front, &front_section).mechanism(way.mechanism);
+    let setup = Launch::simple(front, &front_section).mechanism(way.mechanism);
     relay.companions.push(setup.start());
     (relay, front)
 }

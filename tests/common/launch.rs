@@ -1,0 +1,261 @@
+//! The launcher: a program of ours in a directory of its own, started in every way that a test wants.
+
+use super::{is_root, ours, title, wait_for, Directory, Relay, TCPRELAY};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What descriptor 0 is.
+enum Input {
+    Null,
+    Closed,
+    Descriptor(OwnedFd),
+}
+
+/// How a program is started. `@DIR@` in texts and arguments is the directory of the case,
+/// `@CFG@` the configuration, `@BIN@` the program.
+pub struct Launch {
+    pub directory: Directory,
+    program: PathBuf,
+    name: Option<String>,
+    arguments: Vec<String>,
+    config: String,
+    environment: Vec<(String, String)>,
+    no_environment: Vec<String>,
+    input: Input,
+    descriptors: Option<(u64, u64)>,
+    user: Option<u32>,
+    ready: Option<usize>,
+}
+
+impl Launch {
+    /// `tcprelay` with this configuration, ready when one worker is.
+    pub fn new(config: impl Into<String>) -> Launch {
+        let mut environment = vec![("TCPRELAY_LOG_STDERR".into(), "1".into())];
+        if !is_root() {
+            // Tests look into the processes, which is for root otherwise.
+            environment.push(("TCPRELAY_TRACEABLE".into(), "1".into()));
+        }
+        Launch {
+            directory: Directory::new(),
+            program: TCPRELAY.into(),
+            name: None,
+            arguments: vec!["@CFG@".into()],
+            config: config.into(),
+            environment,
+            no_environment: vec!["IO_POLL_MECHANISM".into()],
+            input: Input::Null,
+            descriptors: None,
+            user: None,
+            ready: Some(1),
+        }
+    }
+
+    /// One listener on a port of 127.0.0.1, one worker for up to 5000 connections, with `relay` as
+    /// its section.
+    pub fn simple(port: u16, relay: &str) -> Launch {
+        Launch::new(section(port, "", "users max = 5000", relay))
+    }
+
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Launch {
+        self.program = program.into();
+        self
+    }
+
+    /// An argument in front of the configuration.
+    pub fn argument(mut self, argument: &str) -> Launch {
+        let last = self.arguments.len().saturating_sub(1);
+        self.arguments.insert(last, argument.into());
+        self
+    }
+
+    /// argv\[0].
+    pub fn name(mut self, name: &str) -> Launch {
+        self.name = Some(name.into());
+        self
+    }
+
+    pub fn arguments(mut self, arguments: &[&str]) -> Launch {
+        self.arguments = arguments.iter().map(|&argument| argument.into()).collect();
+        self
+    }
+
+    pub fn environment(mut self, name: &str, value: &str) -> Launch {
+        self.no_environment.retain(|other| other != name);
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// The event mechanism, by its value of `IO_POLL_MECHANISM`.
+    pub fn mechanism(self, value: &str) -> Launch {
+        self.environment("IO_POLL_MECHANISM", value)
+    }
+
+    pub fn without(mut self, name: &str) -> Launch {
+        self.environment.retain(|(other, _)| other != name);
+        self.no_environment.push(name.into());
+        self
+    }
+
+    pub fn file(self, name: &str, text: impl AsRef<[u8]>) -> Launch {
+        self.directory.write(name, text);
+        self
+    }
+
+    pub fn input(mut self, fd: impl Into<OwnedFd>) -> Launch {
+        self.input = Input::Descriptor(fd.into());
+        self
+    }
+
+    pub fn input_closed(mut self) -> Launch {
+        self.input = Input::Closed;
+        self
+    }
+
+    /// Soft and hard limit of descriptors.
+    pub fn descriptors(mut self, soft: u64, hard: u64) -> Launch {
+        self.descriptors = Some((soft, hard));
+        self
+    }
+
+    /// The user as which the program runs; needs root.
+    pub fn user(mut self, user: u32) -> Launch {
+        self.user = Some(user);
+        self
+    }
+
+    /// How many workers must have started; `None`: do not wait at all.
+    pub fn ready(mut self, workers: impl Into<Option<usize>>) -> Launch {
+        self.ready = workers.into();
+        self
+    }
+
+    fn expand(&self, text: &str) -> String {
+        let directory = self.directory.path().display().to_string();
+        text.replace("@CFG@", &format!("{directory}/relay.cfg"))
+            .replace("@DIR@", &directory)
+            .replace("@BIN@", TCPRELAY)
+    }
+
+    fn spawn(self) -> Relay {
+        let config = self.directory.write("relay.cfg", self.expand(&self.config));
+        let log = self.directory.file("log");
+        let create = |name: &str| File::create(self.directory.file(name)).expect("a file");
+        let mut command = ours(self.expand(&self.program.display().to_string()));
+        if let Some(name) = &self.name {
+            command.arg0(self.expand(name));
+        }
+        for name in &self.no_environment {
+            command.env_remove(name);
+        }
+        command
+            .args(self.arguments.iter().map(|argument| self.expand(argument)))
+            .envs(self.environment.iter().map(|(name, value)| (name, self.expand(value))))
+            .current_dir(self.directory.path())
+            .stdout(create("stdout"))
+            .stderr(create("log"));
+        let closed = matches!(self.input, Input::Closed);
+        match self.input {
+            Input::Descriptor(fd) => command.stdin(Stdio::from(fd)),
+            _ => command.stdin(Stdio::null()),
+        };
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        let limits = self.descriptors;
+        // SAFETY: what runs between fork and exec calls only close(2) and setrlimit(2).
+        unsafe {
+            command.pre_exec(move || {
+                if closed {
+                    libc::close(0);
+                }
+                if let Some((soft, hard)) = limits {
+                    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+                    if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) != 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        // A program that was written a moment ago may still be open in a child of another case.
+        let child = wait_for("the program under test", || match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => None,
+            result => Some(result.expect("the program under test")),
+        });
+        Relay::assemble(self.directory, config, log, child)
+    }
+
+    /// Starts a relay, and waits until its workers serve.
+    pub fn start(self) -> Relay {
+        let ready = self.ready;
+        let program = fs::canonicalize(TCPRELAY).expect("the program under test");
+        let relay = self.spawn();
+        if let Some(workers) = ready {
+            relay.wait_for_log("the workers", |log| {
+                // Broker and workers each log their event mechanism when they are about to serve.
+                let used = log.matches("notification mechanism is being used").count();
+                (used > workers || log.contains("degraded mode")).then_some(())
+            });
+            // A worker of ours has all its descriptors when its title counts.
+            let end = Instant::now() + Duration::from_secs(2);
+            let ours = |pid: i32| {
+                fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
+            };
+            let counts = |&pid: &i32| !ours(pid) || title(pid).contains(" connection");
+            while !relay.workers().iter().all(counts) && Instant::now() < end {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        relay
+    }
+
+    /// Runs the program to its end.
+    pub fn finish(self) -> Finished {
+        let mut relay = self.spawn();
+        let status = relay.wait();
+        Finished { status, stderr: relay.log(), stdout: stdout(&relay), relay }
+    }
+}
+
+/// A program that has ended.
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stderr: String,
+    pub stdout: Vec<u8>,
+    /// Keeps the directory.
+    pub relay: Relay,
+}
+
+impl Finished {
+    /// Requires an exit status.
+    pub fn exits(&self, status: i32) -> &Finished {
+        assert_eq!(self.status.code(), Some(status), "{:?}; stderr:\n{}", self.status, self.stderr);
+        self
+    }
+
+    /// Requires a text on standard error.
+    pub fn says(&self, text: &str) -> &Finished {
+        assert!(self.stderr.contains(text), "no {text:?} in stderr:\n{}", self.stderr);
+        self
+    }
+}
+
+/// What was written to standard output.
+pub fn stdout(relay: &Relay) -> Vec<u8> {
+    fs::read(relay.directory.file("stdout")).expect("the standard output")
+}
+
+/// Both sections: one worker, one listener on 127.0.0.1.
+pub fn section(port: u16, broker: &str, spawn: &str, relay: &str) -> String {
+    format!(
+        "id = spawnd {{\n{broker}\nlisten = {{ address = 127.0.0.1 port = {port} backlog = 1024 \
+         }}\nspawn = {{ instances min = 1 instances max = 1 {spawn} }}\n}}\n\
+         id = tcprelay {{\n{relay}\n}}\n"
+    )
+}
