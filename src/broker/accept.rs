@@ -1,14 +1,15 @@
 //! From the listening socket to a worker.
 
-use super::life::{kind, Broker, Parked};
+use super::connection::Connection;
+use super::kind;
+use super::life::Broker;
+use super::listeners::Blocking;
 use super::policy::{Choice, WorkerId};
 use super::sticky::Key;
-use crate::channel::protocol::{Accept, UDP_LIMIT};
+use crate::channel::protocol::Accept;
 use crate::config::broker::Overload;
-use crate::event::{Interest, Loop, Token};
-use crate::os::address::{unmapped, Address, Family, ScopedIp};
-use crate::os::socket::{self, Kind, Protocol};
-use crate::os::{self, channel, log};
+use crate::event::{Loop, Token};
+use crate::os::{self, channel, log, socket};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,12 +32,9 @@ impl Broker {
 
     /// Takes what waits in the backlog of a listener that is about to be closed.
     pub(super) fn accept_backlog(&mut self, index: usize, events: &mut Loop) {
-        let listener = &self.listeners[index];
-        // A socket of the service manager stays open there, and those who wait are served later.
-        if listener.foreign || listener.is_datagram() {
+        let Some(most) = self.listeners.backlog(index) else {
             return;
-        }
-        let most = usize::try_from(listener.config.backlog).unwrap_or(0).min(4096);
+        };
         for _ in 0..=most / BATCH {
             self.accept(index, events);
         }
@@ -55,32 +53,23 @@ impl Broker {
     }
 
     /// Another program's workers get blocking sockets, as from the C program.
-    fn accepts_nonblocking(&self) -> bool {
-        self.local.is_some() || self.options.workers_report
+    fn blocking(&self) -> Blocking {
+        match self.local.is_some() || self.options.workers_report {
+            true => Blocking::No,
+            false => Blocking::Yes,
+        }
     }
 
     fn accept_some(&mut self, index: usize, events: &mut Loop) {
-        let nonblocking = self.accepts_nonblocking();
+        let blocking = self.blocking();
         for _ in 0..BATCH {
             if self.is_paused() {
                 return;
             }
-            let Some(fd) = &self.listeners[index].socket else {
-                return;
-            };
-            let taken = if self.listeners[index].is_datagram() {
-                receive(fd)
-            } else {
-                socket::accept(fd, nonblocking).map(|fd| Some((fd, None)))
-            };
-            match taken {
-                Ok(Some((fd, datagram))) => {
-                    if self.listeners[index].address.family() == Family::Unix {
-                        // Not inherited from the listener.
-                        socket::set_urgent_inline(&fd);
-                    }
+            match self.listeners.accept(index, blocking) {
+                Ok(Some(connection)) => {
                     let before = std::mem::take(&mut self.accept_trouble);
-                    self.admit(index, fd, datagram, events);
+                    self.admit(connection, events);
                     // Accepting is no progress if the connection could not be passed on.
                     self.accept_trouble |= before && !self.parked.is_empty();
                 }
@@ -113,25 +102,23 @@ impl Broker {
     }
 
     /// Polls the listeners, or not.
-    pub(super) fn update_listeners(&self, events: &mut Loop) {
-        let interest = if self.is_paused() { Interest::empty() } else { Interest::READ };
-        for fd in self.listeners.iter().filter_map(|listener| listener.socket.as_ref()) {
-            events.set_interest(fd, interest);
-        }
+    pub(super) fn update_listeners(&mut self, events: &mut Loop) {
+        let paused = self.is_paused();
+        self.listeners.set_paused(paused, events);
     }
 
     /// Decides about one connection.
-    fn admit(&mut self, index: usize, fd: OwnedFd, datagram: Option<Vec<u8>>, events: &mut Loop) {
+    fn admit(&mut self, connection: Connection, events: &mut Loop) {
         if self.policy.is_full() {
             // Resetting closes the listeners, but for those that we could not open again.
             if self.overload == Overload::Reset {
-                socket::reset_on_close(&fd);
+                socket::reset_on_close(&connection.socket);
             }
             return;
         }
         if !self.acl.is_empty() {
             // A peer without an IP address is local, and permitted.
-            if let Some(address) = client_ip(&fd) {
+            if let Some(address) = connection.client() {
                 if !self.acl.permits(address) {
                     log::braked(log::Kind::Denied, || {
                         format!("connection attempt from [{address}] rejected: denied by ACL")
@@ -140,16 +127,7 @@ impl Broker {
                 }
             }
         }
-        let class = self.listeners[index].class;
-        if class != 0 {
-            if let Err(error) = socket::set_traffic_class(&fd, class) {
-                log::braked(log::Kind::Accept, || format!("dscp: {}", os::reason(&error)));
-                self.listeners[index].class = 0;
-            }
-        }
-        let accept = self.listeners[index].accept;
-        let parked = Parked { socket: fd, listener: Some(index), accept, datagram };
-        if let Some(parked) = self.hand_over(parked, events) {
+        if let Some(parked) = self.hand_over(connection, events) {
             self.parked.push_back(parked);
             self.update_listeners(events);
         }
@@ -157,21 +135,16 @@ impl Broker {
     }
 
     /// Finds a worker and sends it the connection; gives it back if nobody can take it now.
-    fn hand_over(&mut self, parked: Parked, events: &mut Loop) -> Option<Parked> {
+    fn hand_over(&mut self, parked: Connection, events: &mut Loop) -> Option<Connection> {
         if let Some(local) = &mut self.local {
             local.accept(events, parked.socket, &parked.accept);
             self.policy.given(LOCAL_WORKER);
             return None;
         }
-        let key = parked
-            .listener
-            .and_then(|index| Some((index, self.sticky_key(index, &parked.socket)?)));
+        let key = parked.listener.and_then(|index| Some((index, self.sticky_key(index, &parked)?)));
         // Each turn ends, blocks a worker or loses one; a bound all the same.
         for _ in 0..2 * (self.policy.limits().instances_max + 1) {
-            let sticky = key.and_then(|(index, key)| {
-                let own = self.listeners[index].sticky.as_ref();
-                own.or(self.sticky.as_ref())?.get(&key, events.now())
-            });
+            let sticky = key.and_then(|(index, key)| self.sticky.get(index, &key, events.now()));
             let chosen = match self.policy.choose(sticky) {
                 Choice::Worker(id) => id,
                 // A worker that cannot be started must not keep the others from serving.
@@ -194,10 +167,7 @@ impl Broker {
                     self.policy.given(chosen);
                     self.mark_served(chosen);
                     if let Some((index, key)) = key {
-                        let own = self.listeners[index].sticky.as_mut();
-                        if let Some(cache) = own.or(self.sticky.as_mut()) {
-                            cache.put(key, chosen, events.now());
-                        }
+                        self.sticky.put(index, key, chosen, events.now());
                     }
                     if together {
                         self.outbox.push((chosen, parked));
@@ -229,7 +199,7 @@ impl Broker {
 
     /// Sends the connections that have found their workers, those for one worker together.
     fn deliver(&mut self, events: &mut Loop) {
-        let place = |(id, parked): &(WorkerId, Parked)| (*id, parked.accept);
+        let place = |(id, parked): &(WorkerId, Connection)| (*id, parked.accept);
         while !self.outbox.is_empty() {
             let mut outbox = std::mem::take(&mut self.outbox);
             outbox.sort_by_key(place);
@@ -257,7 +227,7 @@ impl Broker {
     fn not_delivered(
         &mut self,
         id: WorkerId,
-        batch: Vec<(WorkerId, Parked)>,
+        batch: Vec<(WorkerId, Connection)>,
         error: &io::Error,
         events: &mut Loop,
     ) {
@@ -284,12 +254,12 @@ impl Broker {
         &self,
         id: WorkerId,
         accept: &Accept,
-        batch: &[(WorkerId, Parked)],
+        batch: &[(WorkerId, Connection)],
     ) -> io::Result<()> {
         let Some(worker) = self.workers.get(&id) else {
             return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
         };
-        if !self.accepts_nonblocking() {
+        if self.blocking() == Blocking::Yes {
             // A worker of ours that is configured as another program.
             for (_, parked) in batch {
                 socket::set_nonblocking(&parked.socket, true)?;
@@ -315,27 +285,21 @@ impl Broker {
         Choice::Wait
     }
 
-    fn send(&self, id: WorkerId, parked: &Parked) -> io::Result<()> {
-        let accept = &parked.accept;
-        let Some(worker) = self.workers.get(&id) else {
-            return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
-        };
-        let (channel, socket) = (worker.channel.as_fd(), Some(parked.socket.as_fd()));
-        match &parked.datagram {
-            Some(data) => channel::send(channel, &accept.encode_datagram(data), socket),
-            None => channel::send(channel, &accept.encode(), socket),
+    fn send(&self, id: WorkerId, parked: &Connection) -> io::Result<()> {
+        match self.workers.get(&id) {
+            Some(worker) => parked.send(worker.channel.as_fd()),
+            None => Err(io::Error::from_raw_os_error(libc::ENOTCONN)),
         }
     }
 
     /// The key of a client, if stickiness is on for its listener.
-    fn sticky_key(&self, index: usize, fd: &OwnedFd) -> Option<Key> {
-        let listener = &self.listeners[index];
-        if listener.sticky.is_none() && self.sticky.is_none() {
+    fn sticky_key(&self, index: usize, connection: &Connection) -> Option<Key> {
+        if !self.sticky.holds_for(index) {
             return None;
         }
-        let address = client_ip(fd)?;
-        let protocol = listener.accept.protocol as i32;
-        let port = if protocol == 0 { 0 } else { listener.address.port() };
+        let address = connection.client()?;
+        let protocol = connection.accept.protocol as i32;
+        let port = if protocol == 0 { 0 } else { self.listeners.port(index) };
         Some(Key { address, port, protocol })
     }
 
@@ -343,19 +307,17 @@ impl Broker {
     pub(super) fn adopt_parked(&mut self, former: Vec<(String, OwnedFd)>, events: &mut Loop) {
         let mut refused = BTreeMap::new();
         for (key, socket) in former {
-            let known = self.listeners.iter().position(|listener| listener.key() == key);
-            let Some(listener) = known else {
+            let Some((listener, accept)) = self.listeners.find(&key) else {
                 // What its listener has settled, TLS for one, is not known here.
                 socket::reset_on_close(&socket);
                 *refused.entry(key).or_insert(0) += 1;
                 continue;
             };
-            if self.accepts_nonblocking() {
+            if self.blocking() == Blocking::No {
                 // As those that are accepted here.
                 let _ = socket::set_nonblocking(&socket, true);
             }
-            let accept = self.listeners[listener].accept;
-            let parked = Parked { socket, listener: Some(listener), accept, datagram: None };
+            let parked = Connection { socket, listener: Some(listener), accept, datagram: None };
             self.parked.push_back(parked);
         }
         for (key, count) in refused {
@@ -406,23 +368,7 @@ impl Broker {
         } else {
             log::braked(log::Kind::Limit, || "resuming normal operation".to_owned());
         }
-        for index in 0..self.listeners.len() {
-            let reset = self.overload == Overload::Reset;
-            let listener = &mut self.listeners[index];
-            if reset && full && !listener.foreign {
-                listener.reopen = listener.socket.is_some();
-                listener.close(events);
-            } else if reset && std::mem::take(&mut listener.reopen) {
-                if !listener.open_again() {
-                    // It was bound before, so it is tried again, asked for or not.
-                    let delay = &mut listener.config.retry_delay;
-                    *delay = (*delay).max(1);
-                }
-                self.watch_listener(index, events);
-            } else {
-                listener.set_backlog(full);
-            }
-        }
+        self.listeners.follow_limit(full, self.overload, events);
         self.update_listeners(events);
     }
 
@@ -473,38 +419,3 @@ fn is_gone(error: &io::Error) -> bool {
 
 /// The relay inside the broker counts as the only worker.
 const LOCAL_WORKER: WorkerId = WorkerId(0);
-
-fn client_ip(fd: &OwnedFd) -> Option<ScopedIp> {
-    socket::peer_address(fd)?
-        .scoped_ip()
-        .map(|client| ScopedIp { ip: unmapped(client.ip), ..client })
-}
-
-/// Takes one datagram and makes a socket that is connected to its sender.
-pub fn receive(fd: &OwnedFd) -> io::Result<Option<(OwnedFd, Option<Vec<u8>>)>> {
-    let mut data = vec![0; UDP_LIMIT];
-    let (length, sender) = socket::receive_from(fd, &mut data)?;
-    data.truncate(length);
-    let (Some(sender @ Address::Ip(_)), Some(local)) = (sender, socket::local_address(fd)) else {
-        return Ok(None);
-    };
-    let connect = || -> io::Result<OwnedFd> {
-        let new = socket::create(local.family(), Kind::Datagram, Protocol::Udp)?;
-        socket::set_reuse_address(&new)?;
-        let _ = socket::set_reuse_port(&new);
-        socket::bind(&new, &local)?;
-        socket::connect(&new, &sender)?;
-        socket::set_nonblocking(&new, false)?;
-        Ok(new)
-    };
-    match connect() {
-        Ok(new) => Ok(Some((new, Some(data)))),
-        Err(error) if os::out_of_descriptors(&error) => Err(error),
-        Err(error) => {
-            log::braked(log::Kind::Datagram, || {
-                format!("datagram from {sender}: {}", os::reason(&error))
-            });
-            Ok(None)
-        }
-    }
-}

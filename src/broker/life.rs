@@ -1,24 +1,22 @@
 //! The broker process: its life from the first bind to its end.
 
 use super::acl::Acl;
-use super::handover::{Handover, LeftListener, ACTIVATED};
-use super::listener::{cache, remove_file, separate_families, Listener};
+use super::connection::Connection;
+use super::handover::Handover;
+use super::kind;
+use super::listeners::Listeners;
 use super::policy::{Limits, Policy, WorkerId};
 use super::reload::{Check, Due, Purpose};
-use super::sticky::Cache;
+use super::sticky::Stickiness;
 use super::watch::{Patience, Watch};
 use super::worker::{Restart, Worker};
-use crate::channel::local::{LocalWorker, LOCAL_KINDS};
-use crate::channel::protocol::Accept;
+use crate::channel::local::LocalWorker;
 use crate::config::broker::{self as config, Overload, Stop};
-use crate::config::listen::Resolver;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
-use crate::os::address::Address;
 use crate::os::pidfile::PidFile;
 use crate::os::process::{self, exit, Pid, Program};
 use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
-use crate::os::socket::{self, Inherited, MOST_BACKLOG};
 use crate::os::title::{Title, LEFT};
 use crate::os::{self, log, supervisor};
 use crate::snapshot::material::Material;
@@ -28,30 +26,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-
-/// Who owns a descriptor or timer of the broker. Kinds from [`LOCAL_KINDS`] on belong to the
-/// relay of single-process mode.
-pub(super) mod kind {
-    pub(crate) const SIGNALS: u8 = 0;
-    pub(crate) const LISTENER: u8 = 1;
-    pub(crate) const WORKER: u8 = 2;
-    pub(crate) const CHECK: u8 = 3;
-    pub(crate) const BIND_RETRY: u8 = 4;
-    pub(crate) const RESTART: u8 = 5;
-    pub(crate) const TRIM: u8 = 6;
-    pub(crate) const RESUME: u8 = 7;
-    pub(crate) const CHECK_TIMEOUT: u8 = 8;
-    pub(crate) const WATCH: u8 = 9;
-    pub(crate) const CHECK_DUE: u8 = 10;
-}
-
-/// All kinds of the broker are below those of a worker in the same loop.
-const _: () = assert!(kind::CHECK_DUE < LOCAL_KINDS);
-
-/// How often binding is tried again if nothing could be bound after a reload, in seconds.
-const RELOAD_RETRY: u32 = 2;
 
 /// How often workers beyond the minimum are looked at, in milliseconds.
 const TRIM_PERIOD: u64 = 4000;
@@ -75,16 +51,6 @@ pub struct Options {
     pub inetd: bool,
     /// The process went to the background.
     pub background: bool,
-}
-
-/// A connection that no worker can take at the moment.
-pub(super) struct Parked {
-    pub(super) socket: OwnedFd,
-    /// Where it came from, if that listener is still there.
-    pub(super) listener: Option<usize>,
-    /// What a worker is told about it.
-    pub(super) accept: Accept,
-    pub(super) datagram: Option<Vec<u8>>,
 }
 
 /// What is for our own workers only.
@@ -112,18 +78,18 @@ pub struct Broker {
     pub(super) options: Options,
     pub(super) overload: Overload,
     pub(super) channel_buffer: i32,
-    pub(super) listeners: Vec<Listener>,
+    pub(super) listeners: Listeners,
     pub(super) acl: Acl,
-    pub(super) sticky: Option<Cache>,
+    pub(super) sticky: Stickiness,
     pub(super) policy: Policy,
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     pub(super) next_worker: u32,
     pub(super) local: Option<Box<dyn LocalWorker>>,
     pub(super) restart: Restart,
     pub(super) watch: Watch,
-    pub(super) parked: VecDeque<Parked>,
+    pub(super) parked: VecDeque<Connection>,
     /// Connections that have found a worker in this turn, and are about to be sent.
-    pub(super) outbox: Vec<(WorkerId, Parked)>,
+    pub(super) outbox: Vec<(WorkerId, Connection)>,
     pub(super) overloaded: bool,
     pub(super) resume: Option<TimerId>,
     pub(super) accept_trouble: bool,
@@ -180,8 +146,7 @@ impl Broker {
         handover: &mut Handover,
         events: &mut Loop,
     ) -> Result<Broker, i32> {
-        let mut listeners = resolve_listeners(&mut config, start.options.inetd);
-        separate_families(&mut listeners);
+        let mut listeners = Listeners::new(&mut config, start.options.inetd);
         let none = listeners.is_empty() && start.activated.is_empty() && !handover.has_activated();
         if none && start.reloaded {
             log::message("FATAL: No listeners defined.");
@@ -210,12 +175,17 @@ impl Broker {
             local
         });
         let mut handover = std::mem::take(handover);
+        super::handover::publish_snapshot(start.snapshot.as_ref());
+        if start.options.inetd {
+            listeners.adopt_standard_input()?;
+        }
+        listeners.bind(handover.listeners, start.activated, start.reloaded, events)?;
         let mut broker = Broker {
             overload: config.overload,
             channel_buffer: config.channel_buffer,
+            sticky: Stickiness::new(config.sticky, listeners.stickiness()),
             listeners,
             acl: Acl::new(config.acl),
-            sticky: cache(config.sticky),
             policy: Policy::new(limits),
             workers: BTreeMap::new(),
             next_worker: 0,
@@ -249,8 +219,6 @@ impl Broker {
             title_of: None,
             options: start.options,
         };
-        super::handover::publish_snapshot(broker.snapshot.as_ref());
-        broker.bind(handover.listeners, start.activated, start.reloaded, events)?;
         broker.adopt_workers(handover.workers, events);
         if start.reloaded {
             // Whoever has ended while there was nobody to be told.
@@ -272,139 +240,6 @@ impl Broker {
         broker.adopt_parked(handover.parked, events);
         broker.refresh_title();
         Ok(broker)
-    }
-
-    /// Opens the listeners: sockets of a former image or of the service manager are used where
-    /// they fit. Fails only if nothing could be bound and nothing will be retried; after a reload
-    /// it is, as the former sessions still go on here.
-    fn bind(
-        &mut self,
-        mut former: Vec<LeftListener>,
-        activated: Vec<OwnedFd>,
-        reloaded: bool,
-        events: &mut Loop,
-    ) -> Result<(), i32> {
-        if self.options.inetd {
-            self.adopt_standard_input()?;
-        }
-        let mut activated: Vec<Option<OwnedFd>> = activated
-            .into_iter()
-            .filter(|fd| socket::inspect(fd.as_raw_fd()) == Inherited::Listener)
-            .map(Some)
-            .collect();
-        for listener in self.listeners.iter_mut().filter(|listener| listener.socket.is_none()) {
-            let key = listener.key();
-            let fits = |other: &str| other.strip_prefix(ACTIVATED).unwrap_or(other) == key;
-            let taken = match former.iter().position(|other| fits(&other.key)) {
-                Some(index) => {
-                    let LeftListener { key, socket, file } = former.swap_remove(index);
-                    listener.foreign = key.starts_with(ACTIVATED);
-                    Some((socket, file))
-                }
-                None => {
-                    let address = Some(&listener.address);
-                    let same = |fd: &&mut Option<OwnedFd>| {
-                        fd.as_ref().and_then(socket::local_address).as_ref() == address
-                    };
-                    let fd = activated.iter_mut().find(same).and_then(Option::take);
-                    listener.foreign = fd.is_some();
-                    fd.map(|fd| (fd, None))
-                }
-            };
-            if let Some(Ok(())) = taken.map(|(fd, file)| listener.adopt(fd, file)) {
-                log::message(&format!("bind to {} succeeded (inherited)", listener.address));
-            }
-        }
-        // Sockets that nothing in the new configuration fits are closed before others are
-        // opened: a listener may have got another address on the same port.
-        former.retain(|left| {
-            let keep = left.key.starts_with(ACTIVATED);
-            if !keep {
-                self.remove_abandoned_path(left);
-            }
-            keep
-        });
-        for listener in self.listeners.iter_mut().filter(|listener| listener.socket.is_none()) {
-            listener.await_rival();
-            listener.open();
-        }
-        let backlog = self.listeners.first();
-        let backlog = backlog.map_or(MOST_BACKLOG, |listener| listener.config.backlog);
-        for (fd, known) in former
-            .into_iter()
-            .map(|left| (left.socket, true))
-            .chain(activated.into_iter().flatten().map(|fd| (fd, false)))
-        {
-            if let Ok(listener) = Listener::inherited(fd, backlog) {
-                let how = if known { "inherited" } else { "socket activation" };
-                log::message(&format!("bind to {} succeeded ({how})", listener.address));
-                self.listeners.push(listener);
-            }
-        }
-        if self.listeners.is_empty() {
-            log::message("FATAL: No listeners defined.");
-            return Err(exit::OS_ERROR);
-        }
-        let retry = self.listeners.iter().any(|listener| listener.config.retry_delay > 0);
-        if self.listeners.iter().all(|listener| listener.socket.is_none()) && !retry {
-            if !reloaded {
-                log::message("Failed to bind to any address or port. Exiting.");
-                return Err(exit::TEMPORARY);
-            }
-            log::message(&format!(
-                "Failed to bind to any address or port. Will retry every {RELOAD_RETRY} seconds."
-            ));
-            for listener in &mut self.listeners {
-                listener.config.retry_delay = RELOAD_RETRY;
-            }
-        }
-        for index in 0..self.listeners.len() {
-            self.watch_listener(index, events);
-        }
-        Ok(())
-    }
-
-    /// Removes the file of a UNIX socket that the new configuration does not have any more.
-    fn remove_abandoned_path(&self, left: &LeftListener) {
-        if let Some(address @ Address::Unix(_)) = socket::local_address(&left.socket) {
-            let known = self.listeners.iter().any(|listener| listener.address == address);
-            if let (Address::Unix(path), false) = (&address, known) {
-                remove_file(path, &left.socket, left.file);
-            }
-        }
-    }
-
-    /// Descriptor 0 as the first listener (inetd wait mode).
-    fn adopt_standard_input(&mut self) -> Result<(), i32> {
-        match process::take_standard_input().and_then(|fd| Listener::inherited(fd, MOST_BACKLOG)) {
-            Ok(listener) => {
-                log::message(&format!("bind to {} succeeded (via inetd)", listener.address));
-                self.listeners.insert(0, listener);
-                Ok(())
-            }
-            Err(error) => {
-                log::message(&format!("standard input: {}", os::reason(&error)));
-                Err(exit::OS_ERROR)
-            }
-        }
-    }
-
-    /// Watches a listener, or arms the timer of its next attempt to bind.
-    pub(super) fn watch_listener(&mut self, index: usize, events: &mut Loop) {
-        let paused = self.is_paused();
-        let listener = &mut self.listeners[index];
-        match &listener.socket {
-            Some(fd) => {
-                let interest = if paused { Interest::empty() } else { Interest::READ };
-                events.register(fd, Token::new(kind::LISTENER, index as u32), interest);
-            }
-            None if listener.config.retry_delay > 0 => {
-                let deadline = events.now() + u64::from(listener.config.retry_delay) * 1000;
-                let token = Token::new(kind::BIND_RETRY, index as u32);
-                listener.retry = Some(events.arm(token, deadline));
-            }
-            None => {}
-        }
     }
 
     /// How many connections all workers may have.
@@ -480,9 +315,7 @@ impl Broker {
         let index = token.index() as usize;
         match token.kind() {
             kind::BIND_RETRY => {
-                self.listeners[index].retry = None;
-                self.listeners[index].open();
-                self.watch_listener(index, events);
+                self.listeners.bind_again(index, events);
             }
             kind::RESTART => {
                 self.restart.expired();
@@ -544,9 +377,7 @@ impl Broker {
         self.end(0);
         self.end_check();
         self.dismiss_all(events);
-        for listener in &self.listeners {
-            listener.remove_path();
-        }
+        self.listeners.remove_paths();
         self.remove_pid_file();
         match &mut self.local {
             Some(local) if local.sessions() == 0 => local.end(events),
@@ -565,13 +396,8 @@ impl Broker {
         }
         self.life = Life::Draining;
         self.end_check();
-        for listener in &mut self.listeners {
-            listener.remove_path();
-            listener.close(events);
-            if let Some(timer) = listener.retry.take() {
-                events.cancel(timer);
-            }
-        }
+        self.listeners.remove_paths();
+        self.listeners.close(events);
         self.refuse_parked();
         self.dismiss_all(events);
         if let Some(local) = &mut self.local {
@@ -664,25 +490,4 @@ fn default_stop() -> Stop {
     } else {
         Stop::Now
     }
-}
-
-/// Resolves the addresses. One that cannot be resolved is reported, and its listener dropped.
-fn resolve_listeners(config: &mut config::Broker, inetd: bool) -> Vec<Listener> {
-    let keepalive = config.keepalive;
-    let mut resolver = Resolver::default();
-    std::mem::take(&mut config.listeners)
-        .into_iter()
-        .filter(|listener| !(inetd && listener.empty))
-        .filter_map(|listener| match resolver.resolve(&listener) {
-            Ok(address) => Some(Listener::new(listener, address, keepalive)),
-            Err(reason) => {
-                let name = listener.address.as_ref().map_or("", |value| value.text.as_str());
-                log::message(&format!(
-                    "FATAL: \"bind to {name}:{}\" failed: {reason}",
-                    listener.port
-                ));
-                None
-            }
-        })
-        .collect()
 }

@@ -8,20 +8,21 @@
 
 mod accept;
 pub mod acl;
+mod connection;
 mod findings;
 mod handover;
+mod kind;
 pub mod life;
-mod listener;
+mod listeners;
 pub mod policy;
 mod reload;
 pub mod sticky;
 mod watch;
 mod worker;
 
-pub use accept::receive as receive_datagram;
 pub use findings::Findings;
 pub use handover::{
     inherited_snapshot, publish_snapshot, Checked, Former, FormerSecrets, Handover, Image,
     REPORT_VARIABLE, VARIABLE,
 };
-pub use listener::open as open_listener;
+pub use listeners::{open as open_listener, receive as receive_datagram};

@@ -3,10 +3,10 @@
 
 use super::findings::{Findings, Receiver};
 use super::handover::{
-    check_value, FormerSecrets, Image, LeftWorker, Outgoing, ACTIVATED, REPORT_VARIABLE, VARIABLE,
+    check_value, FormerSecrets, Image, LeftWorker, Outgoing, REPORT_VARIABLE, VARIABLE,
 };
-use super::life::{kind, Broker};
-use super::listener::Listener;
+use super::kind;
+use super::life::Broker;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::process::{self, Descriptors, Ended, Fork, Gate, Pid, Program};
 use crate::os::signals::{self, Signal, Signals};
@@ -130,7 +130,7 @@ impl Broker {
         // logged by us.
         let mut environment = self.options.environment.clone();
         environment.retain(|(name, _)| name != "TCPRELAY_LOG_STDERR");
-        let activated = self.listeners.iter().any(Listener::is_inherited);
+        let activated = self.listeners.has_inherited();
         environment.push((VARIABLE.into(), check_value(activated).into()));
         environment.push((REPORT_VARIABLE.into(), report.as_raw_fd().to_string().into()));
         let mut arguments = vec![OsString::from("-P")];
@@ -318,16 +318,7 @@ impl Broker {
         let snapshot = findings.as_ref().and_then(|findings| share_texts(&findings.snapshot));
         let parked = self.parked.iter();
         let outgoing = Outgoing {
-            listeners: self
-                .listeners
-                .iter()
-                .filter_map(|listener| {
-                    // One that the service manager opened is known by that.
-                    let prefix = if listener.foreign { ACTIVATED } else { "" };
-                    let key = format!("{prefix}{}", listener.key());
-                    Some((key, listener.socket.as_ref()?.as_fd(), listener.file()))
-                })
-                .collect(),
+            listeners: self.listeners.sockets().collect(),
             // A datagram is not worth more than the client's next one.
             parked: parked
                 .filter(|parked| parked.datagram.is_none())
@@ -335,8 +326,7 @@ impl Broker {
                     // One that was taken back may be of a listener that is gone already. The next
                     // image refuses it, and says so.
                     let gone = || "of a former configuration".to_owned();
-                    let key =
-                        parked.listener.map_or_else(gone, |index| self.listeners[index].key());
+                    let key = parked.listener.map_or_else(gone, |index| self.listeners.key(index));
                     (key, parked.socket.as_fd())
                 })
                 .collect(),
@@ -448,9 +438,7 @@ impl Broker {
             events.remove(&check.findings.pipe);
         }
         self.parked.clear();
-        for listener in &mut self.listeners {
-            listener.close(events);
-        }
+        self.listeners.close(events);
         if let Err(error) = events.renew_after_fork() {
             log::message(&format!("event loop: {}", os::reason(&error)));
             return process::exit::OS_ERROR;

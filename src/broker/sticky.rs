@@ -1,6 +1,7 @@
 //! Stickiness: a client address comes back to the worker it was given before.
 
 use super::policy::WorkerId;
+use crate::config::listen::Sticky;
 use crate::os::address::ScopedIp;
 use std::collections::{BTreeMap, HashMap};
 
@@ -66,6 +67,51 @@ impl Cache {
             }
             keep
         });
+    }
+}
+
+/// The caches of a broker: one for each listener that has its own, and one for the others.
+#[derive(Default)]
+pub struct Stickiness {
+    section: Option<Cache>,
+    own: Vec<Option<Cache>>,
+}
+
+impl Stickiness {
+    /// As configured, for the section and each listener.
+    pub fn new(section: Sticky, listeners: impl Iterator<Item = Sticky>) -> Stickiness {
+        let cache = |sticky: Sticky| {
+            (sticky.period > 0).then(|| Cache::new(u64::from(sticky.period) * 1000, sticky.size))
+        };
+        Stickiness { section: cache(section), own: listeners.map(cache).collect() }
+    }
+
+    /// True if clients of this listener are remembered.
+    pub fn holds_for(&self, listener: usize) -> bool {
+        self.section.is_some() || self.own.get(listener).is_some_and(Option::is_some)
+    }
+
+    /// The worker that a client of this listener had.
+    pub fn get(&self, listener: usize, key: &Key, now: u64) -> Option<WorkerId> {
+        let own = self.own.get(listener).and_then(Option::as_ref);
+        own.or(self.section.as_ref())?.get(key, now)
+    }
+
+    /// A client of this listener was given to a worker.
+    pub fn put(&mut self, listener: usize, key: Key, worker: WorkerId, now: u64) {
+        let own = self.own.get_mut(listener).and_then(Option::as_mut);
+        if let Some(cache) = own.or(self.section.as_mut()) {
+            cache.put(key, worker, now);
+        }
+    }
+
+    /// Forgets the clients of a worker that is gone.
+    pub fn forget(&mut self, worker: WorkerId) {
+        self.own
+            .iter_mut()
+            .flatten()
+            .chain(&mut self.section)
+            .for_each(|cache| cache.forget(worker));
     }
 }
 

@@ -4,7 +4,9 @@
 //! the two, so a connection that the broker takes back is its own again, whatever the worker does
 //! at that moment, and what a worker has left unread when it ends is not lost with it.
 
-use super::life::{kind, Broker, Life, Parked};
+use super::connection::Connection;
+use super::kind;
+use super::life::{Broker, Life};
 use super::policy::{Choice, WorkerId};
 use super::worker::Worker;
 use crate::channel::broker_side::Stage;
@@ -144,7 +146,7 @@ impl Flow {
 enum Found {
     /// Connections, and how many the worker was given with them: descriptors may get lost when the
     /// system is out of memory.
-    Connections(Vec<Parked>, usize),
+    Connections(Vec<Connection>, usize),
     /// A message without any.
     Other,
     /// The worker has opened its end to others: what is there need not be the broker's.
@@ -413,10 +415,9 @@ impl Broker {
         }
     }
 
-    fn adopt(&mut self, found: Vec<Parked>) {
+    fn adopt(&mut self, found: Vec<Connection>) {
         for mut parked in found {
-            parked.listener =
-                self.listeners.iter().position(|listener| listener.accept == parked.accept);
+            parked.listener = self.listeners.that_tells(&parked.accept);
             self.parked.push_back(parked);
         }
     }
@@ -454,8 +455,8 @@ fn find(inbox: &OwnedFd) -> io::Result<Found> {
         },
         _ => return Ok(Found::Other),
     };
-    let parked = |socket| Parked { socket, listener: None, accept, datagram: payload.clone() };
-    let found: Vec<Parked> = sockets.into_iter().map(parked).collect();
+    let parked = |socket| Connection { socket, listener: None, accept, datagram: payload.clone() };
+    let found: Vec<Connection> = sockets.into_iter().map(parked).collect();
     if found.len() < given {
         log::braked(log::Kind::Channel, || {
             "scm_recv_msg: a connection came back without its descriptor".to_owned()

@@ -1,7 +1,8 @@
 //! Worker processes: starting, listening to, and replacing them.
 
 use super::handover::Leaving;
-use super::life::{kind, Broker};
+use super::kind;
+use super::life::Broker;
 use super::policy::WorkerId;
 use super::watch::Flow;
 use crate::channel::broker_side::{Act, BrokerSide, Stage};
@@ -449,10 +450,7 @@ impl Broker {
     }
 
     fn forget_stickiness(&mut self, id: WorkerId) {
-        let own = self.listeners.iter_mut().filter_map(|listener| listener.sticky.as_mut());
-        for cache in own.chain(self.sticky.as_mut()) {
-            cache.forget(id);
-        }
+        self.sticky.forget(id);
     }
 
     /// A worker takes nothing any more. It may still have sessions, and say that they end.

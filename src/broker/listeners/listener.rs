@@ -1,8 +1,7 @@
-//! Listening sockets.
+//! One listening socket.
 
-use super::sticky::Cache;
 use crate::channel::protocol::Accept;
-use crate::config::listen::{self as config, Ipv6Only, Sticky, TLS_DEFAULT};
+use crate::config::listen::{self as config, Ipv6Only, TLS_DEFAULT};
 use crate::event::{Loop, TimerId};
 use crate::os::address::{unmapped, Address, Family};
 use crate::os::entry::{Entry, FileId, NotChanged, Permissions};
@@ -25,8 +24,6 @@ pub(super) struct Listener {
     file: Option<FileId>,
     /// What workers are told about its connections.
     pub(super) accept: Accept,
-    /// Its own stickiness, if it has one.
-    pub(super) sticky: Option<Cache>,
     /// Some connections need options that they do not inherit from the socket.
     pub(super) class: u8,
     pub(super) retry: Option<TimerId>,
@@ -61,7 +58,6 @@ impl Listener {
             realm,
             protocol: config.protocol.number() as u32,
         };
-        let sticky = cache(config.sticky);
         let class = config.dscp << 2;
         let backlog = config.backlog;
         let ipv6_only = match config.ipv6_only {
@@ -75,7 +71,6 @@ impl Listener {
             socket: None,
             file: None,
             accept,
-            sticky,
             class,
             retry: None,
             foreign: false,
@@ -449,10 +444,6 @@ pub(super) fn separate_families(listeners: &mut [Listener]) {
         let beside = ipv4.get(&place(listener)).is_some_and(|domains| domains.iter().any(meets));
         listener.ipv6_only = beside.then_some(true);
     }
-}
-
-pub(super) fn cache(sticky: Sticky) -> Option<Cache> {
-    (sticky.period > 0).then(|| Cache::new(u64::from(sticky.period) * 1000, sticky.size))
 }
 
 /// How long a process may take between binding a UNIX socket and listening on it: until then it

@@ -1,0 +1,380 @@
+//! The listeners of a broker.
+
+mod listener;
+
+use super::connection::Connection;
+use super::handover::{LeftListener, ACTIVATED};
+use super::kind;
+use crate::channel::protocol::{Accept, UDP_LIMIT};
+use crate::config::broker::{Broker, Overload};
+use crate::config::listen::{Resolver, Sticky};
+use crate::event::{Interest, Loop, Token};
+use crate::os::address::{Address, Family};
+use crate::os::entry::FileId;
+use crate::os::process::{self, exit};
+use crate::os::socket::{self, Inherited, Kind, Protocol, MOST_BACKLOG};
+use crate::os::{self, log};
+use listener::{remove_file, separate_families, Listener};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+pub use listener::open;
+
+/// How often binding is tried again if nothing could be bound after a reload, in seconds.
+const RELOAD_RETRY: u32 = 2;
+
+/// All of them. A listener is known by its place.
+pub(super) struct Listeners {
+    all: Vec<Listener>,
+    /// Nothing is taken from them at the moment.
+    paused: bool,
+}
+
+/// Whether the sockets of connections block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blocking {
+    /// As workers of ours want them.
+    No,
+    /// As other programs get them from the C broker.
+    Yes,
+}
+
+impl Listeners {
+    /// Those of a configuration, none of them bound. `inetd`: the first socket is standard input.
+    pub(super) fn new(config: &mut Broker, inetd: bool) -> Listeners {
+        let mut all = resolve(config, inetd);
+        separate_families(&mut all);
+        Listeners { all, paused: false }
+    }
+
+    /// There is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Opens the listeners: sockets of a former image or of the service manager are used where
+    /// they fit. Fails only if nothing could be bound and nothing will be retried; after a reload
+    /// it is, as the former sessions still go on here.
+    pub(super) fn bind(
+        &mut self,
+        mut former: Vec<LeftListener>,
+        activated: Vec<OwnedFd>,
+        reloaded: bool,
+        events: &mut Loop,
+    ) -> Result<(), i32> {
+        let mut activated: Vec<Option<OwnedFd>> = activated
+            .into_iter()
+            .filter(|fd| socket::inspect(fd.as_raw_fd()) == Inherited::Listener)
+            .map(Some)
+            .collect();
+        for listener in self.all.iter_mut().filter(|listener| listener.socket.is_none()) {
+            let key = listener.key();
+            let fits = |other: &str| other.strip_prefix(ACTIVATED).unwrap_or(other) == key;
+            let taken = match former.iter().position(|other| fits(&other.key)) {
+                Some(index) => {
+                    let LeftListener { key, socket, file } = former.swap_remove(index);
+                    listener.foreign = key.starts_with(ACTIVATED);
+                    Some((socket, file))
+                }
+                None => {
+                    let address = Some(&listener.address);
+                    let same = |fd: &&mut Option<OwnedFd>| {
+                        fd.as_ref().and_then(socket::local_address).as_ref() == address
+                    };
+                    let fd = activated.iter_mut().find(same).and_then(Option::take);
+                    listener.foreign = fd.is_some();
+                    fd.map(|fd| (fd, None))
+                }
+            };
+            if let Some(Ok(())) = taken.map(|(fd, file)| listener.adopt(fd, file)) {
+                log::message(&format!("bind to {} succeeded (inherited)", listener.address));
+            }
+        }
+        // Sockets that nothing in the new configuration fits are closed before others are
+        // opened: a listener may have got another address on the same port.
+        former.retain(|left| {
+            let keep = left.key.starts_with(ACTIVATED);
+            if !keep {
+                self.remove_abandoned_path(left);
+            }
+            keep
+        });
+        for listener in self.all.iter_mut().filter(|listener| listener.socket.is_none()) {
+            listener.await_rival();
+            listener.open();
+        }
+        let backlog = self.all.first();
+        let backlog = backlog.map_or(MOST_BACKLOG, |listener| listener.config.backlog);
+        for (fd, known) in former
+            .into_iter()
+            .map(|left| (left.socket, true))
+            .chain(activated.into_iter().flatten().map(|fd| (fd, false)))
+        {
+            if let Ok(listener) = Listener::inherited(fd, backlog) {
+                let how = if known { "inherited" } else { "socket activation" };
+                log::message(&format!("bind to {} succeeded ({how})", listener.address));
+                self.all.push(listener);
+            }
+        }
+        if self.all.is_empty() {
+            log::message("FATAL: No listeners defined.");
+            return Err(exit::OS_ERROR);
+        }
+        let retry = self.all.iter().any(|listener| listener.config.retry_delay > 0);
+        if self.all.iter().all(|listener| listener.socket.is_none()) && !retry {
+            if !reloaded {
+                log::message("Failed to bind to any address or port. Exiting.");
+                return Err(exit::TEMPORARY);
+            }
+            log::message(&format!(
+                "Failed to bind to any address or port. Will retry every {RELOAD_RETRY} seconds."
+            ));
+            for listener in &mut self.all {
+                listener.config.retry_delay = RELOAD_RETRY;
+            }
+        }
+        for index in 0..self.all.len() {
+            self.watch(index, events);
+        }
+        Ok(())
+    }
+
+    /// Removes the file of a UNIX socket that the new configuration does not have any more.
+    fn remove_abandoned_path(&self, left: &LeftListener) {
+        if let Some(address @ Address::Unix(_)) = socket::local_address(&left.socket) {
+            let known = self.all.iter().any(|listener| listener.address == address);
+            if let (Address::Unix(path), false) = (&address, known) {
+                remove_file(path, &left.socket, left.file);
+            }
+        }
+    }
+
+    /// Descriptor 0 as the first listener (inetd wait mode).
+    pub(super) fn adopt_standard_input(&mut self) -> Result<(), i32> {
+        match process::take_standard_input().and_then(|fd| Listener::inherited(fd, MOST_BACKLOG)) {
+            Ok(listener) => {
+                log::message(&format!("bind to {} succeeded (via inetd)", listener.address));
+                self.all.insert(0, listener);
+                Ok(())
+            }
+            Err(error) => {
+                log::message(&format!("standard input: {}", os::reason(&error)));
+                Err(exit::OS_ERROR)
+            }
+        }
+    }
+
+    /// Watches a listener, or arms the timer of its next attempt to bind.
+    fn watch(&mut self, index: usize, events: &mut Loop) {
+        let interest = self.interest();
+        let listener = &mut self.all[index];
+        match &listener.socket {
+            Some(fd) => {
+                events.register(fd, Token::new(kind::LISTENER, index as u32), interest);
+            }
+            None if listener.config.retry_delay > 0 => {
+                let deadline = events.now() + u64::from(listener.config.retry_delay) * 1000;
+                let token = Token::new(kind::BIND_RETRY, index as u32);
+                listener.retry = Some(events.arm(token, deadline));
+            }
+            None => {}
+        }
+    }
+
+    fn interest(&self) -> Interest {
+        if self.paused {
+            Interest::empty()
+        } else {
+            Interest::READ
+        }
+    }
+
+    /// The timer of another attempt to bind has expired.
+    pub(super) fn bind_again(&mut self, index: usize, events: &mut Loop) {
+        self.all[index].retry = None;
+        self.all[index].open();
+        self.watch(index, events);
+    }
+
+    /// Watches the listeners, or not.
+    pub(super) fn set_paused(&mut self, paused: bool, events: &mut Loop) {
+        if std::mem::replace(&mut self.paused, paused) != paused {
+            for fd in self.all.iter().filter_map(|listener| listener.socket.as_ref()) {
+                events.set_interest(fd, self.interest());
+            }
+        }
+    }
+
+    /// Takes one connection, or datagram; `None` if what came is of no use.
+    pub(super) fn accept(
+        &mut self,
+        index: usize,
+        blocking: Blocking,
+    ) -> io::Result<Option<Connection>> {
+        let listener = &mut self.all[index];
+        let Some(fd) = &listener.socket else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let taken = if listener.is_datagram() {
+            receive(fd)?
+        } else {
+            Some((socket::accept(fd, blocking == Blocking::No)?, None))
+        };
+        let Some((socket, datagram)) = taken else {
+            return Ok(None);
+        };
+        if listener.address.family() == Family::Unix {
+            // Not inherited from the listener.
+            socket::set_urgent_inline(&socket);
+        }
+        if listener.class != 0 {
+            if let Err(error) = socket::set_traffic_class(&socket, listener.class) {
+                log::braked(log::Kind::Accept, || format!("dscp: {}", os::reason(&error)));
+                listener.class = 0;
+            }
+        }
+        Ok(Some(Connection { socket, listener: Some(index), accept: listener.accept, datagram }))
+    }
+
+    /// How many connections may wait in the backlog of a listener that is about to be closed. None
+    /// with a socket of the service manager: it stays open there, and they are served later.
+    pub(super) fn backlog(&self, index: usize) -> Option<usize> {
+        let listener = &self.all[index];
+        let ours = !listener.foreign && !listener.is_datagram();
+        ours.then(|| usize::try_from(listener.config.backlog).unwrap_or(0).min(4096))
+    }
+
+    /// The limit of connections was reached, or left.
+    pub(super) fn follow_limit(&mut self, full: bool, overload: Overload, events: &mut Loop) {
+        let reset = overload == Overload::Reset;
+        for index in 0..self.all.len() {
+            let listener = &mut self.all[index];
+            if reset && full && !listener.foreign {
+                listener.reopen = listener.socket.is_some();
+                listener.close(events);
+            } else if reset && std::mem::take(&mut listener.reopen) {
+                if !listener.open_again() {
+                    // It was bound before, so it is tried again, asked for or not.
+                    let delay = &mut listener.config.retry_delay;
+                    *delay = (*delay).max(1);
+                }
+                self.watch(index, events);
+            } else {
+                listener.set_backlog(full);
+            }
+        }
+    }
+
+    /// Closes all of them for good.
+    pub(super) fn close(&mut self, events: &mut Loop) {
+        for listener in &mut self.all {
+            listener.close(events);
+            if let Some(timer) = listener.retry.take() {
+                events.cancel(timer);
+            }
+        }
+    }
+
+    /// Removes the files of UNIX sockets that this process has bound.
+    pub(super) fn remove_paths(&self) {
+        self.all.iter().for_each(Listener::remove_path);
+    }
+
+    /// Some have no `listen` block.
+    pub(super) fn has_inherited(&self) -> bool {
+        self.all.iter().any(Listener::is_inherited)
+    }
+
+    /// What a listener is known by in the next image.
+    pub(super) fn key(&self, index: usize) -> String {
+        self.all[index].key()
+    }
+
+    /// The listener with this key, and what workers are told about its connections.
+    pub(super) fn find(&self, key: &str) -> Option<(usize, Accept)> {
+        let index = self.all.iter().position(|listener| listener.key() == key)?;
+        Some((index, self.all[index].accept))
+    }
+
+    /// A listener that tells this of its connections.
+    pub(super) fn that_tells(&self, accept: &Accept) -> Option<usize> {
+        self.all.iter().position(|listener| listener.accept == *accept)
+    }
+
+    /// The port of a listener.
+    pub(super) fn port(&self, index: usize) -> u16 {
+        self.all[index].address.port()
+    }
+
+    /// What each is configured to remember of its clients.
+    pub(super) fn stickiness(&self) -> impl Iterator<Item = Sticky> + '_ {
+        self.all.iter().map(|listener| listener.config.sticky)
+    }
+
+    /// Key, socket and file of those that are bound, for the next image.
+    pub(super) fn sockets(
+        &self,
+    ) -> impl Iterator<Item = (String, BorrowedFd<'_>, Option<FileId>)> + '_ {
+        self.all.iter().filter_map(|listener| {
+            // One that the service manager opened is known by that.
+            let prefix = if listener.foreign { ACTIVATED } else { "" };
+            let key = format!("{prefix}{}", listener.key());
+            Some((key, listener.socket.as_ref()?.as_fd(), listener.file()))
+        })
+    }
+}
+
+/// Resolves the addresses. One that cannot be resolved is reported, and its listener dropped.
+fn resolve(config: &mut Broker, inetd: bool) -> Vec<Listener> {
+    let keepalive = config.keepalive;
+    let mut resolver = Resolver::default();
+    std::mem::take(&mut config.listeners)
+        .into_iter()
+        .filter(|listener| !(inetd && listener.empty))
+        .filter_map(|listener| match resolver.resolve(&listener) {
+            Ok(address) => Some(Listener::new(listener, address, keepalive)),
+            Err(reason) => {
+                let name = listener.address.as_ref().map_or("", |value| value.text.as_str());
+                log::message(&format!(
+                    "FATAL: \"bind to {name}:{}\" failed: {reason}",
+                    listener.port
+                ));
+                None
+            }
+        })
+        .collect()
+}
+
+/// Takes one datagram and makes a socket that is connected to its sender.
+pub fn receive(fd: &OwnedFd) -> io::Result<Option<(OwnedFd, Option<Vec<u8>>)>> {
+    let mut data = vec![0; UDP_LIMIT];
+    let (length, sender) = socket::receive_from(fd, &mut data)?;
+    data.truncate(length);
+    let (Some(sender @ Address::Ip(_)), Some(local)) = (sender, socket::local_address(fd)) else {
+        return Ok(None);
+    };
+    let connect = || -> io::Result<OwnedFd> {
+        let new = socket::create(local.family(), Kind::Datagram, Protocol::Udp)?;
+        socket::set_reuse_address(&new)?;
+        let _ = socket::set_reuse_port(&new);
+        socket::bind(&new, &local)?;
+        socket::connect(&new, &sender)?;
+        socket::set_nonblocking(&new, false)?;
+        Ok(new)
+    };
+    match connect() {
+        Ok(new) => Ok(Some((new, Some(data)))),
+        Err(error) if os::out_of_descriptors(&error) => Err(error),
+        Err(error) => {
+            log::braked(log::Kind::Datagram, || {
+                format!("datagram from {sender}: {}", os::reason(&error))
+            });
+            Ok(None)
+        }
+    }
+}
