@@ -59,7 +59,11 @@ impl Launch {
     /// One listener on a port of 127.0.0.1, one worker for up to 5000 connections, with `relay` as
     /// its section.
     pub fn simple(port: u16, relay: &str) -> Launch {
-        Launch::new(section(port, "", "users max = 5000", relay))
+        Launch::new(format!(
+            "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }}\n \
+             spawn {{ instances min = 1 instances max = 1 users max = 5000 }}\n}}\n\
+             id = tcprelay {{\n{relay}\n}}\n"
+        ))
     }
 
     pub fn program(mut self, program: impl Into<PathBuf>) -> Launch {
