@@ -9,10 +9,10 @@ use std::path::Path;
 
 fn main() {
     require_openssl();
-    generate_tokens();
+    let closing_brace = generate_tokens();
     generate_attributes();
     generate_trampolines();
-    compile_shims();
+    compile_shims(closing_brace);
     link();
     sandbox();
     event_shims();
@@ -56,12 +56,13 @@ fn require_openssl() {
 }
 
 /// `ffi/tokens.tsv` (number, enum name, text, length) becomes constants, the text table, and the
-/// exported `codestring`.
-fn generate_tokens() {
+/// exported `codestring`. Returns the number of the closing brace.
+fn generate_tokens() -> usize {
     let mut constants = String::new();
     let mut texts =
         String::from("/// Text of each reserved word, by number.\npub const TEXT: &[&str] = &[\n");
     let mut strings = String::new();
+    let mut closing_brace = 0;
     let tokens = table("ffi/tokens.tsv");
     for (index, fields) in tokens.iter().enumerate() {
         let [number, name, text, ..] = &fields[..] else {
@@ -69,6 +70,9 @@ fn generate_tokens() {
         };
         let number: usize = number.parse().expect("a token number");
         assert_eq!(number, index, "ffi/tokens.tsv: numbers are consecutive");
+        if text == "}" {
+            closing_brace = number;
+        }
         writeln!(constants, "#[doc = \"`{text}`\"]\npub const {name}: Code = Code({number});")
             .unwrap();
         writeln!(texts, "    {text:?},").unwrap();
@@ -86,6 +90,7 @@ fn generate_tokens() {
         tokens.len()
     );
     generated("exported.rs", &code, false);
+    closing_brace
 }
 
 /// `ffi/attributes.tsv` (index, macro, name, token number, ...) becomes constants, the table of
@@ -131,11 +136,10 @@ fn generate_trampolines() {
 }
 
 /// The functions that only C can define.
-fn compile_shims() {
+fn compile_shims(closing_brace: usize) {
     let mut build = cc::Build::new();
     build.define("_GNU_SOURCE", None).flag("-std=gnu11").warnings(true).pic(true);
-    build.include("compat/include");
-    println!("cargo::rerun-if-changed=compat/include");
+    build.define("S_closebra", &*closing_brace.to_string());
     for name in ["shims", "data", "regex"] {
         let file = format!("compat/{name}.c");
         println!("cargo::rerun-if-changed={file}");

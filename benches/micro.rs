@@ -15,7 +15,7 @@ use mavis::tls::context::Contexts;
 use mavis::tls::records::{Records, Secrets, Suite, Version};
 use mavis::tls::tickets::Ratchet;
 use mavis::tls::Buffer;
-use mavis::upstream::balance::{Attempts, Balancer};
+use mavis::upstream::balance::{Balancer, Tried};
 use mavis::worker::engine::Engine;
 use std::hint::black_box;
 use std::io::{ErrorKind, Read, Write};
@@ -42,7 +42,7 @@ fn balance(criterion: &mut Criterion) {
     for remotes in [1, 10, 100, 1000] {
         let mut balancer = Balancer::new(&vec![1; remotes], 0, 10_000);
         let select = |balancer: &mut Balancer| {
-            balancer.select(&mut Attempts::default(), 0).expect("a live remote")
+            balancer.select(None, &mut Tried::default(), 0).expect("a live remote")
         };
         for _ in 0..remotes {
             select(&mut balancer);
@@ -149,6 +149,7 @@ impl Worker {
             remotes: vec![Remote {
                 address: Address::Unix(path.clone()),
                 protocol: Protocol::Tcp,
+                host: None,
                 weight: 1,
                 tls: None,
                 tag: None,

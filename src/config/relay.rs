@@ -19,6 +19,8 @@ pub struct Remote {
     pub address: Address,
     /// The transport.
     pub protocol: Protocol,
+    /// The name that the address was found by, unless it was written as such.
+    pub host: Option<Rc<str>>,
     /// At least 1.
     pub weight: u32,
     /// `tls …`, if the remote speaks TLS. Shared by the addresses of a host.
@@ -475,11 +477,12 @@ impl RemoteBlock {
             return Err(self.place.error("remote: tls server-name is missing"));
         }
         let tls = tls.map(Rc::new);
+        let host: Option<Rc<str>> = parsed.is_err().then(|| address.text.as_str().into());
         let (protocol, weight) = (self.protocol, self.weight);
         let keepalive = self.keepalive.or(defaults);
         let remote = |address| {
-            let (tls, tag) = (tls.clone(), self.tag.clone());
-            Remote { address, protocol, weight, tls, tag, keepalive }
+            let (host, tls, tag) = (host.clone(), tls.clone(), self.tag.clone());
+            Remote { address, protocol, host, weight, tls, tag, keepalive }
         };
         Ok(addresses.into_iter().map(remote).collect())
     }

@@ -21,5 +21,4 @@ pub mod radix;
 pub mod rbtree;
 pub mod timespec;
 pub mod tokenize;
-pub mod trace;
 pub mod utf;

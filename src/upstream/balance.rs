@@ -13,54 +13,64 @@
 //!
 //! Use and dead marks are in a zone, which workers may share. Each has its own copy of what it
 //! has read there last, in an order that makes selecting as fast with many remotes as with few.
+//!
+//! Remotes come and go while sessions run. One that is taken out is not selected any more, and drains:
+//! its place and its row are given up with the last session that uses it.
 
 #[cfg(test)]
 mod linear;
 #[cfg(test)]
 mod shared_tests;
+#[cfg(test)]
+mod tests;
 mod tree;
 
+use super::remote::RemoteId;
+use super::zone::{State, Zone, FOREVER};
 use crate::config::relay::Ties;
-use crate::upstream::zone::{State, Zone, FOREVER};
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
 use tree::{Tree, OUT};
 
 /// What one session has tried already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attempts {
-    /// Only remotes with this tag will do.
-    tag: Option<u32>,
+pub struct Tried {
     /// In order.
-    failed: Vec<u32>,
+    failed: Vec<RemoteId>,
     /// Of these, those for which this host was short of something.
-    aside: Vec<u32>,
+    aside: Vec<RemoteId>,
     /// All were dead, and their marks were lifted once for this session.
     revived: bool,
 }
 
-impl Attempts {
-    /// Those of a session that is only to go to remotes with a tag.
-    pub fn with_tag(tag: u32) -> Attempts {
-        Attempts { tag: Some(tag), ..Attempts::default() }
-    }
-
+impl Tried {
     /// Remotes that only this host has kept it from are to be tried again. False if there are none.
-    pub fn take_back(&mut self) -> bool {
+    pub fn retry_aside(&mut self) -> bool {
         let aside = std::mem::take(&mut self.aside);
-        self.failed.retain(|index| !aside.contains(index));
+        self.failed.retain(|id| !aside.contains(id));
         !aside.is_empty()
     }
 
-    fn has_failed(&self, index: usize) -> bool {
-        self.failed.binary_search(&(index as u32)).is_ok()
+    fn has_failed(&self, id: RemoteId) -> bool {
+        self.failed.binary_search(&id).is_ok()
     }
 
-    fn add_failed(&mut self, index: usize) {
-        if let Err(place) = self.failed.binary_search(&(index as u32)) {
-            self.failed.insert(place, index as u32);
+    fn add_failed(&mut self, id: RemoteId) {
+        if let Err(place) = self.failed.binary_search(&id) {
+            self.failed.insert(place, id);
         }
     }
+}
+
+/// What balancing has to know of a remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// At least 1.
+    pub weight: u32,
+    /// A small number, as there is a place for each.
+    pub tag: Option<u32>,
+    /// By what it is known in the zone; at least 1, and different for each.
+    pub identity: u64,
 }
 
 /// The step of a remote with weight 1. That of another one is a whole part of it for all weights up to
@@ -71,19 +81,39 @@ const TICK: u64 = 5040;
 /// The largest number in half a word.
 const HALF: u64 = u32::MAX as u64;
 
+/// Whether a place has a remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    InUse,
+    /// It was taken out, and some sessions still use it.
+    Draining,
+    Vacant,
+}
+
 struct Remote {
+    id: RemoteId,
+    standing: Standing,
     weight: u64,
     /// By how much its turn is put off by a session.
     step: u64,
     tag: Option<u32>,
     /// Its place among those with its tag.
     place: usize,
+    identity: u64,
     /// Its row in the zone.
     row: usize,
     /// Sessions of this worker that use it.
     own: u64,
     /// What the zone said last.
     state: State,
+}
+
+impl Remote {
+    fn set(&mut self, entry: &Entry) {
+        let weight = u64::from(entry.weight.max(1));
+        (self.weight, self.step) = (weight, (STEP / weight).max(1));
+        (self.tag, self.identity) = (entry.tag, entry.identity);
+    }
 }
 
 /// Those with one tag, or all.
@@ -97,6 +127,8 @@ struct Group {
 pub struct Balancer {
     zone: Zone,
     remotes: Vec<Remote>,
+    /// Places without a remote.
+    vacant: Vec<usize>,
     /// Which remote has a row.
     by_row: Vec<Option<usize>>,
     /// All, and then those with each tag.
@@ -118,23 +150,15 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// Remotes by their weights (at least 1); `rebalance` as configured; `retry_delay` in
-    /// milliseconds, 0 for never. The zone is not shared.
-    pub fn new(weights: &[u32], rebalance: i32, retry_delay: u64) -> Balancer {
-        let remote = |(row, &weight): (usize, &u32)| Remote {
-            weight: u64::from(weight.max(1)),
-            step: (STEP / u64::from(weight.max(1))).max(1),
-            tag: None,
-            place: 0,
-            row,
-            own: 0,
-            state: State::default(),
-        };
-        let mut balancer = Balancer {
-            zone: Zone::own(weights.len()),
-            remotes: weights.iter().enumerate().map(remote).collect(),
-            by_row: (0..weights.len()).map(Some).collect(),
-            groups: Vec::new(),
+    /// Without remotes: `rebalance` as configured; `retry_delay` in milliseconds, 0 for never. The zone
+    /// is not shared.
+    pub fn empty(rebalance: i32, retry_delay: u64) -> Balancer {
+        Balancer {
+            zone: Zone::own(0),
+            remotes: Vec::new(),
+            vacant: Vec::new(),
+            by_row: Vec::new(),
+            groups: vec![Group::default()],
             dead: BTreeSet::new(),
             now: 0,
             changes: Vec::new(),
@@ -143,9 +167,118 @@ impl Balancer {
             ties: Ties::default(),
             origin: 0,
             fail_count: 0,
-        };
-        balancer.group();
+        }
+    }
+
+    /// As [`empty`](Self::empty), with remotes by their weights.
+    pub fn new(weights: &[u32], rebalance: i32, retry_delay: u64) -> Balancer {
+        let mut balancer = Balancer::empty(rebalance, retry_delay);
+        let entry =
+            |(weight, identity): (&u32, u64)| Entry { weight: *weight, tag: None, identity };
+        let entries: Vec<Entry> = weights.iter().zip(1..).map(entry).collect();
+        balancer.add(&entries);
         balancer
+    }
+
+    /// Adds remotes. `None`: a shared zone has no room for them.
+    pub fn add(&mut self, entries: &[Entry]) -> Option<Vec<RemoteId>> {
+        self.zone.make_room(entries.len());
+        let identities: Vec<u64> = entries.iter().map(|entry| entry.identity).collect();
+        let rows = self.zone.take_rows(&identities)?;
+        let mut ids = Vec::with_capacity(entries.len());
+        for (entry, row) in entries.iter().zip(rows) {
+            let index = self.vacant.pop().unwrap_or_else(|| {
+                let index = self.remotes.len();
+                self.remotes.push(Remote {
+                    id: RemoteId::first(index),
+                    standing: Standing::Vacant,
+                    weight: 1,
+                    step: 1,
+                    tag: None,
+                    place: 0,
+                    identity: 0,
+                    row: 0,
+                    own: 0,
+                    state: State::default(),
+                });
+                index
+            });
+            let remote = &mut self.remotes[index];
+            remote.standing = Standing::InUse;
+            remote.set(entry);
+            ids.push(remote.id);
+            self.take_row(index, row);
+        }
+        self.group();
+        Some(ids)
+    }
+
+    /// Changes what is known of a remote. False if a shared zone has no room for what it is now; it
+    /// stays as it was.
+    pub fn change(&mut self, index: usize, entry: &Entry) -> bool {
+        if entry.identity != self.remotes[index].identity {
+            self.zone.make_room(1);
+            let Some(rows) = self.zone.take_rows(&[entry.identity]) else {
+                return false;
+            };
+            self.leave_row(index);
+            rows.into_iter().for_each(|row| self.take_row(index, row));
+        }
+        self.remotes[index].set(entry);
+        self.group();
+        true
+    }
+
+    /// A remote is not selected any more. It is there as long as sessions use it.
+    pub fn remove(&mut self, index: usize) {
+        let remote = &mut self.remotes[index];
+        if remote.standing == Standing::InUse {
+            remote.standing = Standing::Draining;
+            self.vacate_if_drained(index);
+            self.group();
+        }
+    }
+
+    /// The remote in a place, also if it drains.
+    pub(super) fn id(&self, index: usize) -> Option<RemoteId> {
+        let remote = self.remotes.get(index)?;
+        (remote.standing != Standing::Vacant).then_some(remote.id)
+    }
+
+    /// True if a place has a remote that was not taken out.
+    pub(super) fn is_in_use(&self, index: usize) -> bool {
+        self.remotes.get(index).is_some_and(|remote| remote.standing == Standing::InUse)
+    }
+
+    fn take_row(&mut self, index: usize, row: usize) {
+        if row >= self.by_row.len() {
+            self.by_row.resize(row + 1, None);
+        }
+        self.by_row[row] = Some(index);
+        let remote = &mut self.remotes[index];
+        remote.row = row;
+        self.zone.set_used(row, remote.own);
+        self.read(index);
+    }
+
+    fn leave_row(&mut self, index: usize) {
+        let row = self.remotes[index].row;
+        self.by_row[row] = None;
+        self.zone.leave_row(row);
+    }
+
+    /// Gives up the place of a remote that was taken out and that no session uses.
+    fn vacate_if_drained(&mut self, index: usize) {
+        let remote = &mut self.remotes[index];
+        if remote.standing != Standing::Draining || remote.own > 0 {
+            return;
+        }
+        remote.standing = Standing::Vacant;
+        remote.id = remote.id.next();
+        self.dead.remove(&(remote.state.retry_at, index));
+        remote.state = State::default();
+        self.leave_row(index);
+        self.vacant.push(index);
     }
 
     /// Which of equals is selected, before anything is.
@@ -159,29 +292,21 @@ impl Balancer {
         self.fail_count = count.into();
     }
 
-    /// Gives each remote its tag, by a number; small ones, as there is a place for each.
-    pub fn set_tags(&mut self, tags: impl Iterator<Item = Option<u32>>) {
-        for (remote, tag) in self.remotes.iter_mut().zip(tags) {
-            remote.tag = tag;
-        }
-        self.group();
-    }
-
-    /// Shares a zone with other workers, before anything is selected. What each remote is known
-    /// by there must be different for each. False if the zone is full: it is not shared then.
-    pub fn share(&mut self, zone: Zone, identities: &[u64]) -> bool {
-        let Some(rows) = zone.find(identities) else {
+    /// Shares a zone with other workers. False if that has no room: it is not shared then.
+    pub fn share(&mut self, zone: Zone) -> bool {
+        let present = |&index: &usize| self.remotes[index].standing != Standing::Vacant;
+        let indices: Vec<usize> = (0..self.remotes.len()).filter(present).collect();
+        let identities: Vec<u64> =
+            indices.iter().map(|&index| self.remotes[index].identity).collect();
+        let Some(rows) = zone.take_rows(&identities) else {
             return false;
         };
-        self.by_row = vec![None; rows.iter().max().map_or(0, |last| last + 1)];
-        for (index, (remote, row)) in self.remotes.iter_mut().zip(rows).enumerate() {
-            remote.row = row;
-            self.by_row[row] = Some(index);
-        }
         self.zone = zone;
-        for index in 0..self.remotes.len() {
-            self.refresh(index);
+        self.by_row.clear();
+        for (index, row) in indices.into_iter().zip(rows) {
+            self.take_row(index, row);
         }
+        self.group();
         true
     }
 
@@ -189,7 +314,7 @@ impl Balancer {
         self.groups = vec![Group::default()];
         for (index, remote) in self.remotes.iter_mut().enumerate() {
             self.groups[0].members.push(index);
-            if let Some(tag) = remote.tag {
+            if let (Some(tag), Standing::InUse) = (remote.tag, remote.standing) {
                 let number = 1 + tag as usize;
                 if number >= self.groups.len() {
                     self.groups.resize_with(number + 1, Group::default);
@@ -222,6 +347,9 @@ impl Balancer {
     }
 
     fn enter(&mut self, index: usize) {
+        if self.remotes[index].standing != Standing::InUse {
+            return;
+        }
         let rank = self.rank(index);
         let remote = &self.remotes[index];
         self.groups[0].tree.set(index, rank);
@@ -232,6 +360,13 @@ impl Balancer {
 
     /// Takes over what the zone says about a remote.
     fn refresh(&mut self, index: usize) {
+        if self.read(index) {
+            self.enter(index);
+        }
+    }
+
+    /// Reads what the zone says about a remote. True if that is news.
+    fn read(&mut self, index: usize) -> bool {
         let remote = &mut self.remotes[index];
         let state = self.zone.state(remote.row);
         let former = std::mem::replace(&mut remote.state, state);
@@ -241,9 +376,7 @@ impl Balancer {
                 self.dead.insert((state.retry_at, index));
             }
         }
-        if former != state {
-            self.enter(index);
-        }
+        former != state
     }
 
     /// Takes over what others have changed, and what time has.
@@ -269,28 +402,29 @@ impl Balancer {
 
     /// Picks a remote for a session, and counts it as used by it. `None`: there is none left
     /// that this session has not tried. The clock is to be the same for all that share a zone.
-    pub fn select(&mut self, attempts: &mut Attempts, now: u64) -> Option<usize> {
+    /// `tag`: only remotes with it will do.
+    pub fn select(&mut self, tag: Option<u32>, tried: &mut Tried, now: u64) -> Option<usize> {
         self.catch_up(now);
         if self.rebalance != 0 && self.zone.count_selection(self.rebalance) {
             self.revive(None);
         }
-        let mut picked = self.pick(attempts);
-        if picked.is_none() && !attempts.revived {
-            attempts.revived = true;
+        let mut picked = self.pick(tag, tried);
+        if picked.is_none() && !tried.revived {
+            tried.revived = true;
             // The others' remotes are none of the business of a session with a tag.
-            self.revive(attempts.tag);
-            if attempts.tag.is_none() {
+            self.revive(tag);
+            if tag.is_none() {
                 self.zone.restart_selections();
             }
-            picked = self.pick(attempts);
+            picked = self.pick(tag, tried);
         }
         picked
     }
 
-    fn pick(&mut self, attempts: &Attempts) -> Option<usize> {
+    fn pick(&mut self, tag: Option<u32>, tried: &Tried) -> Option<usize> {
         // Other workers may be faster, but not with each of them all the time.
         for _ in 0..=self.remotes.len() {
-            let index = self.best(attempts)?;
+            let index = self.best(tag, tried)?;
             let remote = &self.remotes[index];
             let State { retry_at, .. } = remote.state;
             // One session at a time finds out whether a dead one is back, of whichever worker.
@@ -325,10 +459,10 @@ impl Balancer {
         }
     }
 
-    /// The best one that the session has not failed with. Those with which it has are dead, unless
-    /// they were given another chance: then they are taken out for the time being.
-    fn best(&mut self, attempts: &Attempts) -> Option<usize> {
-        let number = attempts.tag.map_or(0, |tag| 1 + tag as usize);
+    /// The best one that the session has not failed on. Remotes it failed on are marked dead, unless the
+    /// marks were lifted: those are left out of this selection.
+    fn best(&mut self, tag: Option<u32>, tried: &Tried) -> Option<usize> {
+        let number = tag.map_or(0, |tag| 1 + tag as usize);
         let mut hidden = Vec::new();
         let best = loop {
             let Some(group) = self.groups.get_mut(number) else {
@@ -338,7 +472,7 @@ impl Balancer {
                 break None;
             };
             let index = group.members[place];
-            if !attempts.has_failed(index) {
+            if !tried.has_failed(self.remotes[index].id) {
                 break Some(index);
             }
             group.tree.set(place, OUT);
@@ -377,26 +511,27 @@ impl Balancer {
     }
 
     /// A session could not be connected to this remote. True if that is news.
-    pub fn failed(&mut self, index: usize, attempts: &mut Attempts, now: u64) -> bool {
+    pub fn failed(&mut self, index: usize, tried: &mut Tried, now: u64) -> bool {
         self.catch_up(now);
-        attempts.add_failed(index);
+        tried.add_failed(self.remotes[index].id);
         let row = self.remotes[index].row;
         self.zone.set_retry_at(row, self.retry_time());
-        self.add_own(index, -1);
-        self.zone.report(row, true)
+        let news = self.zone.report(row, true);
+        self.released(index);
+        news
     }
 
     /// A session cannot be connected to this remote, which is no fault of the remote's: only this
     /// session does without it.
-    pub fn rule_out(&mut self, index: usize, attempts: &mut Attempts) {
-        attempts.add_failed(index);
-        self.add_own(index, -1);
+    pub fn rule_out(&mut self, index: usize, tried: &mut Tried) {
+        tried.add_failed(self.remotes[index].id);
+        self.released(index);
     }
 
-    /// As [`rule_out`](Self::rule_out), for a reason that may pass ([`Attempts::take_back`]).
-    pub fn set_aside(&mut self, index: usize, attempts: &mut Attempts) {
-        self.rule_out(index, attempts);
-        attempts.aside.push(index as u32);
+    /// As [`rule_out`](Self::rule_out), for a reason that may pass ([`Tried::retry_aside`]).
+    pub fn set_aside(&mut self, index: usize, tried: &mut Tried) {
+        tried.aside.push(self.remotes[index].id);
+        self.rule_out(index, tried);
     }
 
     /// A session was connected to this remote. True if it was reported as down before.
@@ -452,314 +587,11 @@ impl Balancer {
     /// A session does not use this remote any more.
     pub fn released(&mut self, index: usize) {
         self.add_own(index, -1);
+        self.vacate_if_drained(index);
     }
 
     /// Sessions that use a remote, of all workers as far as this one has heard.
     pub fn used(&self, index: usize) -> u64 {
         self.remotes[index].state.used
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn select(balancer: &mut Balancer, now: u64) -> usize {
-        balancer.select(&mut Attempts::default(), now).expect("a live remote")
-    }
-
-    #[test]
-    fn the_worked_example() {
-        let mut balancer = Balancer::new(&[1, 2, 3], 0, 0);
-        let chosen: Vec<usize> = (0..12).map(|_| select(&mut balancer, 0)).collect();
-        assert_eq!(chosen, [0, 1, 2, 2, 1, 2, 0, 1, 2, 2, 1, 2]);
-    }
-
-    /// One whose ties are those of the C program.
-    fn first(weights: &[u32]) -> Balancer {
-        let mut balancer = Balancer::new(weights, 0, 0);
-        balancer.set_ties(Ties::First);
-        balancer
-    }
-
-    /// So many sessions, one after the other.
-    fn one_by_one(balancer: &mut Balancer, count: usize) -> Vec<usize> {
-        let one = |_| {
-            let index = select(balancer, 0);
-            balancer.released(index);
-            index
-        };
-        (0..count).map(one).collect()
-    }
-
-    fn shares(chosen: &[usize], remotes: usize) -> Vec<usize> {
-        (0..remotes).map(|index| chosen.iter().filter(|&&other| other == index).count()).collect()
-    }
-
-    #[test]
-    fn the_first_of_equals() {
-        let mut balancer = first(&[1, 2, 3]);
-        let chosen: Vec<usize> = (0..12).map(|_| select(&mut balancer, 0)).collect();
-        assert_eq!(chosen, [0, 1, 2, 2, 1, 2, 0, 1, 2, 2, 1, 2]);
-        assert_eq!(one_by_one(&mut first(&[1, 1]), 5), [0; 5]);
-        // Large weights tie at zero.
-        let mut balancer = first(&[1000, 1]);
-        let chosen: Vec<usize> = (0..6).map(|_| select(&mut balancer, 0)).collect();
-        assert_eq!(chosen, [0, 0, 0, 0, 1, 0]);
-    }
-
-    #[test]
-    fn equals_take_turns_by_weight() {
-        assert_eq!(one_by_one(&mut Balancer::new(&[1, 1, 1], 0, 0), 6), [0, 1, 2, 0, 1, 2]);
-        let chosen = one_by_one(&mut Balancer::new(&[1, 2, 3], 0, 0), 600);
-        assert_eq!(shares(&chosen, 3), [100, 200, 300]);
-        // Spread out, not one after the other.
-        assert_eq!(shares(&chosen[..6], 3), [1, 2, 3]);
-        let chosen = one_by_one(&mut Balancer::new(&[1000, 1], 0, 0), 1001);
-        assert_eq!(shares(&chosen, 2), [1000, 1]);
-        // These round to the same for four sessions each.
-        let mut balancer = Balancer::new(&[1000, 1], 0, 0);
-        let chosen: Vec<usize> = (0..6).map(|_| select(&mut balancer, 0)).collect();
-        assert_eq!(chosen, [0, 0, 0, 0, 1, 0]);
-        let chosen = one_by_one(&mut Balancer::new(&[1000, 1000], 0, 0), 4000);
-        assert!(shares(&chosen, 2).iter().all(|share| (1996..=2004).contains(share)));
-    }
-
-    #[test]
-    fn turns_go_on_for_ever() {
-        let mut balancer = Balancer::new(&[1, 1, 1], 0, 0);
-        // Half a word is full after so many sessions, and again.
-        for count in [HALF / 512, HALF / 256, HALF / 256 * 9] {
-            balancer.zone.set_turns(count * STEP);
-            for row in 0..3 {
-                balancer.zone.set_turn(row, count * STEP + row as u64);
-                balancer.refresh(row);
-            }
-            assert_eq!(shares(&one_by_one(&mut balancer, 30_000), 3), [10_000; 3]);
-        }
-    }
-
-    #[test]
-    fn what_was_missed_is_not_made_up_for() {
-        // By one that was dead,
-        let mut balancer = Balancer::new(&[1, 1, 1], 0, 1000);
-        let mut attempts = Attempts::default();
-        assert_eq!(balancer.select(&mut attempts, 0), Some(0));
-        balancer.failed(0, &mut attempts, 0);
-        assert_eq!(shares(&one_by_one(&mut balancer, 1000), 3), [0, 500, 500]);
-        assert_eq!(balancer.select(&mut Attempts::default(), 1000), Some(0));
-        balancer.connected(0);
-        balancer.released(0);
-        let after = one_by_one(&mut balancer, 9);
-        assert_eq!(shares(&after, 3), [3, 3, 3]);
-        assert_eq!(shares(&after[..3], 3), [1, 1, 1]);
-        // or had a session that took long.
-        let long = select(&mut balancer, 1000);
-        let others = one_by_one(&mut balancer, 1000);
-        assert_eq!(shares(&others, 3)[long], 0);
-        balancer.released(long);
-        let share = shares(&one_by_one(&mut balancer, 9), 3)[long];
-        assert!((3..=4).contains(&share), "{share} of 9");
-    }
-
-    #[test]
-    fn a_remote_that_cuts_sessions_short_is_taken_for_dead() {
-        let mut balancer = Balancer::new(&[1, 1], 0, 1000);
-        balancer.set_fail_count(3);
-        let session = |balancer: &mut Balancer, now| {
-            let index = select(balancer, now);
-            let up_again = balancer.connected(index);
-            balancer.released(index);
-            (index, up_again)
-        };
-        // One that answers between them starts the count anew.
-        for _ in 0..2 {
-            assert!(!balancer.cut_short(0, 0) && !balancer.cut_short(0, 0));
-            assert!(!balancer.proved(0));
-        }
-        assert!(!balancer.cut_short(0, 0) && !balancer.cut_short(0, 0));
-        assert!(balancer.cut_short(0, 0));
-        assert!((0..5).all(|_| session(&mut balancer, 999) == (1, false)));
-        // Then one session tries it. That it was connected says nothing,
-        assert_eq!(session(&mut balancer, 1000), (0, false));
-        assert_eq!(session(&mut balancer, 1000), (1, false));
-        // and if it is cut short, that is enough.
-        assert!(!balancer.cut_short(0, 1100));
-        assert_eq!(session(&mut balancer, 2099), (1, false));
-        assert_eq!(session(&mut balancer, 2100), (0, false));
-        assert!(balancer.proved(0));
-        let chosen: Vec<usize> = (0..4).map(|_| session(&mut balancer, 2100).0).collect();
-        assert_eq!(shares(&chosen, 2), [2, 2]);
-    }
-
-    #[test]
-    fn when_all_cut_sessions_short_all_are_tried() {
-        let mut balancer = Balancer::new(&[1, 1], 0, 0);
-        balancer.set_fail_count(1);
-        for _ in 0..10 {
-            let index = select(&mut balancer, 0);
-            balancer.connected(index);
-            balancer.cut_short(index, 0);
-            balancer.released(index);
-        }
-        let off = Balancer::new(&[1, 1], 0, 0);
-        let mut off = off;
-        assert!((0..100).all(|_| !off.cut_short(0, 0)));
-        assert_eq!(shares(&one_by_one(&mut off, 10), 2), [5, 5]);
-    }
-
-    /// A session's selections until one succeeds; `up` tells which remotes answer.
-    fn connect(balancer: &mut Balancer, up: &[bool], now: u64) -> (Option<usize>, usize) {
-        let mut attempts = Attempts::default();
-        let mut count = 0;
-        while let Some(index) = balancer.select(&mut attempts, now) {
-            count += 1;
-            if up[index] {
-                balancer.connected(index);
-                return (Some(index), count);
-            }
-            balancer.failed(index, &mut attempts, now);
-        }
-        (None, count)
-    }
-
-    /// The remote gets every session that finds it as idle as the others, and cuts it short.
-    #[test]
-    fn a_remote_that_ends_all_sessions_at_once_draws_no_more_than_its_share() {
-        let mut balancer = Balancer::new(&[1, 1, 1], 0, 0);
-        let mut open: Vec<usize> = Vec::new();
-        let mut chosen = Vec::new();
-        for step in 0..3000 {
-            let index = select(&mut balancer, 0);
-            chosen.push(index);
-            match index {
-                0 => balancer.released(0),
-                _ => open.push(index),
-            }
-            // The others' sessions are over before the next one comes, now and then a step later.
-            if step % 10 != 0 {
-                open.drain(..).for_each(|index| balancer.released(index));
-            }
-        }
-        let share = shares(&chosen, 3)[0];
-        assert!(share < 1500, "{share} of 3000");
-    }
-
-    #[test]
-    fn rebalance_retries_the_dead_on_every_fourth_selection() {
-        let mut balancer = Balancer::new(&[1, 1], 4, 0);
-        let up = [false, true];
-        let tries: Vec<_> = (0..7).map(|_| connect(&mut balancer, &up, 0)).collect();
-        let one = (Some(1), 1);
-        let two = (Some(1), 2);
-        assert_eq!(tries, [two, one, one, two, one, one, two]);
-    }
-
-    #[test]
-    fn all_dead_is_one_pass_per_session_and_heals() {
-        let mut balancer = Balancer::new(&[1, 1, 1], 0, 0);
-        assert_eq!(connect(&mut balancer, &[false; 3], 0), (None, 3));
-        assert_eq!(connect(&mut balancer, &[false; 3], 0), (None, 3));
-        assert_eq!(connect(&mut balancer, &[false, true, false], 0), (Some(1), 2));
-        assert_eq!(connect(&mut balancer, &[true; 3], 0).0, Some(2));
-    }
-
-    #[test]
-    fn a_second_dead_remote_takes_no_part() {
-        let mut balancer = Balancer::new(&[1, 1], 0, 0);
-        let up = [true, false];
-        assert_eq!(connect(&mut balancer, &up, 0).0, Some(0));
-        assert_eq!(connect(&mut balancer, &up, 0).0, Some(0));
-        assert_eq!(connect(&mut balancer, &up, 0), (Some(0), 1));
-    }
-
-    #[test]
-    fn after_the_retry_delay_one_session_tries() {
-        let mut balancer = Balancer::new(&[1, 1], 0, 1000);
-        assert_eq!(connect(&mut balancer, &[false, true], 0), (Some(1), 2));
-        assert_eq!(connect(&mut balancer, &[true, true], 999), (Some(1), 1));
-        // Due: the first session is given it, the next one meanwhile is not.
-        assert_eq!(select(&mut balancer, 1000), 0);
-        assert_eq!(select(&mut balancer, 1000), 1);
-        assert!(balancer.connected(0));
-        assert_eq!(select(&mut balancer, 1000), 0);
-    }
-
-    #[test]
-    fn a_tag_restricts_the_choice() {
-        let mut balancer = Balancer::new(&[1, 1, 1], 0, 0);
-        balancer.set_tags([None, Some(7), Some(7)].into_iter());
-        let tagged = |balancer: &mut Balancer| {
-            let mut attempts = Attempts::with_tag(7);
-            let found = balancer.select(&mut attempts, 0);
-            (found, attempts)
-        };
-        assert_eq!(tagged(&mut balancer).0, Some(1));
-        assert_eq!(tagged(&mut balancer).0, Some(2));
-        let (first, mut attempts) = tagged(&mut balancer);
-        assert_eq!(first, Some(1));
-        balancer.failed(1, &mut attempts, 0);
-        assert_eq!(balancer.select(&mut attempts, 0), Some(2));
-        balancer.failed(2, &mut attempts, 0);
-        // Nobody else will do, however idle, and what is down for others stays so.
-        assert_eq!(balancer.select(&mut attempts, 0), None);
-        assert_eq!(balancer.select(&mut Attempts::with_tag(8), 0), None);
-        assert_eq!(select(&mut balancer, 0), 0);
-    }
-
-    #[test]
-    fn a_change_of_state_is_news_once() {
-        let mut balancer = Balancer::new(&[1], 1, 0);
-        let mut news = Vec::new();
-        for _ in 0..3 {
-            let mut attempts = Attempts::default();
-            let index = balancer.select(&mut attempts, 0).expect("revived");
-            news.push(balancer.failed(index, &mut attempts, 0));
-        }
-        assert_eq!(news, [true, false, false]);
-        assert!(balancer.connected(0));
-        assert!(!balancer.connected(0));
-    }
-
-    proptest! {
-        /// A seeded simulation: remotes go up and down, sessions come and go. No session fails
-        /// while a remote is up, none tries a remote twice, and the counts stay right.
-        #[test]
-        fn simulation(
-            weights in prop::collection::vec(1u32..300, 1..6),
-            rebalance in -3i32..6,
-            retry_delay in 0u64..50,
-            steps in prop::collection::vec((0u8..4, any::<usize>(), 0u64..20), 0..200),
-        ) {
-            let mut balancer = Balancer::new(&weights, rebalance, retry_delay);
-            let mut up = vec![true; weights.len()];
-            let mut open: Vec<usize> = Vec::new();
-            let mut now = 0;
-            for (step, which, elapsed) in steps {
-                now += elapsed;
-                match step {
-                    0 | 1 => {
-                        let (found, tries) = connect(&mut balancer, &up, now);
-                        prop_assert!(tries <= weights.len());
-                        prop_assert_eq!(found.is_some(), up.contains(&true));
-                        open.extend(found);
-                    }
-                    2 if !open.is_empty() => {
-                        let index = open.swap_remove(which % open.len());
-                        balancer.released(index);
-                    }
-                    3 => {
-                        let index = which % up.len();
-                        up[index] = !up[index];
-                    }
-                    _ => {}
-                }
-                for index in 0..weights.len() {
-                    let expected = open.iter().filter(|&&other| other == index).count();
-                    prop_assert_eq!(balancer.used(index), expected as u64);
-                }
-            }
-        }
     }
 }

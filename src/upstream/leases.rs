@@ -88,7 +88,7 @@ mod tests {
             Zone::join(&fd.try_clone_to_owned().expect("a copy"), slot).expect("to join")
         };
         let (a, b) = (join(&mut leases, 7), join(&mut leases, 8));
-        a.find(&[1]).expect("a row");
+        a.take_rows(&[1]).expect("a row");
         a.set_used(0, 3);
         b.set_used(0, 4);
         leases.ended(9);

@@ -1,19 +1,26 @@
-//! What the workers of a broker know in common about remotes: how many sessions of each worker use
-//! which, which are dead until when, and how many selections there were.
+//! The zone: what the workers of a broker know in common about remotes. How many sessions of each worker
+//! use which, which are dead until when, and how many selections there were.
 //!
-//! It is a table of atomic words. A remote is known by what it is, not by its number, so that
-//! workers with other configurations, or with the addresses of a host in another order, agree about
+//! It is a table of atomic words. A remote is known by what it is ([`identity`]), not by its number, so
+//! that workers with other configurations, or with the addresses of a host in another order, agree about
 //! those that they have in common. Its row has a word for each worker, which that worker alone
 //! writes; what all use is the sum, so no total can be wrong when a worker dies: the broker then
 //! clears its words.
 //!
+//! A row belongs to its remote as long as a worker holds it, which a bit for each worker tells. A row
+//! that nobody holds keeps its marks, for a worker that starts again, until another remote needs it. Rows
+//! are taken under a lock; the broker opens it for a worker that died with it, and one that does not get
+//! it in time does without rows.
+//!
 //! Whoever changes a row says so to each other worker, by a bit for the row in a set that belongs
 //! to that worker. A worker takes its bits before it selects, and reads those rows again; however
-//! much has happened, a row is read once. A bit without a change does no harm, and what a process
-//! gone mad may write leads to wrong numbers at worst.
+//! much has happened, a row is read once. A bit without a change does no harm, and what a rogue
+//! process may write leads to wrong numbers at worst.
 //!
 //! All is sequentially consistent: a bit that is found set was not taken yet by its owner, who
 //! will read the row after that, so it need not be set again.
+//!
+//! [`identity`]: super::remote::Remote::identity
 
 use crate::os::shared::Words;
 use std::collections::HashMap;
@@ -23,6 +30,8 @@ use std::sync::atomic::{
     AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
+use std::thread;
+use std::time::Duration;
 
 /// Most workers that share a zone.
 pub const SLOTS: usize = 59;
@@ -30,17 +39,19 @@ pub const SLOTS: usize = 59;
 pub const REMOTES: usize = 64 * 64;
 
 /// Places in the header, on cache lines of their own: what the words below mean, a bit for each
-/// worker that takes part, the count of selections, how far turns have come.
+/// worker that takes part, the count of selections, how far turns have come, who takes rows (its slot
+/// and 1, or 0).
 const LAYOUT: usize = 0;
 const MEMBERS: usize = 8;
 const SELECTIONS: usize = 16;
 const TURNS: usize = 24;
+const LOCK: usize = 32;
 const HEADER: usize = 64;
 
 /// To be changed with the layout, for brokers and workers of different versions.
-const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  2");
+const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  3");
 
-/// Places in the row of a remote: what it is, 0 if the row is free; when it may be tried again, 0
+/// Places in the row of a remote: what it is, 0 if the row was never used; when it may be tried again, 0
 /// if it is alive; 1 if it was reported as down and not yet as up again; its next turn; sessions in a
 /// row that it has cut short; the use by each worker. With all workers a row has 64 words, and its
 /// first cache line is enough for three of them.
@@ -57,9 +68,15 @@ const BITS: usize = 8;
 const SET: usize = BITS + REMOTES / 64;
 
 /// All words of a shared zone. Most are never touched, and take no memory.
-const SIZE: usize = SETS + SLOTS * SET;
+const SIZE: usize = HOLDERS + REMOTES;
 /// Where the sets of the workers begin in one.
 pub(crate) const SETS: usize = HEADER + REMOTES * (USED + SLOTS);
+/// Where the bits of those who hold rows begin, a word for each row.
+const HOLDERS: usize = SETS + SLOTS * SET;
+
+/// How often the lock is tried, and how long is waited in between: rows are taken in microseconds.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_micros(100);
 
 /// A remote that is dead until it is declared alive, however late it is.
 pub const FOREVER: u64 = u64::MAX;
@@ -70,6 +87,8 @@ pub struct Zone {
     remotes: usize,
     slots: usize,
     slot: usize,
+    /// Where the words of holders begin.
+    holders: usize,
 }
 
 /// The state of a remote.
@@ -86,8 +105,8 @@ pub struct State {
 impl Zone {
     /// One that is not shared.
     pub fn own(remotes: usize) -> Zone {
-        let words = Words::own(HEADER + remotes * (USED + 1));
-        Zone { words, remotes, slots: 1, slot: 0 }
+        let holders = HEADER + remotes * (USED + 1);
+        Zone { words: Words::own(holders + remotes), remotes, slots: 1, slot: 0, holders }
     }
 
     /// One for workers to join, by the descriptor.
@@ -95,7 +114,7 @@ impl Zone {
         let (words, fd) = Words::create(SIZE)?;
         words[LAYOUT].store(THIS_LAYOUT, SeqCst);
         // The broker has no slot: what it changes is news for all.
-        Ok((Zone { words, remotes: REMOTES, slots: SLOTS, slot: SLOTS }, fd))
+        Ok((Zone::shared(words, SLOTS), fd))
     }
 
     /// Takes part in one, with the slot that the broker has assigned.
@@ -106,7 +125,29 @@ impl Zone {
         }
         // From now on changes are announced to us.
         words[MEMBERS].fetch_or(1 << slot, SeqCst);
-        Ok(Zone { words, remotes: REMOTES, slots: SLOTS, slot })
+        Ok(Zone::shared(words, slot))
+    }
+
+    fn shared(words: Words, slot: usize) -> Zone {
+        Zone { words, remotes: REMOTES, slots: SLOTS, slot, holders: HOLDERS }
+    }
+
+    /// Makes room for so many more remotes, if it is not shared.
+    pub fn make_room(&mut self, more: usize) {
+        let held = (0..self.remotes).filter(|&row| self.is_held(row)).count();
+        if self.slots > 1 || held + more <= self.remotes {
+            return;
+        }
+        let larger = Zone::own((held + more).max(2 * self.remotes));
+        let rows = HEADER + self.remotes * (USED + 1);
+        for (to, from) in larger.words.iter().zip(&self.words[..rows]) {
+            to.store(from.load(SeqCst), SeqCst);
+        }
+        for row in 0..self.remotes {
+            let holders = self.words[self.holders + row].load(SeqCst);
+            larger.words[larger.holders + row].store(holders, SeqCst);
+        }
+        *self = larger;
     }
 
     /// A worker has ended: its sessions are over.
@@ -120,33 +161,88 @@ impl Zone {
             if self.field(row, USED + slot).swap(0, SeqCst) != 0 {
                 self.announce(row);
             }
+            self.words[self.holders + row].fetch_and(!(1 << slot), SeqCst);
         }
+        self.unlock(slot);
     }
 
-    /// Finds the rows of remotes, each of which has an identity of its own, or takes free ones for
-    /// them. `None`: there are not enough.
-    pub fn find(&self, identities: &[u64]) -> Option<Vec<usize>> {
-        let mut known = HashMap::new();
-        let mut next = 0;
-        let mut rows = Vec::with_capacity(identities.len());
-        for identity in identities.iter().map(|&identity| identity.max(1)) {
-            // Rows are taken in order, so that what is not before the first free one is new.
-            while !known.contains_key(&identity) {
-                if next == self.remotes {
-                    return None;
-                }
-                let place = self.field(next, IDENTITY);
-                let found = match place.compare_exchange(0, identity, SeqCst, SeqCst) {
-                    Ok(_) => identity,
-                    Err(other) => other,
-                };
-                known.insert(found, next);
-                next += 1;
+    /// Takes the rows of remotes, each of which has an identity of its own. `None`: there are not
+    /// enough, or they could not be had in time; none is taken then.
+    pub fn take_rows(&self, identities: &[u64]) -> Option<Vec<usize>> {
+        let lock = &self.words[LOCK];
+        let free = || lock.compare_exchange(0, self.slot as u64 + 1, SeqCst, SeqCst).is_ok();
+        let locked = (0..LOCK_TRIES).any(|attempt| {
+            if attempt > 0 {
+                thread::sleep(LOCK_PAUSE);
             }
-            // Two with one identity cannot share a row: each counts for itself.
-            rows.push(known.insert(identity, self.remotes).filter(|&row| row < self.remotes)?);
+            free()
+        });
+        let rows = locked.then(|| self.find(identities)).flatten();
+        if let Some(rows) = &rows {
+            for (&row, &identity) in rows.iter().zip(identities) {
+                self.hold(row, identity);
+            }
         }
-        Some(rows)
+        if locked {
+            self.unlock(self.slot);
+        }
+        rows
+    }
+
+    fn unlock(&self, slot: usize) {
+        // Somebody else's is left alone.
+        let _ = self.words[LOCK].compare_exchange(slot as u64 + 1, 0, SeqCst, SeqCst);
+    }
+
+    /// The rows of these remotes, and for those that have none rows that nobody holds, the
+    /// used ones first.
+    fn find(&self, identities: &[u64]) -> Option<Vec<usize>> {
+        let mut wanted: HashMap<u64, usize> =
+            identities.iter().enumerate().map(|(place, &identity)| (identity, place)).collect();
+        // Two with one identity cannot share a row: each counts for itself.
+        if wanted.len() < identities.len() || wanted.contains_key(&0) {
+            return None;
+        }
+        let mut rows = vec![None; identities.len()];
+        let mut unheld = Vec::new();
+        let mut end = 0;
+        while end < self.remotes {
+            let identity = self.field(end, IDENTITY).load(SeqCst);
+            // Rows are used in order.
+            if identity == 0 {
+                break;
+            }
+            match wanted.remove(&identity) {
+                Some(place) => rows[place] = Some(end),
+                None if !self.is_held(end) => unheld.push(end),
+                None => {}
+            }
+            end += 1;
+        }
+        let mut vacant = unheld.into_iter().chain(end..self.remotes);
+        rows.into_iter().map(|row| row.or_else(|| vacant.next())).collect()
+    }
+
+    /// Makes a row that of a remote, if it is not already, and holds it.
+    fn hold(&self, row: usize, identity: u64) {
+        let place = self.field(row, IDENTITY);
+        if place.load(SeqCst) != identity {
+            for field in RETRY_AT..USED + self.slots {
+                self.field(row, field).store(0, SeqCst);
+            }
+            place.store(identity, SeqCst);
+        }
+        self.words[self.holders + row].fetch_or(1 << self.slot, SeqCst);
+    }
+
+    fn is_held(&self, row: usize) -> bool {
+        self.words[self.holders + row].load(SeqCst) != 0
+    }
+
+    /// Gives a row up. None of our sessions may use the remote.
+    pub fn leave_row(&self, row: usize) {
+        self.set_used(row, 0);
+        self.words[self.holders + row].fetch_and(!(1 << self.slot), SeqCst);
     }
 
     fn field(&self, row: usize, field: usize) -> &AtomicU64 {
@@ -289,7 +385,7 @@ impl Zone {
 
 #[cfg(test)]
 impl Zone {
-    /// What a process gone mad may do, anywhere but to what the memory is known by.
+    /// Writes garbage anywhere but the layout word, as a rogue process might.
     pub(crate) fn scribble(&self, place: usize, value: u64) {
         self.words[1 + place % (SIZE - 1)].store(value, SeqCst);
     }
@@ -303,19 +399,65 @@ mod tests {
     fn rows_are_found_by_what_remotes_are() {
         let (_broker, fd) = Zone::create().expect("memory");
         let [a, b] = [0, 1].map(|slot| Zone::join(&fd, slot).expect("a place"));
-        assert_eq!(a.find(&[10, 20, 30]), Some(vec![0, 1, 2]));
-        assert_eq!(b.find(&[30, 40, 10]), Some(vec![2, 3, 0]));
-        assert_eq!(a.find(&[5, 5]), None);
+        assert_eq!(a.take_rows(&[10, 20, 30]), Some(vec![0, 1, 2]));
+        assert_eq!(b.take_rows(&[30, 40, 10]), Some(vec![2, 3, 0]));
+        assert_eq!(a.take_rows(&[5, 5]), None);
         let many: Vec<u64> = (100..100 + REMOTES as u64).collect();
-        assert_eq!(b.find(&many), None);
+        assert_eq!(b.take_rows(&many), None);
         assert!(Zone::join(&fd, SLOTS).is_err());
+    }
+
+    #[test]
+    fn a_row_is_its_remotes_until_nobody_holds_it() {
+        let (broker, fd) = Zone::create().expect("memory");
+        let [a, b] = [0, 1].map(|slot| Zone::join(&fd, slot).expect("a place"));
+        assert_eq!(a.take_rows(&[10, 20]), Some(vec![0, 1]));
+        assert_eq!(b.take_rows(&[20]), Some(vec![1]));
+        a.set_retry_at(0, 500);
+        a.set_retry_at(1, 600);
+        a.leave_row(0);
+        a.leave_row(1);
+        // What is dead is so for the next one as well,
+        assert_eq!(b.take_rows(&[10]), Some(vec![0]));
+        assert_eq!(b.state(0).retry_at, 500);
+        b.leave_row(0);
+        // but another remote begins anew.
+        assert_eq!(a.take_rows(&[30]), Some(vec![0]));
+        assert_eq!(a.state(0), State::default());
+        assert_eq!(a.take_rows(&[40]), Some(vec![2]));
+        broker.clear(1);
+        assert_eq!(a.take_rows(&[50]), Some(vec![1]));
+        assert_eq!(a.state(1), State::default());
+    }
+
+    #[test]
+    fn who_dies_while_it_takes_rows_locks_nobody_out() {
+        let (broker, fd) = Zone::create().expect("memory");
+        let [a, b] = [0, 1].map(|slot| Zone::join(&fd, slot).expect("a place"));
+        a.words[LOCK].store(1, SeqCst);
+        assert_eq!(b.take_rows(&[10]), None);
+        broker.clear(1);
+        assert_eq!(b.take_rows(&[10]), None);
+        broker.clear(0);
+        assert_eq!(b.take_rows(&[10]), Some(vec![0]));
+    }
+
+    #[test]
+    fn one_of_this_process_alone_grows() {
+        let mut zone = Zone::own(1);
+        assert_eq!(zone.take_rows(&[10]), Some(vec![0]));
+        zone.set_used(0, 3);
+        assert_eq!(zone.take_rows(&[20]), None);
+        zone.make_room(1);
+        assert_eq!(zone.take_rows(&[20]), Some(vec![1]));
+        assert_eq!((zone.state(0).used, zone.state(1).used), (3, 0));
     }
 
     #[test]
     fn others_learn_of_a_change_once() {
         let (broker, fd) = Zone::create().expect("memory");
         let [a, b] = [0, SLOTS - 1].map(|slot| Zone::join(&fd, slot).expect("a place"));
-        a.find(&(1..=200).collect::<Vec<u64>>()).expect("rows");
+        a.take_rows(&(1..=200).collect::<Vec<u64>>()).expect("rows");
         let changes = |zone: &Zone| {
             let mut rows = Vec::new();
             zone.changes(&mut rows);
@@ -359,7 +501,7 @@ mod tests {
         assert_eq!(rows.len(), REMOTES);
         let nonsense = State { used: u64::MAX, retry_at: FOREVER, turn: u64::MAX };
         assert_eq!(a.state(REMOTES - 1), nonsense);
-        assert_eq!(a.find(&[1]), None);
+        assert_eq!(a.take_rows(&[1]), None);
         a.set_used(9, 9);
         assert!(a.count_selection(4));
         broker.clear(5);

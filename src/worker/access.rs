@@ -1,7 +1,35 @@
 //! The access log: a line for each session.
 
-use super::session::{End, Phase, Session};
-use crate::config::relay::Remote;
+use super::pair::{End, Pair};
+use crate::os::address::Address;
+use crate::os::socket;
+use crate::tls::summary::Summary;
+use crate::upstream::registry::Registry;
+use std::os::fd::OwnedFd;
+
+/// What the access log needs to know; only there if it is on.
+#[derive(Debug)]
+pub(super) struct Access {
+    client: String,
+    listener: String,
+    started: u64,
+    /// What went wrong with TLS.
+    pub(super) trouble: Option<String>,
+}
+
+impl Access {
+    pub(super) fn new(client: &OwnedFd, now: u64) -> Access {
+        let name = |address: Option<Address>| {
+            address.map_or_else(|| "local".to_owned(), |address| address.to_string())
+        };
+        Access {
+            client: name(socket::peer_address(client)),
+            listener: name(socket::local_address(client)),
+            started: now,
+            trouble: None,
+        }
+    }
+}
 
 /// How a session ended, for the access log.
 #[derive(Clone, Debug)]
@@ -19,7 +47,7 @@ impl std::fmt::Display for Outcome {
         match self {
             Outcome::Closed => out.write_str("closed"),
             Outcome::Broken(End::Client) => out.write_str("broken by client"),
-            Outcome::Broken(End::Peer) => out.write_str("broken by remote"),
+            Outcome::Broken(End::Upstream) => out.write_str("broken by remote"),
             Outcome::Idle => out.write_str("idle timeout"),
             Outcome::Drained => out.write_str("drain timeout"),
             Outcome::NoRemote => out.write_str("no remote available"),
@@ -28,53 +56,60 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// The line of a session that has ended; empty if the log is off.
-pub(super) fn line(session: &Session, remotes: &[Remote], outcome: &Outcome, now: u64) -> String {
-    let Some(access) = &session.access else {
-        return String::new();
-    };
-    let remote = match session.remote {
-        Some(index) if matches!(session.phase, Phase::Relaying | Phase::Breaking(_)) => {
-            remotes[index as usize].address.to_string()
+impl Access {
+    /// The line of a session that has ended: what has gone to and fro, if it got so far, and what was
+    /// negotiated with its client.
+    pub(super) fn line(
+        &self,
+        pair: Option<&Pair>,
+        client: Option<&Summary>,
+        registry: &Registry,
+        outcome: &Outcome,
+        now: u64,
+    ) -> String {
+        let (mut remote, mut sent, mut received) = ("none".to_owned(), 0, 0);
+        if let Some(pair) = pair {
+            if let Some(known) = registry.get(pair.remote) {
+                remote = known.address().to_string();
+            }
+            sent = pair.up.bytes.saturating_sub(pair.up.unwritten() as u64);
+            received = pair.down.bytes.saturating_sub(pair.down.unwritten() as u64);
         }
-        _ => "none".to_owned(),
-    };
-    let elapsed = now.saturating_sub(access.started);
-    format!(
-        "access: client {} listener {} remote {remote} sent {} received {} seconds {}.{:03} \
-             {outcome}{}",
-        access.client,
-        access.listener,
-        session.up.bytes.saturating_sub(session.up.unwritten() as u64),
-        session.down.bytes.saturating_sub(session.down.unwritten() as u64),
-        elapsed / 1000,
-        elapsed % 1000,
-        tls_part(session),
-    )
-}
+        let elapsed = now.saturating_sub(self.started);
+        format!(
+            "access: client {} listener {} remote {remote} sent {sent} received {received} seconds \
+             {}.{:03} {outcome}{}",
+            self.client,
+            self.listener,
+            elapsed / 1000,
+            elapsed % 1000,
+            self.tls_part(client),
+        )
+    }
 
-/// What the access log says about TLS.
-fn tls_part(session: &Session) -> String {
-    let mut text = String::new();
-    if let Some(summary) = session.client_summary().filter(|summary| !summary.version.is_empty()) {
-        text += &format!(" tls {} {}", summary.version, summary.cipher);
-        if summary.resumed {
-            text += " resumed";
-        }
-        let named = [
-            ("sni", &summary.server_name),
-            ("alpn", &summary.protocol),
-            ("subject", &summary.subject),
-            ("issuer", &summary.issuer),
-        ];
-        for (name, value) in named {
-            if let Some(value) = value {
-                text += &format!(" {name} {value:?}");
+    /// What the access log says about TLS.
+    fn tls_part(&self, client: Option<&Summary>) -> String {
+        let mut text = String::new();
+        if let Some(summary) = client.filter(|summary| !summary.version.is_empty()) {
+            text += &format!(" tls {} {}", summary.version, summary.cipher);
+            if summary.resumed {
+                text += " resumed";
+            }
+            let named = [
+                ("sni", &summary.server_name),
+                ("alpn", &summary.protocol),
+                ("subject", &summary.subject),
+                ("issuer", &summary.issuer),
+            ];
+            for (name, value) in named {
+                if let Some(value) = value {
+                    text += &format!(" {name} {value:?}");
+                }
             }
         }
+        if let Some(trouble) = &self.trouble {
+            text += &format!(" ({trouble})");
+        }
+        text
     }
-    if let Some(trouble) = session.tls.as_ref().and_then(|tls| tls.trouble.as_ref()) {
-        text += &format!(" ({trouble})");
-    }
-    text
 }

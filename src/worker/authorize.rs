@@ -1,67 +1,17 @@
 //! Asking modules whether a client may connect.
 
 use super::access::Outcome;
-use super::engine::{kind, Engine};
-use super::session::{End, Phase};
-use crate::event::{Event, Loop, Token};
+use super::client::TlsClient;
+use super::pair::Link;
+use super::session::{Context, Heard, Next, Parting, Seeking, Session, State};
+use super::shared::{kind, Shared};
+use crate::event::{Event, Token};
+use crate::mavis::attributes::Attributes;
 use crate::mavis::queries::{Decision, Host};
 use crate::os::address::Address;
-use crate::os::{log, socket};
-use crate::upstream::balance::Attempts;
+use crate::os::{self, log, socket};
 
-impl Engine {
-    /// The client is there, its TLS if it has any is up: it is admitted, or modules are asked.
-    pub(super) fn begin(&mut self, events: &mut Loop, index: u32) {
-        match self.settings.authorization {
-            Some(_) => self.authorize(events, index),
-            None => {
-                self.settle_interest(events, index);
-                self.connect(events, index);
-            }
-        }
-    }
-
-    fn authorize(&mut self, events: &mut Loop, index: u32) {
-        let (Some(session), Some(queries), Some(settings)) =
-            (self.sessions.get_mut(index), &mut self.queries, self.settings.authorization)
-        else {
-            return;
-        };
-        let (peer, local) =
-            (socket::peer_address(&session.client), socket::local_address(&session.client));
-        // A client that has broken its connection has no address any more, and must not be taken
-        // for one on a UNIX socket.
-        if !matches!((&peer, &local), (Some(Address::Ip(_)), _) | (_, Some(Address::Unix(_)))) {
-            return self.finish(events, index, Outcome::Broken(End::Client), true);
-        }
-        let host = |address: Option<Address>| match address {
-            Some(Address::Ip(address)) => address.ip().to_canonical().to_string(),
-            _ => "local".to_owned(),
-        };
-        let realm = &self.realms[usize::from(session.realm)];
-        let certificate = session.client_summary().and_then(|one| one.certificate.as_ref());
-        let question = Host {
-            client: host(peer),
-            server: host(local),
-            realm: realm.split(|&byte| byte == 0).next().unwrap_or(realm),
-            certificate: certificate.map(|one| (&*one.subject, &*one.data)),
-        }
-        .question();
-        session.phase = Phase::Authorizing;
-        match queries.ask(events, question, index) {
-            Some((verdict, answer)) => self.decide(events, index, Decision::of(verdict, &answer)),
-            None => {
-                // A module may have taken its time.
-                events.refresh_clock();
-                let deadline = events.now() + u64::from(settings.timeout) * 1000;
-                session.phase_timer = Some(events.arm(Token::new(kind::PHASE, index), deadline));
-                self.settle_interest(events, index);
-                // It may have called back before it has returned.
-                self.take_answers(events);
-            }
-        }
-    }
-
+impl Shared {
     /// The number of a listener's realm; `None` if there are too many.
     pub(super) fn realm_number(&mut self, realm: [u8; 16]) -> Option<u8> {
         if self.queries.is_none() {
@@ -77,111 +27,150 @@ impl Engine {
         }
         u8::try_from(number).ok()
     }
+}
 
-    /// Deals with the answers that modules have given; to be called once a turn.
-    pub(super) fn take_answers(&mut self, events: &mut Loop) {
-        while let Some(answer) = self.queries.as_mut().and_then(|queries| queries.next_answer()) {
-            self.decide(events, answer.owner, Decision::of(answer.verdict, &answer.answer));
-        }
-    }
-
-    /// No answer has come in time, unless it has just come.
-    pub(super) fn unanswered(&mut self, events: &mut Loop, index: u32) {
-        self.take_answers(events);
-        if !self.sessions.get_mut(index).is_some_and(|it| it.phase == Phase::Authorizing) {
-            return;
-        }
-        self.forget(events, index);
-        self.decide(events, index, Decision::Unknown("no answer in time".into()));
-    }
-
-    /// The session does not wait for an answer any more.
-    pub(super) fn forget(&mut self, events: &mut Loop, index: u32) {
-        if let Some(queries) = &mut self.queries {
-            queries.forget(events, index);
-        }
-    }
-
-    fn decide(&mut self, events: &mut Loop, index: u32, decision: Decision) {
-        let Some(session) = self.sessions.get_mut(index) else {
-            return;
+impl Session {
+    /// The client is there, its TLS if it has any is up: it is admitted, or modules are asked.
+    pub(super) fn admit(
+        &mut self,
+        client: Option<Box<TlsClient>>,
+        realm: u8,
+        context: &mut Context<'_>,
+    ) -> Next {
+        let shared = &mut *context.shared;
+        let (Some(settings), true) = (shared.settings.authorization, shared.queries.is_some())
+        else {
+            self.state = State::Choosing(Seeking { client, ..Seeking::default() });
+            return Next::Dial;
         };
-        if session.phase != Phase::Authorizing {
-            return;
+        let question = self.question(client.as_deref(), &shared.realms[usize::from(realm)]);
+        let (Some(question), Some(queries)) = (question, &mut shared.queries) else {
+            self.state = State::Choosing(Seeking { client, ..Seeking::default() });
+            return Next::client_broke();
+        };
+        let answer = queries.ask(context.events, question, context.index);
+        if answer.is_none() {
+            // A module may have taken its time.
+            context.events.refresh_clock();
         }
-        if let Some(timer) = session.phase_timer.take() {
-            events.cancel(timer);
+        let deadline = context.events.now() + u64::from(settings.timeout) * 1000;
+        let timer = context.events.arm(Token::new(kind::STATE, context.index), deadline);
+        self.state = State::Authorizing { client, heard: Heard::Nothing, timer };
+        match answer {
+            Some((verdict, answer)) => self.decided(Decision::of(verdict, &answer), context),
+            None => Next::Wait,
         }
-        session.phase = Phase::Connecting;
-        session.set_quiet(End::Client, false);
-        session.set_quiet(End::Peer, false);
-        session.active = events.now();
-        let permit = self.settings.authorization.is_some_and(|settings| settings.permit_on_error);
+    }
+
+    /// What modules are asked. `None` if the client has broken its connection: it has no address any more,
+    /// and must not be taken for one on a UNIX socket.
+    fn question(&self, client: Option<&TlsClient>, realm: &[u8]) -> Option<Attributes> {
+        let (peer, local) =
+            (socket::peer_address(&self.client), socket::local_address(&self.client));
+        if !matches!((&peer, &local), (Some(Address::Ip(_)), _) | (_, Some(Address::Unix(_)))) {
+            return None;
+        }
+        let host = |address: Option<Address>| match address {
+            Some(Address::Ip(address)) => address.ip().to_canonical().to_string(),
+            _ => "local".to_owned(),
+        };
+        let summary = client.and_then(|client| client.stream()?.summary());
+        let certificate = summary.and_then(|summary| summary.certificate.as_ref());
+        let host = Host {
+            client: host(peer),
+            server: host(local),
+            realm: realm.split(|&byte| byte == 0).next().unwrap_or(realm),
+            certificate: certificate.map(|one| (&*one.subject, &*one.data)),
+        };
+        Some(host.question())
+    }
+
+    /// No answer has come in time.
+    pub(super) fn unanswered(&mut self, context: &mut Context<'_>) -> Next {
+        if let Some(queries) = &mut context.shared.queries {
+            queries.forget(context.events, context.index);
+        }
+        self.decided(Decision::Unknown("no answer in time".into()), context)
+    }
+
+    /// Modules have decided.
+    pub(super) fn decided(&mut self, decision: Decision, context: &mut Context<'_>) -> Next {
+        let (client, timer) = match std::mem::replace(&mut self.state, State::Over) {
+            State::Authorizing { client, timer, .. } => (client, timer),
+            other => {
+                self.state = other;
+                return Next::Wait;
+            }
+        };
+        context.events.cancel(timer);
+        self.client_link = Link::Up;
+        self.active = context.events.now();
+        let settings = context.shared.settings.authorization;
+        let permit = settings.is_some_and(|settings| settings.permit_on_error);
+        let mut seeking = Seeking { client, ..Seeking::default() };
+        let mut refusal = None;
         match decision {
             Decision::Admit(None) => {}
-            Decision::Admit(Some(tag)) => {
-                let Some(number) = self.tags.iter().position(|known| *known == tag) else {
-                    let text = format!("no remote has the tag {tag:?}");
-                    return self.deny(events, index, text, true);
-                };
-                session.attempts = Some(Box::new(Attempts::with_tag(number as u32)));
+            Decision::Admit(Some(name)) => {
+                seeking.tag = context.shared.registry.tag(&name);
+                if seeking.tag.is_none() {
+                    let text = format!("no remote has the tag {name:?}");
+                    self.complain(&text);
+                    refusal = Some(text);
+                }
             }
             Decision::Deny(comment) => {
                 let text = comment.map_or_else(String::new, |comment| format!(" ({comment})"));
-                return self.deny(events, index, format!("denied{text}"), false);
+                refusal = Some(format!("denied{text}"));
             }
-            Decision::Unknown(why) if !permit => {
-                return self.deny(events, index, format!("authorization failed: {why}"), true);
+            Decision::Unknown(why) if permit => self.complain(&why),
+            Decision::Unknown(why) => {
+                let text = format!("authorization failed: {why}");
+                self.complain(&text);
+                refusal = Some(text);
             }
-            Decision::Unknown(why) => self.complain(index, &why),
         }
-        self.settle_interest(events, index);
-        self.connect(events, index);
+        self.state = State::Choosing(seeking);
+        match refusal {
+            Some(text) => Next::refuse(text),
+            None => Next::Dial,
+        }
     }
 
-    /// Closes a session that is not admitted. What is somebody's fault is logged.
-    fn deny(&mut self, events: &mut Loop, index: u32, text: String, fault: bool) {
-        if fault {
-            self.complain(index, &text);
-        }
-        self.finish(events, index, Outcome::Failed(text), false);
-    }
-
-    fn complain(&mut self, index: u32, text: &str) {
-        let client = self.sessions.get_mut(index).map(|session| &session.client);
-        let client = client.and_then(socket::peer_address);
+    fn complain(&self, text: &str) {
+        let client = socket::peer_address(&self.client);
         let client = client.map_or_else(|| "local".to_owned(), |address| address.to_string());
-        let line = format!("mavis: client {client}: {text}");
-        log::braked(log::Kind::Admission, || line);
+        log::braked(log::Kind::Admission, || format!("mavis: client {client}: {text}"));
     }
 
     /// A client that waits to be admitted has said something, or is gone.
-    pub(super) fn waiting_client(&mut self, events: &mut Loop, index: u32, event: Event) {
-        let Some(session) = self.sessions.get_mut(index) else {
-            return;
+    pub(super) fn heard(&mut self, event: Event) -> Next {
+        let Session { client: socket, client_link, state, .. } = self;
+        let State::Authorizing { client, heard, .. } = state else {
+            return Next::Wait;
         };
         // The rest of its handshake.
-        if event.writable && session.down.flush(&session.client, &mut self.buffers).is_err() {
-            return self.finish(events, index, Outcome::Broken(End::Client), true);
+        let flushed = match client {
+            Some(client) if event.writable => client.flush(socket),
+            _ => Ok(()),
+        };
+        if flushed.is_err() || socket::take_error(socket).is_err() {
+            return Next::client_broke();
         }
-        let failed = socket::take_error(&session.client).is_err();
         // Its data stays where it is until there is a remote to take it. The end without a word
         // before it is no half-close: nobody waits for answers to nothing.
-        let has_spoken = session.tls.as_ref().is_some_and(|tls| {
-            !tls.early.is_empty() || tls.client.as_ref().is_some_and(|client| client.has_unread())
-        });
-        match socket::peek(&session.client) {
-            _ if failed => self.finish(events, index, Outcome::Broken(End::Client), true),
-            Ok(0) if !has_spoken => self.finish(events, index, Outcome::Closed, false),
+        let has_spoken = client.as_ref().is_some_and(|client| client.has_spoken());
+        match socket::peek(socket) {
+            Ok(0) if !has_spoken => Next::Close(Outcome::Closed, Parting::Orderly),
             Ok(_) => {
-                session.set_quiet(End::Client, true);
+                *heard = Heard::Something;
                 if event.hangup {
-                    session.set_quiet(End::Peer, true);
+                    *client_link = Link::HungUp;
                 }
-                self.settle_interest(events, index);
+                Next::Wait
             }
-            Err(error) if crate::os::would_block(&error) => self.settle_interest(events, index),
-            Err(_) => self.finish(events, index, Outcome::Broken(End::Client), true),
+            Err(error) if os::would_block(&error) => Next::Wait,
+            Err(_) => Next::client_broke(),
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::os::pipe::Pipe;
 use crate::os::{self, channel, socket};
 use crate::tls::stream::Stream;
 use crate::tls::Buffer;
+use crate::upstream::handshake::Scratch;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -38,8 +39,13 @@ pub(super) enum State {
     Open,
     /// The kernel carries the bytes by itself. The source is ready when that is over.
     Spliced,
-    /// The source has ended; what is buffered is still to be written.
+    /// The source has ended; what is buffered is still to be written, and then the sink to be told.
     Ended,
+    /// The source has ended without a proper word. What is buffered is still to be written; a sink with
+    /// TLS is not told that nothing follows.
+    CutOff,
+    /// The last that is buffered tells a sink with TLS that nothing follows.
+    Told,
     /// Everything is written and the sink has been told the end, or the direction was given up.
     Shut,
 }
@@ -133,9 +139,6 @@ impl Unspliced {
 #[derive(Debug, Default)]
 pub(super) struct Direction {
     pub(super) state: State,
-    /// A sink with TLS has been told that nothing follows, or is not to be told: the source did
-    /// not say so either.
-    pub(super) notified: bool,
     pub(super) pending: Option<Box<Pending>>,
     /// Bytes relayed, as they are without TLS.
     pub(super) bytes: u64,
@@ -144,6 +147,15 @@ pub(super) struct Direction {
 }
 
 impl Direction {
+    /// One with bytes that the sink is to get before anything else.
+    pub(super) fn holding(data: Vec<u8>) -> Direction {
+        let pending = Pending::Bytes { data, written: 0 };
+        Direction {
+            pending: (pending.length() > 0).then(|| Box::new(pending)),
+            ..Direction::default()
+        }
+    }
+
     /// True if the source is to be read.
     pub(super) fn reads(&self) -> bool {
         self.state == State::Open && self.pending.is_none()
@@ -154,8 +166,19 @@ impl Direction {
         self.reads() || self.state == State::Spliced
     }
 
+    /// True if something waits for the sink, or it could not be told the end yet.
     pub(super) fn wants_write(&self) -> bool {
-        self.pending.is_some()
+        self.pending.is_some() || self.state == State::Ended
+    }
+
+    /// The source will send nothing more.
+    pub(super) fn has_ended(&self) -> bool {
+        !matches!(self.state, State::Open | State::Spliced)
+    }
+
+    /// A sink with TLS gets no more word of ours.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self.state, State::CutOff | State::Told | State::Shut)
     }
 
     /// Gives the direction up: what is buffered is dropped.
@@ -173,16 +196,9 @@ impl Direction {
         self.pending = Some(pending);
     }
 
-    /// Bytes that wait, for tests.
-    #[cfg(test)]
-    pub(super) fn hold(&mut self, data: Vec<u8>) {
-        self.pending = Some(Box::new(Pending::Bytes { data, written: 0 }));
-    }
-
     /// The source has ended without a proper word: a sink with TLS gets none either.
     pub(super) fn cut_off(&mut self) {
-        self.state = State::Ended;
-        self.notified = true;
+        self.state = State::CutOff;
     }
 
     /// What the sink has not taken yet.
@@ -269,16 +285,6 @@ impl Direction {
         }
         Ok(())
     }
-
-    /// As [`send`](Self::send), for an end that is shaking hands.
-    pub(super) fn send_output(
-        &mut self,
-        sink: &OwnedFd,
-        next: Next,
-        buffers: &mut Buffers,
-    ) -> Result<(), Stop> {
-        self.send(sink, buffers.wire.filled(), next, &mut buffers.pool)
-    }
 }
 
 /// What follows some bytes of the wire.
@@ -361,6 +367,11 @@ impl Buffers {
     /// True if no pipe is one too many.
     pub(super) fn places_are_left(&self) -> bool {
         Pipe::count() <= self.pipe_limit
+    }
+
+    /// What a handshake needs.
+    pub(super) fn scratch(&mut self) -> Scratch<'_> {
+        Scratch { input: &mut self.scratch, output: &mut self.wire }
     }
 
     fn put(&mut self, mut pending: Box<Pending>) {

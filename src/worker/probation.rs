@@ -1,76 +1,74 @@
 //! Remotes that accept sessions only to end them (`fail count`): a session in which the remote is the
 //! first to end or reset its side, within `fail time` and without having sent anything, was cut short.
 //!
-//! The timer of the phase runs as long as that is open.
+//! A session is on probation as long as that is open.
 
-use super::direction::State;
-use super::engine::{kind, Engine};
-use super::session::End;
-use crate::event::{Loop, Token};
+use super::pair::End;
+use super::session::{Context, Session, State};
+use super::shared::{kind, Shared};
+use crate::event::{Loop, TimerId, Token};
 use crate::os::{self, log, socket};
+use crate::upstream::remote::RemoteId;
 
-impl Engine {
-    /// A session begins.
-    pub(super) fn begin_probation(&mut self, events: &mut Loop, index: u32) {
+impl Shared {
+    /// Both ends of a session are there.
+    pub(super) fn begin_probation(&self, events: &mut Loop, index: u32) -> Option<TimerId> {
         if self.settings.fail_count == 0 {
-            return;
+            return None;
         }
-        if let Some(session) = self.sessions.get_mut(index) {
-            let due = events.now() + u64::from(self.settings.fail_time) * 1000;
-            session.phase_timer = Some(events.arm(Token::new(kind::PHASE, index), due));
-        }
+        let due = events.now() + u64::from(self.settings.fail_time) * 1000;
+        Some(events.arm(Token::new(kind::STATE, index), due))
     }
 
-    /// The direction that reads from `end` has been looked at.
-    pub(super) fn judge(&mut self, events: &mut Loop, index: u32, end: End) {
-        let Some(session) = self.sessions.get_mut(index) else {
+    /// A remote does not cut its session short.
+    pub(super) fn proved(&mut self, remote: RemoteId) {
+        if self.registry.proved(remote) {
+            let address = self.address(remote);
+            log::braked(log::Kind::Remote, || format!("{address} is in use again"));
+        }
+    }
+}
+
+impl Session {
+    /// The direction that reads from `end` has been pumped.
+    pub(super) fn judge(&mut self, end: End, context: &mut Context<'_>) {
+        let State::Relaying { pair, probation } = &mut self.state else {
             return;
         };
-        if session.down.bytes > 0 {
-            if let Some(timer) = session.phase_timer.take() {
-                events.cancel(timer);
-            }
-            self.proved(index);
-        } else if matches!(session.direction(end).state, State::Ended | State::Shut) {
-            self.end_probation(events, index, end);
+        if pair.down.bytes > 0 {
+            probation.take().into_iter().for_each(|timer| context.events.cancel(timer));
+            context.shared.proved(pair.remote);
+        } else if pair.direction(end).has_ended() {
+            self.end_probation(end, context);
         }
     }
 
     /// An end has left.
-    pub(super) fn end_probation(&mut self, events: &mut Loop, index: u32, end: End) {
-        let Some(session) = self.sessions.get_mut(index) else {
+    pub(super) fn end_probation(&mut self, end: End, context: &mut Context<'_>) {
+        let Context { shared, events, .. } = context;
+        let State::Relaying { pair, probation } = &mut self.state else {
             return;
         };
-        if let Some(timer) = session.phase_timer.take() {
-            events.cancel(timer);
+        let Some(timer) = probation.take() else {
+            return;
+        };
+        events.cancel(timer);
+        if end != End::Upstream || pair.down.bytes > 0 {
+            return;
         }
-        let (End::Peer, 0, Some(remote)) = (end, session.down.bytes, session.remote) else {
-            return;
-        };
         // A client whose end is not found yet may have been the first.
-        let gone = match socket::peek(&session.client) {
-            Ok(count) => count == 0 || events.reads_on(&session.client),
+        let gone = match socket::peek(&self.client) {
+            Ok(count) => count == 0 || events.reads_on(&self.client),
             Err(error) => !os::would_block(&error),
         };
-        let remote = remote as usize;
-        if !gone && self.balancer.cut_short(remote, os::monotonic_clock()) {
+        if !gone && shared.registry.cut_short(pair.remote, os::monotonic_clock()) {
+            let (address, count) = (shared.address(pair.remote), shared.settings.fail_count);
             log::braked(log::Kind::Remote, || {
                 format!(
-                    "{} has ended {} sessions in a row at once, without an answer; it is not used",
-                    self.settings.remotes[remote].address, self.settings.fail_count,
+                    "{address} has ended {count} sessions in a row at once, without an answer; it is \
+                     not used"
                 )
             });
-        }
-    }
-
-    /// The remote does not cut the session short.
-    pub(super) fn proved(&mut self, index: u32) {
-        let Some(remote) = self.sessions.get_mut(index).and_then(|session| session.remote) else {
-            return;
-        };
-        if self.balancer.proved(remote as usize) {
-            let address = &self.settings.remotes[remote as usize].address;
-            log::braked(log::Kind::Remote, || format!("{address} is in use again"));
         }
     }
 }

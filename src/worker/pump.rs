@@ -66,15 +66,14 @@ pub(super) fn pump(
     reads_on: bool,
 ) -> Pumped {
     let before = (flow.direction.bytes, flow.direction.unwritten());
-    let ended_before = flow.direction.state != State::Open;
+    let was_open = flow.direction.state == State::Open;
     // The end leaves together with the last data.
     let last = reads_on && ending != Ending::Nothing;
     let (left, stop) = match flow.step(buffers, last) {
         Ok(left) => (left, None),
         Err(stop) => (Left::Perhaps, Some(stop)),
     };
-    // Nothing else has said a last word to the sink yet.
-    let truncated = !ended_before && flow.direction.notified;
+    let truncated = was_open && flow.direction.state == State::CutOff;
     let stop = stop.or_else(|| flow.end(buffers, ending).err()).unwrap_or(Stop::Waiting);
     let moved = before != (flow.direction.bytes, flow.direction.unwritten());
     Pumped { moved, truncated, left, stop }
@@ -255,7 +254,7 @@ impl Flow<'_> {
         plain.clear();
         reply.clear();
         let result = tls.read(&scratch[..held + count], plain, reply);
-        if !reply.is_empty() && self.back.state != State::Shut && !self.back.notified {
+        if !reply.is_empty() && !self.back.is_silent() {
             // If it cannot be sent, the next read tells why.
             let _ = self.back.send(self.source.fd, reply.filled(), Next::Unknown, pool);
         }
@@ -277,22 +276,24 @@ impl Flow<'_> {
     /// The end of the direction, if it has come.
     fn end(&mut self, buffers: &mut Buffers, ending: Ending) -> Result<(), Stop> {
         let direction = &mut *self.direction;
-        if direction.state != State::Ended || direction.pending.is_some() {
+        if matches!(direction.state, State::Open | State::Spliced | State::Shut)
+            || direction.pending.is_some()
+        {
             return Ok(());
         }
-        if let (Some(tls), false) = (&mut self.sink.tls, ending == Ending::Nothing) {
-            if !std::mem::replace(&mut direction.notified, true) {
-                if tls.in_kernel() {
-                    if !kernel::close(self.sink.fd) {
-                        // Nothing waits, but for the chance to try again.
-                        direction.notified = false;
-                        direction.pending = buffers.pool.pop().or_else(|| Some(Box::default()));
-                    }
-                } else {
-                    buffers.wire.clear();
-                    tls.close(&mut buffers.wire);
-                    direction.send_output(self.sink.fd, Next::Soon, buffers)?;
+        let tells = direction.state == State::Ended && ending != Ending::Nothing;
+        if let (Some(tls), true) = (&mut self.sink.tls, tells) {
+            if tls.in_kernel() {
+                if !kernel::close(self.sink.fd) {
+                    // To be tried again when the sink takes something.
+                    return Ok(());
                 }
+            } else {
+                buffers.wire.clear();
+                tls.close(&mut buffers.wire);
+                direction.state = State::Told;
+                let Buffers { wire, pool, .. } = buffers;
+                direction.send(self.sink.fd, wire.filled(), Next::Soon, pool)?;
                 if direction.pending.is_some() {
                     return Ok(());
                 }
@@ -315,7 +316,7 @@ impl Flow<'_> {
 
 /// Says that nothing follows to an end with TLS, if that can be done at once.
 pub(super) fn say_goodbye(sink: &mut Side<'_>, direction: &Direction, buffers: &mut Buffers) {
-    if direction.state == State::Shut || direction.pending.is_some() || direction.notified {
+    if direction.is_silent() || direction.pending.is_some() {
         return;
     }
     if let Some(tls) = &mut sink.tls {

@@ -1,265 +1,455 @@
-//! One session: its two ends, its two directions, and where it stands.
+//! One session: its client, where it stands, and what follows from what happens to it.
+//!
+//! ```text
+//! Arrived ─────────────────────┐
+//! Detecting → Accepting → (Authorizing) → Choosing → Dialing → Relaying → Breaking → Lingering
+//!                                           ↑ ↓  ↑_______|
+//!                                          Short
+//! ```
+//!
+//! Whatever happens is a [`Cause`] for a step, and a step says what is [`Next`]. `Engine::run` does that,
+//! in a loop, until there is something to wait for or the session is over.
 
-use super::direction::{Direction, Side, State};
-use super::pump::{Ending, Flow, REPLY_LIMIT};
-use crate::event::{Interest, TimerId};
-use crate::os::address::Address;
-use crate::tls::stream::Stream;
+use super::access::{Access, Outcome};
+use super::client::{Accepting, Detecting, TlsClient};
+use super::direction::{Buffers, Direction, Side};
+use super::pair::{End, Link, Pair};
+use super::pump::say_goodbye;
+use super::shared::{kind, Shared};
+use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::mavis::queries::Decision;
+use crate::os::{log, socket};
 use crate::tls::summary::Summary;
-use crate::upstream::balance::Attempts;
+use crate::upstream::balance::Tried;
+use crate::upstream::dial::{self, Dial};
+use crate::upstream::registry::Tag;
 use std::os::fd::OwnedFd;
 
-/// A session in which nothing has moved for so many milliseconds begins with short records again.
-const PAUSE: u64 = 1000;
-
-/// The ends of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Client,
-    Peer,
+/// A client that is to be connected, and what was tried for it.
+#[derive(Debug, Default)]
+pub(super) struct Seeking {
+    /// Of a listener with TLS.
+    pub(super) client: Option<Box<TlsClient>>,
+    /// Only remotes with this tag will do.
+    pub(super) tag: Option<Tag>,
+    /// Most sessions have failed nowhere, and own no list.
+    pub(super) tried: Option<Box<Tried>>,
 }
 
-impl End {
-    pub(super) fn other(self) -> End {
-        match self {
-            End::Client => End::Peer,
-            End::Peer => End::Client,
-        }
-    }
+/// What a client has said that waits for its admission. It stays where it is until there is a remote to
+/// take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Nothing,
+    Something,
 }
 
 /// Where a session stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum State {
+    /// The client is there, and has no TLS. `realm` of its listener, as a number of the engine's.
+    Arrived(u8),
     /// Whether the client speaks TLS is not clear yet.
-    Detecting,
+    Detecting(Box<Detecting>),
+    /// The client is in its TLS handshake.
+    Accepting(Box<Accepting>),
     /// Modules are asked whether the client may connect.
-    Authorizing,
-    /// This end is in its TLS handshake. That of the peer comes last.
-    Handshaking(End),
-    /// The peer is being connected; the client is not read.
-    Connecting,
-    /// Both ends are there.
-    Relaying,
-    /// This end broke. What it had sent is still delivered to the other one, which is then
+    Authorizing { client: Option<Box<TlsClient>>, heard: Heard, timer: TimerId },
+    /// A remote is to be selected.
+    Choosing(Seeking),
+    /// This host is short of what the last attempts needed. Then they are made again.
+    Short { seeking: Seeking, timer: TimerId },
+    /// A remote is being reached; the client is not read.
+    Dialing { seeking: Seeking, dial: Dial, timer: Option<TimerId> },
+    /// Both ends are there. Until `probation` expires, the remote may be found to cut the session short.
+    Relaying { pair: Pair, probation: Option<TimerId> },
+    /// One end broke. What it had sent is still delivered to the other one, which is then
     /// reset.
-    Breaking(End),
-}
-
-/// What the access log needs to know; only there if it is on.
-#[derive(Debug)]
-pub(super) struct Access {
-    pub(super) client: String,
-    pub(super) listener: String,
-    pub(super) started: u64,
-}
-
-/// TLS at the ends of a session; only there if it is needed.
-#[derive(Debug, Default)]
-pub(super) struct Tls {
-    pub(super) client: Option<Stream>,
-    pub(super) peer: Option<Stream>,
-    /// The versions that the listener allows.
-    pub(super) versions: u32,
-    /// Of the client.
-    pub(super) address: Option<Address>,
-    /// What the client has sent before the peer was there.
-    pub(super) early: Vec<u8>,
-    /// What went wrong, for the access log.
-    pub(super) trouble: Option<String>,
+    Breaking { pair: Pair, broken: End },
+    /// All of that is delivered to the system, which has not sent so many bytes of it.
+    Lingering { pair: Pair, broken: End, unsent: u32, timer: TimerId },
+    /// On its way from one state to the next, or over.
+    Over,
 }
 
 /// A session. Small, as there may be tens of thousands that do nothing.
 pub(super) struct Session {
     pub(super) client: OwnedFd,
-    pub(super) peer: Option<OwnedFd>,
-    pub(super) phase: Phase,
-    /// The end was seen hung up without an error: polling it for that again would spin.
-    /// A bit for each end.
-    quiet: u8,
-    /// The remote in use.
-    pub(super) remote: Option<u32>,
-    /// Client to peer.
-    pub(super) up: Direction,
-    /// Peer to client.
-    pub(super) down: Direction,
-    /// When the last byte moved, in milliseconds of the loop.
+    pub(super) client_link: Link,
+    /// When the last byte moved, or the session got so far, in milliseconds of the loop.
     pub(super) active: u64,
-    /// Bytes that a breaking session's receiver had not acknowledged at the last look.
-    pub(super) unsent: u32,
     pub(super) idle_timer: Option<TimerId>,
-    /// Of the phase: connect timeout, until when the remote's end would count as a failure, or the next
-    /// look at a breaking session.
-    pub(super) phase_timer: Option<TimerId>,
-    pub(super) attempts: Option<Box<Attempts>>,
     pub(super) access: Option<Box<Access>>,
-    pub(super) tls: Option<Box<Tls>>,
-    /// `realm` of the listener, as a number of the engine's.
-    pub(super) realm: u8,
+    pub(super) state: State,
+}
+
+/// What happens to a session.
+pub(super) enum Cause {
+    /// It begins.
+    Arrival,
+    /// An end is ready.
+    Event(End, Event),
+    /// The timer of its state has expired.
+    Time(TimerId),
+    /// Its idle timer has expired.
+    IdleTime,
+    /// Modules have said this of its client.
+    Decision(Decision),
+}
+
+/// How a session is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    Orderly,
+    /// Both connections are reset.
+    Reset,
+}
+
+/// What is next.
+pub(super) enum Next {
+    /// Something happens.
+    Wait,
+    /// [`Session::dial`].
+    Dial,
+    /// [`Session::pump`], from one end or two.
+    Pump(End, Option<End>),
+    /// The session is over.
+    Close(Outcome, Parting),
+}
+
+impl Next {
+    /// The client has broken its connection.
+    pub(super) fn client_broke() -> Next {
+        Next::Close(Outcome::Broken(End::Client), Parting::Reset)
+    }
+
+    /// The session cannot be served.
+    pub(super) fn refuse(why: impl Into<String>) -> Next {
+        Next::Close(Outcome::Failed(why.into()), Parting::Orderly)
+    }
+}
+
+/// Where a step takes place.
+pub(super) struct Context<'a> {
+    /// The session's number.
+    pub(super) index: u32,
+    pub(super) shared: &'a mut Shared,
+    pub(super) events: &'a mut Loop,
 }
 
 impl Session {
-    pub(super) fn new(client: OwnedFd, now: u64) -> Session {
+    pub(super) fn new(client: OwnedFd, state: State, now: u64) -> Session {
         Session {
             client,
-            peer: None,
-            phase: Phase::Connecting,
-            quiet: 0,
-            remote: None,
-            up: Direction::default(),
-            down: Direction::default(),
+            client_link: Link::Up,
             active: now,
-            unsent: 0,
             idle_timer: None,
-            phase_timer: None,
-            attempts: None,
             access: None,
-            tls: None,
-            realm: 0,
+            state,
         }
     }
 
-    /// The remote may still be found to cut the session short.
-    pub(super) fn is_on_probation(&self) -> bool {
-        self.phase == Phase::Relaying && self.phase_timer.is_some()
-    }
-
-    pub(super) fn end(&self, end: End) -> Option<&OwnedFd> {
-        match end {
-            End::Client => Some(&self.client),
-            End::Peer => self.peer.as_ref(),
+    /// What follows from `cause`.
+    pub(super) fn step(&mut self, cause: Cause, context: &mut Context<'_>) -> Next {
+        match cause {
+            Cause::Event(end, event) => self.ready(end, event, context),
+            Cause::Time(timer) => self.expired(timer, context),
+            Cause::IdleTime => self.idle(context),
+            Cause::Decision(decision) => self.decided(decision, context),
+            Cause::Arrival => match self.state {
+                State::Arrived(realm) => self.admit(None, realm, context),
+                State::Detecting(_) => self.detect(context),
+                State::Accepting(_) => self.go_on_accepting(context),
+                _ => Next::Wait,
+            },
         }
     }
 
-    /// The direction that reads from `end`.
-    pub(super) fn direction(&self, end: End) -> &Direction {
-        match end {
-            End::Client => &self.up,
-            End::Peer => &self.down,
+    fn ready(&mut self, end: End, event: Event, context: &mut Context<'_>) -> Next {
+        match (&self.state, end) {
+            (State::Relaying { .. } | State::Breaking { .. } | State::Lingering { .. }, _) => {
+                // Writable: the direction that ends here goes on. Readable: the one that begins here.
+                match (event.writable, event.readable) {
+                    (true, true) => Next::Pump(end.other(), Some(end)),
+                    (true, false) => Next::Pump(end.other(), None),
+                    (false, true) => Next::Pump(end, None),
+                    (false, false) => self.hung_up(end, context),
+                }
+            }
+            (State::Dialing { .. }, End::Upstream) => {
+                // Edges tell of errors reliably.
+                let sound = !event.hangup && context.events.has_edges();
+                let cause = if sound { dial::Cause::Sound } else { dial::Cause::Ready };
+                self.advance(cause, context).unwrap_or(Next::Dial)
+            }
+            (_, End::Upstream) | (State::Over, _) => Next::Wait,
+            (State::Detecting(_), _) => self.detect(context),
+            (State::Accepting(_), _) => self.go_on_accepting(context),
+            (State::Authorizing { .. }, _) => self.heard(event),
+            (
+                State::Arrived(_)
+                | State::Choosing(_)
+                | State::Short { .. }
+                | State::Dialing { .. },
+                _,
+            ) => self.client_waits(event),
         }
     }
 
-    /// The direction that reads from `end`, with its ends; `None` without a peer.
-    pub(super) fn flow(&mut self, end: End) -> Option<Flow<'_>> {
-        let (client_tls, peer_tls) = match &mut self.tls {
-            Some(tls) => (tls.client.as_mut(), tls.peer.as_mut()),
-            None => (None, None),
+    /// The client is not read while there is no remote. It may take the rest of its handshake, or hang
+    /// up.
+    fn client_waits(&mut self, event: Event) -> Next {
+        let Session { client, client_link, state, .. } = self;
+        let tls = match state {
+            State::Choosing(seeking)
+            | State::Short { seeking, .. }
+            | State::Dialing { seeking, .. } => &mut seeking.client,
+            _ => &mut None,
         };
-        let client = Side { fd: &self.client, tls: client_tls };
-        let peer = Side { fd: self.peer.as_ref()?, tls: peer_tls };
-        Some(match end {
-            End::Client => {
-                Flow { direction: &mut self.up, back: &mut self.down, source: client, sink: peer }
-            }
-            End::Peer => {
-                Flow { direction: &mut self.down, back: &mut self.up, source: peer, sink: client }
-            }
-        })
+        let flushed = match tls {
+            Some(tls) if event.writable => tls.flush(client),
+            _ => Ok(()),
+        };
+        if flushed.is_err() || socket::take_error(client).is_err() {
+            return Next::client_broke();
+        }
+        if event.hangup {
+            *client_link = Link::HungUp;
+        }
+        Next::Wait
     }
 
-    /// Ends the splices of both directions, if there are any.
-    pub(super) fn take_back(&mut self) {
-        for end in [End::Client, End::Peer] {
-            if let Some(mut flow) = self.flow(end) {
-                // That an end is broken is known, or matters no more.
-                let _ = flow.take_back();
+    fn expired(&mut self, expired: TimerId, context: &mut Context<'_>) -> Next {
+        match &mut self.state {
+            State::Detecting(detecting) if detecting.timer == Some(expired) => {
+                detecting.timer = None;
+                Next::refuse("handshake timeout")
             }
+            State::Accepting(accepting) if accepting.timer == Some(expired) => {
+                accepting.timer = None;
+                self.not_accepted("handshake timeout")
+            }
+            State::Authorizing { timer, .. } if *timer == expired => self.unanswered(context),
+            State::Short { timer, .. } if *timer == expired => self.try_again(context),
+            State::Dialing { dial, timer, .. } if *timer == Some(expired) => {
+                *timer = None;
+                match dial.socket() {
+                    Some(_) => self.advance(dial::Cause::Time, context).unwrap_or(Next::Dial),
+                    None => Next::Dial,
+                }
+            }
+            State::Relaying { pair, probation } if *probation == Some(expired) => {
+                *probation = None;
+                let remote = pair.remote;
+                context.shared.proved(remote);
+                Next::Wait
+            }
+            State::Lingering { timer, .. } if *timer == expired => self.linger(None, context),
+            // Cancelled too late.
+            _ => Next::Wait,
         }
     }
 
-    /// What follows when the direction that reads from `end` has come to its end.
-    pub(super) fn ending(&self, end: End) -> Ending {
-        match self.phase {
-            // Closing tells the other end as well.
-            Phase::Relaying if self.direction(end.other()).state == State::Shut => Ending::Close,
-            Phase::Relaying => Ending::Shutdown,
-            _ => Ending::Nothing,
+    /// The idle timer is renewed lazily: it looks when the session was last active.
+    fn idle(&mut self, context: &mut Context<'_>) -> Next {
+        self.idle_timer = None;
+        // What the kernel carries by itself shows when it is taken back.
+        for end in [End::Client, End::Upstream] {
+            if self.pair().is_some_and(|pair| pair.is_spliced(end)) {
+                match self.pump(end, None, context) {
+                    Next::Wait => {}
+                    next => return next,
+                }
+            }
+        }
+        let due = self.active + context.shared.idle_timeout();
+        if due > context.events.now() {
+            self.arm_idle(due, context);
+            return Next::Wait;
+        }
+        let parting = if self.is_unfinished() { Parting::Reset } else { Parting::Orderly };
+        Next::Close(Outcome::Idle, parting)
+    }
+
+    /// Something is known to be on its way.
+    fn is_unfinished(&self) -> bool {
+        let unsent = |client: &Option<Box<TlsClient>>| {
+            client.as_ref().is_some_and(|client| client.has_unsent())
+        };
+        match &self.state {
+            State::Breaking { .. } | State::Lingering { .. } => true,
+            State::Relaying { pair, .. } => pair.up.wants_write() || pair.down.wants_write(),
+            State::Accepting(accepting) => accepting.handshake.has_unsent(),
+            State::Authorizing { client, .. } => unsent(client),
+            State::Choosing(seeking) | State::Short { seeking, .. } => unsent(&seeking.client),
+            State::Dialing { seeking, dial, .. } => unsent(&seeking.client) || dial.has_unsent(),
+            State::Arrived(_) | State::Detecting(_) | State::Over => false,
         }
     }
 
-    /// An end, with the direction that writes to it.
-    pub(super) fn outgoing(&mut self, end: End) -> Option<(Side<'_>, &mut Direction)> {
-        let tls = self.tls.as_mut();
-        Some(match end {
-            End::Client => {
-                let tls = tls.and_then(|tls| tls.client.as_mut());
-                (Side { fd: &self.client, tls }, &mut self.down)
-            }
-            End::Peer => {
-                let tls = tls.and_then(|tls| tls.peer.as_mut());
-                (Side { fd: self.peer.as_ref()?, tls }, &mut self.up)
-            }
-        })
-    }
-
-    /// The TLS of an end.
-    pub(super) fn stream(&mut self, end: End) -> Option<&mut Stream> {
-        let tls = self.tls.as_mut()?;
-        match end {
-            End::Client => tls.client.as_mut(),
-            End::Peer => tls.peer.as_mut(),
+    /// Both ends, if there are two.
+    pub(super) fn pair(&self) -> Option<&Pair> {
+        match &self.state {
+            State::Relaying { pair, .. }
+            | State::Breaking { pair, .. }
+            | State::Lingering { pair, .. } => Some(pair),
+            _ => None,
         }
     }
 
-    /// Bytes are going to move.
-    pub(super) fn stir(&mut self, now: u64) {
-        if let Some(tls) = self.tls.as_mut().filter(|_| now >= self.active + PAUSE) {
-            for stream in [&mut tls.client, &mut tls.peer].into_iter().flatten() {
-                stream.paused();
+    /// As [`pair`](Self::pair).
+    pub(super) fn pair_mut(&mut self) -> Option<&mut Pair> {
+        match &mut self.state {
+            State::Relaying { pair, .. }
+            | State::Breaking { pair, .. }
+            | State::Lingering { pair, .. } => Some(pair),
+            _ => None,
+        }
+    }
+
+    pub(super) fn arm_idle(&mut self, due: u64, context: &mut Context<'_>) {
+        let token = Token::new(kind::IDLE, context.index);
+        self.idle_timer = Some(context.events.arm(token, due));
+    }
+
+    /// Closes both ends, and gives back what the session has been lent.
+    pub(super) fn close(mut self, outcome: &Outcome, parting: Parting, context: &mut Context<'_>) {
+        let Context { index, shared, events } = context;
+        for timer in [self.idle_timer, self.state_timer()].into_iter().flatten() {
+            events.cancel(timer);
+        }
+        if let (State::Authorizing { .. }, Some(queries)) = (&self.state, &mut shared.queries) {
+            queries.forget(events, *index);
+        }
+        if parting == Parting::Orderly {
+            self.say_goodbye(&mut shared.buffers);
+        }
+        let Session { client, state, .. } = &mut self;
+        if let State::Relaying { pair, .. }
+        | State::Breaking { pair, .. }
+        | State::Lingering { pair, .. } = state
+        {
+            pair.take_back(client);
+        }
+        if let Some(access) = &self.access {
+            let (pair, client, now) = (self.pair(), self.client_summary(), events.now());
+            log::message(&access.line(pair, client, &shared.registry, outcome, now));
+        }
+        let (upstream, remote) = match &self.state {
+            State::Dialing { dial, .. } => (dial.socket(), Some(dial.remote())),
+            _ => match self.pair() {
+                Some(pair) => (Some(&pair.upstream), Some(pair.remote)),
+                None => (None, None),
+            },
+        };
+        for socket in std::iter::once(&self.client).chain(upstream) {
+            events.remove(socket);
+            if parting == Parting::Reset {
+                socket::reset_on_close(socket);
             }
+        }
+        remote.into_iter().for_each(|remote| shared.registry.release(remote));
+        if let Some(pair) = self.pair_mut() {
+            pair.up.abandon(&mut shared.buffers);
+            pair.down.abandon(&mut shared.buffers);
         }
     }
 
     /// What was negotiated with the client.
-    pub(super) fn client_summary(&self) -> Option<&Summary> {
-        self.tls.as_ref()?.client.as_ref()?.summary()
+    fn client_summary(&self) -> Option<&Summary> {
+        let client = match &self.state {
+            State::Authorizing { client, .. } => client,
+            State::Choosing(seeking)
+            | State::Short { seeking, .. }
+            | State::Dialing { seeking, .. } => &seeking.client,
+            _ => return self.pair()?.tls.as_ref()?.client.as_ref()?.summary(),
+        };
+        client.as_ref()?.stream()?.summary()
     }
 
-    pub(super) fn direction_mut(&mut self, end: End) -> &mut Direction {
-        match end {
-            End::Client => &mut self.up,
-            End::Peer => &mut self.down,
+    /// Says to the ends with TLS that nothing follows, if that can be done at once.
+    fn say_goodbye(&mut self, buffers: &mut Buffers) {
+        let client = match &mut self.state {
+            State::Relaying { pair, .. }
+            | State::Breaking { pair, .. }
+            | State::Lingering { pair, .. } => return pair.say_goodbye(&self.client, buffers),
+            State::Authorizing { client, .. } => client,
+            State::Choosing(seeking)
+            | State::Short { seeking, .. }
+            | State::Dialing { seeking, .. } => &mut seeking.client,
+            _ => return,
+        };
+        if let Some(client) = client.as_mut().filter(|client| !client.has_unsent()) {
+            let mut side = Side { fd: &self.client, tls: client.stream_mut() };
+            say_goodbye(&mut side, &Direction::default(), buffers);
         }
     }
 
-    pub(super) fn set_quiet(&mut self, end: End, quiet: bool) {
-        let bit = 1 << end as u8;
-        self.quiet = if quiet { self.quiet | bit } else { self.quiet & !bit };
+    /// The timer of the state.
+    pub(super) fn state_timer(&self) -> Option<TimerId> {
+        match &self.state {
+            State::Detecting(detecting) => detecting.timer,
+            State::Accepting(accepting) => accepting.timer,
+            State::Authorizing { timer, .. }
+            | State::Short { timer, .. }
+            | State::Lingering { timer, .. } => Some(*timer),
+            State::Dialing { timer, .. } => *timer,
+            State::Relaying { probation, .. } => *probation,
+            State::Arrived(_) | State::Choosing(_) | State::Breaking { .. } | State::Over => None,
+        }
     }
 
-    fn is_quiet(&self, end: End) -> bool {
-        self.quiet & 1 << end as u8 != 0
-    }
-
-    /// What an end is to be watched for.
-    pub(super) fn interest(&self, end: End) -> Interest {
-        let quiet = self.is_quiet(end);
-        // A client that waits to be admitted is quiet when it has said something.
-        // The peer's bit tells that it has hung up after that; there is no peer yet.
-        let ignored = quiet && (self.phase != Phase::Authorizing || self.is_quiet(End::Peer));
-        let idle = if ignored { Interest::empty() } else { Interest::HANGUP };
-        match (self.phase, end) {
-            (Phase::Connecting, End::Peer) => Interest::WRITE,
-            (phase, _) => {
-                let reads = match phase {
-                    Phase::Detecting => end == End::Client,
-                    Phase::Handshaking(which) => end == which,
-                    Phase::Authorizing => end == End::Client && !quiet,
-                    Phase::Connecting => false,
-                    Phase::Relaying | Phase::Breaking(_) => {
-                        let waiting = self.direction(end.other()).unwritten();
-                        self.direction(end).wants_read() && waiting <= REPLY_LIMIT
-                    }
-                };
-                let mut interest = Interest::empty();
-                interest.set(Interest::READ, reads);
-                interest.set(Interest::WRITE, self.direction(end.other()).wants_write());
-                if interest.is_empty() {
-                    idle
-                } else {
-                    interest
+    /// Watches both ends for what is next.
+    pub(super) fn watch(&self, events: &mut Loop) {
+        events.set_interest(&self.client, self.client_interest());
+        match &self.state {
+            State::Dialing { dial, .. } => {
+                if let Some(socket) = dial.socket() {
+                    events.set_interest(socket, dial.interest());
                 }
             }
+            State::Relaying { pair, .. } => {
+                events
+                    .set_interest(&pair.upstream, pair.interest(End::Upstream, pair.upstream_link));
+            }
+            State::Breaking { pair, .. } | State::Lingering { pair, .. } => {
+                let interest = self.broken_interest(pair, End::Upstream, pair.upstream_link);
+                events.set_interest(&pair.upstream, interest);
+            }
+            _ => {}
+        }
+    }
+
+    /// What the client is to be watched for.
+    pub(super) fn client_interest(&self) -> Interest {
+        let link = self.client_link;
+        let unsent = |client: &Option<Box<TlsClient>>| match client {
+            Some(client) if client.has_unsent() => Interest::WRITE,
+            _ => Interest::empty(),
+        };
+        match &self.state {
+            State::Relaying { pair, .. } => pair.interest(End::Client, link),
+            State::Breaking { pair, .. } | State::Lingering { pair, .. } => {
+                self.broken_interest(pair, End::Client, link)
+            }
+            State::Detecting(_) => Interest::READ,
+            State::Accepting(accepting) => accepting.handshake.interest(),
+            State::Authorizing { client, heard: Heard::Nothing, .. } => {
+                Interest::READ | unsent(client)
+            }
+            State::Authorizing { client, .. } => link.interest(unsent(client)),
+            State::Choosing(seeking)
+            | State::Short { seeking, .. }
+            | State::Dialing { seeking, .. } => link.interest(unsent(&seeking.client)),
+            State::Arrived(_) | State::Over => link.interest(Interest::empty()),
+        }
+    }
+
+    /// The end that broke has nothing more to say when all it had sent is delivered; the other one may
+    /// break as well.
+    fn broken_interest(&self, pair: &Pair, end: End, link: Link) -> Interest {
+        match &self.state {
+            State::Lingering { broken, .. } if *broken == end => Interest::empty(),
+            _ => pair.interest(end, link),
         }
     }
 }
@@ -269,20 +459,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_that_takes_no_answers_is_not_polled_for_reading() {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        let mut session = Session::new(ours.into(), 0);
-        session.peer = Some(theirs.into());
-        session.phase = Phase::Relaying;
-        assert!(session.interest(End::Client).contains(Interest::READ));
-        session.down.hold(vec![0; REPLY_LIMIT]);
-        assert!(session.interest(End::Client).contains(Interest::READ));
-        session.down.hold(vec![0; REPLY_LIMIT + 1]);
-        assert_eq!(session.interest(End::Client), Interest::WRITE);
-    }
-
-    #[test]
     fn a_session_stays_small() {
-        assert!(size_of::<Option<Session>>() <= 128);
+        assert!(size_of::<Option<Session>>() <= 128, "{}", size_of::<Option<Session>>());
     }
 }

@@ -1,8 +1,22 @@
 //! The arithmetic in its plainest form, which looks at each remote for each selection: what the
 //! other one is compared with.
 
-use super::{Attempts, STEP, TICK};
+use super::{STEP, TICK};
 use crate::config::relay::Ties;
+
+/// What one session has tried, and what tag it wants.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Attempts {
+    tag: Option<u32>,
+    failed: Vec<u32>,
+    revived: bool,
+}
+
+impl Attempts {
+    pub(super) fn of(tag: Option<u32>) -> Attempts {
+        Attempts { tag, ..Attempts::default() }
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Remote {

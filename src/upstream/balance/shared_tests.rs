@@ -1,7 +1,7 @@
 //! Several workers that share a zone choose as one that knows all.
 
-use super::linear::Linear;
-use super::{Attempts, Balancer};
+use super::linear::{Attempts, Linear};
+use super::{Balancer, Entry, Tried};
 use crate::config::relay::Ties;
 use crate::upstream::zone::{Zone, REMOTES, SETS};
 use proptest::prelude::*;
@@ -19,11 +19,17 @@ struct Setting {
 
 impl Setting {
     fn worker(&self, fd: &OwnedFd, slot: usize) -> Balancer {
-        let mut balancer = Balancer::new(&self.weights, self.rebalance, self.retry_delay);
-        balancer.set_tags(self.tags.iter().copied());
+        let mut balancer = Balancer::empty(self.rebalance, self.retry_delay);
+        let entries: Vec<Entry> = self
+            .weights
+            .iter()
+            .zip(&self.tags)
+            .zip(1..)
+            .map(|((&weight, &tag), identity)| Entry { weight, tag, identity })
+            .collect();
+        balancer.add(&entries).expect("room");
         balancer.set_ties(self.ties);
-        let identities: Vec<u64> = (1..=self.weights.len() as u64).collect();
-        assert!(balancer.share(Zone::join(fd, slot).expect("a place"), &identities));
+        assert!(balancer.share(Zone::join(fd, slot).expect("a place")));
         balancer
     }
 
@@ -38,7 +44,8 @@ impl Setting {
 /// A session, as each of the two sees it.
 struct Session {
     worker: usize,
-    attempts: (Attempts, Attempts),
+    tag: Option<u32>,
+    attempts: (Tried, Attempts),
     remote: Option<usize>,
 }
 
@@ -95,15 +102,15 @@ proptest! {
             let count = sessions.len();
             match step {
                 Step::Begin(worker, tag) => {
-                    let attempts = tag.map_or_else(Attempts::default, Attempts::with_tag);
-                    let attempts = (attempts.clone(), attempts);
-                    sessions.push(Session { worker: worker % workers, attempts, remote: None });
+                    let attempts = (Tried::default(), Attempts::of(tag));
+                    let worker = worker % workers;
+                    sessions.push(Session { worker, tag, attempts, remote: None });
                 }
                 Step::Select(which) if count > 0 => {
                     let session = &mut sessions[which % count];
                     if session.remote.is_none() {
                         let (ours, its) = &mut session.attempts;
-                        session.remote = all[session.worker].select(ours, now);
+                        session.remote = all[session.worker].select(session.tag, ours, now);
                         prop_assert_eq!(session.remote, model.select(its, now));
                     }
                 }
@@ -168,11 +175,11 @@ proptest! {
             // The header and the first rows, and what is announced to the first worker.
             broker.scribble(place, value);
             broker.scribble(SETS + place % 100, value);
-            let mut attempts = Attempts::default();
-            if let Some(remote) = balancer.select(&mut attempts, now as u64) {
+            let mut tried = Tried::default();
+            if let Some(remote) = balancer.select(None, &mut tried, now as u64) {
                 prop_assert!(remote < setting.weights.len());
                 if fails {
-                    balancer.failed(remote, &mut attempts, now as u64);
+                    balancer.failed(remote, &mut tried, now as u64);
                 } else {
                     balancer.connected(remote);
                 }
@@ -196,7 +203,7 @@ fn equals_take_turns_over_all_workers() {
             workers.push(setting.worker(&fd, 3));
         }
         let which = turn % workers.len();
-        let remote = workers[which].select(&mut Attempts::default(), 0).expect("a live remote");
+        let remote = workers[which].select(None, &mut Tried::default(), 0).expect("a live remote");
         count[remote] += 1;
         workers[which].released(remote);
     }
@@ -218,23 +225,22 @@ fn sessions_that_are_cut_short_are_counted_over_all_workers() {
     assert!(!a.cut_short(0, 0) && !b.cut_short(0, 0) && a.cut_short(0, 0));
     for worker in [&mut a, &mut b] {
         for _ in 0..3 {
-            assert_eq!(worker.select(&mut Attempts::default(), 8), Some(1));
+            assert_eq!(worker.select(None, &mut Tried::default(), 8), Some(1));
         }
     }
-    assert_eq!(b.select(&mut Attempts::default(), 9), Some(0));
-    assert_eq!(a.select(&mut Attempts::default(), 9), Some(1));
+    assert_eq!(b.select(None, &mut Tried::default(), 9), Some(0));
+    assert_eq!(a.select(None, &mut Tried::default(), 9), Some(1));
     assert!(b.proved(0));
-    assert_eq!(a.select(&mut Attempts::default(), 9), Some(0));
+    assert_eq!(a.select(None, &mut Tried::default(), 9), Some(0));
 }
 
 #[test]
 fn without_room_each_balances_by_itself() {
     let (_broker, fd) = Zone::create().expect("memory");
-    let many: Vec<u64> = (1..=REMOTES as u64 + 1).collect();
-    let mut balancer = Balancer::new(&vec![1; many.len()], 0, 0);
-    assert!(!balancer.share(Zone::join(&fd, 0).expect("a place"), &many));
+    let mut balancer = Balancer::new(&[1; REMOTES + 1], 0, 0);
+    assert!(!balancer.share(Zone::join(&fd, 0).expect("a place")));
     for expected in 0..3 {
-        assert_eq!(balancer.select(&mut Attempts::default(), 0), Some(expected));
+        assert_eq!(balancer.select(None, &mut Tried::default(), 0), Some(expected));
     }
 }
 
@@ -259,10 +265,10 @@ fn no_count_is_lost_among_threads() {
                     chance ^= chance << 13;
                     chance ^= chance >> 7;
                     chance ^= chance << 17;
-                    let mut attempts = Attempts::default();
-                    if let Some(remote) = balancer.select(&mut attempts, turn / 100) {
+                    let mut tried = Tried::default();
+                    if let Some(remote) = balancer.select(None, &mut tried, turn / 100) {
                         match chance % 8 {
-                            0 => drop(balancer.failed(remote, &mut attempts, turn / 100)),
+                            0 => drop(balancer.failed(remote, &mut tried, turn / 100)),
                             _ => {
                                 balancer.connected(remote);
                                 open.push(remote);
@@ -297,9 +303,9 @@ fn whoever_has_heard_of_everything_agrees() {
     let work = &|slot| {
         let mut balancer = setting.worker(&fd, slot);
         for _ in 0..2_000 {
-            let remote = balancer.select(&mut Attempts::default(), 0).expect("a live remote");
+            let remote = balancer.select(None, &mut Tried::default(), 0).expect("a live remote");
             balancer.released(remote);
-            balancer.select(&mut Attempts::default(), 0).expect("a live remote");
+            balancer.select(None, &mut Tried::default(), 0).expect("a live remote");
         }
         balancer
     };
@@ -319,17 +325,19 @@ fn whoever_has_heard_of_everything_agrees() {
 fn the_order_of_remotes_does_not_matter() {
     let (_broker, fd) = Zone::create().expect("memory");
     let worker = |slot, identities: &[u64]| {
-        let mut balancer = Balancer::new(&vec![1; identities.len()], 0, 0);
-        assert!(balancer.share(Zone::join(&fd, slot).expect("a place"), identities));
+        let mut balancer = Balancer::empty(0, 0);
+        let entry = |&identity: &u64| Entry { weight: 1, tag: None, identity };
+        balancer.add(&identities.iter().map(entry).collect::<Vec<_>>()).expect("room");
+        assert!(balancer.share(Zone::join(&fd, slot).expect("a place")));
         balancer
     };
     let mut a = worker(0, &[10, 20]);
     let mut b = worker(1, &[30, 20, 10]);
-    assert_eq!(a.select(&mut Attempts::default(), 0), Some(0));
-    assert_eq!(b.select(&mut Attempts::default(), 0), Some(0));
-    assert_eq!(b.select(&mut Attempts::default(), 0), Some(1));
-    assert_eq!((b.used(2), a.select(&mut Attempts::default(), 0)), (1, Some(0)));
+    assert_eq!(a.select(None, &mut Tried::default(), 0), Some(0));
+    assert_eq!(b.select(None, &mut Tried::default(), 0), Some(0));
+    assert_eq!(b.select(None, &mut Tried::default(), 0), Some(1));
+    assert_eq!((b.used(2), a.select(None, &mut Tried::default(), 0)), (1, Some(0)));
     // One that nobody else knows is no trouble.
-    b.failed(0, &mut Attempts::default(), 0);
-    assert_eq!(a.select(&mut Attempts::default(), 0), Some(1));
+    b.failed(0, &mut Tried::default(), 0);
+    assert_eq!(a.select(None, &mut Tried::default(), 0), Some(1));
 }

@@ -1,0 +1,324 @@
+//! Reaching a remote: from nothing to a stream that carries what it is given.
+//!
+//! A [`Dial`] is a value. It makes and owns the socket; its owner watches that for
+//! [`interest`](Dial::interest), calls [`step`](Dial::step) when it is ready or the time of
+//! [`due`](Dial::due) has come, and gets a [`Connection`] or a [`Failure`] in the end. It knows neither
+//! loop nor session, so whoever wants to know whether a remote answers can use it as well.
+//!
+//! ```text
+//! busy ⇄ connecting → handshaking (with TLS) → ready
+//! ```
+//!
+//! What is to be said before anything else (a PROXY header) belongs between connecting and handshaking.
+
+use super::handshake::{Handshake, Progress as Handshaken, Scratch, Unsent};
+use super::options;
+use super::registry::Registry;
+use super::remote::{Remote, RemoteId};
+use crate::config::relay::Relay;
+use crate::event::Interest;
+use crate::os::address::Family;
+use crate::os::{self, socket};
+use crate::tls::stream::Stream;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// A UNIX socket whose backlog is full is tried again this often, in milliseconds: unlike TCP the
+/// system does not wait for us.
+const BUSY_STEP: u64 = 20;
+/// No deadline.
+const NEVER: u64 = u64::MAX;
+
+/// Where it stands.
+#[derive(Debug)]
+enum State {
+    /// Nothing has been done yet.
+    Fresh,
+    /// The backlog of a UNIX socket is full; it is tried again at this time.
+    Busy {
+        again: u64,
+    },
+    Connecting(OwnedFd),
+    Handshaking(OwnedFd, Box<Handshake>),
+    /// The connection was handed over.
+    Over,
+}
+
+/// An attempt to reach a remote.
+#[derive(Debug)]
+pub struct Dial {
+    remote: RemoteId,
+    /// Of connecting, then of the handshake.
+    deadline: u64,
+    state: State,
+}
+
+/// Why a step is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It begins, or is tried again.
+    Start,
+    /// The socket is ready.
+    Ready,
+    /// The socket is ready, and not because of an error.
+    Sound,
+    /// It is the time of [`Dial::due`].
+    Time,
+}
+
+/// What a step needs to know.
+pub struct Dialer<'a> {
+    /// The remotes.
+    pub registry: &'a Registry,
+    /// Local addresses, timeouts, and TLS.
+    pub settings: &'a Relay,
+    /// In milliseconds, of any clock.
+    pub now: u64,
+    /// Memory.
+    pub scratch: Scratch<'a>,
+}
+
+/// A remote that was reached.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// Its TLS, if it has any; the handshake is done.
+    pub stream: Option<Stream>,
+    /// What is to be sent before anything else.
+    pub unsent: Unsent,
+}
+
+/// Why a remote could not be reached.
+#[derive(Debug)]
+pub enum Failure {
+    /// This process has no descriptor left, for any remote. It can be tried again.
+    Descriptors(io::Error),
+    /// This host is short of something, or has not got the local address; with the call that said so.
+    Host(&'static str, io::Error),
+    /// What else is wrong. Also EACCES and EPERM: a firewall that forbids this remote may let others
+    /// through.
+    Remote(String),
+}
+
+/// What a step has led to.
+#[derive(Debug)]
+pub enum Progress {
+    /// It goes on when the socket is ready, or it is time.
+    Waiting,
+    /// The remote was reached.
+    Ready(Connection),
+    /// It was not. The socket, if there is one, is closed with the dial.
+    Failed(Failure),
+}
+
+impl Dial {
+    /// An attempt that begins with [`Cause::Start`].
+    pub fn new(remote: RemoteId) -> Dial {
+        Dial { remote, deadline: NEVER, state: State::Fresh }
+    }
+
+    /// The remote.
+    pub fn remote(&self) -> RemoteId {
+        self.remote
+    }
+
+    /// The socket, if there is one.
+    pub fn socket(&self) -> Option<&OwnedFd> {
+        match &self.state {
+            State::Connecting(socket) | State::Handshaking(socket, _) => Some(socket),
+            State::Fresh | State::Busy { .. } | State::Over => None,
+        }
+    }
+
+    /// What the socket is to be watched for.
+    pub fn interest(&self) -> Interest {
+        match &self.state {
+            State::Connecting(_) => Interest::WRITE,
+            State::Handshaking(_, handshake) => handshake.interest(),
+            State::Fresh | State::Busy { .. } | State::Over => Interest::empty(),
+        }
+    }
+
+    /// When the next step is to be made, if the socket is not ready before.
+    pub fn due(&self) -> Option<u64> {
+        let due = match &self.state {
+            State::Busy { again } => *again,
+            State::Connecting(_) | State::Handshaking(..) => self.deadline,
+            State::Fresh | State::Over => NEVER,
+        };
+        (due != NEVER).then_some(due)
+    }
+
+    /// Something waits to be sent.
+    pub fn has_unsent(&self) -> bool {
+        matches!(&self.state, State::Handshaking(_, handshake) if handshake.has_unsent())
+    }
+
+    /// Goes as far as is possible without waiting.
+    pub fn step(&mut self, cause: Cause, dialer: &mut Dialer<'_>) -> Progress {
+        let registry = dialer.registry;
+        let Some(remote) = registry.get(self.remote) else {
+            return failed("the remote is gone");
+        };
+        match (&mut self.state, cause) {
+            (State::Fresh, Cause::Start) => {
+                self.deadline = after(dialer.now, dialer.settings.connect_timeout);
+                self.open(remote, dialer)
+            }
+            (State::Busy { .. }, Cause::Start | Cause::Time) => self.open(remote, dialer),
+            (State::Connecting(socket), Cause::Ready | Cause::Sound) => {
+                let result =
+                    if cause == Cause::Sound { Ok(()) } else { socket::take_error(socket) };
+                match result {
+                    Ok(())
+                        if registry.is_down(self.remote) && is_self_connected(socket, remote) =>
+                    {
+                        failed(os::reason(&io::Error::from_raw_os_error(libc::ECONNREFUSED)))
+                    }
+                    Ok(()) => self.connected(remote, dialer),
+                    Err(error) if os::host_is_short(&error) => {
+                        Progress::Failed(Failure::Host("connect", error))
+                    }
+                    Err(error) => failed(os::reason(&error)),
+                }
+            }
+            (State::Connecting(_), Cause::Time) => {
+                failed(os::reason(&io::Error::from_raw_os_error(libc::ETIMEDOUT)))
+            }
+            (State::Handshaking(socket, handshake), Cause::Ready | Cause::Sound) => {
+                let progress = handshake.go_on(socket, &mut dialer.scratch);
+                self.shaken(progress)
+            }
+            (State::Handshaking(..), Cause::Time) => failed("TLS: handshake timeout"),
+            _ => Progress::Waiting,
+        }
+    }
+
+    fn open(&mut self, remote: &Remote, dialer: &mut Dialer<'_>) -> Progress {
+        match open(remote, dialer.settings) {
+            Ok((socket, connected)) => {
+                self.state = State::Connecting(socket);
+                if connected {
+                    self.connected(remote, dialer)
+                } else {
+                    Progress::Waiting
+                }
+            }
+            Err(Unopened::Busy(_)) if dialer.now < self.deadline => {
+                self.state = State::Busy { again: dialer.now + BUSY_STEP };
+                Progress::Waiting
+            }
+            Err(Unopened::Busy(error)) => failed(os::reason(&error)),
+            Err(Unopened::For(failure)) => Progress::Failed(failure),
+        }
+    }
+
+    fn connected(&mut self, remote: &Remote, dialer: &mut Dialer<'_>) -> Progress {
+        let Some(connector) = &remote.connector else {
+            return match std::mem::replace(&mut self.state, State::Over) {
+                State::Connecting(socket) => {
+                    Progress::Ready(Connection { socket, stream: None, unsent: Unsent::default() })
+                }
+                _ => failed("no connection"),
+            };
+        };
+        let mut stream = match connector.connect() {
+            Ok(stream) => stream,
+            Err(errors) => return failed(format!("TLS: {errors}")),
+        };
+        if dialer.settings.tls.kernel {
+            stream.want_kernel();
+        }
+        if let State::Connecting(socket) = std::mem::replace(&mut self.state, State::Over) {
+            self.state = State::Handshaking(socket, Box::new(Handshake::new(stream)));
+        }
+        self.deadline = after(dialer.now, dialer.settings.tls.handshake_timeout);
+        match &mut self.state {
+            State::Handshaking(socket, handshake) => {
+                let progress = handshake.speak(socket, &mut dialer.scratch);
+                self.shaken(progress)
+            }
+            _ => failed("no connection"),
+        }
+    }
+
+    fn shaken(&mut self, progress: Handshaken) -> Progress {
+        match progress {
+            Handshaken::Waiting => Progress::Waiting,
+            Handshaken::Failed(text) => failed(format!("TLS: {text}")),
+            Handshaken::Done => match std::mem::replace(&mut self.state, State::Over) {
+                State::Handshaking(socket, handshake) => {
+                    let (stream, unsent) = handshake.into_parts();
+                    Progress::Ready(Connection { socket, stream: Some(stream), unsent })
+                }
+                _ => failed("no connection"),
+            },
+        }
+    }
+}
+
+fn failed(text: impl Into<String>) -> Progress {
+    Progress::Failed(Failure::Remote(text.into()))
+}
+
+/// So many seconds later; 0 is never.
+fn after(now: u64, seconds: u32) -> u64 {
+    if seconds == 0 {
+        NEVER
+    } else {
+        now + u64::from(seconds) * 1000
+    }
+}
+
+/// On a port where nobody listens the system may connect a socket to itself, if it happens to
+/// choose that port for it (TCP's simultaneous open).
+fn is_self_connected(socket: &OwnedFd, remote: &Remote) -> bool {
+    socket::local_address(socket).as_ref() == Some(remote.address())
+}
+
+/// Why a socket to a remote could not be made.
+enum Unopened {
+    /// Its backlog is full.
+    Busy(io::Error),
+    For(Failure),
+}
+
+/// Makes a socket for a remote and starts connecting; true if that was done at once.
+fn open(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), Unopened> {
+    let family = remote.address().family();
+    let sort = |call| {
+        move |error: io::Error| match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => Unopened::For(Failure::Descriptors(error)),
+            _ if family == Family::Unix && os::would_block(&error) => Unopened::Busy(error),
+            _ if os::host_is_short(&error) => Unopened::For(Failure::Host(call, error)),
+            _ => Unopened::For(Failure::Remote(os::reason(&error))),
+        }
+    };
+    let bind_error = |error| Unopened::For(Failure::Host("bind", error));
+    let (kind, protocol) = (socket::Kind::Stream, remote.settings.protocol);
+    let socket = socket::create(family, kind, protocol).map_err(sort("socket"))?;
+    socket::set_urgent_inline(&socket);
+    if family != Family::Unix {
+        let _ = socket::set_keepalive(&socket);
+        let _ = options::apply(&socket, &remote.settings);
+        socket::set_no_delay(&socket);
+        socket::unpace(&socket, remote.address());
+    }
+    let local = settings.local.iter().find(|address| address.family() == family);
+    let ip = |family| family != Family::Unix;
+    if let Some(local) = local {
+        let bind = || {
+            if ip(family) {
+                socket::set_reuse_address(&socket)?;
+                socket::leave_port_to_connect(&socket);
+            }
+            socket::bind(&socket, local)
+        };
+        bind().map_err(bind_error)?;
+    } else if ip(family) && settings.local.iter().any(|address| ip(address.family())) {
+        return Err(bind_error(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)));
+    }
+    let connected = socket::connect(&socket, remote.address()).map_err(sort("connect"))?;
+    Ok((socket, connected))
+}

@@ -1,0 +1,165 @@
+//! A TLS handshake over a socket, of either side.
+
+use crate::event::Interest;
+use crate::os::{self, socket};
+use crate::tls::stream::Stream;
+use crate::tls::Buffer;
+use std::io;
+use std::os::fd::OwnedFd;
+
+const GONE: &str = "the connection has ended";
+
+/// Memory that every step needs and none keeps.
+pub struct Scratch<'a> {
+    /// Where reading goes.
+    pub input: &'a mut [u8],
+    /// What is to be sent.
+    pub output: &'a mut Buffer,
+}
+
+/// How far a handshake has come.
+#[derive(Debug)]
+pub enum Progress {
+    /// The other side is waited for.
+    Waiting,
+    /// It is done.
+    Done,
+    /// It has failed, for this reason.
+    Failed(String),
+}
+
+/// What the other side has not taken yet.
+#[derive(Debug, Default)]
+pub struct Unsent(Vec<u8>);
+
+impl Unsent {
+    /// True if there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Sends what is taken.
+    pub fn flush(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        if !self.0.is_empty() {
+            let count = send(socket, &self.0)?;
+            self.0.drain(..count);
+        }
+        Ok(())
+    }
+
+    /// Sends bytes behind what waits already.
+    fn send(&mut self, socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+        let count = if self.0.is_empty() { send(socket, bytes)? } else { 0 };
+        self.0.extend_from_slice(&bytes[count..]);
+        Ok(())
+    }
+
+    /// The bytes.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Sends what is taken at once; returns how much that is.
+fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match socket::write(socket, &bytes[sent..]) {
+            Ok(count) => sent += count,
+            Err(error) if os::would_block(&error) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
+}
+
+/// A handshake.
+#[derive(Debug)]
+pub struct Handshake {
+    stream: Stream,
+    unsent: Unsent,
+}
+
+impl Handshake {
+    /// Nothing has been said yet.
+    pub fn new(stream: Stream) -> Handshake {
+        Handshake { stream, unsent: Unsent::default() }
+    }
+
+    /// Begins on the side that connects, which has the first word.
+    pub fn speak(&mut self, socket: &OwnedFd, scratch: &mut Scratch<'_>) -> Progress {
+        self.step(socket, Some(&[]), scratch)
+    }
+
+    /// Begins with what has been read already.
+    pub fn feed(&mut self, socket: &OwnedFd, input: &[u8], scratch: &mut Scratch<'_>) -> Progress {
+        self.step(socket, Some(input), scratch)
+    }
+
+    /// Goes on with what can be read.
+    pub fn go_on(&mut self, socket: &OwnedFd, scratch: &mut Scratch<'_>) -> Progress {
+        if self.unsent.flush(socket).is_err() {
+            return Progress::Failed(GONE.to_owned());
+        }
+        self.step(socket, None, scratch)
+    }
+
+    fn step(
+        &mut self,
+        socket: &OwnedFd,
+        mut given: Option<&[u8]>,
+        scratch: &mut Scratch<'_>,
+    ) -> Progress {
+        loop {
+            scratch.output.clear();
+            // What the handshake says, and whether there may be more to read at once.
+            let (progress, more) = match given.take() {
+                Some(input) => (self.stream.handshake(input, scratch.output), true),
+                None => match socket::read(socket, scratch.input) {
+                    Ok(0) => return Progress::Failed(GONE.to_owned()),
+                    Ok(count) => {
+                        let input = &scratch.input[..count];
+                        let more = count == scratch.input.len();
+                        (self.stream.handshake(input, scratch.output), more)
+                    }
+                    Err(error) if os::would_block(&error) => return Progress::Waiting,
+                    Err(error) => return Progress::Failed(os::reason(&error)),
+                },
+            };
+            // At once, even a ticket: it acknowledges what the client has sent, which may wait for
+            // that with its first data.
+            let sent = self.unsent.send(socket, scratch.output.filled());
+            match progress {
+                Err(text) => return Progress::Failed(text),
+                _ if sent.is_err() => return Progress::Failed(GONE.to_owned()),
+                Ok(true) => return Progress::Done,
+                Ok(false) if more => {}
+                Ok(false) => return Progress::Waiting,
+            }
+        }
+    }
+
+    /// What its socket is to be watched for.
+    pub fn interest(&self) -> Interest {
+        if self.unsent.is_empty() {
+            Interest::READ
+        } else {
+            Interest::READ | Interest::WRITE
+        }
+    }
+
+    /// True if something waits to be sent.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// True if the other side has not sent anything yet.
+    pub fn is_untouched(&self) -> bool {
+        self.stream.is_untouched()
+    }
+
+    /// The end, when it is done, with what is still to be sent before anything else.
+    pub fn into_parts(self) -> (Stream, Unsent) {
+        (self.stream, self.unsent)
+    }
+}

@@ -1,0 +1,242 @@
+//! The remotes of a process: which there are, how they stand, and which one is next.
+//!
+//! Remotes are added, changed and taken out while sessions run. Selecting one lends it to a session; one
+//! that is taken out is lent to nobody any more, and drains: it is there until the last session has
+//! given it back.
+
+use super::balance::{Balancer, Entry, Tried};
+use super::remote::{Remote, RemoteId};
+use super::zone::Zone;
+use crate::config::relay::Relay;
+use crate::tls::client::Connector;
+use std::collections::HashSet;
+use std::rc::Rc;
+
+/// Names a tag of remotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(u32);
+
+/// The shared zone has no room for a remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+struct Place {
+    /// By what it is known in the zone. Another remote with the same address has another one.
+    identity: u64,
+    remote: Remote,
+}
+
+/// All remotes of a process.
+pub struct Registry {
+    balancer: Balancer,
+    /// By the index of the id.
+    places: Vec<Option<Place>>,
+    /// The identities of those that are there.
+    identities: HashSet<u64>,
+    /// Tags; their numbers are the indices.
+    tags: Vec<String>,
+}
+
+impl Registry {
+    /// The remotes of a section, with their connectors in the same order.
+    pub fn new(settings: &Relay, connectors: Vec<Option<Rc<Connector>>>) -> Registry {
+        let retry_delay = u64::from(settings.retry_delay) * 1000;
+        let mut balancer = Balancer::empty(settings.rebalance, retry_delay);
+        balancer.set_ties(settings.ties);
+        balancer.set_fail_count(settings.fail_count);
+        let mut registry =
+            Registry { balancer, places: Vec::new(), identities: HashSet::new(), tags: Vec::new() };
+        let connectors = connectors.into_iter().chain(std::iter::repeat(None));
+        let remotes = settings.remotes.iter().cloned().zip(connectors);
+        let remotes = remotes.map(|(settings, connector)| Remote { settings, connector });
+        // A zone that is not shared has room for all.
+        let _ = registry.add_all(remotes.collect());
+        registry
+    }
+
+    /// Shares a zone with other workers. False if that has no room for the remotes.
+    pub fn share(&mut self, zone: Zone) -> bool {
+        self.balancer.share(zone)
+    }
+
+    /// Adds a remote. One that drains may have the same address; it is another one.
+    pub fn add(&mut self, remote: Remote) -> Result<RemoteId, NoRoom> {
+        self.add_all(vec![remote])?.pop().ok_or(NoRoom)
+    }
+
+    fn add_all(&mut self, remotes: Vec<Remote>) -> Result<Vec<RemoteId>, NoRoom> {
+        let places: Vec<Place> = remotes.into_iter().map(|remote| self.place(remote)).collect();
+        let entries: Vec<Entry> = places.iter().map(|place| self.entry(place)).collect();
+        let Some(ids) = self.balancer.add(&entries) else {
+            for entry in &entries {
+                self.identities.remove(&entry.identity);
+            }
+            return Err(NoRoom);
+        };
+        for (id, place) in ids.iter().zip(places) {
+            if id.index() >= self.places.len() {
+                self.places.resize_with(id.index() + 1, || None);
+            }
+            self.places[id.index()] = Some(place);
+        }
+        Ok(ids)
+    }
+
+    fn place(&mut self, remote: Remote) -> Place {
+        let mut identity = remote.identity();
+        while !self.identities.insert(identity) {
+            identity = identity.wrapping_add(1).max(1);
+        }
+        if let Some(tag) = &remote.settings.tag {
+            if !self.tags.contains(tag) {
+                self.tags.push(tag.clone());
+            }
+        }
+        Place { identity, remote }
+    }
+
+    fn entry(&self, place: &Place) -> Entry {
+        let settings = &place.remote.settings;
+        let tag = settings.tag.as_ref().and_then(|tag| self.tag(tag));
+        Entry { weight: settings.weight, tag: tag.map(|tag| tag.0), identity: place.identity }
+    }
+
+    /// Changes a remote: weight, tag, TLS, and where it is. Sessions that use it stay. One that drains
+    /// is not changed.
+    pub fn change(&mut self, id: RemoteId, remote: Remote) -> Result<(), NoRoom> {
+        let former = match self.get(id) {
+            Some(former) if self.balancer.is_in_use(id.index()) => former.identity(),
+            _ => return Ok(()),
+        };
+        let place = match self.places[id.index()].take() {
+            Some(place) if former == remote.identity() => Place { remote, ..place },
+            old => {
+                let new = self.place(remote);
+                let entry = self.entry(&new);
+                if !self.balancer.change(id.index(), &entry) {
+                    self.identities.remove(&new.identity);
+                    self.places[id.index()] = old;
+                    return Err(NoRoom);
+                }
+                if let Some(old) = old {
+                    self.identities.remove(&old.identity);
+                }
+                new
+            }
+        };
+        let entry = self.entry(&place);
+        self.places[id.index()] = Some(place);
+        self.balancer.change(id.index(), &entry);
+        Ok(())
+    }
+
+    /// Takes a remote out: no session gets it any more.
+    pub fn remove(&mut self, id: RemoteId) {
+        if self.get(id).is_some() {
+            self.balancer.remove(id.index());
+            self.forget_if_gone(id);
+        }
+    }
+
+    /// The place of a remote, if it is still there.
+    fn index(&self, id: RemoteId) -> Option<usize> {
+        let index = id.index();
+        (self.balancer.id(index) == Some(id)).then_some(index)
+    }
+
+    /// What a remote is, also while it drains.
+    pub fn get(&self, id: RemoteId) -> Option<&Remote> {
+        Some(&self.places.get(self.index(id)?)?.as_ref()?.remote)
+    }
+
+    /// A tag by its name.
+    pub fn tag(&self, name: &str) -> Option<Tag> {
+        self.tags.iter().position(|known| known == name).map(|number| Tag(number as u32))
+    }
+
+    /// Lends a session the remote that is next, of those with a tag if there is one. `None`: none is
+    /// left that the session has not tried. The clock is that of [`crate::os::monotonic_clock`], as
+    /// all that share a zone have to have the same.
+    pub fn select(&mut self, tag: Option<Tag>, tried: &mut Tried, now: u64) -> Option<RemoteId> {
+        let index = self.balancer.select(tag.map(|tag| tag.0), tried, now)?;
+        self.balancer.id(index)
+    }
+
+    /// A session gives back a remote that could not be reached. True if it is marked as dead, and that
+    /// is news.
+    pub fn failed(&mut self, id: RemoteId, tried: &mut Tried, now: u64) -> bool {
+        let news = self.index(id).is_some_and(|index| self.balancer.failed(index, tried, now));
+        self.forget_if_gone(id);
+        news
+    }
+
+    /// A session gives back a remote that this host cannot reach, which is no fault of the remote's.
+    pub fn rule_out(&mut self, id: RemoteId, tried: &mut Tried) {
+        if let Some(index) = self.index(id) {
+            self.balancer.rule_out(index, tried);
+        }
+        self.forget_if_gone(id);
+    }
+
+    /// As [`rule_out`](Self::rule_out), for a reason that may pass ([`Tried::retry_aside`]).
+    pub fn set_aside(&mut self, id: RemoteId, tried: &mut Tried) {
+        if let Some(index) = self.index(id) {
+            self.balancer.set_aside(index, tried);
+        }
+        self.forget_if_gone(id);
+    }
+
+    /// A session was connected to a remote. True if that was reported as down before.
+    pub fn connected(&mut self, id: RemoteId) -> bool {
+        self.index(id).is_some_and(|index| self.balancer.connected(index))
+    }
+
+    /// A remote has ended a session at once, without a word. True if it is taken for dead, and that is
+    /// news.
+    pub fn cut_short(&mut self, id: RemoteId, now: u64) -> bool {
+        self.index(id).is_some_and(|index| self.balancer.cut_short(index, now))
+    }
+
+    /// A remote has answered a session, or has kept it long enough. True if it was reported as down
+    /// before.
+    pub fn proved(&mut self, id: RemoteId) -> bool {
+        self.index(id).is_some_and(|index| self.balancer.proved(index))
+    }
+
+    /// The last attempt on this remote failed.
+    pub fn is_down(&self, id: RemoteId) -> bool {
+        self.index(id).is_some_and(|index| self.balancer.is_down(index))
+    }
+
+    /// A session gives back a remote.
+    pub fn release(&mut self, id: RemoteId) {
+        if let Some(index) = self.index(id) {
+            self.balancer.released(index);
+            self.forget_if_gone(id);
+        }
+    }
+
+    /// Sessions that use a remote, of all workers as far as this one has heard.
+    pub fn used(&self, id: RemoteId) -> u64 {
+        self.index(id).map_or(0, |index| self.balancer.used(index))
+    }
+
+    /// As [`used`](Self::used), of all remotes.
+    pub fn all_used(&self) -> u64 {
+        (0..self.places.len())
+            .filter(|&index| self.places[index].is_some())
+            .map(|index| self.balancer.used(index))
+            .sum()
+    }
+
+    fn forget_if_gone(&mut self, id: RemoteId) {
+        if self.balancer.id(id.index()).is_none() {
+            if let Some(place) = self.places.get_mut(id.index()).and_then(Option::take) {
+                self.identities.remove(&place.identity);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

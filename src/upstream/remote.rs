@@ -1,0 +1,169 @@
+//! What a remote is: its name within this process, what is known of it, and its name among processes.
+
+use crate::config;
+use crate::os::address::Address;
+use crate::os::socket::Protocol;
+use crate::tls::client::Connector;
+use std::num::NonZeroU32;
+use std::rc::Rc;
+
+/// Names a remote of a [`Registry`](super::registry::Registry) for good: when its place goes to another
+/// remote, that one has another id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RemoteId {
+    index: u32,
+    generation: NonZeroU32,
+}
+
+impl RemoteId {
+    /// The first remote of a place.
+    pub(super) fn first(index: usize) -> RemoteId {
+        RemoteId { index: index as u32, generation: NonZeroU32::MIN }
+    }
+
+    /// The next one of the same place.
+    pub(super) fn next(self) -> RemoteId {
+        let generation = self.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        RemoteId { generation, ..self }
+    }
+
+    /// Its place.
+    pub(super) fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
+/// A remote: what is configured, and how to speak TLS with it.
+#[derive(Clone)]
+pub struct Remote {
+    /// Where it is, how much it gets, and who may be sent there.
+    pub settings: config::relay::Remote,
+    /// If it speaks TLS.
+    pub connector: Option<Rc<Connector>>,
+}
+
+impl Remote {
+    /// Where to connect.
+    pub fn address(&self) -> &Address {
+        &self.settings.address
+    }
+
+    /// The socket carries the session's bytes as they are, in one stream: with TLS, and with SCTP, whose
+    /// reads end with a message, a short read does not say that there is nothing more.
+    pub fn is_stream(&self) -> bool {
+        self.connector.is_none() && self.settings.protocol != Protocol::Sctp
+    }
+
+    /// By what processes that share a zone know it; at least 1. It is FNV-1a (64 bits) over address,
+    /// protocol and tag, so all releases agree: a byte for the family (4, 6, or 1 for UNIX), the
+    /// address (with port and scope in network order, or the path and a NUL), the name of the protocol
+    /// and a NUL, and the tag, if any, behind a byte of 1.
+    pub fn identity(&self) -> u64 {
+        let mut hash = Fnv::new();
+        match &self.settings.address {
+            Address::Ip(std::net::SocketAddr::V4(v4)) => {
+                hash.add(&[4]);
+                hash.add(&v4.ip().octets());
+                hash.add(&v4.port().to_be_bytes());
+            }
+            Address::Ip(std::net::SocketAddr::V6(v6)) => {
+                hash.add(&[6]);
+                hash.add(&v6.ip().octets());
+                hash.add(&v6.port().to_be_bytes());
+                hash.add(&v6.scope_id().to_be_bytes());
+            }
+            Address::Unix(path) => {
+                hash.add(&[1]);
+                hash.add(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+                hash.add(&[0]);
+            }
+        }
+        hash.add(self.settings.protocol.name().as_bytes());
+        hash.add(&[0]);
+        if let Some(tag) = &self.settings.tag {
+            hash.add(&[1]);
+            hash.add(tag.as_bytes());
+        }
+        hash.0.max(1)
+    }
+}
+
+/// FNV-1a, 64 bits.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Fnv {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+}
+
+/// A remote for tests, without TLS.
+#[cfg(test)]
+pub(super) fn remote(address: &str, tag: Option<&str>) -> Remote {
+    let (address, port) = Address::parse_with_port(address).expect("an address");
+    let settings = config::relay::Remote {
+        address: address.with_port(port.unwrap_or(0)),
+        protocol: Protocol::Tcp,
+        host: None,
+        weight: 1,
+        tls: None,
+        tag: tag.map(str::to_owned),
+        keepalive: crate::os::socket::Keepalive::default(),
+    };
+    Remote { settings, connector: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_fnv_1a() {
+        for (text, expected) in [
+            ("", 0xcbf2_9ce4_8422_2325),
+            ("a", 0xaf63_dc4c_8601_ec8c),
+            ("foobar", 0x8594_4171_f739_67e8),
+        ] {
+            let mut hash = Fnv::new();
+            hash.add(text.as_bytes());
+            assert_eq!(hash.0, expected);
+        }
+    }
+
+    /// Other releases use these numbers: they must not change.
+    #[test]
+    fn identities_stay() {
+        let mut bytes = vec![4, 192, 0, 2, 1, 0, 80];
+        bytes.extend(b"TCP\0\x01blue");
+        let mut hash = Fnv::new();
+        hash.add(&bytes);
+        assert_eq!(remote("192.0.2.1:80", Some("blue")).identity(), hash.0);
+        let all = [
+            remote("192.0.2.1:80", None),
+            remote("192.0.2.1:80", Some("")),
+            remote("192.0.2.1:80", Some("blue")),
+            remote("192.0.2.1:81", None),
+            remote("[2001:db8::1]:80", None),
+            remote("/run/a", None),
+            remote("/run/b", None),
+        ];
+        let mut identities: Vec<u64> = all.iter().map(Remote::identity).collect();
+        assert_eq!(identities[0], 0x80d6_4c69_1976_586f);
+        identities.sort_unstable();
+        identities.dedup();
+        assert_eq!(identities.len(), all.len());
+    }
+
+    #[test]
+    fn the_next_one_of_a_place_has_another_id() {
+        let id = RemoteId::first(3);
+        assert!(id.next() != id && id.next().index() == 3);
+        assert_eq!(size_of::<Option<RemoteId>>(), 8);
+    }
+}

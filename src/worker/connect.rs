@@ -1,0 +1,263 @@
+//! From a client that may connect to a remote that it is connected to: one attempt after the other.
+
+use super::access::Outcome;
+use super::client::{Speech, TlsClient};
+use super::direction::Direction;
+use super::pair::{End, Link, Pair, Tls};
+use super::session::{Context, Next, Parting, Session, State};
+use super::shared::{kind, register, Shared};
+use crate::event::{Interest, Loop, TimerId, Token};
+use crate::os::{self, log};
+use crate::upstream::balance::Tried;
+use crate::upstream::dial::{Cause, Connection, Dial, Dialer, Failure, Progress};
+use crate::upstream::remote::RemoteId;
+use std::io;
+
+/// How long a session waits before it tries again what this host was short of, in milliseconds.
+const HOST_STEP: u64 = 200;
+
+impl Session {
+    /// Selects a remote and begins to reach it, or begins again with the one that is selected. The error
+    /// is that there are no descriptors, for any remote.
+    pub(super) fn dial(&mut self, context: &mut Context<'_>) -> io::Result<Next> {
+        if let State::Choosing(seeking) = &mut self.state {
+            let mut tried = seeking.tried.take().map(|boxed| *boxed).unwrap_or_default();
+            let selected =
+                context.shared.registry.select(seeking.tag, &mut tried, os::monotonic_clock());
+            // Most sessions have failed nowhere and own no list.
+            if tried != Tried::default() {
+                seeking.tried = Some(Box::new(tried));
+            }
+            let Some(remote) = selected else {
+                return Ok(self.none_is_left(context));
+            };
+            let seeking = std::mem::take(seeking);
+            self.state = State::Dialing { seeking, dial: Dial::new(remote), timer: None };
+        }
+        self.advance(Cause::Start, context)
+    }
+
+    /// Goes on with reaching a remote. Fails as [`dial`](Self::dial) does.
+    pub(super) fn advance(&mut self, cause: Cause, context: &mut Context<'_>) -> io::Result<Next> {
+        let Context { index, shared, events } = context;
+        let State::Dialing { dial, timer, .. } = &mut self.state else {
+            return Ok(Next::Wait);
+        };
+        let had_socket = dial.socket().is_some();
+        let mut dialer = Dialer {
+            registry: &shared.registry,
+            settings: &shared.settings,
+            now: events.now(),
+            scratch: shared.buffers.scratch(),
+        };
+        let progress = dial.step(cause, &mut dialer);
+        let remote = dial.remote();
+        let socket = match &progress {
+            Progress::Ready(connection) => Some(&connection.socket),
+            _ => dial.socket(),
+        };
+        if let (false, Some(socket)) = (had_socket, socket) {
+            let stream = shared.registry.get(remote).is_some_and(|remote| remote.is_stream());
+            register(events, socket, Token::new(kind::UPSTREAM, *index), Interest::WRITE, stream);
+            shared.host_has_all(remote);
+        }
+        match progress {
+            Progress::Waiting => {
+                let token = Token::new(kind::STATE, *index);
+                set_timer(timer, dial.due(), token, events);
+                Ok(Next::Wait)
+            }
+            Progress::Ready(connection) => {
+                timer.take().into_iter().for_each(|timer| events.cancel(timer));
+                Ok(self.connected(connection, context))
+            }
+            Progress::Failed(Failure::Descriptors(error)) => Err(error),
+            Progress::Failed(failure) => Ok(self.not_reached(&failure, context)),
+        }
+    }
+
+    /// The remote could not be reached: the next one is to be selected.
+    fn not_reached(&mut self, failure: &Failure, context: &mut Context<'_>) -> Next {
+        let Context { shared, events, .. } = context;
+        let State::Dialing { mut seeking, dial, timer } =
+            std::mem::replace(&mut self.state, State::Over)
+        else {
+            return Next::Wait;
+        };
+        timer.into_iter().for_each(|timer| events.cancel(timer));
+        dial.socket().into_iter().for_each(|socket| events.remove(socket));
+        let tried = seeking.tried.get_or_insert_default();
+        let remote = dial.remote();
+        match failure {
+            Failure::Host(call, error) => {
+                // No fault of the remote's: it is not marked as dead.
+                shared.tell_of_host(remote, call, error);
+                if os::host_is_short(error) {
+                    shared.registry.set_aside(remote, tried);
+                    shared.host_due = events.now() + HOST_STEP;
+                } else {
+                    shared.registry.rule_out(remote, tried);
+                }
+            }
+            Failure::Remote(reason) => shared.failed(remote, tried, reason),
+            Failure::Descriptors(error) => shared.failed(remote, tried, &os::reason(error)),
+        }
+        self.state = State::Choosing(seeking);
+        Next::Dial
+    }
+
+    /// No remote is left. If it is this host that was short of something, ports, say, that may pass while
+    /// the connect timeout has not: then the session tries again in a moment.
+    fn none_is_left(&mut self, context: &mut Context<'_>) -> Next {
+        let (now, give_up_at) = (context.events.now(), self.give_up_at(context.shared));
+        let State::Choosing(seeking) = &mut self.state else {
+            return Next::Wait;
+        };
+        let waits =
+            now < give_up_at && seeking.tried.as_mut().is_some_and(|tried| tried.retry_aside());
+        if !waits {
+            return Next::Close(Outcome::NoRemote, Parting::Orderly);
+        }
+        let token = Token::new(kind::STATE, context.index);
+        let timer = context.events.arm(token, now + HOST_STEP);
+        self.state = State::Short { seeking: std::mem::take(seeking), timer };
+        Next::Wait
+    }
+
+    /// What this host was short of may be there again. One attempt tells for all that wait: looking for a
+    /// port that is not there is expensive.
+    pub(super) fn try_again(&mut self, context: &mut Context<'_>) -> Next {
+        let (now, give_up_at) = (context.events.now(), self.give_up_at(context.shared));
+        let State::Short { seeking, timer } = &mut self.state else {
+            return Next::Wait;
+        };
+        if now < give_up_at.min(context.shared.host_due) {
+            let token = Token::new(kind::STATE, context.index);
+            *timer = context.events.arm(token, context.shared.host_due);
+            return Next::Wait;
+        }
+        self.state = State::Choosing(std::mem::take(seeking));
+        Next::Dial
+    }
+
+    /// Until when the session waits for what this host is short of. It has been active last when it
+    /// became one to be connected.
+    fn give_up_at(&self, shared: &Shared) -> u64 {
+        self.active + u64::from(shared.settings.connect_timeout) * 1000
+    }
+
+    /// Both ends are there.
+    fn connected(&mut self, connection: Connection, context: &mut Context<'_>) -> Next {
+        let Context { index, shared, events } = context;
+        let State::Dialing { seeking, dial, .. } = std::mem::replace(&mut self.state, State::Over)
+        else {
+            return Next::Wait;
+        };
+        let remote = dial.remote();
+        self.active = events.now();
+        shared.connected(remote);
+        let probation = shared.begin_probation(events, *index);
+        let Connection { socket, stream, unsent } = connection;
+        // More often than not the client's first bytes are there; the remote's are not yet, unless they
+        // have come with the end of its handshake.
+        let second = stream.as_ref().filter(|stream| stream.has_unread()).map(|_| End::Upstream);
+        let mut tls =
+            stream.map(|stream| Box::new(Tls { upstream: Some(stream), ..Tls::default() }));
+        let (mut down, mut early) = (Direction::default(), Vec::new());
+        if let Some(client) = seeking.client {
+            let TlsClient { speech, address, unsent } = *client;
+            down = Direction::holding(unsent.into_bytes());
+            match speech {
+                Speech::Plain(bytes) => early = bytes,
+                Speech::Tls(stream) => {
+                    let tls = tls.get_or_insert_default();
+                    (tls.client, tls.address) = (Some(stream), address);
+                }
+            }
+        }
+        let mut pair = Pair {
+            upstream: socket,
+            upstream_link: Link::Up,
+            remote,
+            up: Direction::holding(unsent.into_bytes()),
+            down,
+            tls,
+        };
+        let sent = if early.is_empty() {
+            Ok(())
+        } else {
+            pair.flow(End::Client, &self.client).send_early(&early, &mut shared.buffers)
+        };
+        self.state = State::Relaying { pair, probation };
+        match sent {
+            Ok(()) => Next::Pump(End::Client, second),
+            Err(_) => Next::Close(Outcome::Broken(End::Upstream), Parting::Reset),
+        }
+    }
+}
+
+/// Arms a timer, moves it or cancels it.
+fn set_timer(timer: &mut Option<TimerId>, due: Option<u64>, token: Token, events: &mut Loop) {
+    match (*timer, due) {
+        (Some(timer), Some(due)) => events.renew(timer, due),
+        (None, Some(due)) => *timer = Some(events.arm(token, due)),
+        (Some(armed), None) => {
+            events.cancel(armed);
+            *timer = None;
+        }
+        (None, None) => {}
+    }
+}
+
+impl Shared {
+    /// A remote could not be reached. That is reported, if it is news.
+    fn failed(&mut self, id: RemoteId, tried: &mut Tried, error: &str) {
+        let line = self.registry.get(id).map(|remote| {
+            format!(
+                "connect to {} ({}) failed: {error}",
+                remote.address(),
+                remote.settings.protocol.name(),
+            )
+        });
+        if self.registry.failed(id, tried, os::monotonic_clock()) {
+            line.into_iter().for_each(|line| log::braked(log::Kind::Remote, || line));
+        }
+    }
+
+    /// A remote was reached.
+    fn connected(&mut self, id: RemoteId) {
+        if self.registry.connected(id) {
+            let address = self.address(id);
+            log::braked(log::Kind::Remote, || {
+                format!("connect to {address} succeeded, it is in use again")
+            });
+        }
+    }
+
+    /// No descriptor is to be had for the remote that was selected, which is not its fault.
+    pub(super) fn without_descriptors(&mut self, error: &io::Error) -> Next {
+        let why = os::reason(error);
+        if !std::mem::replace(&mut self.descriptor_trouble, true) {
+            log::braked(log::Kind::Session, || format!("socket: {why}"));
+        }
+        Next::refuse(why)
+    }
+
+    /// There was all that a connection to this remote takes.
+    fn host_has_all(&mut self, remote: RemoteId) {
+        (self.descriptor_trouble, self.host_due) = (false, 0);
+        if !self.host_trouble.is_empty() {
+            self.host_trouble.remove(&remote);
+        }
+    }
+
+    /// This host could not begin a connection to a remote.
+    fn tell_of_host(&mut self, remote: RemoteId, call: &str, error: &io::Error) {
+        if self.host_trouble.insert(remote) {
+            let (address, reason) = (self.address(remote), os::reason(error));
+            log::braked(log::Kind::Session, || {
+                format!("{call}: {reason}; this host has no way to {address}")
+            });
+        }
+    }
+}

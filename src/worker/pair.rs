@@ -1,0 +1,225 @@
+//! Both ends of a session and its two directions.
+
+use super::direction::{Buffers, Direction, Left, Side, State};
+use super::pump::{pump, say_goodbye, Ending, Flow, Pumped, REPLY_LIMIT};
+use crate::event::{Interest, Loop};
+use crate::os::address::Address;
+use crate::tls::stream::Stream;
+use crate::upstream::remote::RemoteId;
+use std::os::fd::OwnedFd;
+
+/// A session in which nothing has moved for so many milliseconds begins with short records again.
+const PAUSE: u64 = 1000;
+
+/// The ends of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Client,
+    Upstream,
+}
+
+impl End {
+    pub(super) fn other(self) -> End {
+        match self {
+            End::Client => End::Upstream,
+            End::Upstream => End::Client,
+        }
+    }
+}
+
+/// An end that is neither read nor written: whether it is polled for a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    Up,
+    /// It was seen hung up, without an error: polling it for that again would spin.
+    HungUp,
+}
+
+impl Link {
+    /// What an end is watched for, which is `wanted` or, without that, resets.
+    pub(super) fn interest(self, wanted: Interest) -> Interest {
+        match self {
+            Link::Up if wanted.is_empty() => Interest::HANGUP,
+            _ => wanted,
+        }
+    }
+}
+
+/// TLS at the ends of a session; only there if it is needed.
+#[derive(Debug, Default)]
+pub(super) struct Tls {
+    pub(super) client: Option<Stream>,
+    pub(super) upstream: Option<Stream>,
+    /// Of the client.
+    pub(super) address: Option<Address>,
+}
+
+/// The upstream end of a session, and what goes to and fro. The client's socket is the session's.
+pub(super) struct Pair {
+    pub(super) upstream: OwnedFd,
+    pub(super) upstream_link: Link,
+    /// The remote that the session has been lent.
+    pub(super) remote: RemoteId,
+    /// Client to remote.
+    pub(super) up: Direction,
+    /// Remote to client.
+    pub(super) down: Direction,
+    pub(super) tls: Option<Box<Tls>>,
+}
+
+impl Pair {
+    pub(super) fn end<'a>(&'a self, end: End, client: &'a OwnedFd) -> &'a OwnedFd {
+        match end {
+            End::Client => client,
+            End::Upstream => &self.upstream,
+        }
+    }
+
+    /// The direction that reads from `end`.
+    pub(super) fn direction(&self, end: End) -> &Direction {
+        match end {
+            End::Client => &self.up,
+            End::Upstream => &self.down,
+        }
+    }
+
+    pub(super) fn direction_mut(&mut self, end: End) -> &mut Direction {
+        match end {
+            End::Client => &mut self.up,
+            End::Upstream => &mut self.down,
+        }
+    }
+
+    /// The direction that reads from `end`, with its ends.
+    pub(super) fn flow<'a>(&'a mut self, end: End, client: &'a OwnedFd) -> Flow<'a> {
+        let (client_tls, upstream_tls) = match &mut self.tls {
+            Some(tls) => (tls.client.as_mut(), tls.upstream.as_mut()),
+            None => (None, None),
+        };
+        let client = Side { fd: client, tls: client_tls };
+        let upstream = Side { fd: &self.upstream, tls: upstream_tls };
+        let (up, down) = (&mut self.up, &mut self.down);
+        match end {
+            End::Client => Flow { direction: up, back: down, source: client, sink: upstream },
+            End::Upstream => Flow { direction: down, back: up, source: upstream, sink: client },
+        }
+    }
+
+    /// Pumps the direction that reads from `end`, and tells the loop what that has found.
+    pub(super) fn pump(
+        &mut self,
+        end: End,
+        client: &OwnedFd,
+        ending: Ending,
+        buffers: &mut Buffers,
+        events: &mut Loop,
+    ) -> Pumped {
+        let reads_on = events.reads_on(self.end(end, client));
+        let pumped = pump(self.flow(end, client), buffers, ending, reads_on);
+        let source = self.end(end, client);
+        match pumped.left {
+            Left::Perhaps => {}
+            Left::NothingYet => events.read_in_part(source),
+            Left::Nothing => events.blocked(source, Interest::READ),
+        }
+        if self.direction(end).wants_write() {
+            events.blocked(self.end(end.other(), client), Interest::WRITE);
+        }
+        pumped
+    }
+
+    /// What follows when the direction that reads from `end` has come to its end, while both ends are
+    /// there.
+    pub(super) fn ending(&self, end: End) -> Ending {
+        // Closing tells the other end as well.
+        if self.direction(end.other()).state == State::Shut {
+            Ending::Close
+        } else {
+            Ending::Shutdown
+        }
+    }
+
+    /// Ends the splices of both directions, if there are any.
+    pub(super) fn take_back(&mut self, client: &OwnedFd) {
+        for end in [End::Client, End::Upstream] {
+            // That an end is broken is known, or matters no more.
+            let _ = self.flow(end, client).take_back();
+        }
+    }
+
+    pub(super) fn is_spliced(&self, end: End) -> bool {
+        self.direction(end).state == State::Spliced
+    }
+
+    /// Nothing moves any more in either direction.
+    pub(super) fn is_shut(&self) -> bool {
+        self.up.state == State::Shut && self.down.state == State::Shut
+    }
+
+    /// Says to the ends with TLS that nothing follows, if that can be done at once.
+    pub(super) fn say_goodbye(&mut self, client: &OwnedFd, buffers: &mut Buffers) {
+        let Some(tls) = &mut self.tls else {
+            return;
+        };
+        let mut side = Side { fd: client, tls: tls.client.as_mut() };
+        say_goodbye(&mut side, &self.down, buffers);
+        let mut side = Side { fd: &self.upstream, tls: tls.upstream.as_mut() };
+        say_goodbye(&mut side, &self.up, buffers);
+    }
+
+    /// Bytes are going to move, which last did at `active`.
+    pub(super) fn stir(&mut self, active: u64, now: u64) {
+        if let Some(tls) = self.tls.as_mut().filter(|_| now >= active + PAUSE) {
+            for stream in [&mut tls.client, &mut tls.upstream].into_iter().flatten() {
+                stream.paused();
+            }
+        }
+    }
+
+    /// What an end is to be watched for.
+    pub(super) fn interest(&self, end: End, link: Link) -> Interest {
+        let (from, to) = (self.direction(end), self.direction(end.other()));
+        let mut wanted = Interest::empty();
+        wanted.set(Interest::READ, from.wants_read() && to.unwritten() <= REPLY_LIMIT);
+        wanted.set(Interest::WRITE, to.wants_write());
+        link.interest(wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::relay::{Relay, Remote};
+    use crate::os::socket::{Keepalive, Protocol};
+    use crate::upstream::balance::Tried;
+    use crate::upstream::registry::Registry;
+
+    #[test]
+    fn an_end_that_takes_no_answers_is_not_polled_for_reading() {
+        let (upstream, _theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let remote = Remote {
+            address: Address::parse("/nowhere").expect("a path"),
+            protocol: Protocol::Tcp,
+            host: None,
+            weight: 1,
+            tls: None,
+            tag: None,
+            keepalive: Keepalive::default(),
+        };
+        let settings = Relay { remotes: vec![remote], ..Relay::default() };
+        let mut registry = Registry::new(&settings, Vec::new());
+        let mut pair = Pair {
+            upstream: upstream.into(),
+            upstream_link: Link::Up,
+            remote: registry.select(None, &mut Tried::default(), 0).expect("a remote"),
+            up: Direction::default(),
+            down: Direction::default(),
+            tls: None,
+        };
+        assert!(pair.interest(End::Client, Link::Up).contains(Interest::READ));
+        pair.down = Direction::holding(vec![0; REPLY_LIMIT]);
+        assert!(pair.interest(End::Client, Link::Up).contains(Interest::READ));
+        pair.down = Direction::holding(vec![0; REPLY_LIMIT + 1]);
+        assert_eq!(pair.interest(End::Client, Link::Up), Interest::WRITE);
+    }
+}

@@ -1,0 +1,202 @@
+//! A session with both ends: moving bytes, and how it comes to its end.
+
+use super::access::Outcome;
+use super::direction::{State as Flowing, Stop};
+use super::pair::{End, Link};
+use super::pump::Ending;
+use super::session::{Context, Next, Parting, Session, State};
+use super::shared::kind;
+use crate::event::{TimerId, Token};
+use crate::os::socket;
+use std::net::Shutdown;
+
+/// A breaking session is looked at this often, in milliseconds: the system does not tell when
+/// its send queue is empty. Rarer the longer nothing has happened.
+const LINGER_STEP: u64 = 20;
+const LINGER_LONGEST_STEP: u64 = 1000;
+/// A breaking session whose receiver takes nothing for this long is reset at once.
+const LINGER_LIMIT: u64 = 30_000;
+
+impl Session {
+    /// Moves what can be moved from one end, or from two.
+    pub(super) fn pump(
+        &mut self,
+        first: End,
+        second: Option<End>,
+        context: &mut Context<'_>,
+    ) -> Next {
+        if let Some(next) = self.pump_from(first, context) {
+            return next;
+        }
+        if let Some(next) = second.and_then(|end| self.pump_from(end, context)) {
+            return next;
+        }
+        self.settle(context)
+    }
+
+    /// `None` if the session goes on.
+    fn pump_from(&mut self, end: End, context: &mut Context<'_>) -> Option<Next> {
+        let Context { shared, events, .. } = context;
+        let (pair, ending, on_probation) = match &mut self.state {
+            State::Relaying { pair, probation } => {
+                let ending = pair.ending(end);
+                (pair, ending, probation.is_some())
+            }
+            State::Breaking { pair, .. } | State::Lingering { pair, .. } => {
+                (pair, Ending::Nothing, false)
+            }
+            _ => return None,
+        };
+        let now = events.now();
+        pair.stir(self.active, now);
+        let pumped = pair.pump(end, &self.client, ending, &mut shared.buffers, events);
+        if pumped.moved {
+            self.active = now;
+        }
+        if on_probation {
+            self.judge(end, context);
+        }
+        if pumped.truncated {
+            self.tls_end_trouble(end, "connection ended without close_notify");
+        }
+        match pumped.stop {
+            Stop::Waiting => None,
+            Stop::Source => self.broken(end, context),
+            Stop::Sink => self.broken(end.other(), context),
+            Stop::Failed(text) => {
+                self.tls_failed(end, &text, context);
+                None
+            }
+        }
+    }
+
+    /// An end's connection is broken. What it had sent is still delivered; nothing goes to it
+    /// any more.
+    fn broken(&mut self, end: End, context: &mut Context<'_>) -> Option<Next> {
+        match &mut self.state {
+            State::Relaying { pair, .. } => pair.take_back(&self.client),
+            State::Breaking { pair, broken } | State::Lingering { pair, broken, .. } => {
+                if *broken != end {
+                    // Nobody is left to deliver to.
+                    return Some(Next::Close(Outcome::Broken(*broken), Parting::Reset));
+                }
+                pair.direction_mut(end).abandon(&mut context.shared.buffers);
+                return None;
+            }
+            _ => return None,
+        }
+        self.end_probation(end, context);
+        let State::Relaying { mut pair, .. } = std::mem::replace(&mut self.state, State::Over)
+        else {
+            return None;
+        };
+        let Context { shared, events, .. } = context;
+        pair.direction_mut(end.other()).abandon(&mut shared.buffers);
+        self.active = events.now();
+        // What is left in its receive queue can still be read.
+        pair.direction_mut(end).copy_only();
+        let buffers = &mut shared.buffers;
+        let pumped = pair.pump(end, &self.client, Ending::Nothing, buffers, events);
+        match pumped.stop {
+            Stop::Waiting => {}
+            Stop::Source | Stop::Failed(_) => pair.direction_mut(end).state = Flowing::Shut,
+            Stop::Sink => pair.direction_mut(end).abandon(buffers),
+        }
+        self.state = State::Breaking { pair, broken: end };
+        None
+    }
+
+    /// An end has broken the TLS protocol, or given up. What it had sent before is delivered, and
+    /// the session ends.
+    fn tls_failed(&mut self, end: End, text: &str, context: &mut Context<'_>) {
+        self.tls_end_trouble(end, text);
+        let Context { shared, events, .. } = context;
+        let (pair, relaying) = match &mut self.state {
+            State::Relaying { pair, .. } => (pair, true),
+            State::Breaking { pair, .. } | State::Lingering { pair, .. } => (pair, false),
+            _ => return,
+        };
+        // The alert is on its way; nothing else goes there any more.
+        pair.direction_mut(end.other()).abandon(&mut shared.buffers);
+        let _ = socket::shutdown(pair.end(end, &self.client), Shutdown::Write);
+        let direction = pair.direction_mut(end);
+        if direction.state == Flowing::Open {
+            direction.cut_off();
+        }
+        let ending = if relaying { pair.ending(end) } else { Ending::Nothing };
+        let pumped = pair.pump(end, &self.client, ending, &mut shared.buffers, events);
+        if !matches!(pumped.stop, Stop::Waiting) {
+            pair.direction_mut(end).abandon(&mut shared.buffers);
+        }
+        debug_assert_ne!(ending, Ending::Shutdown);
+    }
+
+    /// Ends a session that has nothing left to do.
+    fn settle(&mut self, context: &mut Context<'_>) -> Next {
+        match &self.state {
+            State::Relaying { pair, .. } if pair.is_shut() => {
+                Next::Close(Outcome::Closed, Parting::Orderly)
+            }
+            State::Breaking { pair, .. } if pair.is_shut() => self.linger(None, context),
+            State::Lingering { timer, .. } => self.linger(Some(*timer), context),
+            _ => Next::Wait,
+        }
+    }
+
+    /// A broken session has delivered all it could: the other end is reset as soon as its
+    /// system has sent everything, as a reset overtakes what is still queued. `armed`: the timer for the
+    /// next look.
+    pub(super) fn linger(&mut self, armed: Option<TimerId>, context: &mut Context<'_>) -> Next {
+        let (pair, broken, before) = match std::mem::replace(&mut self.state, State::Over) {
+            State::Breaking { pair, broken } => (pair, broken, 0),
+            State::Lingering { pair, broken, unsent, .. } => (pair, broken, unsent),
+            other => {
+                self.state = other;
+                return Next::Wait;
+            }
+        };
+        let receiver = pair.end(broken.other(), &self.client);
+        let unsent = socket::unsent_bytes(receiver) as u32;
+        // Some mechanisms do not report the receiver's reset, so ask.
+        let gone = socket::take_error(receiver).is_err();
+        let now = context.events.now();
+        if unsent != before {
+            self.active = now;
+        }
+        let quiet = now.saturating_sub(self.active);
+        if gone || unsent == 0 || quiet >= LINGER_LIMIT {
+            armed.into_iter().for_each(|timer| context.events.cancel(timer));
+            self.state = State::Breaking { pair, broken };
+            return Next::Close(Outcome::Broken(broken), Parting::Reset);
+        }
+        let timer = armed.unwrap_or_else(|| {
+            let step = (quiet / 2).clamp(LINGER_STEP, LINGER_LONGEST_STEP);
+            context.events.arm(Token::new(kind::STATE, context.index), now + step)
+        });
+        self.state = State::Lingering { pair, broken, unsent, timer };
+        Next::Wait
+    }
+
+    /// An end that is neither read nor written at the moment was hung up.
+    pub(super) fn hung_up(&mut self, end: End, context: &mut Context<'_>) -> Next {
+        let (pair, broken) = match &mut self.state {
+            State::Relaying { pair, .. } => (pair, None),
+            State::Breaking { pair, broken } | State::Lingering { pair, broken, .. } => {
+                (pair, Some(*broken))
+            }
+            _ => return Next::Wait,
+        };
+        let error = socket::take_error(pair.end(end, &self.client));
+        match end {
+            End::Client => self.client_link = Link::HungUp,
+            End::Upstream => pair.upstream_link = Link::HungUp,
+        }
+        // If it is known to be broken, what it had sent is still on its way: reading tells the end.
+        if error.is_err() && broken != Some(end) {
+            if let Some(next) = self.broken(end, context) {
+                return next;
+            }
+        }
+        self.settle(context)
+    }
+}

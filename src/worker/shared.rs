@@ -1,0 +1,88 @@
+//! What all sessions of a worker share.
+
+use super::direction::Buffers;
+use crate::channel::local::LOCAL_KINDS;
+use crate::config::relay::Relay;
+use crate::event::{Interest, Loop, Token};
+use crate::mavis::queries::Queries;
+use crate::os::process;
+use crate::tls::context::Contexts;
+use crate::upstream::registry::Registry;
+use crate::upstream::remote::RemoteId;
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+
+/// Kinds of tokens; they follow the broker's, as both share a loop in single-process mode.
+pub(super) mod kind {
+    use super::LOCAL_KINDS;
+    pub(in crate::worker) const CLIENT: u8 = LOCAL_KINDS;
+    pub(in crate::worker) const UPSTREAM: u8 = LOCAL_KINDS + 1;
+    pub(in crate::worker) const IDLE: u8 = LOCAL_KINDS + 2;
+    pub(in crate::worker) const STATE: u8 = LOCAL_KINDS + 3;
+    pub(in crate::worker) const DRAIN: u8 = LOCAL_KINDS + 4;
+}
+
+/// What sessions share.
+pub(super) struct Shared {
+    pub(super) settings: Relay,
+    pub(super) registry: Registry,
+    pub(super) buffers: Buffers,
+    pub(super) tls: Contexts,
+    /// Connections of TLS listeners cannot be served: logged once.
+    pub(super) tls_unusable: bool,
+    /// Modules that decide who may connect.
+    pub(super) queries: Option<Queries>,
+    /// The realms of listeners that were seen, NUL-padded; their numbers are the indices. The first
+    /// is that of listeners without one.
+    pub(super) realms: Vec<[u8; 16]>,
+    /// Running out of descriptors, and what else this host is short of, is reported once, until
+    /// connections can be made again.
+    pub(super) descriptor_trouble: bool,
+    pub(super) host_trouble: BTreeSet<RemoteId>,
+    /// Before that, no session tries again what this host was short of.
+    pub(super) host_due: u64,
+}
+
+impl Shared {
+    /// `queries`: whom to ask, if the settings want that.
+    pub(super) fn new(settings: Relay, mut tls: Contexts, queries: Option<Queries>) -> Shared {
+        let connectors = std::mem::take(&mut tls.connectors);
+        Shared {
+            registry: Registry::new(&settings, connectors),
+            buffers: Buffers::new(settings.splice, process::descriptor_limit()),
+            settings,
+            tls,
+            tls_unusable: false,
+            queries,
+            realms: vec![[0; 16]],
+            descriptor_trouble: false,
+            host_trouble: BTreeSet::new(),
+            host_due: 0,
+        }
+    }
+
+    pub(super) fn idle_timeout(&self) -> u64 {
+        u64::from(self.settings.idle_timeout) * 1000
+    }
+
+    /// The address of a remote, for messages.
+    pub(super) fn address(&self, id: RemoteId) -> String {
+        self.registry.get(id).map_or_else(String::new, |remote| remote.address().to_string())
+    }
+}
+
+/// Watches an end. `stream`: a short read says that there is nothing more, which is not so with TLS,
+/// nor with SCTP, where a read ends with a message.
+pub(super) fn register(
+    events: &mut Loop,
+    end: &OwnedFd,
+    token: Token,
+    interest: Interest,
+    stream: bool,
+) {
+    if stream {
+        events.register_stream(end, token, interest);
+    } else {
+        events.register(end, token, interest);
+    }
+}
