@@ -6,17 +6,27 @@
 PREFIX = /usr/local
 BINDIR = $(PREFIX)/bin
 SBINDIR = $(PREFIX)/sbin
-LIBDIR = $(PREFIX)/lib
+# The library's own folder, so that it does not replace the C project's libmavis.so; say
+# LIBDIR=$(PREFIX)/lib for that.
+LIBDIR = $(PREFIX)/lib/tcprelay
+# With LIBVERSION=0.1 the library is libmavis.so.0.1 behind links, as the C project installs it. The
+# name that programs and modules ask for stays libmavis.so.
+LIBVERSION =
 INCLUDEDIR = $(PREFIX)/include
 MANDIR = $(PREFIX)/share/man
 DOCDIR = $(PREFIX)/share/doc/tcprelay
 EXAMPLESDIR = $(DOCDIR)
 # The folder of modules, which the programs have built in.
-MAVISDIR = $(LIBDIR)/mavis
+MAVISDIR = $(PREFIX)/lib/mavis
 # The service reads its configuration, tcprelay.cfg, from there.
 SYSCONFDIR = $(PREFIX)/etc
 # What is changed at run time: the pid file.
 RUNDIR = /var/run
+# Workers run as this user in the configuration to start from, service.cfg.
+SERVICEUSER = tcprelay
+SERVICEGROUP = tcprelay
+# Name of the job for launchd, in reverse DNS.
+LAUNCHLABEL = org.tcprelay.tcprelay
 DESTDIR =
 CARGO = cargo
 CARGOFLAGS = --locked
@@ -26,6 +36,7 @@ RELEASE = $(BUILDDIR)/release
 
 # Where the services of the system are kept.
 UNITDIR = /usr/lib/systemd/system
+SYSUSERSDIR = /usr/lib/sysusers.d
 INITDIR = /etc/init.d
 LAUNCHDIR = /Library/LaunchDaemons
 SMFDIR = /lib/svc/manifest/network
@@ -34,8 +45,9 @@ SMFMETHODDIR = /lib/svc/method
 BUILD = MAVIS_DIR=$(MAVISDIR) $(CARGO) build $(CARGOFLAGS) --release --target-dir $(BUILDDIR)
 # Takes the mode, the folder and the files.
 INSTALL = sh tools/install
-# The same for a service: the names of folders are put in.
+# The same for a service: the names of folders, and of the user, are put in.
 SERVICE = SBINDIR=$(SBINDIR) SYSCONFDIR=$(SYSCONFDIR) RUNDIR=$(RUNDIR) SMFMETHODDIR=$(SMFMETHODDIR) \
+	SERVICEUSER=$(SERVICEUSER) SERVICEGROUP=$(SERVICEGROUP) LAUNCHLABEL=$(LAUNCHLABEL) \
 	sh tools/install-service
 
 all:
@@ -90,13 +102,14 @@ check:
 test: deps
 	sh tools/check
 
-# The programs find the library in ../lib, or where TCPRELAY_RUN_PATH said when they were built.
+# The programs find the library in ../lib/tcprelay or ../lib, or where TCPRELAY_RUN_PATH said when
+# they were built.
 install: all
 	$(INSTALL) 755 $(DESTDIR)$(SBINDIR) $(RELEASE)/tcprelay $(RELEASE)/spawnd
 	$(INSTALL) 755 $(DESTDIR)$(BINDIR) $(RELEASE)/mavistest
 	library=$(RELEASE)/libmavis.so; \
 	test -f $$library || library=$(RELEASE)/libmavis.dylib; \
-	$(INSTALL) 755 $(DESTDIR)$(LIBDIR) $$library
+	sh tools/install-library $(DESTDIR)$(LIBDIR) $$library $(LIBVERSION)
 	$(INSTALL) 755 $(DESTDIR)$(MAVISDIR)
 	$(INSTALL) 644 $(DESTDIR)$(INCLUDEDIR)/tcprelay/mavis compat/include/mavis/*.h
 	$(INSTALL) 644 $(DESTDIR)$(INCLUDEDIR)/tcprelay/misc compat/include/misc/*.h
@@ -104,18 +117,20 @@ install: all
 	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man3 man/*.3
 	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man5 man/*.5
 	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man8 man/*.8
-	$(INSTALL) 644 $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE docs/migration.md
+	$(INSTALL) 644 $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE packaging/LICENSE.crates docs/migration.md
 	$(INSTALL) 644 $(DESTDIR)$(EXAMPLESDIR) samples/*.cfg samples/*.list
+	$(SERVICE) 644 samples/service.cfg $(DESTDIR)$(EXAMPLESDIR)/service.cfg
 	$(INSTALL) 755 $(DESTDIR)$(EXAMPLESDIR) samples/*.sh
 
 install-systemd:
 	$(SERVICE) 644 packaging/systemd/tcprelay.service $(DESTDIR)$(UNITDIR)/tcprelay.service
+	$(SERVICE) 644 packaging/systemd/sysusers.conf $(DESTDIR)$(SYSUSERSDIR)/tcprelay.conf
 
 install-sysv:
 	$(SERVICE) 755 packaging/sysv/tcprelay $(DESTDIR)$(INITDIR)/tcprelay
 
 install-launchd:
-	$(SERVICE) 644 packaging/launchd/tcprelay.plist $(DESTDIR)$(LAUNCHDIR)/tcprelay.plist
+	$(SERVICE) 644 packaging/launchd/tcprelay.plist $(DESTDIR)$(LAUNCHDIR)/$(LAUNCHLABEL).plist
 
 install-smf:
 	$(SERVICE) 644 packaging/smf/tcprelay.xml $(DESTDIR)$(SMFDIR)/tcprelay.xml
@@ -125,14 +140,15 @@ install-smf:
 deinstall:
 	rm -f $(DESTDIR)$(SBINDIR)/tcprelay $(DESTDIR)$(SBINDIR)/spawnd $(DESTDIR)$(BINDIR)/mavistest
 	rm -f $(DESTDIR)$(LIBDIR)/libmavis.so $(DESTDIR)$(LIBDIR)/libmavis.dylib
+	test -z "$(LIBVERSION)" || rm -f $(DESTDIR)$(LIBDIR)/libmavis.so.*
 	rm -rf $(DESTDIR)$(INCLUDEDIR)/tcprelay
 	for page in `cd man && echo *`; do rm -f $(DESTDIR)$(MANDIR)/man[1-9]/$$page; done
 	for sample in `cd samples && echo *`; do rm -f $(DESTDIR)$(EXAMPLESDIR)/$$sample; done
-	for text in README.md CHANGELOG.md LICENSE migration.md; do rm -f $(DESTDIR)$(DOCDIR)/$$text; done
+	for text in README.md CHANGELOG.md LICENSE LICENSE.crates migration.md; do rm -f $(DESTDIR)$(DOCDIR)/$$text; done
 	rm -f $(DESTDIR)$(UNITDIR)/tcprelay.service $(DESTDIR)$(INITDIR)/tcprelay
-	rm -f $(DESTDIR)$(LAUNCHDIR)/tcprelay.plist
+	rm -f $(DESTDIR)$(SYSUSERSDIR)/tcprelay.conf $(DESTDIR)$(LAUNCHDIR)/$(LAUNCHLABEL).plist
 	rm -f $(DESTDIR)$(SMFDIR)/tcprelay.xml $(DESTDIR)$(SMFMETHODDIR)/tcprelay
-	-rmdir $(DESTDIR)$(MAVISDIR) 2>/dev/null
+	-rmdir $(DESTDIR)$(MAVISDIR) $(DESTDIR)$(LIBDIR) 2>/dev/null
 	-rmdir $(DESTDIR)$(EXAMPLESDIR) $(DESTDIR)$(DOCDIR) 2>/dev/null
 
 # The tests of what this machine's kernel may lack, in a virtual one; the first run fetches it.

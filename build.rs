@@ -150,7 +150,7 @@ fn compile_shims(closing_brace: usize) {
 }
 
 /// The library's name for the loader, and how the programs find it: where cargo builds it, beside
-/// them, or in the folder `lib` beside theirs. TCPRELAY_RUN_PATH replaces all that, for packages that
+/// them, or in `lib/tcprelay` or `lib` beside their folder. TCPRELAY_RUN_PATH replaces all that, for packages that
 /// install the library where the system looks for it anyway (empty) or elsewhere.
 fn link() {
     println!("cargo::rerun-if-env-changed=TCPRELAY_RUN_PATH");
@@ -168,7 +168,7 @@ fn link() {
         println!("cargo::rustc-link-arg-cdylib=-Wl,-soname,libmavis.so");
         "$ORIGIN"
     };
-    let default = || format!("{origin}/deps:{origin}/../lib:{origin}");
+    let default = || format!("{origin}/deps:{origin}/../lib/tcprelay:{origin}/../lib:{origin}");
     let paths = env::var("TCPRELAY_RUN_PATH").unwrap_or_else(|_| default());
     for path in paths.split(':').filter(|path| !path.is_empty()) {
         println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{path}");

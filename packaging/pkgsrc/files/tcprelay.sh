@@ -3,8 +3,7 @@
 # $NetBSD$
 #
 # PROVIDE: tcprelay
-# REQUIRE: NETWORKING SERVERS
-# BEFORE: DAEMON
+# REQUIRE: DAEMON LOGIN
 # KEYWORD: shutdown
 
 . /etc/rc.subr

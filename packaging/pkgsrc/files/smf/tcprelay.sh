@@ -16,6 +16,8 @@ fi
 
 case $1 in
 start)
+    # Each session needs two events of its worker's port, and 65536 is the limit by default.
+    prctl -n process.max-port-events -v 1048576 -r -t privileged -i process $$ || true
     # It comes back when it serves.
     "$program" -b -p "$pid_file" "$configuration" || exit "$SMF_EXIT_ERR_FATAL"
     ;;
