@@ -202,7 +202,7 @@ fn event_shims() {
     println!("cargo::rustc-cfg=event_shims");
     let mut build = cc::Build::new();
     build.define("_GNU_SOURCE", None).flag("-std=c11").warnings(true);
-    for name in ["kqueue", "splice", "port", "devpoll"] {
+    for name in ["kqueue", "splice", "port", "devpoll", "channel", "sandbox"] {
         let file = format!("tests/shims/{name}.c");
         println!("cargo::rerun-if-changed={file}");
         build.file(file);

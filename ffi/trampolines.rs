@@ -23,15 +23,23 @@ macro_rules! jump {
             std::arch::naked_asm!("b {}", sym $target);
             #[cfg(target_arch = "riscv64")]
             std::arch::naked_asm!("tail {}", sym $target);
-            #[cfg(target_arch = "powerpc64")]
-            std::arch::naked_asm!("b {}", sym $target);
+            // A caller elsewhere enters here with the address in r12 and a TOC of its own in r2; what
+            // follows `.localentry`, and the C function behind its own, are for the library's TOC.
+            #[cfg(all(target_arch = "powerpc64", target_endian = "little"))]
+            std::arch::naked_asm!(
+                "0: addis 2, 12, .TOC.-0b@ha",
+                "addi 2, 2, .TOC.-0b@l",
+                concat!(".localentry ", stringify!($name), ", .-0b"),
+                "b {}",
+                sym $target
+            );
             #[cfg(target_arch = "s390x")]
             std::arch::naked_asm!("jg {}", sym $target);
             #[cfg(not(any(
                 target_arch = "x86_64",
                 target_arch = "aarch64",
                 target_arch = "riscv64",
-                target_arch = "powerpc64",
+                all(target_arch = "powerpc64", target_endian = "little"),
                 target_arch = "s390x"
             )))]
             compile_error!("ffi/trampolines.rs: the jump instruction of this processor is missing");

@@ -327,23 +327,25 @@ mod tests {
     fn a_plain_accept_has_the_bytes_of_the_contract() {
         let data = Accept { protocol: 6, ..Accept::default() }.encode();
         let mut expected = [0u8; 40];
-        expected[0] = 6;
-        expected[32] = 1;
-        expected[36] = 6;
+        expected[..4].copy_from_slice(&6u32.to_ne_bytes());
+        expected[32..36].copy_from_slice(&1u32.to_ne_bytes());
+        expected[36..].copy_from_slice(&6u32.to_ne_bytes());
         assert_eq!(data, expected);
-        assert_eq!(FromWorker::Done(1).encode(), [0, 0, 0, 0, 1, 0, 0, 0]);
-        assert_eq!(FromWorker::Max(9995).encode(), [5, 0, 0, 0, 0x0b, 0x27, 0, 0]);
+        let words = |words: [u32; 2]| words.map(u32::to_ne_bytes).concat();
+        assert_eq!(FromWorker::Done(1).encode().to_vec(), words([0, 1]));
+        assert_eq!(FromWorker::Max(9995).encode().to_vec(), words([5, 9995]));
     }
 
     #[test]
     fn short_and_empty_datagrams_are_refused() {
         assert!(FromWorker::decode(&[]).is_err());
         assert!(FromWorker::decode(&[0, 0]).is_err());
-        assert!(FromBroker::decode(&[6, 0, 0, 0]).is_err());
-        assert_eq!(FromBroker::decode(&[2, 0, 0, 0]), Ok(FromBroker::MayDie));
+        assert!(FromBroker::decode(&6u32.to_ne_bytes()).is_err());
+        assert_eq!(FromBroker::decode(&2u32.to_ne_bytes()), Ok(FromBroker::MayDie));
         assert!(FromBroker::decode(&FromBroker::zone(7)[..4]).is_err());
         assert_eq!(FromBroker::decode(&FromBroker::zone(7)), Ok(FromBroker::Zone(7)));
-        assert_eq!(FromWorker::decode(&[42, 0, 0, 0, 0, 0, 0, 0]), Ok(FromWorker::Unknown(42)));
+        let unknown = [42u32, 0].map(u32::to_ne_bytes).concat();
+        assert_eq!(FromWorker::decode(&unknown), Ok(FromWorker::Unknown(42)));
         let negative = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
         assert_eq!(FromWorker::decode(&negative), Ok(FromWorker::Done(0)));
     }

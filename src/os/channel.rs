@@ -10,6 +10,24 @@ use std::os::unix::net::UnixDatagram;
 use std::ptr;
 use std::sync::OnceLock;
 
+#[cfg(not(event_shims))]
+use libc as sys;
+
+/// The tests' emulation on Linux of what the BSDs do.
+#[cfg(event_shims)]
+mod sys {
+    use libc::{c_int, c_void, msghdr, ssize_t};
+
+    extern "C" {
+        #[link_name = "shim_send"]
+        pub(super) fn send(fd: c_int, data: *const c_void, bytes: usize, flags: c_int) -> ssize_t;
+        #[link_name = "shim_sendmsg"]
+        pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t;
+        #[link_name = "shim_recvmsg"]
+        pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
+    }
+}
+
 /// Creates the two ends of a channel, both close-on-exec. They stay in blocking mode, as a
 /// foreign worker expects its end; [`send`] and [`receive`] never block all the same.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -112,7 +130,7 @@ pub fn send_with(channel: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -
             // A call that can carry nothing else: a confined worker has no other.
             // SAFETY: the pointer and the length describe `data`, which outlives the call.
             [] => unsafe {
-                libc::send(channel.as_raw_fd(), data.as_ptr().cast(), data.len(), FLAGS)
+                sys::send(channel.as_raw_fd(), data.as_ptr().cast(), data.len(), FLAGS)
             },
             _ => send_descriptors(channel, data, fds, FLAGS),
         };
@@ -150,7 +168,7 @@ fn send_descriptors(
         (*first).cmsg_len = libc::CMSG_LEN(size) as _;
         let bytes = mem::size_of_val(fds);
         ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(first), bytes);
-        libc::sendmsg(channel.as_raw_fd(), &header, flags)
+        sys::sendmsg(channel.as_raw_fd(), &header, flags)
     }
 }
 
@@ -256,7 +274,7 @@ fn receive_some<const ROOM: usize>(
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT | CLOSE_ON_EXEC | TELL_LENGTH;
     let mut length = loop {
         // SAFETY: `header` points at `iov`, `buffer` and `control`, which outlive the call.
-        match check_size(unsafe { libc::recvmsg(channel.as_raw_fd(), &mut header, FLAGS) }) {
+        match check_size(unsafe { sys::recvmsg(channel.as_raw_fd(), &mut header, FLAGS) }) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => break other?,
         }

@@ -21,6 +21,7 @@ pub mod log;
 pub mod malloc;
 pub mod module;
 pub mod names;
+pub mod parent;
 pub mod pidfile;
 pub mod pipe;
 pub mod process;

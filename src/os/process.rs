@@ -1,7 +1,7 @@
 //! Processes: starting, replacing, reaping, identity and limits.
 
 use super::secret::Secret;
-use super::{check, entry, signals, socket};
+use super::{check, entry, parent, signals, socket};
 use nix::unistd::{self, ForkResult, Gid, Uid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Exit statuses of sysexits.h, as the C program uses them.
 pub mod exit {
@@ -229,9 +230,31 @@ pub fn is_executable(path: &Path) -> bool {
     unistd::access(path, unistd::AccessFlags::X_OK).is_ok() && path.is_file()
 }
 
-/// The path of the running executable.
+/// The path of the running executable, as it was when this was asked first: a file that is replaced
+/// later is still to be found there.
 pub fn executable() -> io::Result<PathBuf> {
-    std::env::current_exe()
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(path) = PATH.get() {
+        return Ok(path.clone());
+    }
+    let path = std::env::current_exe()?;
+    // OpenBSD knows no more than argv[0], which is a bare name if the shell found it in PATH.
+    let path = found_in(&path, std::env::var_os("PATH").as_deref()).unwrap_or(path);
+    Ok(PATH.get_or_init(|| path).clone())
+}
+
+/// Where a program is that was called by a name without a slash; `None` if it has one.
+fn found_in(name: &Path, path: Option<&OsStr>) -> Option<PathBuf> {
+    if name.as_os_str().as_bytes().contains(&b'/') {
+        return None;
+    }
+    let mut folders = std::env::split_paths(path?);
+    let found = folders.find_map(|folder| {
+        // An empty one is the current folder.
+        let file = Path::new(".").join(folder).join(name);
+        is_executable(&file).then_some(file)
+    })?;
+    std::path::absolute(found).ok()
 }
 
 /// Starts a new session, so that signals of the terminal go to the broker alone.
@@ -266,25 +289,6 @@ pub fn redirect_stderr(path: &Path) -> io::Result<()> {
 /// True if standard error is a terminal.
 pub fn stderr_is_terminal() -> bool {
     io::IsTerminal::is_terminal(&io::stderr())
-}
-
-/// Asks for `signal` when the parent process dies, where the system can tell.
-pub fn signal_on_parent_death(signal: signals::Signal) {
-    #[cfg(target_os = "linux")]
-    // SAFETY: prctl(PR_SET_PDEATHSIG) takes plain numbers.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong);
-    }
-    #[cfg(target_os = "freebsd")]
-    {
-        let mut number = signal as libc::c_int;
-        // SAFETY: PROC_PDEATHSIG_CTL reads one int, which `number` is.
-        unsafe {
-            libc::procctl(libc::P_PID, 0, libc::PROC_PDEATHSIG_CTL, (&raw mut number).cast());
-        }
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-    let _ = signal;
 }
 
 /// Whom a worker runs as. `None` leaves what the broker has.
@@ -584,7 +588,7 @@ pub fn ask_child(work: impl FnOnce() -> io::Result<Secret>) -> io::Result<Secret
         Fork::Child => {
             drop(read);
             // Nobody would read the answer.
-            signal_on_parent_death(signals::Signal::SIGKILL);
+            parent::ask_for(signals::Signal::SIGKILL);
             let answered = work().and_then(|answer| {
                 let mut write = File::from(write);
                 write.write_all(&answer.len().to_ne_bytes())?;
@@ -668,5 +672,24 @@ pub fn wait_for(pid: Pid) -> io::Result<Ended> {
     match wait(pid, 0)? {
         Some((_, ended)) => Ok(ended),
         None => Err(io::Error::from_raw_os_error(libc::ECHILD)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_the_shell_has_found_is_found_again() {
+        let path = OsStr::new("/nowhere:/dev:/bin");
+        let found = |name: &str| found_in(Path::new(name), Some(path));
+        assert_eq!(found("sh"), Some("/bin/sh".into()));
+        // Not executable, not there, or no search at all.
+        for name in ["null", "no-such-program", "/bin/sh", "./sh"] {
+            assert_eq!(found(name), None, "{name}");
+        }
+        assert_eq!(found_in(Path::new("sh"), None), None);
+        let relative = found_in(Path::new("build.rs"), Some(OsStr::new("")));
+        assert_eq!(relative, None, "a file that cannot be executed");
     }
 }

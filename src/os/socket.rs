@@ -152,13 +152,26 @@ pub fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
     check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
 }
 
+#[cfg(event_shims)]
+extern "C" {
+    /// The tests' emulation on Linux: O_NONBLOCK is inherited.
+    #[link_name = "shim_accept4"]
+    fn accept4(
+        fd: libc::c_int,
+        address: *mut libc::sockaddr,
+        length: *mut libc::socklen_t,
+        flags: libc::c_int,
+    ) -> libc::c_int;
+}
+#[cfg(not(any(event_shims, target_vendor = "apple", target_os = "solaris")))]
+use libc::accept4;
+
 /// One accept4(2), which makes the new descriptor close-on-exec.
 #[cfg(not(any(target_vendor = "apple", target_os = "solaris")))]
 fn accept_once(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
     let flags = libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
     // SAFETY: null pointers ask accept4(2) not to return an address.
-    check(unsafe { libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags) })
-        .map(own)
+    check(unsafe { accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags) }).map(own)
 }
 
 /// One accept(2): macOS has no accept4; on Solaris the standard library does without it as well.
@@ -179,11 +192,10 @@ pub fn accept(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
             Ok(new) => {
                 // accept(2) of the BSDs hands the listener's O_NONBLOCK down. accept4(2) does not, as
                 // these say; of the others we do not know.
-                #[cfg(not(any(
-                    target_os = "linux",
-                    target_os = "android",
-                    target_os = "freebsd"
-                )))]
+                #[cfg(any(
+                    event_shims,
+                    not(any(target_os = "linux", target_os = "android", target_os = "freebsd"))
+                ))]
                 set_nonblocking(&new, nonblocking)?;
                 return Ok(new);
             }

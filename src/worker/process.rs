@@ -9,16 +9,17 @@ use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::process;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::title::{Title, LEFT};
-use crate::os::{self, channel, log};
+use crate::os::{self, channel, log, parent};
 use std::io;
 use std::os::fd::OwnedFd;
 
 const SIGNALS: u8 = WORKER_KINDS;
 const CHANNEL: u8 = WORKER_KINDS + 1;
 const KEEPALIVE: u8 = WORKER_KINDS + 2;
-const _: () = assert!(KEEPALIVE < Token::KINDS);
+const BROKER_DEATH: u8 = WORKER_KINDS + 3;
+const _: () = assert!(BROKER_DEATH < Token::KINDS);
 
-/// How often the broker is told that we are there, which is how its end is noticed.
+/// How often the broker is told that we are there, which shows its end where nothing else does.
 const KEEPALIVE_PERIOD: u64 = 60_000;
 /// How often a worker looks whether the broker has read that it leaves, in milliseconds.
 const FAREWELL_STEP: u64 = 20;
@@ -33,6 +34,8 @@ pub struct Worker {
     engine: Engine,
     link: Link,
     signals: Signals,
+    /// Readable when the broker is dead, where no signal tells that.
+    death: Option<OwnedFd>,
     retire_limit: usize,
     accepted: usize,
     descriptor_trouble: bool,
@@ -52,7 +55,10 @@ impl Worker {
         let signals = Signals::install(&[Signal::SIGTERM, Signal::SIGHUP, PARENT_DEATH])?;
         // Nobody waits for children here; they must not stay as zombies.
         os::signals::ignore(Signal::SIGCHLD)?;
-        process::signal_on_parent_death(PARENT_DEATH);
+        let death = parent::watch(PARENT_DEATH);
+        if let Some(death) = &death {
+            events.register(death, Token::new(BROKER_DEATH, 0), Interest::READ);
+        }
         events.register(signals.descriptor(), Token::new(SIGNALS, 0), Interest::READ);
         link.register(Token::new(CHANNEL, 0), events);
         events.arm(Token::new(KEEPALIVE, 0), events.now() + KEEPALIVE_PERIOD);
@@ -61,6 +67,7 @@ impl Worker {
             engine,
             link,
             signals,
+            death,
             retire_limit: retire_limit as usize,
             accepted: 0,
             descriptor_trouble: false,
@@ -131,6 +138,12 @@ impl Worker {
                 if event.readable || event.hangup {
                     self.read_channel(BATCH, events);
                 }
+            }
+            BROKER_DEATH => {
+                if let Some(death) = self.death.take() {
+                    events.remove(&death);
+                }
+                self.link.keep_alive();
             }
             _ => self.engine.event(events, event),
         }

@@ -95,9 +95,16 @@ impl Launch {
         self
     }
 
-    /// The event mechanism, by its value of `IO_POLL_MECHANISM`.
+    /// The event mechanism, by its value of `IO_POLL_MECHANISM`. Over the emulations each comes with
+    /// the sandbox of one system.
     pub fn mechanism(self, value: &str) -> Launch {
-        self.environment("IO_POLL_MECHANISM", value)
+        let system = match value {
+            "1" => "freebsd",
+            "2" => "openbsd",
+            "32" => "illumos",
+            _ => "",
+        };
+        self.environment("IO_POLL_MECHANISM", value).environment("TCPRELAY_TEST_SYSTEM", system)
     }
 
     pub fn without(mut self, name: &str) -> Launch {

@@ -27,6 +27,7 @@
  *    file", and silent there, unlike poll(2).  EVFILT_WRITE "is not supported
  *    for vnodes"; some systems have it all the same.
  *  - EVFILT_WRITE: EV_EOF "when the reader disconnects".
+ *  - EVFILT_PROC: NOTE_EXIT, "The process has exited"; ESRCH if there is none.
  *  - RETURN VALUES, ERRORS: an error of a change takes a place in the eventlist,
  *    or is errno if there is none; EBADF, EINVAL, ENOENT.
  * Where the page is silent it does what FreeBSD does: EV_CLEAR, EV_ONESHOT and
@@ -42,7 +43,9 @@
  * in proportion to the changes and the ready descriptors.
  *
  * Narrower than the real thing:
- *  - EVFILT_READ and EVFILT_WRITE only, all else is EINVAL; so is any fflags
+ *  - EVFILT_PROC is only there for its queue to be watched, which becomes
+ *    readable; the event cannot be retrieved, nor the filter be deleted.
+ *  - Else EVFILT_READ and EVFILT_WRITE only, all else is EINVAL; so is any fflags
  *    (NOTE_LOWAT, NOTE_FILE_POLL) in EV_ADD.
  *  - A regular file that has been at its end is silent until the next change of
  *    its filter, whether it grows or not.  Other files that epoll refuses are
@@ -58,7 +61,7 @@
  *    or a change of the other filter of its descriptor.
  *  - Closing a descriptor and putting the very same open file back under its
  *    number, or another one of the same regular file, goes unnoticed.
- *  - The descriptor cannot be watched, duplicated or passed on.  A child of
+ *  - The descriptor cannot be watched (but for EVFILT_PROC), duplicated or passed on.  A child of
  *    fork(2) still has it open (the real one has not), but gets EBADF.
  *  - Timeouts are rounded up to milliseconds.
  */
@@ -66,6 +69,7 @@
 
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 enum { READ, WRITE, FILTERS };
 
@@ -211,6 +215,18 @@ sync_epoll(struct kqueue *q, int fd)
 	return 0;
 }
 
+/* The process's descriptor stays open until the end; nobody deletes it. */
+static int
+watch_exit(struct kqueue *q, pid_t pid)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data = { .u64 = UINT64_MAX } };
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+	if (fd == -1)
+		return errno;
+	return epoll_ctl(q->base.fd, EPOLL_CTL_ADD, fd, &ev) == -1 ? errno : 0;
+}
+
 /* Apply one element of the changelist; the result is an errno or 0. */
 static int
 change(struct kqueue *q, const struct shim_kevent *ch)
@@ -220,6 +236,9 @@ change(struct kqueue *q, const struct shim_kevent *ch)
 	struct knote *kn = NULL;
 	int error;
 
+	if (ch->filter == EVFILT_PROC && ch->flags == EV_ADD &&
+	    ch->fflags == NOTE_EXIT)
+		return watch_exit(q, (pid_t)ch->ident);
 	if ((ch->filter != EVFILT_READ && ch->filter != EVFILT_WRITE) ||
 	    (ch->flags & (EV_ENABLE | EV_DISABLE)) == (EV_ENABLE | EV_DISABLE))
 		return EINVAL;
@@ -354,8 +373,11 @@ collect(struct kqueue *q, int timeout)
 		n = epoll_wait(q->base.fd, ev, 128, timeout);
 		for (i = 0; i < n; i++) {
 			int fd = (int)(uint32_t)ev[i].data.u64;
-			struct slot *s = &q->slots[fd];
+			struct slot *s;
 
+			if (ev[i].data.u64 == UINT64_MAX) /* of a process */
+				continue;
+			s = &q->slots[fd];
 			if (!s->watched || s->generation != ev[i].data.u64 >> 32)
 				continue;
 			if (ev[i].events & ~(uint32_t)EPOLLOUT)

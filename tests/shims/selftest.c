@@ -1,5 +1,5 @@
 /*
- * Checks every rule that kqueue.c, splice.c, port.c and devpoll.c claim to
+ * Checks every rule that the emulations beside it claim to
  * follow, with real sockets and pipes.  Build and run:
  *
  *   cc -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 -g *.c -o selftest && \
@@ -1541,6 +1541,203 @@ run(void (*test)(void))
 	CHECK(count_open() == before); /* close(2) is all a queue needs */
 }
 
+/* ---- channels ----------------------------------------------------------- */
+
+static void
+channel(void)
+{
+	int p[2], l, fd, n = 0;
+	char byte, bytes[2049] = "";
+	struct msghdr message = { .msg_iov =
+		&(struct iovec){ bytes, sizeof(bytes) }, .msg_iovlen = 1 };
+	struct pollfd wait;
+	struct sockaddr_in addr;
+
+	/* Full after a few messages, and writable all the same. */
+	MUST(socketpair(AF_UNIX, SOCK_DGRAM, 0, p) == 0);
+	while (n < 100 && shim_send(p[0], "x", 1, MSG_DONTWAIT) == 1)
+		n++;
+	CHECK(n == 8 && errno == ENOBUFS);
+	wait = (struct pollfd){ .fd = p[0], .events = POLLOUT };
+	CHECK(poll(&wait, 1, 0) == 1 && (wait.revents & POLLOUT));
+	CHECK(recv(p[1], &byte, 1, 0) == 1);
+	CHECK(shim_send(p[0], "x", 1, MSG_DONTWAIT) == 1);
+
+	/* Too long, whatever the buffer is. */
+	CHECK(FAILS(shim_send(p[0], bytes, 2049, MSG_DONTWAIT), EMSGSIZE));
+	CHECK(FAILS(shim_sendmsg(p[0], &message, MSG_DONTWAIT), EMSGSIZE));
+	while (recv(p[1], &byte, 1, MSG_DONTWAIT) == 1)
+		;
+	CHECK(shim_send(p[0], bytes, 2048, MSG_DONTWAIT) == 2048);
+	CHECK(shim_recvmsg(p[1], &message, MSG_DONTWAIT) == 2048);
+
+	/* No event at the end. */
+	close(p[1]);
+	wait.events = POLLIN;
+	CHECK(poll(&wait, 1, 0) == 0);
+	close(p[0]);
+
+	/* accept(2) hands O_NONBLOCK down. */
+	l = make_listener(&addr);
+	n = begin_connect(&addr);
+	wait = (struct pollfd){ .fd = l, .events = POLLIN };
+	MUST(poll(&wait, 1, 10000) == 1);
+	CHECK((fd = shim_accept4(l, NULL, NULL, 0)) >= 0);
+	CHECK(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	close(fd);
+	close(n);
+	close(l);
+}
+
+/* ---- giving up rights --------------------------------------------------- */
+
+#define RIGHT(index, bit) (UINT64_C(1) << (57 + (index)) | (bit))
+#define CAP_READ RIGHT(0, 0x1)
+#define CAP_EVENT RIGHT(1, 0x20)
+#define CAP_IOCTL RIGHT(1, 0x80)
+
+static struct cap_rights rights;
+
+static void
+two_of_one_index(void)
+{
+	shim_cap_rights_init(0, &rights, CAP_EVENT | CAP_IOCTL, UINT64_C(0));
+}
+
+static void
+two_indices_together(void)
+{
+	shim_cap_rights_init(0, &rights, CAP_READ | CAP_IOCTL, UINT64_C(0));
+}
+
+static void
+no_index(void)
+{
+	shim_cap_rights_set(&rights, UINT64_C(0x20), UINT64_C(0));
+}
+
+static void
+other_version(void)
+{
+	shim_cap_rights_init(1, &rights, CAP_READ, UINT64_C(0));
+}
+
+static void
+fork_pledged(void)
+{
+	shim_pledge("stdio rpath", NULL);
+	fork();
+}
+
+static void
+socket_pledged(void)
+{
+	shim_pledge("stdio rpath", NULL);
+	socket(AF_INET, SOCK_STREAM, 0);
+}
+
+static void
+descriptor_pledged(void)
+{
+	char room[64];
+	struct msghdr message = { .msg_control = room, .msg_controllen = 64 };
+
+	shim_pledge("stdio", NULL);
+	shim_recvmsg(0, &message, MSG_DONTWAIT);
+}
+
+static void
+relay_pledged(void)
+{
+	MUST(shim_pledge("stdio rpath inet recvfd error", NULL) == 0);
+	MUST(socket(AF_INET, SOCK_STREAM, 0) != -1);
+	MUST(open("/dev/null", O_RDONLY) != -1);
+}
+
+static void
+exec_without_privilege(void)
+{
+	MUST(shim_priv_set(1, NULL, "proc_exec", NULL) == 0);
+	execl("/bin/true", "true", NULL);
+}
+
+/* How a child ends that does this: waitpid's status, without its core. */
+static int
+end_of(void (*work)(void))
+{
+	struct rlimit none = { 0, 0 };
+	int status, null = open("/dev/null", O_WRONLY);
+	pid_t pid = fork();
+
+	MUST(pid != -1);
+	if (pid == 0) {
+		dup2(null, 2);
+		setrlimit(RLIMIT_CORE, &none);
+		work();
+		_exit(0);
+	}
+	close(null);
+	MUST(waitpid(pid, &status, 0) == pid);
+	return status;
+}
+
+static void
+rights_given_up(void)
+{
+	shim_cap_rights_init(0, &rights, CAP_READ, CAP_IOCTL, UINT64_C(0));
+	CHECK(rights.element[0] == CAP_READ && rights.element[1] == CAP_IOCTL);
+	shim_cap_rights_set(&rights, CAP_EVENT, UINT64_C(0));
+	CHECK(rights.element[1] == (CAP_EVENT | CAP_IOCTL));
+	CHECK(shim_cap_rights_limit(0, &rights) == 0);
+	CHECK(FAILS(shim_cap_rights_limit(-1, &rights), EBADF));
+	rights.element[1] |= CAP_READ;
+	CHECK(FAILS(shim_cap_rights_limit(0, &rights), EINVAL));
+	shim_cap_rights_init(0, &rights, RIGHT(0, 0x2), UINT64_C(0));
+	CHECK(FAILS(shim_cap_rights_limit(0, &rights), 93));
+	CHECK(end_of(two_of_one_index) == 0);
+	CHECK(WTERMSIG(end_of(two_indices_together)) == SIGABRT);
+	CHECK(WTERMSIG(end_of(no_index)) == SIGABRT);
+	CHECK(WTERMSIG(end_of(other_version)) == SIGABRT);
+
+	CHECK(FAILS(shim_pledge("stdio nonsense", NULL), EINVAL));
+	CHECK(FAILS(shim_unveil("/", "rq"), EINVAL));
+	CHECK(FAILS(shim_unveil("/no/such/folder", "r"), ENOENT));
+	CHECK(shim_unveil("/", "r") == 0);
+	CHECK(end_of(relay_pledged) == 0);
+	CHECK(WEXITSTATUS(end_of(fork_pledged)) == 134);
+	CHECK(WEXITSTATUS(end_of(socket_pledged)) == 134);
+	CHECK(WEXITSTATUS(end_of(descriptor_pledged)) == 134);
+
+	CHECK(FAILS(shim_priv_set(1, NULL, "proc_nonsense", NULL), EINVAL));
+	CHECK(WEXITSTATUS(end_of(exec_without_privilege)) == 134);
+}
+
+static void
+kqueue_exit(void)
+{
+	struct shim_kevent c = { .filter = EVFILT_PROC, .flags = EV_ADD,
+		.fflags = NOTE_EXIT };
+	struct pollfd wait = { .fd = shim_kqueue(), .events = POLLIN };
+	int next = dup(wait.fd); /* the number of what is left open, see kqueue.c */
+	pid_t pid = fork();
+
+	MUST(pid != -1);
+	close(next);
+	if (pid == 0) {
+		pause();
+		_exit(0);
+	}
+	c.ident = (uintptr_t)pid;
+	CHECK(shim_kevent(wait.fd, &c, 1, NULL, 0, NULL) == 0);
+	CHECK(poll(&wait, 1, 0) == 0);
+	kill(pid, SIGKILL);
+	CHECK(poll(&wait, 1, 10000) == 1);
+	MUST(waitpid(pid, NULL, 0) == pid);
+	CHECK(FAILS(shim_kevent(wait.fd, &c, 1, NULL, 0, NULL), ESRCH));
+	close(next);
+	close(wait.fd);
+}
+
 int
 main(void)
 {
@@ -1558,6 +1755,7 @@ main(void)
 	run(kqueue_close);
 	run(kqueue_files);
 	run(kqueue_many);
+	run(kqueue_exit);
 	run(splice_ways);
 	run(splice_ends);
 	run(splice_errors);
@@ -1569,6 +1767,8 @@ main(void)
 	run(devpoll_set);
 	run(devpoll_close);
 	run(devpoll_errors);
+	run(channel);
+	run(rights_given_up);
 	printf("%d passed, %d failed\n", passed, failed);
 	return failed != 0;
 }

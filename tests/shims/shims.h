@@ -33,6 +33,7 @@
 
 #define EVFILT_READ  (-1)
 #define EVFILT_WRITE (-2)
+#define EVFILT_PROC  (-5)
 
 #define EV_ADD      0x0001
 #define EV_DELETE   0x0002
@@ -44,6 +45,8 @@
 #define EV_DISPATCH 0x0080
 #define EV_ERROR    0x4000
 #define EV_EOF      0x8000
+
+#define NOTE_EXIT 0x80000000
 
 struct shim_kevent {
 	uintptr_t ident;
@@ -117,6 +120,29 @@ struct shim_dvpoll {
 int shim_devpoll_open(void);
 ssize_t shim_devpoll_write(int dp, const struct pollfd *set, size_t bytes);
 int shim_devpoll_ioctl(int dp, struct shim_dvpoll *req);
+
+/* ---- channels and accept(2) of the BSDs --------------------------------- */
+
+ssize_t shim_send(int fd, const void *data, size_t bytes, int flags);
+ssize_t shim_sendmsg(int fd, const struct msghdr *message, int flags);
+ssize_t shim_recvmsg(int fd, struct msghdr *message, int flags);
+int shim_accept4(int fd, struct sockaddr *address, socklen_t *length, int flags);
+
+/* ---- giving up rights ---------------------------------------------------- */
+
+struct cap_rights {
+	uint64_t element[2];
+};
+
+struct cap_rights *shim_cap_rights_init(int version, struct cap_rights *rights,
+    ...);
+struct cap_rights *shim_cap_rights_set(struct cap_rights *rights, ...);
+int shim_cap_rights_limit(int fd, const struct cap_rights *rights);
+int shim_procctl(int type, int64_t id, int command, void *data);
+int shim_unveil(const char *path, const char *permissions);
+int shim_pledge(const char *wanted, const char *of_programs);
+void shim_pledge_rights(bool sending);
+int shim_priv_set(int operation, const char *set_name, ...);
 
 /* ---- shared by the mechanisms: a queue known by its descriptor -------- */
 

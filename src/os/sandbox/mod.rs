@@ -24,6 +24,14 @@ mod system;
 #[cfg(seccomp)]
 mod threads;
 
+/// The code for other systems over the tests' emulations of their calls.
+#[cfg(event_shims)]
+mod capsicum;
+#[cfg(event_shims)]
+mod pledge;
+#[cfg(event_shims)]
+mod privileges;
+
 use std::io;
 use std::path::Path;
 
@@ -60,8 +68,17 @@ pub enum Confinement {
 ///
 /// After an error some of it may be in force.
 pub fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
+    #[cfg(event_shims)]
+    match std::env::var("TCPRELAY_TEST_SYSTEM").as_deref() {
+        Ok("freebsd") => return capsicum::enter(needs),
+        Ok("openbsd") => return pledge::enter(needs),
+        Ok("illumos") => return privileges::enter(needs),
+        _ => {}
+    }
     system::enter(needs)
 }
 
+#[cfg(all(test, event_shims))]
+mod foreign_tests;
 #[cfg(all(test, seccomp))]
 mod tests;

@@ -2,16 +2,34 @@
 
 use super::{Confinement, Needs};
 use crate::os::check;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
-/// What pledge(2) calls the life of a worker: its descriptors and those that the broker sends,
-/// remotes, names of addresses, and files for reading. With `error`, what is refused fails with
-/// ENOSYS instead of ending the process.
-const PROMISES: &std::ffi::CStr = c"stdio rpath inet unix dns recvfd error";
+#[cfg(not(event_shims))]
+use libc as sys;
+
+/// The tests' emulation on Linux.
+#[cfg(event_shims)]
+mod sys {
+    use libc::{c_char, c_int};
+
+    extern "C" {
+        #[link_name = "shim_pledge"]
+        pub(super) fn pledge(promises: *const c_char, of_programs: *const c_char) -> c_int;
+        #[link_name = "shim_unveil"]
+        pub(super) fn unveil(path: *const c_char, permissions: *const c_char) -> c_int;
+    }
+}
+
+/// What pledge(2) calls the life of a worker: its descriptors and those that the broker sends, remotes,
+/// names of addresses, and files for reading. With `error`, what is refused fails with ENOSYS instead of
+/// ending the process.
+const PROMISES: &CStr = c"stdio rpath inet unix dns recvfd error";
+/// Modules may ask name servers in a routing domain of their own (SO_RTABLE).
+const PROMISES_WITH_MODULES: &CStr = c"stdio rpath inet unix dns recvfd wroute error";
 
 /// As [`super::enter`].
 pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
@@ -23,14 +41,15 @@ pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
             result => result?,
         }
     }
+    let promises = if needs.modules { PROMISES_WITH_MODULES } else { PROMISES };
     // Without the promise `unveil` that was the last one.
     // SAFETY: a NUL-terminated text; the null pointer leaves alone what executed programs promise.
-    check(unsafe { libc::pledge(PROMISES.as_ptr(), ptr::null()) })?;
+    check(unsafe { sys::pledge(promises.as_ptr(), ptr::null()) })?;
     Ok(Confinement::Whole)
 }
 
-fn unveil(path: &Path, permissions: &std::ffi::CStr) -> io::Result<()> {
+fn unveil(path: &Path, permissions: &CStr) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: two NUL-terminated texts that outlive the call.
-    check(unsafe { libc::unveil(path.as_ptr(), permissions.as_ptr()) }).map(drop)
+    check(unsafe { sys::unveil(path.as_ptr(), permissions.as_ptr()) }).map(drop)
 }

@@ -7,6 +7,7 @@ use std::ptr;
 
 extern "C" {
     /// priv_set(3C), the convenient form of setppriv(2).
+    #[cfg_attr(event_shims, link_name = "shim_priv_set")]
     fn priv_set(operation: c_int, which: *const c_char, ...) -> c_int;
 }
 
@@ -16,7 +17,7 @@ const PRIV_ALLSETS: *const c_char = ptr::null();
 /// No worker needs these.
 const NEEDLESS: [&CStr; 5] =
     [c"file_link_any", c"proc_exec", c"proc_fork", c"proc_info", c"proc_session"];
-/// Who connects to a UNIX-domain socket writes to a file.
+/// Connecting to a UNIX-domain socket is writing to a file.
 const WRITE: &CStr = c"file_write";
 
 /// As [`super::enter`].

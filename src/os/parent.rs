@@ -1,0 +1,125 @@
+//! How a process learns that its parent has died.
+//!
+//! The channel does not tell: a UNIX-domain socket of datagrams says nothing when its other end closes.
+
+use super::signals::Signal;
+use std::os::fd::OwnedFd;
+
+/// Asks for `signal` when the parent dies, or returns a descriptor that is readable then; neither where
+/// the system has nothing of the kind (illumos, Solaris).
+pub fn watch(signal: Signal) -> Option<OwnedFd> {
+    ask_for(signal);
+    descriptor()
+}
+
+/// Asks for `signal` when the parent dies, where the system has that.
+pub fn ask_for(signal: Signal) {
+    #[cfg(all(target_os = "linux", not(event_shims)))]
+    // SAFETY: prctl(PR_SET_PDEATHSIG) takes plain numbers.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong);
+    }
+    #[cfg(target_os = "freebsd")]
+    {
+        let mut number = signal as libc::c_int;
+        // SAFETY: PROC_PDEATHSIG_CTL reads one int, which `number` is.
+        unsafe {
+            libc::procctl(libc::P_PID, 0, libc::PROC_PDEATHSIG_CTL, (&raw mut number).cast());
+        }
+    }
+    #[cfg(not(any(all(target_os = "linux", not(event_shims)), target_os = "freebsd")))]
+    let _ = signal;
+}
+
+#[cfg(not(any(
+    event_shims,
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    target_vendor = "apple"
+)))]
+fn descriptor() -> Option<OwnedFd> {
+    None
+}
+
+/// A kqueue of its own, as the event loop's mechanism may be another one: it is readable when an event
+/// waits in it. OpenBSD lets a process watch others before pledge(2) only.
+#[cfg(any(
+    event_shims,
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    target_vendor = "apple"
+))]
+fn descriptor() -> Option<OwnedFd> {
+    use super::{check, socket};
+    use std::os::fd::AsRawFd;
+
+    // SAFETY: kqueue(2) takes no arguments.
+    let queue = socket::own(check(unsafe { sys::kqueue() }).ok()?);
+    socket::set_close_on_exec(&queue, true).ok()?;
+    let change = sys::exit_of(nix::unistd::getppid().as_raw());
+    let none = std::ptr::null_mut();
+    // SAFETY: one change is read, which outlives the call; there is no room for events, and no timeout.
+    check(unsafe { sys::kevent(queue.as_raw_fd(), &change, 1, none, 0, std::ptr::null()) }).ok()?;
+    Some(queue)
+}
+
+#[cfg(any(
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    target_vendor = "apple"
+))]
+mod sys {
+    pub(super) use libc::{kevent, kqueue};
+
+    pub(super) fn exit_of(pid: libc::pid_t) -> libc::kevent {
+        // SAFETY: struct kevent is plain data, for which all zeroes is a valid value; the types of its
+        // fields differ between the systems.
+        let mut change: libc::kevent = unsafe { std::mem::zeroed() };
+        change.ident = pid as _;
+        change.filter = libc::EVFILT_PROC as _;
+        change.flags = libc::EV_ADD as _;
+        change.fflags = libc::NOTE_EXIT as _;
+        change
+    }
+}
+
+/// The tests' emulation on Linux; the numbers are those of FreeBSD's sys/event.h.
+#[cfg(event_shims)]
+mod sys {
+    use std::ffi::c_void;
+
+    #[repr(C)]
+    pub(super) struct Kevent {
+        ident: usize,
+        filter: i16,
+        flags: u16,
+        fflags: u32,
+        data: i64,
+        udata: *mut c_void,
+    }
+    const EVFILT_PROC: i16 = -5;
+    const EV_ADD: u16 = 1;
+    const NOTE_EXIT: u32 = 0x8000_0000;
+    extern "C" {
+        #[link_name = "shim_kqueue"]
+        pub(super) fn kqueue() -> libc::c_int;
+        #[link_name = "shim_kevent"]
+        pub(super) fn kevent(
+            queue: libc::c_int,
+            changes: *const Kevent,
+            change_count: libc::c_int,
+            events: *mut Kevent,
+            event_count: libc::c_int,
+            timeout: *const libc::timespec,
+        ) -> libc::c_int;
+    }
+
+    pub(super) fn exit_of(pid: libc::pid_t) -> Kevent {
+        let (data, udata) = (0, std::ptr::null_mut());
+        let (filter, flags, fflags) = (EVFILT_PROC, EV_ADD, NOTE_EXIT);
+        Kevent { ident: pid as usize, filter, flags, fflags, data, udata }
+    }
+}
