@@ -148,7 +148,8 @@ deinstall:
 	rm -f $(DESTDIR)$(UNITDIR)/tcprelay.service $(DESTDIR)$(INITDIR)/tcprelay
 	rm -f $(DESTDIR)$(SYSUSERSDIR)/tcprelay.conf $(DESTDIR)$(LAUNCHDIR)/$(LAUNCHLABEL).plist
 	rm -f $(DESTDIR)$(SMFDIR)/tcprelay.xml $(DESTDIR)$(SMFMETHODDIR)/tcprelay
-	-rmdir $(DESTDIR)$(MAVISDIR) $(DESTDIR)$(LIBDIR) 2>/dev/null
+	-rmdir $(DESTDIR)$(MAVISDIR) 2>/dev/null
+	-case $(LIBDIR) in */tcprelay) rmdir $(DESTDIR)$(LIBDIR) 2>/dev/null ;; esac
 	-rmdir $(DESTDIR)$(EXAMPLESDIR) $(DESTDIR)$(DOCDIR) 2>/dev/null
 
 # The tests of what this machine's kernel may lack, in a virtual one; the first run fetches it.
