@@ -9,10 +9,10 @@ use std::path::Path;
 
 fn main() {
     require_openssl();
-    let closing_brace = generate_tokens();
+    generate_tokens();
     generate_attributes();
     generate_trampolines();
-    compile_shims(closing_brace);
+    compile_shims();
     link();
     sandbox();
     event_shims();
@@ -56,13 +56,12 @@ fn require_openssl() {
 }
 
 /// `ffi/tokens.tsv` (number, enum name, text, length) becomes constants, the text table, and the
-/// exported `codestring`. Returns the number of the closing brace.
-fn generate_tokens() -> usize {
+/// exported `codestring`.
+fn generate_tokens() {
     let mut constants = String::new();
     let mut texts =
         String::from("/// Text of each reserved word, by number.\npub const TEXT: &[&str] = &[\n");
     let mut strings = String::new();
-    let mut closing_brace = 0;
     let tokens = table("ffi/tokens.tsv");
     for (index, fields) in tokens.iter().enumerate() {
         let [number, name, text, ..] = &fields[..] else {
@@ -70,9 +69,6 @@ fn generate_tokens() -> usize {
         };
         let number: usize = number.parse().expect("a token number");
         assert_eq!(number, index, "ffi/tokens.tsv: numbers are consecutive");
-        if text == "}" {
-            closing_brace = number;
-        }
         writeln!(constants, "#[doc = \"`{text}`\"]\npub const {name}: Code = Code({number});")
             .unwrap();
         writeln!(texts, "    {text:?},").unwrap();
@@ -90,7 +86,6 @@ fn generate_tokens() -> usize {
         tokens.len()
     );
     generated("exported.rs", &code, false);
-    closing_brace
 }
 
 /// `ffi/attributes.tsv` (index, macro, name, token number, ...) becomes constants, the table of
@@ -136,10 +131,11 @@ fn generate_trampolines() {
 }
 
 /// The functions that only C can define.
-fn compile_shims(closing_brace: usize) {
+fn compile_shims() {
     let mut build = cc::Build::new();
     build.define("_GNU_SOURCE", None).flag("-std=gnu11").warnings(true).pic(true);
-    build.define("S_closebra", &*closing_brace.to_string());
+    build.include("compat/include");
+    println!("cargo::rerun-if-changed=compat/include");
     for name in ["shims", "data", "regex"] {
         let file = format!("compat/{name}.c");
         println!("cargo::rerun-if-changed={file}");

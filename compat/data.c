@@ -2,11 +2,38 @@
    program may hold a copy of one (R_*_COPY), so that nobody may address them directly: this code
    goes through the global offset table, as every C compiler does for what others may replace. */
 #include "shims.h"
+#include <mavis/mavis.h>
 
-extern char common_data[], io_now[], spawnd_data[], coredump_handler[], rbtree_null_node[];
+extern char spawnd_data[], coredump_handler[];
 
-HIDDEN void *compat_common_data(void) { return common_data; }
-HIDDEN void *compat_io_now(void) { return io_now; }
+HIDDEN void *compat_common_data(void) { return &common_data; }
+HIDDEN void *compat_io_now(void) { return &io_now; }
 HIDDEN void *compat_spawnd_data(void) { return spawnd_data; }
 HIDDEN void *compat_coredump_handler(void) { return coredump_handler; }
-HIDDEN void *compat_rbtree_null_node(void) { return rbtree_null_node; }
+HIDDEN void *compat_rbtree_null_node(void) { return &rbtree_null_node; }
+
+/* Where the fields of common_data are that the library itself follows (src/os/common_data.rs). */
+#define FIELD(name, field)                                                                         \
+	HIDDEN void *compat_##name(void) { return &common_data.field; }
+FIELD(debug_bits, debug)
+FIELD(debug_redirected, debug_redirected)
+FIELD(parse_only, parse_only)
+FIELD(debugtty, debugtty)
+FIELD(debugstderr, debugstderr)
+FIELD(syslog_level, syslog_level)
+FIELD(syslog_facility, syslog_facility)
+FIELD(syslog_filter, syslog_filter)
+FIELD(regex_match_case, regex_match_case)
+FIELD(regex_pcre_flags, regex_pcre_flags)
+FIELD(regex_posix_flags, regex_posix_flags)
+FIELD(cleanup_interval, cleanup_interval)
+FIELD(pid, pid)
+FIELD(fonts, font_black)
+FIELD(syslog_ident, syslog_ident)
+FIELD(progname, progname)
+FIELD(conffile, conffile)
+FIELD(confdir, confdir)
+
+/* A bit field has no address. */
+HIDDEN unsigned compat_syslog_dflt(void) { return common_data.syslog_dflt; }
+HIDDEN void compat_set_syslog_dflt(unsigned value) { common_data.syslog_dflt = value & 1; }

@@ -7,6 +7,7 @@
 #include "shims.h"
 
 #include <errno.h>
+#include <mavis/token.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,12 +1,12 @@
 //! The exported variables.
 //!
 //! They are defined here, where the linker's export list is made, and addressed by nobody on this
-//! side: a program may hold the copy that counts. `os::common_data` and `os::clock` reach them
-//! through the global offset table (`compat/data.c`).
+//! side: a program may hold the copy that counts. They are reached through the global offset table
+//! (`compat/data.c`).
 
 #![allow(non_upper_case_globals)]
 
-use crate::os::common_data::CommonData;
+use super::layout::common_data::CommonData;
 use std::ffi::{c_char, c_void};
 use std::ptr;
 

@@ -1,23 +1,30 @@
 //! What the C side of the library calls (`compat/shims.h`), and how our programs enter.
 
-use super::{av_shims, configuration, reading};
+use super::entry::entry;
+use super::layout::alias::AliasName;
+use super::layout::condition::{Action, Cond};
+use super::layout::rbtree::RbTree;
+use super::mavis::{attributes, chain, condition, configuration, reading, script, timespec};
+use super::memops::Pool;
+use super::{debug, internal, log, scm, setproctitle, spawnd_headers};
 use crate::config::Sym;
+use crate::mavis::attributes::Attributes;
 use crate::os::module::Context;
+use crate::os::process::exit;
 use crate::program::{self, Kind};
-use std::ffi::{c_char, c_int, c_uint, c_ulong, c_void, CStr, OsString};
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
 /// `struct tcprelay_interface`. Functions that read return 0, or 1 after keeping an error.
 #[repr(C)]
 #[allow(missing_docs, reason = "the names are those of what they implement")]
 pub struct Interface {
-    pub main: extern "C" fn(c_int, c_int, *const *const c_char) -> c_int,
+    pub main: unsafe extern "C" fn(c_int, c_int, *const *const c_char) -> c_int,
 
     pub log_message: unsafe extern "C" fn(*const c_char),
     pub debug_message: unsafe extern "C" fn(c_ulong, *const c_char),
     pub configuration_message: unsafe extern "C" fn(c_int, c_int, *const c_char),
     pub set_title: unsafe extern "C" fn(*const c_char),
-    pub av_add: unsafe extern "C" fn(*mut c_void, c_int, *const c_char, *const c_char),
+    pub av_add: unsafe extern "C" fn(*mut Attributes, c_int, *const c_char, *const c_char),
 
     pub describe_expected: unsafe extern "C" fn(*mut Sym, *const c_int, usize) -> c_int,
     pub keep_error: unsafe extern "C" fn(*mut Sym, *const c_char),
@@ -43,26 +50,25 @@ pub struct Interface {
         unsafe extern "C" fn(*mut *mut Context, *mut c_void, *mut Sym, *mut c_char, usize) -> c_int,
     pub mavis_script_parse: unsafe extern "C" fn(*mut Context, *mut c_void, *mut Sym) -> c_int,
     pub parse_action: unsafe extern "C" fn(*mut Context, *mut Sym) -> c_int,
-    pub mavis_cond_new:
-        unsafe extern "C" fn(*mut Sym, *mut c_void, c_int, *mut *mut c_void) -> c_int,
-    pub mavis_cond_parse: unsafe extern "C" fn(*mut Sym, *mut c_void, *mut *mut c_void) -> c_int,
-    pub mavis_action_new: unsafe extern "C" fn(*mut Sym, *mut c_void, *mut *mut c_void) -> c_int,
+    pub mavis_cond_new: unsafe extern "C" fn(*mut Sym, *mut Pool, c_int, *mut *mut Cond) -> c_int,
+    pub mavis_cond_parse: unsafe extern "C" fn(*mut Sym, *mut Pool, *mut *mut Cond) -> c_int,
+    pub mavis_action_new: unsafe extern "C" fn(*mut Sym, *mut Pool, *mut *mut Action) -> c_int,
     pub normalize_cond:
         unsafe extern "C" fn(*mut Sym, *mut c_void, *mut *mut Sym, *mut c_int) -> c_int,
-    pub parse_timespec: unsafe extern "C" fn(*mut c_void, *mut Sym) -> c_int,
-    pub add_token_to_alias: unsafe extern "C" fn(*mut *mut c_void, *mut Sym) -> c_int,
+    pub parse_timespec: unsafe extern "C" fn(*mut RbTree, *mut Sym) -> c_int,
+    pub add_token_to_alias: unsafe extern "C" fn(*mut AliasName, *mut Sym) -> c_int,
     pub spawnd_parse_decls: unsafe extern "C" fn(*mut Sym) -> c_int,
     pub open_configuration: unsafe extern "C" fn(*const c_char, *const c_char) -> *mut Sym,
     pub close_configuration: unsafe extern "C" fn(*mut Sym),
 }
 
-static INTERFACE: Interface = Interface {
+pub(super) static INTERFACE: Interface = Interface {
     main,
-    log_message: super::log::log_message,
-    debug_message: super::log::debug_message,
-    configuration_message: super::log::configuration_message,
-    set_title: super::setproctitle::set_title,
-    av_add: av_shims::av_add,
+    log_message: log::log_message,
+    debug_message: debug::debug_message,
+    configuration_message: reading::configuration_message,
+    set_title: setproctitle::set_title,
+    av_add: attributes::av_add,
     describe_expected: reading::describe_expected,
     keep_error: reading::keep_error,
     failure: reading::failure,
@@ -81,39 +87,32 @@ static INTERFACE: Interface = Interface {
     parse_umask: reading::parse_umask,
     parse_debug: reading::parse_debug,
     parse_common: reading::parse_common,
-    parse_mavispath: super::module::parse_mavispath,
-    load_module: super::module::load_module,
-    mavis_script_parse: super::script::mavis_script_parse,
-    parse_action: super::script::parse_action,
-    mavis_cond_new: super::condition::mavis_cond_new,
-    mavis_cond_parse: super::condition::mavis_cond_parse,
-    mavis_action_new: super::condition::mavis_action_new,
-    normalize_cond: super::condition::normalize_cond,
-    parse_timespec: reading::parse_timespec,
-    add_token_to_alias: reading::add_token_to_alias,
-    spawnd_parse_decls: super::spawnd::spawnd_parse_decls,
+    parse_mavispath: chain::parse_mavispath,
+    load_module: chain::load_module,
+    mavis_script_parse: script::mavis_script_parse,
+    parse_action: script::parse_action,
+    mavis_cond_new: condition::mavis_cond_new,
+    mavis_cond_parse: condition::mavis_cond_parse,
+    mavis_action_new: condition::mavis_action_new,
+    normalize_cond: condition::normalize_cond,
+    parse_timespec: timespec::parse_timespec,
+    add_token_to_alias: internal::add_token_to_alias,
+    spawnd_parse_decls: spawnd_headers::spawnd_parse_decls,
     open_configuration: configuration::open_configuration,
     close_configuration: configuration::close_configuration,
 };
 
-/// For the library's own C side and its programs only: other programs find nothing to use in it.
-#[no_mangle]
-pub extern "C" fn tcprelay_interface() -> *const Interface {
-    &INTERFACE
-}
-
-/// Runs one of our programs (`program.rs`).
-extern "C" fn main(kind: c_int, argc: c_int, argv: *const *const c_char) -> c_int {
-    let kind = match kind {
-        0 => Kind::Tcprelay,
-        1 => Kind::Spawnd,
-        _ => Kind::Mavistest,
-    };
-    let arguments = (0..usize::try_from(argc).unwrap_or(0)).map(|index| {
+entry! {
+    /// Runs one of our programs (`program.rs`).
+    #[otherwise(exit::OS_ERROR)]
+    fn main(kind: c_int, argc: c_int, argv: *const *const c_char) -> c_int {
+        let kind = match kind {
+            0 => Kind::Tcprelay,
+            1 => Kind::Spawnd,
+            _ => Kind::Mavistest,
+        };
+        scm::set_functions();
         // SAFETY: the array has that many pointers to NUL-terminated strings.
-        let argument = unsafe { CStr::from_ptr(*argv.add(index)) };
-        OsString::from_vec(argument.to_bytes().to_vec())
-    });
-    super::start::set_functions();
-    program::main(kind, arguments.collect())
+        program::main(kind, unsafe { scm::arguments(argc, argv) })
+    }
 }

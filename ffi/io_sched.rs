@@ -1,138 +1,45 @@
-//! misc/io_sched.h: the event loop for C.
+//! misc/io_sched.h: the event loop for C, and TLS over a descriptor in it.
 //!
 //! A null context, a loop that is not lent out, and a descriptor below zero are answered and not
 //! followed. Callbacks and timer procedures are `void (*)(void *, int)`.
+//!
+//! A session of TLS is one of the OpenSSL that this library is linked to. An operation that waits
+//! for the direction which is not its own would not be resumed by what the program watches: until
+//! it is finished its callback stands in for both of the descriptor's, and only that direction is
+//! watched. The end of a session always is such an operation.
 
-use super::guard;
-use crate::event::{Callback, Choice, Condition, Context, Interest, Loop};
-use crate::os::{common_data, log};
+use super::entry::{entry, Argument, Out};
+use super::layout::common_data;
+use crate::event::{Callback, Condition, Context, Interest, Loop};
+use crate::os::process::set_errno;
+use crate::os::tls::foreign::{self, Outcome};
 use crate::program;
-use std::ffi::{c_int, c_long, c_void};
-use std::ptr;
+use openssl_sys::SSL;
+use std::ffi::{c_int, c_long, c_uint, c_void};
+use std::ops::{Deref, DerefMut};
+use std::ptr::{self, NonNull};
 
-/// Runs `action` on the loop of `io`.
-///
-/// # Safety
-/// `io` is null or a context of a loop that exists; C code calls this library from one thread.
-unsafe fn with<T>(io: *const Context, fallback: T, action: impl FnOnce(&mut Loop) -> T) -> T
-where
-    T: Copy,
-{
-    // SAFETY: as the caller promises.
-    guard(fallback, || unsafe { Context::with(io, action) }.unwrap_or(fallback))
-}
+/// A loop that is lent out to C code, which calls this library from one thread.
+pub struct Events<'a>(&'a mut Loop);
 
-/// `struct io_context *io_init(void)`: a loop for C code.
-#[no_mangle]
-pub extern "C" fn io_init() -> *mut c_void {
-    guard(ptr::null_mut(), || {
-        if let Some(warning) = Choice::from_environment().warning {
-            log::message(&warning);
-            std::process::abort();
-        }
-        let Ok((events, _)) = program::make_loop() else {
-            std::process::abort();
-        };
-        common_data::refresh_clock();
-        events.into_foreign().1
-    })
-}
-
-/// `struct io_context *io_destroy(struct io_context *io, void (*freeproc)(void *))`: ends a loop
-/// of [`io_init`]. `freeproc` gets each context that is registered. Descriptors stay open.
-///
-/// # Safety
-/// `io` is null or of io_init, and not used afterwards.
-#[no_mangle]
-pub unsafe extern "C" fn io_destroy(
-    io: *const Context,
-    freeproc: Option<unsafe extern "C" fn(*mut c_void)>,
-) -> *mut c_void {
-    guard((), || {
-        // SAFETY: as the caller promises; a context that a module has lent is not of io_init.
-        unsafe {
-            let contexts = Loop::end_foreign(io);
-            if let Some(free) = freeproc {
-                contexts.into_iter().filter(|context| !context.is_null()).for_each(|c| free(c));
-            }
-        }
-    });
-    ptr::null_mut()
-}
-
-/// `int io_close(struct io_context *io, int fd)`: unregisters and closes.
-///
-/// # Safety
-/// As for all functions here; the descriptor is the caller's.
-#[no_mangle]
-pub unsafe extern "C" fn io_close(io: *const Context, fd: c_int) -> c_int {
-    if fd < 0 {
-        return -1;
-    }
-    // SAFETY: as the caller promises. Only a descriptor that is open is taken over, to be closed.
-    unsafe {
-        with(io, ptr::null_mut(), |events| events.foreign_unregister(fd));
-        libc::close(fd)
-    }
-}
-
-/// `int io_get_nfds_limit(struct io_context *io)`: how many descriptors there can be.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_get_nfds_limit(io: *const Context) -> c_int {
-    // SAFETY: as the caller promises.
-    unsafe {
-        with(io, 0, |_| {
-            let limit = crate::os::process::descriptor_limit();
-            c_int::try_from(limit).unwrap_or(c_int::MAX)
-        })
-    }
-}
-
-/// `int io_poll(struct io_context *io, int timeout)`: one round; waits `timeout` milliseconds, for
-/// ever if that is negative. Returns how many descriptors were ready.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_poll(io: *const Context, timeout: c_int) -> c_int {
-    let timeout = u64::try_from(timeout).ok();
-    // SAFETY: as the caller promises.
-    unsafe { with(io, 0, |events| events.foreign_poll(timeout) as c_int) }
-}
-
-/// `void io_main(struct io_context *io)`: serves for ever.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_main(io: *const Context) {
-    if io.is_null() {
-        return;
-    }
-    loop {
-        common_data::refresh_clock();
+impl Argument for Events<'_> {
+    type Raw = *const Context;
+    unsafe fn take(raw: *const Context) -> Option<Self> {
         // SAFETY: as the caller promises.
-        unsafe { with(io, (), program::serve_foreign) };
+        unsafe { Context::lent(raw) }.map(Events)
     }
 }
 
-/// `int io_sched_exec(struct io_context *io)`: runs what is due; milliseconds until the next is,
-/// -1 if there is none.
-///
-/// # Safety
-/// As for all functions here.
-#[no_mangle]
-pub unsafe extern "C" fn io_sched_exec(io: *const Context) -> c_int {
-    // SAFETY: as the caller promises.
-    unsafe {
-        with(io, -1, |events| {
-            common_data::refresh_clock();
-            let next = events.foreign_run_due();
-            next.map_or(-1, |ms| c_int::try_from(ms + 1).unwrap_or(c_int::MAX))
-        })
+impl Deref for Events<'_> {
+    type Target = Loop;
+    fn deref(&self) -> &Loop {
+        self.0
+    }
+}
+
+impl DerefMut for Events<'_> {
+    fn deref_mut(&mut self) -> &mut Loop {
+        self.0
     }
 }
 
@@ -140,25 +47,6 @@ pub unsafe extern "C" fn io_sched_exec(io: *const Context) -> c_int {
 fn wait(seconds: c_long, microseconds: c_long) -> i64 {
     #[allow(clippy::unnecessary_cast, reason = "the types differ between systems")]
     (seconds as i64).saturating_mul(1_000_000).saturating_add(microseconds as i64)
-}
-
-/// Entries that do one thing with the loop, and answer `else` without one.
-macro_rules! on_loop {
-    ($(
-        $(#[$doc:meta])*
-        fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty, else $fallback:expr;
-        |$events:ident| $body:expr
-    )*) => {$(
-        $(#[$doc])*
-        ///
-        /// # Safety
-        /// As for all functions here.
-        #[no_mangle]
-        pub unsafe extern "C" fn $name(io: *const Context, $($argument: $type),*) -> $result {
-            // SAFETY: as the caller promises.
-            unsafe { with(io, $fallback, |$events| $body) }
-        }
-    )*};
 }
 
 /// An answer of io_is_invalid_*.
@@ -170,167 +58,483 @@ fn invalid(fd: c_int, invalid: bool) -> c_int {
     }
 }
 
-on_loop! {
-    /// `void io_register(io, int fd, void *context)`: a descriptor without callbacks and interest.
-    fn io_register(fd: c_int, context: *mut c_void) -> (), else ();
-    |events| events.foreign_register(fd, context)
-
-    /// `void *io_unregister(io, int fd)`: returns the context.
-    fn io_unregister(fd: c_int) -> *mut c_void, else ptr::null_mut();
-    |events| events.foreign_unregister(fd)
-
-    /// `void io_clone(io, int to, int from)`: `to` becomes what `from` is.
-    fn io_clone(to: c_int, from: c_int) -> (), else ();
-    |events| events.foreign_clone(to, from)
-
-    /// `void *io_get_ctx(io, int fd)`: the context.
-    fn io_get_ctx(fd: c_int) -> *mut c_void, else ptr::null_mut();
-    |events| events.foreign_context(fd)
-
-    /// `void io_set_i(io, int fd)`: interest on.
-    fn io_set_i(fd: c_int) -> (), else ();
-    |events| events.foreign_want(fd, Interest::READ, true)
-
-    /// `void io_clr_i(io, int fd)`: interest off.
-    fn io_clr_i(fd: c_int) -> (), else ();
-    |events| events.foreign_want(fd, Interest::READ, false)
-
-    /// `void io_set_o(io, int fd)`: interest on.
-    fn io_set_o(fd: c_int) -> (), else ();
-    |events| events.foreign_want(fd, Interest::WRITE, true)
-
-    /// `void io_clr_o(io, int fd)`: interest off.
-    fn io_clr_o(fd: c_int) -> (), else ();
-    |events| events.foreign_want(fd, Interest::WRITE, false)
-
-    /// `int io_want_read(io, int fd)`: the interest.
-    fn io_want_read(fd: c_int) -> c_int, else 0;
-    |events| events.foreign_wants(fd, Interest::READ).into()
-
-    /// `int io_want_write(io, int fd)`: the interest.
-    fn io_want_write(fd: c_int) -> c_int, else 0;
-    |events| events.foreign_wants(fd, Interest::WRITE).into()
-
-    /// `void io_set_cb_i(io, int fd, void *function)`
-    fn io_set_cb_i(fd: c_int, function: Callback) -> (), else ();
-    |events| events.foreign_set_callback(fd, Condition::Input, function)
-
-    /// `void io_clr_cb_i(io, int fd)`: back to what complains.
-    fn io_clr_cb_i(fd: c_int) -> (), else ();
-    |events| events.foreign_clear_callback(fd, Condition::Input)
-
-    /// `void io_set_cb_inv_i(io, void *function)`: what complains, for later registrations.
-    fn io_set_cb_inv_i(function: Callback) -> (), else ();
-    |events| events.foreign_set_invalid(Condition::Input, function)
-
-    /// `void *io_get_cb_i(io, int fd)`
-    fn io_get_cb_i(fd: c_int) -> Callback, else ptr::null_mut();
-    |events| events.foreign_callback(fd, Condition::Input)
-
-    /// `void io_set_cb_o(io, int fd, void *function)`
-    fn io_set_cb_o(fd: c_int, function: Callback) -> (), else ();
-    |events| events.foreign_set_callback(fd, Condition::Output, function)
-
-    /// `void io_clr_cb_o(io, int fd)`: back to what complains.
-    fn io_clr_cb_o(fd: c_int) -> (), else ();
-    |events| events.foreign_clear_callback(fd, Condition::Output)
-
-    /// `void io_set_cb_inv_o(io, void *function)`: what complains, for later registrations.
-    fn io_set_cb_inv_o(function: Callback) -> (), else ();
-    |events| events.foreign_set_invalid(Condition::Output, function)
-
-    /// `void *io_get_cb_o(io, int fd)`
-    fn io_get_cb_o(fd: c_int) -> Callback, else ptr::null_mut();
-    |events| events.foreign_callback(fd, Condition::Output)
-
-    /// `void io_set_cb_e(io, int fd, void *function)`
-    fn io_set_cb_e(fd: c_int, function: Callback) -> (), else ();
-    |events| events.foreign_set_callback(fd, Condition::Error, function)
-
-    /// `void io_clr_cb_e(io, int fd)`: back to what complains.
-    fn io_clr_cb_e(fd: c_int) -> (), else ();
-    |events| events.foreign_clear_callback(fd, Condition::Error)
-
-    /// `void io_set_cb_inv_e(io, void *function)`: what complains, for later registrations.
-    fn io_set_cb_inv_e(function: Callback) -> (), else ();
-    |events| events.foreign_set_invalid(Condition::Error, function)
-
-    /// `void *io_get_cb_e(io, int fd)`
-    fn io_get_cb_e(fd: c_int) -> Callback, else ptr::null_mut();
-    |events| events.foreign_callback(fd, Condition::Error)
-
-    /// `void io_set_cb_h(io, int fd, void *function)`
-    fn io_set_cb_h(fd: c_int, function: Callback) -> (), else ();
-    |events| events.foreign_set_callback(fd, Condition::Hangup, function)
-
-    /// `void io_clr_cb_h(io, int fd)`: back to what complains.
-    fn io_clr_cb_h(fd: c_int) -> (), else ();
-    |events| events.foreign_clear_callback(fd, Condition::Hangup)
-
-    /// `void io_set_cb_inv_h(io, void *function)`: what complains, for later registrations.
-    fn io_set_cb_inv_h(function: Callback) -> (), else ();
-    |events| events.foreign_set_invalid(Condition::Hangup, function)
-
-    /// `void *io_get_cb_h(io, int fd)`
-    fn io_get_cb_h(fd: c_int) -> Callback, else ptr::null_mut();
-    |events| events.foreign_callback(fd, Condition::Hangup)
-
-    /// `void io_sched_add(io, void *key, void *procedure, time_t, suseconds_t)`: before what the key has.
-    fn io_sched_add(key: *mut c_void, procedure: Callback, seconds: c_long, microseconds: c_long) -> (), else ();
-    |events| {
-            events.foreign_schedule(key, procedure, wait(seconds, microseconds), false)
+entry! {
+    /// `struct io_context *io_init(void)`: a loop for C code.
+    #[otherwise(ptr::null_mut())]
+    pub fn io_init() -> *mut c_void {
+        match program::hosted_loop() {
+            Some(events) => events.into_foreign().1,
+            None => std::process::abort(),
         }
+    }
 
-    /// `void io_sched_app(io, void *key, void *procedure, time_t, suseconds_t)`: behind what the key has.
-    fn io_sched_app(key: *mut c_void, procedure: Callback, seconds: c_long, microseconds: c_long) -> (), else ();
-    |events| {
-            events.foreign_schedule(key, procedure, wait(seconds, microseconds), true)
-        }
-
-    /// `void *io_sched_pop(io, void *key)`: removes the first; the procedure of the next.
-    fn io_sched_pop(key: *mut c_void) -> Callback, else ptr::null_mut();
-    |events| events.foreign_pop(key)
-
-    /// `void io_sched_drop(io, void *key)`: removes all.
-    fn io_sched_drop(key: *mut c_void) -> (), else ();
-    |events| events.foreign_drop(key)
-
-    /// `int io_sched_del(io, void *key, void *procedure)`: -1 if something was removed.
-    fn io_sched_del(key: *mut c_void, procedure: Callback) -> c_int, else 0;
-    |events| -c_int::from(events.foreign_delete(key, procedure))
-
-    /// `int io_sched_renew_proc(io, void *key, void *procedure)`: 0 if it was armed again, else -1.
-    fn io_sched_renew_proc(key: *mut c_void, procedure: Callback) -> c_int, else -1;
-    |events| {
-            common_data::refresh_clock();
-            if events.foreign_renew(key, procedure) {
-                0
-            } else {
-                -1
+    /// `struct io_context *io_destroy(struct io_context *io, void (*freeproc)(void *))`: ends a
+    /// loop of [`io_init`]. `freeproc` gets each context that is registered. Descriptors stay open.
+    #[otherwise(ptr::null_mut())]
+    pub fn io_destroy(
+        io: *const Context,
+        freeproc: Option<unsafe extern "C" fn(*mut c_void)>,
+    ) -> *mut c_void {
+        // SAFETY: the loop is null or of io_init, and not used afterwards; one that a module was
+        // lent is left alone.
+        unsafe {
+            let contexts = Loop::end_foreign(io);
+            if let Some(free) = freeproc {
+                contexts.into_iter().filter(|context| !context.is_null()).for_each(|c| free(c));
             }
         }
+        ptr::null_mut()
+    }
+
+    /// `int io_close(struct io_context *io, int fd)`: unregisters and closes.
+    #[otherwise(-1)]
+    pub fn io_close(events: Option<Events>, fd: c_int) -> c_int {
+        if fd < 0 {
+            return -1;
+        }
+        if let Some(mut events) = events {
+            events.foreign_unregister(fd);
+        }
+        // SAFETY: the descriptor is the caller's.
+        unsafe { libc::close(fd) }
+    }
+
+    /// `int io_get_nfds_limit(struct io_context *io)`: how many descriptors there can be.
+    #[otherwise(0)]
+    pub fn io_get_nfds_limit(_events: Events) -> c_int {
+        c_int::try_from(crate::os::process::descriptor_limit()).unwrap_or(c_int::MAX)
+    }
+
+    /// `int io_poll(struct io_context *io, int timeout)`: one round; waits `timeout` milliseconds,
+    /// for ever if that is negative. Returns how many descriptors were ready.
+    #[otherwise(0)]
+    pub fn io_poll(events: Events, timeout: c_int) -> c_int {
+        events.foreign_poll(u64::try_from(timeout).ok()) as c_int
+    }
+
+    /// `void io_main(struct io_context *io)`: serves for ever.
+    pub fn io_main(io: NonNull<Context>) {
+        loop {
+            // SAFETY: the loop exists.
+            unsafe { turn(io.as_ptr()) };
+        }
+    }
+
+    /// One turn of [`io_main`], which goes on whatever becomes of it.
+    fn turn(events: Events) {
+        common_data::refresh_clock();
+        program::serve_foreign(&mut events);
+    }
+
+    /// `int io_sched_exec(struct io_context *io)`: runs what is due; milliseconds until the next
+    /// is, -1 if there is none.
+    #[otherwise(-1)]
+    pub fn io_sched_exec(events: Events) -> c_int {
+        common_data::refresh_clock();
+        let next = events.foreign_run_due();
+        next.map_or(-1, |ms| c_int::try_from(ms + 1).unwrap_or(c_int::MAX))
+    }
+
+    /// `void io_register(io, int fd, void *context)`: a descriptor without callbacks and interest.
+    pub fn io_register(events: Events, fd: c_int, context: *mut c_void) {
+        events.foreign_register(fd, context);
+    }
+
+    /// `void *io_unregister(io, int fd)`: returns the context.
+    #[otherwise(ptr::null_mut())]
+    pub fn io_unregister(events: Events, fd: c_int) -> *mut c_void {
+        events.foreign_unregister(fd)
+    }
+
+    /// `void io_clone(io, int to, int from)`: `to` becomes what `from` is.
+    pub fn io_clone(events: Events, to: c_int, from: c_int) {
+        events.foreign_clone(to, from);
+    }
+
+    /// `void *io_get_ctx(io, int fd)`: the context.
+    #[otherwise(ptr::null_mut())]
+    pub fn io_get_ctx(events: Events, fd: c_int) -> *mut c_void {
+        events.foreign_context(fd)
+    }
+
+    /// `void io_set_i(io, int fd)`: interest on.
+    pub fn io_set_i(events: Events, fd: c_int) {
+        events.foreign_want(fd, Interest::READ, true);
+    }
+
+    /// `void io_clr_i(io, int fd)`: interest off.
+    pub fn io_clr_i(events: Events, fd: c_int) {
+        events.foreign_want(fd, Interest::READ, false);
+    }
+
+    /// `void io_set_o(io, int fd)`: interest on.
+    pub fn io_set_o(events: Events, fd: c_int) {
+        events.foreign_want(fd, Interest::WRITE, true);
+    }
+
+    /// `void io_clr_o(io, int fd)`: interest off.
+    pub fn io_clr_o(events: Events, fd: c_int) {
+        events.foreign_want(fd, Interest::WRITE, false);
+    }
+
+    /// `int io_want_read(io, int fd)`: the interest.
+    #[otherwise(0)]
+    pub fn io_want_read(events: Events, fd: c_int) -> c_int {
+        events.foreign_wants(fd, Interest::READ).into()
+    }
+
+    /// `int io_want_write(io, int fd)`: the interest.
+    #[otherwise(0)]
+    pub fn io_want_write(events: Events, fd: c_int) -> c_int {
+        events.foreign_wants(fd, Interest::WRITE).into()
+    }
+
+    /// `void io_set_cb_i(io, int fd, void *function)`
+    pub fn io_set_cb_i(events: Events, fd: c_int, function: Callback) {
+        events.foreign_set_callback(fd, Condition::Input, function);
+    }
+
+    /// `void io_clr_cb_i(io, int fd)`: back to what complains.
+    pub fn io_clr_cb_i(events: Events, fd: c_int) {
+        events.foreign_clear_callback(fd, Condition::Input);
+    }
+
+    /// `void io_set_cb_inv_i(io, void *function)`: what complains, for later registrations.
+    pub fn io_set_cb_inv_i(events: Events, function: Callback) {
+        events.foreign_set_invalid(Condition::Input, function);
+    }
+
+    /// `void *io_get_cb_i(io, int fd)`
+    #[otherwise(ptr::null_mut())]
+    pub fn io_get_cb_i(events: Events, fd: c_int) -> Callback {
+        events.foreign_callback(fd, Condition::Input)
+    }
+
+    /// `void io_set_cb_o(io, int fd, void *function)`
+    pub fn io_set_cb_o(events: Events, fd: c_int, function: Callback) {
+        events.foreign_set_callback(fd, Condition::Output, function);
+    }
+
+    /// `void io_clr_cb_o(io, int fd)`: back to what complains.
+    pub fn io_clr_cb_o(events: Events, fd: c_int) {
+        events.foreign_clear_callback(fd, Condition::Output);
+    }
+
+    /// `void io_set_cb_inv_o(io, void *function)`: what complains, for later registrations.
+    pub fn io_set_cb_inv_o(events: Events, function: Callback) {
+        events.foreign_set_invalid(Condition::Output, function);
+    }
+
+    /// `void *io_get_cb_o(io, int fd)`
+    #[otherwise(ptr::null_mut())]
+    pub fn io_get_cb_o(events: Events, fd: c_int) -> Callback {
+        events.foreign_callback(fd, Condition::Output)
+    }
+
+    /// `void io_set_cb_e(io, int fd, void *function)`
+    pub fn io_set_cb_e(events: Events, fd: c_int, function: Callback) {
+        events.foreign_set_callback(fd, Condition::Error, function);
+    }
+
+    /// `void io_clr_cb_e(io, int fd)`: back to what complains.
+    pub fn io_clr_cb_e(events: Events, fd: c_int) {
+        events.foreign_clear_callback(fd, Condition::Error);
+    }
+
+    /// `void io_set_cb_inv_e(io, void *function)`: what complains, for later registrations.
+    pub fn io_set_cb_inv_e(events: Events, function: Callback) {
+        events.foreign_set_invalid(Condition::Error, function);
+    }
+
+    /// `void *io_get_cb_e(io, int fd)`
+    #[otherwise(ptr::null_mut())]
+    pub fn io_get_cb_e(events: Events, fd: c_int) -> Callback {
+        events.foreign_callback(fd, Condition::Error)
+    }
+
+    /// `void io_set_cb_h(io, int fd, void *function)`
+    pub fn io_set_cb_h(events: Events, fd: c_int, function: Callback) {
+        events.foreign_set_callback(fd, Condition::Hangup, function);
+    }
+
+    /// `void io_clr_cb_h(io, int fd)`: back to what complains.
+    pub fn io_clr_cb_h(events: Events, fd: c_int) {
+        events.foreign_clear_callback(fd, Condition::Hangup);
+    }
+
+    /// `void io_set_cb_inv_h(io, void *function)`: what complains, for later registrations.
+    pub fn io_set_cb_inv_h(events: Events, function: Callback) {
+        events.foreign_set_invalid(Condition::Hangup, function);
+    }
+
+    /// `void *io_get_cb_h(io, int fd)`
+    #[otherwise(ptr::null_mut())]
+    pub fn io_get_cb_h(events: Events, fd: c_int) -> Callback {
+        events.foreign_callback(fd, Condition::Hangup)
+    }
+
+    /// `void io_sched_add(io, void *key, void *procedure, time_t, suseconds_t)`: before what the
+    /// key has.
+    pub fn io_sched_add(
+        events: Events,
+        key: *mut c_void,
+        procedure: Callback,
+        seconds: c_long,
+        microseconds: c_long,
+    ) {
+        events.foreign_schedule(key, procedure, wait(seconds, microseconds), false);
+    }
+
+    /// `void io_sched_app(io, void *key, void *procedure, time_t, suseconds_t)`: behind what the
+    /// key has.
+    pub fn io_sched_app(
+        events: Events,
+        key: *mut c_void,
+        procedure: Callback,
+        seconds: c_long,
+        microseconds: c_long,
+    ) {
+        events.foreign_schedule(key, procedure, wait(seconds, microseconds), true);
+    }
+
+    /// `void *io_sched_pop(io, void *key)`: removes the first; the procedure of the next.
+    #[otherwise(ptr::null_mut())]
+    pub fn io_sched_pop(events: Events, key: *mut c_void) -> Callback {
+        events.foreign_pop(key)
+    }
+
+    /// `void io_sched_drop(io, void *key)`: removes all.
+    pub fn io_sched_drop(events: Events, key: *mut c_void) {
+        events.foreign_drop(key);
+    }
+
+    /// `int io_sched_del(io, void *key, void *procedure)`: -1 if something was removed.
+    #[otherwise(0)]
+    pub fn io_sched_del(events: Events, key: *mut c_void, procedure: Callback) -> c_int {
+        -c_int::from(events.foreign_delete(key, procedure))
+    }
+
+    /// `int io_sched_renew_proc(io, void *key, void *procedure)`: 0 if it was armed again, else -1.
+    #[otherwise(-1)]
+    pub fn io_sched_renew_proc(events: Events, key: *mut c_void, procedure: Callback) -> c_int {
+        common_data::refresh_clock();
+        if events.foreign_renew(key, procedure) {
+            0
+        } else {
+            -1
+        }
+    }
 
     /// `void *io_sched_peek(io, void *key)`: the procedure of the first.
-    fn io_sched_peek(key: *mut c_void) -> Callback, else ptr::null_mut();
-    |events| events.foreign_peek(key)
+    #[otherwise(ptr::null_mut())]
+    pub fn io_sched_peek(events: Events, key: *mut c_void) -> Callback {
+        events.foreign_peek(key)
+    }
 
     /// `struct timeval *io_sched_peek_time(io, void *key)`: when the first is due.
-    fn io_sched_peek_time(key: *mut c_void) -> *const libc::timeval, else ptr::null();
-    |events| events.foreign_peek_time(key)
+    #[otherwise(ptr::null())]
+    pub fn io_sched_peek_time(events: Events, key: *mut c_void) -> *const libc::timeval {
+        events.foreign_peek_time(key)
+    }
 
-    /// `int io_is_invalid_i(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
-    fn io_is_invalid_i(fd: c_int) -> c_int, else -1;
-    |events| invalid(fd, events.foreign_is_invalid(fd, Condition::Input))
+    /// `int io_is_invalid_i(io, int fd)`: 1 if the callback is what complains, -1 for no
+    /// descriptor.
+    #[otherwise(-1)]
+    pub fn io_is_invalid_i(events: Events, fd: c_int) -> c_int {
+        invalid(fd, events.foreign_is_invalid(fd, Condition::Input))
+    }
 
-    /// `int io_is_invalid_o(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
-    fn io_is_invalid_o(fd: c_int) -> c_int, else -1;
-    |events| invalid(fd, events.foreign_is_invalid(fd, Condition::Output))
+    /// `int io_is_invalid_o(io, int fd)`: 1 if the callback is what complains, -1 for no
+    /// descriptor.
+    #[otherwise(-1)]
+    pub fn io_is_invalid_o(events: Events, fd: c_int) -> c_int {
+        invalid(fd, events.foreign_is_invalid(fd, Condition::Output))
+    }
 
-    /// `int io_is_invalid_e(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
-    fn io_is_invalid_e(fd: c_int) -> c_int, else -1;
-    |events| invalid(fd, events.foreign_is_invalid(fd, Condition::Error))
+    /// `int io_is_invalid_e(io, int fd)`: 1 if the callback is what complains, -1 for no
+    /// descriptor.
+    #[otherwise(-1)]
+    pub fn io_is_invalid_e(events: Events, fd: c_int) -> c_int {
+        invalid(fd, events.foreign_is_invalid(fd, Condition::Error))
+    }
 
-    /// `int io_is_invalid_h(io, int fd)`: 1 if the callback is what complains, -1 for no descriptor.
-    fn io_is_invalid_h(fd: c_int) -> c_int, else -1;
-    |events| invalid(fd, events.foreign_is_invalid(fd, Condition::Hangup))
+    /// `int io_is_invalid_h(io, int fd)`: 1 if the callback is what complains, -1 for no
+    /// descriptor.
+    #[otherwise(-1)]
+    pub fn io_is_invalid_h(events: Events, fd: c_int) -> c_int {
+        invalid(fd, events.foreign_is_invalid(fd, Condition::Hangup))
+    }
+}
+
+/// `enum io_status`
+const OK: c_uint = 0;
+const RETRY: c_uint = 1;
+const ERROR: c_uint = 2;
+const CLOSE: c_uint = 3;
+
+fn size(count: usize) -> libc::ssize_t {
+    libc::ssize_t::try_from(count).unwrap_or(libc::ssize_t::MAX)
+}
+
+/// The result of an operation, in the first form.
+fn with_errno(outcome: Outcome) -> libc::ssize_t {
+    match outcome {
+        Outcome::Done(count) => size(count),
+        Outcome::WantRead | Outcome::WantWrite => {
+            set_errno(libc::EAGAIN);
+            0
+        }
+        Outcome::Closed | Outcome::Failed => {
+            set_errno(libc::EIO);
+            -1
+        }
+    }
+}
+
+/// The result of an operation, in the second form.
+fn with_status(outcome: Outcome, status: &Out<c_uint>) -> libc::ssize_t {
+    let (count, value) = match outcome {
+        Outcome::Done(count) => (count, OK),
+        Outcome::WantRead | Outcome::WantWrite => (0, RETRY),
+        Outcome::Closed => (0, CLOSE),
+        Outcome::Failed => (0, ERROR),
+    };
+    status.put(value);
+    size(count)
+}
+
+/// The loop, a descriptor in it, and what to call when an operation can go on.
+struct Place<'a> {
+    events: Option<Events<'a>>,
+    fd: c_int,
+    callback: Callback,
+}
+
+impl Place<'_> {
+    /// Watches for what an operation needs that would go on by itself once `own` is the case.
+    fn settle(self, outcome: Outcome, own: Interest) -> Outcome {
+        let needed = match outcome {
+            Outcome::WantRead => Interest::READ,
+            Outcome::WantWrite => Interest::WRITE,
+            _ => Interest::empty(),
+        };
+        if let Some(mut events) = self.events {
+            events.foreign_settle(self.fd, self.callback, needed, own);
+        }
+        outcome
+    }
+}
+
+/// # Safety
+/// `ssl` is null or a session of this process's OpenSSL; `buffer` null or with room for `count`.
+unsafe fn read(ssl: *mut SSL, buffer: *mut c_void, count: usize, place: Place<'_>) -> Outcome {
+    if ssl.is_null() || buffer.is_null() {
+        return Outcome::Failed;
+    }
+    // SAFETY: as the caller promises.
+    place.settle(unsafe { foreign::read(ssl, buffer, count) }, Interest::READ)
+}
+
+/// # Safety
+/// As for [`read`], but that the buffer has `count` bytes to read.
+unsafe fn write(ssl: *mut SSL, buffer: *const c_void, count: usize, place: Place<'_>) -> Outcome {
+    if ssl.is_null() || buffer.is_null() {
+        return Outcome::Failed;
+    }
+    // SAFETY: as the caller promises.
+    place.settle(unsafe { foreign::write(ssl, buffer, count) }, Interest::WRITE)
+}
+
+entry! {
+    /// `ssize_t io_SSL_read(SSL *, void *buf, size_t, io, int fd, void *cb)`: bytes; 0 with EAGAIN
+    /// if it is too early; -1 with EIO for errors and at the end.
+    #[otherwise(-1)]
+    pub fn io_SSL_read(
+        ssl: *mut SSL,
+        buffer: *mut c_void,
+        count: usize,
+        events: Option<Events>,
+        fd: c_int,
+        callback: Callback,
+    ) -> libc::ssize_t {
+        // SAFETY: session and buffer are null or what `read` wants.
+        with_errno(unsafe { read(ssl, buffer, count, Place { events, fd, callback }) })
+    }
+
+    /// `ssize_t io_SSL_read_ex(SSL *, void *buf, size_t, io, int fd, void *cb, enum io_status *)`:
+    /// bytes, or 0, and how it went.
+    #[otherwise(0)]
+    pub fn io_SSL_read_ex(
+        ssl: *mut SSL,
+        buffer: *mut c_void,
+        count: usize,
+        events: Option<Events>,
+        fd: c_int,
+        callback: Callback,
+        status: Out<c_uint>,
+    ) -> libc::ssize_t {
+        status.put(ERROR);
+        // SAFETY: as above.
+        let outcome = unsafe { read(ssl, buffer, count, Place { events, fd, callback }) };
+        with_status(outcome, &status)
+    }
+
+    /// `ssize_t io_SSL_write(SSL *, void *buf, size_t, io, int fd, void *cb)`: as [`io_SSL_read`].
+    #[otherwise(-1)]
+    pub fn io_SSL_write(
+        ssl: *mut SSL,
+        buffer: *const c_void,
+        count: usize,
+        events: Option<Events>,
+        fd: c_int,
+        callback: Callback,
+    ) -> libc::ssize_t {
+        // SAFETY: session and buffer are null or what `write` wants.
+        with_errno(unsafe { write(ssl, buffer, count, Place { events, fd, callback }) })
+    }
+
+    /// `ssize_t io_SSL_write_ex(SSL *, void *buf, size_t, io, int fd, void *cb, enum io_status *)`:
+    /// as [`io_SSL_read_ex`].
+    #[otherwise(0)]
+    pub fn io_SSL_write_ex(
+        ssl: *mut SSL,
+        buffer: *const c_void,
+        count: usize,
+        events: Option<Events>,
+        fd: c_int,
+        callback: Callback,
+        status: Out<c_uint>,
+    ) -> libc::ssize_t {
+        status.put(ERROR);
+        // SAFETY: as above.
+        let outcome = unsafe { write(ssl, buffer, count, Place { events, fd, callback }) };
+        with_status(outcome, &status)
+    }
+
+    /// `int io_SSL_shutdown(SSL *, io, int fd, void *cb)`: 1 if both ends have said that nothing
+    /// will follow. Otherwise -1, with EAGAIN if `cb` will be called to go on, EINPROGRESS if only
+    /// the other end's word is missing, which another call would wait for, and EIO for errors.
+    #[otherwise(-1)]
+    pub fn io_SSL_shutdown(
+        ssl: *mut SSL,
+        events: Option<Events>,
+        fd: c_int,
+        callback: Callback,
+    ) -> c_int {
+        if ssl.is_null() {
+            set_errno(libc::EIO);
+            return -1;
+        }
+        // SAFETY: the session is one of this process's OpenSSL.
+        let outcome = unsafe { foreign::shutdown(ssl) };
+        let place = Place { events, fd, callback };
+        place.settle(outcome.unwrap_or(Outcome::Done(0)), Interest::empty());
+        set_errno(match outcome {
+            Some(Outcome::Done(_)) => return 1,
+            Some(Outcome::WantRead | Outcome::WantWrite) => libc::EAGAIN,
+            Some(Outcome::Closed | Outcome::Failed) => libc::EIO,
+            None => libc::EINPROGRESS,
+        });
+        -1
+    }
 }

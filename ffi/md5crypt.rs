@@ -1,6 +1,6 @@
 //! misc/md5crypt.h: passwords in the `$1$` form.
 
-use super::{bytes, guard};
+use super::entry::entry;
 use crate::library::md5crypt;
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -8,17 +8,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// The result with its NUL: magic, salt, a dollar and 22 digits, and room to spare.
 static STORED: [AtomicU8; 64] = [const { AtomicU8::new(0) }; 64];
 
-/// `char *md5crypt(const char *pw, const char *salt)`: the stored form of a password, valid until
-/// somebody asks again. As with crypt(3), an error is a text that is no stored form, and that
-/// differs from the salt.
-///
-/// # Safety
-/// Both are null or NUL-terminated.
-#[no_mangle]
-pub unsafe extern "C" fn md5crypt(password: *const c_char, salt: *const c_char) -> *mut c_char {
-    guard(c"*0".as_ptr().cast_mut(), || {
-        // SAFETY: as the caller promises.
-        let (password, salt) = unsafe { (bytes(password), bytes(salt)) };
+entry! {
+    /// `char *md5crypt(const char *pw, const char *salt)`: the stored form of a password, valid
+    /// until somebody asks again. As with crypt(3), an error is a text that is no stored form, and
+    /// that differs from the salt.
+    #[otherwise(c"*0".as_ptr().cast_mut())]
+    pub fn md5crypt(password: Option<&[u8]>, salt: Option<&[u8]>) -> *mut c_char {
         let stored = match (password, salt) {
             (Some(password), Some(salt)) => md5crypt::md5crypt(password, salt),
             (_, Some(b"*0")) => b"*1".to_vec(),
@@ -28,5 +23,5 @@ pub unsafe extern "C" fn md5crypt(password: *const c_char, salt: *const c_char) 
             place.store(*byte, Ordering::Relaxed);
         }
         STORED.as_ptr().cast_mut().cast()
-    })
+    }
 }

@@ -1,21 +1,14 @@
 //! misc/memops.h: memory that must be there, and pools of memory that is given back together.
 //!
-//! All of it is of malloc(3). Without memory the process ends with status 71 (EX_OSERR).
-//!
-//! # Safety
-//! A pool is null, or came from `mem_create` and was not destroyed. Memory is null, or of malloc(3)
-//! and not given back yet; texts are null or NUL-terminated; other pointers are null or point at
-//! as many bytes as the length says.
-#![allow(clippy::missing_safety_doc, reason = "said at the head of the file")]
+//! All of it is of malloc(3). Without memory the process ends with status 71 (EX_OSERR). A pool is
+//! null for memory without one, or came from `mem_create`.
 
+use super::entry::entry;
 use super::memory::slice;
-use super::{guard, text};
 use crate::library::pool;
-use crate::os::malloc::{allocate, Text};
-use crate::os::process::exit;
-use crate::os::{log, reason};
-use std::ffi::{c_char, c_int, c_uint, c_void};
-use std::io;
+use crate::os::log;
+use crate::os::malloc::{allocate, granted, Text};
+use std::ffi::{c_char, c_int, c_uint, c_void, CStr};
 use std::ptr;
 
 /// What is called when a pool is destroyed.
@@ -28,85 +21,123 @@ struct Action {
 #[derive(Default)]
 pub struct Pool(pool::Pool<Action>);
 
-/// Ends the process if there is no memory, with the place in the C source that asked for it.
-unsafe fn must_be(
-    memory: *mut c_void,
-    what: &str,
-    file: *const c_char,
-    line: c_int,
-) -> *mut c_void {
-    if memory.is_null() {
-        let reason = reason(&io::Error::last_os_error());
-        // SAFETY: as the caller promises.
-        let file = unsafe { text(file) }.unwrap_or_default();
-        log::message(&format!("{what} ({file}:{line}): {reason}"));
-        std::process::exit(exit::OS_ERROR);
+/// The place in the C source that asks for memory.
+fn place<'a>(call: &'a str, file: Option<&'a CStr>, line: c_int) -> impl FnOnce() -> String + 'a {
+    move || format!("{call} ({}:{line})", file.unwrap_or_default().to_string_lossy())
+}
+
+/// Makes memory part of a pool, if there is one.
+pub(super) fn attach(pool: Option<&mut Pool>, memory: *mut c_void) -> *mut c_void {
+    if let Some(Pool(content)) = pool {
+        content.attach(memory.expose_provenance());
     }
     memory
 }
 
-/// `void *XXcalloc(size_t nmemb, size_t size, char *file, int line)`: calloc(3).
-#[no_mangle]
-pub unsafe extern "C" fn XXcalloc(
-    count: usize,
-    size: usize,
-    file: *const c_char,
-    line: c_int,
-) -> *mut c_void {
-    guard(ptr::null_mut(), || {
-        let (count, size) = if count == 0 || size == 0 { (1, 1) } else { (count, size) };
-        // SAFETY: calloc(3) takes any numbers; the name is as the caller promises.
-        unsafe { must_be(libc::calloc(count, size), "calloc", file, line) }
-    })
+/// Memory of zeroes.
+pub(super) fn zeroed(pool: Option<&mut Pool>, size: usize) -> *mut c_void {
+    attach(pool, allocate(size, "mem_alloc").as_ptr().cast())
 }
 
-/// `void *XXrealloc(void *ptr, size_t size, char *file, int line)`: realloc(3).
-#[no_mangle]
-pub unsafe extern "C" fn XXrealloc(
+/// A copy with a NUL.
+pub(super) fn text(pool: Option<&mut Pool>, bytes: &[u8]) -> *mut c_char {
+    attach(pool, Text::new(bytes).into_raw().cast()).cast()
+}
+
+/// A copy of `length` bytes with a NUL.
+///
+/// # Safety
+/// There are that many bytes.
+unsafe fn copy(pool: Option<&mut Pool>, from: *const u8, length: usize) -> *mut c_void {
+    let memory = allocate(length.saturating_add(1), "mem_copy").as_ptr();
+    // SAFETY: as the caller promises; the copy has room for the bytes and a NUL.
+    unsafe {
+        let from = slice(from, length);
+        memory.copy_from_nonoverlapping(from.as_ptr(), from.len());
+    }
+    attach(pool, memory.cast())
+}
+
+/// realloc(3). The result is in the pool if the memory was, or if there was none; then it is zeroes.
+///
+/// # Safety
+/// The memory is null, or of malloc(3) and not used afterwards.
+pub(super) unsafe fn resize(
+    mut pool: Option<&mut Pool>,
     memory: *mut c_void,
     size: usize,
-    file: *const c_char,
-    line: c_int,
 ) -> *mut c_void {
+    if memory.is_null() {
+        return zeroed(pool, size);
+    }
+    let ours = pool.as_mut().is_some_and(|Pool(content)| content.detach(memory.addr()));
     // SAFETY: as the caller promises. Size 0 would give the memory back.
-    guard(ptr::null_mut(), || unsafe {
-        must_be(libc::realloc(memory, size.max(1)), "realloc", file, line)
-    })
+    let memory = unsafe { libc::realloc(memory, size.max(1)) };
+    attach(pool.filter(|_| ours), granted(memory, place("realloc", Some(c"mem_realloc"), 0)))
 }
 
-/// `char *XXstrdup(const char *s, char *file, int line)`: strdup(3); null for null.
-#[no_mangle]
-pub unsafe extern "C" fn XXstrdup(
-    string: *const c_char,
-    file: *const c_char,
-    line: c_int,
-) -> *mut c_char {
-    guard(ptr::null_mut(), || {
-        if string.is_null() {
-            return ptr::null_mut();
+/// free(3). What is not in the pool is somebody else's or was given back before, and only logged.
+///
+/// # Safety
+/// Memory without a pool is null, or of malloc(3) and not used afterwards.
+pub(super) unsafe fn free(pool: Option<&mut Pool>, memory: *mut c_void) {
+    if memory.is_null() {
+        return;
+    }
+    if pool.is_none_or(|Pool(content)| content.detach(memory.addr())) {
+        // SAFETY: as the caller promises; what is in a pool is of malloc(3).
+        unsafe { libc::free(memory) };
+    } else {
+        log::braked(log::Kind::Module, || format!("mem_free: {memory:p} is not in the pool"));
+    }
+}
+
+entry! {
+    /// `void *XXcalloc(size_t nmemb, size_t size, char *file, int line)`: calloc(3).
+    #[otherwise(ptr::null_mut())]
+    pub fn XXcalloc(count: usize, size: usize, file: Option<&CStr>, line: c_int) -> *mut c_void {
+        let (count, size) = if count == 0 || size == 0 { (1, 1) } else { (count, size) };
+        // SAFETY: calloc(3) takes any numbers.
+        granted(unsafe { libc::calloc(count, size) }, place("calloc", file, line))
+    }
+
+    /// `void *XXrealloc(void *ptr, size_t size, char *file, int line)`: realloc(3).
+    #[otherwise(ptr::null_mut())]
+    pub fn XXrealloc(
+        memory: *mut c_void,
+        size: usize,
+        file: Option<&CStr>,
+        line: c_int,
+    ) -> *mut c_void {
+        // SAFETY: the memory is of malloc(3). Size 0 would give it back.
+        granted(unsafe { libc::realloc(memory, size.max(1)) }, place("realloc", file, line))
+    }
+
+    /// `char *XXstrdup(const char *s, char *file, int line)`: strdup(3); null for null.
+    #[otherwise(ptr::null_mut())]
+    pub fn XXstrdup(string: &CStr, file: Option<&CStr>, line: c_int) -> *mut c_char {
+        // SAFETY: the string ends with NUL.
+        let copy = unsafe { libc::strdup(string.as_ptr()) };
+        granted(copy.cast(), place("strdup", file, line)).cast()
+    }
+
+    /// `mem_t *mem_create(enum mem_type type)`: a pool; null for 0, which is memory without a pool.
+    /// The kinds of pool differ in nothing but speed, and not here.
+    #[otherwise(ptr::null_mut())]
+    pub fn mem_create(kind: c_uint) -> *mut Pool {
+        match kind {
+            0 => ptr::null_mut(),
+            _ => Box::into_raw(Box::default()),
         }
-        // SAFETY: as the caller promises.
-        unsafe { must_be(libc::strdup(string).cast(), "strdup", file, line).cast() }
-    })
-}
+    }
 
-/// `mem_t *mem_create(enum mem_type type)`: a pool; null for 0, which is memory without a pool. The
-/// kinds of pool differ in nothing but speed, and not here.
-#[no_mangle]
-pub extern "C" fn mem_create(kind: c_uint) -> *mut Pool {
-    guard(ptr::null_mut(), || match kind {
-        0 => ptr::null_mut(),
-        _ => Box::into_raw(Box::default()),
-    })
-}
-
-/// `void *mem_destroy(mem_t *m)`: gives back all memory of the pool, then calls what
-/// `mem_add_free` has asked for, which may use the pool. Returns null.
-#[no_mangle]
-pub unsafe extern "C" fn mem_destroy(pool: *mut Pool) -> *mut c_void {
-    guard(ptr::null_mut(), || {
+    /// `void *mem_destroy(mem_t *m)`: gives back all memory of the pool, then calls what
+    /// `mem_add_free` has asked for, which may use the pool. Returns null.
+    #[otherwise(ptr::null_mut())]
+    pub fn mem_destroy(pool: *mut Pool) -> *mut c_void {
         loop {
-            // SAFETY: as the caller promises. The reference ends before anybody is called.
+            // SAFETY: the pool is null or of `mem_create`. The reference ends before anybody is
+            // called.
             let Some(Pool(content)) = (unsafe { pool.as_mut() }) else {
                 return ptr::null_mut();
             };
@@ -119,164 +150,84 @@ pub unsafe extern "C" fn mem_destroy(pool: *mut Pool) -> *mut c_void {
                 unsafe { libc::free(ptr::with_exposed_provenance_mut(block)) };
             }
             for Action { function, argument } in actions {
-                // SAFETY: as whoever has asked for the call promises.
+                // SAFETY: whoever has asked for the call has given the function for it.
                 unsafe { function(argument) };
             }
         }
-        // SAFETY: it came from `Box::into_raw`, and the caller does not use it any more.
+        // SAFETY: it came from `Box::into_raw`, and nobody uses it any more.
         drop(unsafe { Box::from_raw(pool) });
         ptr::null_mut()
-    })
-}
-
-/// Makes memory part of a pool, if there is one.
-unsafe fn attach(pool: *mut Pool, memory: *mut c_void) -> *mut c_void {
-    // SAFETY: as the caller promises.
-    if let Some(Pool(content)) = unsafe { pool.as_mut() } {
-        content.attach(memory.expose_provenance());
     }
-    memory
-}
 
-/// Takes memory out of a pool. False if it was not there.
-unsafe fn detach(pool: *mut Pool, memory: *mut c_void) -> bool {
-    // SAFETY: as the caller promises.
-    unsafe { pool.as_mut() }.is_some_and(|Pool(content)| content.detach(memory.addr()))
-}
-
-/// `void *mem_alloc(mem_t *m, size_t size)`: memory of zeroes.
-#[no_mangle]
-pub unsafe extern "C" fn mem_alloc(pool: *mut Pool, size: usize) -> *mut c_void {
-    // SAFETY: as the caller promises.
-    guard(ptr::null_mut(), || unsafe { attach(pool, allocate(size, "mem_alloc").as_ptr().cast()) })
-}
-
-/// `char *mem_strdup(mem_t *m, char *s)`: a copy of a text; null for null.
-#[no_mangle]
-pub unsafe extern "C" fn mem_strdup(pool: *mut Pool, string: *const c_char) -> *mut c_char {
-    guard(ptr::null_mut(), || {
-        // SAFETY: as the caller promises.
-        unsafe {
-            match super::bytes(string) {
-                Some(bytes) => attach(pool, Text::new(bytes).into_raw().cast()).cast(),
-                None => ptr::null_mut(),
-            }
-        }
-    })
-}
-
-/// `char *mem_strndup(mem_t *m, u_char *s, size_t len)`: a copy of `len` bytes with a NUL.
-#[no_mangle]
-pub unsafe extern "C" fn mem_strndup(
-    pool: *mut Pool,
-    string: *const u8,
-    length: usize,
-) -> *mut c_char {
-    // SAFETY: as the caller promises.
-    guard(ptr::null_mut(), || unsafe { copy(pool, string, length) }.cast())
-}
-
-/// `void *mem_copy(mem_t *m, void *p, size_t len)`: a copy of `len` bytes with a NUL.
-#[no_mangle]
-pub unsafe extern "C" fn mem_copy(
-    pool: *mut Pool,
-    memory: *const c_void,
-    length: usize,
-) -> *mut c_void {
-    // SAFETY: as the caller promises.
-    guard(ptr::null_mut(), || unsafe { copy(pool, memory.cast(), length) })
-}
-
-unsafe fn copy(pool: *mut Pool, from: *const u8, length: usize) -> *mut c_void {
-    // SAFETY: as the caller promises; the copy has room for the bytes and a NUL.
-    unsafe {
-        let from = slice(from, length);
-        let memory = allocate(length.saturating_add(1), "mem_copy").as_ptr();
-        memory.copy_from_nonoverlapping(from.as_ptr(), from.len());
-        attach(pool, memory.cast())
+    /// `void *mem_alloc(mem_t *m, size_t size)`: memory of zeroes.
+    #[otherwise(ptr::null_mut())]
+    pub fn mem_alloc(pool: Option<&mut Pool>, size: usize) -> *mut c_void {
+        zeroed(pool, size)
     }
-}
 
-/// `void *mem_realloc(mem_t *m, void *p, size_t len)`: realloc(3). The result is in the pool if the
-/// memory was, or if there was none; then it is zeroes.
-#[no_mangle]
-pub unsafe extern "C" fn mem_realloc(
-    pool: *mut Pool,
-    memory: *mut c_void,
-    size: usize,
-) -> *mut c_void {
-    guard(ptr::null_mut(), || {
-        // SAFETY: as the caller promises.
-        unsafe {
-            if memory.is_null() {
-                return attach(pool, allocate(size, "mem_realloc").as_ptr().cast());
-            }
-            let ours = detach(pool, memory);
-            let memory = libc::realloc(memory, size.max(1));
-            let memory = must_be(memory, "realloc", c"mem_realloc".as_ptr(), 0);
-            match ours {
-                true => attach(pool, memory),
-                false => memory,
-            }
-        }
-    })
-}
+    /// `char *mem_strdup(mem_t *m, char *s)`: a copy of a text; null for null.
+    #[otherwise(ptr::null_mut())]
+    pub fn mem_strdup(pool: Option<&mut Pool>, string: &[u8]) -> *mut c_char {
+        text(pool, string)
+    }
 
-/// `void *mem_free(mem_t *m, void *ptr)`: gives back the memory that `*ptr` points at, and clears
-/// `*ptr`. What is not in the pool is somebody else's or was given back before, and only logged.
-/// Returns null.
-#[no_mangle]
-pub unsafe extern "C" fn mem_free(pool: *mut Pool, pointer: *mut *mut c_void) -> *mut c_void {
-    guard(ptr::null_mut(), || {
-        // SAFETY: as the caller promises; `pointer` is null or the address of a pointer.
-        unsafe {
-            if let Some(pointer) = pointer.as_mut().filter(|pointer| !pointer.is_null()) {
-                let memory = std::mem::take(pointer);
-                if pool.is_null() || detach(pool, memory) {
-                    libc::free(memory);
-                } else {
-                    log::braked(log::Kind::Module, || {
-                        format!("mem_free: {memory:p} is not in the pool")
-                    });
-                }
-            }
-        }
+    /// `char *mem_strndup(mem_t *m, u_char *s, size_t len)`: a copy of `len` bytes with a NUL.
+    #[otherwise(ptr::null_mut())]
+    pub fn mem_strndup(pool: Option<&mut Pool>, string: *const u8, length: usize) -> *mut c_char {
+        // SAFETY: there are that many bytes.
+        unsafe { copy(pool, string, length) }.cast()
+    }
+
+    /// `void *mem_copy(mem_t *m, void *p, size_t len)`: a copy of `len` bytes with a NUL.
+    #[otherwise(ptr::null_mut())]
+    pub fn mem_copy(pool: Option<&mut Pool>, memory: *const c_void, length: usize) -> *mut c_void {
+        // SAFETY: as above.
+        unsafe { copy(pool, memory.cast(), length) }
+    }
+
+    /// `void *mem_realloc(mem_t *m, void *p, size_t len)`: realloc(3). The result is in the pool if
+    /// the memory was, or if there was none; then it is zeroes.
+    #[otherwise(ptr::null_mut())]
+    pub fn mem_realloc(pool: Option<&mut Pool>, memory: *mut c_void, size: usize) -> *mut c_void {
+        // SAFETY: the memory is null or of malloc(3).
+        unsafe { resize(pool, memory, size) }
+    }
+
+    /// `void *mem_free(mem_t *m, void *ptr)`: gives back the memory that `*ptr` points at, and
+    /// clears `*ptr`. Returns null.
+    #[otherwise(ptr::null_mut())]
+    pub fn mem_free(pool: Option<&mut Pool>, pointer: &mut *mut c_void) -> *mut c_void {
+        // SAFETY: the memory is null or of malloc(3).
+        unsafe { free(pool, std::mem::replace(pointer, ptr::null_mut())) };
         ptr::null_mut()
-    })
-}
+    }
 
-/// `void *mem_attach(mem_t *m, void *p)`: makes memory of malloc(3) part of the pool; returns it.
-#[no_mangle]
-pub unsafe extern "C" fn mem_attach(pool: *mut Pool, memory: *mut c_void) -> *mut c_void {
-    // SAFETY: as the caller promises.
-    guard(memory, || unsafe { attach(pool, memory) })
-}
+    /// `void *mem_attach(mem_t *m, void *p)`: makes memory of malloc(3) part of the pool; returns
+    /// it.
+    #[otherwise(memory)]
+    pub fn mem_attach(pool: Option<&mut Pool>, memory: *mut c_void) -> *mut c_void {
+        attach(pool, memory)
+    }
 
-/// `void *mem_detach(mem_t *m, void *p)`: takes memory out of the pool; returns it, or null if it
-/// was not there.
-#[no_mangle]
-pub unsafe extern "C" fn mem_detach(pool: *mut Pool, memory: *mut c_void) -> *mut c_void {
-    // SAFETY: as the caller promises.
-    guard(ptr::null_mut(), || match pool.is_null() || unsafe { detach(pool, memory) } {
-        true => memory,
-        false => ptr::null_mut(),
-    })
-}
-
-/// `void mem_add_free(mem_t *m, void *freefun, void *p)`: calls `freefun(p)` when the pool is
-/// destroyed. Without a pool nothing is called.
-#[no_mangle]
-pub unsafe extern "C" fn mem_add_free(
-    pool: *mut Pool,
-    function: Option<unsafe extern "C" fn(*mut c_void)>,
-    argument: *mut c_void,
-) {
-    guard((), || {
-        // SAFETY: as the caller promises.
-        if let (Some(Pool(content)), Some(function)) = (unsafe { pool.as_mut() }, function) {
-            content.at_end(Action { function, argument });
+    /// `void *mem_detach(mem_t *m, void *p)`: takes memory out of the pool; returns it, or null if
+    /// it was not there.
+    #[otherwise(ptr::null_mut())]
+    pub fn mem_detach(pool: Option<&mut Pool>, memory: *mut c_void) -> *mut c_void {
+        match pool.is_none_or(|Pool(content)| content.detach(memory.addr())) {
+            true => memory,
+            false => ptr::null_mut(),
         }
-    });
+    }
+
+    /// `void mem_add_free(mem_t *m, void *freefun, void *p)`: calls `freefun(p)` when the pool is
+    /// destroyed. Without a pool nothing is called.
+    pub fn mem_add_free(
+        pool: &mut Pool,
+        function: unsafe extern "C" fn(*mut c_void),
+        argument: *mut c_void,
+    ) {
+        pool.0.at_end(Action { function, argument });
+    }
 }
 
 #[cfg(test)]

@@ -45,14 +45,3 @@ pub(super) unsafe fn put_text(out: *mut c_char, room: usize, text: &[u8]) -> boo
     }
     true
 }
-
-/// Writes a value where there is room for it.
-///
-/// # Safety
-/// `out` is null or points at room for a value.
-pub(super) unsafe fn put<T>(out: *mut T, value: T) {
-    if !out.is_null() {
-        // SAFETY: as the caller promises.
-        unsafe { out.write(value) };
-    }
-}

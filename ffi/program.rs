@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 /// The first field of the library's `Interface`.
 #[repr(C)]
 struct Interface {
-    main: extern "C" fn(kind: c_int, argc: c_int, argv: *const *const c_char) -> c_int,
+    main: unsafe extern "C" fn(kind: c_int, argc: c_int, argv: *const *const c_char) -> c_int,
 }
 
 extern "C" {

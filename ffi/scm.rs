@@ -1,13 +1,20 @@
-//! mavis/scm.h: messages between broker and worker.
+//! mavis/scm.h: messages between broker and worker, and the start of a program that is both.
 
-use super::guard;
-use crate::channel::protocol::{
-    FromWorker, ACCEPT, TYPE_ACCEPT, TYPE_UDP_DATA, UDP_HEADER, UDP_LENGTH,
-};
+use super::entry::{entry, guard, Out};
+use super::internal;
+use super::layout::common_data;
+use super::mavis;
+use crate::channel::local::LocalWorker;
+use crate::channel::protocol::{self, Accept, FromWorker, TYPE_ACCEPT, TYPE_UDP_DATA};
+use crate::config::environment::publish_name;
+use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::process::exit;
-use crate::os::{channel, common_data, log, socket};
-use std::ffi::{c_int, c_void};
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
+use crate::os::{channel, log, socket};
+use crate::program::{self, HostedWorker};
+use std::ffi::{c_char, c_int, c_void, CStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::ptr::NonNull;
 
 /// `struct scm_data`: a type, and a count.
 #[repr(C)]
@@ -17,95 +24,149 @@ pub struct Data {
 }
 
 /// The type of scm_send_msg.
-pub(super) type Send = unsafe extern "C" fn(c_int, *const Data, c_int) -> c_int;
+pub(super) type Send = unsafe extern "C" fn(c_int, *mut Data, c_int) -> c_int;
 /// The type of scm_recv_msg.
-pub(super) type Receive = unsafe extern "C" fn(c_int, *mut c_void, usize, *mut c_int) -> c_int;
+pub(super) type Receive = unsafe extern "C" fn(c_int, *mut u8, usize, *mut c_int) -> c_int;
+
+/// Where C code finds functions in `common_data`.
+pub(super) fn set_functions() {
+    let (send, receive): (Send, Receive) = (scm_send_msg, scm_recv_msg);
+    common_data::set_scm_send(send as *const c_void);
+    common_data::set_scm_receive(receive as *const c_void);
+}
+
+/// The same where broker and worker are one process.
+pub(super) fn set_functions_in_one_process() {
+    let (send, receive): (Send, Receive) = (fakescm_send_msg, fakescm_recv_msg);
+    common_data::set_scm_send(send as *const c_void);
+    common_data::set_scm_receive(receive as *const c_void);
+}
+
+/// The arguments of a C program.
+///
+/// # Safety
+/// `argv` has `argc` NUL-terminated strings.
+pub(super) unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<OsString> {
+    let count = usize::try_from(argc).unwrap_or(0);
+    let argument = |index| {
+        // SAFETY: as the caller promises.
+        let text = unsafe { CStr::from_ptr(*argv.add(index)) };
+        OsString::from_vec(text.to_bytes().to_vec())
+    };
+    (0..count).map(argument).collect()
+}
+
+/// Tells a program of the C kind what its broker wants of it.
+pub(super) fn enter_worker(worker: &HostedWorker) {
+    common_data::set_program_name(&worker.name);
+    publish_name(&worker.configuration);
+    if let Some(section) = &worker.section {
+        common_data::set_section(section);
+    }
+}
+
+/// The worker of a program that is one process with its broker. The program counts its sessions
+/// itself, in `common_data.users_cur`; `common_data.users_max_total` is how many it can have.
+/// SCM_DONE says nothing here: some programs send it in this mode and some do not.
+#[derive(Default)]
+pub(super) struct OwnWorker {
+    /// Connections given to the program, less those reported as ended.
+    given: usize,
+}
+
+impl LocalWorker for OwnWorker {
+    fn accept(&mut self, events: &mut Loop, socket: OwnedFd, accept: &Accept) {
+        self.given += 1;
+        events.lend(|| common_data::give_accept(socket, &accept.encode()));
+    }
+
+    fn event(&mut self, _: &mut Loop, _: Event) {}
+
+    fn timer(&mut self, _: &mut Loop, _: TimerId, _: Token) {}
+
+    fn turn(&mut self, _: &mut Loop) -> usize {
+        let ended = self.given.saturating_sub(self.sessions());
+        self.given -= ended;
+        ended
+    }
+
+    fn sessions(&self) -> usize {
+        usize::try_from(common_data::users_cur()).unwrap_or(0)
+    }
+
+    fn limit(&self) -> Option<usize> {
+        usize::try_from(common_data::users_max_total()).ok()
+    }
+
+    fn drain(&mut self, _: &mut Loop) {}
+
+    fn end(&mut self, _: &mut Loop) {}
+}
 
 /// The bytes of a message.
 ///
 /// # Safety
-/// `message` points at a message whose type says how long it is.
-unsafe fn contents<'a>(message: *const Data) -> &'a [u8] {
+/// It is one, whose type says how long it is.
+unsafe fn contents<'a>(message: NonNull<Data>) -> &'a [u8] {
     // SAFETY: as the caller promises.
     unsafe {
-        let start = message.cast::<u8>();
-        let length = match (*message).kind {
-            TYPE_ACCEPT => ACCEPT,
-            TYPE_UDP_DATA => {
-                let data = start.add(UDP_LENGTH).cast::<i16>().read_unaligned();
-                UDP_HEADER + usize::try_from(data).unwrap_or(0)
-            }
-            _ => size_of::<Data>(),
-        };
+        let start = message.cast::<u8>().as_ptr().cast_const();
+        let datagram = || start.add(protocol::UDP_LENGTH).cast::<i16>().read_unaligned();
+        let length = protocol::message_length((*message.as_ptr()).kind, datagram);
         std::slice::from_raw_parts(start, length)
     }
 }
 
-/// `int scm_send_msg(int sock, struct scm_data *, int fd)`: sends a message, with a descriptor if
-/// `fd` is one. 0 if it was sent.
-///
-/// # Safety
-/// `message` is null or a message; the descriptors are open ones.
-#[no_mangle]
-pub unsafe extern "C" fn scm_send_msg(sock: c_int, message: *const Data, fd: c_int) -> c_int {
-    guard(-1, || {
-        let failed = |error: &std::io::Error| {
-            log::braked(log::Kind::Channel, || {
-                format!("scm_send_msg: sendmsg: {}", crate::os::reason(error))
-            });
-            -1
-        };
-        if message.is_null() || sock < 0 {
-            return failed(&std::io::Error::from_raw_os_error(libc::EBADF));
-        }
-        // SAFETY: as the caller promises; neither is closed here.
-        let (data, sock, fd) = unsafe {
-            let fd = (fd > -1).then(|| BorrowedFd::borrow_raw(fd));
-            (contents(message), BorrowedFd::borrow_raw(sock), fd)
-        };
-        match channel::send(sock, data, fd) {
-            Ok(()) => 0,
-            Err(error) => failed(&error),
-        }
-    })
+/// Tells the broker that starting this program again will not help.
+pub(super) fn tell_bad_configuration() {
+    let message = FromWorker::BadConfiguration.encode();
+    // A broker that does not hear it sees the process end.
+    let _ = channel::send(std::io::stdin().as_fd(), &message, None);
 }
 
-/// `int scm_recv_msg(int sock, struct scm_data_accept *, size_t size, int *fd)`: receives one. 0,
-/// or -1 at the end, for an error, or if the message is longer than `size`.
-///
-/// # Safety
-/// The buffer has room for `size`; `fd` is null or writable; `sock` is an open descriptor.
-#[no_mangle]
-pub unsafe extern "C" fn scm_recv_msg(
-    sock: c_int,
-    buffer: *mut c_void,
-    size: usize,
-    fd: *mut c_int,
-) -> c_int {
-    guard(-1, || {
-        if buffer.is_null() || sock < 0 {
+/// Tells the broker, and ends the process.
+pub(super) fn fatal() -> ! {
+    guard((), tell_bad_configuration);
+    std::process::exit(exit::CONFIGURATION);
+}
+
+entry! {
+    /// `int scm_send_msg(int sock, struct scm_data *, int fd)`: sends a message, with a descriptor
+    /// if `fd` is one. 0 if it was sent.
+    #[otherwise(-1)]
+    pub fn scm_send_msg(sock: c_int, message: Option<NonNull<Data>>, fd: c_int) -> c_int {
+        let sent = match message {
+            // SAFETY: the message is one; the descriptors are open ones, and not closed here.
+            Some(message) if sock >= 0 => unsafe {
+                let fd = (fd > -1).then(|| BorrowedFd::borrow_raw(fd));
+                channel::send(BorrowedFd::borrow_raw(sock), contents(message), fd)
+            },
+            _ => Err(std::io::Error::from_raw_os_error(libc::EBADF)),
+        };
+        match sent {
+            Ok(()) => 0,
+            Err(error) => {
+                log::braked(log::Kind::Channel, || {
+                    format!("scm_send_msg: sendmsg: {}", crate::os::reason(&error))
+                });
+                -1
+            }
+        }
+    }
+
+    /// `int scm_recv_msg(int sock, struct scm_data_accept *, size_t size, int *fd)`: receives one.
+    /// 0, or -1 at the end, for an error, or if the message is longer than `size`.
+    #[otherwise(-1)]
+    pub fn scm_recv_msg(sock: c_int, buffer: NonNull<u8>, size: usize, fd: Out<c_int>) -> c_int {
+        if sock < 0 {
             return -1;
         }
-        // SAFETY: as the caller promises; the socket is not closed here.
+        // SAFETY: there is that room; the socket is an open one, and not closed here.
         let (sock, buffer) = unsafe {
-            let buffer = std::slice::from_raw_parts_mut(buffer.cast::<u8>(), size);
+            let buffer = std::slice::from_raw_parts_mut(buffer.as_ptr(), size);
             (BorrowedFd::borrow_raw(sock), buffer)
         };
-        let received = loop {
-            // Without a place for it, a descriptor is closed.
-            let received = match fd.is_null() {
-                true => channel::receive_data(sock, buffer)
-                    .map(|length| channel::Received { length, fd: None }),
-                false => channel::receive(sock, buffer),
-            };
-            match received {
-                // C code that has not made the socket non-blocking wants to wait.
-                Err(error) if crate::os::would_block(&error) && socket::is_blocking(&sock) => {
-                    channel::wait(sock, -1);
-                }
-                other => break other,
-            }
-        };
+        let received = channel::receive_as_blocking(sock, buffer, fd.is_wanted());
         let complain = |what: &str| {
             log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {what}"));
             -1
@@ -116,69 +177,66 @@ pub unsafe extern "C" fn scm_recv_msg(
                 complain("message of a wrong length")
             }
             Ok(received) => {
-                // SAFETY: as the caller promises.
-                if let Some(place) = unsafe { fd.as_mut() } {
-                    *place = received.fd.map_or(-1, IntoRawFd::into_raw_fd);
-                }
+                fd.put(received.fd.map_or(-1, IntoRawFd::into_raw_fd));
                 0
             }
             Err(error) => complain(&crate::os::reason(&error)),
         }
-    })
-}
+    }
 
-/// `int fakescm_send_msg(int sock, struct scm_data *, int fd)`: as scm_send_msg, where broker and
-/// worker are one process.
-///
-/// # Safety
-/// As for [`scm_send_msg`].
-#[no_mangle]
-pub unsafe extern "C" fn fakescm_send_msg(_sock: c_int, message: *const Data, fd: c_int) -> c_int {
-    guard((), || {
-        if message.is_null() {
-            return;
-        }
-        // SAFETY: as the caller promises.
-        match FromWorker::decode(unsafe { contents(message) }) {
-            Ok(FromWorker::Max(count)) => {
-                common_data::set_users_max(count);
-                common_data::set_users_max_total(count);
+    /// `int fakescm_send_msg(int sock, struct scm_data *, int fd)`: as scm_send_msg, where broker
+    /// and worker are one process. 0
+    #[otherwise(0)]
+    pub fn fakescm_send_msg(_sock: c_int, message: NonNull<Data>, fd: c_int) -> c_int {
+        // SAFETY: the message is one, and of the type that the functions take.
+        unsafe {
+            match FromWorker::decode(contents(message)) {
+                Ok(FromWorker::Max(count)) => {
+                    common_data::set_users_max(count);
+                    common_data::set_users_max_total(count);
+                }
+                Ok(FromWorker::Unknown(TYPE_ACCEPT)) => {
+                    common_data::call_accept(fd, message.as_ptr().cast());
+                }
+                Ok(FromWorker::Unknown(TYPE_UDP_DATA)) => {
+                    common_data::call_datagram(fd, message.as_ptr().cast());
+                }
+                _ => {}
             }
-            // SAFETY: the message is of the type that the function takes.
-            Ok(FromWorker::Unknown(TYPE_ACCEPT)) => unsafe {
-                common_data::call_accept(fd, message.cast());
-            },
-            // SAFETY: as before.
-            Ok(FromWorker::Unknown(TYPE_UDP_DATA)) => unsafe {
-                common_data::call_datagram(fd, message.cast());
-            },
-            _ => {}
         }
-    });
-    0
-}
+        0
+    }
 
-/// `int fakescm_recv_msg(...)`: nothing ever comes where broker and worker are one process. 0
-#[no_mangle]
-pub extern "C" fn fakescm_recv_msg(
-    _sock: c_int,
-    _buffer: *mut c_void,
-    _size: usize,
-    _fd: *mut c_int,
-) -> c_int {
-    0
-}
+    /// `int fakescm_recv_msg(...)`: nothing ever comes where broker and worker are one process. 0
+    #[otherwise(0)]
+    pub fn fakescm_recv_msg(
+        _sock: c_int,
+        _buffer: *mut u8,
+        _size: usize,
+        _fd: *mut c_int,
+    ) -> c_int {
+        0
+    }
 
-/// Tells the broker that starting this program again will not help.
-pub(super) fn tell_bad_configuration() {
-    let message = FromWorker::BadConfiguration.encode();
-    // A broker that does not hear it sees the process end.
-    let _ = channel::send(std::io::stdin().as_fd(), &message, None);
-}
+    /// `void scm_fatal(void)`: tells the broker, and ends the process.
+    pub fn scm_fatal() {
+        fatal();
+    }
 
-/// `void scm_fatal(void)`: tells the broker, and ends the process.
-#[no_mangle]
-pub extern "C" fn scm_fatal() -> ! {
-    guard((), tell_bad_configuration);
-    std::process::exit(exit::CONFIGURATION);
+    /// `void scm_main(int argc, char **argv, char **envp)`: the start of a program that is broker
+    /// and worker. Returns in the worker, with `common_data` filled in; the broker ends here,
+    /// unless it is one process with its worker.
+    pub fn scm_main(argc: c_int, argv: *mut *mut c_char, envp: *mut *mut c_char) {
+        mavis::start();
+        common_data::set_argv(argv, envp);
+        let argv = argv.cast_const().cast();
+        if !matches!(socket::inspect(0), socket::Inherited::Channel) {
+            return internal::broker(argc, argv, Some("spawnd".to_owned()));
+        }
+        // SAFETY: the arguments are those of main().
+        match program::hosted_worker(unsafe { arguments(argc, argv) }) {
+            Ok(worker) => enter_worker(&worker),
+            Err(status) => std::process::exit(status),
+        }
+    }
 }

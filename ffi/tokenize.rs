@@ -1,26 +1,18 @@
 //! misc/tokenize.h: words of a line.
 
-use super::guard;
+use super::entry::entry;
 use super::memory::slice_mut;
 use crate::library::tokenize;
 use std::ffi::{c_char, c_int};
 use std::ptr;
 
-/// `int tokenize(char *string, char **vector, int v_len)`: splits the string in place; the vector
-/// gets the words and a null pointer. Returns their number; -1 if the vector, of which one place
-/// more stays free, is too short.
-///
-/// # Safety
-/// The string is null or NUL-terminated, the vector null or of that length; nobody else uses them
-/// during the call.
-#[no_mangle]
-pub unsafe extern "C" fn tokenize(
-    string: *mut c_char,
-    vector: *mut *mut c_char,
-    length: c_int,
-) -> c_int {
-    guard(-1, || {
-        // SAFETY: as the caller promises.
+entry! {
+    /// `int tokenize(char *string, char **vector, int v_len)`: splits the string in place; the
+    /// vector gets the words and a null pointer. Returns their number; -1 if the vector, of which
+    /// one place more stays free, is too short.
+    #[otherwise(-1)]
+    pub fn tokenize(string: *mut c_char, vector: *mut *mut c_char, length: c_int) -> c_int {
+        // SAFETY: the vector has that length.
         let vector = unsafe { slice_mut(vector, length.try_into().unwrap_or(0)) };
         if vector.is_empty() {
             return -1;
@@ -29,7 +21,7 @@ pub unsafe extern "C" fn tokenize(
         if string.is_null() {
             return 0;
         }
-        // SAFETY: as the caller promises: the bytes of the string and its NUL.
+        // SAFETY: the string ends with NUL, and is no part of the vector.
         let text = unsafe { slice_mut(string.cast::<u8>(), libc::strlen(string) + 1) };
         let Some(words) = tokenize::tokenize(text, vector.len().saturating_sub(2)) else {
             return -1;
@@ -39,5 +31,5 @@ pub unsafe extern "C" fn tokenize(
         }
         vector[words.len()] = ptr::null_mut();
         words.len() as c_int
-    })
+    }
 }

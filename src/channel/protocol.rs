@@ -62,6 +62,15 @@ const SECRETS_LIMIT: usize = 64 << 20;
 /// What the socket type field says: the connections handed over are streams.
 const SOCKET_TYPE_STREAM: u32 = libc::SOCK_STREAM as u32;
 
+/// How long a message is, by its type. A datagram says it itself.
+pub fn message_length(kind: u32, datagram: impl FnOnce() -> i16) -> usize {
+    match kind {
+        TYPE_ACCEPT => ACCEPT,
+        TYPE_UDP_DATA => UDP_HEADER + usize::try_from(datagram()).unwrap_or(0),
+        _ => size_of::<u32>() + size_of::<i32>(),
+    }
+}
+
 /// A message of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromWorker {

@@ -15,6 +15,7 @@ mod lexer;
 pub mod listen;
 pub mod network;
 mod parser;
+mod programs;
 pub mod relay;
 pub mod report;
 pub mod source;

@@ -60,6 +60,24 @@ impl Report {
         }
     }
 
+    /// A message of a program of others. `level` is a mask of debug bits, which may make it one of
+    /// the trace.
+    pub fn program_message(&self, priority: i32, level: u32, text: &str) {
+        let traced = common_data::debug() & level != 0;
+        let severity = log::Severity::of(priority);
+        match traced {
+            true if self.debug_to_stderr || self.terminal => {
+                log::stderr(&format!("{}: {text}\n", process::id()));
+            }
+            true => {
+                let prefix = if severity == log::Severity::ERROR { "Error " } else { "" };
+                log::message_at(log::Severity::DEBUG, &format!("{prefix}{text}"));
+            }
+            false if severity == log::Severity::DEBUG => {}
+            false => self.message(severity, text),
+        }
+    }
+
     /// The error that ended the parsing, and what follows it.
     pub fn failure(&self, error: &ReadError) {
         match error {

@@ -4,6 +4,11 @@
 //! context pointer and four callbacks, and timers by a key. When one is ready, the loop calls the
 //! callback on its way to the next event ([`Loop::next_event`], [`Loop::next_expired`]).
 //!
+//! That is here and not in `ffi`, as the loop is what calls: a module's descriptor is a slot of the
+//! same table, with the same rules, and its timer counts for the same wait. No structure of C is looked
+//! into: a callback is a pointer that is called or handed back, and the loop's own side of
+//! `struct io_context` is [`Context`], which C code does not look into either.
+//!
 //! C code calls back into the loop while its owner has lent it out: [`Loop::lend`] notes where the
 //! loop is for as long as a call into C takes, and [`Context::with`] takes it from there. So the
 //! loop is used by one at a time, though the compiler cannot see it.
@@ -41,6 +46,15 @@ pub struct Context {
 }
 
 impl Context {
+    /// The loop that C code means by `context`; `None` if that is null, or the loop is not lent out.
+    ///
+    /// # Safety
+    /// As for [`with`](Self::with), as long as the result is used.
+    pub unsafe fn lent<'a>(context: *const Context) -> Option<&'a mut Loop> {
+        // SAFETY: as the caller promises.
+        unsafe { context.as_ref()?.lent.get().as_mut() }
+    }
+
     /// Runs `action` on the loop that C code means by `context`; `None` if that is null, or the
     /// loop is not lent out, so that the module has no business with it.
     ///
@@ -52,8 +66,7 @@ impl Context {
         action: impl FnOnce(&mut Loop) -> T,
     ) -> Option<T> {
         // SAFETY: as the caller promises.
-        let events = unsafe { context.as_ref()?.lent.get().as_mut()? };
-        Some(action(events))
+        unsafe { Context::lent(context) }.map(action)
     }
 }
 
@@ -303,7 +316,7 @@ impl Loop {
     /// An operation on the descriptor needs this interest, which may not be what its owner wants
     /// otherwise: until it is released, nothing else is watched, and `callback` is called for it.
     /// What the owner sets meanwhile counts afterwards.
-    pub fn foreign_hold(&mut self, fd: RawFd, callback: Callback, interest: Interest) {
+    fn foreign_hold(&mut self, fd: RawFd, callback: Callback, interest: Interest) {
         if let Some(slot) = self.foreign.slots.get_mut(&fd) {
             slot.held = Some((callback, interest));
             self.set_interest(&fd, interest | Interest::HANGUP);
@@ -311,16 +324,34 @@ impl Loop {
     }
 
     /// What an operation has been waiting for since [`foreign_hold`](Self::foreign_hold).
-    pub fn foreign_held(&self, fd: RawFd) -> Option<Interest> {
+    fn foreign_held(&self, fd: RawFd) -> Option<Interest> {
         self.foreign.slots.get(&fd)?.held.map(|(_, interest)| interest)
     }
 
     /// The operation is finished.
-    pub fn foreign_release(&mut self, fd: RawFd) {
+    fn foreign_release(&mut self, fd: RawFd) {
         if let Some(slot) = self.foreign.slots.get_mut(&fd).filter(|slot| slot.held.is_some()) {
             slot.held = None;
             let wanted = slot.wanted | Interest::HANGUP;
             self.set_interest(&fd, wanted);
+        }
+    }
+
+    /// Follows an operation of its own on a descriptor: it needs this interest now, none if it is
+    /// finished, and would go on by itself once `own` is the case. Otherwise the descriptor is held
+    /// for it.
+    pub fn foreign_settle(
+        &mut self,
+        fd: RawFd,
+        callback: Callback,
+        needed: Interest,
+        own: Interest,
+    ) {
+        if !own.contains(needed) && !callback.is_null() {
+            self.foreign_hold(fd, callback, needed);
+        } else if needed.is_empty() || self.foreign_held(fd) != Some(needed) {
+            // One that is held for the same is another operation, which still waits.
+            self.foreign_release(fd);
         }
     }
 

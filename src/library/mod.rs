@@ -21,4 +21,5 @@ pub mod radix;
 pub mod rbtree;
 pub mod timespec;
 pub mod tokenize;
+pub mod trace;
 pub mod utf;

@@ -32,6 +32,23 @@ impl Style {
     }
 }
 
+/// What is wrong with a specification that cannot be read.
+pub fn complaint(spec: &[u8]) -> String {
+    let (style, spec) = (Style::of(spec).name(), String::from_utf8_lossy(spec));
+    format!("Unrecognized '{style}' style time specification '{spec}'")
+}
+
+/// Until when an answer holds that was found at `now`, in seconds since 1970: the end of its minute,
+/// of which `second` has begun.
+pub fn valid_until(now: i64, second: u8) -> i64 {
+    now - i64::from(second.min(59)) + 60
+}
+
+/// True if an answer that is valid until then holds now. The clock may have been set back.
+pub fn holds(until: i64, now: i64) -> bool {
+    (until.saturating_sub(60)..until).contains(&now)
+}
+
 /// Reads a specification of either style. A time matches it if it is in any of the sets.
 pub fn parse(spec: &[u8]) -> Result<Vec<Times>, Unrecognized> {
     match Style::of(spec) {

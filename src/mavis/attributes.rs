@@ -4,6 +4,7 @@
 //! attribute, `INDEX VALUE`, with line feeds in a value sent as carriage returns.
 
 use crate::config::token::Code;
+use crate::library::blowfish::{encrypted_length, Key};
 use crate::library::md::Md5;
 use crate::os::malloc::Text;
 use std::ffi::c_void;
@@ -186,6 +187,23 @@ impl Attributes {
             let serial = crate::library::base64::encode(&digest.finish());
             self.set(SERIAL, &serial);
         }
+    }
+
+    /// The wire format in a datagram, encrypted with a NUL if there is a key; `None` if it is too
+    /// long.
+    pub fn datagram(&self, key: Option<&Key>) -> Option<Vec<u8>> {
+        /// BUFSIZE_MAVIS
+        const LONGEST: usize = 65535;
+        let mut text = self.encode(|_| true);
+        if text.len() >= LONGEST {
+            return None;
+        }
+        if let Some(key) = key {
+            text.push(0);
+            text.resize(encrypted_length(text.len()), 0);
+            key.encrypt(&mut text);
+        }
+        Some(text)
     }
 
     /// The wire format of the attributes that `wanted` wants.

@@ -227,6 +227,27 @@ pub fn receive_data(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<us
     })
 }
 
+/// As [`receive`], but that it waits if the channel has not been made non-blocking. A descriptor
+/// that is not wanted is closed.
+pub fn receive_as_blocking(
+    channel: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    wants_descriptor: bool,
+) -> io::Result<Received> {
+    loop {
+        let received = match wants_descriptor {
+            true => receive(channel, buffer),
+            false => receive_data(channel, buffer).map(|length| Received { length, fd: None }),
+        };
+        match received {
+            Err(error) if os::would_block(&error) && socket::is_blocking(&channel) => {
+                wait(channel, -1);
+            }
+            other => return other,
+        }
+    }
+}
+
 /// As [`receive`], with every descriptor that came along given to `keep`; returns the length.
 pub fn receive_with(
     channel: BorrowedFd<'_>,

@@ -67,7 +67,7 @@ pub fn install(actions: Actions) {
 }
 
 /// A handler as sigaction(2) takes with SA_SIGINFO.
-pub type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void);
+pub type Handler = unsafe extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void);
 
 /// Installs `handler`, which calls [`caught`], for a program that is not ours. What is not given
 /// stays as it was. The handler of SIGSEGV that there was before is kept where such a program
@@ -89,6 +89,9 @@ pub fn install_for_program(given: Actions, handler: Handler) {
         }
     }
     let flags = SaFlags::SA_NODEFER;
+    type Safe = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void);
+    // SAFETY: only the system calls it, with what such a handler takes.
+    let handler = unsafe { std::mem::transmute::<Handler, Safe>(handler) };
     let action = SigAction::new(SigHandler::SigAction(handler), flags, SigSet::empty());
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
         // SAFETY: as in `install`.

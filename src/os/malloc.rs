@@ -1,7 +1,7 @@
 //! Values on the heap of malloc(3): what C code allocates and Rust frees, or the other way round.
 
 use super::process::exit;
-use std::ffi::{c_char, CStr};
+use std::ffi::{c_char, c_void, CStr};
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -14,6 +14,25 @@ pub fn allocate(size: usize, what: &str) -> NonNull<u8> {
         super::log::message(&format!("{what}: out of memory ({size} bytes)"));
         std::process::exit(exit::OS_ERROR)
     })
+}
+
+/// As [`allocate`], with these bytes in it.
+pub fn copy(bytes: &[u8]) -> NonNull<u8> {
+    let memory = allocate(bytes.len(), "malloc");
+    // SAFETY: the memory is new, and has room for the bytes.
+    unsafe { memory.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    memory
+}
+
+/// Memory that a function of malloc(3) has given. If there was none the process ends, and says what
+/// for: a call, and where that is.
+pub fn granted(memory: *mut c_void, what: impl FnOnce() -> String) -> *mut c_void {
+    if memory.is_null() {
+        let reason = super::reason(&std::io::Error::last_os_error());
+        super::log::message(&format!("{}: {reason}", what()));
+        std::process::exit(exit::OS_ERROR);
+    }
+    memory
 }
 
 /// The bytes of a C string that `text` points at, none for a null pointer.

@@ -34,7 +34,6 @@ pub mod shm;
 pub mod signals;
 pub mod sockaddr;
 pub mod socket;
-pub mod spawnd_data;
 pub mod splicing;
 pub mod supervisor;
 pub mod title;

@@ -1,6 +1,9 @@
 //! MAVIS modules: shared objects with one entry, `Mavis_new`, that makes an object with seven
 //! functions (`mavis_ctx`).
 //!
+//! The layout is here and not in `ffi`, as it is not ours to offer: the relay loads and calls modules
+//! as it calls the system, and a chain is nothing but such objects.
+//!
 //! What a module does in them is its own business: it may call back into this library, change
 //! anything its contract lets it change, and crash. So nothing here holds a reference to memory that
 //! it may write. errno is 0 when it is called: some look there whether a number was one.

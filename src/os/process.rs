@@ -7,7 +7,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -260,6 +260,30 @@ fn found_in(name: &Path, path: Option<&OsStr>) -> Option<PathBuf> {
 /// Starts a new session, so that signals of the terminal go to the broker alone.
 pub fn new_session() {
     let _ = unistd::setsid();
+}
+
+/// The path of a program that was called by `name`: that, if it is a path, otherwise that of this
+/// process's executable, if it is known.
+pub fn program_path(name: &[u8]) -> Vec<u8> {
+    match executable() {
+        Ok(path) if !name.contains(&b'/') => path.into_os_string().into_vec(),
+        _ => name.to_vec(),
+    }
+}
+
+/// The program that writes a core file of a running process, where it usually is.
+pub fn core_dumper() -> Option<&'static str> {
+    let tools = ["/usr/bin/gcore", "/usr/local/bin/gcore"];
+    tools.into_iter().find(|tool| is_executable(Path::new(tool)))
+}
+
+/// A session of its own, nowhere to write to, and no standard descriptor that programs could
+/// inherit.
+pub fn detach() {
+    new_session();
+    let _ = redirect_to_null(1);
+    close_on_exec(0);
+    close_on_exec(1);
 }
 
 /// Connects a standard descriptor to /dev/null.

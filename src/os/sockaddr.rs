@@ -1,242 +1,12 @@
-//! `sockaddr_union`: a socket address as C code hands it in and out, and what is done with it.
+//! What C code asks of the system with sockets and addresses of its own.
 
-use super::address::{Address, RawAddress, ScopedIp};
+use super::address::{Address, RawAddress};
 use super::{check, names};
-use std::cmp::Ordering;
-use std::mem;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::ffi::CStr;
+use std::io;
+use std::net::ToSocketAddrs;
 use std::os::fd::RawFd;
-use std::{ffi::CStr, io, ptr};
-
-/// Room for an address of any family of ours. The family says which; port and address are in
-/// network byte order.
-#[repr(C)]
-#[derive(Clone, Copy)]
-#[allow(missing_docs, reason = "the names are those of the C union")]
-pub union SockaddrUnion {
-    pub sa: libc::sockaddr,
-    pub sun: libc::sockaddr_un,
-    pub sin: libc::sockaddr_in,
-    pub sin6: libc::sockaddr_in6,
-}
-
-#[cfg(target_os = "linux")]
-const _: () = assert!(size_of::<SockaddrUnion>() == 112 && align_of::<SockaddrUnion>() == 4);
-
-/// The host of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Host<'a> {
-    /// A path.
-    Unix(&'a [u8]),
-    /// An IPv4 or IPv6 address.
-    Ip(IpAddr),
-}
-
-impl Host<'_> {
-    /// IPv4 addresses are the same as their IPv4-mapped ones.
-    fn mapped(self) -> Self {
-        match self {
-            Host::Ip(IpAddr::V4(v4)) => Host::Ip(IpAddr::V6(v4.to_ipv6_mapped())),
-            host => host,
-        }
-    }
-}
-
-impl From<&Address> for SockaddrUnion {
-    fn from(address: &Address) -> SockaddrUnion {
-        let raw = RawAddress::from(address);
-        let length = (raw.length() as usize).min(size_of::<SockaddrUnion>());
-        let mut result = SockaddrUnion::EMPTY;
-        // SAFETY: `raw` has that many bytes of an address, and `result` has room for them.
-        unsafe {
-            ptr::copy_nonoverlapping(
-                raw.as_ptr().cast::<u8>(),
-                (&raw mut result).cast::<u8>(),
-                length,
-            );
-        }
-        result
-    }
-}
-
-impl SockaddrUnion {
-    /// All zeroes, without a family.
-    // SAFETY: socket addresses are plain data, for which all zeroes is a valid value.
-    pub const EMPTY: SockaddrUnion = unsafe { mem::zeroed() };
-
-    /// Nothing but a family.
-    pub fn of_family(family: i32) -> SockaddrUnion {
-        let mut result = SockaddrUnion::EMPTY;
-        result.sa.sa_family = family as libc::sa_family_t;
-        result
-    }
-
-    /// AF_INET, AF_INET6, AF_UNIX or something else.
-    pub fn family(&self) -> i32 {
-        // SAFETY: every member begins with the family, and any bytes are valid.
-        i32::from(unsafe { self.sa.sa_family })
-    }
-
-    /// The size that system calls take for the family.
-    pub fn length(&self) -> libc::socklen_t {
-        let length = match self.family() {
-            libc::AF_UNIX => size_of::<libc::sockaddr_un>(),
-            libc::AF_INET => size_of::<libc::sockaddr_in>(),
-            libc::AF_INET6 => size_of::<libc::sockaddr_in6>(),
-            _ => size_of::<libc::sockaddr>(),
-        };
-        length as libc::socklen_t
-    }
-
-    /// The path, up to its NUL or the end of the room for it.
-    fn path(&self) -> &[u8] {
-        // SAFETY: any bytes are a valid sockaddr_un; c_char and u8 have the same layout.
-        let path: &[u8] = unsafe {
-            let path = &raw const self.sun.sun_path;
-            &*ptr::slice_from_raw_parts(path.cast::<u8>(), (*path).len())
-        };
-        path.split(|&byte| byte == 0).next().unwrap_or_default()
-    }
-
-    /// The host; `None` for foreign families.
-    pub fn host(&self) -> Option<Host<'_>> {
-        // SAFETY: the family says which member it is, and any bytes are valid.
-        unsafe {
-            match self.family() {
-                libc::AF_UNIX => Some(Host::Unix(self.path())),
-                libc::AF_INET => {
-                    let address = Ipv4Addr::from(u32::from_be(self.sin.sin_addr.s_addr));
-                    Some(Host::Ip(IpAddr::V4(address)))
-                }
-                libc::AF_INET6 => {
-                    Some(Host::Ip(IpAddr::V6(Ipv6Addr::from(self.sin6.sin6_addr.s6_addr))))
-                }
-                _ => None,
-            }
-        }
-    }
-
-    /// The IP address with its zone; `None` for other families.
-    pub fn scoped_ip(&self) -> Option<ScopedIp> {
-        let Some(Host::Ip(ip)) = self.host() else {
-            return None;
-        };
-        let zone = match self.family() {
-            // SAFETY: the family says that it is this member, and any bytes are valid.
-            libc::AF_INET6 => unsafe { self.sin6.sin6_scope_id },
-            _ => 0,
-        };
-        Some(ScopedIp { ip, zone })
-    }
-
-    /// Sets the host and nothing else. False if it cannot be one of this family.
-    pub fn set_host(&mut self, host: Host<'_>) -> bool {
-        match (self.family(), host) {
-            (libc::AF_UNIX, Host::Unix(path)) => {
-                // SAFETY: c_char and u8 have the same layout, and any bytes are valid.
-                let room: &mut [u8] = unsafe {
-                    let room = &raw mut self.sun.sun_path;
-                    &mut *ptr::slice_from_raw_parts_mut(room.cast::<u8>(), (*room).len())
-                };
-                if path.len() >= room.len() {
-                    return false;
-                }
-                room.fill(0);
-                room[..path.len()].copy_from_slice(path);
-            }
-            (libc::AF_INET, Host::Ip(ip)) => {
-                let address = match ip {
-                    IpAddr::V4(v4) => Some(v4),
-                    IpAddr::V6(v6) => v6.to_ipv4_mapped(),
-                };
-                let Some(address) = address else {
-                    return false;
-                };
-                self.sin.sin_addr.s_addr = u32::from(address).to_be();
-            }
-            (libc::AF_INET6, Host::Ip(ip)) => {
-                let address = match ip {
-                    IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-                    IpAddr::V6(v6) => v6,
-                };
-                self.sin6.sin6_addr.s6_addr = address.octets();
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    /// The port, in host order; 0 for families without.
-    pub fn port(&self) -> u16 {
-        // SAFETY: the family says which member it is, and any bytes are valid.
-        unsafe {
-            match self.family() {
-                libc::AF_INET => u16::from_be(self.sin.sin_port),
-                libc::AF_INET6 => u16::from_be(self.sin6.sin6_port),
-                _ => 0,
-            }
-        }
-    }
-
-    /// Sets the port. False for families without.
-    pub fn set_port(&mut self, port: u16) -> bool {
-        match self.family() {
-            libc::AF_INET => self.sin.sin_port = port.to_be(),
-            libc::AF_INET6 => self.sin6.sin6_port = port.to_be(),
-            _ => return false,
-        }
-        true
-    }
-
-    /// Makes an IPv4 address its IPv4-mapped one, or the other way round. False, and no change, if
-    /// the family cannot be had.
-    pub fn convert(&mut self, family: i32) -> bool {
-        if self.family() == family {
-            return true;
-        }
-        let mut result = SockaddrUnion::of_family(family);
-        let done = match self.host() {
-            Some(host @ Host::Ip(_)) => result.set_host(host) && result.set_port(self.port()),
-            _ => false,
-        };
-        if done {
-            *self = result;
-        }
-        done
-    }
-
-    /// The order of hosts: paths before addresses, IPv4 as IPv4-mapped; `None` if a family is
-    /// foreign.
-    pub fn compare_hosts(&self, other: &SockaddrUnion) -> Option<Ordering> {
-        Some(match (self.host()?.mapped(), other.host()?.mapped()) {
-            (Host::Unix(a), Host::Unix(b)) => a.cmp(b),
-            (Host::Ip(a), Host::Ip(b)) => a.cmp(&b),
-            (Host::Unix(_), Host::Ip(_)) => Ordering::Less,
-            (Host::Ip(_), Host::Unix(_)) => Ordering::Greater,
-        })
-    }
-
-    /// getnameinfo(3); the texts end with NUL. A buffer without room asks for nothing. The answer
-    /// is an EAI_ number, or 0.
-    pub fn name_info(&self, host: &mut [u8], service: &mut [u8], flags: i32) -> i32 {
-        let start = |buffer: &mut [u8]| match buffer {
-            [] => ptr::null_mut(),
-            _ => buffer.as_mut_ptr().cast(),
-        };
-        // SAFETY: the address has the length of its family; a buffer without room is null.
-        unsafe {
-            libc::getnameinfo(
-                &self.sa,
-                self.length(),
-                start(host),
-                host.len() as _,
-                start(service),
-                service.len() as _,
-                flags,
-            )
-        }
-    }
-}
+use std::ptr;
 
 /// A non-blocking socket. Programs that are executed inherit it.
 pub fn open(domain: i32, kind: i32, protocol: i32) -> io::Result<RawFd> {
@@ -249,71 +19,50 @@ pub fn open(domain: i32, kind: i32, protocol: i32) -> io::Result<RawFd> {
 }
 
 /// bind(2) with SO_REUSEADDR and SO_KEEPALIVE, which not every socket has.
-pub fn bind(fd: RawFd, address: &SockaddrUnion) -> io::Result<()> {
+pub(crate) fn bind(fd: RawFd, address: &RawAddress) -> io::Result<()> {
     let one: libc::c_int = 1;
-    // SAFETY: the pointers are to an int and to an address of the family's length, which outlive
-    // the calls.
+    // SAFETY: the pointers are to an int and to an address of that length, which outlive the calls.
     unsafe {
         for option in [libc::SO_REUSEADDR, libc::SO_KEEPALIVE] {
             let size = size_of::<libc::c_int>() as libc::socklen_t;
             libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const one).cast(), size);
         }
-        check(libc::bind(fd, &address.sa, address.length())).map(drop)
+        check(libc::bind(fd, address.as_ptr(), address.length())).map(drop)
     }
 }
 
-/// The addresses of a host in the order of the resolver, of one family or of AF_UNSPEC.
-pub fn resolve(host: &str, family: i32) -> io::Result<Vec<SockaddrUnion>> {
-    let found = (host, 0).to_socket_addrs()?;
-    let found = found.map(|address| SockaddrUnion::from(&Address::Ip(address)));
-    Ok(found.filter(|su| family == libc::AF_UNSPEC || su.family() == family).collect())
+/// getnameinfo(3); the texts end with NUL. A buffer without room asks for nothing. The answer is an
+/// EAI_ number, or 0.
+pub(crate) fn name_info(
+    address: &RawAddress,
+    host: &mut [u8],
+    service: &mut [u8],
+    flags: i32,
+) -> i32 {
+    let start = |buffer: &mut [u8]| match buffer {
+        [] => ptr::null_mut(),
+        _ => buffer.as_mut_ptr().cast(),
+    };
+    // SAFETY: the address has that length; a buffer without room is null.
+    unsafe {
+        libc::getnameinfo(
+            address.as_ptr(),
+            address.length(),
+            start(host),
+            host.len() as _,
+            start(service),
+            service.len() as _,
+            flags,
+        )
+    }
+}
+
+/// The addresses of a host in the order of the resolver, with port 0.
+pub fn resolve(host: &str) -> io::Result<Vec<Address>> {
+    Ok((host, 0).to_socket_addrs()?.map(Address::Ip).collect())
 }
 
 /// The port of a service that is given by name.
 pub fn service_port(name: &CStr, kind: i32) -> Option<u16> {
     names::service_over(name, kind != libc::SOCK_STREAM)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(text: &str) -> SockaddrUnion {
-        SockaddrUnion::from(&Address::parse_with_port(text).unwrap().0)
-    }
-
-    #[test]
-    fn ipv4_is_its_mapped_form() {
-        let (v4, v6) = (of("10.0.0.1"), of("::ffff:10.0.0.1"));
-        assert_eq!(v4.compare_hosts(&v6), Some(Ordering::Equal));
-        let mut converted = v4;
-        assert!(converted.set_port(7) && converted.convert(libc::AF_INET6));
-        assert_eq!((converted.host(), converted.port()), (v6.host(), 7));
-        assert!(converted.convert(libc::AF_INET));
-        assert_eq!((converted.host(), converted.port()), (v4.host(), 7));
-        let mut other = of("::1");
-        assert!(!other.convert(libc::AF_INET) && !other.convert(libc::AF_UNIX));
-        assert_eq!(other.host(), of("::1").host());
-    }
-
-    #[test]
-    fn order_is_total() {
-        let list = ["/a", "/b", "::1", "10.0.0.1", "10.0.0.2", "::1:0:0:0"].map(of);
-        for (at, a) in list.iter().enumerate() {
-            for (other, b) in list.iter().enumerate() {
-                assert_eq!(a.compare_hosts(b), Some(at.cmp(&other)));
-            }
-        }
-        assert_eq!(list[0].compare_hosts(&SockaddrUnion::EMPTY), None);
-    }
-
-    #[test]
-    fn paths_have_a_limit() {
-        let mut unix = of("/run/x");
-        assert_eq!(unix.host(), Some(Host::Unix(b"/run/x")));
-        assert!(!unix.set_host(Host::Unix(&[b'x'; 200])));
-        assert!(!unix.set_port(1) && !unix.set_host(of("::1").host().unwrap()));
-        assert!(unix.set_host(Host::Unix(b"y")));
-        assert_eq!(unix.host(), Some(Host::Unix(b"y")));
-    }
 }

@@ -3,6 +3,25 @@
 /// What follows the connections of a process that takes no new ones.
 pub const LEFT: &str = " left, dying when idle";
 
+/// What a process does about new connections.
+#[derive(Clone, Copy, Debug)]
+pub enum State<'a> {
+    /// It takes them.
+    Accepting {
+        /// How many more it can have.
+        more: usize,
+    },
+    /// It takes what its broker gives it.
+    Serving,
+    /// It has as many as it can have.
+    Full {
+        /// What becomes of new ones: "queueing".
+        doing: &'a str,
+    },
+    /// It takes no new ones any more.
+    Leaving,
+}
+
 /// A title in the making. It keeps its memory and formats nothing, as it changes with every
 /// connection.
 #[derive(Debug)]
@@ -47,6 +66,16 @@ impl Title {
     /// Goes on with a number of connections.
     pub fn connections(&mut self, count: usize) -> &mut Title {
         self.number(count).text(if count == 1 { " connection" } else { " connections" })
+    }
+
+    /// Goes on with what becomes of new ones.
+    pub fn state(&mut self, state: State<'_>) -> &mut Title {
+        match state {
+            State::Accepting { more } => self.text(", accepting up to ").number(more).text(" more"),
+            State::Serving => self,
+            State::Full { doing } => self.text(", ").text(doing).text(" new ones"),
+            State::Leaving => self.text(LEFT),
+        }
     }
 
     /// Shows it, and begins with the next one: by setproctitle(3) on FreeBSD, NetBSD and OpenBSD,

@@ -658,7 +658,7 @@ fn prepare(
         process::new_session();
         let _ = process::redirect_to_null(1);
         let local = match process.is_foreign() {
-            true => Ok(single::local_worker(limit, &config.spawn)),
+            true => single::local_worker(limit, &config.spawn).ok_or(exit::SOFTWARE),
             false => {
                 local_worker(process, options, &config, limit, &mut start.secrets, &mut events)
             }

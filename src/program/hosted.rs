@@ -4,8 +4,9 @@ use super::options::{self, Options};
 use super::single::{self, HostedWorker};
 use super::{broker, Kind, Process};
 use crate::broker::life::Broker;
+use crate::channel::local::LocalWorker;
 use crate::config::common::known_debug_bits;
-use crate::event::Loop;
+use crate::event::{Choice, Loop};
 use crate::os::process::{self, exit};
 use crate::os::socket::{self, Inherited};
 use crate::os::{common_data, log};
@@ -25,6 +26,8 @@ pub enum Hosted {
         context: *mut c_void,
         /// What the worker is to know.
         worker: HostedWorker,
+        /// How many connections it can have.
+        limit: usize,
     },
 }
 
@@ -57,8 +60,14 @@ pub fn hosted_worker(arguments: Vec<OsString>) -> Result<HostedWorker, i32> {
     Ok(HostedWorker { name: process.name, configuration, section: arguments.next() })
 }
 
-/// Runs the broker of a program, with the section `id`.
-pub fn hosted_broker(arguments: Vec<OsString>, id: Option<String>) -> Hosted {
+/// Runs the broker of a program, with the section `id`; `worker` is that of the program, if it is to
+/// be one process.
+pub fn hosted_broker(
+    arguments: Vec<OsString>,
+    id: Option<String>,
+    worker: Box<dyn LocalWorker>,
+) -> Hosted {
+    single::set_worker(worker);
     let mut process = process(Kind::Foreign { broker: String::new() }, arguments);
     let broker = id.unwrap_or_else(|| process.name.clone());
     process.kind = Kind::Foreign { broker };
@@ -71,16 +80,25 @@ pub fn hosted_broker(arguments: Vec<OsString>, id: Option<String>) -> Hosted {
     let status = broker::main(&process, inherited == Inherited::Listener);
     match single::take() {
         Some((broker, events, worker)) => {
-            // What its own titles are made of.
-            let users = broker.limit();
-            common_data::set_users_max(i32::try_from(users).unwrap_or(i32::MAX));
-            common_data::set_users_max_total(i32::try_from(users).unwrap_or(i32::MAX));
+            let limit = broker.limit();
             let (events, context) = events.into_foreign();
             BROKER.set(Some((broker, events)));
-            Hosted::Single { context, worker }
+            Hosted::Single { context, worker, limit }
         }
         None => Hosted::Ended(status),
     }
+}
+
+/// A loop for C code. `None` if there can be none, or none of the mechanism that the environment
+/// names, which is said.
+pub fn hosted_loop() -> Option<Loop> {
+    if let Some(warning) = Choice::from_environment().warning {
+        log::message(&warning);
+        return None;
+    }
+    let (events, _) = super::make_loop().ok()?;
+    common_data::refresh_clock();
+    Some(events)
 }
 
 /// One turn of a loop that C code has made or was given: its own descriptors and timers, and the

@@ -25,7 +25,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Once;
 
-pub use hosted::{hosted_broker, hosted_worker, serve_foreign, Hosted};
+pub use hosted::{hosted_broker, hosted_loop, hosted_worker, serve_foreign, Hosted};
 pub use single::HostedWorker;
 
 /// Which program this is.

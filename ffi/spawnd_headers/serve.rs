@@ -1,12 +1,7 @@
 //! mavis/spawnd_headers.h: the sockets and processes of a broker that C code builds.
-//!
-//! # Safety
-//! As for the module above; descriptors are open ones of the caller, or negative.
-#![allow(clippy::missing_safety_doc, reason = "said at the head of the file")]
-
 use super::overload::{check_overload, is_full};
 use super::permits;
-use super::workers::{spawnd_add_child, spawnd_cleanup_internal};
+use super::workers::{add_child, clean_up, spawnd_cleanup_internal};
 use crate::broker::policy::WorkerId;
 use crate::broker::sticky::{Cache, Key};
 use crate::broker::{open_listener, receive_datagram};
@@ -14,18 +9,20 @@ use crate::channel::protocol::{Accept, UDP_HEADER, UDP_LIMIT};
 use crate::config::listen;
 use crate::config::Ids;
 use crate::event::{Callback, Condition, Context, Interest};
-use crate::ffi::{guard, scm, text};
+use crate::ffi::entry::{entry, Argument};
+use crate::ffi::layout::common_data;
+use crate::ffi::layout::spawnd_data::{self, bit, SpawndContext};
+use crate::ffi::scm;
 use crate::os::process::exit;
 use crate::os::socket::{self, Keepalive, Kind, Protocol};
-use crate::os::spawnd_data::{self, bit, SpawndContext};
-use crate::os::{self, common_data, log};
+use crate::os::{self, log};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 thread_local! {
     /// Who was served by which process: of a listener, and of the whole broker at null.
@@ -73,7 +70,7 @@ pub(super) unsafe fn send(socket: c_int, message: &[u8], fd: c_int) -> c_int {
             (false, true) => scm::scm_send_msg,
             (false, false) => std::mem::transmute::<*const c_void, scm::Send>(function),
         };
-        send(socket, start.cast_const().cast(), fd)
+        send(socket, start.cast(), fd)
     }
 }
 
@@ -97,7 +94,7 @@ unsafe fn configuration(context: *mut SpawndContext) -> listen::Listener {
             },
             backlog: (*context).listen_backlog,
             overload_backlog: (*context).overload_backlog,
-            vrf: text((*context).vrf).filter(|name| !name.is_empty()),
+            vrf: String::take((*context).vrf).filter(|name| !name.is_empty()),
             #[allow(clippy::useless_conversion, reason = "the types differ between systems")]
             mode: some(u32::from((*context).mode)),
             owner: Ids { uid: some((*context).uid), gid: some((*context).gid) },
@@ -112,19 +109,28 @@ unsafe fn configuration(context: *mut SpawndContext) -> listen::Listener {
     }
 }
 
-/// `void spawnd_bind_listener(struct spawnd_context *, int)`: opens the socket of a listener,
-/// unless it has one, listens, and watches it. What fails is tried again if that is configured;
-/// if it is not and no listener is left, the process ends.
-#[no_mangle]
-pub unsafe extern "C" fn spawnd_bind_listener(context: *mut SpawndContext, _fd: c_int) {
-    // SAFETY: as the caller promises.
-    guard((), || unsafe {
-        if context.is_null() {
-            return;
+/// Closes the socket of a listener or worker.
+pub(super) unsafe fn close(context: *mut SpawndContext) {
+    // SAFETY: as the caller promises; the loop is null or exists, and the descriptor the context's.
+    unsafe {
+        let fd = std::mem::replace(&mut (*context).r#fn, -1);
+        if fd >= 0 {
+            Context::with((*context).io.cast_const().cast(), |events| {
+                events.foreign_unregister(fd)
+            });
+            libc::close(fd);
         }
+    }
+}
+
+/// Opens the socket of a listener, unless it has one, listens, and watches it. What fails is tried
+/// again if that is configured; if it is not and no listener is left, the process ends.
+pub(super) unsafe fn bind(context: *mut SpawndContext) {
+    // SAFETY: as the caller promises.
+    unsafe {
         let again: Handler = spawnd_bind_listener;
         Context::with(io(), |events| events.foreign_delete(context.cast(), again as Callback));
-        let Some(address) = spawnd_data::to_address(&(*context).sa) else {
+        let Some(address) = (*context).sa.to_address() else {
             return log::message("listen: not an address");
         };
         if (*context).r#fn < 0 {
@@ -144,7 +150,7 @@ pub unsafe extern "C" fn spawnd_bind_listener(context: *mut SpawndContext, _fd: 
         }
         (*context).bits |= bit::LISTENER;
         watch(context, spawnd_accepted);
-    });
+    }
 }
 
 /// A listener could not be opened.
@@ -178,76 +184,84 @@ unsafe fn failed(context: *mut SpawndContext, address: &str, call: &str, error: 
     }
 }
 
-/// `void spawnd_accepted(struct spawnd_context *, int fd)`: callback of a listener: takes a
-/// connection or datagram, and gives it to a worker.
-#[no_mangle]
-pub unsafe extern "C" fn spawnd_accepted(context: *mut SpawndContext, fd: c_int) {
-    guard((), || {
-        if context.is_null() || fd < 0 {
-            return;
+entry! {
+    /// `void spawnd_bind_listener(struct spawnd_context *, int)`: opens the socket of a listener,
+    /// unless it has one, listens, and watches it. What fails is tried again if that is configured;
+    /// if it is not and no listener is left, the process ends.
+    pub fn spawnd_bind_listener(context: NonNull<SpawndContext>, _fd: c_int) {
+        // SAFETY: the context is one.
+        unsafe { bind(context.as_ptr()) };
+    }
+
+    /// `void spawnd_accepted(struct spawnd_context *, int fd)`: callback of a listener: takes a
+    /// connection or datagram, and gives it to a worker.
+    pub fn spawnd_accepted(context: NonNull<SpawndContext>, fd: c_int) {
+        if fd >= 0 {
+            // SAFETY: the context is one, and the descriptor its own.
+            unsafe { accept(context.as_ptr(), fd) };
         }
-        // SAFETY: as the caller promises; the descriptor stays the context's.
-        let (listener, settings) =
-            unsafe { (ManuallyDrop::new(OwnedFd::from_raw_fd(fd)), *context) };
-        let datagrams = settings.socktype == libc::SOCK_DGRAM;
-        let taken = match datagrams {
-            true => receive_datagram(&listener),
-            false => socket::accept(&listener, false).map(|socket| Some((socket, None))),
-        };
-        let (socket, datagram) = match taken {
-            Ok(Some(taken)) => taken,
-            Ok(None) => return,
-            Err(error) if os::would_block(&error) => return,
-            Err(error) => {
-                return log::braked(log::Kind::Accept, || format!("accept: {}", os::reason(&error)))
-            }
-        };
-        if is_full() {
-            return;
+    }
+}
+
+/// Takes a connection or datagram, and gives it to a worker.
+unsafe fn accept(context: *mut SpawndContext, fd: c_int) {
+    // SAFETY: as the caller promises; the descriptor stays the context's.
+    let (listener, settings) = unsafe { (ManuallyDrop::new(OwnedFd::from_raw_fd(fd)), *context) };
+    let datagrams = settings.socktype == libc::SOCK_DGRAM;
+    let taken = match datagrams {
+        true => receive_datagram(&listener),
+        false => socket::accept(&listener, false).map(|socket| Some((socket, None))),
+    };
+    let (socket, datagram) = match taken {
+        Ok(Some(taken)) => taken,
+        Ok(None) => return,
+        Err(error) if os::would_block(&error) => return,
+        Err(error) => {
+            return log::braked(log::Kind::Accept, || format!("accept: {}", os::reason(&error)))
         }
-        let peer = socket::peer_address(&socket).and_then(|peer| peer.scoped_ip());
-        if let Some(address) = peer.filter(|&address| !permits(address)) {
-            return log::braked(log::Kind::Denied, || {
-                format!("connection attempt from [{address}] rejected")
-            });
+    };
+    if is_full() {
+        return;
+    }
+    let peer = socket::peer_address(&socket).and_then(|peer| peer.scoped_ip());
+    if let Some(address) = peer.filter(|&address| !permits(address)) {
+        return log::braked(log::Kind::Denied, || {
+            format!("connection attempt from [{address}] rejected")
+        });
+    }
+    if !datagrams {
+        // SAFETY: as the caller promises.
+        let keepalive = unsafe { configuration(context) }.keepalive;
+        // A UNIX socket has none of them.
+        let _ = socket::set_keepalive(&socket);
+        let _ = socket::set_keepalive_parameters(&socket, keepalive);
+        if let Some(class) = u8::try_from(settings.dscp).ok().filter(|&class| class != 0) {
+            let _ = socket::set_traffic_class(&socket, class);
         }
-        if !datagrams {
-            // SAFETY: as the caller promises.
-            let keepalive = unsafe { configuration(context) }.keepalive;
-            // A UNIX socket has none of them.
-            let _ = socket::set_keepalive(&socket);
-            let _ = socket::set_keepalive_parameters(&socket, keepalive);
-            if let Some(class) = u8::try_from(settings.dscp).ok().filter(|&class| class != 0) {
-                let _ = socket::set_traffic_class(&socket, class);
-            }
-        }
-        let mut realm = [0; 16];
-        realm[..15].copy_from_slice(&settings.tag[..15]);
-        let accept = Accept {
-            tls_versions: if datagrams { settings.dtls_versions } else { settings.tls_versions },
-            aaa_protocol: settings.aaa_protocol,
-            flags: settings.sd_flags,
-            realm,
-            protocol: settings.protocol as u32,
-        };
-        let message = match datagram {
-            Some(data) => accept.encode_datagram(&data),
-            None => accept.encode().to_vec(),
-        };
-        if common_data::single_process() != 0 {
-            // SAFETY: the message is one; who gets the descriptor owns it.
-            unsafe { send(-1, &message, socket.into_raw_fd()) };
-        } else {
-            let key = peer.map(|address| Key {
-                address,
-                port: settings.port,
-                protocol: settings.protocol,
-            });
-            // SAFETY: as the caller promises.
-            unsafe { hand_over(context, &socket, &message, key) };
-        }
-        check_overload();
-    });
+    }
+    let mut realm = [0; 16];
+    realm[..15].copy_from_slice(&settings.tag[..15]);
+    let accept = Accept {
+        tls_versions: if datagrams { settings.dtls_versions } else { settings.tls_versions },
+        aaa_protocol: settings.aaa_protocol,
+        flags: settings.sd_flags,
+        realm,
+        protocol: settings.protocol as u32,
+    };
+    let message = match datagram {
+        Some(data) => accept.encode_datagram(&data),
+        None => accept.encode().to_vec(),
+    };
+    if common_data::single_process() != 0 {
+        // SAFETY: the message is one; who gets the descriptor owns it.
+        unsafe { send(-1, &message, socket.into_raw_fd()) };
+    } else {
+        let key =
+            peer.map(|address| Key { address, port: settings.port, protocol: settings.protocol });
+        // SAFETY: as the caller promises.
+        unsafe { hand_over(context, &socket, &message, key) };
+    }
+    check_overload();
 }
 
 /// Forgets who was served by a worker.
@@ -314,7 +328,7 @@ unsafe fn hand_over(
                 None => match least(servers) {
                     Some(idle) if (*idle).r#use < common_data::users_min() => Some(idle),
                     _ => {
-                        spawnd_add_child();
+                        add_child();
                         least(spawnd_data::servers())
                     }
                 },
@@ -333,7 +347,7 @@ unsafe fn hand_over(
             }
             let state = socket::poll_state(channel);
             if state.error || state.hangup || state.writable {
-                spawnd_cleanup_internal(server, channel);
+                clean_up(server);
             } else {
                 // It has too much to read, and may still be well.
                 refused.push((*server).pid);

@@ -4,9 +4,9 @@
 //! As with `struct common_data`, the variable may be the program's copy, and C code may write any
 //! field at any time: nobody holds a reference into it.
 
-use super::address::{Address, RawAddress};
-use super::malloc::{self, Owned};
+use super::common_data;
 use super::sockaddr::SockaddrUnion;
+use crate::os::malloc::{self, Owned};
 use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
 use std::mem::size_of;
 use std::ptr;
@@ -183,7 +183,7 @@ pub fn listeners() -> Vec<*mut SpawndContext> {
 /// All workers.
 pub fn servers() -> Vec<*mut SpawndContext> {
     // SAFETY: as above.
-    unsafe { entries((*address()).server_arr, super::common_data::servers_cur()) }
+    unsafe { entries((*address()).server_arr, common_data::servers_cur()) }
 }
 
 /// A copy of `entries` on the heap of malloc(3), with room for `room`, in the place of an array.
@@ -217,10 +217,10 @@ pub fn set_listeners(listeners: &[*mut SpawndContext]) {
 
 /// Sets the workers; there is room for the most that there may be.
 pub fn set_servers(servers: &[*mut SpawndContext]) {
-    let room = usize::try_from(super::common_data::servers_max()).unwrap_or(0);
+    let room = usize::try_from(common_data::servers_max()).unwrap_or(0);
     // SAFETY: as above.
     unsafe { replace(&raw mut (*address()).server_arr, servers, room) };
-    super::common_data::set_servers_cur(c_int::try_from(servers.len()).unwrap_or(c_int::MAX));
+    common_data::set_servers_cur(c_int::try_from(servers.len()).unwrap_or(c_int::MAX));
 }
 
 /// Sets a text of the variable, and frees the former one.
@@ -230,21 +230,6 @@ pub fn set_servers(servers: &[*mut SpawndContext]) {
 pub unsafe fn set_text(place: *mut *mut c_char, text: &[u8]) {
     // SAFETY: as the caller promises.
     unsafe { libc::free(place.replace(malloc::Text::new(text).into_raw()).cast()) };
-}
-
-/// An address of C code.
-pub fn to_address(address: &SockaddrUnion) -> Option<Address> {
-    let length = address.length();
-    let mut raw = RawAddress::empty();
-    let room = raw.length() as usize;
-    // SAFETY: both have that many bytes.
-    unsafe {
-        let start = ptr::from_ref(address).cast::<u8>();
-        let count = (length as usize).min(room).min(size_of::<SockaddrUnion>());
-        raw.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(start, count);
-    }
-    *raw.length_mut() = length;
-    raw.to_address()
 }
 
 /// What becomes of connections when all workers have enough.

@@ -1,12 +1,12 @@
 //! mavis/spawnd_headers.h: what a broker that C code builds does when it has too many users.
 
-use super::serve::{io, spawnd_bind_listener};
+use super::serve::{bind, close, io};
 use crate::config::token::{S_close, S_reset};
 use crate::event::{Context, Interest};
-use crate::ffi::io_sched::io_close;
-use crate::ffi::setproctitle;
-use crate::os::spawnd_data::{self, SpawndContext};
-use crate::os::{common_data, log};
+use crate::ffi::layout::common_data;
+use crate::ffi::layout::spawnd_data::{self, SpawndContext};
+use crate::ffi::set_proctitle::{self, ACCEPTING, FULL};
+use crate::os::log;
 use std::ffi::c_int;
 
 /// The most users there may be at once are there.
@@ -15,14 +15,10 @@ pub(super) fn is_full() -> bool {
     limit > 0 && common_data::users_cur() >= limit
 }
 
-/// Titles of the process: accepting, and not accepting.
-const ACCEPTING: c_int = 1;
-const FULL: c_int = 2;
-
 /// Says how many users there are, and stops accepting if they are as many as there may be.
 pub(super) fn check_overload() {
     if !is_full() {
-        return setproctitle::set_proctitle(ACCEPTING);
+        return set_proctitle::show(ACCEPTING);
     }
     let data = spawnd_data::address();
     // SAFETY: the variable lives as long as the process, and its array has contexts; the hint is
@@ -33,14 +29,13 @@ pub(super) fn check_overload() {
         log::braked(log::Kind::Limit, || {
             format!("limit of {users} concurrent users reached, {hint} new connections")
         });
-        setproctitle::set_proctitle(FULL);
+        set_proctitle::show(FULL);
         (*data).listeners_inactive = -1;
         let overload = (*data).overload;
         for listener in spawnd_data::listeners() {
             let fd = (*listener).r#fn;
             if overload == S_reset.0 {
-                io_close((*listener).io.cast_const().cast(), fd);
-                (*listener).r#fn = -1;
+                close(listener);
                 continue;
             }
             set_backlog(listener, (*listener).overload_backlog);
@@ -64,7 +59,7 @@ pub(super) fn resume() {
         for listener in spawnd_data::listeners() {
             let fd = (*listener).r#fn;
             if fd < 0 {
-                spawnd_bind_listener(listener, fd);
+                bind(listener);
                 continue;
             }
             set_backlog(listener, (*listener).listen_backlog);

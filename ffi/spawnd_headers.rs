@@ -1,37 +1,35 @@
 //! mavis/spawnd_headers.h: parts of the broker, for who builds one of their own: its settings, its
 //! listeners as data, and its signals.
 //!
-//! # Safety
-//! Contexts are null or of `spawnd_new_context`, and of the layout that C code has; C code calls
-//! this library from one thread.
-#![allow(clippy::missing_safety_doc, reason = "said at the head of the file")]
+//! Contexts are null or of `spawnd_new_context`; C code calls this library from one thread.
 
 mod overload;
 mod serve;
 mod workers;
 
-use super::{bytes, guard, reading};
+use super::entry::{entry, Argument};
+use super::layout::common_data;
+use super::layout::sockaddr::SockaddrUnion;
+use super::layout::spawnd_data::{self, SpawndContext, TrackData};
+use super::mavis::reading::Reader;
 use crate::broker::acl::Acl;
 use crate::channel::protocol::FromBroker;
 use crate::config::broker::{self, Broker, Overload};
 use crate::config::listen::{Listener, Sticky};
 use crate::config::token::{S_close, S_queue, S_reset};
-use crate::config::Sym;
 use crate::event::{Callback, Condition, Context, Interest};
 use crate::os::address::Address;
 use crate::os::address::ScopedIp;
+use crate::os::log;
 use crate::os::malloc::Text;
 use crate::os::process::{self, exit};
 use crate::os::signals::{Signal, Signals};
-use crate::os::sockaddr::SockaddrUnion;
-use crate::os::spawnd_data::{self, SpawndContext, TrackData};
-use crate::os::{common_data, log};
 use std::cell::RefCell;
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_char, c_int, c_long, c_void};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 thread_local! {
     /// `permit` and `deny`.
@@ -193,73 +191,6 @@ fn note(listener: &Listener, address: &Address) {
     spawnd_data::set_listeners(&listeners);
 }
 
-/// `void spawnd_parse_decls(struct sym *)`: the broker's section, up to its closing brace or the
-/// end of the text.
-pub(super) unsafe extern "C" fn spawnd_parse_decls(sym: *mut Sym) -> c_int {
-    // SAFETY: the C side passes on what its caller gave.
-    unsafe {
-        reading::read(sym, |parser| {
-            let mut broker = current();
-            broker::parse_into(parser, &mut broker)?;
-            let spawn = &mut broker.spawn;
-            spawn.instances_min = spawn.instances_min.min(spawn.instances_max);
-            reading::publish(&std::mem::take(&mut parser.common));
-            publish(broker);
-            Ok(())
-        })
-    }
-}
-
-/// `struct spawnd_context *spawnd_new_context(struct io_context *io)`: a context of malloc(3)
-/// without a descriptor.
-#[no_mangle]
-pub extern "C" fn spawnd_new_context(io: *mut c_void) -> *mut SpawndContext {
-    guard(ptr::null_mut(), || spawnd_data::new_context(io))
-}
-
-/// `int spawnd_note_listener(sockaddr_union *sa, void *context)`: adds the context to the
-/// listeners, with this address; a copy of it if it is there already. 0
-#[no_mangle]
-pub unsafe extern "C" fn spawnd_note_listener(
-    address: *const SockaddrUnion,
-    context: *mut SpawndContext,
-) -> c_int {
-    guard((), || {
-        let mut listeners = spawnd_data::listeners();
-        // SAFETY: as the caller promises; the address is null or one.
-        unsafe {
-            let (Some(address), false) = (address.as_ref(), context.is_null()) else {
-                return;
-            };
-            let mut added = context;
-            if listeners.contains(&context) {
-                added = spawnd_data::new_context((*context).io);
-                *added = *context;
-                if let Some(vrf) = bytes((*context).vrf) {
-                    (*added).vrf = Text::new(vrf).into_raw();
-                }
-            }
-            (*added).sa = *address;
-            listeners.push(added);
-        }
-        spawnd_data::set_listeners(&listeners);
-    });
-    0
-}
-
-/// `int spawnd_acl_check(sockaddr_union *)`: not 0 if the address may connect; one that is no IP
-/// address always may.
-#[no_mangle]
-pub unsafe extern "C" fn spawnd_acl_check(address: *const SockaddrUnion) -> c_int {
-    guard(0, || {
-        // SAFETY: the address is null or one.
-        match unsafe { address.as_ref() }.and_then(SockaddrUnion::scoped_ip) {
-            Some(address) => permits(address).into(),
-            None => -1,
-        }
-    })
-}
-
 /// What the access list says.
 fn permits(address: ScopedIp) -> bool {
     ACL.with_borrow(|acl| acl.permits(address))
@@ -273,73 +204,141 @@ fn farewell() {
     }
 }
 
-/// `void spawnd_setup_signals(void)`: notes SIGHUP, SIGINT, SIGTERM and SIGUSR1, and ignores
-/// SIGPIPE. What is noted is done by [`spawnd_process_signals`], and in the loop of
-/// `common_data.io`, if there is one.
-#[no_mangle]
-pub extern "C" fn spawnd_setup_signals() {
-    static PLACE: u8 = 0;
-    guard((), || {
-        let caught = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
-        let signals = match Signals::install(&caught) {
-            Ok(signals) => signals,
-            Err(error) => return log::message(&format!("signals: {error}")),
-        };
-        let fd = signals.descriptor().as_raw_fd();
-        let context = (&raw const PLACE).cast_mut().cast();
-        let noted: unsafe extern "C" fn(*mut c_void, c_int) = noted;
-        let io = common_data::io().cast_const().cast::<Context>();
-        let before = SIGNALS.replace(Some(signals));
-        // SAFETY: the loop of C code is null or exists. The context is not used.
+entry! {
+    /// `void spawnd_parse_decls(struct sym *)`: the broker's section, up to its closing brace or
+    /// the end of the text.
+    #[otherwise(0)]
+    pub(in crate::ffi) fn spawnd_parse_decls(sym: Reader) -> c_int {
+        sym.read(|parser| {
+            let mut broker = current();
+            broker::parse_into(parser, &mut broker)?;
+            let spawn = &mut broker.spawn;
+            spawn.instances_min = spawn.instances_min.min(spawn.instances_max);
+            common_data::publish(&std::mem::take(&mut parser.common));
+            publish(broker);
+            Ok(())
+        })
+    }
+
+    /// `struct spawnd_context *spawnd_new_context(struct io_context *io)`: a context of malloc(3)
+    /// without a descriptor.
+    #[otherwise(ptr::null_mut())]
+    pub fn spawnd_new_context(io: *mut c_void) -> *mut SpawndContext {
+        spawnd_data::new_context(io)
+    }
+
+    /// `int spawnd_note_listener(sockaddr_union *sa, void *context)`: adds the context to the
+    /// listeners, with this address; a copy of it if it is there already. 0
+    #[otherwise(0)]
+    pub fn spawnd_note_listener(address: &SockaddrUnion, context: NonNull<SpawndContext>) -> c_int {
+        let context = context.as_ptr();
+        let mut listeners = spawnd_data::listeners();
+        // SAFETY: the context is one.
         unsafe {
-            Context::with(io, |events| {
-                if let Some(before) = &before {
-                    events.foreign_unregister(before.descriptor().as_raw_fd());
+            let mut added = context;
+            if listeners.contains(&context) {
+                added = spawnd_data::new_context((*context).io);
+                *added = *context;
+                if let Some(vrf) = <&[u8]>::take((*context).vrf) {
+                    (*added).vrf = Text::new(vrf).into_raw();
                 }
-                events.foreign_register(fd, context);
-                events.foreign_set_callback(fd, Condition::Input, noted as Callback);
-                events.foreign_want(fd, Interest::READ, true);
-            });
-        }
-    });
-}
-
-unsafe extern "C" fn noted(_: *mut c_void, _: c_int) {
-    spawnd_process_signals();
-}
-
-/// `void spawnd_process_signals(void)`: does what was asked for by signals.
-#[no_mangle]
-pub extern "C" fn spawnd_process_signals() {
-    guard((), || {
-        let Some(arrived) = SIGNALS.with_borrow(|signals| signals.as_ref().map(Signals::take))
-        else {
-            return;
-        };
-        // SAFETY: the variable lives as long as the process; the field is copied.
-        let inherited = unsafe { (*spawnd_data::address()).inetd } != 0;
-        let restart = arrived.has(Signal::SIGHUP);
-        let end = arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT);
-        if end || (restart && inherited) {
-            farewell();
-            log::message("SIGTERM: exiting");
-            std::process::exit(0);
-        }
-        if restart {
-            farewell();
-            log::message("SIGHUP: restarting");
-            let own = process::executable().unwrap_or_default();
-            let program = common_data::program_path().map_or(own, PathBuf::from);
-            let environment: Vec<_> = std::env::vars_os().collect();
-            let error = process::execute(&program, &common_data::arguments(), &environment, &[]);
-            log::message(&format!("{}: {}", program.display(), crate::os::reason(&error)));
-            std::process::exit(exit::OS_ERROR);
-        }
-        if arrived.has(Signal::SIGUSR1) {
-            for server in spawnd_data::servers() {
-                // SAFETY: the array has contexts of workers.
-                unsafe { workers::spawnd_cleanup_internal(server, (*server).r#fn) };
             }
+            (*added).sa = *address;
+            listeners.push(added);
         }
-    });
+        spawnd_data::set_listeners(&listeners);
+        0
+    }
+
+    /// `int spawnd_acl_check(sockaddr_union *)`: not 0 if the address may connect; one that is no
+    /// IP address always may.
+    #[otherwise(0)]
+    pub fn spawnd_acl_check(address: Option<&SockaddrUnion>) -> c_int {
+        match address.and_then(SockaddrUnion::scoped_ip) {
+            Some(address) => permits(address).into(),
+            None => -1,
+        }
+    }
+
+    /// `void spawnd_setup_signals(void)`: notes SIGHUP, SIGINT, SIGTERM and SIGUSR1, and ignores
+    /// SIGPIPE. What is noted is done by [`spawnd_process_signals`], and in the loop of
+    /// `common_data.io`, if there is one.
+    pub fn spawnd_setup_signals() {
+        watch_signals();
+    }
+
+    /// A signal was noted, in the loop of C code.
+    fn noted(_context: *mut c_void, _fd: c_int) {
+        process_signals();
+    }
+
+    /// `void spawnd_process_signals(void)`: does what was asked for by signals.
+    pub fn spawnd_process_signals() {
+        process_signals();
+    }
+
+    /// `void get_exec_path(char **path, char *dflt)`: sets `*path` to a copy of `dflt` if that has
+    /// a slash, otherwise to the path of this process's program, and to `dflt` if that is not
+    /// known. It is given back with free(3).
+    pub fn get_exec_path(path: &mut *mut c_char, default: Option<&[u8]>) {
+        *path = Text::new(&process::program_path(default.unwrap_or_default())).into_raw();
+    }
+}
+
+/// Notes signals, and watches for them in the loop of C code.
+fn watch_signals() {
+    static PLACE: u8 = 0;
+    let caught = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
+    let signals = match Signals::install(&caught) {
+        Ok(signals) => signals,
+        Err(error) => return log::message(&format!("signals: {error}")),
+    };
+    let fd = signals.descriptor().as_raw_fd();
+    let context = (&raw const PLACE).cast_mut().cast();
+    let noted: unsafe extern "C" fn(*mut c_void, c_int) = noted;
+    let io = common_data::io().cast_const().cast::<Context>();
+    let before = SIGNALS.replace(Some(signals));
+    // SAFETY: the loop of C code is null or exists. The context is not used.
+    unsafe {
+        Context::with(io, |events| {
+            if let Some(before) = &before {
+                events.foreign_unregister(before.descriptor().as_raw_fd());
+            }
+            events.foreign_register(fd, context);
+            events.foreign_set_callback(fd, Condition::Input, noted as Callback);
+            events.foreign_want(fd, Interest::READ, true);
+        });
+    }
+}
+
+/// Does what was asked for by signals.
+fn process_signals() {
+    let Some(arrived) = SIGNALS.with_borrow(|signals| signals.as_ref().map(Signals::take)) else {
+        return;
+    };
+    // SAFETY: the variable lives as long as the process; the field is copied.
+    let inherited = unsafe { (*spawnd_data::address()).inetd } != 0;
+    let restart = arrived.has(Signal::SIGHUP);
+    let end = arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT);
+    if end || (restart && inherited) {
+        farewell();
+        log::message("SIGTERM: exiting");
+        std::process::exit(0);
+    }
+    if restart {
+        farewell();
+        log::message("SIGHUP: restarting");
+        let own = process::executable().unwrap_or_default();
+        let program = common_data::program_path().map_or(own, PathBuf::from);
+        let environment: Vec<_> = std::env::vars_os().collect();
+        let error = process::execute(&program, &common_data::arguments(), &environment, &[]);
+        log::message(&format!("{}: {}", program.display(), crate::os::reason(&error)));
+        std::process::exit(exit::OS_ERROR);
+    }
+    if arrived.has(Signal::SIGUSR1) {
+        for server in spawnd_data::servers() {
+            // SAFETY: the array has contexts of workers.
+            unsafe { workers::clean_up(server) };
+        }
+    }
 }

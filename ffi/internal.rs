@@ -1,0 +1,79 @@
+//! mavis/internal.h: what is exported although nobody outside is known to use it.
+
+use super::entry::entry;
+use super::interface::{Interface, INTERFACE};
+use super::layout::alias::{self, AliasName};
+use super::layout::common_data;
+use super::mavis::reading::Reader;
+use super::scm;
+use crate::config::Environment;
+use crate::os::crash;
+use crate::program::{self, Hosted};
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+
+/// Runs the broker of a program. Returns only if it is one process with its worker;
+/// `common_data.io` is its loop then.
+pub(super) fn broker(argc: c_int, argv: *const *const c_char, id: Option<String>) {
+    // SAFETY: the arguments are those of main().
+    let arguments = unsafe { scm::arguments(argc, argv) };
+    match program::hosted_broker(arguments, id, Box::<scm::OwnWorker>::default()) {
+        Hosted::Ended(status) => std::process::exit(status),
+        Hosted::Recursive => scm::fatal(),
+        Hosted::Single { context, worker, limit } => {
+            common_data::set_io(context);
+            common_data::set_single_process(1);
+            let limit = c_int::try_from(limit).unwrap_or(c_int::MAX);
+            common_data::set_users_max(limit);
+            common_data::set_users_max_total(limit);
+            scm::set_functions_in_one_process();
+            scm::enter_worker(&worker);
+        }
+    }
+}
+
+entry! {
+    /// `int spawnd_main(int argc, char **argv, char **envp, char *id)`: the broker. Returns only if
+    /// it is one process with its worker; `common_data.io` is its loop then.
+    #[otherwise(1)]
+    pub fn spawnd_main(
+        argc: c_int,
+        argv: *mut *mut c_char,
+        _envp: *mut *mut c_char,
+        id: Option<String>,
+    ) -> c_int {
+        broker(argc, argv.cast_const().cast(), id);
+        0
+    }
+
+    /// `struct token_list **add_alias(char *name)`: begins to define an alias.
+    #[otherwise(ptr::null_mut())]
+    pub fn add_alias(name: &[u8]) -> *mut AliasName {
+        Environment::current().borrow_mut().add_alias(name);
+        alias::keep(name)
+    }
+
+    /// `void add_token_to_alias(struct token_list **p, struct sym *)`: the current token, which
+    /// stays that.
+    #[otherwise(0)]
+    pub(in crate::ffi) fn add_token_to_alias(list: *mut AliasName, sym: Reader) -> c_int {
+        sym.read(|parser| {
+            if let Some(name) = alias::name(list) {
+                parser.add_token_to_alias(&name);
+            }
+            Ok(())
+        })
+    }
+
+    /// `void catchsegv(int sig, siginfo_t *, void *)`: the handler; it does not return.
+    pub fn catchsegv(number: c_int, _info: *mut libc::siginfo_t, _context: *mut c_void) {
+        crash::caught(number);
+    }
+
+    /// For the library's own C side and its programs only: other programs find nothing to use in
+    /// it.
+    #[otherwise(ptr::null())]
+    pub fn tcprelay_interface() -> *const Interface {
+        &raw const INTERFACE
+    }
+}

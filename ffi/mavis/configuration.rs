@@ -1,0 +1,122 @@
+//! mavis/mavis.h: reading a configuration, and its copy in shared memory.
+
+use super::reading;
+use crate::config::source::Source;
+use crate::config::token::S_closebra;
+use crate::config::{self, Parser, ReadError, Sym};
+use crate::ffi::entry::entry;
+use crate::ffi::layout::common_data;
+use crate::ffi::memory::slice;
+use crate::ffi::scm;
+use crate::os::log;
+use crate::os::malloc::{self, Owned};
+use crate::os::process::{self, exit};
+use crate::os::shm::Segment;
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The copy of the configuration in shared memory. Dropping it removes it.
+static SEGMENT: Mutex<Option<Segment>> = Mutex::new(None);
+
+fn segment() -> MutexGuard<'static, Option<Segment>> {
+    SEGMENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+entry! {
+    /// The first half of cfg_read_config: a reader on the first token in the section's braces. Ends
+    /// the process if there is none.
+    #[otherwise(ptr::null_mut())]
+    pub(in crate::ffi) fn open_configuration(url: Option<String>, id: Option<String>) -> *mut Sym {
+        config::on_abandon(scm::tell_bad_configuration);
+        let (url, report) = (url.unwrap_or_default(), reading::report());
+        let opened = Source::open(&url)
+            .map_err(|error| ReadError::Open { name: url.clone(), error })
+            .and_then(|source| {
+                let mut parser = Parser::new(source, &report)?;
+                config::find_section(&mut parser, &id.unwrap_or_default())?;
+                Ok(parser)
+            });
+        let mut parser = opened.unwrap_or_else(|error| {
+            report.failure(&error);
+            if let ReadError::Syntax(_) = error {
+                config::abandon();
+            }
+            std::process::exit(error.exit_status())
+        });
+        common_data::publish(&std::mem::take(&mut parser.common));
+        Owned::new(parser.into_sym()).into_raw()
+    }
+
+    /// The second half: the closing brace.
+    pub(in crate::ffi) fn close_configuration(sym: *mut Sym) {
+        // SAFETY: the reader is that of the first half; nobody has it any more.
+        let Some(mut sym) = (unsafe { Owned::from_raw(sym) }) else {
+            return;
+        };
+        let report = reading::report();
+        // What follows the section is not read, not even lexed.
+        let parser = Parser::resume(&mut sym, &[], "", &report);
+        if let Err(error) = parser.check(S_closebra) {
+            report.failure(&ReadError::Syntax(error));
+            config::abandon();
+            std::process::exit(exit::CONFIGURATION);
+        }
+    }
+
+    /// `int cfg_open_and_read(char *url, char **buffer, int *length)`: reads a source whole. 0, or
+    /// -1.
+    #[otherwise(-1)]
+    pub fn cfg_open_and_read(url: String, buffer: &mut *mut c_char, length: &mut c_int) -> c_int {
+        match Source::open(&url) {
+            Ok(source) => {
+                *buffer = malloc::copy(&[&*source.text, b"\0"].concat()).as_ptr().cast();
+                *length = source.text.len() as c_int;
+                0
+            }
+            Err(error) => {
+                process::set_errno(error.raw_os_error().unwrap_or(libc::ENOENT));
+                -1
+            }
+        }
+    }
+
+    /// `int cfg_close(char *url, char *buffer, int length)`: frees what cfg_open_and_read has read.
+    /// 0
+    #[otherwise(0)]
+    pub fn cfg_close(_url: *const c_char, buffer: *mut c_void, _length: c_int) -> c_int {
+        // SAFETY: the buffer is null or of cfg_open_and_read, and not used afterwards.
+        unsafe { libc::free(buffer) };
+        0
+    }
+
+    /// `int ipc_create(char *buffer, int length)`: a copy in shared memory with the key of
+    /// `common_data`, in place of the former one; `ipc_url` names it. 0, or -1.
+    #[otherwise(-1)]
+    pub fn ipc_create(buffer: *const c_char, length: c_int) -> c_int {
+        let key = common_data::ipc_key();
+        let length = usize::try_from(length).unwrap_or(0);
+        if buffer.is_null() || key == 0 {
+            return -1;
+        }
+        // SAFETY: the buffer has that length.
+        let data = unsafe { slice(buffer.cast::<u8>(), length) };
+        drop(segment().take());
+        match Segment::create(key as i32, data, None, None) {
+            Ok(created) => {
+                common_data::set_ipc_url(&format!("ipc://{key}/{length}"));
+                *segment() = Some(created);
+                0
+            }
+            Err(error) => {
+                log::message(&format!("ipc_create: {}", crate::os::reason(&error)));
+                -1
+            }
+        }
+    }
+
+    /// `void ipc_delete(void)`: removes it.
+    pub fn ipc_delete() {
+        drop(segment().take());
+    }
+}
