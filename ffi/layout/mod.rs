@@ -11,4 +11,5 @@ pub mod condition;
 pub mod rbtree;
 pub mod sockaddr;
 pub mod spawnd_data;
+pub mod spawnd_settings;
 pub mod timespec;

@@ -6,6 +6,7 @@
 
 use super::common_data;
 use super::sockaddr::SockaddrUnion;
+use crate::ffi::entry::Argument;
 use crate::os::malloc::{self, Owned};
 use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
 use std::mem::size_of;
@@ -213,6 +214,28 @@ pub fn set_listeners(listeners: &[*mut SpawndContext]) {
         replace(&raw mut (*data).listener_arr, listeners, 0);
         (*data).listeners_max = c_int::try_from(listeners.len()).unwrap_or(c_int::MAX);
     }
+}
+
+/// Adds a context to the listeners, with this address; a copy of it if it is there already.
+///
+/// # Safety
+/// The context is one of [`new_context`].
+pub unsafe fn add_listener(context: *mut SpawndContext, address: &SockaddrUnion) {
+    let mut listeners = listeners();
+    // SAFETY: as the caller promises; the name of a VRF is null or a string.
+    unsafe {
+        let mut added = context;
+        if listeners.contains(&context) {
+            added = new_context((*context).io);
+            *added = *context;
+            if let Some(vrf) = <&[u8]>::take((*context).vrf) {
+                (*added).vrf = malloc::Text::new(vrf).into_raw();
+            }
+        }
+        (*added).sa = *address;
+        listeners.push(added);
+    }
+    set_listeners(&listeners);
 }
 
 /// Sets the workers; there is room for the most that there may be.

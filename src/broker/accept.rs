@@ -1,11 +1,11 @@
 //! From the listening socket to a worker.
 
 use super::connection::Connection;
-use super::kind;
 use super::life::Broker;
 use super::listeners::Blocking;
 use super::policy::{Choice, WorkerId};
 use super::sticky::Key;
+use super::{kind, text};
 use crate::channel::protocol::Accept;
 use crate::config::broker::Overload;
 use crate::event::{Loop, Token};
@@ -121,7 +121,7 @@ impl Broker {
             if let Some(address) = connection.client() {
                 if !self.acl.permits(address) {
                     log::braked(log::Kind::Denied, || {
-                        format!("connection attempt from [{address}] rejected: denied by ACL")
+                        format!("{}: denied by ACL", text::rejected(address))
                     });
                     return;
                 }
@@ -356,17 +356,11 @@ impl Broker {
         }
         self.overloaded = full;
         if full {
-            let doing = match self.overload {
-                Overload::Queue => "queueing",
-                Overload::Close => "immediately closing",
-                Overload::Reset => "resetting",
-            };
+            let doing = text::doing(self.overload);
             let limit = self.policy.limit();
-            log::braked(log::Kind::Limit, || {
-                format!("limit of {limit} concurrent users reached, {doing} new connections")
-            });
+            log::braked(log::Kind::Limit, || text::full(limit, doing));
         } else {
-            log::braked(log::Kind::Limit, || "resuming normal operation".to_owned());
+            log::braked(log::Kind::Limit, || text::RESUMING.to_owned());
         }
         self.listeners.follow_limit(full, self.overload, events);
         self.update_listeners(events);

@@ -26,6 +26,14 @@ impl Connection {
         Some(ScopedIp { ip: unmapped(client.ip), ..client })
     }
 
+    /// What a worker is told, as C code sends it.
+    pub fn message(&self) -> Vec<u8> {
+        match &self.datagram {
+            Some(data) => self.accept.encode_datagram(data),
+            None => self.accept.encode().to_vec(),
+        }
+    }
+
     /// Sends it to the worker at the other end of a channel. It stays open here.
     pub fn send(&self, channel: BorrowedFd<'_>) -> io::Result<()> {
         let socket = Some(self.socket.as_fd());

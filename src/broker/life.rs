@@ -8,6 +8,7 @@ use super::listeners::Listeners;
 use super::policy::{Limits, Policy, WorkerId};
 use super::reload::{Check, Due, Purpose};
 use super::sticky::Stickiness;
+use super::text;
 use super::watch::{Patience, Watch};
 use super::worker::{Restart, Worker};
 use crate::channel::local::LocalWorker;
@@ -17,7 +18,7 @@ use crate::os::pidfile::PidFile;
 use crate::os::process::{self, exit, Pid, Program};
 use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
-use crate::os::title::{Title, LEFT};
+use crate::os::title::{State, Title};
 use crate::os::{self, log, supervisor};
 use crate::snapshot::material::Material;
 use crate::tls::tickets::Ratchet;
@@ -373,7 +374,7 @@ impl Broker {
     /// The end of the broker. Connections go on in the workers until they end.
     fn terminate(&mut self, events: &mut Loop) {
         supervisor::notify("STOPPING=1");
-        log::message("SIGTERM: exiting");
+        log::message(text::EXITING);
         self.end(0);
         self.end_check();
         self.dismiss_all(events);
@@ -421,7 +422,7 @@ impl Broker {
         if self.life == Life::Draining && idle {
             self.collect_orphans();
             self.refuse_parked();
-            log::message("SIGTERM: exiting");
+            log::message(text::EXITING);
             self.end(0);
             self.remove_pid_file();
             if let Some(local) = &mut self.local {
@@ -459,7 +460,7 @@ impl Broker {
             let left = self.sessions();
             if self.title_of != Some((left, 0, false)) {
                 self.title_of = Some((left, 0, false));
-                self.title.connections(left).text(LEFT).show();
+                self.title.connections(left).state(State::Leaving).show();
             }
             return;
         }
@@ -468,17 +469,11 @@ impl Broker {
             return;
         }
         self.title_of = Some((total, limit, self.overloaded));
-        let title = self.title.connections(total);
-        match (self.overloaded, self.overload) {
-            (false, _) => {
-                let room = limit.saturating_sub(total);
-                title.text(", accepting up to ").number(room).text(" more")
-            }
-            (true, Overload::Queue) => title.text(", queueing new ones"),
-            (true, Overload::Reset) => title.text(", resetting new ones"),
-            (true, Overload::Close) => title.text(", immediately closing new ones"),
+        let state = match self.overloaded {
+            false => State::Accepting { more: limit.saturating_sub(total) },
+            true => State::Full { doing: text::doing(self.overload) },
         };
-        title.show();
+        self.title.connections(total).state(state).show();
     }
 }
 

@@ -4,7 +4,7 @@ mod listener;
 
 use super::connection::Connection;
 use super::handover::{LeftListener, ACTIVATED};
-use super::kind;
+use super::{kind, text};
 use crate::channel::protocol::{Accept, UDP_LIMIT};
 use crate::config::broker::{Broker, Overload};
 use crate::config::listen::{Resolver, Sticky};
@@ -92,7 +92,7 @@ impl Listeners {
                 }
             };
             if let Some(Ok(())) = taken.map(|(fd, file)| listener.adopt(fd, file)) {
-                log::message(&format!("bind to {} succeeded (inherited)", listener.address));
+                log::message(&format!("{} (inherited)", text::bound(&listener.address)));
             }
         }
         // Sockets that nothing in the new configuration fits are closed before others are
@@ -117,7 +117,7 @@ impl Listeners {
         {
             if let Ok(listener) = Listener::inherited(fd, backlog) {
                 let how = if known { "inherited" } else { "socket activation" };
-                log::message(&format!("bind to {} succeeded ({how})", listener.address));
+                log::message(&format!("{} ({how})", text::bound(&listener.address)));
                 self.all.push(listener);
             }
         }
@@ -128,11 +128,12 @@ impl Listeners {
         let retry = self.all.iter().any(|listener| listener.config.retry_delay > 0);
         if self.all.iter().all(|listener| listener.socket.is_none()) && !retry {
             if !reloaded {
-                log::message("Failed to bind to any address or port. Exiting.");
+                log::message(&format!("{} Exiting.", text::NOTHING_BOUND));
                 return Err(exit::TEMPORARY);
             }
             log::message(&format!(
-                "Failed to bind to any address or port. Will retry every {RELOAD_RETRY} seconds."
+                "{} Will retry every {RELOAD_RETRY} seconds.",
+                text::NOTHING_BOUND
             ));
             for listener in &mut self.all {
                 listener.config.retry_delay = RELOAD_RETRY;
@@ -158,7 +159,7 @@ impl Listeners {
     pub(super) fn adopt_standard_input(&mut self) -> Result<(), i32> {
         match process::take_standard_input().and_then(|fd| Listener::inherited(fd, MOST_BACKLOG)) {
             Ok(listener) => {
-                log::message(&format!("bind to {} succeeded (via inetd)", listener.address));
+                log::message(&format!("{} (via inetd)", text::bound(&listener.address)));
                 self.all.insert(0, listener);
                 Ok(())
             }

@@ -11,15 +11,19 @@ pub mod acl;
 mod connection;
 mod findings;
 mod handover;
+pub mod hosted;
 mod kind;
 pub mod life;
 mod listeners;
 pub mod policy;
 mod reload;
 pub mod sticky;
+pub mod text;
 mod watch;
 mod worker;
+pub mod worker_process;
 
+pub use connection::Connection;
 pub use findings::Findings;
 pub use handover::{
     inherited_snapshot, publish_snapshot, Checked, Former, FormerSecrets, Handover, Image,

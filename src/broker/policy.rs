@@ -70,6 +70,19 @@ impl Policy {
         Policy { limits, expected: limits.users_max, workers: Vec::new(), total: 0 }
     }
 
+    /// With these workers, and how many connections each has; they may be given more.
+    pub fn with(limits: Limits, workers: impl IntoIterator<Item = (WorkerId, usize)>) -> Policy {
+        let mut policy = Policy::new(limits);
+        for (id, users) in workers {
+            policy.add(id, true);
+            policy.total += users;
+            if let Some(worker) = policy.workers.last_mut() {
+                worker.users = users;
+            }
+        }
+        policy
+    }
+
     /// The bounds in force.
     pub fn limits(&self) -> Limits {
         self.limits

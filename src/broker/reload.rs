@@ -5,12 +5,12 @@ use super::findings::{Findings, Receiver};
 use super::handover::{
     check_value, FormerSecrets, Image, LeftWorker, Outgoing, REPORT_VARIABLE, VARIABLE,
 };
-use super::kind;
 use super::life::Broker;
+use super::{kind, text};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::process::{self, Descriptors, Ended, Fork, Gate, Pid, Program};
 use crate::os::signals::{self, Signal, Signals};
-use crate::os::title::LEFT;
+use crate::os::title::State;
 use crate::os::{self, anonymous, files, log, socket, supervisor};
 use std::ffi::OsString;
 use std::fs::File;
@@ -302,7 +302,7 @@ impl Broker {
             self.signal(arrived, events);
             return;
         }
-        log::message("SIGHUP: restarting");
+        log::message(text::RESTARTING);
         let noted = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGCHLD];
         for signal in noted.into_iter().filter(|&signal| arrived.has(signal)) {
             signals::raise(signal);
@@ -450,7 +450,7 @@ impl Broker {
         };
         local.drain(events);
         while local.sessions() > 0 {
-            self.title.connections(local.sessions()).text(LEFT).show();
+            self.title.connections(local.sessions()).state(State::Leaving).show();
             if events.wait(None).is_err() {
                 return process::exit::SOFTWARE;
             }

@@ -154,7 +154,7 @@ fn require(data: &[u8], expected: usize) -> Result<(), BadMessage> {
 
 impl FromWorker {
     /// The type of HELLO, for those to whom it is unknown.
-    pub(super) const HELLO: u32 = TYPE_HELLO;
+    pub(crate) const HELLO: u32 = TYPE_HELLO;
 
     /// Reads a message. `data` may be the beginning of a longer one.
     pub fn decode(data: &[u8]) -> Result<FromWorker, BadMessage> {

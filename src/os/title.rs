@@ -1,8 +1,5 @@
 //! The process title, as ps(1) shows it.
 
-/// What follows the connections of a process that takes no new ones.
-pub const LEFT: &str = " left, dying when idle";
-
 /// What a process does about new connections.
 #[derive(Clone, Copy, Debug)]
 pub enum State<'a> {
@@ -74,7 +71,7 @@ impl Title {
             State::Accepting { more } => self.text(", accepting up to ").number(more).text(" more"),
             State::Serving => self,
             State::Full { doing } => self.text(", ").text(doing).text(" new ones"),
-            State::Leaving => self.text(LEFT),
+            State::Leaving => self.text(" left, dying when idle"),
         }
     }
 

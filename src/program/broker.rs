@@ -6,6 +6,8 @@ use super::security::{self, Purpose, Refusal};
 use super::single::{self, HostedWorker};
 use super::{Kind, Process};
 use crate::broker::life::{Broker, Options as BrokerOptions, Secrets, Start};
+use crate::broker::text;
+use crate::broker::worker_process::arguments;
 use crate::broker::{
     publish_snapshot, Checked, Findings, Former, FormerSecrets, Handover, Image, REPORT_VARIABLE,
 };
@@ -94,7 +96,7 @@ fn start_again(process: &Process, mut handover: Handover, status: i32) -> i32 {
         let deadline = Instant::now() + pause;
         while Instant::now() < deadline {
             if signals::is_pending(Signal::SIGTERM) || signals::is_pending(Signal::SIGINT) {
-                log::message("SIGTERM: exiting");
+                log::message(text::EXITING);
                 return 0;
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -505,16 +507,9 @@ fn worker_program(
     source: OsString,
 ) -> Program {
     let spawn = &config.spawn;
-    let mut arguments: Vec<OsString> = Vec::new();
     let debug = config::common::known_debug_bits(options.debug);
-    if debug != 0 {
-        arguments.extend(["-d".into(), debug.to_string().into()]);
-    }
-    if options.debug_to_stderr {
-        arguments.push("-D".into());
-    }
-    arguments.push(source);
-    arguments.extend(relay_id(options, config, single).map(OsString::from));
+    let id = relay_id(options, config, single).map(OsString::from);
+    let arguments = arguments(debug, options.debug_to_stderr, Some(source), id);
     Program {
         path: worker_path(process, config, single),
         arguments,

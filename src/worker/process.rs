@@ -8,7 +8,7 @@ use crate::channel::worker_side::{Exit, Order};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::process;
 use crate::os::signals::{Arrived, Signal, Signals};
-use crate::os::title::{Title, LEFT};
+use crate::os::title::{State, Title};
 use crate::os::{self, channel, log, parent};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -287,7 +287,7 @@ impl Worker {
         self.title_of = Some(now);
         self.title.connections(now.0);
         if now.1 {
-            self.title.text(LEFT);
+            self.title.state(State::Leaving);
         }
         self.title.show();
     }

@@ -1,5 +1,6 @@
 //! One listening socket.
 
+use crate::broker::text;
 use crate::channel::protocol::Accept;
 use crate::config::listen::{self as config, Ipv6Only, TLS_DEFAULT};
 use crate::event::{Loop, TimerId};
@@ -228,7 +229,7 @@ impl Listener {
     fn open_saying(&mut self, say: impl Fn(&str)) -> bool {
         match self.try_open() {
             Ok((fd, file)) => {
-                say(&format!("bind to {} succeeded", self.address));
+                say(&text::bound(&self.address));
                 self.logged_failure = false;
                 (self.socket, self.file) = (Some(fd), file);
                 true
@@ -237,11 +238,7 @@ impl Listener {
                 if !self.logged_failure {
                     self.logged_failure = true;
                     say(&format!("{call}: {}", os::reason(&error)));
-                    let retry = match self.config.retry_delay {
-                        0 => String::new(),
-                        seconds => format!(" Will retry every {seconds} seconds."),
-                    };
-                    say(&format!("bind to {} failed.{retry}", self.address));
+                    say(&text::not_bound(&self.address, self.config.retry_delay));
                 }
                 false
             }

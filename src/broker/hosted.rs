@@ -1,0 +1,481 @@
+//! A broker that C code has built of our parts (`mavis/spawnd_headers.h`).
+//!
+//! It is a second broker because the interface makes it one: C code has the listeners, the workers and
+//! all counters in variables and arrays of its own, may change any of them between two calls, and calls
+//! each part when it likes, from a loop of its own. So nothing can be kept here from one call to the
+//! next, as [`Broker`](super::life::Broker) does, and its state is asked for each time ([`Host`]). What
+//! is decided, and in what words it is logged, is the same as there: by [`Policy`], the access list, the
+//! channel's [`BrokerSide`] and [`text`](super::text).
+
+use super::connection::Connection;
+use super::policy::{Choice, Limits, Policy, WorkerId};
+use super::sticky::Key;
+use super::{open_listener, receive_datagram, text};
+use crate::channel::broker_side::{Act, BrokerSide};
+use crate::channel::protocol::{Accept, BadMessage, FromWorker};
+use crate::config::broker::Overload;
+use crate::config::listen;
+use crate::os::address::{Address, ScopedIp};
+use crate::os::process::exit;
+use crate::os::signals::{Arrived, Signal};
+use crate::os::socket::{self, Keepalive};
+use crate::os::{self, log};
+use std::os::fd::OwnedFd;
+
+/// The state of the broker, as it is now.
+pub trait Host {
+    /// The bounds that are set.
+    fn limits(&self) -> Limits;
+    /// How many connections there are.
+    fn users(&self) -> usize;
+    /// There are as many connections as there may be.
+    fn is_full(&self) -> bool;
+    /// What the access list says.
+    fn permits(&self, client: ScopedIp) -> bool;
+    /// The workers that take connections, in their order, and how many each has.
+    fn workers(&self) -> Vec<(WorkerId, usize)>;
+    /// Starts a worker, if there may be one more.
+    fn start_worker(&mut self);
+    /// The worker that a client had last.
+    fn last(&mut self, client: &Key) -> Option<WorkerId>;
+    /// A client has got this worker.
+    fn remember(&mut self, client: Key, worker: WorkerId);
+    /// Gives the connection to the worker in this process; back if there is none there.
+    fn give_here(&mut self, connection: Connection) -> Option<Connection>;
+    /// Sends a worker the connection, and counts it as the worker's if that is done.
+    fn give(&mut self, worker: WorkerId, connection: &Connection) -> Given;
+    /// Connections of a worker have ended.
+    fn ended(&mut self, worker: WorkerId, count: usize);
+    /// No worker gets more than that. False if that was so before.
+    fn cap(&mut self, most: usize) -> bool;
+    /// Closes a worker's channel, and forgets it; with `kill` its process ends.
+    fn drop_worker(&mut self, worker: WorkerId, kill: bool);
+    /// Asks all workers to leave.
+    fn dismiss(&mut self);
+    /// Executes the program again. Returns only if that fails, with the reason.
+    fn restart(&mut self) -> String;
+    /// What is done with new connections when there are as many as there may be.
+    fn overload(&self) -> Overload;
+    /// The same, in the words of the host.
+    fn doing(&self) -> String;
+    /// It was done to the listeners.
+    fn is_stopped(&self) -> bool;
+    /// Does something to all listeners.
+    fn listen(&mut self, how: Listening);
+    /// Shows in the title of the process whether it accepts.
+    fn show(&mut self, accepting: bool);
+}
+
+/// What a listener is made for.
+#[derive(Debug)]
+pub struct Purpose {
+    /// It has datagrams.
+    pub datagrams: bool,
+    /// For each connection.
+    pub keepalive: Keepalive,
+    /// For each connection; 0 for none.
+    pub class: u8,
+    /// What workers are told.
+    pub accept: Accept,
+    /// What clients are remembered by, beside their address.
+    pub port: u16,
+    /// The same.
+    pub protocol: i32,
+}
+
+/// What has become of a connection that was sent to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// The worker has it.
+    Taken,
+    /// The worker has too much to read, and may still be well.
+    Busy,
+    /// The worker is gone.
+    Gone,
+}
+
+/// What listeners do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listening {
+    /// They accept.
+    Open,
+    /// They accept, to close at once, with the queue that is for that.
+    Refusing,
+    /// Connections queue up, in the queue that is for that.
+    Paused,
+    /// They are closed.
+    Closed,
+}
+
+/// Opens the socket of a listener; `again` if it was open before. `failed` is whether a failure was
+/// logged, which is done once.
+pub fn open(
+    config: listen::Listener,
+    address: &Address,
+    again: bool,
+    failed: &mut bool,
+) -> Option<OwnedFd> {
+    let delay = config.retry_delay;
+    match open_listener(config, address.clone()) {
+        Ok(socket) => {
+            opened(address, again);
+            Some(socket)
+        }
+        Err((call, error)) => {
+            if !std::mem::replace(failed, true) {
+                log::message(&format!("{call}: {}", os::reason(&error)));
+                log::message(&text::not_bound(address, delay));
+            }
+            None
+        }
+    }
+}
+
+/// A listener is open.
+pub fn opened(address: &Address, again: bool) {
+    match again {
+        false => log::message(&text::bound(address)),
+        // As a limit was left: clients can cause that.
+        true => log::braked(log::Kind::Listener, || text::bound(address)),
+    }
+}
+
+/// No listener could be opened, and the process ends.
+pub fn nothing_bound() -> ! {
+    log::message(&format!("{} Exiting.", text::NOTHING_BOUND));
+    std::process::exit(exit::TEMPORARY)
+}
+
+/// A listener is ready: takes a connection or datagram, and gives it to a worker.
+pub fn accept(host: &mut impl Host, listener: &OwnedFd, purpose: &Purpose) {
+    let taken = match purpose.datagrams {
+        true => receive_datagram(listener),
+        false => socket::accept(listener, false).map(|socket| Some((socket, None))),
+    };
+    let (socket, datagram) = match taken {
+        Ok(Some(taken)) => taken,
+        Ok(None) => return,
+        Err(error) if os::would_block(&error) => return,
+        Err(error) => {
+            return log::braked(log::Kind::Accept, || format!("accept: {}", os::reason(&error)))
+        }
+    };
+    let connection = Connection { socket, listener: None, accept: purpose.accept, datagram };
+    let client = connection.client();
+    if !admits(host, client) {
+        return;
+    }
+    if !purpose.datagrams {
+        // A UNIX socket has none of them.
+        let _ = socket::set_keepalive(&connection.socket);
+        let _ = socket::set_keepalive_parameters(&connection.socket, purpose.keepalive);
+        if purpose.class != 0 {
+            let _ = socket::set_traffic_class(&connection.socket, purpose.class);
+        }
+    }
+    if let Some(connection) = host.give_here(connection) {
+        let Purpose { port, protocol, .. } = *purpose;
+        hand_over(host, &connection, client.map(|address| Key { address, port, protocol }));
+    }
+    follow_limit(host);
+}
+
+/// True if a connection of this client is to be served.
+fn admits(host: &impl Host, client: Option<ScopedIp>) -> bool {
+    if host.is_full() {
+        return false;
+    }
+    // A peer without an IP address is local, and permitted.
+    let Some(client) = client.filter(|&client| !host.permits(client)) else {
+        return true;
+    };
+    log::braked(log::Kind::Denied, || text::rejected(client));
+    false
+}
+
+/// Gives a connection to a worker as [`Policy`] says.
+fn hand_over(host: &mut impl Host, connection: &Connection, client: Option<Key>) {
+    let last = client.as_ref().and_then(|client| host.last(client));
+    let mut busy = Vec::new();
+    let mut may_start = true;
+    // Each turn ends, leaves a worker out, or has one started.
+    for _ in 0..2 * (host.limits().instances_max + 1) {
+        let workers = host.workers();
+        let count = workers.len();
+        let mut policy = Policy::with(host.limits(), workers);
+        busy.iter().for_each(|&id| policy.set_blocked(id, true));
+        let chosen = match policy.choose(last) {
+            Choice::Start if may_start => {
+                host.start_worker();
+                // One that cannot be started must not keep the others from serving.
+                may_start = host.workers().len() > count;
+                continue;
+            }
+            Choice::Start => policy.fallback(),
+            choice => choice,
+        };
+        let Choice::Worker(id) = chosen else {
+            break;
+        };
+        match host.give(id, connection) {
+            Given::Taken => {
+                if let Some(client) = client {
+                    host.remember(client, id);
+                }
+                return;
+            }
+            Given::Busy => busy.push(id),
+            Given::Gone => host.drop_worker(id, false),
+        }
+    }
+    log::braked(log::Kind::Accept, || "no worker takes the connection".to_owned());
+}
+
+/// A worker, which has so many connections, has said something.
+pub fn hear(
+    host: &mut impl Host,
+    worker: WorkerId,
+    side: &mut BrokerSide,
+    message: Result<FromWorker, BadMessage>,
+    (has, now): (usize, u64),
+) {
+    let message = match message {
+        // It would be told what only our broker knows.
+        Ok(FromWorker::Hello(_)) => Ok(FromWorker::Unknown(FromWorker::HELLO)),
+        other => other,
+    };
+    match side.hear(message, has, now) {
+        Act::Nothing | Act::Answer => {}
+        Act::Ended(count) => {
+            host.ended(worker, count);
+            resume(host);
+            host.show(true);
+        }
+        Act::Limit(most) => {
+            if most > 0 && host.cap(most) {
+                log::braked(log::Kind::Channel, || text::limited(most));
+                host.show(true);
+            }
+        }
+        Act::Leaves => host.drop_worker(worker, false),
+        Act::CannotStart => {
+            log::message(text::BAD_CONFIGURATION);
+            std::process::exit(exit::CONFIGURATION);
+        }
+        Act::Remark(text) => log::braked(log::Kind::Channel, || text),
+        Act::Offence(offence) => {
+            log::braked(log::Kind::Worker, || {
+                text::killed(worker.0, &format!("has sent {offence}"))
+            });
+            host.drop_worker(worker, true);
+        }
+    }
+}
+
+/// A connection was given: stops accepting if there are as many as there may be.
+fn follow_limit(host: &mut impl Host) {
+    if !host.is_full() {
+        return host.show(true);
+    }
+    let (users, doing) = (host.users(), host.doing());
+    log::braked(log::Kind::Limit, || text::full(users, &doing));
+    host.show(false);
+    host.listen(match host.overload() {
+        Overload::Queue => Listening::Paused,
+        Overload::Close => Listening::Refusing,
+        Overload::Reset => Listening::Closed,
+    });
+}
+
+/// Connections have ended: accepts again, if that was stopped.
+pub fn resume(host: &mut impl Host) {
+    if host.is_stopped() && !host.is_full() {
+        log::braked(log::Kind::Limit, || text::RESUMING.to_owned());
+        host.listen(Listening::Open);
+    }
+}
+
+/// Signals have arrived. A socket that was `inherited` cannot be had again, so that restarting is
+/// ending.
+pub fn signal(host: &mut impl Host, arrived: &Arrived, inherited: bool) {
+    let restart = arrived.has(Signal::SIGHUP);
+    let end = arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT);
+    if end || (restart && inherited) {
+        host.dismiss();
+        log::message(text::EXITING);
+        std::process::exit(0);
+    }
+    if restart {
+        host.dismiss();
+        log::message(text::RESTARTING);
+        log::message(&host.restart());
+        std::process::exit(exit::OS_ERROR);
+    }
+    if arrived.has(Signal::SIGUSR1) {
+        for (worker, _) in host.workers() {
+            host.drop_worker(worker, false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Workers by their number of connections, of which some are busy or gone.
+    #[derive(Default)]
+    struct Scene {
+        users: Vec<usize>,
+        busy: Vec<u32>,
+        gone: Vec<u32>,
+        cannot_start: bool,
+        last: Option<WorkerId>,
+        full: bool,
+        denies: bool,
+        listening: Option<Listening>,
+    }
+
+    impl Host for Scene {
+        fn users(&self) -> usize {
+            self.users.iter().sum()
+        }
+        fn is_full(&self) -> bool {
+            self.full
+        }
+        fn permits(&self, _: ScopedIp) -> bool {
+            !self.denies
+        }
+        fn give_here(&mut self, connection: Connection) -> Option<Connection> {
+            Some(connection)
+        }
+        fn ended(&mut self, worker: WorkerId, count: usize) {
+            self.users[worker.0 as usize] -= count;
+        }
+        fn cap(&mut self, _: usize) -> bool {
+            true
+        }
+        fn dismiss(&mut self) {}
+        fn restart(&mut self) -> String {
+            String::new()
+        }
+        fn overload(&self) -> Overload {
+            Overload::Close
+        }
+        fn doing(&self) -> String {
+            text::doing(Overload::Close).to_owned()
+        }
+        fn is_stopped(&self) -> bool {
+            self.listening.is_some_and(|how| how != Listening::Open)
+        }
+        fn listen(&mut self, how: Listening) {
+            self.listening = Some(how);
+        }
+        fn show(&mut self, _: bool) {}
+        fn limits(&self) -> Limits {
+            Limits { instances_min: 1, instances_max: 3, users_min: 1, users_max: 2 }
+        }
+        fn workers(&self) -> Vec<(WorkerId, usize)> {
+            let all =
+                self.users.iter().enumerate().map(|(at, &users)| (WorkerId(at as u32), users));
+            all.filter(|(id, _)| !self.gone.contains(&(id.0 + 100))).collect()
+        }
+        fn start_worker(&mut self) {
+            if !self.cannot_start && self.users.len() < 3 {
+                self.users.push(0);
+            }
+        }
+        fn last(&mut self, _: &Key) -> Option<WorkerId> {
+            self.last
+        }
+        fn remember(&mut self, _: Key, worker: WorkerId) {
+            self.last = Some(worker);
+        }
+        fn give(&mut self, worker: WorkerId, _: &Connection) -> Given {
+            if self.busy.contains(&worker.0) {
+                return Given::Busy;
+            }
+            if self.gone.contains(&worker.0) {
+                return Given::Gone;
+            }
+            self.users[worker.0 as usize] += 1;
+            Given::Taken
+        }
+        fn drop_worker(&mut self, worker: WorkerId, _: bool) {
+            self.gone.push(worker.0 + 100);
+        }
+    }
+
+    fn client() -> Option<Key> {
+        let address = "192.0.2.1".parse::<std::net::IpAddr>().unwrap().into();
+        Some(Key { address, port: 1, protocol: 6 })
+    }
+
+    fn give(scene: &mut Scene, client: Option<Key>) {
+        let socket = std::fs::File::open("/dev/null").unwrap().into();
+        let accept = Accept::default();
+        let connection = Connection { socket, listener: None, accept, datagram: None };
+        hand_over(scene, &connection, client);
+    }
+
+    #[test]
+    fn connections_go_where_the_policy_says() {
+        let mut scene = Scene::default();
+        (0..4).for_each(|_| give(&mut scene, None));
+        assert_eq!(scene.users, [2, 1, 1]);
+        scene.last = Some(WorkerId(2));
+        give(&mut scene, client());
+        assert_eq!(scene.users, [2, 1, 2]);
+        (0..3).for_each(|_| give(&mut scene, None));
+        assert_eq!(scene.users, [2, 2, 2]);
+    }
+
+    #[test]
+    fn workers_that_take_nothing_are_passed_over() {
+        let mut scene = Scene { busy: vec![0], gone: vec![1], ..Scene::default() };
+        give(&mut scene, client());
+        assert_eq!((scene.users, scene.last), (vec![0, 0, 1], Some(WorkerId(2))));
+        let mut scene = Scene { users: vec![1], cannot_start: true, ..Scene::default() };
+        give(&mut scene, None);
+        assert_eq!(scene.users, [2]);
+        let mut scene = Scene { cannot_start: true, ..Scene::default() };
+        give(&mut scene, None);
+        assert!(scene.users.is_empty());
+    }
+
+    #[test]
+    fn who_may_come_in() {
+        let client = Some(ScopedIp::from("192.0.2.1".parse::<std::net::IpAddr>().unwrap()));
+        let scene = |full, denies| Scene { full, denies, ..Scene::default() };
+        assert!(admits(&scene(false, true), None) && admits(&scene(false, false), client));
+        assert!(!admits(&scene(false, true), client) && !admits(&scene(true, false), client));
+    }
+
+    #[test]
+    fn listeners_follow_the_limit() {
+        let mut scene = Scene { full: true, ..Scene::default() };
+        follow_limit(&mut scene);
+        assert_eq!(scene.listening, Some(Listening::Refusing));
+        resume(&mut scene);
+        assert!(scene.is_stopped());
+        scene.full = false;
+        resume(&mut scene);
+        assert!(!scene.is_stopped());
+    }
+
+    #[test]
+    fn workers_are_heard_as_those_of_our_broker() {
+        let mut scene = Scene { users: vec![2], ..Scene::default() };
+        let mut side = BrokerSide::new(crate::channel::Peer::Foreign);
+        let mut say = |scene: &mut Scene, message| {
+            let has = scene.users[0];
+            hear(scene, WorkerId(0), &mut side, Ok(message), (has, 0));
+        };
+        // Nobody answers, and nothing else comes of it.
+        say(&mut scene, FromWorker::Hello(true));
+        say(&mut scene, FromWorker::Done(3));
+        assert_eq!((&*scene.users, &*scene.gone), (&[0][..], &[][..]));
+        // It serves: what ends a broker at the start costs the worker its place now.
+        say(&mut scene, FromWorker::BadConfiguration);
+        assert_eq!(scene.gone, [100]);
+    }
+}

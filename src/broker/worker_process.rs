@@ -1,0 +1,62 @@
+//! How a worker process is called and started, by our broker and by those that C code has built.
+
+use crate::os::process::{self, Descriptors, Pid, Program};
+use crate::os::{self, channel, log};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+
+/// The arguments of a worker: \[-d LEVEL] \[-D] \[SOURCE \[ID]].
+pub fn arguments(
+    debug: u32,
+    debug_to_stderr: bool,
+    source: Option<OsString>,
+    id: Option<OsString>,
+) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = Vec::new();
+    if debug != 0 {
+        arguments.extend(["-d".into(), debug.to_string().into()]);
+    }
+    if debug_to_stderr {
+        arguments.push("-D".into());
+    }
+    if let Some(source) = source {
+        // An id stands behind a source.
+        arguments.push(source);
+        arguments.extend(id);
+    }
+    arguments
+}
+
+/// A worker that was started.
+pub struct Started {
+    /// Its process.
+    pub pid: Pid,
+    /// The broker's end of its channel.
+    pub channel: OwnedFd,
+    /// The worker's end, of which it has another copy as its standard input.
+    pub inbox: OwnedFd,
+}
+
+/// Starts a worker with a channel, whose buffers get that size unless it is 0, and with `kept` open.
+/// The error names the call.
+pub fn start(
+    program: &Program,
+    buffer: i32,
+    kept: Option<RawFd>,
+) -> Result<Started, (&'static str, io::Error)> {
+    let (ours, theirs) = channel::pair().map_err(|error| ("socketpair", error))?;
+    channel::refuse_descriptors(&ours);
+    if buffer > 0 {
+        for end in [&ours, &theirs] {
+            if let Err(error) = channel::set_buffer_sizes(end, buffer) {
+                log::braked(log::Kind::Worker, || format!("tcp bufsize: {}", os::reason(&error)));
+            }
+        }
+    }
+    let inbox = theirs.try_clone().map_err(|error| ("dup", error))?;
+    let descriptors = Descriptors { stdin: theirs, stderr: None, kept };
+    let pid =
+        process::spawn(program, descriptors, log::message).map_err(|error| ("fork", error))?;
+    Ok(Started { pid, channel: ours, inbox })
+}
