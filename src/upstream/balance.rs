@@ -213,9 +213,12 @@ impl Balancer {
         Some(ids)
     }
 
-    /// Changes what is known of a remote. False if a shared zone has no room for what it is now; it
-    /// stays as it was.
+    /// Changes what is known of a remote that was not taken out. False if a shared zone has no room for
+    /// what it is now; it stays as it was.
     pub fn change(&mut self, index: usize, entry: &Entry) -> bool {
+        if !self.is_in_use(index) {
+            return false;
+        }
         if entry.identity != self.remotes[index].identity {
             self.zone.make_room(1);
             let Some(rows) = self.zone.take_rows(&[entry.identity]) else {
@@ -231,9 +234,8 @@ impl Balancer {
 
     /// A remote is not selected any more. It is there as long as sessions use it.
     pub fn remove(&mut self, index: usize) {
-        let remote = &mut self.remotes[index];
-        if remote.standing == Standing::InUse {
-            remote.standing = Standing::Draining;
+        if self.is_in_use(index) {
+            self.remotes[index].standing = Standing::Draining;
             self.vacate_if_drained(index);
             self.group();
         }

@@ -322,3 +322,6 @@ fn open(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), Unopened> 
     let connected = socket::connect(&socket, remote.address()).map_err(sort("connect"))?;
     Ok((socket, connected))
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,12 @@ impl Engine {
         self.sessions.len()
     }
 
+    /// All sessions.
+    #[cfg(test)]
+    pub(super) fn sessions_for_tests(&mut self) -> Vec<(u32, &Session)> {
+        self.sessions.all()
+    }
+
     /// Sessions that use a remote, as balancing knows it: as many as there are open ones with a remote, and
     /// with a shared zone those of the other workers.
     pub fn remotes_in_use(&self) -> u64 {

@@ -25,3 +25,5 @@ mod relaying;
 mod session;
 mod shared;
 mod table;
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,15 @@ impl<T> Table<T> {
         chunk.places.get_mut(index as usize % CHUNK)?.as_mut()
     }
 
+    /// All values, with their numbers.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> Vec<(u32, &T)> {
+        let places = self.chunks.iter().zip((0..).step_by(CHUNK)).flat_map(|(chunk, first)| {
+            chunk.places.iter().zip(first..).map(|(place, index)| (index, place))
+        });
+        places.filter_map(|(index, place)| Some((index, place.as_ref()?))).collect()
+    }
+
     /// Takes a value out; its number may be given to another one. What a peak has left behind goes
     /// when there is four times as much as is needed, and all of it with the last value.
     pub(super) fn remove(&mut self, index: u32) -> Option<T> {

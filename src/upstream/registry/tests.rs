@@ -135,6 +135,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Two workers, whose remotes come and go each for itself: what is lent is there until it is given
     /// back, what was taken out is lent to nobody, and in the end no row is held nor used.
     #[test]

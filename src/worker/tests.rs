@@ -1,0 +1,351 @@
+//! Sessions of an engine over real sockets: clients and remotes come, speak, end and break in any order.
+//! After each turn what the engine counts is what there is; in the end nothing is left, and every byte
+//! has arrived once and in order.
+
+use super::engine::Engine;
+use super::session::State;
+use crate::channel::protocol::Accept;
+use crate::config::relay::{Relay, Remote};
+use crate::event::{Choice, Interest, Loop};
+use crate::os::address::Address;
+use crate::os::socket::{Keepalive, Protocol};
+use crate::tls::context::Contexts;
+use crate::tls::tickets::Ratchet;
+use proptest::prelude::*;
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+/// One side of a session, outside.
+struct Side {
+    socket: Option<UnixStream>,
+    /// How many bytes it has sent, and received of those of the other side.
+    sent: usize,
+    received: usize,
+    /// It has sent its end.
+    ended: bool,
+    /// It has seen the other side's.
+    saw_end: bool,
+    /// It was closed with something unread, or has met an error.
+    broken: bool,
+}
+
+/// The byte at a position, by the side that sends it.
+fn byte(number: usize, position: usize) -> u8 {
+    (position.wrapping_mul(31) + position / 251 + number * 7) as u8
+}
+
+impl Side {
+    fn new(socket: UnixStream) -> Side {
+        socket.set_nonblocking(true).expect("not to block");
+        let (sent, received) = (0, 0);
+        let (ended, saw_end, broken) = (false, false, false);
+        Side { socket: Some(socket), sent, received, ended, saw_end, broken }
+    }
+
+    fn send(&mut self, number: usize, length: usize) {
+        let data: Vec<u8> = (self.sent..self.sent + length).map(|at| byte(number, at)).collect();
+        match &mut self.socket {
+            Some(socket) if !self.ended => match socket.write(&data) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => self.broken = true,
+            },
+            _ => {}
+        }
+    }
+
+    /// Reads what is there, and compares it with what the other side sends.
+    fn receive(&mut self, number: usize) {
+        let mut data = [0; 65536];
+        while let Some(socket) = &mut self.socket {
+            match socket.read(&mut data) {
+                Ok(0) => {
+                    self.saw_end = true;
+                    return;
+                }
+                Ok(count) => {
+                    for (&found, at) in data[..count].iter().zip(self.received..) {
+                        assert_eq!(found, byte(number, at), "byte {at}");
+                    }
+                    self.received += count;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.broken = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(socket) = &self.socket {
+            self.ended = true;
+            let _ = socket.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn close(&mut self) {
+        self.broken = true;
+        self.socket = None;
+    }
+}
+
+/// The engine, its remotes, and both sides of its sessions. Clients send as odd numbers, remotes as even
+/// ones; a remote learns its number from the first byte.
+struct World {
+    events: Loop,
+    engine: Engine,
+    folder: PathBuf,
+    listeners: Vec<Option<UnixListener>>,
+    clients: Vec<Side>,
+    remotes: Vec<Side>,
+    begun: usize,
+    ended: usize,
+}
+
+impl World {
+    fn new(remotes: usize, idle_timeout: u32, fail_count: u32) -> World {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name =
+            format!("tcprelay-engine-{}-{}", std::process::id(), NUMBER.fetch_add(1, SeqCst));
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        let remote = |number: usize| Remote {
+            address: Address::Unix(folder.join(number.to_string())),
+            protocol: Protocol::Tcp,
+            host: None,
+            weight: 1,
+            tls: None,
+            tag: None,
+            keepalive: Keepalive::default(),
+        };
+        let remotes: Vec<Remote> = (0..remotes).map(remote).collect();
+        let listeners = remotes.iter().map(|_| None).collect();
+        let settings = Relay { remotes, idle_timeout, fail_count, ..Relay::default() };
+        let tickets = Ratchet::random(0, 3600).expect("random bytes");
+        let tls = Contexts { acceptor: None, connectors: Vec::new(), tickets };
+        World {
+            events: Loop::new(&Choice::from_setting(None)).expect("a loop"),
+            engine: Engine::new(settings, tls, None),
+            folder,
+            listeners,
+            clients: Vec::new(),
+            remotes: Vec::new(),
+            begun: 0,
+            ended: 0,
+        }
+    }
+
+    fn toggle(&mut self, number: usize) {
+        let path = self.folder.join(number.to_string());
+        match self.listeners[number].take() {
+            Some(_) => std::fs::remove_file(path).expect("to remove"),
+            None => {
+                let listener = UnixListener::bind(path).expect("a listener");
+                listener.set_nonblocking(true).expect("not to block");
+                self.listeners[number] = Some(listener);
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        theirs.set_nonblocking(true).expect("not to block");
+        let accept = Accept::default();
+        self.begun += 1;
+        self.clients.push(Side::new(ours));
+        self.engine.accept(&mut self.events, theirs.into(), &accept, true);
+    }
+
+    /// Some turns of the loop, as the worker makes them.
+    fn turn(&mut self) {
+        for _ in 0..4 {
+            self.events.wait(Some(0)).expect("to wait");
+            while let Some(event) = self.events.next_event() {
+                self.engine.event(&mut self.events, event);
+                self.check();
+            }
+            while let Some((timer, token)) = self.events.next_expired() {
+                self.engine.timer(&mut self.events, timer, token);
+                self.check();
+            }
+            self.ended += self.engine.turn(&mut self.events);
+            for listener in self.listeners.iter().flatten() {
+                while let Ok((socket, _)) = listener.accept() {
+                    self.remotes.push(Side::new(socket));
+                }
+            }
+        }
+        assert_eq!(self.engine.open() + self.ended, self.begun, "every session is counted once");
+    }
+
+    /// What holds whenever nothing is being done.
+    fn check(&mut self) {
+        let (mut timers, mut lent) = (0, 0);
+        for (_, session) in self.engine.sessions_for_tests() {
+            timers += usize::from(session.idle_timer.is_some());
+            timers += usize::from(session.state_timer().is_some());
+            match &session.state {
+                State::Dialing { dial, timer, .. } => {
+                    lent += 1;
+                    assert_eq!(timer.is_some(), dial.due().is_some());
+                    assert!(dial.socket().is_some() || timer.is_some(), "it waits for something");
+                }
+                State::Relaying { pair, .. } | State::Breaking { pair, .. } => {
+                    lent += 1;
+                    assert!(!pair.is_shut(), "what is done is closed, or lingers");
+                }
+                State::Lingering { pair, .. } => {
+                    lent += 1;
+                    assert!(pair.is_shut() && session.state_timer().is_some());
+                }
+                State::Short { .. } => {}
+                State::Arrived(_)
+                | State::Detecting(_)
+                | State::Accepting(_)
+                | State::Authorizing { .. }
+                | State::Choosing(_)
+                | State::Over => panic!("no session is left like this"),
+            }
+            // What is asked for is what there is a use for.
+            if let Some(pair) = session.pair() {
+                for end in [super::pair::End::Client, super::pair::End::Upstream] {
+                    let interest = pair.interest(end, super::pair::Link::Up);
+                    let into = pair.direction(end.other());
+                    assert_eq!(interest.contains(Interest::WRITE), into.wants_write());
+                }
+            }
+        }
+        assert_eq!(self.events.armed(), timers, "each timer has an owner");
+        assert_eq!(self.engine.remotes_in_use(), lent, "each remote that was lent is in use");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Connect,
+    Toggle(usize),
+    /// A client, or a remote, does something.
+    Client(usize, Act),
+    Remote(usize, Act),
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Send(usize),
+    Receive,
+    End,
+    Close,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => prop_oneof![1usize..2000, 1usize..300_000].prop_map(Act::Send),
+        4 => Just(Act::Receive),
+        2 => Just(Act::End),
+        1 => Just(Act::Close),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => Just(Step::Connect),
+        1 => any::<usize>().prop_map(Step::Toggle),
+        5 => (any::<usize>(), act()).prop_map(|(which, act)| Step::Client(which, act)),
+        5 => (any::<usize>(), act()).prop_map(|(which, act)| Step::Remote(which, act)),
+    ]
+}
+
+fn perform(side: &mut Side, act: &Act, sends_as: usize, receives: usize) {
+    match act {
+        Act::Send(length) => side.send(sends_as, *length),
+        Act::Receive => side.receive(receives),
+        Act::End => side.end(),
+        Act::Close => side.close(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn sessions_in_any_order(
+        remotes in 1usize..4,
+        idle_timeout in 0u32..2,
+        fail_count in 0u32..3,
+        steps in prop::collection::vec(step(), 0..60),
+    ) {
+        let mut world = World::new(remotes, idle_timeout * 3600, fail_count);
+        (0..remotes).for_each(|number| world.toggle(number));
+        for step in steps {
+            match step {
+                Step::Connect => world.connect(),
+                Step::Toggle(which) => world.toggle(which % remotes),
+                // All clients send the same, and all remotes.
+                Step::Client(which, act) if !world.clients.is_empty() => {
+                    let which = which % world.clients.len();
+                    perform(&mut world.clients[which], &act, 1, 2);
+                }
+                Step::Remote(which, act) if !world.remotes.is_empty() => {
+                    let which = which % world.remotes.len();
+                    perform(&mut world.remotes[which], &act, 2, 1);
+                }
+                _ => {}
+            }
+            world.turn();
+            world.check();
+        }
+        // Everybody comes to an end, and takes what is left.
+        for side in world.clients.iter_mut().chain(&mut world.remotes) {
+            side.end();
+        }
+        for _ in 0..2000 {
+            if world.engine.open() == 0 {
+                break;
+            }
+            world.clients.iter_mut().for_each(|client| client.receive(2));
+            world.remotes.iter_mut().for_each(|remote| remote.receive(1));
+            world.turn();
+            world.remotes.iter_mut().filter(|remote| !remote.ended).for_each(Side::end);
+            std::thread::yield_now();
+        }
+        prop_assert_eq!(world.engine.open(), 0);
+        prop_assert_eq!(world.events.armed(), 0);
+        prop_assert_eq!(world.engine.remotes_in_use(), 0);
+        // With nobody broken, all has arrived.
+        let sides = || world.clients.iter().chain(&world.remotes);
+        if sides().all(|side| !side.broken) && world.remotes.len() == world.clients.len() {
+            let sent = |sides: &[Side]| sides.iter().map(|side| side.sent).sum::<usize>();
+            world.clients.iter_mut().for_each(|client| client.receive(2));
+            world.remotes.iter_mut().for_each(|remote| remote.receive(1));
+            let received = |sides: &[Side]| sides.iter().map(|side| side.received).sum::<usize>();
+            prop_assert_eq!(sent(&world.clients), received(&world.remotes));
+            prop_assert_eq!(sent(&world.remotes), received(&world.clients));
+            prop_assert!(world.clients.iter().chain(&world.remotes).all(|side| side.saw_end));
+        }
+    }
+}
+
+/// With as many remotes that are down as there may be, no stack grows, and the last one is found.
+#[test]
+fn the_last_of_many_remotes_is_found() {
+    let mut world = World::new(4000, 0, 0);
+    world.toggle(3999);
+    world.connect();
+    world.turn();
+    assert_eq!((world.engine.open(), world.remotes.len()), (1, 1));
+    world.clients[0].end();
+    world.remotes[0].end();
+    world.turn();
+    assert_eq!(world.engine.open(), 0);
+}
