@@ -70,6 +70,8 @@ help:
 #:   test           everything that CI checks
 #:   test-vm        what needs another kernel
 #:   soak           service under stress, for some twenty minutes
+#:   simulate       broker, workers, clients and remotes over a simulated kernel: SEEDS= SECONDS= SEED=
+#:   mutations      shows that the simulation finds planted mistakes, each in some minutes
 #:   check-targets  type-checks the other systems
 #:   cross          builds and links for another: TARGET=x86_64-unknown-freebsd or -netbsd
 #:   fuzz           the fuzz targets
@@ -160,6 +162,15 @@ test-vm: deps-build
 soak: all
 	python3 tools/soak --relay $(RELEASE)/tcprelay
 
+# From seeds; SEED=N replays one that has failed, and TRACE=N shows so many lines of it.
+simulate:
+	SEEDS=$(SEEDS) SECONDS=$(SECONDS) FIRST=$(FIRST) SEED=$(SEED) TRACE=$(TRACE) \
+		$(CARGO) test $(CARGOFLAGS) --target-dir $(BUILDDIR) --test simulation
+
+# Plants mistakes, one at a time, in a copy of the source.
+mutations:
+	python3 tools/mutate
+
 # Type-checks the other systems from Linux; the first run fetches a toolchain for that.
 check-targets:
 	sh tools/check-targets
@@ -203,6 +214,6 @@ bench-instructions:
 clean:
 	$(CARGO) clean --target-dir $(BUILDDIR)
 
-.PHONY: all help deps-build deps demo check test test-vm soak install install-systemd install-sysv \
+.PHONY: all help deps-build deps demo check test test-vm soak simulate mutations install install-systemd install-sysv \
 	install-launchd install-smf deinstall check-targets cross fuzz vendor-tarball deb check-packages \
 	test-package test-package-systemd bench bench-micro bench-instructions clean

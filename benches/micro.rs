@@ -4,9 +4,8 @@
 use criterion::{BenchmarkId, Criterion, Throughput};
 use mavis::channel::protocol::Accept;
 use mavis::config::relay::{self, Relay, Remote};
-use mavis::config::rules::Rules;
+use mavis::config::report::Report;
 use mavis::config::source::Source;
-use mavis::config::system::Nowhere;
 use mavis::config::{self, Parser};
 use mavis::event::{Choice, Loop, TimerId, Token};
 use mavis::os::address::Address;
@@ -22,7 +21,6 @@ use std::hint::black_box;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::time::Duration;
 
 fn main() {
@@ -107,15 +105,14 @@ fn configuration(criterion: &mut Criterion) {
         );
     }
     text += "    idle timeout = 3600\n}\n";
-    let system = || Rc::new(Nowhere);
+    let report = Report { quiet: true, ..Report::default() };
     let source = || Source::new("bench.cfg", text.clone().into_bytes());
 
     let mut group = criterion.benchmark_group("configuration");
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("words", |bencher| {
         bencher.iter(|| {
-            let mut parser = Parser::new(source(), Rules::default(), system());
-            parser.start().expect("a word");
+            let mut parser = Parser::new(source(), &report).expect("a word");
             let mut words = 0;
             while !parser.text().is_empty() {
                 parser.advance().expect("a word");
@@ -126,10 +123,9 @@ fn configuration(criterion: &mut Criterion) {
     });
     group.bench_function("section", |bencher| {
         bencher.iter(|| {
-            config::read(source(), "tcprelay", Rules::default(), system(), |parser| {
+            config::read(source(), "tcprelay", &report, |parser| {
                 relay::parse(parser, &mut |_| Ok(false))
             })
-            .result
             .expect("a section")
         });
     });

@@ -6,11 +6,10 @@ use super::layout::common_data;
 use super::mavis;
 use crate::channel::local::LocalWorker;
 use crate::channel::protocol::{self, Accept, FromWorker, TYPE_ACCEPT, TYPE_UDP_DATA};
-use crate::config::environment::directory;
+use crate::config::environment::publish_name;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::process::exit;
 use crate::os::{channel, log, socket};
-use crate::program::report::publish_name;
 use crate::program::{self, HostedWorker};
 use std::ffi::{c_char, c_int, c_void, CStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -60,9 +59,7 @@ pub(super) unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<O
 /// Tells a program of the C kind what its broker wants of it.
 pub(super) fn enter_worker(worker: &HostedWorker) {
     common_data::set_program_name(&worker.name);
-    let system = super::mavis::reading::system();
-    let folder = directory(&worker.configuration, &*system);
-    publish_name(&worker.configuration, &folder);
+    publish_name(&worker.configuration);
     if let Some(section) = &worker.section {
         common_data::set_section(section);
     }

@@ -4,7 +4,6 @@
 use super::common_data;
 use super::sockaddr::SockaddrUnion;
 use super::spawnd_data::{self, SpawndContext, TrackData};
-use crate::broker::addresses::Resolver;
 use crate::broker::hosted::Purpose;
 use crate::broker::policy::Limits;
 use crate::broker::text;
@@ -141,7 +140,7 @@ pub(crate) fn publish(broker: &Broker) {
         common_data::set_single_process(single.into());
     }
     for listener in &broker.listeners {
-        match Resolver::default().resolve(listener) {
+        match listener.resolve() {
             Ok(address) => note(listener, &address),
             Err(reason) => log::message(&format!("listen: {reason}")),
         }

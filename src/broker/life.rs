@@ -248,6 +248,12 @@ impl Broker {
         self.policy.limit()
     }
 
+    /// Connections that workers have, those that wait for one, and those of workers that leave.
+    pub fn connections(&self) -> usize {
+        let left: usize = self.workers.values().map(|worker| worker.users).sum();
+        self.policy.total() + self.parked.len() + left
+    }
+
     /// Serves until the process is to end; returns its exit status.
     pub fn run(&mut self, events: &mut Loop) -> i32 {
         loop {

@@ -8,7 +8,6 @@
 
 mod accept;
 pub mod acl;
-pub mod addresses;
 mod connection;
 mod findings;
 mod handover;
@@ -27,7 +26,7 @@ pub mod worker_process;
 pub use connection::Connection;
 pub use findings::Findings;
 pub use handover::{
-    inherited_texts, publish_snapshot, Checked, Former, FormerSecrets, Handover, Image,
+    inherited_snapshot, publish_snapshot, Checked, Former, FormerSecrets, Handover, Image,
     REPORT_VARIABLE, VARIABLE,
 };
 pub use listeners::{open as open_listener, receive as receive_datagram};

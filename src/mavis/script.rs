@@ -16,7 +16,8 @@
 use super::attributes;
 use crate::config::token::*;
 use crate::config::{ConfigError, Parser};
-use crate::os::regex::{posix_ignore_case, Pcre, Posix, PCRE_CASELESS_UTF};
+use crate::os::common_data;
+use crate::os::regex::{Pcre, Posix};
 
 /// How deep statements and conditions may nest.
 const MAX_DEPTH: usize = 256;
@@ -349,10 +350,10 @@ fn operand(parser: &mut Parser<'_>) -> Result<Operand, ConfigError> {
 fn regex(parser: &mut Parser<'_>, attribute: Attribute) -> Result<Test, ConfigError> {
     let (pattern, name) = (parser.text().to_vec(), parser.text_lossy());
     let compiled = if parser.code() == S_slash {
-        let flags = if parser.ignores_case() { PCRE_CASELESS_UTF } else { 0 };
+        let flags = common_data::pcre_flags();
         Pcre::new(&pattern, flags).map(|pcre| Test::Pcre(attribute, pcre, name))
     } else {
-        let flags = if parser.ignores_case() { posix_ignore_case() } else { 0 };
+        let flags = common_data::posix_flags();
         Posix::new(&pattern, flags).map(|posix| Test::Posix(attribute, posix, name))
     };
     let test = compiled.map_err(|text| parser.error(text))?;

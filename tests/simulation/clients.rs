@@ -1,0 +1,220 @@
+//! Clients and remotes: what they send is known byte by byte, and what they receive is checked as
+//! it comes. A stream begins with the number of its sender, so that a remote knows whom it talks to.
+
+use crate::kernel::{Id, Kernel, Waiting};
+use crate::random::Random;
+use std::net::SocketAddrV4;
+
+/// How an end behaves when it has sent all it wants to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Half-closes, reads to the end, closes.
+    Polite,
+    /// Reads to the end, half-closes afterwards.
+    Patient,
+    /// Resets the connection at some point.
+    Rude,
+}
+
+/// One end of a relayed connection: the client's or the remote's.
+pub struct End {
+    pub number: u64,
+    pub stream: Option<Id>,
+    pub manner: Manner,
+    /// How much it sends, and has sent.
+    pub total: usize,
+    pub sent: usize,
+    pub received: usize,
+    header: [u8; 8],
+    /// Who is at the other end.
+    pub partner: Option<u64>,
+    pub shut: bool,
+    pub ended: bool,
+    pub error: Option<i32>,
+    /// Bytes after which a rude one resets.
+    fuse: usize,
+    /// Sends urgent data now and then.
+    urgent: bool,
+    /// Reads and writes so seldom.
+    slowness: usize,
+    /// Waits until it was spoken to.
+    second: bool,
+    pub connected: bool,
+}
+
+/// The byte of a stream.
+pub fn byte(number: u64, offset: usize) -> u8 {
+    if offset < 8 {
+        return number.to_le_bytes()[offset];
+    }
+    let mixed = (number << 24 ^ offset as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 40) as u8
+}
+
+impl End {
+    pub fn new(number: u64, stream: Id, random: &mut Random, resets: bool) -> End {
+        let sizes = [0, 8, 9, 100, 1000, 5000, 20_000, 60_000];
+        let most = *random.pick(&sizes);
+        let total = if most <= 9 { most } else { random.between(8, most) };
+        let manner = match random.below(8) {
+            0 if resets => Manner::Rude,
+            1..=3 => Manner::Patient,
+            _ => Manner::Polite,
+        };
+        End {
+            number,
+            stream: Some(stream),
+            manner,
+            total,
+            sent: 0,
+            received: 0,
+            header: [0; 8],
+            partner: None,
+            shut: false,
+            ended: false,
+            error: None,
+            fuse: random.below(total + 50),
+            urgent: random.once_in(4),
+            slowness: *random.pick(&[0, 0, 0, 2, 5]),
+            second: false,
+            connected: false,
+        }
+    }
+
+    /// A remote waits for the client to speak at times; two that wait would do so for ever.
+    pub fn speak_second(&mut self) {
+        self.second = true;
+        self.manner = if self.manner == Manner::Patient { Manner::Polite } else { self.manner };
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.stream.is_none()
+    }
+
+    /// Does one thing; true if something was done.
+    pub fn act(&mut self, kernel: &mut Kernel, random: &mut Random) -> bool {
+        let Some(id) = self.stream else {
+            return false;
+        };
+        if self.slowness > 0 && !random.once_in(self.slowness) {
+            return false;
+        }
+        let Some(stream) = kernel.stream(id) else {
+            self.stream = None;
+            return true;
+        };
+        if stream.state != Waiting::Done {
+            return false;
+        }
+        self.connected |= !stream.broken;
+        if self.manner == Manner::Rude && self.sent + self.received >= self.fuse {
+            kernel.note(|| format!("{} resets #{id}", self.number));
+            kernel.reset(id);
+            kernel.objects.remove(&id);
+            self.stream = None;
+            return true;
+        }
+        let reads_first = random.once_in(2);
+        let moved = reads_first && self.read(id, kernel, random)
+            || self.write(id, kernel, random)
+            || !reads_first && self.read(id, kernel, random);
+        let over = self.error.is_some() || self.ended && self.shut;
+        if over {
+            kernel.note(|| format!("{} closes #{id}", self.number));
+            kernel.end_stream(id);
+            self.stream = None;
+        }
+        moved || over
+    }
+
+    fn write(&mut self, id: Id, kernel: &mut Kernel, random: &mut Random) -> bool {
+        if self.shut || self.second && self.received == 0 && !self.ended {
+            return false;
+        }
+        if self.sent < self.total {
+            let most = *random.pick(&[10, 1000, 6000, 60_000]);
+            let count = random.between(1, (self.total - self.sent).min(most));
+            // The number is sent in one piece, so that there always is a whole one.
+            let count = if self.sent == 0 { count.max(8) } else { count };
+            let data: Vec<u8> =
+                (self.sent..self.sent + count).map(|at| byte(self.number, at)).collect();
+            let urgent = self.urgent && self.sent > 0 && random.once_in(4);
+            match kernel.send(id, &data, urgent) {
+                Ok(count) => {
+                    self.sent += count;
+                    return true;
+                }
+                Err(libc::EAGAIN) => return false,
+                Err(error) => {
+                    // What has arrived is still to be read.
+                    self.error.get_or_insert(error);
+                    return true;
+                }
+            }
+        }
+        let waits = self.manner == Manner::Patient && !self.ended;
+        if waits {
+            return false;
+        }
+        if kernel.shut_writing(id).is_err() {
+            let error = kernel.stream(id).and_then(|stream| stream.error.take());
+            self.error.get_or_insert(error.unwrap_or(libc::ENOTCONN));
+        } else {
+            self.shut = true;
+        }
+        true
+    }
+
+    fn read(&mut self, id: Id, kernel: &mut Kernel, random: &mut Random) -> bool {
+        if self.ended {
+            return false;
+        }
+        let mut buffer = vec![0; *random.pick(&[100, 5000, 50_000])];
+        match kernel.receive(id, &mut buffer, false) {
+            Ok(0) => {
+                self.ended = true;
+                true
+            }
+            Ok(count) => {
+                self.check(&buffer[..count], kernel);
+                true
+            }
+            Err(libc::EAGAIN) => false,
+            Err(error) => {
+                self.error.get_or_insert(error);
+                true
+            }
+        }
+    }
+
+    /// Every byte once and in its order.
+    fn check(&mut self, data: &[u8], kernel: &mut Kernel) {
+        for &got in data {
+            if self.received < 8 {
+                self.header[self.received] = got;
+            } else {
+                let number = u64::from_le_bytes(self.header);
+                let expected = byte(number, self.received);
+                if got != expected {
+                    let (own, at) = (self.number, self.received);
+                    kernel.violated(format!(
+                        "{own} got {got:#x} as byte {at} of {number}, and not {expected:#x}"
+                    ));
+                    return;
+                }
+            }
+            self.received += 1;
+            if self.received == 8 {
+                self.partner = Some(u64::from_le_bytes(self.header));
+            }
+        }
+    }
+}
+
+/// Where connections end.
+pub struct Remote {
+    pub address: SocketAddrV4,
+    pub listener: Option<Id>,
+    /// When it changes between being there and not, if it does.
+    pub flaps: Option<u64>,
+}

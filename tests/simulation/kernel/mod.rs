@@ -1,0 +1,415 @@
+//! A kernel without a machine: descriptors, sockets, the channel's datagrams, pipes, epoll, processes
+//! and a clock, all of it in one thread and moved by chance. It does what Linux documents, never
+//! what would only be convenient: an edge is told once, a short read means an empty queue, a reset
+//! overtakes what is queued. Whatever else may happen to a call happens at times ([`Faults`]).
+
+mod datagram;
+mod poll;
+mod stream;
+
+use crate::random::Random;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddrV4;
+
+pub use datagram::{Datagram, Passed};
+pub use poll::{Epoll, Event};
+pub use stream::{Listener, Stream, Waiting};
+
+/// Names an object: what a descriptor refers to, and others may as well.
+pub type Id = u64;
+/// Names a simulated process. Clients and remotes are in none.
+pub type Process = u32;
+pub type Errno = i32;
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// The first simulated descriptor; lower ones are the real kernel's.
+pub const FIRST: i32 = 1000;
+
+/// How often something goes wrong: once in so many calls, 0 for never.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    pub interrupted: usize,
+    pub no_memory: usize,
+    pub no_descriptors: usize,
+    pub no_ports: usize,
+    pub spurious: usize,
+    pub lost_descriptor: usize,
+    pub epoll_no_memory: usize,
+    pub splice_no_memory: usize,
+}
+
+pub struct Pipe {
+    pub data: VecDeque<u8>,
+    pub readers: usize,
+    pub writers: usize,
+}
+
+pub enum Kind {
+    Stream(Stream),
+    Listener(Listener),
+    Datagram(Datagram),
+    /// The socket of the log daemon, and which process writes there.
+    Log,
+    PipeEnd {
+        pipe: Id,
+        reads: bool,
+    },
+    Pipe(Pipe),
+    Epoll(Epoll),
+}
+
+pub struct Object {
+    /// Descriptors, and descriptors on their way in the channel.
+    pub references: usize,
+    pub nonblocking: bool,
+    pub kind: Kind,
+    /// Epoll objects that watch it, by the descriptor they know it by.
+    pub watchers: Vec<(Id, i32)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptor {
+    pub object: Id,
+    pub process: Process,
+}
+
+/// What a process is to the kernel.
+#[derive(Default)]
+pub struct Running {
+    pub handlers: BTreeMap<i32, usize>,
+    /// The first pipe that it has made is that of its signals.
+    pub signal_pipe: Option<Id>,
+    /// When the last wait would have ended by itself; none: never.
+    pub wakes: Option<u64>,
+    /// That has found something: it does not wait now.
+    pub again: bool,
+    pub epoll: Option<Id>,
+    pub dead: bool,
+}
+
+/// What the simulation has to do for the processes.
+pub enum Request {
+    /// A child was made, with this as its standard input.
+    Spawned {
+        child: Process,
+        stdin: Id,
+    },
+    Signal {
+        process: Process,
+        number: i32,
+    },
+}
+
+pub struct Kernel {
+    /// Microseconds.
+    pub now: u64,
+    pub random: Random,
+    pub faults: Faults,
+    pub objects: BTreeMap<Id, Object>,
+    pub descriptors: BTreeMap<i32, Descriptor>,
+    pub processes: BTreeMap<Process, Running>,
+    /// Whose system calls come now.
+    pub current: Process,
+    pub requests: Vec<Request>,
+    /// Children that have ended and were not waited for: parent, child, status.
+    pub ended: Vec<(Process, Process, i32)>,
+    /// Where a signal handler writes to.
+    pub signalled: Option<Process>,
+    pub violation: Option<String>,
+    /// Calls that have achieved something, to tell work from spinning.
+    pub progress: u64,
+    pub descriptor_limit: usize,
+    pub trace: Option<VecDeque<String>>,
+    last_socketpair: Option<Id>,
+    next_object: Id,
+    next_process: Process,
+    next_port: u16,
+    pub listening: BTreeMap<SocketAddrV4, Id>,
+}
+
+impl Kernel {
+    pub fn new(seed: u64, traced: bool) -> Kernel {
+        Kernel {
+            now: 1_000_000_000,
+            random: Random::new(seed),
+            faults: Faults::default(),
+            objects: BTreeMap::new(),
+            descriptors: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            current: 0,
+            requests: Vec::new(),
+            ended: Vec::new(),
+            signalled: None,
+            violation: None,
+            progress: 0,
+            descriptor_limit: 10_000,
+            trace: traced.then(VecDeque::new),
+            last_socketpair: None,
+            next_object: 1,
+            next_process: 100,
+            next_port: 10_000,
+            listening: BTreeMap::new(),
+        }
+    }
+
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        let (now, current) = (self.now, self.current);
+        if let Some(trace) = &mut self.trace {
+            trace.push_back(format!("{:>10}.{:03} [{current}] {}", now / 1000, now % 1000, line()));
+            if trace.len() > 1_000_000 {
+                trace.pop_front();
+            }
+        }
+    }
+
+    pub fn violated(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        self.note(|| format!("VIOLATION {what}"));
+        self.violation.get_or_insert(what);
+    }
+
+    pub fn new_process(&mut self) -> Process {
+        self.next_process += 1;
+        // It has not waited yet.
+        self.processes.insert(self.next_process, Running { wakes: Some(0), ..Running::default() });
+        self.next_process
+    }
+
+    /// The process whose calls come now. Made by the first call if need be.
+    pub fn running(&mut self) -> &mut Running {
+        self.processes.entry(self.current).or_default()
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.processes.get(&self.current).is_some_and(|process| process.dead)
+    }
+
+    pub fn add(&mut self, kind: Kind) -> Id {
+        let id = self.next_object;
+        self.next_object += 1;
+        let object = Object { references: 0, nonblocking: false, kind, watchers: Vec::new() };
+        self.objects.insert(id, object);
+        id
+    }
+
+    pub fn object(&self, fd: i32) -> Result<Id> {
+        self.descriptors.get(&fd).map(|entry| entry.object).ok_or(libc::EBADF)
+    }
+
+    pub fn kind(&mut self, fd: i32) -> Result<&mut Kind> {
+        let id = self.object(fd)?;
+        self.objects.get_mut(&id).map(|object| &mut object.kind).ok_or(libc::EBADF)
+    }
+
+    pub fn count_descriptors(&self, process: Process) -> usize {
+        self.descriptors.values().filter(|entry| entry.process == process).count()
+    }
+
+    /// Whether a call fails now for want of descriptors.
+    pub fn out_of_descriptors(&mut self) -> bool {
+        let used = self.count_descriptors(self.current);
+        let by_chance = self.random.once_in(self.faults.no_descriptors);
+        used >= self.descriptor_limit || by_chance
+    }
+
+    /// The lowest number that is free, as POSIX has it.
+    pub fn install(&mut self, object: Id) -> i32 {
+        let mut fd = FIRST;
+        for &used in self.descriptors.keys() {
+            if used != fd {
+                break;
+            }
+            fd += 1;
+        }
+        self.descriptors.insert(fd, Descriptor { object, process: self.current });
+        if let Some(object) = self.objects.get_mut(&object) {
+            object.references += 1;
+        }
+        fd
+    }
+
+    pub fn duplicate(&mut self, fd: i32) -> Result<i32> {
+        let object = self.object(fd)?;
+        Ok(self.install(object))
+    }
+
+    pub fn close(&mut self, fd: i32) -> Result<()> {
+        if self.is_dead() {
+            return Ok(());
+        }
+        let Some(entry) = self.descriptors.remove(&fd) else {
+            self.violated(format!("close of {fd}, which is not open"));
+            return Err(libc::EBADF);
+        };
+        self.note(|| format!("close {fd} (#{})", entry.object));
+        if entry.process != self.current {
+            self.violated(format!("close of {fd}, which is another process's"));
+        }
+        self.release(entry.object);
+        Ok(())
+    }
+
+    /// Takes a reference away; the object ends with the last one.
+    pub fn release(&mut self, id: Id) {
+        let Some(object) = self.objects.get_mut(&id) else {
+            return;
+        };
+        object.references = object.references.saturating_sub(1);
+        if object.references > 0 {
+            return;
+        }
+        for (epoll, fd) in std::mem::take(&mut object.watchers) {
+            if let Some(Kind::Epoll(epoll)) = self.objects.get_mut(&epoll).map(|o| &mut o.kind) {
+                epoll.forget(fd, id);
+            }
+        }
+        match self.objects.get_mut(&id).map(|object| &mut object.kind) {
+            Some(Kind::Stream(_)) => self.end_stream(id),
+            Some(Kind::Listener(_)) => self.end_listener(id),
+            Some(Kind::Datagram(_)) => self.end_datagram(id),
+            Some(Kind::PipeEnd { pipe, reads }) => {
+                let (pipe, reads) = (*pipe, *reads);
+                self.objects.remove(&id);
+                if let Some(Kind::Pipe(ends)) = self.objects.get_mut(&pipe).map(|o| &mut o.kind) {
+                    let count = if reads { &mut ends.readers } else { &mut ends.writers };
+                    *count -= 1;
+                    if ends.readers + ends.writers == 0 {
+                        self.objects.remove(&pipe);
+                    }
+                }
+            }
+            Some(Kind::Epoll(_)) | Some(Kind::Log) => {
+                self.objects.remove(&id);
+            }
+            Some(Kind::Pipe(_)) | None => {}
+        }
+    }
+
+    /// All that a process holds is closed, as when it is killed.
+    pub fn end_process(&mut self, process: Process) {
+        let open = self.descriptors.iter().filter(|(_, entry)| entry.process == process);
+        let open: Vec<i32> = open.map(|(&fd, _)| fd).collect();
+        for fd in open {
+            if let Some(entry) = self.descriptors.remove(&fd) {
+                self.release(entry.object);
+            }
+        }
+        if let Some(process) = self.processes.get_mut(&process) {
+            process.dead = true;
+        }
+    }
+
+    pub fn new_pipe(&mut self) -> Result<[i32; 2]> {
+        if self.out_of_descriptors() {
+            return Err(libc::EMFILE);
+        }
+        let pipe = self.add(Kind::Pipe(Pipe { data: VecDeque::new(), readers: 1, writers: 1 }));
+        let read = self.add(Kind::PipeEnd { pipe, reads: true });
+        let write = self.add(Kind::PipeEnd { pipe, reads: false });
+        self.running().signal_pipe.get_or_insert(pipe);
+        Ok([self.install(read), self.install(write)])
+    }
+
+    pub fn pipe(&mut self, id: Id) -> Option<&mut Pipe> {
+        match self.objects.get_mut(&id).map(|object| &mut object.kind) {
+            Some(Kind::Pipe(pipe)) => Some(pipe),
+            _ => None,
+        }
+    }
+
+    pub fn pipe_of(&mut self, fd: i32) -> Result<Id> {
+        match self.kind(fd)? {
+            Kind::PipeEnd { pipe, .. } => Ok(*pipe),
+            _ => Err(libc::EINVAL),
+        }
+    }
+
+    /// read(2) of a pipe.
+    pub fn read_pipe(&mut self, fd: i32, buffer: &mut [u8]) -> Result<usize> {
+        let id = self.pipe_of(fd)?;
+        let pipe = self.pipe(id).ok_or(libc::EBADF)?;
+        if pipe.data.is_empty() {
+            return if pipe.writers == 0 { Ok(0) } else { Err(libc::EAGAIN) };
+        }
+        let count = take(&mut pipe.data, buffer);
+        self.progress += 1;
+        Ok(count)
+    }
+
+    /// write(2) to a pipe; what a signal handler writes goes to the pipe of the one it is for.
+    pub fn write_pipe(&mut self, fd: i32, data: &[u8]) -> Result<usize> {
+        let signalled = self.signalled.and_then(|process| self.processes.get(&process));
+        let id = match signalled.and_then(|process| process.signal_pipe) {
+            Some(pipe) => pipe,
+            None => self.pipe_of(fd)?,
+        };
+        let pipe = self.pipe(id).ok_or(libc::EBADF)?;
+        pipe.data.extend(data);
+        self.notify_pipe(id);
+        Ok(data.len())
+    }
+
+    fn notify_pipe(&mut self, id: Id) {
+        let reading = |object: &Object| matches!(object.kind, Kind::PipeEnd { pipe, reads: true } if pipe == id);
+        let end = self.objects.iter().find(|(_, object)| reading(object)).map(|(&end, _)| end);
+        if let Some(end) = end {
+            self.notify(end);
+        }
+    }
+
+    /// The pipe of a worker's signals has something in it.
+    pub fn has_signal(&self, process: Process) -> bool {
+        let pipe = self.processes.get(&process).and_then(|process| process.signal_pipe);
+        let pipe = pipe.and_then(|pipe| self.objects.get(&pipe));
+        matches!(pipe.map(|object| &object.kind), Some(Kind::Pipe(pipe)) if !pipe.data.is_empty())
+    }
+
+    /// fork(2) with execve(2) behind it: the child has the end of the channel made last.
+    pub fn fork(&mut self) -> Result<Process> {
+        if self.random.once_in(self.faults.no_memory) {
+            return Err(libc::EAGAIN);
+        }
+        let Some(stdin) = self.last_socketpair else {
+            self.violated("a child without a channel");
+            return Err(libc::EAGAIN);
+        };
+        if let Some(object) = self.objects.get_mut(&stdin) {
+            object.references += 1;
+        }
+        let child = self.new_process();
+        self.note(|| format!("fork: {child}, standard input #{stdin}"));
+        self.requests.push(Request::Spawned { child, stdin });
+        Ok(child)
+    }
+
+    pub fn wait_for_child(&mut self) -> Result<Option<(Process, i32)>> {
+        let parent = self.current;
+        match self.ended.iter().position(|ended| ended.0 == parent) {
+            Some(index) => {
+                let (_, child, status) = self.ended.remove(index);
+                self.progress += 1;
+                Ok(Some((child, status)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// When a call that may wait so many milliseconds must have an answer.
+    pub fn waits_until(&self, timeout: i32) -> Option<u64> {
+        u64::try_from(timeout).ok().filter(|&wait| wait > 0).map(|wait| self.now + wait * 1000)
+    }
+
+    pub fn take_port(&mut self) -> u16 {
+        self.next_port = if self.next_port >= 60_000 { 10_000 } else { self.next_port + 1 };
+        self.next_port
+    }
+}
+
+/// Moves bytes from a queue into a buffer.
+pub fn take(queue: &mut VecDeque<u8>, buffer: &mut [u8]) -> usize {
+    let count = queue.len().min(buffer.len());
+    for (byte, slot) in queue.drain(..count).zip(buffer) {
+        *slot = byte;
+    }
+    count
+}

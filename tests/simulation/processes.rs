@@ -1,0 +1,191 @@
+//! The processes: a broker and its workers as they are, each with a loop of its own, of which one
+//! turn at a time is run. What comes before that in a real process, reading the configuration and
+//! taking over descriptors, is done by hand.
+
+use crate::kernel::{Id, Process};
+use crate::system::kernel;
+use mavis::broker::life::{Broker, Options, Secrets, Start};
+use mavis::broker::Handover;
+use mavis::channel::Peer;
+use mavis::config;
+use mavis::config::listen::Listener;
+use mavis::config::relay::{Relay, Remote};
+use mavis::event::{Choice, Loop};
+use mavis::os::address::Address;
+use mavis::os::process::{Identity, Program};
+use mavis::os::socket::{Keepalive, Protocol};
+use mavis::tls::context::Contexts;
+use mavis::tls::tickets::Ratchet;
+use mavis::upstream::zone::Zone;
+use mavis::worker::engine::Engine;
+use mavis::worker::link::{Link, Start as Told};
+use mavis::worker::process::Worker;
+use std::cell::RefCell;
+use std::net::SocketAddrV4;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+pub struct BrokerProcess {
+    pub process: Process,
+    pub broker: Broker,
+    pub events: Loop,
+}
+
+pub struct WorkerProcess {
+    pub process: Process,
+    pub worker: Worker,
+    pub events: Loop,
+    /// It is not given the processor until then.
+    pub stalled: u64,
+}
+
+thread_local! {
+    /// Not with the workers: a worker that starts waits for it.
+    static BROKER: RefCell<Option<BrokerProcess>> = const { RefCell::new(None) };
+}
+
+/// Does something with the broker, as itself.
+pub fn broker<R>(work: impl FnOnce(&mut BrokerProcess) -> R) -> Option<R> {
+    BROKER.with(|cell| {
+        let mut cell = cell.try_borrow_mut().ok()?;
+        let broker = cell.as_mut()?;
+        let process = broker.process;
+        Some(as_process(process, || work(broker)))
+    })
+}
+
+/// The broker ends.
+pub fn end_broker() {
+    let ended = BROKER.with(|cell| cell.borrow_mut().take());
+    if let Some(broker) = ended {
+        let process = broker.process;
+        as_process(process, || drop(broker));
+        kernel(|kernel| kernel.end_process(process));
+    }
+}
+
+/// A process waits in a call that blocks: others run meanwhile. False if it has waited for long
+/// enough.
+pub fn run_others(until: u64) -> bool {
+    let now = kernel(|kernel| {
+        kernel.now += 200;
+        kernel.now
+    });
+    broker(|broker| broker.broker.turn(&mut broker.events));
+    now < until
+}
+
+/// Runs something with the system calls of a process.
+pub fn as_process<R>(process: Process, work: impl FnOnce() -> R) -> R {
+    let before = kernel(|kernel| std::mem::replace(&mut kernel.current, process));
+    let result = work();
+    kernel(|kernel| kernel.current = before);
+    result
+}
+
+fn new_loop() -> Loop {
+    Loop::new(&Choice::from_setting(None)).expect("a loop")
+}
+
+/// The configuration of both.
+#[derive(Clone)]
+pub struct Settings {
+    pub relay: Relay,
+    pub broker: config::broker::Broker,
+    pub ours: bool,
+}
+
+pub fn remote(address: SocketAddrV4, weight: u32) -> Remote {
+    Remote {
+        address: Address::Ip(address.into()),
+        protocol: Protocol::Tcp,
+        weight,
+        tls: None,
+        tag: None,
+        host: None,
+        keepalive: Keepalive::default(),
+    }
+}
+
+pub fn listener(port: u16) -> Listener {
+    Listener { port, empty: false, ..Listener::new(0) }
+}
+
+/// Starts a broker, which asks for its workers.
+pub fn start_broker(settings: &Settings) {
+    let process = kernel(|kernel| kernel.new_process());
+    let started = as_process(process, || {
+        let mut events = new_loop();
+        let options = Options {
+            name: "broker".into(),
+            executable: "/simulated/tcprelay".into(),
+            arguments: vec!["tcprelay".into()],
+            environment: Vec::new(),
+            worker: Program {
+                path: "/simulated/tcprelay".into(),
+                arguments: Vec::new(),
+                identity: Identity::default(),
+                directory: None,
+                environment: None,
+                group: false,
+            },
+            workers_report: settings.ours,
+            inetd: false,
+            background: false,
+        };
+        let secrets =
+            Secrets { material: Default::default(), tickets: Ratchet::new([7; 32], 0, 3600) };
+        let start = Start {
+            options,
+            reloaded: false,
+            snapshot: None,
+            shared: None,
+            secrets,
+            activated: Vec::new(),
+            launcher: None,
+            local: None,
+        };
+        let mut handover = Handover::default();
+        let broker = Broker::start(settings.broker.clone(), start, &mut handover, &mut events);
+        broker.map(|broker| BrokerProcess { process, broker, events })
+    });
+    match started {
+        Ok(started) => BROKER.with(|cell| *cell.borrow_mut() = Some(started)),
+        Err(status) => kernel(|kernel| kernel.violated(format!("the broker ends with {status}"))),
+    }
+}
+
+/// A worker with this as its standard input. None if it ends before it serves.
+pub fn start_worker(process: Process, stdin: Id, settings: &Settings) -> Option<WorkerProcess> {
+    as_process(process, || {
+        let fd = kernel(|kernel| {
+            let fd = kernel.install(stdin);
+            // The reference of the child that was to be.
+            kernel.release(stdin);
+            fd
+        });
+        // SAFETY: the descriptor has just been made, and nothing else owns it.
+        let channel = unsafe { OwnedFd::from_raw_fd(fd) };
+        let mut events = new_loop();
+        let peer = if settings.ours { Peer::Ours } else { Peer::Foreign };
+        let mut link = Link::new(channel, peer);
+        let zone = match link.ask() {
+            Told::Told(answer) => answer.zone,
+            Told::Unneeded => return None,
+            Told::Alone => None,
+        };
+        let relay = settings.relay.clone();
+        let contexts = Contexts {
+            acceptor: None,
+            connectors: vec![None; relay.remotes.len()],
+            tickets: Ratchet::new([7; 32], 0, 3600),
+        };
+        let retire_limit = relay.retire_limit;
+        let mut engine = Engine::new(relay, contexts, None);
+        if let Some((fd, slot)) = zone.filter(|_| !settings.relay.balance_alone) {
+            let _ = Zone::join(&fd, slot as usize).is_ok_and(|zone| engine.share(zone));
+        }
+        let mut worker = Worker::start("worker", engine, retire_limit, link, &mut events).ok()?;
+        worker.begin(1000, &mut events);
+        Some(WorkerProcess { process, worker, events, stalled: 0 })
+    })
+}

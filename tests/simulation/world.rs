@@ -1,0 +1,766 @@
+//! One run: a broker, its workers, clients and remotes, moved by chance step by step, and looked at
+//! after each.
+
+use crate::clients::{End, Manner, Remote};
+use crate::kernel::{Faults, Id, Kernel, Kind, Process, Request, Waiting};
+use crate::processes::{
+    as_process, broker, end_broker, listener, remote, start_broker, start_worker, Settings,
+    WorkerProcess,
+};
+use crate::random::Random;
+use crate::system::{deliver_signal, kernel};
+use mavis::config;
+use mavis::config::broker::{Overload, Stop};
+use mavis::config::relay::{Relay, Splice, Ties};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddrV4;
+
+const PORT: u16 = 8000;
+/// Steps of a run, and of what follows it until everything is quiet.
+const STEPS: usize = 30_000;
+const MORE_STEPS: usize = 20_000;
+/// So many turns of a process in a row may achieve nothing.
+const IDLE_TURNS: u32 = 300;
+const SECOND: u64 = 1_000_000;
+/// Less than a `retry delay`: that remotes were dead is no excuse when they are there again.
+const REST: u64 = 2 * SECOND;
+
+/// What a run may have in it besides clients that behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weather {
+    /// Everything must work.
+    Calm,
+    /// Ends reset their connections.
+    Rude,
+    /// Calls fail, remotes come and go: connections may be refused.
+    Rough,
+    /// Workers are killed and stopped.
+    Deadly,
+    /// All of that.
+    Stormy,
+}
+
+pub struct World {
+    random: Random,
+    weather: Weather,
+    settings: Settings,
+    workers: BTreeMap<Process, WorkerProcess>,
+    clients: Vec<End>,
+    /// The ends of remotes, by what they call themselves.
+    ends: BTreeMap<u64, End>,
+    remotes: Vec<Remote>,
+    to_come: usize,
+    /// Clients and ends whose connection was lost with a worker.
+    lost: BTreeSet<u64>,
+    idle_turns: BTreeMap<Process, (u32, u64)>,
+    ending: bool,
+    patient_clients: bool,
+    next_end: u64,
+    /// Clients after this one.
+    must_be_served: u64,
+}
+
+const FIRST_END: u64 = 1 << 32;
+
+fn address(last: u8) -> SocketAddrV4 {
+    SocketAddrV4::new([10, 0, 1, last].into(), 80)
+}
+
+fn settings(random: &mut Random, weather: Weather, remotes: usize) -> Settings {
+    let weights: Vec<u32> = (0..remotes).map(|_| random.between(1, 3) as u32).collect();
+    let relay = Relay {
+        remotes: weights
+            .iter()
+            .enumerate()
+            .map(|(index, &weight)| remote(address(index as u8), weight))
+            .collect(),
+        balance_alone: random.once_in(2),
+        ties: *random.pick(&[Ties::Least, Ties::First]),
+        fail_count: *random.pick(&[0, 0, 2]),
+        rebalance: *random.pick(&[0, 0, 5]),
+        retry_delay: *random.pick(&[1, 10]),
+        connect_timeout: *random.pick(&[1, 5]),
+        retire_limit: *random.pick(&[0, 0, 0, 7]),
+        access_log: random.once_in(2),
+        splice: *random.pick(&[Splice::Auto, Splice::Always, Splice::Never]),
+        idle_timeout: *random.pick(&[0, 3600]),
+        ..Relay::default()
+    };
+    let mut settings = config::broker::Broker {
+        listeners: vec![listener(PORT)],
+        overload: match weather {
+            Weather::Calm | Weather::Rude | Weather::Deadly => Overload::Queue,
+            _ => *random.pick(&[Overload::Queue, Overload::Close, Overload::Reset]),
+        },
+        stop: Some(Stop::Drain),
+        ..config::broker::Broker::default()
+    };
+    settings.spawn.instances_min = random.between(1, 2);
+    settings.spawn.instances_max = random.between(2, 3);
+    settings.spawn.users_min = random.between(1, 4);
+    settings.spawn.users_max = random.between(4, 30);
+    Settings { relay, broker: settings, ours: random.once_in(2) }
+}
+
+fn faults(random: &mut Random, weather: Weather) -> Faults {
+    let mut rate = |rates: &[usize]| *random.pick(rates);
+    let mut faults = Faults {
+        interrupted: rate(&[0, 10, 50]),
+        spurious: rate(&[0, 2, 10]),
+        ..Faults::default()
+    };
+    faults.epoll_no_memory = rate(&[0, 0, 5]);
+    faults.splice_no_memory = rate(&[0, 0, 3, 20]);
+    if matches!(weather, Weather::Rough | Weather::Stormy) {
+        faults.no_memory = rate(&[0, 20, 100]);
+        faults.no_descriptors = rate(&[0, 10, 50]);
+        faults.no_ports = rate(&[0, 5, 30]);
+        faults.lost_descriptor = rate(&[0, 0, 20]);
+    }
+    faults
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        let mut random = Random::new(seed ^ 0x5eed);
+        let weather = *random.pick(&[
+            Weather::Calm,
+            Weather::Calm,
+            Weather::Rude,
+            Weather::Rude,
+            Weather::Rough,
+            Weather::Deadly,
+            Weather::Deadly,
+            Weather::Stormy,
+        ]);
+        let count = random.between(1, 3);
+        let settings = settings(&mut random, weather, count);
+        let faults = faults(&mut random, weather);
+        let rough = matches!(weather, Weather::Rough | Weather::Stormy);
+        let mut remotes = Vec::new();
+        kernel(|kernel| {
+            kernel.note(|| format!("{weather:?} {:?} {faults:?}", settings.relay));
+            for index in 0..count {
+                let address = address(index as u8);
+                let listener = kernel.listen(address, 100, true).ok();
+                let flaps = (rough && random.once_in(2)).then_some(kernel.now + SECOND);
+                remotes.push(Remote { address, listener, flaps });
+            }
+        });
+        start_broker(&settings);
+        kernel(|kernel| kernel.faults = faults);
+        World {
+            weather,
+            settings,
+            workers: BTreeMap::new(),
+            clients: Vec::new(),
+            ends: BTreeMap::new(),
+            remotes,
+            to_come: random.between(1, 25),
+            lost: BTreeSet::new(),
+            idle_turns: BTreeMap::new(),
+            ending: false,
+            patient_clients: random.once_in(2),
+            next_end: FIRST_END,
+            must_be_served: u64::MAX,
+            random,
+        }
+    }
+
+    /// Runs to the end. What went wrong is in the kernel.
+    pub fn run(mut self) {
+        let mut steps = 0;
+        while steps < STEPS && !self.failed() && !(self.to_come == 0 && self.clients_done()) {
+            self.step();
+            steps += 1;
+        }
+        self.calm_down();
+        self.settle();
+        self.check_quiet();
+        self.try_again();
+        self.check_quiet();
+        self.shut_down();
+        if !self.failed() {
+            self.check_clients();
+        }
+        self.forget();
+    }
+
+    /// Goes on until nobody has anything left to do.
+    fn settle(&mut self) {
+        let mut steps = 0;
+        while !self.failed() && !self.is_quiet() {
+            self.step();
+            steps += 1;
+            if steps > MORE_STEPS {
+                self.describe_unrest();
+            }
+        }
+    }
+
+    /// When everything is there again, and has had the time to be found, all are served.
+    fn try_again(&mut self) {
+        let until = kernel(|kernel| kernel.now) + REST;
+        while !self.failed() && kernel(|kernel| kernel.now) < until {
+            self.step();
+        }
+        self.must_be_served = self.clients.len() as u64;
+        for _ in 0..2 {
+            self.to_come += 1;
+            self.new_client();
+        }
+        self.settle();
+    }
+
+    fn failed(&self) -> bool {
+        kernel(|kernel| kernel.violation.is_some())
+    }
+
+    fn clients_done(&self) -> bool {
+        self.clients.iter().all(End::is_done)
+    }
+
+    fn is_quiet(&self) -> bool {
+        let ends = self.ends.values().all(End::is_done);
+        let sessions = self.workers.values().any(|worker| worker.worker.engine().open() > 0);
+        let told = broker(|broker| broker.broker.connections()).unwrap_or(0) == 0;
+        let starting = kernel(|kernel| !kernel.requests.is_empty());
+        self.clients_done() && ends && !sessions && told && !starting
+    }
+
+    /// Nothing goes wrong any more.
+    fn calm_down(&mut self) {
+        kernel(|kernel| {
+            kernel.note(|| "calm".to_owned());
+            kernel.faults = Faults::default();
+        });
+        self.to_come = 0;
+        self.ending = true;
+        for worker in self.workers.values_mut() {
+            worker.stalled = 0;
+        }
+        for remote in &mut self.remotes {
+            remote.flaps = None;
+            if remote.listener.is_none() {
+                remote.listener = kernel(|kernel| kernel.listen(remote.address, 100, true).ok());
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        kernel(|kernel| kernel.now += 1 + kernel.random.below(20) as u64);
+        let mut done = false;
+        for _ in 0..12 {
+            done = match self.random.below(10) {
+                0..=2 => self.run_process(),
+                3..=5 => self.deliver(),
+                6..=8 => self.act(),
+                _ => self.surprise(),
+            };
+            self.answer_requests();
+            if done {
+                break;
+            }
+        }
+        if !done && !self.run_process() {
+            self.pass_time();
+        }
+        self.check_invariants();
+    }
+
+    /// One turn of a process that has something to do.
+    fn run_process(&mut self) -> bool {
+        let now = kernel(|kernel| kernel.now);
+        let own = broker(|broker| broker.process);
+        let awake = self.workers.values().filter(|worker| worker.stalled <= now);
+        let mut all: Vec<Process> = awake.map(|worker| worker.process).chain(own).collect();
+        all.retain(|&process| is_runnable(process));
+        if all.is_empty() {
+            return false;
+        }
+        let process = *self.random.pick(&all);
+        self.turn(process);
+        true
+    }
+
+    fn turn(&mut self, process: Process) {
+        let (before, now) = kernel(|kernel| (kernel.progress, kernel.now));
+        let status = match self.workers.get_mut(&process) {
+            Some(worker) => as_process(process, || worker.worker.turn(&mut worker.events)),
+            None => broker(|broker| broker.broker.turn(&mut broker.events)).flatten(),
+        };
+        let after = kernel(|kernel| kernel.progress);
+        let (turns, last) = self.idle_turns.entry(process).or_default();
+        let waited = now - std::mem::replace(last, now) >= SECOND / 1000;
+        *turns = if after > before || waited { 0 } else { *turns + 1 };
+        if *turns > IDLE_TURNS {
+            kernel(|kernel| {
+                kernel.violated(format!("{process} spins: nothing done in so many turns"))
+            });
+        }
+        match status {
+            Some(status) if self.workers.contains_key(&process) => {
+                self.worker_ends(process, status << 8, false);
+            }
+            Some(0) if self.ending => end_broker(),
+            Some(status) => {
+                kernel(|kernel| kernel.violated(format!("the broker ends with {status}")));
+            }
+            None => {}
+        }
+    }
+
+    /// A worker has ended by itself, or was killed.
+    fn worker_ends(&mut self, process: Process, status: i32, killed: bool) {
+        let Some(worker) = self.workers.remove(&process) else {
+            return;
+        };
+        kernel(|kernel| kernel.note(|| format!("{process} ends: {status}")));
+        if killed {
+            self.note_losses(process);
+            kernel(|kernel| kernel.end_process(process));
+            as_process(process, || drop(worker));
+        } else {
+            if worker.worker.engine().open() > 0 {
+                kernel(|kernel| kernel.violated("a worker ends with sessions"));
+            }
+            as_process(process, || drop(worker));
+            kernel(|kernel| {
+                let left = kernel.count_descriptors(process);
+                if left > 0 {
+                    kernel.violated(format!("{process} has left {left} descriptors open"));
+                }
+                kernel.end_process(process);
+            });
+        }
+        let parent = broker(|broker| broker.process);
+        if let Some(parent) = parent {
+            kernel(|kernel| kernel.ended.push((parent, process, status)));
+            self.signal(parent, libc::SIGCHLD);
+        }
+    }
+
+    /// Connections that end with a process are nobody's fault.
+    fn note_losses(&mut self, process: Process) {
+        let lost: BTreeSet<Id> = kernel(|kernel| {
+            let own = kernel.descriptors.values().filter(|entry| entry.process == process);
+            let ids: Vec<Id> = own.map(|entry| entry.object).collect();
+            ids.into_iter().filter_map(|id| kernel.stream(id)?.peer).collect()
+        });
+        for end in self.clients.iter().chain(self.ends.values()) {
+            if end.stream.is_some_and(|stream| lost.contains(&stream)) {
+                self.lost.insert(end.number);
+            }
+        }
+    }
+
+    /// A signal, and the turn in which it is noticed.
+    fn signal(&mut self, process: Process, number: i32) {
+        deliver_signal(process, number);
+        if kernel(|kernel| kernel.has_signal(process)) {
+            self.turn(process);
+        }
+    }
+
+    fn answer_requests(&mut self) {
+        while let Some(request) = kernel(|kernel| kernel.requests.pop()) {
+            match request {
+                Request::Spawned { child, stdin, .. } => {
+                    match start_worker(child, stdin, &self.settings) {
+                        Some(worker) => {
+                            self.workers.insert(child, worker);
+                        }
+                        None => {
+                            kernel(|kernel| kernel.end_process(child));
+                            if let Some(parent) = broker(|broker| broker.process) {
+                                kernel(|kernel| kernel.ended.push((parent, child, 1 << 8)));
+                                self.signal(parent, libc::SIGCHLD);
+                            }
+                        }
+                    }
+                }
+                Request::Signal { process, number: libc::SIGKILL } => {
+                    self.worker_ends(process, libc::SIGKILL, true);
+                }
+                Request::Signal { process, number } => self.signal(process, number),
+            }
+        }
+    }
+
+    /// The network carries something, or a connection attempt is answered.
+    fn deliver(&mut self) -> bool {
+        let random = &mut self.random;
+        kernel(|kernel| {
+            let waiting = kernel.in_transit();
+            if waiting.is_empty() {
+                return false;
+            }
+            let id = *random.pick(&waiting);
+            match kernel.stream(id).map(|stream| stream.state) {
+                Some(Waiting::Connecting) => kernel.answer(id),
+                _ => {
+                    let most = *random.pick(&[1, 100, 1448, 20_000, 1 << 20]);
+                    kernel.deliver(id, random.between(1, most))
+                }
+            }
+        })
+    }
+
+    /// A client or a remote does something.
+    fn act(&mut self) -> bool {
+        if self.to_come > 0 && self.random.once_in(8) {
+            self.new_client();
+            return true;
+        }
+        if self.accept() {
+            return true;
+        }
+        let random = &mut self.random;
+        let open = self.clients.iter_mut().chain(self.ends.values_mut());
+        let mut open: Vec<&mut End> = open.filter(|end| !end.is_done()).collect();
+        if open.is_empty() {
+            return false;
+        }
+        let index = random.below(open.len());
+        kernel(|kernel| open[index].act(kernel, random))
+    }
+
+    fn rude(&self) -> bool {
+        !self.ending && !matches!(self.weather, Weather::Calm | Weather::Deadly)
+    }
+
+    fn new_client(&mut self) {
+        self.to_come -= 1;
+        let number = self.clients.len() as u64 + 1;
+        let stream = kernel(|kernel| {
+            let id = kernel.new_stream();
+            if let Some(stream) = kernel.stream(id) {
+                stream.urgent_inline = true;
+                stream.actor = true;
+            }
+            let _ = kernel.connect(id, SocketAddrV4::new([0, 0, 0, 0].into(), PORT));
+            kernel.note(|| format!("client {number} connects: #{id}"));
+            id
+        });
+        let rude = self.rude();
+        let mut client = End::new(number, stream, &mut self.random, rude);
+        if client.manner == Manner::Patient && !self.patient_clients {
+            client.manner = Manner::Polite;
+        }
+        self.clients.push(client);
+    }
+
+    /// A remote accepts a connection.
+    fn accept(&mut self) -> bool {
+        let index = self.random.below(self.remotes.len());
+        let Some(listener) = self.remotes[index].listener else {
+            return false;
+        };
+        let Some(stream) = kernel(|kernel| kernel.accept(listener)) else {
+            return false;
+        };
+        let number = self.next_end;
+        self.next_end += 1;
+        kernel(|kernel| kernel.note(|| format!("remote {index} accepts #{stream} as {number}")));
+        let rude = self.rude();
+        let mut end = End::new(number, stream, &mut self.random, rude);
+        if self.patient_clients {
+            end.manner = if end.manner == Manner::Patient { Manner::Polite } else { end.manner };
+        } else if self.random.once_in(3) {
+            end.speak_second();
+        }
+        self.ends.insert(number, end);
+        true
+    }
+
+    /// Something out of the ordinary.
+    fn surprise(&mut self) -> bool {
+        let now = kernel(|kernel| kernel.now);
+        if self.ending {
+            return false;
+        }
+        for index in 0..self.remotes.len() {
+            if self.remotes[index].flaps.is_some_and(|flaps| flaps <= now) {
+                self.flap(index, now);
+                return true;
+            }
+        }
+        // A broker whose first workers are killed gives up, and may.
+        let deadly = matches!(self.weather, Weather::Deadly | Weather::Stormy);
+        if !deadly || self.workers.is_empty() || self.ends.is_empty() {
+            return false;
+        }
+        let workers: Vec<Process> = self.workers.keys().copied().collect();
+        let process = *self.random.pick(&workers);
+        match self.random.below(3000) {
+            0..=1 => self.worker_ends(process, libc::SIGKILL, true),
+            2..=3 => self.signal(process, libc::SIGTERM),
+            4..=8 => {
+                let long = *self.random.pick(&[SECOND / 10, 2 * SECOND, 90 * SECOND]);
+                kernel(|kernel| kernel.note(|| format!("{process} is stopped")));
+                if let Some(worker) = self.workers.get_mut(&process) {
+                    worker.stalled = now + long;
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn flap(&mut self, index: usize, now: u64) {
+        let remote = &mut self.remotes[index];
+        let pause = self.random.between(1, 5_000_000) as u64;
+        remote.flaps = Some(now + pause);
+        match remote.listener.take() {
+            Some(listener) => kernel(|kernel| {
+                kernel.note(|| format!("remote {index} goes away"));
+                kernel.end_listener(listener);
+            }),
+            None => {
+                kernel(|kernel| kernel.note(|| format!("remote {index} comes back")));
+                remote.listener = kernel(|kernel| kernel.listen(remote.address, 100, true).ok());
+            }
+        }
+    }
+
+    /// Nobody has anything to do: on to the next time at which somebody has.
+    fn pass_time(&mut self) {
+        let stalled = self.workers.values().map(|worker| (worker.process, worker.stalled));
+        let stalled: BTreeMap<Process, u64> = stalled.collect();
+        kernel(|kernel| {
+            let wakes = kernel.processes.iter().filter(|(_, running)| !running.dead);
+            let wakes = wakes.filter_map(|(process, running)| {
+                let free = stalled.get(process).copied().unwrap_or(0);
+                Some(running.wakes?.max(free))
+            });
+            let stalled = stalled.values().copied();
+            let next = wakes.chain(stalled).filter(|&next| next > kernel.now).min();
+            let next = next.unwrap_or(kernel.now).min(kernel.now + SECOND);
+            kernel.now = next.max(kernel.now + 100);
+        });
+    }
+
+    fn check_invariants(&mut self) {
+        for client in &self.clients {
+            let Some(number) = client.partner else {
+                continue;
+            };
+            let Some(end) = self.ends.get(&number) else {
+                kernel(|kernel| {
+                    kernel.violated(format!("{} talks to nobody: {number}", client.number))
+                });
+                return;
+            };
+            if end.partner.is_some_and(|partner| partner != client.number) {
+                kernel(|kernel| {
+                    kernel.violated(format!("{number} and {} are mixed up", client.number))
+                });
+            }
+            for (one, other) in [(client, end), (end, client)] {
+                self.check_pair(one, other);
+            }
+        }
+        self.check_counts();
+    }
+
+    /// What `one` has received, of what `other` has sent.
+    fn check_pair(&self, one: &End, other: &End) {
+        let excused = self.is_excused(one) || self.is_excused(other);
+        let complain = |what: String| kernel(|kernel| kernel.violated(what));
+        if one.received > other.sent {
+            complain(format!("{} got more than {} has sent", one.number, other.number));
+        }
+        let lost = [one, other].iter().any(|end| self.lost.contains(&end.number));
+        if one.ended && !other.shut && !lost {
+            complain(format!("{} got an end, and {} has sent none", one.number, other.number));
+        }
+        if one.ended && one.received < other.sent && !excused {
+            let (got, sent) = (one.received, other.sent);
+            complain(format!("{} got {got} bytes of {sent} from {}", one.number, other.number));
+        }
+        if let (Some(error), false) = (one.error, excused) {
+            complain(format!(
+                "{} got error {error}, though {} was polite",
+                one.number, other.number
+            ));
+        }
+    }
+
+    /// It has reset its connection, or that was lost.
+    fn is_excused(&self, end: &End) -> bool {
+        end.manner == Manner::Rude || self.lost.contains(&end.number)
+    }
+
+    /// Workers do not count what others have remotes in use for.
+    fn balances_alone(&self) -> bool {
+        self.settings.relay.balance_alone || !self.settings.ours
+    }
+
+    /// What remotes are in use for, and sessions.
+    fn check_counts(&self) {
+        if !self.balances_alone() {
+            return;
+        }
+        for worker in self.workers.values() {
+            let engine = worker.worker.engine();
+            if engine.remotes_in_use() > engine.open() as u64 {
+                let (used, open) = (engine.remotes_in_use(), engine.open());
+                kernel(|kernel| {
+                    kernel.violated(format!("remotes are in use {used} times by {open} sessions"));
+                });
+            }
+        }
+    }
+
+    /// Nothing is left of sessions when there are none.
+    fn check_quiet(&mut self) {
+        for worker in self.workers.values() {
+            let process = worker.process;
+            let complain = |what: String| {
+                kernel(|kernel| kernel.violated(format!("{process} is idle: {what}")));
+            };
+            let used = worker.worker.engine().remotes_in_use();
+            if used > 0 && self.balances_alone() {
+                complain(format!("remotes are in use {used} times"));
+            }
+            // The one that shows that the broker is there.
+            if worker.events.armed() > 1 {
+                complain(format!("{} timers are armed", worker.events.armed()));
+            }
+            let streams = kernel(|kernel| streams_of(kernel, process));
+            if streams > 0 {
+                complain(format!("{streams} connections are open"));
+            }
+        }
+        let state = broker(|broker| (broker.process, broker.broker.connections()));
+        if let Some((process, connections)) = state {
+            let streams = kernel(|kernel| streams_of(kernel, process));
+            if connections > 0 || streams > 0 {
+                kernel(|kernel| {
+                    kernel.violated(format!("idle broker: {connections} counted, {streams} open"));
+                });
+            }
+        }
+    }
+
+    /// The broker is told to end when its sessions have, of which there are none.
+    fn shut_down(&mut self) {
+        if self.failed() {
+            return;
+        }
+        if let Some(process) = broker(|broker| broker.process) {
+            self.signal(process, libc::SIGTERM);
+        }
+        let mut steps = 0;
+        while !self.failed() && broker(|_| ()).is_some() {
+            self.step();
+            steps += 1;
+            if steps > MORE_STEPS {
+                kernel(|kernel| kernel.violated("the broker does not end"));
+            }
+        }
+    }
+
+    /// Every connection was served in full, or refused for a reason.
+    fn check_clients(&self) {
+        let may_refuse = matches!(self.weather, Weather::Rough | Weather::Stormy);
+        for client in &self.clients {
+            if self.is_excused(client) {
+                continue;
+            }
+            let found = client.partner.and_then(|number| self.ends.get(&number));
+            let found =
+                found.or_else(|| self.ends.values().find(|end| end.partner == Some(client.number)));
+            match found {
+                Some(end) => {
+                    self.check_pair(client, end);
+                    self.check_pair(end, client);
+                }
+                // Neither has said anything.
+                None if client.total == 0 && client.ended && client.error.is_none() => {}
+                None if client.number > self.must_be_served => self.not_served(client),
+                None if may_refuse => {}
+                // Its remote has reset the connection before it was known.
+                None if self.weather == Weather::Rude => {}
+                None => self.not_served(client),
+            }
+        }
+    }
+
+    fn not_served(&self, client: &End) {
+        kernel(|kernel| kernel.violated(format!("client {} was not served", client.number)));
+    }
+
+    fn describe_unrest(&self) {
+        let mut waits = Vec::new();
+        for end in self.clients.iter().chain(self.ends.values()).filter(|end| !end.is_done()) {
+            waits.push(format!(
+                "{} ({:?}, sent {} of {}, got {}, shut {}, ended {}, partner {:?}, #{:?})",
+                end.number,
+                end.manner,
+                end.sent,
+                end.total,
+                end.received,
+                end.shut,
+                end.ended,
+                end.partner,
+                end.stream
+            ));
+        }
+        kernel(|kernel| {
+            for (id, object) in &kernel.objects {
+                if let Kind::Stream(stream) = &object.kind {
+                    waits.push(format!(
+                        "#{id} to {:?}: {} out of {}, {} in of {}, ready {:?}",
+                        stream.peer,
+                        stream.outgoing.len(),
+                        stream.room,
+                        stream.incoming.len(),
+                        stream.window,
+                        (stream.is_readable(), stream.is_writable(), stream.mark_in)
+                    ));
+                }
+            }
+        });
+        for worker in self.workers.values() {
+            let open = worker.worker.engine().open();
+            waits.push(format!("{} has {open} sessions", worker.process));
+        }
+        let counted = broker(|broker| broker.broker.connections());
+        waits.push(format!("the broker counts {counted:?}"));
+        kernel(|kernel| kernel.violated(format!("no end: {}", waits.join("; "))));
+    }
+
+    /// Nothing is looked at any more.
+    fn forget(mut self) {
+        let workers: Vec<Process> = self.workers.keys().copied().collect();
+        for process in workers {
+            if let Some(worker) = self.workers.remove(&process) {
+                kernel(|kernel| kernel.end_process(process));
+                as_process(process, || drop(worker));
+            }
+        }
+        if let Some(process) = broker(|broker| broker.process) {
+            kernel(|kernel| kernel.end_process(process));
+            end_broker();
+        }
+    }
+}
+
+fn is_runnable(process: Process) -> bool {
+    kernel(|kernel| {
+        let running = kernel.processes.get(&process);
+        let due = running.is_some_and(|running| {
+            running.again || running.wakes.is_some_and(|wakes| wakes <= kernel.now)
+        });
+        due || kernel.has_events(process)
+    })
+}
+
+fn streams_of(kernel: &mut Kernel, process: Process) -> usize {
+    let own = kernel.descriptors.values().filter(|entry| entry.process == process);
+    let is_stream = |id: &Id| {
+        matches!(kernel.objects.get(id).map(|object| &object.kind), Some(Kind::Stream(_)))
+    };
+    own.map(|entry| entry.object).filter(is_stream).count()
+}
