@@ -69,6 +69,7 @@ help:
 #:   deps           what building and testing needs
 #:   test           everything that CI checks
 #:   test-vm        what needs another kernel
+#:   test-kernels   other processors, emulated, and another kqueue
 #:   soak           service under stress, for some twenty minutes
 #:   simulate       broker, workers, clients and remotes over a simulated kernel: SEEDS= SECONDS= SEED=
 #:   mutations      shows that the simulation finds planted mistakes, each in some minutes
@@ -158,6 +159,10 @@ deinstall:
 test-vm: deps-build
 	sh tools/test-vm
 
+# Big-endian s390x and powerpc64le under an emulator, and libkqueue; the first run fetches a toolchain.
+test-kernels: deps-build
+	sh tools/test-kernels
+
 # What tests are too short for: reloads, killed and stopped workers, failing system calls under load.
 soak: all
 	python3 tools/soak --relay $(RELEASE)/tcprelay
@@ -214,6 +219,6 @@ bench-instructions:
 clean:
 	$(CARGO) clean --target-dir $(BUILDDIR)
 
-.PHONY: all help deps-build deps demo check test test-vm soak simulate mutations install install-systemd install-sysv \
-	install-launchd install-smf deinstall check-targets cross fuzz vendor-tarball deb check-packages \
+.PHONY: all help deps-build deps demo check test test-vm test-kernels soak simulate mutations install install-systemd \
+	install-sysv install-launchd install-smf deinstall check-targets cross fuzz vendor-tarball deb check-packages \
 	test-package test-package-systemd bench bench-micro bench-instructions clean

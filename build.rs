@@ -187,9 +187,9 @@ fn sandbox() {
 /// socket splicing beside the first.
 fn event_shims() {
     println!("cargo::rerun-if-env-changed=TCPRELAY_EVENT_SHIMS");
-    if env::var_os("TCPRELAY_EVENT_SHIMS").is_none() {
+    let Some(shims) = env::var_os("TCPRELAY_EVENT_SHIMS") else {
         return;
-    }
+    };
     assert_eq!(
         env::var("CARGO_CFG_TARGET_OS").as_deref(),
         Ok("linux"),
@@ -198,11 +198,22 @@ fn event_shims() {
     println!("cargo::rustc-cfg=event_shims");
     let mut build = cc::Build::new();
     build.define("_GNU_SOURCE", None).flag("-std=c11").warnings(true);
-    for name in ["kqueue", "splice", "port", "devpoll", "channel", "sandbox"] {
+    // Another one than ours, which tools/test-kernels tests with.
+    let foreign = shims == "libkqueue";
+    let kqueue = if foreign { "libkqueue/kqueue" } else { "kqueue" };
+    for name in [kqueue, "splice", "port", "devpoll", "channel", "sandbox"] {
         let file = format!("tests/shims/{name}.c");
         println!("cargo::rerun-if-changed={file}");
         build.file(file);
     }
     println!("cargo::rerun-if-changed=tests/shims/shims.h");
     build.compile("event_shims");
+    if foreign {
+        println!("cargo::rerun-if-env-changed=TCPRELAY_KQUEUE_LIB");
+        if let Some(folder) = env::var("TCPRELAY_KQUEUE_LIB").ok().filter(|text| !text.is_empty()) {
+            println!("cargo::rustc-link-search=native={folder}");
+            println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
+        }
+        println!("cargo::rustc-link-lib=dylib=kqueue");
+    }
 }

@@ -7,7 +7,8 @@
 //! `TCPRELAY_TEST_LIBMAVIS` names the directory of another library to test, and `MAVIS_ORIGINAL=1`
 //! says that it is the one of the C project: what is known to be wrong there is left out then.
 //! `TCPRELAY_TEST_LEGACY_MODULES` names a directory of the C project's modules to load as well.
-//! With `TCPRELAY_TEST_VALGRIND=1` the programs run under valgrind, which may find nothing.
+//! With `TCPRELAY_TEST_VALGRIND=1` the programs run under valgrind, which may find nothing; with
+//! `TCPRELAY_TEST_CC` and `TCPRELAY_TEST_EMULATOR` they are of another processor.
 
 mod common;
 
@@ -163,6 +164,11 @@ fn run(name: &str, configure: impl FnOnce(&Path, &mut Command)) -> Outcome {
             command.arg("--trace-children=yes");
         }
         command.arg(program);
+        command
+    } else if let Ok(emulator) = env::var("TCPRELAY_TEST_EMULATOR") {
+        let mut words = emulator.split_whitespace();
+        let mut command = Command::new(words.next().expect("an emulator"));
+        command.args(words).arg(program);
         command
     } else {
         Command::new(program)

@@ -26,7 +26,11 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The programs under test.
-pub const TCPRELAY: &str = env!("CARGO_BIN_EXE_tcprelay");
+pub const TCPRELAY: &str = match option_env!("TCPRELAY_TEST_PROGRAM") {
+    // For another processor, under an emulator (tools/test-kernels).
+    Some(program) => program,
+    None => env!("CARGO_BIN_EXE_tcprelay"),
+};
 pub const SPAWND: &str = env!("CARGO_BIN_EXE_spawnd");
 
 /// True if the tests run as root; what needs it says so when it is left out.

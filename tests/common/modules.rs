@@ -12,9 +12,13 @@ pub fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The C compiler with the options that all of the C here is compiled with.
+/// The C compiler with the options that all of the C here is compiled with: `cc`, or what
+/// TCPRELAY_TEST_CC says with its arguments.
 pub fn cc() -> Command {
-    let mut command = Command::new("cc");
+    let compiler = std::env::var("TCPRELAY_TEST_CC").unwrap_or_else(|_| "cc".to_owned());
+    let mut words = compiler.split_whitespace();
+    let mut command = Command::new(words.next().expect("a compiler"));
+    command.args(words);
     command.args(["-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror"]);
     // Values that longjmp leaves undefined are volatile where they are used.
     command.arg("-Wno-clobbered").arg("-I").arg(source("compat/include"));
@@ -24,7 +28,10 @@ pub fn cc() -> Command {
 /// Where the library under test is: cargo builds it there for its tests, and names the folder in the
 /// search path of libraries.
 pub fn library() -> PathBuf {
-    Path::new(super::TCPRELAY).parent().expect("a program has a directory").join("deps")
+    Path::new(env!("CARGO_BIN_EXE_tcprelay"))
+        .parent()
+        .expect("a program has a directory")
+        .join("deps")
 }
 
 /// Compiles all modules into `directory`, to be found by `mavis path`. Each takes its place whole, so
