@@ -12,6 +12,7 @@ fn main() {
     generate_tokens();
     generate_attributes();
     generate_trampolines();
+    generate_jump_buffer();
     compile_shims();
     link();
     sandbox();
@@ -130,10 +131,55 @@ fn generate_trampolines() {
     generated("trampolines.rs", &jumps, false);
 }
 
-/// The functions that only C can define.
-fn compile_shims() {
+/// What a jmp_buf is differs from system to system and from processor to processor, and `struct sym` of
+/// the C ABI has one in its middle: the C compiler tells its size and alignment.
+fn generate_jump_buffer() {
+    let (size, alignment) = (c_constant("sizeof(jmp_buf)"), c_constant("_Alignof(jmp_buf)"));
+    let code = format!(
+        "/// A jmp_buf of this system's C library.\n#[repr(C, align({alignment}))]\n\
+         #[derive(Clone, Copy, Debug, PartialEq, Eq)]\npub struct JumpBuffer([u8; {size}]);\n\
+         impl JumpBuffer {{\n/// Before C code fills it.\n\
+         pub const EMPTY: JumpBuffer = JumpBuffer([0; {size}]);\n}}\n"
+    );
+    generated("jump_buffer.rs", &code, false);
+}
+
+/// What an expression with <setjmp.h> is for the target, at most 4096: found with assertions, as nothing
+/// that is compiled for it can be run.
+fn c_constant(expression: &str) -> usize {
+    let file = Path::new(&env::var("OUT_DIR").expect("set by cargo")).join("constant.c");
+    let is_at_most = |most: usize| {
+        let text = format!(
+            "#include <setjmp.h>\n_Static_assert({expression} <= {most}, \"more\");\nint unused;\n"
+        );
+        fs::write(&file, text).expect("OUT_DIR is writable");
+        let mut command = shims().get_compiler().to_command();
+        let output = command.arg("-fsyntax-only").arg(&file).output().expect("a C compiler");
+        output.status.success()
+    };
+    assert!(is_at_most(4096), "{expression}: the C compiler does not know it");
+    let (mut least, mut most) = (0, 4096);
+    while least < most {
+        let middle = (least + most) / 2;
+        if is_at_most(middle) {
+            most = middle;
+        } else {
+            least = middle + 1;
+        }
+    }
+    least
+}
+
+/// How C is compiled.
+fn shims() -> cc::Build {
     let mut build = cc::Build::new();
     build.define("_GNU_SOURCE", None).flag("-std=gnu11").warnings(true).pic(true);
+    build
+}
+
+/// The functions that only C can define.
+fn compile_shims() {
+    let mut build = shims();
     build.include("compat/include");
     println!("cargo::rerun-if-changed=compat/include");
     for name in ["shims", "data", "regex"] {

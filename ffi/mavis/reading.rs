@@ -6,7 +6,7 @@
 use crate::config::common;
 use crate::config::report::{Report, UnknownNames};
 use crate::config::token::Code;
-use crate::config::{ConfigError, Ids, JumpBuffer, Parser, ReadError, Sym, JUMP_WORDS};
+use crate::config::{ConfigError, Ids, JumpBuffer, Parser, ReadError, Sym};
 use crate::ffi::entry::{entry, Argument, Out};
 use crate::ffi::layout::common_data;
 use crate::ffi::memory::slice;
@@ -18,7 +18,7 @@ use std::ptr;
 thread_local! {
     static KEPT: RefCell<Option<ConfigError>> = const { RefCell::new(None) };
     /// Where the C side is about to jump to.
-    static TARGET: Cell<JumpBuffer> = const { Cell::new([0; JUMP_WORDS]) };
+    static TARGET: Cell<JumpBuffer> = const { Cell::new(JumpBuffer::EMPTY) };
 }
 
 /// How messages are written that concern the configuration of a C program.

@@ -28,7 +28,7 @@ mod values;
 pub use environment::{Environment, DIRECTORY_VARIABLE};
 pub use error::{ConfigError, Position};
 pub use parser::Parser;
-pub use sym::{JumpBuffer, Sym, JUMP_WORDS};
+pub use sym::{JumpBuffer, Sym};
 pub use top::{find_section, read, ReadError};
 pub use values::Ids;
 

@@ -12,13 +12,9 @@ use std::ptr;
 /// Room for the text of a token, its NUL included.
 pub(super) const TEXT_SIZE: usize = 65535;
 
-/// Words of a jmp_buf.
-pub const JUMP_WORDS: usize = 25;
+include!(concat!(env!("OUT_DIR"), "/jump_buffer.rs"));
 
-/// A jmp_buf (200 bytes on LP64).
-pub type JumpBuffer = [u64; JUMP_WORDS];
-
-/// `struct sym` (65840 bytes on LP64). One token is loaded (`code`, `buf`), and one character
+/// `struct sym` (65840 bytes on x86-64 with glibc or musl). One token is loaded (`code`, `buf`), and one character
 /// of look-ahead (`ch`).
 #[repr(C)]
 #[derive(Clone)]
@@ -59,7 +55,9 @@ mod layout {
 
     #[test]
     fn layout_is_that_of_struct_sym() {
-        assert_eq!(size_of::<Sym>(), 65840);
+        if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+            assert_eq!(size_of::<Sym>(), 65840);
+        }
         assert_eq!(offset_of!(Sym, buf), 8);
         assert_eq!(offset_of!(Sym, start), 65544);
         assert_eq!(offset_of!(Sym, raw), 65552);
@@ -74,9 +72,10 @@ mod layout {
         assert_eq!(offset_of!(Sym, tin), 65600);
         assert_eq!(offset_of!(Sym, tlen), 65608);
         assert_eq!(offset_of!(Sym, env), 65616);
-        assert_eq!(offset_of!(Sym, env_valid), 65816);
-        assert_eq!(offset_of!(Sym, token_chain), 65824);
-        assert_eq!(offset_of!(Sym, next), 65832);
+        let end = offset_of!(Sym, env) + size_of::<super::JumpBuffer>();
+        assert_eq!(offset_of!(Sym, env_valid), end);
+        assert_eq!(offset_of!(Sym, token_chain), (end + 4).next_multiple_of(8));
+        assert_eq!(offset_of!(Sym, next), offset_of!(Sym, token_chain) + 8);
     }
 }
 
@@ -107,7 +106,7 @@ impl Sym {
             len: 0,
             tin: ptr::null(),
             tlen: 0,
-            env: [0; JUMP_WORDS],
+            env: JumpBuffer::EMPTY,
             env_valid: 0,
             token_chain: Handle::NONE,
             next: Handle::NONE,
@@ -173,7 +172,7 @@ impl Sym {
     /// as C code may rely on that, so that only the contents tell; and there it serves once: programs
     /// that fill it for a statement leave it behind when that function has returned.
     pub fn take_jump_target(&mut self) -> Option<JumpBuffer> {
-        let empty = [0; JUMP_WORDS];
+        let empty = JumpBuffer::EMPTY;
         let target = self.env;
         if self.env_valid == 0 || target == empty {
             return None;

@@ -328,7 +328,7 @@ struct sym {
     struct sym *next; /* the file that includes this one */
 };
 
-MAVIS_SIZE(struct sym, sym, 65840);
+/* 65840 bytes where a jmp_buf has 200, as on x86-64 of Linux. */
 MAVIS_OFFSET(struct sym, sym, buf, 8);
 MAVIS_OFFSET(struct sym, sym, start, 65544);
 MAVIS_OFFSET(struct sym, sym, raw, 65552);
@@ -341,9 +341,9 @@ MAVIS_OFFSET(struct sym, sym, len, 65592);
 MAVIS_OFFSET(struct sym, sym, tin, 65600);
 MAVIS_OFFSET(struct sym, sym, tlen, 65608);
 MAVIS_OFFSET(struct sym, sym, env, 65616);
-MAVIS_OFFSET(struct sym, sym, env_valid, 65816);
-MAVIS_OFFSET(struct sym, sym, token_chain, 65824);
-MAVIS_OFFSET(struct sym, sym, next, 65832);
+MAVIS_OFFSET(struct sym, sym, env_valid, 65616 + sizeof(jmp_buf));
+MAVIS_OFFSET(struct sym, sym, token_chain, (65616 + sizeof(jmp_buf) + 4 + 7) / 8 * 8);
+MAVIS_OFFSET(struct sym, sym, next, (65616 + sizeof(jmp_buf) + 4 + 7) / 8 * 8 + 8);
 
 /* Loads the first token; the next one; says which is the next one. */
 void sym_init(struct sym *sym);
