@@ -2,7 +2,17 @@
    program may hold a copy of one (R_*_COPY), so that nobody may address them directly: this code
    goes through the global offset table, as every C compiler does for what others may replace. */
 #include "shims.h"
+
+/* The public header says where the fields of common_data are. What it checks of other structs does not
+   hold everywhere: jmp_buf, a part of struct sym, has another size on most systems. */
+#include <misc/cdefs.h>
+#undef MAVIS_SIZE
+#undef MAVIS_OFFSET
+#define MAVIS_SIZE(type, tag, size) MAVIS_ASSERT(size_of_##tag, 1)
+#define MAVIS_OFFSET(type, tag, field, at) MAVIS_ASSERT(tag##_##field, 1)
 #include <mavis/mavis.h>
+
+_Static_assert(sizeof(struct common_data) == 352 || sizeof(long) != 8, "layout of common_data");
 
 extern char spawnd_data[], coredump_handler[];
 

@@ -1,6 +1,6 @@
 //! What every entry of the C ABI is made of: the macro, and the types that its arguments can have.
 //!
-//! ```ignore
+//! ```text
 //! entry! {
 //!     /// `char *av_get(av_ctx *, int)`: the value, good until the attribute changes; NULL if unset.
 //!     #[otherwise(ptr::null_mut())]

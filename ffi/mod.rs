@@ -1,7 +1,7 @@
 //! The C ABI of libmavis.so: entry points, and no logic.
 //!
 //! One file per C header, as `symbols.tsv` lists them; what both sides look into is in `layout`. An
-//! entry ([`entry`]) takes its arguments as Rust can hold them, calls the code in `src` that
+//! entry (`entry.rs`) takes its arguments as Rust can hold them, calls the code in `src` that
 //! tcprelay itself uses, and turns the result back. Null pointers and numbers out of range are
 //! answered as the contract says and never followed. No panic leaves.
 //!

@@ -1,5 +1,5 @@
 //! mavis/spawnd_headers.h: parts of the broker, for C code that builds one of its own. What a part
-//! does is said in `broker::hosted`; here is where C code has what it needs ([`state`]).
+//! does is said in `broker::hosted`; here is where C code has what it needs (`state.rs`).
 //!
 //! Contexts are null or of `spawnd_new_context`; C code calls this library from one thread.
 

@@ -5,7 +5,7 @@
 //! each part when it likes, from a loop of its own. So nothing can be kept here from one call to the
 //! next, as [`Broker`](super::life::Broker) does, and its state is asked for each time ([`Host`]). What
 //! is decided, and in what words it is logged, is the same as there: by [`Policy`], the access list, the
-//! channel's [`BrokerSide`] and [`text`](super::text).
+//! channel's [`BrokerSide`] and [`text`].
 
 use super::connection::Connection;
 use super::policy::{Choice, Limits, Policy, WorkerId};
