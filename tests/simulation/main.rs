@@ -22,6 +22,8 @@ mod runs;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod system;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod weather;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod world;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

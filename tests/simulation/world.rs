@@ -1,21 +1,19 @@
 //! One run: a broker, its workers, clients and remotes, moved by chance step by step, and looked at
 //! after each.
 
+mod checks;
+
 use crate::clients::{End, Manner, Remote};
-use crate::kernel::{Faults, Id, Kernel, Kind, Process, Request, Waiting};
+use crate::kernel::{Faults, Id, Process, Request, Waiting};
 use crate::processes::{
-    as_process, broker, end_broker, listener, remote, start_broker, start_worker, Settings,
-    WorkerProcess,
+    as_process, broker, end_broker, start_broker, start_worker, Settings, WorkerProcess,
 };
 use crate::random::Random;
 use crate::system::{deliver_signal, kernel};
-use mavis::config;
-use mavis::config::broker::{Overload, Stop};
-use mavis::config::relay::{Relay, Splice, Ties};
+use crate::weather::{address, faults, settings, Weather, PORT};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 
-const PORT: u16 = 8000;
 /// Steps of a run, and of what follows it until everything is quiet.
 const STEPS: usize = 30_000;
 const MORE_STEPS: usize = 20_000;
@@ -24,21 +22,6 @@ const IDLE_TURNS: u32 = 300;
 const SECOND: u64 = 1_000_000;
 /// Less than a `retry delay`: that remotes were dead is no excuse when they are there again.
 const REST: u64 = 2 * SECOND;
-
-/// What a run may have in it besides clients that behave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Weather {
-    /// Everything must work.
-    Calm,
-    /// Ends reset their connections.
-    Rude,
-    /// Calls fail, remotes come and go: connections may be refused.
-    Rough,
-    /// Workers are killed and stopped.
-    Deadly,
-    /// All of that.
-    Stormy,
-}
 
 pub struct World {
     random: Random,
@@ -61,64 +44,6 @@ pub struct World {
 }
 
 const FIRST_END: u64 = 1 << 32;
-
-fn address(last: u8) -> SocketAddrV4 {
-    SocketAddrV4::new([10, 0, 1, last].into(), 80)
-}
-
-fn settings(random: &mut Random, weather: Weather, remotes: usize) -> Settings {
-    let weights: Vec<u32> = (0..remotes).map(|_| random.between(1, 3) as u32).collect();
-    let relay = Relay {
-        remotes: weights
-            .iter()
-            .enumerate()
-            .map(|(index, &weight)| remote(address(index as u8), weight))
-            .collect(),
-        balance_alone: random.once_in(2),
-        ties: *random.pick(&[Ties::Least, Ties::First]),
-        fail_count: *random.pick(&[0, 0, 2]),
-        rebalance: *random.pick(&[0, 0, 5]),
-        retry_delay: *random.pick(&[1, 10]),
-        connect_timeout: *random.pick(&[1, 5]),
-        retire_limit: *random.pick(&[0, 0, 0, 7]),
-        access_log: random.once_in(2),
-        splice: *random.pick(&[Splice::Auto, Splice::Always, Splice::Never]),
-        idle_timeout: *random.pick(&[0, 3600]),
-        ..Relay::default()
-    };
-    let mut settings = config::broker::Broker {
-        listeners: vec![listener(PORT)],
-        overload: match weather {
-            Weather::Calm | Weather::Rude | Weather::Deadly => Overload::Queue,
-            _ => *random.pick(&[Overload::Queue, Overload::Close, Overload::Reset]),
-        },
-        stop: Some(Stop::Drain),
-        ..config::broker::Broker::default()
-    };
-    settings.spawn.instances_min = random.between(1, 2);
-    settings.spawn.instances_max = random.between(2, 3);
-    settings.spawn.users_min = random.between(1, 4);
-    settings.spawn.users_max = random.between(4, 30);
-    Settings { relay, broker: settings, ours: random.once_in(2) }
-}
-
-fn faults(random: &mut Random, weather: Weather) -> Faults {
-    let mut rate = |rates: &[usize]| *random.pick(rates);
-    let mut faults = Faults {
-        interrupted: rate(&[0, 10, 50]),
-        spurious: rate(&[0, 2, 10]),
-        ..Faults::default()
-    };
-    faults.epoll_no_memory = rate(&[0, 0, 5]);
-    faults.splice_no_memory = rate(&[0, 0, 3, 20]);
-    if matches!(weather, Weather::Rough | Weather::Stormy) {
-        faults.no_memory = rate(&[0, 20, 100]);
-        faults.no_descriptors = rate(&[0, 10, 50]);
-        faults.no_ports = rate(&[0, 5, 30]);
-        faults.lost_descriptor = rate(&[0, 0, 20]);
-    }
-    faults
-}
 
 impl World {
     pub fn new(seed: u64) -> World {
@@ -540,109 +465,6 @@ impl World {
         });
     }
 
-    fn check_invariants(&mut self) {
-        for client in &self.clients {
-            let Some(number) = client.partner else {
-                continue;
-            };
-            let Some(end) = self.ends.get(&number) else {
-                kernel(|kernel| {
-                    kernel.violated(format!("{} talks to nobody: {number}", client.number))
-                });
-                return;
-            };
-            if end.partner.is_some_and(|partner| partner != client.number) {
-                kernel(|kernel| {
-                    kernel.violated(format!("{number} and {} are mixed up", client.number))
-                });
-            }
-            for (one, other) in [(client, end), (end, client)] {
-                self.check_pair(one, other);
-            }
-        }
-        self.check_counts();
-    }
-
-    /// What `one` has received, of what `other` has sent.
-    fn check_pair(&self, one: &End, other: &End) {
-        let excused = self.is_excused(one) || self.is_excused(other);
-        let complain = |what: String| kernel(|kernel| kernel.violated(what));
-        if one.received > other.sent {
-            complain(format!("{} got more than {} has sent", one.number, other.number));
-        }
-        let lost = [one, other].iter().any(|end| self.lost.contains(&end.number));
-        if one.ended && !other.shut && !lost {
-            complain(format!("{} got an end, and {} has sent none", one.number, other.number));
-        }
-        if one.ended && one.received < other.sent && !excused {
-            let (got, sent) = (one.received, other.sent);
-            complain(format!("{} got {got} bytes of {sent} from {}", one.number, other.number));
-        }
-        if let (Some(error), false) = (one.error, excused) {
-            complain(format!(
-                "{} got error {error}, though {} was polite",
-                one.number, other.number
-            ));
-        }
-    }
-
-    /// It has reset its connection, or that was lost.
-    fn is_excused(&self, end: &End) -> bool {
-        end.manner == Manner::Rude || self.lost.contains(&end.number)
-    }
-
-    /// Workers do not count what others have remotes in use for.
-    fn balances_alone(&self) -> bool {
-        self.settings.relay.balance_alone || !self.settings.ours
-    }
-
-    /// What remotes are in use for, and sessions.
-    fn check_counts(&self) {
-        if !self.balances_alone() {
-            return;
-        }
-        for worker in self.workers.values() {
-            let engine = worker.worker.engine();
-            if engine.remotes_in_use() > engine.open() as u64 {
-                let (used, open) = (engine.remotes_in_use(), engine.open());
-                kernel(|kernel| {
-                    kernel.violated(format!("remotes are in use {used} times by {open} sessions"));
-                });
-            }
-        }
-    }
-
-    /// Nothing is left of sessions when there are none.
-    fn check_quiet(&mut self) {
-        for worker in self.workers.values() {
-            let process = worker.process;
-            let complain = |what: String| {
-                kernel(|kernel| kernel.violated(format!("{process} is idle: {what}")));
-            };
-            let used = worker.worker.engine().remotes_in_use();
-            if used > 0 && self.balances_alone() {
-                complain(format!("remotes are in use {used} times"));
-            }
-            // The one that shows that the broker is there.
-            if worker.events.armed() > 1 {
-                complain(format!("{} timers are armed", worker.events.armed()));
-            }
-            let streams = kernel(|kernel| streams_of(kernel, process));
-            if streams > 0 {
-                complain(format!("{streams} connections are open"));
-            }
-        }
-        let state = broker(|broker| (broker.process, broker.broker.connections()));
-        if let Some((process, connections)) = state {
-            let streams = kernel(|kernel| streams_of(kernel, process));
-            if connections > 0 || streams > 0 {
-                kernel(|kernel| {
-                    kernel.violated(format!("idle broker: {connections} counted, {streams} open"));
-                });
-            }
-        }
-    }
-
     /// The broker is told to end when its sessions have, of which there are none.
     fn shut_down(&mut self) {
         if self.failed() {
@@ -659,76 +481,6 @@ impl World {
                 kernel(|kernel| kernel.violated("the broker does not end"));
             }
         }
-    }
-
-    /// Every connection was served in full, or refused for a reason.
-    fn check_clients(&self) {
-        let may_refuse = matches!(self.weather, Weather::Rough | Weather::Stormy);
-        for client in &self.clients {
-            if self.is_excused(client) {
-                continue;
-            }
-            let found = client.partner.and_then(|number| self.ends.get(&number));
-            let found =
-                found.or_else(|| self.ends.values().find(|end| end.partner == Some(client.number)));
-            match found {
-                Some(end) => {
-                    self.check_pair(client, end);
-                    self.check_pair(end, client);
-                }
-                // Neither has said anything.
-                None if client.total == 0 && client.ended && client.error.is_none() => {}
-                None if client.number > self.must_be_served => self.not_served(client),
-                None if may_refuse => {}
-                // Its remote has reset the connection before it was known.
-                None if self.weather == Weather::Rude => {}
-                None => self.not_served(client),
-            }
-        }
-    }
-
-    fn not_served(&self, client: &End) {
-        kernel(|kernel| kernel.violated(format!("client {} was not served", client.number)));
-    }
-
-    fn describe_unrest(&self) {
-        let mut waits = Vec::new();
-        for end in self.clients.iter().chain(self.ends.values()).filter(|end| !end.is_done()) {
-            waits.push(format!(
-                "{} ({:?}, sent {} of {}, got {}, shut {}, ended {}, partner {:?}, #{:?})",
-                end.number,
-                end.manner,
-                end.sent,
-                end.total,
-                end.received,
-                end.shut,
-                end.ended,
-                end.partner,
-                end.stream
-            ));
-        }
-        kernel(|kernel| {
-            for (id, object) in &kernel.objects {
-                if let Kind::Stream(stream) = &object.kind {
-                    waits.push(format!(
-                        "#{id} to {:?}: {} out of {}, {} in of {}, ready {:?}",
-                        stream.peer,
-                        stream.outgoing.len(),
-                        stream.room,
-                        stream.incoming.len(),
-                        stream.window,
-                        (stream.is_readable(), stream.is_writable(), stream.mark_in)
-                    ));
-                }
-            }
-        });
-        for worker in self.workers.values() {
-            let open = worker.worker.engine().open();
-            waits.push(format!("{} has {open} sessions", worker.process));
-        }
-        let counted = broker(|broker| broker.broker.connections());
-        waits.push(format!("the broker counts {counted:?}"));
-        kernel(|kernel| kernel.violated(format!("no end: {}", waits.join("; "))));
     }
 
     /// Nothing is looked at any more.
@@ -755,12 +507,4 @@ fn is_runnable(process: Process) -> bool {
         });
         due || kernel.has_events(process)
     })
-}
-
-fn streams_of(kernel: &mut Kernel, process: Process) -> usize {
-    let own = kernel.descriptors.values().filter(|entry| entry.process == process);
-    let is_stream = |id: &Id| {
-        matches!(kernel.objects.get(id).map(|object| &object.kind), Some(Kind::Stream(_)))
-    };
-    own.map(|entry| entry.object).filter(is_stream).count()
 }

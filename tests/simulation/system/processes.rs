@@ -1,0 +1,112 @@
+//! Processes, signals and clocks.
+
+use super::*;
+
+#[no_mangle]
+unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
+    let Some(now) = with(|kernel| kernel.now) else {
+        let real = real!("clock_gettime", fn(libc::clockid_t, *mut libc::timespec) -> c_int);
+        return real(clock, time);
+    };
+    // SAFETY: clock_gettime(2) is given room for the time.
+    unsafe {
+        (*time).tv_sec = (now / 1_000_000) as _;
+        (*time).tv_nsec = (now % 1_000_000 * 1000) as _;
+    }
+    0
+}
+
+#[no_mangle]
+unsafe extern "C" fn clock_nanosleep(
+    clock: libc::clockid_t,
+    flags: c_int,
+    time: *const libc::timespec,
+    left: *mut libc::timespec,
+) -> c_int {
+    // SAFETY: clock_nanosleep(2) is given a time.
+    let microseconds = unsafe { (*time).tv_sec as u64 * 1_000_000 + (*time).tv_nsec as u64 / 1000 };
+    if with(|kernel| kernel.now += microseconds).is_some() {
+        return 0;
+    }
+    let real = real!(
+        "clock_nanosleep",
+        fn(libc::clockid_t, c_int, *const libc::timespec, *mut libc::timespec) -> c_int
+    );
+    real(clock, flags, time, left)
+}
+
+#[no_mangle]
+extern "C" fn fork() -> c_int {
+    if !is_simulated() {
+        return real!("fork", fn() -> c_int)();
+    }
+    answer(kernel(|kernel| kernel.fork().map(|child| child as c_int)))
+}
+
+#[no_mangle]
+unsafe extern "C" fn waitpid(pid: c_int, status: *mut c_int, flags: c_int) -> c_int {
+    if !is_simulated() {
+        return real!("waitpid", fn(c_int, *mut c_int, c_int) -> c_int)(pid, status, flags);
+    }
+    match kernel(Kernel::wait_for_child) {
+        Ok(Some((child, how))) => {
+            // SAFETY: waitpid(2) is given room for the status.
+            unsafe { *status = how };
+            child as c_int
+        }
+        Ok(None) => 0,
+        Err(errno) => fail(errno),
+    }
+}
+
+#[no_mangle]
+extern "C" fn kill(pid: c_int, number: c_int) -> c_int {
+    if !is_simulated() {
+        return real!("kill", fn(c_int, c_int) -> c_int)(pid, number);
+    }
+    kernel(|kernel| {
+        kernel.note(|| format!("kill {pid} {number}"));
+        kernel.requests.push(Request::Signal { process: pid as Process, number });
+    });
+    0
+}
+
+#[no_mangle]
+unsafe extern "C" fn sigaction(
+    number: c_int,
+    new: *const libc::sigaction,
+    old: *mut libc::sigaction,
+) -> c_int {
+    if !is_simulated() {
+        let real =
+            real!("sigaction", fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int);
+        return real(number, new, old);
+    }
+    // SAFETY: sigaction(2) is given an action, and room for one, or null.
+    unsafe {
+        if let Some(new) = new.as_ref() {
+            let handler = new.sa_sigaction;
+            kernel(|kernel| kernel.running().handlers.insert(number, handler));
+        }
+        if !old.is_null() {
+            *old = mem::zeroed();
+        }
+    }
+    0
+}
+
+#[no_mangle]
+extern "C" fn getpid() -> c_int {
+    match with(|kernel| kernel.current) {
+        Some(process) => process as c_int,
+        None => real!("getpid", fn() -> c_int)(),
+    }
+}
+
+#[no_mangle]
+extern "C" fn prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int {
+    if is_simulated() {
+        return 0;
+    }
+    real!("prctl", fn(c_int, c_ulong, c_ulong, c_ulong, c_ulong) -> c_int)(option, a, b, c, d)
+}

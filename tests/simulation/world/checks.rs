@@ -1,0 +1,191 @@
+//! What must hold: after each step, when everything is quiet, and in the end.
+
+use super::World;
+use crate::clients::{End, Manner};
+use crate::kernel::{Id, Kernel, Kind, Process};
+use crate::processes::broker;
+use crate::system::kernel;
+use crate::weather::Weather;
+
+impl World {
+    pub(super) fn check_invariants(&mut self) {
+        for client in &self.clients {
+            let Some(number) = client.partner else {
+                continue;
+            };
+            let Some(end) = self.ends.get(&number) else {
+                kernel(|kernel| {
+                    kernel.violated(format!("{} talks to nobody: {number}", client.number))
+                });
+                return;
+            };
+            if end.partner.is_some_and(|partner| partner != client.number) {
+                kernel(|kernel| {
+                    kernel.violated(format!("{number} and {} are mixed up", client.number))
+                });
+            }
+            for (one, other) in [(client, end), (end, client)] {
+                self.check_pair(one, other);
+            }
+        }
+        self.check_counts();
+    }
+
+    /// What `one` has received, of what `other` has sent.
+    fn check_pair(&self, one: &End, other: &End) {
+        let excused = self.is_excused(one) || self.is_excused(other);
+        let complain = |what: String| kernel(|kernel| kernel.violated(what));
+        if one.received > other.sent {
+            complain(format!("{} got more than {} has sent", one.number, other.number));
+        }
+        let lost = [one, other].iter().any(|end| self.lost.contains(&end.number));
+        if one.ended && !other.shut && !lost {
+            complain(format!("{} got an end, and {} has sent none", one.number, other.number));
+        }
+        if one.ended && one.received < other.sent && !excused {
+            let (got, sent) = (one.received, other.sent);
+            complain(format!("{} got {got} bytes of {sent} from {}", one.number, other.number));
+        }
+        if let (Some(error), false) = (one.error, excused) {
+            complain(format!(
+                "{} got error {error}, though {} was polite",
+                one.number, other.number
+            ));
+        }
+    }
+
+    /// It has reset its connection, or that was lost.
+    pub(super) fn is_excused(&self, end: &End) -> bool {
+        end.manner == Manner::Rude || self.lost.contains(&end.number)
+    }
+
+    /// Workers do not count what others have remotes in use for.
+    fn balances_alone(&self) -> bool {
+        self.settings.relay.balance_alone || !self.settings.ours
+    }
+
+    /// What remotes are in use for, and sessions.
+    fn check_counts(&self) {
+        if !self.balances_alone() {
+            return;
+        }
+        for worker in self.workers.values() {
+            let engine = worker.worker.engine();
+            if engine.remotes_in_use() > engine.open() as u64 {
+                let (used, open) = (engine.remotes_in_use(), engine.open());
+                kernel(|kernel| {
+                    kernel.violated(format!("remotes are in use {used} times by {open} sessions"));
+                });
+            }
+        }
+    }
+
+    /// Nothing is left of sessions when there are none.
+    pub(super) fn check_quiet(&mut self) {
+        for worker in self.workers.values() {
+            let process = worker.process;
+            let complain = |what: String| {
+                kernel(|kernel| kernel.violated(format!("{process} is idle: {what}")));
+            };
+            let used = worker.worker.engine().remotes_in_use();
+            if used > 0 && self.balances_alone() {
+                complain(format!("remotes are in use {used} times"));
+            }
+            // The one that shows that the broker is there.
+            if worker.events.armed() > 1 {
+                complain(format!("{} timers are armed", worker.events.armed()));
+            }
+            let streams = kernel(|kernel| streams_of(kernel, process));
+            if streams > 0 {
+                complain(format!("{streams} connections are open"));
+            }
+        }
+        let state = broker(|broker| (broker.process, broker.broker.connections()));
+        if let Some((process, connections)) = state {
+            let streams = kernel(|kernel| streams_of(kernel, process));
+            if connections > 0 || streams > 0 {
+                kernel(|kernel| {
+                    kernel.violated(format!("idle broker: {connections} counted, {streams} open"));
+                });
+            }
+        }
+    }
+
+    /// Every connection was served in full, or refused for a reason.
+    pub(super) fn check_clients(&self) {
+        let may_refuse = matches!(self.weather, Weather::Rough | Weather::Stormy);
+        for client in &self.clients {
+            if self.is_excused(client) {
+                continue;
+            }
+            let found = client.partner.and_then(|number| self.ends.get(&number));
+            let found =
+                found.or_else(|| self.ends.values().find(|end| end.partner == Some(client.number)));
+            match found {
+                Some(end) => {
+                    self.check_pair(client, end);
+                    self.check_pair(end, client);
+                }
+                // Neither has said anything.
+                None if client.total == 0 && client.ended && client.error.is_none() => {}
+                None if client.number > self.must_be_served => self.not_served(client),
+                None if may_refuse => {}
+                // Its remote has reset the connection before it was known.
+                None if self.weather == Weather::Rude => {}
+                None => self.not_served(client),
+            }
+        }
+    }
+
+    fn not_served(&self, client: &End) {
+        kernel(|kernel| kernel.violated(format!("client {} was not served", client.number)));
+    }
+
+    pub(super) fn describe_unrest(&self) {
+        let mut waits = Vec::new();
+        for end in self.clients.iter().chain(self.ends.values()).filter(|end| !end.is_done()) {
+            waits.push(format!(
+                "{} ({:?}, sent {} of {}, got {}, shut {}, ended {}, partner {:?}, #{:?})",
+                end.number,
+                end.manner,
+                end.sent,
+                end.total,
+                end.received,
+                end.shut,
+                end.ended,
+                end.partner,
+                end.stream
+            ));
+        }
+        kernel(|kernel| {
+            for (id, object) in &kernel.objects {
+                if let Kind::Stream(stream) = &object.kind {
+                    waits.push(format!(
+                        "#{id} to {:?}: {} out of {}, {} in of {}, ready {:?}",
+                        stream.peer,
+                        stream.outgoing.len(),
+                        stream.room,
+                        stream.incoming.len(),
+                        stream.window,
+                        (stream.is_readable(), stream.is_writable(), stream.mark_in)
+                    ));
+                }
+            }
+        });
+        for worker in self.workers.values() {
+            let open = worker.worker.engine().open();
+            waits.push(format!("{} has {open} sessions", worker.process));
+        }
+        let counted = broker(|broker| broker.broker.connections());
+        waits.push(format!("the broker counts {counted:?}"));
+        kernel(|kernel| kernel.violated(format!("no end: {}", waits.join("; "))));
+    }
+}
+
+fn streams_of(kernel: &mut Kernel, process: Process) -> usize {
+    let own = kernel.descriptors.values().filter(|entry| entry.process == process);
+    let is_stream = |id: &Id| {
+        matches!(kernel.objects.get(id).map(|object| &object.kind), Some(Kind::Stream(_)))
+    };
+    own.map(|entry| entry.object).filter(is_stream).count()
+}
