@@ -18,7 +18,7 @@ enum Step {
     ScribbleNear(u8, u64),
     Add(u8, Option<u8>, u64),
     Remove(u8),
-    Change(u8, u8, u64),
+    Change(u8, u8),
     Select(Option<u8>),
     Failed(u8),
     Connected(u8),
@@ -58,7 +58,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 present += usize::from(balancer.add(&[entry]).is_some());
             }
             Step::Remove(index) => balancer.remove(usize::from(index) % present.max(1)),
-            Step::Change(index, weight, _) => {
+            Step::Change(index, weight) => {
                 identity += 1;
                 let entry = Entry { weight: weight.into(), tag: None, identity };
                 balancer.change(usize::from(index) % present.max(1), &entry);

@@ -235,12 +235,13 @@ impl Shared {
     }
 
     /// No descriptor is to be had for the remote that was selected, which is not its fault.
-    pub(super) fn without_descriptors(&mut self, error: &io::Error) -> Next {
+    /// Returns why.
+    pub(super) fn without_descriptors(&mut self, error: &io::Error) -> String {
         let why = os::reason(error);
         if !std::mem::replace(&mut self.descriptor_trouble, true) {
             log::braked(log::Kind::Session, || format!("socket: {why}"));
         }
-        Next::refuse(why)
+        why
     }
 
     /// There was all that a connection to this remote takes.

@@ -16,6 +16,7 @@ use crate::os::{self, log, socket};
 use crate::tls::context::Contexts;
 use crate::upstream;
 use crate::upstream::zone::Zone;
+use std::io;
 use std::os::fd::OwnedFd;
 
 /// The first kind that is not the engine's.
@@ -142,32 +143,37 @@ impl Engine {
         self.run(events, index, Cause::Arrival);
     }
 
-    /// Something happens to a session.
+    /// Something happens to a session: does what follows, until there is something to wait for or it is
+    /// over.
     fn run(&mut self, events: &mut Loop, index: u32, cause: Cause) {
-        if let Some(session) = self.sessions.get_mut(index) {
-            let mut context = Context { index, shared: &mut self.shared, events };
-            let next = session.step(cause, &mut context);
-            self.follow(events, index, next);
-        }
-    }
-
-    /// Does what is next with a session, until there is something to wait for or it is over.
-    fn follow(&mut self, events: &mut Loop, index: u32, mut next: Next) {
-        while let Some(session) = self.sessions.get_mut(index) {
-            let mut context = Context { index, shared: &mut self.shared, events };
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        let mut context = Context { index, shared: &mut self.shared, events };
+        let mut next = session.step(cause, &mut context);
+        loop {
             next = match next {
-                Next::Wait => return session.watch(events),
+                Next::Wait => return session.watch(context.events),
                 Next::Pump(first, second) => session.pump(first, second, &mut context),
                 Next::Dial => match session.dial(&mut context) {
                     Ok(next) => next,
-                    Err(_) if self.release_pipes() => Next::Dial,
-                    Err(error) => self.shared.without_descriptors(&error),
+                    Err(error) => break self.make_room(events, index, &error),
                 },
                 Next::Close(outcome, parting) => {
-                    return self.close(events, index, &outcome, parting);
+                    break self.close(events, index, &outcome, parting)
                 }
             };
         }
+    }
+
+    /// No descriptor is to be had for the remote that a session is to be connected to. Pipes give theirs, if
+    /// there are any, and it goes on.
+    fn make_room(&mut self, events: &mut Loop, index: u32, error: &io::Error) {
+        if self.release_pipes() {
+            return self.run(events, index, Cause::Room);
+        }
+        let reason = self.shared.without_descriptors(error);
+        self.close(events, index, &Outcome::Failed(reason), Parting::Orderly);
     }
 
     /// A session is over: both ends are closed, and its place is free.

@@ -86,6 +86,8 @@ pub(super) struct Session {
 pub(super) enum Cause {
     /// It begins.
     Arrival,
+    /// There may be descriptors again for the remote that it is to be connected to.
+    Room,
     /// An end is ready.
     Event(End, Event),
     /// The timer of its state has expired.
@@ -155,6 +157,7 @@ impl Session {
             Cause::Time(timer) => self.expired(timer, context),
             Cause::IdleTime => self.idle(context),
             Cause::Decision(decision) => self.decided(decision, context),
+            Cause::Room => Next::Dial,
             Cause::Arrival => match self.state {
                 State::Arrived(realm) => self.admit(None, realm, context),
                 State::Detecting(_) => self.detect(context),
@@ -400,16 +403,17 @@ impl Session {
 
     /// Watches both ends for what is next.
     pub(super) fn watch(&self, events: &mut Loop) {
+        if let State::Relaying { pair, .. } = &self.state {
+            events.set_interest(&self.client, pair.interest(End::Client, self.client_link));
+            events.set_interest(&pair.upstream, pair.interest(End::Upstream, pair.upstream_link));
+            return;
+        }
         events.set_interest(&self.client, self.client_interest());
         match &self.state {
             State::Dialing { dial, .. } => {
                 if let Some(socket) = dial.socket() {
                     events.set_interest(socket, dial.interest());
                 }
-            }
-            State::Relaying { pair, .. } => {
-                events
-                    .set_interest(&pair.upstream, pair.interest(End::Upstream, pair.upstream_link));
             }
             State::Breaking { pair, .. } | State::Lingering { pair, .. } => {
                 let interest = self.broken_interest(pair, End::Upstream, pair.upstream_link);
