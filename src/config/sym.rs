@@ -27,10 +27,9 @@ pub struct Sym {
     pub(super) raw: *const u8,
     /// Length of the text in `buf`.
     pub(super) pos: u32,
-    /// Bits 0 to 28: line feeds consumed; 29 flag_parse_pcre; 30 flag_prohibit_include;
-    /// 31 quoted.
+    /// Bit-fields: 29 bits of line feeds consumed; flag_parse_pcre; flag_prohibit_include; quoted.
     bits: u32,
-    /// Bit 0 noescape; bit 1 nowarn.
+    /// Bit-fields: noescape; nowarn.
     more_bits: u8,
     pub(super) ch: [u8; 4],
     pub(super) chlen: u8,
@@ -79,12 +78,26 @@ mod layout {
     }
 }
 
-const LINE_MASK: u32 = (1 << 29) - 1;
-const PARSE_PCRE: u32 = 1 << 29;
-const PROHIBIT_INCLUDE: u32 = 1 << 30;
-const QUOTED: u32 = 1 << 31;
-const NO_ESCAPES: u8 = 1;
-const NO_WARNINGS: u8 = 2;
+/// C compilers lay bit-fields out from the lowest bit on where the lowest byte comes first, and from the
+/// highest bit on elsewhere.
+const FROM_THE_TOP: bool = cfg!(target_endian = "big");
+const LINE_BITS: u32 = 29;
+const LINE_SHIFT: u32 = if FROM_THE_TOP { u32::BITS - LINE_BITS } else { 0 };
+const LINE_MASK: u32 = (1 << LINE_BITS) - 1;
+const PARSE_PCRE: u32 = field(LINE_BITS);
+const PROHIBIT_INCLUDE: u32 = field(LINE_BITS + 1);
+const QUOTED: u32 = field(LINE_BITS + 2);
+const NO_ESCAPES: u8 = if FROM_THE_TOP { 0x80 } else { 1 };
+const NO_WARNINGS: u8 = if FROM_THE_TOP { 0x40 } else { 2 };
+
+/// The bit of a field of one bit, by how many there are before it.
+const fn field(before: u32) -> u32 {
+    if FROM_THE_TOP {
+        1 << (u32::BITS - 1 - before)
+    } else {
+        1 << before
+    }
+}
 
 /// In `env_valid`: the reader is one of ours, and an error ends the process in good order.
 const OURS: i32 = 2;
@@ -212,11 +225,11 @@ impl Sym {
     }
 
     pub(super) fn line(&self) -> u32 {
-        self.bits & LINE_MASK
+        self.bits >> LINE_SHIFT & LINE_MASK
     }
 
     pub(super) fn set_line(&mut self, line: u32) {
-        self.bits = (self.bits & !LINE_MASK) | (line & LINE_MASK);
+        self.bits = (self.bits & !(LINE_MASK << LINE_SHIFT)) | (line & LINE_MASK) << LINE_SHIFT;
     }
 
     /// A slash at the start of a token begins an expression of PCRE.
