@@ -12,7 +12,7 @@ use mavis::os::address::Address;
 use mavis::os::socket::{Keepalive, Protocol};
 use mavis::snapshot::material::Material;
 use mavis::tls::context::Contexts;
-use mavis::tls::records::{Records, Secrets, Suite, Version};
+use mavis::tls::records::{self, Records, Secrets, Suite, Version};
 use mavis::tls::tickets::Ratchet;
 use mavis::tls::Buffer;
 use mavis::upstream::balance::{Balancer, Tried};
@@ -256,13 +256,9 @@ fn records(criterion: &mut Criterion) {
         let suite = Suite::of(Version::Tls13, number).expect("a suite of ours");
         let (ours, theirs) = (vec![1; length], vec![2; length]);
         let side = |server: bool| {
-            let mut traffic = [&ours[..], &theirs[..]];
-            if !server {
-                traffic.reverse();
-            }
-            let secrets =
-                Secrets { traffic: Some(traffic), master: None, server, sent: 0, received: 0 };
-            Records::new(suite, &secrets).expect("keys")
+            let (ours, theirs) = if server { (&ours, &theirs) } else { (&theirs, &ours) };
+            let secrets = Secrets::Traffic { ours, theirs };
+            Records::new(suite, &secrets, records::Numbers { sent: 0, received: 0 }).expect("keys")
         };
         let (mut server, mut client) = (side(true), side(false));
         let (mut wire, mut plain, mut reply) =
@@ -277,8 +273,8 @@ fn records(criterion: &mut Criterion) {
                         wire.clear();
                         plain.clear();
                         reply.clear();
-                        server.write(&data, &mut wire).expect("to seal");
-                        client.read(wire.filled(), &mut plain, &mut reply).expect("to open");
+                        server.seal(&data, &mut wire).expect("to seal");
+                        client.open(wire.filled(), &mut plain, &mut reply).expect("to open");
                         black_box(plain.filled().len())
                     });
                 },

@@ -44,11 +44,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["common_data", "entry", "log", "parent", "process", "signals"],
         "programs are started and files opened with what the log keeps open, and both may complain",
     ),
-    (
-        "tls",
-        &["records", "sizes", "stream"],
-        "how large records are depends on how a stream is used",
-    ),
 ];
 
 /// These decide, and do nothing else: they name nothing of `event`, and of `os` only what is a plain

@@ -12,7 +12,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use mavis::channel::protocol::add_secrets;
 use mavis::snapshot::material::Material;
-use mavis::tls::records::{Records, Secrets, Suite, Version};
+use mavis::tls::records::{Numbers, Records, Secrets, Suite, Version};
 use mavis::tls::tickets::{Ratchet, ENCODED};
 use mavis::tls::Buffer;
 use sealing::Direction;
@@ -82,7 +82,7 @@ impl Side {
         self.held.extend_from_slice(piece);
         let before = self.plain.filled().len();
         let mut reply = Buffer::default();
-        match self.records.read(&self.held, &mut self.plain, &mut reply) {
+        match self.records.open(&self.held, &mut self.plain, &mut reply) {
             Ok(taken) => {
                 assert!(!self.ended || self.plain.filled().len() == before);
                 assert!(taken.consumed <= self.held.len());
@@ -101,7 +101,7 @@ impl Side {
                 self.ended = true;
                 let after = self.plain.filled().len();
                 let mut more = Buffer::default();
-                assert!(self.records.read(&[], &mut self.plain, &mut more).is_err());
+                assert!(self.records.open(&[], &mut self.plain, &mut more).is_err());
                 assert!(more.is_empty() && self.plain.filled().len() == after);
             }
         }
@@ -135,31 +135,23 @@ fn session(input: &Input) {
     let (version, number) = SUITES[usize::from(input.suite) % SUITES.len()];
     let suite = Suite::of(version, number).expect("a suite of ours");
     let (a, b) = ([7u8; 48], [9u8; 48]);
-    let (mut theirs, opener, secrets);
+    let (mut theirs, opener, secrets, number_of_next);
     let tls13 = version == Version::Tls13;
+    let randoms = [&b[..32], &a[..32]];
     if tls13 {
-        let length = sealing::Suite { tls13, number }.hash().1;
+        let length = suite.secret_length();
         theirs = Direction::tls13(number, &b[..length]);
         opener = Direction::tls13(number, &a[..length]);
-        secrets = Secrets {
-            traffic: Some([&a[..length], &b[..length]]),
-            master: None,
-            server: input.server,
-            sent: 0,
-            received: 0,
-        };
+        secrets = Secrets::Traffic { ours: &a[..length], theirs: &b[..length] };
+        number_of_next = 0;
     } else {
         let [client, server] = Direction::tls12(number, &a, &b[..32], &a[..32]);
         (theirs, opener) = if input.server { (client, server) } else { (server, client) };
-        secrets = Secrets {
-            traffic: None,
-            master: Some([&a, &b[..32], &a[..32]]),
-            server: input.server,
-            sent: 1,
-            received: 1,
-        };
+        secrets = Secrets::Master { secret: &a, randoms, server: input.server };
+        number_of_next = 1;
     }
-    let records = Records::new(suite, &secrets).expect("keys");
+    let numbers = Numbers { sent: number_of_next, received: number_of_next };
+    let records = Records::new(suite, &secrets, numbers).expect("keys");
     let plain = Buffer::default();
     let mut side = Side { records, opener, held: Vec::new(), plain, ended: false };
     // All data that was sealed, and how much of it must have arrived.
@@ -238,7 +230,7 @@ fn session(input: &Input) {
             Step::Write(length) => {
                 let mut out = Buffer::default();
                 let data = vec![3; usize::from(*length)];
-                side.records.write(&data, &mut out).expect("to encrypt");
+                side.records.seal(&data, &mut out).expect("to encrypt");
                 assert_eq!(side.check(out.filled().to_vec(), None), data.len());
             }
             Step::Cut(at) => {
@@ -279,16 +271,19 @@ fn rubbish(data: &[u8]) {
     for (version, number) in SUITES {
         let suite = Suite::of(version, number).expect("a suite of ours");
         let tls13 = version == Version::Tls13;
-        let secrets = Secrets {
-            traffic: tls13.then_some([&[1; 32][..], &[2; 32]]),
-            master: (!tls13).then_some([&[3; 48][..], &[4; 32], &[5; 32]]),
-            server: true,
-            sent: 0,
-            received: 0,
+        let secrets = match tls13 {
+            true => Secrets::Traffic {
+                ours: &[1; 48][..suite.secret_length()],
+                theirs: &[2; 48][..suite.secret_length()],
+            },
+            false => {
+                Secrets::Master { secret: &[3; 48], randoms: [&[4; 32], &[5; 32]], server: true }
+            }
         };
-        let mut records = Records::new(suite, &secrets).expect("keys");
+        let numbers = Numbers { sent: 0, received: 0 };
+        let mut records = Records::new(suite, &secrets, numbers).expect("keys");
         let (mut plain, mut reply) = (Buffer::default(), Buffer::default());
-        let result = records.read(data, &mut plain, &mut reply);
+        let result = records.open(data, &mut plain, &mut reply);
         assert!(plain.is_empty());
         assert!(result.is_err() || reply.is_empty());
     }

@@ -23,6 +23,15 @@ impl fmt::Debug for Passphrase {
     }
 }
 
+/// What a path may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file, and no directory: a directory of certificates is no certificate.
+    File,
+    /// Either.
+    FileOrDirectory,
+}
+
 /// A certificate with what belongs to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Certificate {
@@ -44,8 +53,9 @@ impl Certificate {
         self.key.as_ref().or(self.chain.as_ref())
     }
 
-    fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        [self.chain.as_ref(), self.key_file(), self.ocsp.as_ref()].into_iter().flatten()
+    fn files(&self) -> impl Iterator<Item = (&PathBuf, Kind)> {
+        let files = [self.chain.as_ref(), self.key_file(), self.ocsp.as_ref()];
+        files.into_iter().flatten().map(|path| (path, Kind::File))
     }
 }
 
@@ -69,9 +79,70 @@ impl Authorities {
     }
 
     /// Every file and directory that is named.
-    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.file.iter().chain(&self.directory).chain(&self.revoked)
+    pub fn files(&self) -> impl Iterator<Item = (&PathBuf, Kind)> {
+        let directories = self.directory.iter().chain(&self.revoked);
+        let directories = directories.map(|path| (path, Kind::FileOrDirectory));
+        self.file.iter().map(|path| (path, Kind::File)).chain(directories)
     }
+}
+
+/// `tls verify subject`, `san` or `spki`: what a certificate must be like, besides being good. Of
+/// several one is enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// An attribute of its subject, as `OU`, with its value.
+    Subject(String, String),
+    /// One of its other names: a host, an IP address, a mail address or a URI.
+    San(String),
+    /// Its public key, by the SHA-256 of SubjectPublicKeyInfo.
+    Spki([u8; 32]),
+}
+
+impl Check {
+    /// Reads a check, with its word current; `None` if it is none.
+    fn read(parser: &mut Parser<'_>) -> Result<Option<Check>, ConfigError> {
+        let read: fn(&Value) -> Result<Check, &'static str> = match () {
+            () if parser.is_word("subject") => |value| match value.text.split_once('=') {
+                Some((name, text)) if !name.trim().is_empty() && !text.is_empty() => {
+                    Ok(Check::Subject(name.trim().to_owned(), text.to_owned()))
+                }
+                _ => Err("'tls verify subject' wants an attribute and its value, as \"CN=joe\""),
+            },
+            () if parser.is_word("san") => |value| match value.text.as_str() {
+                "" => Err("'tls verify san' wants a name"),
+                text => Ok(Check::San(text.to_owned())),
+            },
+            () if parser.is_word("spki") => |value| {
+                let digits: Vec<u8> = value.text.bytes().filter(|&byte| byte != b':').collect();
+                let mut digest = [0; 32];
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                if digits.len() != 64 || !digits.iter().all(|&byte| digit(byte).is_some()) {
+                    return Err("'tls verify spki' wants the SHA-256 of a key, in 64 digits");
+                }
+                for (byte, pair) in digest.iter_mut().zip(digits.chunks(2)) {
+                    let value = digit(pair[0]).unwrap_or(0) << 4 | digit(pair[1]).unwrap_or(0);
+                    *byte = value as u8;
+                }
+                Ok(Check::Spki(digest))
+            },
+            () => return Ok(None),
+        };
+        let value = parser.assigned()?;
+        match read(&value) {
+            Ok(check) => Ok(Some(check)),
+            Err(text) => Err(value.error(text)),
+        }
+    }
+}
+
+/// `tls records`: who has the records after a handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecordLayer {
+    /// We, where we can; the kernel, if it is to.
+    #[default]
+    Auto,
+    /// OpenSSL.
+    Openssl,
 }
 
 /// Whether clients must show a certificate.
@@ -124,6 +195,10 @@ pub struct Tls {
     pub kernel: bool,
     /// `tls expired`.
     pub expired: Expired,
+    /// `tls records`, of clients and remotes.
+    pub records: RecordLayer,
+    /// `tls verify subject`, `san`, `spki`: of clients.
+    pub checks: Vec<Check>,
 }
 
 impl Default for Tls {
@@ -142,13 +217,15 @@ impl Default for Tls {
             handshake_timeout: 10,
             kernel: false,
             expired: Expired::Warn,
+            records: RecordLayer::Auto,
+            checks: Vec::new(),
         }
     }
 }
 
 impl Tls {
     /// Every file and directory that is named.
-    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+    pub fn files(&self) -> impl Iterator<Item = (&PathBuf, Kind)> {
         self.certificates.iter().flat_map(Certificate::files).chain(self.authorities.files())
     }
 }
@@ -168,11 +245,21 @@ pub struct RemoteTls {
     pub ciphers: Option<String>,
     /// Of TLS 1.3.
     pub cipher_suites: Option<String>,
+    /// `tls groups`, separated by colons.
+    pub groups: Option<String>,
+    /// `tls versions`: the first and the last, by the low bytes of their numbers.
+    pub versions: Option<(u8, u8)>,
+    /// `tls alpn`: what is offered, in the order of preference.
+    pub alpn: Vec<String>,
+    /// `tls verify subject`, `san`, `spki`.
+    pub checks: Vec<Check>,
+    /// `tls records`; that of the section if unset.
+    pub records: Option<RecordLayer>,
 }
 
 impl RemoteTls {
     /// Every file and directory that is named.
-    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+    pub fn files(&self) -> impl Iterator<Item = (&PathBuf, Kind)> {
         self.certificate.files().chain(self.authorities.files())
     }
 }
@@ -278,18 +365,7 @@ pub(super) fn section(
             directives.tls.server_preference = parser.assigned_boolean()?;
         }
         S_alpn => {
-            let value = parser.assigned()?;
-            let mut list = value.text.clone();
-            // A comma outside of quotes is a token of its own.
-            while parser.accept(S_comma)? {
-                list += ",";
-                list += &parser.value()?.text;
-            }
-            let protocols: Vec<String> = list.split(',').map(str::to_owned).collect();
-            if protocols.iter().any(|name| name.is_empty() || name.len() > 255) {
-                return Err(value.error("TLS ALPN is malformed."));
-            }
-            directives.tls.alpn = protocols;
+            directives.tls.alpn = protocols(parser)?;
         }
         S_session => {
             parser.advance()?;
@@ -307,6 +383,10 @@ pub(super) fn section(
         }
         _ if parser.is_word("verify") => {
             parser.advance()?;
+            if let Some(check) = Check::read(parser)? {
+                directives.tls.checks.push(check);
+                return Ok(());
+            }
             parser.expect(S_equal)?;
             directives.verify = Some(match parser.code() {
                 S_required | S_yes | S_true => Verify::Required,
@@ -330,11 +410,57 @@ pub(super) fn section(
             };
             parser.advance()?;
         }
+        _ if parser.is_word("records") => directives.tls.records = records(parser)?,
         _ if parser.is_word("kernel") => directives.tls.kernel = parser.assigned_boolean()?,
         _ if authorities(parser, &mut directives.tls.authorities)? => {}
         _ => return Err(parser.expected(&[S_cert_file, S_key_file, S_passphrase])),
     }
     Ok(())
+}
+
+/// A list of protocols for ALPN, with its keyword current.
+fn protocols(parser: &mut Parser<'_>) -> Result<Vec<String>, ConfigError> {
+    let value = parser.assigned()?;
+    let mut list = value.text.clone();
+    // A comma outside of quotes is a token of its own.
+    while parser.accept(S_comma)? {
+        list += ",";
+        list += &parser.value()?.text;
+    }
+    let protocols: Vec<String> = list.split(',').map(str::to_owned).collect();
+    if protocols.iter().any(|name| name.is_empty() || name.len() > 255) {
+        return Err(value.error("TLS ALPN is malformed."));
+    }
+    Ok(protocols)
+}
+
+/// Who has the records, with the keyword current.
+fn records(parser: &mut Parser<'_>) -> Result<RecordLayer, ConfigError> {
+    parser.advance()?;
+    parser.expect(S_equal)?;
+    let records = match () {
+        () if parser.is_word("auto") => RecordLayer::Auto,
+        () if parser.is_word("openssl") => RecordLayer::Openssl,
+        () => return Err(parser.expected_words(&["auto", "openssl"])),
+    };
+    parser.advance()?;
+    Ok(records)
+}
+
+/// A version, or the first and the last, separated by a comma.
+fn versions(parser: &mut Parser<'_>) -> Result<(u8, u8), ConfigError> {
+    fn version(parser: &mut Parser<'_>) -> Result<u8, ConfigError> {
+        let version = match parser.code() {
+            S_TLS1_2 => 3,
+            S_TLS1_3 => 4,
+            _ => return Err(parser.expected(&[S_TLS1_2, S_TLS1_3])),
+        };
+        parser.advance()?;
+        Ok(version)
+    }
+    let first = version(parser)?;
+    let second = if parser.accept(S_comma)? { version(parser)? } else { first };
+    Ok((first.min(second), first.max(second)))
 }
 
 /// What a remote has said so far.
@@ -348,6 +474,11 @@ pub(super) struct RemoteDirectives {
     certificate: Certificate,
     ciphers: Option<String>,
     cipher_suites: Option<String>,
+    groups: Option<String>,
+    versions: Option<(u8, u8)>,
+    alpn: Vec<String>,
+    checks: Vec<Check>,
+    records: Option<RecordLayer>,
     /// There is anything but `tls = …`.
     described: bool,
 }
@@ -368,6 +499,11 @@ impl RemoteDirectives {
             certificate: self.certificate,
             ciphers: self.ciphers,
             cipher_suites: self.cipher_suites,
+            groups: self.groups,
+            versions: self.versions,
+            alpn: self.alpn,
+            checks: self.checks,
+            records: self.records,
         }))
     }
 }
@@ -395,7 +531,23 @@ pub(super) fn remote(
         }
         S_ciphers => directives.ciphers = Some(parser.assigned()?.text),
         S_cipher_suites => directives.cipher_suites = Some(parser.assigned()?.text),
-        _ if parser.is_word("verify") => directives.no_verify = !parser.assigned_boolean()?,
+        S_groups => directives.groups = Some(parser.assigned()?.text),
+        S_alpn => directives.alpn = protocols(parser)?,
+        _ if parser.is_word("records") => directives.records = Some(records(parser)?),
+        _ if parser.is_word("versions") => {
+            parser.advance()?;
+            parser.expect(S_equal)?;
+            directives.versions = Some(versions(parser)?);
+        }
+        _ if parser.is_word("verify") => {
+            parser.advance()?;
+            if let Some(check) = Check::read(parser)? {
+                directives.checks.push(check);
+            } else {
+                parser.expect(S_equal)?;
+                directives.no_verify = !parser.boolean()?;
+            }
+        }
         _ if parser.is_word("server-name") => {
             let name = parser.assigned()?;
             if name.text.is_empty() || name.text.len() > 253 {
@@ -407,17 +559,21 @@ pub(super) fn remote(
         _ => {
             return Err(parser.expected_words(&[
                 "=",
+                "alpn",
                 "ca-file",
                 "ca-path",
                 "cert-file",
                 "cipher-suites",
                 "ciphers",
                 "crl-file",
+                "groups",
                 "key-file",
                 "passphrase",
+                "records",
                 "server-name",
                 "verify",
                 "verify-depth",
+                "versions",
             ]))
         }
     }

@@ -40,10 +40,10 @@ pub enum Way {
 /// What was received: its length, and the content type of its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes; 0 with the type of data is the end of the connection.
+    /// Bytes.
     pub length: usize,
-    /// RFC 8446 section 5.1.
-    pub kind: u8,
+    /// RFC 8446 section 5.1. `None`: of no record, which with no bytes is the end of the connection.
+    pub kind: Option<u8>,
 }
 
 /// The content type of data.
@@ -178,7 +178,7 @@ mod linux {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             };
-            let mut kind = DATA;
+            let mut kind = None;
             // SAFETY: the kernel has filled `header`; CMSG_FIRSTHDR is null or inside `control`.
             unsafe {
                 let first = libc::CMSG_FIRSTHDR(&header);
@@ -186,7 +186,7 @@ mod linux {
                     && (*first).cmsg_level == SOL_TLS
                     && (*first).cmsg_type == TLS_GET_RECORD_TYPE
                 {
-                    kind = ptr::read(libc::CMSG_DATA(first));
+                    kind = Some(ptr::read(libc::CMSG_DATA(first)));
                 }
             }
             return Ok(Received { length, kind });

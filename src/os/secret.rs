@@ -1,6 +1,7 @@
 //! Memory for what must not leave the process: kept out of core dumps where the system can do
 //! that, and wiped before it is given back.
 
+use std::ffi::c_void;
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -87,12 +88,55 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Overwrites with zeroes, in a way that the compiler does not leave out.
-pub fn wipe(data: &mut [u8]) {
-    for byte in data {
-        // SAFETY: a reference to a byte may be written through.
-        unsafe { ptr::write_volatile(byte, 0) };
+/// A secret of a few bytes, as a key: on the heap, so that moving it leaves no copy behind, and wiped
+/// when it goes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretBytes(Box<[u8]>);
+
+impl SecretBytes {
+    /// `length` zero bytes.
+    pub fn zeroed(length: usize) -> SecretBytes {
+        SecretBytes(vec![0; length].into_boxed_slice())
     }
+
+    /// A copy of `data`, which the caller should wipe if it is not kept.
+    pub fn copy(data: &[u8]) -> SecretBytes {
+        SecretBytes(data.into())
+    }
+}
+
+impl Deref for SecretBytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for SecretBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Drop for SecretBytes {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} secret bytes", self.0.len())
+    }
+}
+
+/// Overwrites with zeroes, in a way that the compiler does not leave out (OPENSSL_cleanse(3)).
+pub fn wipe(data: &mut [u8]) {
+    extern "C" {
+        fn OPENSSL_cleanse(data: *mut c_void, length: usize);
+    }
+    // SAFETY: the pointer and the length describe `data`.
+    unsafe { OPENSSL_cleanse(data.as_mut_ptr().cast(), data.len()) };
 }
 
 #[cfg(test)]

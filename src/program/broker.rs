@@ -395,7 +395,7 @@ fn read_secrets(
 ) -> Result<(Secrets, u32), Refusal> {
     let SecretsCheck { single, listeners, purpose } = check;
     let (tickets, checked) = former.unzip();
-    let mut secrets = security::secrets(tickets)?;
+    let mut secrets = security::secrets(tickets, has_tls_listeners(config))?;
     if !has_own_workers(process, config, single) || options.version {
         return Ok((secrets, 0));
     }

@@ -5,7 +5,7 @@ use crate::broker::life::Secrets;
 use crate::config::relay::Relay;
 use crate::config::report::Report;
 use crate::config::source::Source;
-use crate::config::tls::Expired;
+use crate::config::tls::{Expired, Kind};
 use crate::os::process::{self, exit};
 use crate::os::secret::Secret;
 use crate::os::{self, log, tls as library};
@@ -33,8 +33,12 @@ impl From<Error> for Refusal {
 /// Reads the files that a section names and that are not known yet. Those of listeners only if
 /// there are any with TLS.
 fn read(settings: &Relay, material: &mut Material, listener: bool) -> Result<(), Refusal> {
-    for path in context::files(settings, listener) {
-        material.read(path).map_err(|error| Error::unreadable(path, settings, &error))?;
+    for (path, kind) in context::files(settings, listener) {
+        let read = match kind {
+            Kind::File => Material::read_file,
+            Kind::FileOrDirectory => Material::read,
+        };
+        read(material, path).map_err(|error| Error::unreadable(path, settings, &error))?;
     }
     Ok(())
 }
@@ -47,8 +51,9 @@ pub(super) fn contexts(
     listener: bool,
 ) -> Result<Contexts, Refusal> {
     read(settings, material, listener)?;
-    let tickets = match tickets {
+    let tickets = match tickets.filter(|tickets| !listener || !tickets.is_unset()) {
         Some(tickets) => tickets,
+        None if !listener => Ratchet::unset(),
         None => {
             let mut tickets = fresh()?;
             tickets.set_period(settings.tls.session_timeout.into());
@@ -59,10 +64,11 @@ pub(super) fn contexts(
 }
 
 /// What workers will be told, with the keys of session tickets that a former image has left, or
-/// fresh ones.
-pub(super) fn secrets(former: Option<Ratchet>) -> Result<Secrets, Refusal> {
-    let tickets = match former {
+/// fresh ones. Without a `listener` that has TLS nothing is asked of OpenSSL, which may be unable.
+pub(super) fn secrets(former: Option<Ratchet>, listener: bool) -> Result<Secrets, Refusal> {
+    let tickets = match former.filter(|tickets| !tickets.is_unset()) {
         Some(tickets) => tickets,
+        None if !listener => Ratchet::unset(),
         None => fresh()?,
     };
     Ok(Secrets { material: Material::default(), tickets })

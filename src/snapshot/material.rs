@@ -38,6 +38,14 @@ impl Material {
         Ok(())
     }
 
+    /// Reads what must be a file, unless its content is known.
+    pub fn read_file(&mut self, path: &Path) -> io::Result<()> {
+        if fs::metadata(path)?.is_dir() {
+            return Err(io::Error::from_raw_os_error(libc::EISDIR));
+        }
+        self.read(path)
+    }
+
     /// The content of a file that was read.
     pub fn get(&self, path: &Path) -> Option<&[u8]> {
         self.files.get(path.as_os_str()).map(|content| &**content)

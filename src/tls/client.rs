@@ -2,16 +2,14 @@
 
 use super::error::{own, Error};
 use super::identity::identity;
-use super::policy::{ciphers, common_context};
+use super::policy::{self, ciphers, groups, Handler};
 use super::stream::Stream;
-use super::trust::{set_verify, trust};
-use crate::config::tls::RemoteTls;
+use super::trust::{self, set_verify, trust};
+use crate::config::tls::{RecordLayer, RemoteTls};
 use crate::os::tls as library;
 use crate::snapshot::material::Material;
 use openssl::error::ErrorStack;
-use openssl::ssl::{
-    Ssl, SslContext, SslMethod, SslSession, SslSessionCacheMode, SslVerifyMode, SslVersion,
-};
+use openssl::ssl::{Ssl, SslContext, SslSession, SslSessionCacheMode, SslVerifyMode, SslVersion};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -19,6 +17,7 @@ use std::sync::{Arc, Mutex};
 /// The side that connects, for one remote.
 pub struct Connector {
     context: SslContext,
+    handler: Handler,
     name: Option<String>,
     /// Sessions to resume, the latest last, encoded: OpenSSL marks the session that follows a
     /// resumed one as not to be resumed, and that mark does not survive.
@@ -35,11 +34,35 @@ impl fmt::Debug for Connector {
 const MOST_SESSIONS: usize = 16;
 
 impl Connector {
-    /// Loads certificates and settings.
-    pub fn new(settings: &RemoteTls, material: &Material) -> Result<Connector, Error> {
+    /// Loads certificates and settings. `records`: who has them, if the remote has no word of its own.
+    pub fn new(
+        settings: &RemoteTls,
+        records: RecordLayer,
+        material: &Material,
+    ) -> Result<Connector, Error> {
         let own = |errors: ErrorStack| own(&errors);
-        let mut builder = common_context(SslMethod::tls_client()).map_err(own)?;
+        let mut builder = policy::client_context().map_err(own)?;
         ciphers(&mut builder, settings.ciphers.as_deref(), settings.cipher_suites.as_deref())?;
+        groups(&mut builder, settings.groups.as_deref())?;
+        if let Some((least, most)) = settings.versions {
+            let version = |minor| match minor {
+                3 => SslVersion::TLS1_2,
+                _ => SslVersion::TLS1_3,
+            };
+            builder.set_min_proto_version(Some(version(least))).map_err(own)?;
+            builder.set_max_proto_version(Some(version(most))).map_err(own)?;
+        }
+        if !settings.alpn.is_empty() {
+            let list: Vec<u8> = settings
+                .alpn
+                .iter()
+                .flat_map(|name| std::iter::once(name.len() as u8).chain(name.bytes()))
+                .collect();
+            builder.set_alpn_protos(&list).map_err(own)?;
+        }
+        if !settings.verify && !settings.checks.is_empty() {
+            return Err(Error::wrong("tls verify subject, san and spki need tls verify = yes"));
+        }
         if settings.verify {
             trust(&mut builder, &settings.authorities, material)?;
         }
@@ -47,7 +70,7 @@ impl Connector {
             identity(&mut builder, &settings.certificate, material)?;
         }
         let verify = if settings.verify { SslVerifyMode::PEER } else { SslVerifyMode::NONE };
-        set_verify(&mut builder, verify, &settings.authorities);
+        set_verify(&mut builder, verify, &settings.authorities, &settings.checks);
         builder
             .set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
         let sessions = Arc::new(Mutex::new(Vec::new()));
@@ -60,7 +83,12 @@ impl Connector {
                 sessions.push(session);
             }
         });
-        Ok(Connector { context: builder.build(), name: settings.server_name.clone(), sessions })
+        Ok(Connector {
+            context: builder.build(),
+            handler: policy::handler(settings.records.unwrap_or(records)),
+            name: settings.server_name.clone(),
+            sessions,
+        })
     }
 
     /// A new connection.
@@ -79,7 +107,8 @@ impl Connector {
             library::resume(&mut ssl, &session)?;
         }
         ssl.set_connect_state();
-        Stream::new(ssl, false)
+        trust::watch(&mut ssl)?;
+        Stream::new(ssl, false, self.handler)
     }
 
     /// A session to resume. One of TLS 1.3 is taken out, as its ticket should not be seen twice

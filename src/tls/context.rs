@@ -5,7 +5,7 @@ use super::error::Error;
 use super::server::Acceptor;
 use super::tickets::Ratchet;
 use crate::config::relay::{Relay, Remote};
-use crate::config::tls::RemoteTls;
+use crate::config::tls::{Kind, RemoteTls};
 use crate::os::tls as library;
 use crate::snapshot::material::Material;
 use std::path::PathBuf;
@@ -42,10 +42,10 @@ impl Contexts {
             let connector = match settings.remotes[..index].iter().position(same) {
                 Some(earlier) => connectors[earlier].clone(),
                 None => {
-                    let connector = Connector::new(tls, material).map_err(|error| Error {
-                        text: format!("remote {}: {error}", remote.address),
-                        ..error
-                    })?;
+                    let connector =
+                        Connector::new(tls, settings.tls.records, material).map_err(|error| {
+                            Error { text: format!("remote {}: {error}", remote.address), ..error }
+                        })?;
                     Some(Rc::new(connector))
                 }
             };
@@ -65,7 +65,7 @@ impl Contexts {
 }
 
 /// Every file that a section's TLS settings name; those for listeners only if there are any.
-pub fn files(settings: &Relay, listener: bool) -> impl Iterator<Item = &PathBuf> {
+pub fn files(settings: &Relay, listener: bool) -> impl Iterator<Item = (&PathBuf, Kind)> {
     let remotes = settings.remotes.iter().filter_map(|remote| remote.tls.as_deref());
     let listener = listener.then(|| settings.tls.files());
     listener.into_iter().flatten().chain(remotes.flat_map(RemoteTls::files))

@@ -23,7 +23,7 @@ pub fn first(bytes: &[u8]) -> First {
         |bytes| bytes[1] == 3,
         |bytes| bytes[2] <= 4,
         |bytes| bytes[3] <= 0x48,
-        |bytes| (4..=0x4800).contains(&u16::from_be_bytes([bytes[3], bytes[4]])),
+        |bytes| (1..=0x4800).contains(&u16::from_be_bytes([bytes[3], bytes[4]])),
         |bytes| bytes[5] == 1,
     ];
     let known = bytes.len().min(NEEDED);
@@ -47,6 +47,10 @@ mod tests {
         assert_eq!(first(&hello), First::Tls);
         for length in 0..NEEDED {
             assert_eq!(first(&hello[..length]), First::Undecided);
+        }
+        // Its first record may have as little as one byte of it (RFC 8446 section 5.1).
+        for length in 1..5 {
+            assert_eq!(first(&[22, 3, 1, 0, length, 1]), First::Tls);
         }
         for plain in [&b"GET / HTTP/1.1\r\n"[..], b"S", b"\x16\x03\x01\x00\x00\x00", b"\x16\x16"] {
             assert_eq!(first(plain), First::Plain);

@@ -19,6 +19,7 @@ pub mod server;
 mod sizes;
 pub mod stream;
 pub mod summary;
+mod tally;
 #[cfg(test)]
 mod tests;
 pub mod tickets;

@@ -1,10 +1,44 @@
 //! What all contexts have in common: versions, cipher suites, groups.
 
 use super::error::{refused, Error};
-use super::stream;
-use crate::os::tls as library;
+use crate::config::tls::RecordLayer;
+use crate::os::tls::{self as library, system};
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslMethod, SslMode, SslOptions};
+use std::fmt;
+
+/// Who has the records of a session after its handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handler {
+    /// [`records`](super::records).
+    Own,
+    /// OpenSSL goes on with them.
+    #[default]
+    Openssl,
+    /// The kernel.
+    Kernel,
+}
+
+impl fmt::Display for Handler {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Handler::Own => "own",
+            Handler::Openssl => "openssl",
+            Handler::Kernel => "kernel",
+        })
+    }
+}
+
+/// Who is to have them. OpenSSL must, if nothing but a FIPS module may see keys, or if the system
+/// wants records to be padded, which we do not do.
+pub(super) fn handler(setting: RecordLayer) -> Handler {
+    match setting {
+        RecordLayer::Auto if !library::is_fips_required() && !system::policy().padding => {
+            Handler::Own
+        }
+        RecordLayer::Auto | RecordLayer::Openssl => Handler::Openssl,
+    }
+}
 
 /// Cipher suites of TLS 1.2 and 1.3, if none are configured: those with forward secrecy and an
 /// AEAD, as Mozilla's intermediate recommendation has them. The shortest keys of AES come first, with
@@ -36,12 +70,25 @@ fn has_aes() -> bool {
 }
 
 /// Groups, if none are configured. The first is refused by an OpenSSL before 3.5.
-pub(super) const GROUPS: [&str; 2] =
+const GROUPS: [&str; 2] =
     ["X25519MLKEM768:X25519:prime256v1:secp384r1", "X25519:prime256v1:secp384r1"];
 
+/// A context of the side that accepts. If its records are to be ours, it tells their secrets.
+pub(super) fn server_context(handler: Handler) -> Result<SslContextBuilder, ErrorStack> {
+    match handler {
+        Handler::Own => common(library::deriving_context(SslMethod::tls_server())?),
+        _ => common(SslContextBuilder::new(SslMethod::tls_server())?),
+    }
+}
+
+/// A context of the side that connects: its records of TLS 1.3 stay with OpenSSL, as tickets come
+/// among them.
+pub(super) fn client_context() -> Result<SslContextBuilder, ErrorStack> {
+    common(SslContextBuilder::new(SslMethod::tls_client())?)
+}
+
 /// What every context has.
-pub(super) fn common_context(method: SslMethod) -> Result<SslContextBuilder, ErrorStack> {
-    let mut builder = library::deriving_context(method, stream::derive)?;
+fn common(mut builder: SslContextBuilder) -> Result<SslContextBuilder, ErrorStack> {
     builder.set_options(
         SslOptions::NO_SSLV2
             | SslOptions::NO_SSLV3
@@ -60,15 +107,39 @@ pub(super) fn ciphers(
     suites: Option<&str>,
 ) -> Result<(), Error> {
     let [default_list, default_suites] = if has_aes() { WITH_AES } else { WITHOUT_AES };
-    let list = list.unwrap_or(default_list);
-    builder.set_cipher_list(list).map_err(|errors| refused("ciphers", list, &errors))?;
+    let system = system::policy();
+    match list {
+        Some(list) => {
+            builder.set_cipher_list(list).map_err(|errors| refused("ciphers", list, &errors))?;
+        }
+        None if system.ciphers => {}
+        None => builder
+            .set_cipher_list(default_list)
+            .map_err(|errors| refused("ciphers", default_list, &errors))?,
+    }
     match suites {
         Some(suites) => builder
             .set_ciphersuites(suites)
             .map_err(|errors| refused("cipher-suites", suites, &errors)),
+        None if system.cipher_suites => Ok(()),
         None => {
             // A library without one of them keeps its own.
             let _ = builder.set_ciphersuites(default_suites);
+            Ok(())
+        }
+    }
+}
+
+/// Groups for key exchange: those that are configured, the system's, or ours.
+pub(super) fn groups(builder: &mut SslContextBuilder, list: Option<&str>) -> Result<(), Error> {
+    match list {
+        Some(list) => {
+            builder.set_groups_list(list).map_err(|errors| refused("groups", list, &errors))
+        }
+        None if system::policy().groups => Ok(()),
+        None => {
+            // A library that knows neither list keeps its own.
+            let _ = GROUPS.iter().any(|groups| builder.set_groups_list(groups).is_ok());
             Ok(())
         }
     }

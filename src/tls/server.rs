@@ -1,11 +1,11 @@
 //! The side that accepts: certificates by name, tickets, certificates of clients.
 
-use super::error::{own, refused, Error, CHAIN_CALL};
-use super::identity::{identity, leaf, names_of};
+use super::error::{own, Error, CA_CALL, CHAIN_CALL};
+use super::identity::{self, identity, names_of};
 use super::ocsp::{ocsp_response, staple};
-use super::policy::{ciphers, common_context, GROUPS};
+use super::policy::{self, ciphers, groups, Handler};
 use super::stream::Stream;
-use super::trust::{set_verify, trust};
+use super::trust::{self, set_verify, trust};
 use crate::config::tls::{Certificate, Tls, Verify};
 use crate::os::tls as library;
 use crate::snapshot::material::Material;
@@ -13,10 +13,10 @@ use openssl::error::ErrorStack;
 use openssl::pkey::Id;
 use openssl::sha::Sha256;
 use openssl::ssl::{
-    AlpnError, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslMethod,
-    SslOptions, SslRef, SslSessionCacheMode, SslVerifyMode, SslVersion,
+    AlpnError, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslOptions,
+    SslRef, SslSessionCacheMode, SslVerifyMode, SslVersion,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -24,6 +24,9 @@ use std::path::Path;
 pub struct Acceptor {
     /// The one for clients that name nothing known.
     context: SslContext,
+    handler: Handler,
+    /// The versions that the system allows, if it says so.
+    bounds: [Option<SslVersion>; 2],
 }
 
 impl fmt::Debug for Acceptor {
@@ -36,17 +39,19 @@ impl Acceptor {
     /// Loads certificates and settings. Whether they are valid today is not looked at
     /// ([`examine`](super::validity::examine)).
     pub fn new(settings: &Tls, material: &Material) -> Result<Acceptor, Error> {
+        let handler = policy::handler(settings.records);
         let mut groups = group(settings, material)?;
         if groups.is_empty() {
             return Err(Error::wrong("TLS listener without tls cert-file"));
         }
         // The first one is for everybody else. A name in two certificates is the earlier's.
         let first = groups.remove(0);
-        let mut builder = server_context(settings, &first.certificates, material)?;
+        let mut builder = server_context(settings, handler, &first.certificates, material)?;
+        let bounds = [builder.min_proto_version(), builder.max_proto_version()];
         let first = first.names;
         let mut names = BTreeMap::new();
         for group in groups {
-            let context = server_context(settings, &group.certificates, material)?.build();
+            let context = server_context(settings, handler, &group.certificates, material)?.build();
             for name in group.names.into_iter().filter(|name| !first.contains(name)) {
                 names.entry(name).or_insert_with(|| context.clone());
             }
@@ -57,7 +62,7 @@ impl Acceptor {
                 select(ssl, alert, &first, &names, required)
             });
         }
-        Ok(Acceptor { context: builder.build() })
+        Ok(Acceptor { context: builder.build(), handler, bounds })
     }
 
     /// A new connection. `versions` as in the ACCEPT message: a byte for each version, the low
@@ -65,11 +70,17 @@ impl Acceptor {
     pub fn accept(&self, versions: u32) -> Result<Stream, ErrorStack> {
         let known = [(3, SslVersion::TLS1_2), (4, SslVersion::TLS1_3)];
         let listed = |&&(byte, _): &&(u8, SslVersion)| versions.to_ne_bytes().contains(&byte);
+        let first = known.iter().find(listed).map(|&(_, version)| version);
+        let last = known.iter().rfind(listed).map(|&(_, version)| version);
+        let [least, most] = self.bounds;
         let mut ssl = Ssl::new(&self.context)?;
-        ssl.set_min_proto_version(known.iter().find(listed).map(|&(_, version)| version))?;
-        ssl.set_max_proto_version(known.iter().rfind(listed).map(|&(_, version)| version))?;
+        // The system's policy may allow less. If nothing is left no handshake succeeds, and says so.
+        let is = |bound: Option<SslVersion>, version| bound == Some(version);
+        ssl.set_min_proto_version(if is(least, SslVersion::TLS1_3) { least } else { first })?;
+        ssl.set_max_proto_version(if is(most, SslVersion::TLS1_2) { most } else { last })?;
         ssl.set_accept_state();
-        Stream::new(ssl, true)
+        trust::watch(&mut ssl)?;
+        Stream::new(ssl, true, self.handler)
     }
 }
 
@@ -111,8 +122,8 @@ struct Group<'a> {
 fn group<'a>(settings: &'a Tls, material: &Material) -> Result<Vec<Group<'a>>, Error> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for certificate in &settings.certificates {
-        let (path, leaf) = (certificate.chain.as_deref(), leaf(certificate, material)?);
-        let path = path.unwrap_or(Path::new(""));
+        let path = certificate.chain.as_deref().unwrap_or(Path::new(""));
+        let leaf = identity::leaf(certificate, material)?;
         let failed = |errors: ErrorStack| Error::library(CHAIN_CALL, path, &errors);
         let kind = leaf.public_key().map_err(failed)?.id();
         let mut names = certificate.names.clone();
@@ -136,25 +147,18 @@ fn group<'a>(settings: &'a Tls, material: &Material) -> Result<Vec<Group<'a>>, E
 /// A context with certificates for the same names.
 fn server_context(
     settings: &Tls,
+    handler: Handler,
     certificates: &[&Certificate],
     material: &Material,
 ) -> Result<SslContextBuilder, Error> {
     let own = |errors: ErrorStack| own(&errors);
-    let mut builder = common_context(SslMethod::tls_server()).map_err(own)?;
+    let mut builder = policy::server_context(handler).map_err(own)?;
     if settings.server_preference {
         let chacha = SslOptions::from_bits_retain(1 << 21); // SSL_OP_PRIORITIZE_CHACHA
         builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | chacha);
     }
     ciphers(&mut builder, settings.ciphers.as_deref(), settings.cipher_suites.as_deref())?;
-    match &settings.groups {
-        Some(groups) => {
-            builder.set_groups_list(groups).map_err(|errors| refused("groups", groups, &errors))?
-        }
-        None => {
-            // A library that knows neither list keeps its own.
-            let _ = GROUPS.iter().any(|groups| builder.set_groups_list(groups).is_ok());
-        }
-    }
+    groups(&mut builder, settings.groups.as_deref())?;
     // Tickets only: what is cached in one worker would be of no use in another.
     builder.set_session_cache_mode(SslSessionCacheMode::OFF);
     if settings.session_timeout == 0 {
@@ -163,6 +167,9 @@ fn server_context(
     } else {
         library::set_session_timeout(&mut builder, settings.session_timeout);
         library::use_ticket_keys(&mut builder);
+        if settings.verify != Verify::No {
+            library::limit_resumption(&mut builder);
+        }
         builder.set_num_tickets(1).map_err(own)?;
     }
     // A session that was begun under other rules for certificates of clients is not resumed.
@@ -185,6 +192,9 @@ fn server_context(
     Ok(builder)
 }
 
+/// Most bytes of the names of authorities: the message has 2^16 - 1, and says other things too.
+const MOST_NAMES: usize = 65_000;
+
 /// What certificates of clients must be like.
 fn verification(
     builder: &mut SslContextBuilder,
@@ -200,14 +210,33 @@ fn verification(
         Verify::Optional => SslVerifyMode::PEER,
         Verify::Required => SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
     };
-    set_verify(builder, verify, authorities);
+    if settings.verify == Verify::No && !settings.checks.is_empty() {
+        return Err(Error::wrong(
+            "tls verify subject, san and spki need tls ca-file or tls ca-path",
+        ));
+    }
+    set_verify(builder, verify, authorities, &settings.checks);
     if settings.verify != Verify::No {
         if !authorities.is_set() {
             return Err(Error::wrong("tls verify needs tls ca-file or tls ca-path"));
         }
         let trusted = trust(builder, authorities, material)?;
+        let mut names = BTreeSet::new();
         for authority in trusted {
-            builder.add_client_ca(&authority).map_err(|errors| own(&errors))?;
+            let name = authority.subject_name().to_der().map_err(|errors| own(&errors))?;
+            if names.insert(name) {
+                builder.add_client_ca(&authority).map_err(|errors| own(&errors))?;
+            }
+        }
+        let length: usize = names.iter().map(|name| 2 + name.len()).sum();
+        if length > MOST_NAMES {
+            let mut paths = authorities.file.iter().chain(&authorities.directory);
+            let text = format!(
+                "clients are told the names of all authorities: those of {} authorities have {length} \
+                 bytes, and no handshake carries more than {MOST_NAMES}",
+                names.len()
+            );
+            return Err(Error::at(CA_CALL, paths.next().map_or(Path::new(""), |path| path), text));
         }
     }
     Ok(())
@@ -217,8 +246,13 @@ fn verification(
 fn rules(settings: &Tls, material: &Material) -> [u8; 32] {
     let mut hash = Sha256::new();
     let authorities = &settings.authorities;
-    hash.update(format!("tcprelay {:?} {:?}", settings.verify, authorities.depth).as_bytes());
-    for path in authorities.files() {
+    let (verify, depth) = (settings.verify, authorities.depth);
+    hash.update(format!("tcprelay {verify:?} {depth:?}").as_bytes());
+    // As before, where there are none: sessions outlive a reload.
+    if !settings.checks.is_empty() {
+        hash.update(format!("{:?}", settings.checks).as_bytes());
+    }
+    for (path, _) in authorities.files() {
         let content = material.get(path).unwrap_or_default();
         hash.update(&content.len().to_be_bytes());
         hash.update(content);

@@ -1,17 +1,20 @@
 //! One end with TLS: its handshake, its records, its end.
 
-use super::records::{self, Control, Failure, KernelKeys, Key, Records, Secrets, Suite, Version};
+use super::policy::Handler;
+use super::records::{Control, Failure, KernelKeys, Numbers, Records, Secrets, Suite, Version};
 use super::sizes::Sizes;
 use super::summary::{summarize, Summary};
+use super::tally::Tally;
+use super::trust;
 use super::Buffer;
 use crate::os::ktls::Way;
-use crate::os::tls::{self as library, Derivation};
+use crate::os::secret::SecretBytes;
+use crate::os::tls::{self as library, Captured};
 use openssl::error::ErrorStack;
 use openssl::ssl::{ErrorCode, ShutdownState, Ssl, SslRef, SslStream, SslVersion};
-use openssl::x509::X509VerifyResult;
-use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::ops::{Deref, DerefMut};
 
 /// Most bytes of a handshake that wait for the rest of a message.
 const READ_SIZE: usize = 16384;
@@ -22,6 +25,10 @@ struct Wire {
     input: Vec<u8>,
     taken: usize,
     output: Vec<u8>,
+    /// Records that the library has taken.
+    received: Tally,
+    /// Records that it has sent.
+    sent: Tally,
 }
 
 impl Wire {
@@ -56,6 +63,7 @@ impl Read for Wire {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         buffer[..count].copy_from_slice(&self.input[self.taken..][..count]);
+        self.received.pass(&buffer[..count]);
         self.taken += count;
         if self.taken == self.input.len() {
             // An idle end holds no memory.
@@ -67,6 +75,7 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.sent.pass(data);
         self.output.extend_from_slice(data);
         Ok(data.len())
     }
@@ -76,40 +85,36 @@ impl Write for Wire {
     }
 }
 
-/// The secrets of the records, which were derived during a handshake.
-#[derive(Default)]
-struct Captured {
-    client: Option<Key>,
-    server: Option<Key>,
-}
+/// What OpenSSL has of a session. It does not wipe all secrets of a connection that it frees.
+struct Library(Option<SslStream<Wire>>);
 
-thread_local! {
-    /// Of the handshake step that is being done.
-    static CAPTURED: RefCell<Captured> = RefCell::default();
-}
-
-/// Derives the secrets of handshakes, and keeps those of the records.
-pub(super) fn derive(wanted: &Derivation<'_>, out: &mut [u8]) -> bool {
-    if !records::derive(wanted, out) {
-        return false;
+impl Drop for Library {
+    fn drop(&mut self) {
+        let stream = self.0.take();
+        library::wiping(|| drop(stream));
     }
-    let of_client = match wanted.label {
-        Some(b"c ap traffic") => true,
-        Some(b"s ap traffic") => false,
-        _ => return true,
-    };
-    let _ = CAPTURED.try_with(|captured| {
-        if let Ok(mut captured) = captured.try_borrow_mut() {
-            *(if of_client { &mut captured.client } else { &mut captured.server }) = Key::new(out);
-        }
-    });
-    true
+}
+
+impl Deref for Library {
+    type Target = SslStream<Wire>;
+    fn deref(&self) -> &SslStream<Wire> {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl DerefMut for Library {
+    fn deref_mut(&mut self) -> &mut SslStream<Wire> {
+        self.0.as_mut().expect("it is there until it is dropped")
+    }
 }
 
 /// A handshake that goes on, or a session whose records OpenSSL handles.
 struct Session {
-    stream: SslStream<Wire>,
+    stream: Library,
     captured: Captured,
+    /// How many records had been sent when a step ended that had derived the server's secret and
+    /// waited for the client: everything that is sent later is sealed with it.
+    sent_before: Option<u64>,
 }
 
 enum State {
@@ -133,6 +138,7 @@ enum Kernel {
 pub struct Stream {
     state: State,
     server: bool,
+    handler: Handler,
     /// What was negotiated, if somebody wants to know.
     summary: Option<Box<Summary>>,
     /// Bytes of the wire that have not been looked at: the beginning of a record, or what came
@@ -159,13 +165,16 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    pub(super) fn new(ssl: Ssl, server: bool) -> Result<Stream, ErrorStack> {
+    /// `handler`: who is to have the records, if it can.
+    pub(super) fn new(ssl: Ssl, server: bool, handler: Handler) -> Result<Stream, ErrorStack> {
         let stream = SslStream::new(ssl, Wire::default())?;
-        let session = Session { stream, captured: Captured::default() };
+        let stream = Library(Some(stream));
+        let session = Session { stream, captured: Captured::default(), sent_before: None };
         let state = State::Handshake(Box::new(session));
         Ok(Stream {
             state,
             server,
+            handler,
             summary: None,
             held: Vec::new(),
             unread: false,
@@ -187,17 +196,24 @@ impl Stream {
         let stream = &mut session.stream;
         self.untouched &= input.is_empty();
         stream.get_mut().feed(input);
-        CAPTURED.with_borrow_mut(|captured| std::mem::swap(captured, &mut session.captured));
-        let result = stream.do_handshake();
-        CAPTURED.with_borrow_mut(|captured| std::mem::swap(captured, &mut session.captured));
-        let sent = count_records(&stream.get_ref().output);
+        let result = match (self.server, self.handler) {
+            (true, Handler::Own) => {
+                library::capturing(&mut session.captured, || stream.do_handshake())
+            }
+            _ => stream.do_handshake(),
+        };
         stream.get_mut().deliver(output);
         match result {
             Ok(()) => {
-                self.established(sent);
+                self.established();
                 Ok(true)
             }
-            Err(error) if error.code() == ErrorCode::WANT_READ => Ok(false),
+            Err(error) if error.code() == ErrorCode::WANT_READ => {
+                if session.captured.server.is_some() && session.sent_before.is_none() {
+                    session.sent_before = Some(stream.get_ref().sent.records());
+                }
+                Ok(false)
+            }
             Err(error) => {
                 let text = describe(&error, stream.ssl());
                 self.state = State::Failed;
@@ -226,7 +242,8 @@ impl Stream {
     pub fn kernel_keys(&self) -> Option<[KernelKeys; 2]> {
         match &self.state {
             State::Records(records) if self.held.is_empty() && self.kernel == Kernel::Wanted => {
-                Some([Way::Send, Way::Receive].map(|way| records.kernel_keys(way)))
+                let [send, receive] = [Way::Send, Way::Receive].map(|way| records.kernel_keys(way));
+                Some([send.ok()?, receive.ok()?])
             }
             _ => None,
         }
@@ -235,7 +252,7 @@ impl Stream {
     /// The keys of a direction after it was handed over and has got new ones.
     pub fn new_kernel_keys(&self, way: Way) -> Option<KernelKeys> {
         match &self.state {
-            State::Records(records) => Some(records.kernel_keys(way)),
+            State::Records(records) => records.kernel_keys(way).ok(),
             _ => None,
         }
     }
@@ -243,6 +260,9 @@ impl Stream {
     /// The kernel has taken the records, or has not.
     pub fn set_kernel(&mut self, taken: bool) {
         self.kernel = if taken { Kernel::Yes } else { Kernel::No };
+        if taken {
+            self.note_handler(Handler::Kernel);
+        }
     }
 
     /// True if the kernel handles the records.
@@ -285,26 +305,47 @@ impl Stream {
         matches!(self.state, State::Handshake(_))
     }
 
-    /// The handshake is done; `sent` records were sent in its last step. From here on the
-    /// records are ours, if their cipher suite is one that we handle.
-    fn established(&mut self, sent: u64) {
+    /// The handshake is done. From here on the records are ours, if they are to be, and if it is
+    /// known for sure how they go on.
+    fn established(&mut self) {
         let State::Handshake(mut session) = std::mem::replace(&mut self.state, State::Failed)
         else {
             return;
         };
         if let Some(summary) = &mut self.summary {
-            **summary = summarize(session.stream.ssl());
+            **summary = summarize(session.stream.ssl(), self.handler);
         }
+        let taken_over = match self.handler {
+            Handler::Own => take_over(&session, self.server),
+            Handler::Openssl | Handler::Kernel => None,
+        };
         self.held = session.stream.get_mut().take_rest();
         self.unread = !self.held.is_empty();
-        self.state = match take_over(&session, self.server, sent) {
+        self.state = match taken_over {
             Some(records) => {
                 // Or the library would take the session for a failed one, not to be resumed.
                 session.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
                 State::Records(Box::new(records))
             }
-            None => State::Library(session),
+            None => {
+                self.note_handler(Handler::Openssl);
+                // Not needed any more.
+                session.captured = Captured::default();
+                State::Library(session)
+            }
         };
+    }
+
+    fn note_handler(&mut self, handler: Handler) {
+        self.handler = handler;
+        if let Some(summary) = &mut self.summary {
+            summary.handler = handler;
+        }
+    }
+
+    /// Who has the records, or is to have them when the handshake is done.
+    pub fn handler(&self) -> Handler {
+        self.handler
     }
 
     /// True if bytes of the wire have been received that no [`read`](Self::read) has seen.
@@ -337,7 +378,7 @@ impl Stream {
             return Ok(true);
         }
         let result = match &mut self.state {
-            State::Records(records) => match records.read(wire, plain, reply) {
+            State::Records(records) => match records.open(wire, plain, reply) {
                 Ok(taken) => {
                     let rest = &wire[taken.consumed..];
                     if !rest.is_empty() {
@@ -368,7 +409,7 @@ impl Stream {
             let record = &plain[..self.sizes.next().min(plain.len())];
             let written = match &mut self.state {
                 State::Records(records) => records
-                    .write(record, output)
+                    .seal(record, output)
                     .map(|()| record.len())
                     .map_err(|failure: Failure| failure.to_string())?,
                 State::Library(session) => {
@@ -408,55 +449,49 @@ impl Stream {
     }
 }
 
-/// Complete records in a flight.
-fn count_records(mut flight: &[u8]) -> u64 {
-    let mut count = 0;
-    while let Some(&[_, _, _, high, low]) = flight.first_chunk::<5>() {
-        count += 1;
-        let length = 5 + usize::from(u16::from_be_bytes([high, low]));
-        flight = flight.get(length..).unwrap_or_default();
-    }
-    count
-}
-
-/// Takes over from OpenSSL, if that is possible.
-fn take_over(session: &Session, server: bool, sent: u64) -> Option<Records> {
+/// Takes over from OpenSSL, with proof: the suite is one of ours, all secrets are known, each way of
+/// the wire has been counted to the end of a record, and OpenSSL has nothing left that it has read.
+/// Otherwise it goes on.
+fn take_over(session: &Session, server: bool) -> Option<Records> {
     let ssl = session.stream.ssl();
+    let Wire { sent, received, .. } = session.stream.get_ref();
     let number = ssl.current_cipher()?.protocol_id();
-    if library::has_fragment_limit(ssl) {
+    if library::has_fragment_limit(ssl)
+        || library::has_pending(ssl)
+        || !sent.is_at_border()
+        || !received.is_at_border()
+    {
         return None;
     }
     match ssl.version2()? {
         // A client's tickets come after the handshake, and are the library's matter.
         SslVersion::TLS1_3 if server => {
             let suite = Suite::of(Version::Tls13, number)?;
-            let captured = &session.captured;
-            let ours = captured.server.as_ref()?.as_slice();
-            let theirs = captured.client.as_ref()?.as_slice();
-            // Our part of the handshake ends before the last step: what was sent in it are
-            // tickets, under the keys of the records.
-            let traffic = Some([ours, theirs]);
-            let secrets = Secrets { traffic, master: None, server, sent, received: 0 };
-            Records::new(suite, &secrets).ok()
+            let known = |secret: &'_ Option<SecretBytes>| -> bool {
+                secret.as_ref().is_some_and(|secret| secret.len() == suite.secret_length())
+            };
+            let Captured { client, server } = &session.captured;
+            if !known(client) || !known(server) {
+                return None;
+            }
+            // What was sent since then are tickets. The client's Finished, the last record that was
+            // taken, still had the keys of the handshake.
+            let numbers = Numbers { sent: sent.records() - session.sent_before?, received: 0 };
+            let secrets = Secrets::Traffic { ours: server.as_ref()?, theirs: client.as_ref()? };
+            Records::new(suite, &secrets, numbers).ok()
         }
         SslVersion::TLS1_2 => {
             let suite = Suite::of(Version::Tls12, number)?;
-            let (mut master, mut client, mut other) = ([0; 48], [0; 32], [0; 32]);
-            let length = ssl.session()?.master_key(&mut master);
-            let full = length == 48
+            let numbers =
+                Numbers { sent: sent.since_change()?, received: received.since_change()? };
+            let mut master = SecretBytes::zeroed(48);
+            let (mut client, mut other) = ([0; 32], [0; 32]);
+            let full = ssl.session()?.master_key(&mut master) == 48
                 && ssl.client_random(&mut client) == 32
                 && ssl.server_random(&mut other) == 32;
-            // Each side has sent its Finished.
-            let secrets = Secrets {
-                traffic: None,
-                master: Some([&master, &client, &other]),
-                server,
-                sent: 1,
-                received: 1,
-            };
-            let records = full.then(|| Records::new(suite, &secrets).ok()).flatten();
-            crate::os::secret::wipe(&mut master);
-            records
+            let randoms = [&client[..], &other[..]];
+            let secrets = Secrets::Master { secret: &master, randoms, server };
+            full.then(|| Records::new(suite, &secrets, numbers).ok()).flatten()
         }
         _ => None,
     }
@@ -483,15 +518,13 @@ fn read_from_library(
     result
 }
 
-/// An error in the words of the C program, with the reason if a certificate was refused.
+/// An error in the words of the C program, with the reason and the certificate if one was refused.
 fn describe(error: &openssl::ssl::Error, ssl: &SslRef) -> String {
-    let mut text = match error.ssl_error() {
+    match error.ssl_error() {
+        Some(errors) if library::is_about_a_certificate(errors) => {
+            format!("{} {}", library::first_error(errors), trust::reason(ssl))
+        }
         Some(errors) => library::first_error(errors),
         None => "the connection has failed".to_owned(),
-    };
-    let verified = ssl.verify_result();
-    if verified != X509VerifyResult::OK {
-        text += &format!(" ({})", verified.error_string());
     }
-    text
 }

@@ -1,10 +1,11 @@
 //! What was negotiated at an end, and with whom.
 
+use super::policy::Handler;
+use super::trust::ip_address;
 use crate::os::tls as library;
 use openssl::hash::MessageDigest;
 use openssl::ssl::{NameType, SslRef};
 use openssl::x509::X509Ref;
-use std::net::IpAddr;
 
 /// What was negotiated, for the access log and whoever decides about a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Summary {
     pub issuer: Option<String>,
     /// What modules are told of that certificate.
     pub certificate: Option<Certificate>,
+    /// Who has the records.
+    pub handler: Handler,
     /// An earlier session was resumed.
     pub resumed: bool,
 }
@@ -36,7 +39,7 @@ pub struct Certificate {
     pub data: String,
 }
 
-pub(super) fn summarize(ssl: &SslRef) -> Summary {
+pub(super) fn summarize(ssl: &SslRef, handler: Handler) -> Summary {
     let certificate = ssl.peer_certificate();
     Summary {
         version: ssl.version_str().to_owned(),
@@ -48,6 +51,7 @@ pub(super) fn summarize(ssl: &SslRef) -> Summary {
         subject: certificate.as_ref().map(|one| library::name_text(one.subject_name())),
         issuer: certificate.as_ref().map(|one| library::name_text(one.issuer_name())),
         certificate: certificate.as_deref().map(self::certificate),
+        handler,
         resumed: ssl.session_reused(),
     }
 }
@@ -62,10 +66,7 @@ fn certificate(certificate: &X509Ref) -> Certificate {
         data.push(format!("{name}=\"{value}\""));
     };
     for name in certificate.subject_alt_names().into_iter().flatten() {
-        let address = |bytes: &[u8]| match *bytes {
-            [a, b, c, d] => Some(IpAddr::from([a, b, c, d]).to_string()),
-            _ => <[u8; 16]>::try_from(bytes).ok().map(|b| IpAddr::from(b).to_string()),
-        };
+        let address = |bytes: &[u8]| Some(ip_address(bytes)?.to_string());
         let text = [name.dnsname(), name.email(), name.uri()].into_iter().flatten().next();
         let text = text.map(str::to_owned).or_else(|| address(name.ipaddress()?));
         text.into_iter().for_each(|text| add("san", text));

@@ -4,10 +4,11 @@
 //! of the wall clock. So they need not talk to each other, and a secret that is found later does
 //! not open older tickets. A ticket can be opened for one period after the one it was made in.
 
-use crate::os::secret::Secret;
+use crate::os::secret::{Secret, SecretBytes};
 use crate::os::tls::TicketKey;
 use crate::snapshot::material::Material;
-use openssl::sha::Sha256;
+use openssl::md::Md;
+use openssl::md_ctx::MdCtx;
 use std::io;
 
 /// The longest jump of the clock that is followed step by step.
@@ -16,10 +17,10 @@ const MOST_STEPS: u64 = 1_000_000;
 /// What is common to all processes of a service.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ratchet {
-    secret: [u8; 32],
+    secret: SecretBytes,
     /// When the present secret came into use, in seconds of the wall clock.
     since: u64,
-    former: Option<[u8; 32]>,
+    former: Option<SecretBytes>,
     period: u64,
 }
 
@@ -29,24 +30,39 @@ impl std::fmt::Debug for Ratchet {
     }
 }
 
-fn derive(secret: &[u8; 32], label: &str) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(label.as_bytes());
-    hash.update(secret);
-    hash.finish()
+/// `None` only if the library cannot hash.
+fn derive(secret: &[u8], label: &str) -> Option<SecretBytes> {
+    let mut derived = SecretBytes::zeroed(32);
+    let mut context = MdCtx::new().ok()?;
+    context.digest_init(Md::sha256()).ok()?;
+    context.digest_update(label.as_bytes()).ok()?;
+    context.digest_update(secret).ok()?;
+    context.digest_final(&mut derived).ok()?;
+    Some(derived)
 }
 
 impl Ratchet {
     /// A fresh one, from 32 random bytes; `now` and `period` in seconds.
     pub fn new(secret: [u8; 32], now: u64, period: u64) -> Ratchet {
+        let secret = SecretBytes::copy(&secret);
         Ratchet { secret, since: now, former: None, period: period.max(1) }
     }
 
     /// A fresh one with a secret that nobody knows.
     pub fn random(now: u64, period: u64) -> Result<Ratchet, openssl::error::ErrorStack> {
-        let mut secret = [0; 32];
-        openssl::rand::rand_priv_bytes(&mut secret)?;
-        Ok(Ratchet::new(secret, now, period))
+        let mut ratchet = Ratchet::new([0; 32], now, period);
+        openssl::rand::rand_priv_bytes(&mut ratchet.secret)?;
+        Ok(ratchet)
+    }
+
+    /// One without a secret, for who has no tickets: it never gives keys.
+    pub fn unset() -> Ratchet {
+        Ratchet::new([0; 32], 0, 1)
+    }
+
+    /// True for [`unset`](Self::unset), in whatever process it was made.
+    pub fn is_unset(&self) -> bool {
+        self.secret.iter().all(|&byte| byte == 0)
     }
 
     /// Sets another period, from now on.
@@ -57,12 +73,14 @@ impl Ratchet {
     /// Follows the clock; true if the keys have changed. A clock that goes back changes nothing.
     pub fn advance(&mut self, now: u64) -> bool {
         let steps = now.saturating_sub(self.since) / self.period;
-        if steps == 0 {
+        if steps == 0 || self.is_unset() {
             return false;
         }
         let followed = steps.min(MOST_STEPS);
         for _ in 0..followed {
-            let next = derive(&self.secret, "next");
+            let Some(next) = derive(&self.secret, "next") else {
+                return false;
+            };
             self.former = Some(std::mem::replace(&mut self.secret, next));
         }
         self.since += steps * self.period;
@@ -71,12 +89,18 @@ impl Ratchet {
 
     /// The keys: for new tickets, and for those of the former period.
     pub fn keys(&self) -> Vec<TicketKey> {
-        let key = |secret: &[u8; 32]| {
+        let key = |secret: &SecretBytes| {
             let mut name = [0; 16];
-            name.copy_from_slice(&derive(secret, "name")[..16]);
-            TicketKey { name, cipher: derive(secret, "cipher"), mac: derive(secret, "mac") }
+            name.copy_from_slice(&derive(secret, "name")?[..16]);
+            let (cipher, mac) = (derive(secret, "cipher")?, derive(secret, "mac")?);
+            Some(TicketKey { name, cipher, mac })
         };
-        std::iter::once(&self.secret).chain(&self.former).map(key).collect()
+        if self.is_unset() {
+            return Vec::new();
+        }
+        // Without a hash there are no tickets.
+        let keys: Option<_> = std::iter::once(&self.secret).chain(&self.former).map(key).collect();
+        keys.unwrap_or_default()
     }
 
     /// For another process, with the files for TLS: as [`encode`](Self::encode), then the files.
@@ -92,30 +116,30 @@ impl Ratchet {
 
     /// For another process: 32 bytes of secret, the time, the period, and the former secret or
     /// zeroes.
-    pub fn encode(&self) -> [u8; ENCODED] {
-        let mut data = [0; ENCODED];
+    pub fn encode(&self) -> SecretBytes {
+        let mut data = SecretBytes::zeroed(ENCODED);
         data[..32].copy_from_slice(&self.secret);
         data[32..40].copy_from_slice(&self.since.to_be_bytes());
         data[40..48].copy_from_slice(&self.period.to_be_bytes());
-        data[48..].copy_from_slice(&self.former.unwrap_or_default());
+        if let Some(former) = &self.former {
+            data[48..].copy_from_slice(former);
+        }
         data
     }
 
     /// Reads what [`encode`](Self::encode) has written.
     pub fn decode(data: &[u8; ENCODED]) -> Ratchet {
-        let (mut secret, mut former) = ([0; 32], [0; 32]);
-        secret.copy_from_slice(&data[..32]);
-        former.copy_from_slice(&data[48..]);
         let number = |at: usize| {
             let mut bytes = [0; 8];
             bytes.copy_from_slice(&data[at..at + 8]);
             u64::from_be_bytes(bytes)
         };
+        let former = &data[48..];
         Ratchet {
-            secret,
+            secret: SecretBytes::copy(&data[..32]),
             since: number(32),
             period: number(40).max(1),
-            former: (former != [0; 32]).then_some(former),
+            former: former.iter().any(|&byte| byte != 0).then(|| SecretBytes::copy(former)),
         }
     }
 }
@@ -147,6 +171,35 @@ mod tests {
         assert!(!names(&ratchet).contains(&first));
     }
 
+    #[test]
+    fn without_a_secret_there_are_no_keys() {
+        let mut ratchet = Ratchet::unset();
+        assert!(ratchet.keys().is_empty());
+        assert!(!ratchet.advance(1 << 40), "a secret that everybody knows");
+        assert!(Ratchet::decode(ratchet.encode().first_chunk().unwrap()).is_unset());
+        assert!(!Ratchet::random(1, 2).unwrap().is_unset());
+    }
+
+    /// Executables of both kinds run beside each other during a reload.
+    #[test]
+    fn keys_are_those_of_earlier_executables() {
+        let mut ratchet = Ratchet::new([7; 32], 1000, 100);
+        ratchet.advance(1100);
+        let text = |key: &TicketKey| {
+            let bytes = [&key.name[..], &key.cipher, &key.mac].concat();
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let hash = |parts: &[&[u8]]| openssl::sha::sha256(&parts.concat());
+        let secret = hash(&[b"next", &[7; 32]]);
+        let expected = [
+            &hash(&[b"name", &secret])[..16],
+            &hash(&[b"cipher", &secret]),
+            &hash(&[b"mac", &secret]),
+        ];
+        let expected: String = expected.concat().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text(&ratchet.keys()[0]), expected);
+    }
+
     proptest! {
         #[test]
         fn processes_agree_whenever_they_look(
@@ -160,7 +213,7 @@ mod tests {
             let mut once = often.clone();
             for look in &looks {
                 often.advance(start + look);
-                let mut other = Ratchet::decode(&often.encode());
+                let mut other = Ratchet::decode(often.encode().first_chunk().unwrap());
                 other.advance(start + look);
                 prop_assert!(other == often);
             }

@@ -1,14 +1,20 @@
 //! Authorities and revocation lists: what certificates of the other side are checked against.
 
 use super::error::{own, Error, CA_CALL, CRL_CALL};
-use crate::config::tls::Authorities;
+use crate::config::tls::{Authorities, Check};
 use crate::os::tls as library;
 use crate::snapshot::material::Material;
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslContextBuilder, SslVerifyMode};
+use openssl::ex_data::Index;
+use openssl::hash::{hash, MessageDigest};
+use openssl::ssl::{Ssl, SslContextBuilder, SslRef, SslVerifyMode};
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509VerifyFlags;
-use openssl::x509::{X509Crl, X509StoreContextRef, X509VerifyResult, X509};
+use openssl::x509::{
+    X509Crl, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult, X509,
+};
+use std::net::IpAddr;
+use std::sync::{Mutex, OnceLock};
 
 /// Loads authorities, the system's if none are configured, and revocation lists; returns what was
 /// configured.
@@ -60,21 +66,119 @@ pub(super) fn trust(
     Ok(trusted)
 }
 
+/// What is known of a certificate that was refused, for the message.
+type Refused = Mutex<String>;
+
+fn refused_index() -> Option<Index<Ssl, Refused>> {
+    static INDEX: OnceLock<Option<Index<Ssl, Refused>>> = OnceLock::new();
+    *INDEX.get_or_init(|| Ssl::new_ex_index().ok())
+}
+
+/// Makes a session remember which certificate is refused.
+pub(super) fn watch(ssl: &mut Ssl) -> Result<(), ErrorStack> {
+    if let (Some(index), false) = (refused_index(), ssl.verify_mode() == SslVerifyMode::NONE) {
+        ssl.set_ex_data(index, Refused::default());
+    }
+    Ok(())
+}
+
+/// Why a certificate was refused, and which one.
+pub(super) fn reason(ssl: &SslRef) -> String {
+    let mut text = format!("({})", ssl.verify_result().error_string());
+    let refused = refused_index().and_then(|index| ssl.ex_data(index));
+    if let Some(refused) = refused.and_then(|refused| refused.lock().ok()) {
+        if !refused.is_empty() {
+            text += ": ";
+            text += &refused;
+        }
+    }
+    text
+}
+
+/// Keeps what [`reason`] will tell.
+fn remember(chain: &X509StoreContextRef) {
+    let ssl = X509StoreContext::ssl_idx().ok().and_then(|index| chain.ex_data(index));
+    let refused = ssl.zip(refused_index()).and_then(|(ssl, index)| ssl.ex_data(index));
+    let (Some(refused), Some(certificate)) = (refused, chain.current_cert()) else {
+        return;
+    };
+    let subject = library::name_text(certificate.subject_name());
+    let issuer = library::name_text(certificate.issuer_name());
+    if let Ok(mut refused) = refused.lock() {
+        *refused = match chain.error().as_raw() {
+            UNABLE_TO_GET_CRL => format!("{subject}, and there is no list of {issuer}"),
+            _ => format!("{subject}, issued by {issuer}"),
+        };
+    }
+}
+
 pub(super) fn set_verify(
     builder: &mut SslContextBuilder,
     mode: SslVerifyMode,
     authorities: &Authorities,
+    checks: &[Check],
 ) {
-    match authorities.revoked.is_empty() {
-        true => builder.set_verify(mode),
-        false => builder.set_verify_callback(mode, |passed, chain| passed || forgive(chain)),
+    if mode == SslVerifyMode::NONE {
+        builder.set_verify(mode);
+        return;
+    }
+    let (lists, checks) = (!authorities.revoked.is_empty(), checks.to_vec());
+    builder.set_verify_callback(mode, move |passed, chain| {
+        let mut passed = passed || lists && forgive(chain);
+        if passed && chain.error_depth() == 0 && !checks.is_empty() {
+            let suits =
+                |one: &X509Ref| checks.iter().any(|check| is_met(check, one).unwrap_or(false));
+            if !chain.current_cert().is_some_and(suits) {
+                const APPLICATION_VERIFICATION: i32 = 50; // X509_V_ERR_APPLICATION_VERIFICATION
+                chain.set_error(library::verify_result(APPLICATION_VERIFICATION));
+                passed = false;
+            }
+        }
+        if !passed {
+            remember(chain);
+        }
+        passed
+    });
+}
+
+/// Whether a certificate is as a check wants it.
+fn is_met(check: &Check, certificate: &X509Ref) -> Result<bool, ErrorStack> {
+    Ok(match check {
+        Check::Subject(name, text) => certificate.subject_name().entries().any(|entry| {
+            let known = entry.object().nid().short_name();
+            known.is_ok_and(|known| known.eq_ignore_ascii_case(name))
+                && entry.data().to_string().is_ok_and(|data| data == *text)
+        }),
+        Check::San(wanted) => {
+            let names = certificate.subject_alt_names();
+            let address = wanted.parse().ok();
+            names.into_iter().flatten().any(|name| {
+                name.dnsname().is_some_and(|name| name.eq_ignore_ascii_case(wanted))
+                    || name.email().is_some_and(|name| name == wanted)
+                    || name.uri().is_some_and(|name| name == wanted)
+                    || address.is_some() && name.ipaddress().and_then(ip_address) == address
+            })
+        }
+        Check::Spki(wanted) => {
+            let key = certificate.public_key()?.public_key_to_der()?;
+            hash(MessageDigest::sha256(), &key)?[..] == wanted[..]
+        }
+    })
+}
+
+/// An address in a certificate.
+pub(super) fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
+    match *bytes {
+        [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
     }
 }
+
+const UNABLE_TO_GET_CRL: i32 = 3; // X509_V_ERR_UNABLE_TO_GET_CRL
 
 /// OpenSSL wants a list for every certificate of a chain, for the last one as well, which is trusted
 /// by itself: the issuer of an intermediate authority is of no concern to who trusts that one.
 fn forgive(chain: &mut X509StoreContextRef) -> bool {
-    const UNABLE_TO_GET_CRL: i32 = 3; // X509_V_ERR_UNABLE_TO_GET_CRL
     let last = chain.chain().map_or(0, |chain| chain.len()).saturating_sub(1);
     let trusted = chain.error_depth() as usize == last && last > 0;
     let forgiven = trusted && chain.error().as_raw() == UNABLE_TO_GET_CRL;

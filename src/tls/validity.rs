@@ -2,6 +2,7 @@
 //! by theirs.
 
 use super::error::{Error, CHAIN_CALL, CRL_CALL};
+use super::identity::bundle;
 use super::trust::pem_blocks;
 use crate::config::relay::Relay;
 use crate::config::tls::{Authorities, Certificate};
@@ -9,7 +10,8 @@ use crate::os::tls as library;
 use crate::snapshot::material::Material;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
-use openssl::x509::{X509Crl, X509};
+use openssl::nid::Nid;
+use openssl::x509::{X509Crl, X509VerifyResult, X509};
 use std::path::Path;
 
 /// What is not valid today.
@@ -28,6 +30,10 @@ pub enum Subject {
     DefaultCertificate,
     /// Another certificate has expired.
     OtherCertificate,
+    /// A certificate of our own is not valid yet.
+    Early,
+    /// A list of revocations has expired.
+    Revocations,
     /// Something else, which may become valid, or keeps some clients out only.
     Other,
 }
@@ -69,7 +75,7 @@ fn certificate(
     };
     let failed = |errors: ErrorStack| Error::library(CHAIN_CALL, path, &errors);
     // Of the chain as well: what has been signed with an expired one is refused like it.
-    let chain = X509::stack_from_pem(material.get(path).unwrap_or_default()).map_err(failed)?;
+    let chain = bundle(certificate, material)?.certificates;
     let now = Asn1Time::days_from_now(0).map_err(failed)?;
     for (index, one) in chain.iter().enumerate() {
         let name = match index {
@@ -88,10 +94,36 @@ fn certificate(
             let since = one.not_before();
             let text =
                 format!("{CHAIN_CALL}: {}: {name} is not valid before {since}", path.display());
-            findings.push(Finding { text, subject: Subject::Other });
+            let subject = match (index, subject) {
+                (0, Subject::DefaultCertificate | Subject::OtherCertificate) => Subject::Early,
+                _ => Subject::Other,
+            };
+            findings.push(Finding { text, subject });
         }
     }
+    if let Some(last) = chain.last().filter(|last| lacks_issuer(last)) {
+        let text = format!(
+            "{CHAIN_CALL}: {}: the certificate of {} is missing behind that of {}: clients that do not \
+             have it will refuse this one",
+            path.display(),
+            library::name_text(last.issuer_name()),
+            library::name_text(last.subject_name())
+        );
+        findings.push(Finding { text, subject: Subject::Other });
+    }
     Ok(())
+}
+
+/// True if clients need the issuer's certificate to be sent: it says where to get it (RFC 5280 section
+/// 4.2.2.1), as those of public authorities do, and the system does not trust it.
+fn lacks_issuer(certificate: &X509) -> bool {
+    let own = certificate.issued(certificate) == X509VerifyResult::OK;
+    let named = certificate.authority_info().is_some_and(|access| {
+        access
+            .iter()
+            .any(|one| one.method().nid() == Nid::AD_CA_ISSUERS && one.location().uri().is_some())
+    });
+    named && !own && !library::is_trusted_by_the_system(certificate.issuer_name())
 }
 
 fn revocations(
@@ -119,5 +151,5 @@ fn expired_list(path: &Path, list: &X509Crl, end: &Asn1TimeRef) -> Finding {
         CRL_CALL,
         path.display()
     );
-    Finding { text, subject: Subject::Other }
+    Finding { text, subject: Subject::Revocations }
 }

@@ -91,7 +91,8 @@ impl Access {
     fn tls_part(&self, client: Option<&Summary>) -> String {
         let mut text = String::new();
         if let Some(summary) = client.filter(|summary| !summary.version.is_empty()) {
-            text += &format!(" tls {} {}", summary.version, summary.cipher);
+            let (version, cipher, handler) = (&summary.version, &summary.cipher, summary.handler);
+            text += &format!(" tls {version} {cipher} records {handler}");
             if summary.resumed {
                 text += " resumed";
             }

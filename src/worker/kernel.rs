@@ -68,20 +68,19 @@ pub(super) fn receive(fd: &OwnedFd, tls: &mut Stream, buffer: &mut [u8]) -> Resu
             })
         }
     };
-    if received.kind == ktls::DATA {
-        return Ok(match received.length {
-            0 => Received::End,
-            length => {
-                tls.note_data();
-                Received::Data(length)
-            }
-        });
-    }
-    let control =
-        tls.control(received.kind, &buffer[..received.length]).map_err(|(alert, text)| {
-            let _ = ktls::send_control(fd, ALERT, &[FATAL, alert]);
-            Stop::Failed(text)
-        })?;
+    let kind = match (received.kind, received.length) {
+        (None, 0) => return Ok(Received::End),
+        (None | Some(ktls::DATA), length @ 1..) => {
+            tls.note_data();
+            return Ok(Received::Data(length));
+        }
+        // A record of data without any is no end.
+        (kind, _) => kind.unwrap_or(ktls::DATA),
+    };
+    let control = tls.control(kind, &buffer[..received.length]).map_err(|(alert, text)| {
+        let _ = ktls::send_control(fd, ALERT, &[FATAL, alert]);
+        Stop::Failed(text)
+    })?;
     let unable = |_| Stop::Failed("the kernel takes no new keys".to_owned());
     if control.new_receive_keys {
         set_new_keys(fd, tls, Way::Receive).map_err(unable)?;

@@ -4,6 +4,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 pub mod launch;
+pub mod memory;
 pub mod modules;
 pub mod namespace;
 pub mod pki;

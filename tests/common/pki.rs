@@ -64,6 +64,11 @@ impl Identity {
         Identity::make(names[0], names, ec_key(), Some(self), (-9, -1), false)
     }
 
+    /// As [`sign`](Self::sign), valid from tomorrow on.
+    pub fn sign_early(&self, names: &[&str]) -> Identity {
+        Identity::make(names[0], names, ec_key(), Some(self), (1, 30), false)
+    }
+
     fn make(
         common: &str,
         names: &[&str],

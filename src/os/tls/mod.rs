@@ -2,20 +2,22 @@
 
 mod derivation;
 pub mod foreign;
+pub mod kdf;
 mod memory;
+pub mod system;
 mod tickets;
 
-pub use derivation::{deriving_context, Derivation, Derive};
+pub use derivation::{capturing, deriving_context, Captured};
 pub use memory::{protect_keys, wiping};
-pub use tickets::{set_ticket_keys, use_ticket_keys, TicketKey};
+pub use tickets::{limit_resumption, set_ticket_keys, use_ticket_keys, TicketKey};
 
 use foreign_types::{ForeignType, ForeignTypeRef};
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslRef, SslSessionRef};
 use openssl::x509::store::X509StoreBuilderRef;
-use openssl::x509::{X509Crl, X509NameRef, X509};
+use openssl::x509::{X509Crl, X509NameRef, X509VerifyResult, X509};
 use openssl_sys as ffi;
-use std::ffi::{c_char, c_int, c_long, c_ulong};
+use std::ffi::{c_char, c_int, c_long, c_ulong, c_void};
 
 extern "C" {
     /// SSL_CTX_set_timeout(3).
@@ -80,6 +82,37 @@ pub fn has_fragment_limit(ssl: &SslRef) -> bool {
     ssl.session().is_some_and(|session| limit(session) != 0)
 }
 
+/// True if the library has received bytes that nobody has read (SSL_has_pending(3)).
+pub fn has_pending(ssl: &SslRef) -> bool {
+    extern "C" {
+        fn SSL_has_pending(ssl: *const ffi::SSL) -> c_int;
+    }
+    // SAFETY: the session is alive.
+    unsafe { SSL_has_pending(ssl.as_ptr()) != 0 }
+}
+
+/// True if nothing but what a FIPS module does may be used (fips_module(7)).
+pub fn is_fips_required() -> bool {
+    // SAFETY: null is the default library context.
+    unsafe { ffi::EVP_default_properties_is_fips_enabled(std::ptr::null_mut()) == 1 }
+}
+
+/// A result of the verification of certificates, by its number (X509_STORE_CTX_set_error(3)).
+pub fn verify_result(number: c_int) -> X509VerifyResult {
+    // SAFETY: the type only holds the number.
+    unsafe { X509VerifyResult::from_raw(number) }
+}
+
+/// True if a certificate was refused.
+pub fn is_about_a_certificate(errors: &ErrorStack) -> bool {
+    const ERR_LIB_SSL: c_int = 20;
+    const SSL_R_CERTIFICATE_VERIFY_FAILED: c_int = 134;
+    errors.errors().iter().any(|error| {
+        error.library_code() == ERR_LIB_SSL
+            && error.reason_code() == SSL_R_CERTIFICATE_VERIFY_FAILED
+    })
+}
+
 /// The first error of a stack, as the C program prints it:
 /// `error:0A0000C1:SSL routines::no shared cipher`.
 pub fn first_error(errors: &ErrorStack) -> String {
@@ -97,6 +130,40 @@ pub fn first_error(errors: &ErrorStack) -> String {
 pub fn resume(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
     // SAFETY: both are alive, and of the same context: a connector keeps its own sessions only.
     checked(unsafe { ffi::SSL_set_session(ssl.as_ptr(), session.as_ptr()) } == 1)
+}
+
+/// True if the system trusts an authority of this name.
+pub fn is_trusted_by_the_system(name: &X509NameRef) -> bool {
+    extern "C" {
+        // X509_STORE_CTX_get_by_subject(3)
+        fn X509_STORE_CTX_get_obj_by_subject(
+            context: *mut ffi::X509_STORE_CTX,
+            kind: c_int,
+            name: *const ffi::X509_NAME,
+        ) -> *mut c_void;
+        fn X509_OBJECT_free(object: *mut c_void);
+    }
+    const X509_LU_X509: c_int = 1;
+    // SAFETY: everything that is made here is freed here, once; the name is alive.
+    let found = unsafe {
+        let (store, context) = (ffi::X509_STORE_new(), ffi::X509_STORE_CTX_new());
+        let mut found = false;
+        if !store.is_null()
+            && !context.is_null()
+            && ffi::X509_STORE_set_default_paths(store) == 1
+            && ffi::X509_STORE_CTX_init(context, store, std::ptr::null_mut(), std::ptr::null_mut())
+                == 1
+        {
+            let object = X509_STORE_CTX_get_obj_by_subject(context, X509_LU_X509, name.as_ptr());
+            found = !object.is_null();
+            X509_OBJECT_free(object);
+        }
+        ffi::X509_STORE_CTX_free(context);
+        ffi::X509_STORE_free(store);
+        found
+    };
+    drop(ErrorStack::get());
+    found
 }
 
 /// A name as in `openssl x509 -subject -nameopt RFC2253`.
@@ -138,6 +205,7 @@ pub fn name_line(name: &X509NameRef) -> String {
 /// What only tests ask of the library: things that its users should not do.
 #[cfg(test)]
 pub(crate) mod testing {
+    use super::derivation::Derivation;
     use super::*;
 
     extern "C" {
@@ -163,7 +231,7 @@ pub(crate) mod testing {
     }
 
     /// Derives with the algorithm of a provider; parameters with that call, or before.
-    pub(crate) fn derive_with(
+    pub(super) fn derive_with(
         properties: &std::ffi::CStr,
         wanted: &Derivation<'_>,
         length: usize,

@@ -1,5 +1,6 @@
 //! The keys of session tickets: OpenSSL asks for them by a callback.
 
+use crate::os::secret::SecretBytes;
 use foreign_types::ForeignTypeRef;
 use openssl::cipher::Cipher;
 use openssl::ssl::SslContextBuilder;
@@ -15,9 +16,9 @@ pub struct TicketKey {
     /// By which a ticket tells its key.
     pub name: [u8; 16],
     /// Of AES.
-    pub cipher: [u8; 32],
+    pub cipher: SecretBytes,
     /// Of the HMAC.
-    pub mac: [u8; 32],
+    pub mac: SecretBytes,
 }
 
 type TicketCallback = unsafe extern "C" fn(
@@ -121,16 +122,117 @@ unsafe extern "C" fn ticket_key(
         }
     }
     // A ticket of TLS 1.3 is used once, so that there must be another one (RFC 8446 appendix C.4).
-    // But a client that has shown a certificate must show it again when the first ticket is too
-    // old: it may have been revoked, or have expired.
     // SAFETY: OpenSSL passes its connection.
-    let (single_use, verified) = unsafe {
-        (ffi::SSL_version(ssl) == ffi::TLS1_3_VERSION, ffi::SSL_get_verify_mode(ssl) != 0)
-    };
-    if encrypt == 0 && !verified && (index > 0 || single_use) {
+    let single_use = unsafe { ffi::SSL_version(ssl) == ffi::TLS1_3_VERSION };
+    if encrypt == 0 && (index > 0 || single_use) {
         2
     } else {
         1
+    }
+}
+
+/// Makes sessions end for good when their first ticket is too old, however often it was renewed: a
+/// client that has shown a certificate must show it again, as it may have been revoked, or have
+/// expired. The time is written into the tickets.
+pub fn limit_resumption(context: &mut SslContextBuilder) {
+    type Generate = unsafe extern "C" fn(*mut ffi::SSL, *mut c_void) -> c_int;
+    type Decrypt = unsafe extern "C" fn(
+        *mut ffi::SSL,
+        *mut ffi::SSL_SESSION,
+        *const c_uchar,
+        usize,
+        c_int,
+        *mut c_void,
+    ) -> c_int;
+    extern "C" {
+        /// SSL_CTX_set_session_ticket_cb(3)
+        fn SSL_CTX_set_session_ticket_cb(
+            context: *mut ffi::SSL_CTX,
+            generate: Option<Generate>,
+            decrypt: Option<Decrypt>,
+            argument: *mut c_void,
+        ) -> c_int;
+    }
+    // SAFETY: the context is alive, and the callbacks have the signatures that OpenSSL documents.
+    unsafe {
+        SSL_CTX_set_session_ticket_cb(
+            context.as_ptr(),
+            Some(add_end),
+            Some(check_end),
+            ptr::null_mut(),
+        );
+    }
+}
+
+extern "C" {
+    // SSL_CTX_set_session_ticket_cb(3)
+    fn SSL_SESSION_set1_ticket_appdata(
+        session: *mut ffi::SSL_SESSION,
+        data: *const c_void,
+        length: usize,
+    ) -> c_int;
+    fn SSL_SESSION_get0_ticket_appdata(
+        session: *mut ffi::SSL_SESSION,
+        data: *mut *mut c_void,
+        length: *mut usize,
+    ) -> c_int;
+    fn SSL_CTX_get_timeout(context: *const ffi::SSL_CTX) -> std::ffi::c_long;
+}
+
+/// The end of a session, in seconds since 1970, if its ticket says so.
+///
+/// # Safety
+/// `session` is one of OpenSSL's, which nobody changes meanwhile.
+unsafe fn end_of(session: *mut ffi::SSL_SESSION) -> Option<u64> {
+    let (mut data, mut length) = (ptr::null_mut(), 0);
+    // SAFETY: as the caller promises; the data are that long, and copied.
+    unsafe {
+        let known = SSL_SESSION_get0_ticket_appdata(session, &mut data, &mut length) == 1;
+        let bytes = (known && length == 8 && !data.is_null())
+            .then(|| ptr::read_unaligned(data.cast::<[u8; 8]>()))?;
+        Some(u64::from_be_bytes(bytes))
+    }
+}
+
+/// Writes the end of a session into its first ticket; later ones have that of the one before.
+unsafe extern "C" fn add_end(ssl: *mut ffi::SSL, _: *mut c_void) -> c_int {
+    // SAFETY: OpenSSL passes its connection, which has a session and a context.
+    unsafe {
+        let session = ffi::SSL_get_session(ssl);
+        if ffi::SSL_session_reused(ssl) == 1 && end_of(session).is_some() {
+            return 1;
+        }
+        let timeout = SSL_CTX_get_timeout(ffi::SSL_get_SSL_CTX(ssl));
+        let end = crate::os::wall_clock() + u64::try_from(timeout).unwrap_or(0);
+        let data = end.to_be_bytes();
+        SSL_SESSION_set1_ticket_appdata(session, data.as_ptr().cast(), data.len())
+    }
+}
+
+/// Decides about a ticket that was opened, or could not be.
+unsafe extern "C" fn check_end(
+    _: *mut ffi::SSL,
+    session: *mut ffi::SSL_SESSION,
+    _: *const c_uchar,
+    _: usize,
+    status: c_int,
+    _: *mut c_void,
+) -> c_int {
+    // SSL_TICKET_STATUS and SSL_TICKET_RETURN.
+    const SUCCESS: c_int = 5;
+    const SUCCESS_RENEW: c_int = 6;
+    const IGNORE_RENEW: c_int = 2;
+    const USE: c_int = 3;
+    const USE_RENEW: c_int = 4;
+    let used = match status {
+        SUCCESS => USE,
+        SUCCESS_RENEW => USE_RENEW,
+        _ => return IGNORE_RENEW,
+    };
+    // SAFETY: of a ticket that was opened OpenSSL passes the session.
+    match unsafe { end_of(session) } {
+        Some(end) if crate::os::wall_clock() < end => used,
+        _ => IGNORE_RENEW,
     }
 }
 

@@ -555,3 +555,258 @@ fn a_stream_says_how_far_it_is() {
     pair.write(b"");
     pair.talk(&[0, 1]);
 }
+
+/// What an unverified certificate lacks is not the reason of anything that happens later.
+#[test]
+fn later_errors_of_a_remote_that_is_not_verified_are_told_as_they_are() {
+    for choice in [CHOICES[0], CHOICES[3]] {
+        let own = Identity::own(&["a.example"]);
+        let server = server(choice, |builder| show(builder, &own));
+        let connector = remote(|settings| {
+            settings.verify = false;
+            settings.authorities.file = None;
+        });
+        let mut pair = Pair::client(&connector, &server).established();
+        pair.talk(&[1]);
+        pair.peer.write_all(b"data").unwrap();
+        let mut wire = pair.wire();
+        let last = wire.len() - 1;
+        wire[last] ^= 1;
+        pair.feed_all(&wire);
+        let error = pair.error.expect("an error");
+        assert!(error.contains("bad record"), "{error}");
+        assert!(!error.contains("self-signed"), "{error}");
+    }
+}
+
+/// A directory with links by hash has every certificate twice.
+#[test]
+fn names_of_client_authorities_are_sent_once() {
+    let (first, second) = (&pki().authority, Identity::authority("second"));
+    let own = Identity::own(&["a.example"]);
+    let mut setup = Setup::new(&[&own]).verifying(Verify::Optional, first);
+    setup.files.pop();
+    let all = [&first.certificate, &second.certificate, &first.certificate, &second.certificate];
+    setup.file("ca.pem", pem(&all));
+    let acceptor = setup.acceptor();
+    let client = client(|builder| {
+        version(builder, SslVersion::TLS1_2);
+        builder.set_verify(SslVerifyMode::NONE);
+    });
+    let pair = Pair::server(&acceptor, BOTH, &client, "").established();
+    for authority in [first, &second] {
+        let name = authority.certificate.subject_name().to_der().unwrap();
+        let flight = pair.flights.concat();
+        let count = flight.windows(name.len()).filter(|part| *part == name).count();
+        assert_eq!(count, 1);
+    }
+}
+
+#[test]
+fn names_of_client_authorities_fit_into_a_handshake() {
+    let long = "x".repeat(50);
+    let many: Vec<Identity> =
+        (0..750).map(|number| Identity::authority(&format!("{long} {number}"))).collect();
+    let mut setup = Setup::new(&[&pki().ec]).verifying(Verify::Optional, &pki().authority);
+    setup.files.pop();
+    let all: Vec<&X509> = many.iter().map(|one| &one.certificate).collect();
+    setup.file("ca.pem", pem(&all));
+    let error = setup.try_acceptor().unwrap_err();
+    assert!(error.text.contains("ca.pem"), "{error}");
+    assert!(error.text.contains("750 authorities") && error.text.contains("65"), "{error}");
+    // As many as can be carried are carried, in both versions.
+    setup.files.pop();
+    setup.file("ca.pem", pem(&all[..600]));
+    let acceptor = setup.acceptor();
+    for tls in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let client = client(|builder| version(builder, tls));
+        Pair::server(&acceptor, BOTH, &client, "").established().talk(&[1]);
+    }
+}
+
+/// What is said of files that cannot be used tells what to do about them.
+#[test]
+fn files_that_cannot_be_used_are_told_apart() {
+    let setup_with = |chain: Vec<u8>, key: Vec<u8>| {
+        let mut setup = Setup::new(&[&pki().ec]);
+        setup.files.clear();
+        setup.file("0.pem", chain);
+        setup.file("0.key", key);
+        setup
+    };
+    let error =
+        |chain: Vec<u8>, key: Vec<u8>| setup_with(chain, key).try_acceptor().unwrap_err().text;
+    let one = &pki().ec;
+    let (leaf, issuer) = (&one.certificate, &pki().authority.certificate);
+    let key = one.key.private_key_to_pem_pkcs8().unwrap();
+    let text = error(leaf.to_der().unwrap(), key.clone());
+    assert!(text.contains("0.pem") && text.contains("inform DER"), "{text}");
+    let text = error(pem(&[leaf]), one.key.private_key_to_der().unwrap());
+    assert!(text.contains("0.key") && text.contains("inform DER"), "{text}");
+    let text = error(pem(&[issuer, leaf]), key.clone());
+    assert!(text.contains("mismatch") && text.contains("must be the first"), "{text}");
+    assert!(text.contains("CN=a.example"), "{text}");
+    let text = error(pem(&[leaf]), pki().client.key.private_key_to_pem_pkcs8().unwrap());
+    assert!(text.contains("mismatch") && !text.contains("first"), "{text}");
+    assert!(error(Vec::new(), key).contains("no start line"));
+    // A curve that only other protocols use.
+    let group = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::SECP256K1).unwrap();
+    let strange = openssl::ec::EcKey::generate(&group).unwrap();
+    let strange = openssl::pkey::PKey::from_ec_key(strange).unwrap();
+    let strange = pki().authority.sign(&["a.example"], strange);
+    let key = strange.key.private_key_to_pem_pkcs8().unwrap();
+    let text = error(pem(&[&strange.certificate]), key);
+    assert!(text.contains("secp256k1"), "{text}");
+}
+
+#[test]
+fn certificates_may_come_as_pkcs_12() {
+    let (one, issuer) = (&pki().ec, &pki().authority.certificate);
+    let mut builder = openssl::pkcs12::Pkcs12::builder();
+    let mut chain = openssl::stack::Stack::new().unwrap();
+    chain.push(issuer.clone()).unwrap();
+    builder.name("a").pkey(&one.key).cert(&one.certificate).ca(chain);
+    let file = builder.build2("secret").unwrap().to_der().unwrap();
+    let mut setup = Setup::new(&[one]);
+    setup.files.clear();
+    setup.file("0.pem", file);
+    setup.settings.certificates[0].key = None;
+    let error = setup.try_acceptor().unwrap_err();
+    assert!(error.text.contains("mac verify failure"), "{error}");
+    setup.settings.certificates[0].passphrase = Some(Passphrase("secret".into()));
+    let client = client(|_| ());
+    let mut pair = Pair::server(&setup.acceptor(), BOTH, &client, "a.example").established();
+    assert_eq!(pair.ssl().peer_cert_chain().unwrap().len(), 2);
+    pair.talk(&[1]);
+}
+
+#[test]
+fn a_refused_certificate_is_named_and_so_is_a_missing_list() {
+    let (authority, other) = (&pki().authority, Identity::authority("other"));
+    let foreign = other.sign(&["joe"], pki::ec_key());
+    let mut setup = Setup::new(&[&pki().ec]).verifying(Verify::Required, authority);
+    let client = client(|builder| show(builder, &foreign));
+    let (error, _) = Pair::server(&setup.acceptor(), BOTH, &client, "").refused();
+    assert!(error.contains("CN=joe") && error.contains("issued by CN=other"), "{error}");
+    // A list of somebody else is none of this authority.
+    let path = setup.file("crl.pem", revocations(&other, &[]));
+    setup.settings.authorities.revoked.push(path);
+    let client = self::client(|builder| show(builder, &pki().client));
+    let (error, _) = Pair::server(&setup.acceptor(), BOTH, &client, "").refused();
+    assert!(error.contains("CN=client"), "{error}");
+    assert!(error.contains("there is no list of CN=authority"), "{error}");
+}
+
+#[test]
+fn certificates_are_checked_by_subject_name_and_key() {
+    let good = &pki().client;
+    let other = pki().authority.sign(&["other", "other.example", "127.0.0.9"], pki::ec_key());
+    let spki = |one: &Identity| {
+        let key = one.key.public_key_to_der().unwrap();
+        openssl::sha::sha256(&key)
+    };
+    let cn = |name: &str| Check::Subject("CN".into(), name.into());
+    for (checks, pass) in [
+        (vec![cn("client")], true),
+        (vec![cn("clien")], false),
+        (vec![cn("other")], false),
+        (vec![cn("other"), cn("client")], true),
+        (vec![Check::Subject("o".into(), "tcprelay tests".into())], true),
+        (vec![Check::Subject("OU".into(), "tcprelay tests".into())], false),
+        (vec![Check::San("CLIENT".into())], true),
+        (vec![Check::San("127.0.0.9".into())], false),
+        (vec![Check::Spki(spki(good))], true),
+        (vec![Check::Spki(spki(&other))], false),
+    ] {
+        let setup = Setup::new(&[&pki().ec]).verifying(Verify::Required, &pki().authority);
+        let acceptor = setup.with(|tls| tls.checks = checks.clone()).acceptor();
+        let client = client(|builder| show(builder, good));
+        let pair = Pair::server(&acceptor, BOTH, &client, "");
+        if pass {
+            pair.established().talk(&[1]);
+        } else {
+            let (error, alert) = pair.refused();
+            assert!(error.contains("CN=client"), "{error}");
+            assert_eq!(alert, got(alert::HANDSHAKE_FAILURE));
+        }
+    }
+    // Of servers as well; one of several is enough.
+    let server = server(CHOICES[0], |builder| show(builder, &pki().ec));
+    for (checks, pass) in [
+        (vec![Check::Spki(spki(&pki().ec))], true),
+        (vec![Check::San("a.example".into()), cn("x")], true),
+        (vec![Check::San("b.example".into())], false),
+    ] {
+        let connector = remote(|settings| settings.checks = checks.clone());
+        let pair = Pair::client(&connector, &server);
+        match pass {
+            true => pair.established().talk(&[1]),
+            false => assert!(pair.shake().error.unwrap().contains("CN=a.example")),
+        }
+    }
+    // Without verification nobody would look.
+    let setup = Setup::new(&[&pki().ec]).with(|tls| tls.checks = vec![cn("client")]);
+    assert!(setup.try_acceptor().unwrap_err().configuration);
+}
+
+#[test]
+fn remotes_are_offered_what_is_configured() {
+    let names = |builder: &mut SslContextBuilder| {
+        builder.set_alpn_select_callback(|_, offered| {
+            openssl::ssl::select_next_proto(b"\x08http/1.1", offered)
+                .ok_or(openssl::ssl::AlpnError::ALERT_FATAL)
+        });
+    };
+    let server = server(CHOICES[0], |builder| {
+        names(builder);
+        builder.set_groups_list("P-384").unwrap();
+    });
+    let connector = remote(|settings| {
+        settings.alpn = vec!["h2".into(), "http/1.1".into()];
+        settings.groups = Some("P-384".into());
+        settings.versions = Some((3, 4));
+    });
+    let mut pair = Pair::client(&connector, &server).established();
+    assert_eq!(pair.ours.summary().unwrap().protocol.as_deref(), Some("http/1.1"));
+    pair.talk(&[1]);
+    for settings in [
+        remote(|settings| settings.groups = Some("P-256".into())),
+        remote(|settings| settings.versions = Some((3, 3))),
+    ] {
+        assert!(Pair::client(&settings, &server).shake().error.is_some());
+    }
+}
+
+/// A certificate that says where its issuer's is to be found, as public authorities' do.
+#[test]
+fn a_missing_intermediate_is_warned_about() {
+    let identity = &pki().ec;
+    let mut builder = X509::builder().unwrap();
+    builder.set_version(2).unwrap();
+    builder.set_subject_name(identity.certificate.subject_name()).unwrap();
+    builder.set_issuer_name(pki().authority.certificate.subject_name()).unwrap();
+    builder.set_pubkey(&identity.key).unwrap();
+    builder.set_not_before(identity.certificate.not_before()).unwrap();
+    builder.set_not_after(identity.certificate.not_after()).unwrap();
+    // caIssuers;URI:http://a/ (RFC 5280 section 4.2.2.1).
+    let mut access = vec![0x30, 0x17, 0x30, 0x15, 6, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 2, 0x86, 9];
+    access.extend(b"http://a/");
+    let content = openssl::asn1::Asn1OctetString::new_from_bytes(&access).unwrap();
+    let object = openssl::asn1::Asn1Object::from_str("1.3.6.1.5.5.7.1.1").unwrap();
+    let extension = openssl::x509::X509Extension::new_from_der(&object, false, &content).unwrap();
+    builder.append_extension(extension).unwrap();
+    builder.sign(&pki().authority.key, MessageDigest::sha256()).unwrap();
+    let certificate = builder.build();
+    for (chain, warned) in [
+        (pem(&[&certificate]), true),
+        (pem(&[&certificate, &pki().authority.certificate]), false),
+        (pem(&[&identity.certificate]), false),
+    ] {
+        let mut setup = Setup::new(&[identity]);
+        setup.files[0].1 = chain;
+        let settings = Relay { tls: setup.settings.clone(), ..<_>::default() };
+        let findings = validity::examine(&settings, &material(&setup.files), true).unwrap();
+        let missing = |text: &str| text.contains("is missing behind that of CN=a.example");
+        assert_eq!(findings.iter().any(|one| missing(&one.text)), warned, "{findings:?}");
+    }
+}

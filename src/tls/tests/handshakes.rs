@@ -150,3 +150,28 @@ fn the_versions_of_the_listener_count() {
     assert!(error.contains("no shared cipher"), "{error}");
     assert_eq!(alert, got(alert::HANDSHAKE_FAILURE));
 }
+
+/// `tls records = openssl`: nothing of ours takes part in anything after the handshake.
+#[test]
+fn the_library_has_the_records_if_it_is_to() {
+    for choice in CHOICES {
+        let identity = if choice.rsa { &pki().rsa } else { &pki().ec };
+        let setup = Setup::new(&[identity]).only(choice);
+        let acceptor = setup.with(|tls| tls.records = RecordLayer::Openssl).acceptor();
+        let client = client(|builder| only(builder, choice));
+        for pieces in [vec![], vec![1, 700]] {
+            let mut pair = Pair::server(&acceptor, BOTH, &client, "a.example");
+            pair.pieces = pieces;
+            pair.eager = pattern(20_000);
+            let mut pair = pair.established();
+            assert!(pair.reads() == pattern(20_000));
+            assert_eq!(pair.handler(), "Stream(library)");
+            assert_eq!(pair.ours.summary().unwrap().handler.to_string(), "openssl");
+            pair.talk(&[1, 16_384, 50_000]);
+            let mut out = Buffer::default();
+            pair.ours.close(&mut out);
+            pair.sent(&out);
+            assert!(pair.peer_reads().is_empty() && pair.peer_closed);
+        }
+    }
+}

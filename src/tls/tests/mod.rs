@@ -2,6 +2,7 @@
 //! no manners.
 
 mod certificates;
+mod differential;
 mod handshakes;
 mod records;
 mod resumption;
@@ -16,12 +17,14 @@ mod sealing;
 use super::client::Connector;
 use super::context::Contexts;
 use super::error::Error;
-use super::records::{Failure, Records, Secrets, Suite, Version};
+use super::records::{Failure, Numbers, Records, Secrets, Suite, Version};
 use super::server::Acceptor;
 use super::stream::Stream;
 use super::tickets::Ratchet;
 use super::Buffer;
-use crate::config::tls::{Authorities, Certificate, Passphrase, RemoteTls, Tls, Verify};
+use crate::config::tls::{
+    Authorities, Certificate, Check, Passphrase, RecordLayer, RemoteTls, Tls, Verify,
+};
 use crate::os::tls::{self as library, testing};
 use crate::snapshot::material::Material;
 use openssl::asn1::Asn1Time;
@@ -608,6 +611,11 @@ fn remote(change: impl FnOnce(&mut RemoteTls)) -> Connector {
         certificate: Certificate::default(),
         ciphers: None,
         cipher_suites: None,
+        groups: None,
+        versions: None,
+        alpn: Vec::new(),
+        checks: Vec::new(),
+        records: None,
     };
     change(&mut settings);
     let client = &pki().client;
@@ -616,7 +624,7 @@ fn remote(change: impl FnOnce(&mut RemoteTls)) -> Connector {
         ("client.pem".to_owned(), pem(&[&client.certificate])),
         ("client.key".to_owned(), client.key.private_key_to_pem_pkcs8().unwrap()),
     ];
-    Connector::new(&settings, &material(&files)).unwrap()
+    Connector::new(&settings, RecordLayer::Auto, &material(&files)).unwrap()
 }
 
 fn connector(choice: Choice) -> Connector {

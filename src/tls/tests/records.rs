@@ -319,8 +319,9 @@ fn key_updates_in_a_row_have_a_limit() {
             assert_eq!(answers, usize::from(message == UPDATE_REQUESTED));
             pair.write(b"still here");
             assert_eq!(pair.peer_reads(), b"still here");
-            let last = update(&mut sealer);
-            pair.feed_all(&last);
+            // As many as the time that passes makes good.
+            let many: Vec<u8> = (0..300).flat_map(|_| update(&mut sealer)).collect();
+            pair.feed_all(&many);
             pair.broken_with(alert::UNEXPECTED_MESSAGE);
         }
     }
@@ -329,11 +330,10 @@ fn key_updates_in_a_row_have_a_limit() {
 /// RFC 8446 section 5.1: a message before new keys ends its record. 2 is no request.
 #[test]
 fn messages_that_are_no_key_update_end_a_session() {
-    let wrong: [&[u8]; 10] = [
+    let wrong: [&[u8]; 9] = [
         &[],
         &[24, 0, 0, 1, 2],
-        &[24, 0, 0, 0],
-        &[24, 0, 0, 1],
+        &[25],
         &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0],
         &[1, 0, 0, 0],
         &[4, 0, 0, 0],
@@ -419,7 +419,8 @@ fn empty_records_are_taken_but_not_forever() {
             let empty: Vec<u8> = (0..32).flat_map(|_| sealer.seal(23, b"", padding)).collect();
             pair.feed_all(&empty);
             assert_eq!(pair.error, None);
-            pair.feed_all(&sealer.seal(23, b"", padding));
+            let empty: Vec<u8> = (0..300).flat_map(|_| sealer.seal(23, b"", padding)).collect();
+            pair.feed_all(&empty);
             pair.broken_with(alert::UNEXPECTED_MESSAGE);
         }
     }
@@ -534,7 +535,7 @@ fn alerts_are_understood() {
             assert_eq!(pair.error, Some(Failure::Alert(alert[1]).to_string()));
             assert_eq!(pair.flights.len(), before, "an answer to an alert");
         }
-        for alert in [&[][..], &[1], &[1, 0, 0], &[1, 0, 1, 0]] {
+        for alert in [&[1][..], &[1, 0, 0], &[1, 0, 1, 0]] {
             let (mut pair, mut sealer) = seized(choice);
             pair.feed_all(&sealer.seal(21, alert, 0));
             assert!(!pair.closed);
@@ -631,15 +632,12 @@ fn new_keys_are_taken_before_the_old_ones_are_worn_out() {
         let suite = Suite::of(version, choice.number).unwrap();
         let length = sealing::Suite { tls13: choice.tls13, number: choice.number }.hash().1;
         let (secret, random) = ([3; 48], [4; 32]);
-        let traffic = choice.tls13.then_some([&secret[..length], &secret[..length]]);
-        let secrets = Secrets {
-            traffic,
-            master: Some([&secret, &random, &random]),
-            server: true,
-            sent: before,
-            received: 0,
+        let secrets = match choice.tls13 {
+            true => Secrets::Traffic { ours: &secret[..length], theirs: &secret[..length] },
+            false => Secrets::Master { secret: &secret, randoms: [&random, &random], server: true },
         };
-        let mut records = Records::new(suite, &secrets).unwrap();
+        let numbers = Numbers { sent: before, received: 0 };
+        let mut records = Records::new(suite, &secrets, numbers).unwrap();
         let [_, server] = Direction::tls12(choice.number, &secret, &random, &random);
         let mut opener = match choice.tls13 {
             true => Direction::tls13(choice.number, &secret[..length]),
@@ -647,7 +645,7 @@ fn new_keys_are_taken_before_the_old_ones_are_worn_out() {
         };
         opener.sequence = before;
         let mut out = Buffer::default();
-        records.write(&pattern(5 * 16384), &mut out).unwrap();
+        records.seal(&pattern(5 * 16384), &mut out).unwrap();
         records.close(&mut out);
         let (mut wire, mut data, mut updates) = (out.filled().to_vec(), Vec::new(), Vec::new());
         while let Some((kind, content)) = opener.open(&mut wire) {
@@ -664,5 +662,220 @@ fn new_keys_are_taken_before_the_old_ones_are_worn_out() {
         assert!(data == pattern(5 * 16384));
         // After two records, and no more.
         assert_eq!(updates, if choice.tls13 { vec![2 * 16384] } else { vec![] });
+    }
+}
+
+/// Splits the first protected record of the other side of TLS 1.2, its Finished, into records of one
+/// byte each, and shakes hands. Returns the other side's keys, at the number of its next record.
+fn with_split_finished(mut pair: Pair, choice: Choice, lines: &Lines) -> (Pair, Direction) {
+    let server = pair.ssl().is_server();
+    let mut keys = None;
+    for _ in 0..6 {
+        let _ = pair.peer.do_handshake();
+        let mut wire = pair.wire();
+        let mut rest = &wire[..];
+        let mut before = 0;
+        while let Some(&[kind, _, _, high, low]) = rest.first_chunk::<5>() {
+            let length = 5 + usize::from(u16::from_be_bytes([high, low]));
+            (before, rest) = (before + length, &rest[length..]);
+            if kind == 20 && keys.is_none() {
+                let (mut client, mut other) = ([0; 32], [0; 32]);
+                pair.ssl().client_random(&mut client);
+                pair.ssl().server_random(&mut other);
+                let master = lines.secret("CLIENT_RANDOM");
+                let both = || Direction::tls12(choice.number, &master, &client, &other);
+                let [mut opener, mut sealer] = [both(), both()].map(|[client, other]| {
+                    let mut direction = if server { other } else { client };
+                    direction.sequence = 0;
+                    direction
+                });
+                let (kind, finished) = opener.open(&mut rest.to_vec()).expect("a Finished");
+                assert_eq!((kind, finished.len()), (22, 16));
+                wire.truncate(before);
+                wire.extend(finished.chunks(1).flat_map(|byte| sealer.seal(22, byte, 0)));
+                keys = Some(sealer);
+                break;
+            }
+        }
+        pair.feed_all(&wire);
+    }
+    assert_eq!((&pair.error, pair.alert), (&None, None), "{choice:?}");
+    assert!(!pair.ours.is_handshaking());
+    (pair, keys.expect("a Finished"))
+}
+
+/// RFC 5246 section 6.2.1: a message may be cut into records anywhere, a Finished too.
+#[test]
+fn a_finished_may_come_in_several_records() {
+    for choice in sealable().filter(|choice| !choice.tls13) {
+        for ours_connects in [false, true] {
+            let lines = Lines::default();
+            let pair = if ours_connects {
+                let server = server(choice, |builder| lines.collect(builder));
+                Pair::client(&connector(choice), &server)
+            } else {
+                let (acceptor, client) = server_and_client(choice, &lines);
+                Pair::server(&acceptor, BOTH, &client, "a.example")
+            };
+            let (mut pair, mut sealer) = with_split_finished(pair, choice, &lines);
+            assert_eq!(pair.handler(), "Stream(records)");
+            for _ in 0..3 {
+                pair.feed_all(&sealer.seal(23, b"data", 0));
+                assert_eq!((pair.reads(), &pair.error), (b"data".to_vec(), &None), "{choice:?}");
+                pair.write(b"answer");
+                assert_eq!(pair.peer_reads(), b"answer");
+            }
+        }
+    }
+}
+
+/// RFC 8446 section 5.1: so may a KeyUpdate, but nothing may come between its parts.
+#[test]
+fn a_key_update_may_come_in_several_records() {
+    for choice in sealable().filter(|choice| choice.tls13) {
+        for message in [UPDATE, UPDATE_REQUESTED] {
+            for length in 1..=5 {
+                let (mut pair, mut sealer) = seized(choice);
+                for _ in 0..3 {
+                    for part in message.chunks(length) {
+                        pair.feed_all(&sealer.seal(22, part, 7));
+                    }
+                    sealer.update();
+                    pair.feed_all(&sealer.seal(23, b"data", 0));
+                    assert_eq!((pair.reads(), &pair.error), (b"data".to_vec(), &None));
+                    pair.write(b"answer");
+                    assert_eq!(pair.peer_reads(), b"answer");
+                }
+            }
+            for kind in [23, 21] {
+                let (mut pair, mut sealer) = seized(choice);
+                pair.feed_all(&sealer.seal(22, &message[..3], 0));
+                assert_eq!(pair.error, None);
+                pair.feed_all(&sealer.seal(kind, &[1, 0], 0));
+                assert!(!pair.closed);
+                pair.broken_with(alert::UNEXPECTED_MESSAGE);
+            }
+        }
+    }
+}
+
+/// In TLS 1.2 a ClientHello is as long as it says, in however many records.
+#[test]
+fn a_client_hello_in_a_session_may_come_in_several_records() {
+    for choice in sealable().filter(|choice| !choice.tls13) {
+        let (mut pair, mut sealer) = seized(choice);
+        let hello = [&[1, 0, 0, 30][..], &[22; 30]].concat();
+        let before = pair.flights.len();
+        for part in hello.chunks(3) {
+            pair.feed_all(&sealer.seal(22, part, 0));
+        }
+        assert_eq!((&pair.error, pair.flights.len() - before), (&None, 1), "{choice:?}");
+        pair.feed_all(&sealer.seal(23, b"as before", 0));
+        assert_eq!((pair.reads(), pair.error), (b"as before".to_vec(), None));
+    }
+}
+
+/// A client that limits the bytes of a key (keyLimits of Java) and only reads.
+#[test]
+fn key_updates_during_a_download_have_no_limit() {
+    for choice in sealable().filter(|choice| choice.tls13) {
+        let (mut pair, mut sealer) = seized(choice);
+        for _ in 0..300 {
+            pair.feed_all(&sealer.seal(22, &UPDATE_REQUESTED, 0));
+            sealer.update();
+            assert_eq!(pair.error, None);
+            pair.write(&pattern(3000));
+            assert!(pair.peer_reads() == pattern(3000));
+        }
+    }
+}
+
+/// RFC 8446 sections 5.1 and 5.4.
+#[test]
+fn what_is_empty_or_too_long_has_its_own_alert() {
+    for choice in sealable() {
+        for kind in [21, 22] {
+            let (mut pair, mut sealer) = seized(choice);
+            pair.feed_all(&sealer.seal(kind, &[], 0));
+            pair.broken_with(alert::UNEXPECTED_MESSAGE);
+        }
+        if !choice.tls13 {
+            continue;
+        }
+        for (message, expected) in [
+            (&[24, 0, 0, 0][..], alert::DECODE_ERROR),
+            (&[24, 0, 0, 2], alert::DECODE_ERROR),
+            (&[24, 0, 0, 2, 0, 0], alert::DECODE_ERROR),
+            (&[24, 1, 0, 1], alert::DECODE_ERROR),
+            (&[24, 0, 0, 1, 2], alert::ILLEGAL_PARAMETER),
+            (&[24, 0, 0, 1, 0, 0], alert::UNEXPECTED_MESSAGE),
+            (&[4], alert::UNEXPECTED_MESSAGE),
+        ] {
+            let (mut pair, mut sealer) = seized(choice);
+            pair.feed_all(&sealer.seal(22, message, 0));
+            pair.broken_with(expected);
+        }
+        // Content, type and padding together have 2^14 + 1 bytes at most.
+        let (mut pair, mut sealer) = seized(choice);
+        pair.feed_all(&sealer.seal(23, b"data", 16384 - 4));
+        assert_eq!(pair.reads(), b"data");
+        pair.feed_all(&sealer.seal(23, b"data", 16384 - 3));
+        pair.broken_with(alert::RECORD_OVERFLOW);
+    }
+}
+
+/// RFC 8448 section 3: what client and server send after the handshake, to the byte.
+#[test]
+fn records_are_those_of_the_trace_in_the_standard() {
+    let hex = |text: &str| -> Vec<u8> {
+        let digits: Vec<u32> = text.chars().filter_map(|one| one.to_digit(16)).collect();
+        digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+    };
+    let client = hex("9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5");
+    let server = hex("a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643");
+    let data: Vec<u8> = (0..50).collect();
+    let sent_by_client = hex("1703030043a23f7054b62c94d0affafe8228ba55cbefacea42f914aa66bcab3f2b
+        9819a8a5b46b395bd54a9a20441e2b62974e1f5a6292a2977014bd1e3deae63aeebb21694915e4");
+    let sent_by_server = hex("17030300432e937e11ef4ac740e538ad36005fc4a46932fc3225d05f82aa1b36e3
+        0efaf97d90e6dffc602dcb501a59a8fcc49c4bf2e5f0a21c0047c2abf332540dd032e167c2955d");
+    let goodbyes = [
+        hex("1703030013c9872760655666b74d7ff1153efd6db6d0b0e3"),
+        hex("1703030013b58fd67166ebf599d24720cfbe7efa7a8864a9"),
+    ];
+    let suite = Suite::of(Version::Tls13, [0x13, 1]).unwrap();
+    // The server has sent a ticket before.
+    for (ours, theirs, numbers, sent, received, goodbye, answer) in [
+        (
+            &server,
+            &client,
+            Numbers { sent: 1, received: 0 },
+            &sent_by_server,
+            &sent_by_client,
+            &goodbyes[1],
+            &goodbyes[0],
+        ),
+        (
+            &client,
+            &server,
+            Numbers { sent: 0, received: 1 },
+            &sent_by_client,
+            &sent_by_server,
+            &goodbyes[0],
+            &goodbyes[1],
+        ),
+    ] {
+        let secrets = Secrets::Traffic { ours, theirs };
+        let mut records = Records::new(suite, &secrets, numbers).unwrap();
+        let (mut plain, mut reply) = (Buffer::default(), Buffer::default());
+        let taken = records.open(received, &mut plain, &mut reply).unwrap();
+        assert_eq!((plain.filled(), taken.closed), (&data[..], false));
+        let mut out = Buffer::default();
+        records.seal(&data, &mut out).unwrap();
+        assert_eq!(out.filled(), &sent[..]);
+        out.clear();
+        records.close(&mut out);
+        assert_eq!(out.filled(), &goodbye[..]);
+        assert!(records.open(answer, &mut plain, &mut reply).unwrap().closed);
+        assert!(reply.is_empty());
     }
 }

@@ -4,10 +4,18 @@ use super::*;
 
 /// A client that remembers its sessions.
 fn remembering(choice: Choice) -> (SslContext, Arc<Mutex<Vec<SslSession>>>) {
+    remembering_with(choice, |_| ())
+}
+
+fn remembering_with(
+    choice: Choice,
+    change: impl FnOnce(&mut SslContextBuilder),
+) -> (SslContext, Arc<Mutex<Vec<SslSession>>>) {
     let sessions = Arc::new(Mutex::new(Vec::new()));
     let store = sessions.clone();
     let client = client(|builder| {
         only(builder, choice);
+        change(builder);
         builder.set_session_cache_mode(SslSessionCacheMode::CLIENT);
         builder.set_new_session_callback(move |_, session| store.lock().unwrap().push(session));
     });
@@ -147,4 +155,55 @@ fn our_client_resumes_sessions() {
         assert!(!pair.ssl().session_reused());
         pair.talk(&[1, 20_000]);
     }
+}
+
+/// A copy that can be resumed: OpenSSL marks a session whose connection went away without a word.
+fn again(session: &SslSession) -> SslSession {
+    SslSession::from_der(&session.to_der().unwrap()).unwrap()
+}
+
+/// In TLS 1.3 a ticket is used once: without another one every second handshake were a full one.
+#[test]
+fn a_client_with_a_certificate_gets_another_ticket_each_time() {
+    for choice in CHOICES {
+        let identity = if choice.rsa { &pki().rsa } else { &pki().ec };
+        let setup = Setup::new(&[identity]).only(choice);
+        let acceptor = setup.verifying(Verify::Required, &pki().authority).acceptor();
+        let (client, sessions) = remembering_with(choice, |builder| show(builder, &pki().client));
+        let mut pair = Pair::server(&acceptor, BOTH, &client, "").established();
+        pair.talk(&[1]);
+        for _ in 0..4 {
+            let session = again(&sessions.lock().unwrap().pop().expect("a ticket"));
+            let mut pair = Pair::resuming(&acceptor, &client, "", &session).established();
+            pair.talk(&[1]);
+            assert!(pair.ssl().session_reused(), "{choice:?}");
+            if !choice.tls13 {
+                sessions.lock().unwrap().push(session);
+            }
+        }
+    }
+}
+
+/// But it must show it again in the end, however often it has resumed.
+#[test]
+fn a_client_with_a_certificate_shows_it_again_when_the_session_is_too_old() {
+    let choice = CHOICES[0];
+    let setup = Setup::new(&[&pki().ec]).only(choice).with(|tls| tls.session_timeout = 2);
+    let acceptor = setup.verifying(Verify::Required, &pki().authority).acceptor();
+    let (client, sessions) = remembering_with(choice, |builder| show(builder, &pki().client));
+    let start = std::time::Instant::now();
+    Pair::server(&acceptor, BOTH, &client, "").established().talk(&[1]);
+    let mut resumed = 0;
+    loop {
+        let session = again(&sessions.lock().unwrap().pop().expect("a ticket"));
+        let mut pair = Pair::resuming(&acceptor, &client, "", &session).established();
+        pair.talk(&[1]);
+        if !pair.ssl().session_reused() {
+            break;
+        }
+        resumed += 1;
+        assert!(start.elapsed().as_secs() < 30, "resumed {resumed} times");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(start.elapsed().as_millis() >= 1000, "{resumed} times in {:?}", start.elapsed());
 }

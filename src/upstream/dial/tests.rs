@@ -2,7 +2,7 @@
 
 use super::super::remote::remote;
 use super::*;
-use crate::config::tls::{Authorities, Certificate, RemoteTls};
+use crate::config::tls::{Authorities, Certificate, RecordLayer, RemoteTls};
 use crate::os::address::Address;
 use crate::snapshot::material::Material;
 use crate::tls::client::Connector;
@@ -140,8 +140,15 @@ fn connector() -> Rc<Connector> {
         certificate: Certificate::default(),
         ciphers: None,
         cipher_suites: None,
+        groups: None,
+        versions: None,
+        alpn: Vec::new(),
+        checks: Vec::new(),
+        records: None,
     };
-    Rc::new(Connector::new(&settings, &Material::default()).expect("a connector"))
+    Rc::new(
+        Connector::new(&settings, RecordLayer::Auto, &Material::default()).expect("a connector"),
+    )
 }
 
 fn listener() -> (TcpListener, Remote) {

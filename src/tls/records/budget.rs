@@ -1,0 +1,89 @@
+//! How many records without data the other side may send: each costs us something, and a KeyUpdate
+//! two keys.
+//!
+//! Data that it sends gives the whole budget back, a record that we send gives one back, as a client
+//! that only reads may limit the bytes of a key; so does a second that passes.
+
+/// The whole budget.
+const MOST: u32 = 32;
+
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: u32,
+    /// When it last changed, in milliseconds; 0 before it has.
+    since: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { left: MOST, since: 0 }
+    }
+}
+
+impl Budget {
+    /// Data has come.
+    pub(super) fn received(&mut self) {
+        *self = Budget::default();
+    }
+
+    /// A record was sent.
+    pub(super) fn sent(&mut self) {
+        self.left = (self.left + 1).min(MOST);
+    }
+
+    /// A record without data has come; false if that was one too many. `now` is in milliseconds, and
+    /// asked only if it matters.
+    pub(super) fn spend(&mut self, now: impl FnOnce() -> u64) -> bool {
+        if self.left < MOST / 2 {
+            let now = now();
+            let seconds = now.saturating_sub(self.since) / 1000;
+            if self.since == 0 {
+                self.since = now;
+            } else if seconds > 0 {
+                self.since += seconds * 1000;
+                let more = u32::try_from(seconds).unwrap_or(MOST).min(MOST);
+                self.left = (self.left + more).min(MOST);
+            }
+        }
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => return false,
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_once_there_may_be_so_many() {
+        let mut budget = Budget::default();
+        assert!((0..32).all(|_| budget.spend(|| 5000)));
+        assert!(!budget.spend(|| 5999));
+        budget.received();
+        assert!((0..32).all(|_| budget.spend(|| 5999)));
+        assert!(!budget.spend(|| 5999));
+    }
+
+    #[test]
+    fn one_a_second_is_never_too_many() {
+        let mut budget = Budget::default();
+        assert!((1..10_000).all(|second| budget.spend(|| second * 1000)));
+        // But two are.
+        let mut budget = Budget::default();
+        assert!(!(1..10_000).all(|half| budget.spend(|| half * 500)));
+    }
+
+    #[test]
+    fn one_for_each_record_that_is_sent_is_never_too_many() {
+        let mut budget = Budget::default();
+        for _ in 0..1000 {
+            assert!(budget.spend(|| 1));
+            budget.sent();
+        }
+        assert!((0..32).all(|_| budget.spend(|| 1)));
+        assert!(!budget.spend(|| 1));
+    }
+}

@@ -1,0 +1,264 @@
+//! What decides about TLS besides the configuration: the system's policy, who has the records, and
+//! files that are not what they should be.
+
+mod common;
+
+use common::pki::Identity;
+use common::*;
+use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode, SslVersion};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+
+struct Service {
+    relay: Relay,
+    port: u16,
+    _files: Directory,
+    _peer: Peer,
+}
+
+/// A relay with a TLS listener under a system's policy.
+fn service(section: &str, system: &str) -> Service {
+    let (peer, files, port) = (Peer::echo(), Directory::new(), free_port());
+    let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
+    let system = files.write(
+        "openssl.cnf",
+        format!(
+            "openssl_conf = init\n[init]\nssl_conf = ssl\n[ssl]\nsystem_default = all\n\
+             [all]\n{system}\n"
+        ),
+    );
+    let text = format!(
+        "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} tls = yes }}\n \
+         spawn {{ instances min = 1 instances max = 1 users max = 100 }} }}\n\
+         id = tcprelay {{ {}\n{directives}{section}\naccess log = yes }}\n",
+        peer.remote()
+    );
+    let setup = Launch::new(text).environment("OPENSSL_CONF", &system.display().to_string());
+    Service { relay: setup.start(), port, _files: files, _peer: peer }
+}
+
+/// Says a word in one version and one cipher suite, and hears it again; returns the cipher.
+fn talk(port: u16, version: SslVersion, ciphers: &str) -> io::Result<String> {
+    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+    builder.set_verify(SslVerifyMode::NONE);
+    builder.set_min_proto_version(Some(version))?;
+    builder.set_max_proto_version(Some(version))?;
+    if !ciphers.is_empty() {
+        builder.set_cipher_list(ciphers)?;
+    }
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let client = builder.build();
+    let mut stream: SslStream<_> =
+        client.connect("localhost", stream).map_err(|error| io::Error::other(error.to_string()))?;
+    stream.write_all(b"word")?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)?;
+    assert_eq!(&answer, b"word");
+    let cipher = stream.ssl().current_cipher().map_or("", |cipher| cipher.name()).to_owned();
+    let _ = stream.shutdown();
+    Ok(cipher)
+}
+
+#[test]
+fn the_log_tells_who_has_the_records() {
+    for (section, version, ciphers, who) in [
+        ("", SslVersion::TLS1_3, "", "own"),
+        ("", SslVersion::TLS1_2, "", "own"),
+        ("tls records = auto", SslVersion::TLS1_3, "", "own"),
+        ("tls records = openssl", SslVersion::TLS1_3, "", "openssl"),
+        ("tls records = openssl", SslVersion::TLS1_2, "", "openssl"),
+        // A suite that is none of ours.
+        (
+            "tls ciphers = ECDHE-ECDSA-AES128-SHA256",
+            SslVersion::TLS1_2,
+            "ECDHE-ECDSA-AES128-SHA256",
+            "openssl",
+        ),
+    ] {
+        let service = service(section, "");
+        let cipher = talk(service.port, version, ciphers).expect("a session");
+        let line = service.relay.wait_for_log("its line", |log| {
+            log.lines().find(|line| line.contains("access: client")).map(str::to_owned)
+        });
+        assert!(line.contains(&format!("{cipher} records {who}")), "{section}: {line}");
+    }
+}
+
+#[test]
+fn the_policy_of_the_system_is_followed() {
+    // Bounds of versions always.
+    let service13 = service("", "MinProtocol = TLSv1.3");
+    assert!(talk(service13.port, SslVersion::TLS1_2, "").is_err());
+    talk(service13.port, SslVersion::TLS1_3, "").expect("TLS 1.3");
+    let service12 = service("", "MaxProtocol = TLSv1.2");
+    assert!(talk(service12.port, SslVersion::TLS1_3, "").is_err());
+    talk(service12.port, SslVersion::TLS1_2, "").expect("TLS 1.2");
+    // Suites, unless they are configured.
+    let suites = "Ciphersuites = TLS_AES_256_GCM_SHA384\n\
+                  CipherString = ECDHE-ECDSA-AES256-GCM-SHA384";
+    let service_suites = service("", suites);
+    let cipher = talk(service_suites.port, SslVersion::TLS1_3, "").expect("a session");
+    assert_eq!(cipher, "TLS_AES_256_GCM_SHA384");
+    let cipher = talk(service_suites.port, SslVersion::TLS1_2, "").expect("a session");
+    assert_eq!(cipher, "ECDHE-ECDSA-AES256-GCM-SHA384");
+    let own = "tls cipher-suites = TLS_AES_128_GCM_SHA256";
+    let cipher = talk(service(own, suites).port, SslVersion::TLS1_3, "").expect("a session");
+    assert_eq!(cipher, "TLS_AES_128_GCM_SHA256");
+    // A security level alone names no suites: ours stay, with forward secrecy only.
+    let level = service("", "CipherString = DEFAULT@SECLEVEL=2");
+    assert!(talk(level.port, SslVersion::TLS1_2, "ECDHE-ECDSA-AES128-SHA256").is_err());
+    // Padding is OpenSSL's.
+    let padded = service("", "RecordPadding = 512");
+    talk(padded.port, SslVersion::TLS1_3, "").expect("a session");
+    padded.relay.expect_log("records openssl");
+}
+
+/// With a FIPS module, where the system has one.
+#[test]
+fn under_fips_openssl_has_the_records() {
+    let folder = Command::new(program("openssl")).args(["version", "-m"]).output();
+    let folder = folder.map_or_else(|_| String::new(), |output| text(&output));
+    let folder = folder.split('"').nth(1).unwrap_or("/nonexistent").to_owned();
+    let module = Path::new(&folder).join("fips.so");
+    if !module.exists() {
+        return left_out(&format!("there is no {}", module.display()));
+    }
+    let files = Directory::new();
+    let installed = files.file("fipsmodule.cnf");
+    run(Command::new(program("openssl"))
+        .args(["fipsinstall", "-out"])
+        .arg(&installed)
+        .arg("-module")
+        .arg(&module));
+    let system = files.write(
+        "openssl.cnf",
+        format!(
+            "openssl_conf = init\n.include = {}\n[init]\nproviders = providers\n\
+             alg_section = algorithms\n[providers]\nfips = fips_sect\nbase = base\n\
+             [base]\nactivate = 1\n[algorithms]\ndefault_properties = fips=yes\n",
+            installed.display()
+        ),
+    );
+    let (peer, port) = (Peer::echo(), free_port());
+    let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
+    let text = format!(
+        "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} tls = yes }} }}\n\
+         id = tcprelay {{ {}\n{directives}access log = yes }}\n",
+        peer.remote()
+    );
+    let system = system.display().to_string();
+    let relay = Launch::new(text).environment("OPENSSL_CONF", &system).start();
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        talk(port, version, "").expect("a session");
+    }
+    relay.wait_for_log("two lines", |log| {
+        assert!(!log.contains("records own"));
+        (log.matches("records openssl").count() == 2).then_some(())
+    });
+}
+
+/// Runs `-P` on a relay with TLS.
+fn check(section: &str) -> (Option<i32>, String) {
+    let files = Directory::new();
+    let path = files.write(
+        "relay.cfg",
+        format!(
+            "id = spawnd {{ listen = {{ port = 0 tls = yes }} }}\n\
+             id = tcprelay {{ remote = {{ address = 127.0.0.1 port = 1 }}\n{section} }}\n"
+        ),
+    );
+    let output = ours(TCPRELAY).arg("-P").arg(path).output().expect("the program");
+    let said = [&output.stdout[..], &output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn a_directory_is_no_certificate() {
+    let files = Directory::new();
+    let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
+    assert_eq!(check(&directives).0, Some(0));
+    let folder = files.path().display();
+    let key = files.file("own.key");
+    let (status, said) =
+        check(&format!("tls cert-file = {folder}\ntls key-file = {}\n", key.display()));
+    assert_eq!(status, Some(69), "{said}");
+    assert!(said.contains("Is a directory") && said.contains("certificate_chain_file"), "{said}");
+    for directive in ["tls key-file", "tls ca-file", "tls ocsp-file"] {
+        let certificate = files.file("own.pem");
+        let (status, said) =
+            check(&format!("tls cert-file = {}\n{directive} = {folder}\n", certificate.display()));
+        assert_eq!(status, Some(69), "{directive}: {said}");
+        assert!(said.contains("Is a directory"), "{directive}: {said}");
+    }
+    let (status, said) = check(&format!("{directives}tls ca-path = {folder}\n"));
+    assert_eq!(status, Some(0), "{said}");
+}
+
+#[test]
+fn a_certificate_of_tomorrow_is_warned_about_or_refused() {
+    let files = Directory::new();
+    let early = Identity::authority("authority").sign_early(&["localhost"]);
+    let directives = early.directives(files.path(), "own");
+    for (line, expected) in [("", 0), ("tls expired = warn\n", 0), ("tls expired = refuse\n", 69)] {
+        let (status, said) = check(&format!("{directives}{line}"));
+        assert_eq!(status, Some(expected), "{line}: {said}");
+        assert!(said.contains("own.pem: the certificate is not valid before"), "{line}: {said}");
+    }
+}
+
+#[test]
+fn mistakes_in_new_directives_name_what_is_possible() {
+    let files = Directory::new();
+    let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
+    for (line, words) in [
+        ("tls records = kernel", "'auto' or 'openssl'"),
+        ("tls verify subject = joe", "as \"CN=joe\""),
+        ("tls verify spki = 0123", "in 64 digits"),
+        ("tls verify san = a", "need tls ca-file or tls ca-path"),
+        (
+            "remote = { address = 127.0.0.1 port = 2 tls = yes tls versions = TLSv1.1 }",
+            "'TLSv1.2' or 'TLSv1.3'",
+        ),
+        (
+            "remote = { address = 127.0.0.1 port = 2 tls = yes tls verify = no tls verify san = a }",
+            "need tls verify = yes",
+        ),
+    ] {
+        let (status, said) = check(&format!("{directives}{line}\n"));
+        assert_eq!(status, Some(78), "{line}: {said}");
+        assert!(said.contains(words), "{line}: {said}");
+    }
+    let good = "remote = { address = 127.0.0.1 port = 2 tls = yes tls alpn = h2,http/1.1 \
+                tls groups = P-256 tls versions = TLSv1.2,TLSv1.3 tls verify san = a.example \
+                tls verify subject = \"CN=a\" }\ntls records = openssl\n";
+    let (status, said) = check(&format!("{directives}{good}"));
+    assert_eq!(status, Some(0), "{said}");
+}
+
+/// One whose random numbers cannot be had, which only TLS needs.
+#[test]
+fn a_relay_without_tls_asks_nothing_of_openssl() {
+    let (peer, port, files) = (Peer::echo(), free_port(), Directory::new());
+    let broken = files.write(
+        "openssl.cnf",
+        "openssl_conf = init\n[init]\nrandom = random\n[random]\nrandom = NO-SUCH-DRBG\n",
+    );
+    let broken = broken.display().to_string();
+    let relay = Launch::simple(port, &peer.remote()).environment("OPENSSL_CONF", &broken).start();
+    ping(&mut connect(port), b"plain");
+    // The test would be in vain if they could be had.
+    drop(relay);
+    let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
+    let text = format!(
+        "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {} tls = yes }} }}\n\
+         id = tcprelay {{ {}\n{directives} }}\n",
+        free_port(),
+        peer.remote()
+    );
+    let setup = Launch::new(text).environment("OPENSSL_CONF", &broken).ready(None);
+    let mut relay = setup.start();
+    assert!(!relay.wait().success());
+}

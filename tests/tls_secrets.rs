@@ -1,0 +1,82 @@
+//! Secrets of sessions do not stay in the memory of a worker when the session has gone.
+
+mod common;
+
+use common::memory::memory_contains;
+use common::pki::Identity;
+use common::*;
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode, SslVersion};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+
+/// The secrets that a client prints, in bytes.
+fn secrets(lines: &Mutex<Vec<String>>) -> Vec<(String, Vec<u8>)> {
+    let lines = lines.lock().unwrap();
+    let known = |line: &&String| {
+        ["CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0", "CLIENT_RANDOM"]
+            .iter()
+            .any(|label| line.starts_with(label))
+    };
+    let bytes = |text: &str| {
+        let digits: Vec<u32> = text.chars().filter_map(|one| one.to_digit(16)).collect();
+        digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+    };
+    let field = |line: &String, index| line.split(' ').nth(index).unwrap_or("").to_owned();
+    lines.iter().filter(known).map(|line| (field(line, 0), bytes(&field(line, 2)))).collect()
+}
+
+#[test]
+fn nothing_of_a_session_stays_when_it_has_gone() {
+    if !is_root() {
+        return left_out("only root may read the memory of a worker");
+    }
+    for records in ["auto", "openssl"] {
+        let (peer, files, port) = (Peer::echo(), Directory::new(), free_port());
+        let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
+        let text = format!(
+            "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} tls = yes }}\n \
+             spawn {{ instances min = 1 instances max = 1 users max = 100 }} }}\n\
+             id = tcprelay {{ {}\n{directives}tls records = {records}\ntls session timeout = 0\naccess log = yes }}\n",
+            peer.remote()
+        );
+        let relay = Launch::new(text).start();
+        let worker = relay.workers()[0];
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let connect = |version: SslVersion| {
+            let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a client");
+            builder.set_verify(SslVerifyMode::NONE);
+            builder.set_max_proto_version(Some(version)).expect("a version");
+            let store = lines.clone();
+            builder.set_keylog_callback(move |_, line| store.lock().unwrap().push(line.to_owned()));
+            let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            let mut stream = builder.build().connect("localhost", stream).expect("a handshake");
+            stream.write_all(b"word").expect("to send");
+            stream.read_exact(&mut [0; 4]).expect("an answer");
+            stream
+        };
+        for version in [SslVersion::TLS1_3, SslVersion::TLS1_2] {
+            let mut stream = connect(version);
+            let known = secrets(&lines);
+            // While the session is there, so are the secrets of TLS 1.3, or the search finds nothing.
+            if version == SslVersion::TLS1_3 {
+                assert!(known.iter().any(|(_, secret)| memory_contains(worker, secret)));
+            }
+            let _ = stream.shutdown();
+            drop(stream);
+            let ended = relay.log().matches("access: client").count();
+            relay.wait_for_log("its end", |log| {
+                (log.matches("access: client").count() > ended.saturating_sub(1)).then_some(())
+            });
+        }
+        relay.wait_for_log("both ends", |log| {
+            (log.matches("access: client").count() == 2).then_some(())
+        });
+        let known = secrets(&lines);
+        assert_eq!(known.len(), 3);
+        for (name, secret) in known {
+            assert!(!memory_contains(worker, &secret), "{name} with tls records = {records}");
+        }
+    }
+}
