@@ -99,10 +99,10 @@ pub fn wait(channel: BorrowedFd<'_>, timeout: i32) -> bool {
 }
 
 /// True if a channel was full, or the system had no memory for another datagram: EAGAIN, after
-/// which it becomes writable, or ENOBUFS, after which nothing tells when there is room again (the
-/// BSDs).
+/// which it becomes writable, or ENOBUFS or ENOMEM, after which nothing tells when there is room again
+/// (the BSDs).
 pub fn is_full(error: &io::Error) -> bool {
-    os::would_block(error) || error.raw_os_error() == Some(libc::ENOBUFS)
+    os::would_block(error) || os::out_of_memory(error)
 }
 
 /// Sends one datagram, with a descriptor if given. Never blocks ([`is_full`]).
@@ -496,6 +496,14 @@ mod tests {
         let got = receive(b.as_fd(), &mut buffer).unwrap();
         assert!(got.length > 40);
         assert!(got.fd.is_none());
+    }
+
+    #[test]
+    fn a_message_that_finds_no_memory_is_sent_again() {
+        for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM] {
+            assert!(is_full(&io::Error::from_raw_os_error(errno)));
+        }
+        assert!(!is_full(&io::Error::from_raw_os_error(libc::ECONNREFUSED)));
     }
 
     #[test]
