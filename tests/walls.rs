@@ -37,14 +37,11 @@ const WRONG_ARROWS: &[(&str, &str, &str)] =
 
 /// Modules of one room that use each other and are known to: the room, its modules, why. Must be
 /// exact.
-const CIRCLES: &[(&str, &[&str], &str)] = &[
-    ("broker", &["life", "reload", "watch", "worker"], "one struct with methods in all of them"),
-    (
-        "os",
-        &["common_data", "entry", "log", "parent", "process", "signals"],
-        "programs are started and files opened with what the log keeps open, and both may complain",
-    ),
-];
+const CIRCLES: &[(&str, &[&str], &str)] = &[(
+    "os",
+    &["common_data", "entry", "log", "parent", "process", "signals"],
+    "programs are started and files opened with what the log keeps open, and both may complain",
+)];
 
 /// These decide, and do nothing else: they name nothing of `event`, and of `os` only what is a plain
 /// value.

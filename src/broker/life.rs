@@ -1,71 +1,39 @@
-//! The broker process: its life from the first bind to its end.
+//! The broker process: its parts, and its life from the first bind to its end.
 
+mod renewal;
+
+use super::accept::Dispatch;
 use super::acl::Acl;
-use super::connection::Connection;
+use super::admission::{Admission, Verdict};
 use super::handover::Handover;
+use super::keepers::Keepers;
 use super::kind;
 use super::listeners::Listeners;
-use super::policy::{Limits, Policy, WorkerId};
-use super::reload::{Check, Due, Purpose};
+use super::options::Options;
+use super::policy::WorkerId;
+use super::reload::{Purpose, Reload, Subject};
 use super::sticky::Stickiness;
 use super::text;
-use super::watch::{Patience, Watch};
-use super::worker::{Restart, Worker};
+use super::workers::{News, Secrets, Servers, Setup, Workers};
 use crate::channel::local::LocalWorker;
-use crate::config::broker::{self as config, Overload, Stop};
+use crate::config::broker::{self as config, Stop};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::pidfile::PidFile;
-use crate::os::process::{self, exit, Pid, Program};
+use crate::os::process::{self, exit, Ended};
 use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::title::{State, Title};
-use crate::os::{self, log, supervisor};
-use crate::snapshot::material::Material;
-use crate::tls::tickets::Ratchet;
-use crate::upstream::leases::Leases;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::OsString;
+use crate::os::{self, channel, log, socket, supervisor};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
-/// How often workers beyond the minimum are looked at, in milliseconds.
-const TRIM_PERIOD: u64 = 4000;
-
-/// What the command line and the start of the process decide.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Base name of argv\[0], for titles.
-    pub name: String,
-    /// What is executed on reload.
-    pub executable: PathBuf,
-    /// The original arguments, argv\[0] included.
-    pub arguments: Vec<OsString>,
-    /// The original environment.
-    pub environment: Vec<(OsString, OsString)>,
-    /// How workers are started.
-    pub worker: Program,
-    /// Workers are this program, which reports that it is ready.
-    pub workers_report: bool,
-    /// Descriptor 0 is a listening socket.
-    pub inetd: bool,
-    /// The process went to the background.
-    pub background: bool,
-}
-
-/// What is for our own workers only.
-#[derive(Debug)]
-pub struct Secrets {
-    /// Contents of the files that TLS needs.
-    pub material: Material,
-    /// Keys of session tickets.
-    pub tickets: Ratchet,
-}
+/// Connections taken from one listener per turn, so that none starves the others.
+const BATCH: usize = channel::DESCRIPTORS;
 
 /// How far the broker is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Life {
+enum Life {
     /// Connections are taken.
     Serving,
     /// No connections are taken; it ends when all sessions have.
@@ -76,45 +44,24 @@ pub(super) enum Life {
 
 /// The broker.
 pub struct Broker {
-    pub(super) options: Options,
-    pub(super) overload: Overload,
-    pub(super) channel_buffer: i32,
-    pub(super) listeners: Listeners,
-    pub(super) acl: Acl,
-    pub(super) sticky: Stickiness,
-    pub(super) policy: Policy,
-    pub(super) workers: BTreeMap<WorkerId, Worker>,
-    pub(super) next_worker: u32,
-    pub(super) local: Option<Box<dyn LocalWorker>>,
-    pub(super) restart: Restart,
-    pub(super) watch: Watch,
-    pub(super) parked: VecDeque<Connection>,
-    /// Connections that have found a worker in this turn, and are about to be sent.
-    pub(super) outbox: Vec<(WorkerId, Connection)>,
-    pub(super) overloaded: bool,
-    pub(super) resume: Option<TimerId>,
-    pub(super) accept_trouble: bool,
-    pub(super) check: Option<Check>,
-    pub(super) due: Due,
-    pub(super) trim: Option<TimerId>,
-    pub(super) signals: Signals,
-    pub(super) pid_file: Option<PidFile>,
-    /// The texts that workers parse; without them they read the files.
-    pub(super) snapshot: Option<OwnedFd>,
+    options: Options,
+    listeners: Listeners,
+    admission: Admission,
+    dispatch: Dispatch,
+    workers: Workers,
+    reload: Reload,
+    /// Children that keep the sessions of a single process that was reloaded.
+    keepers: Keepers,
+    signals: Signals,
+    pid_file: Option<PidFile>,
     /// The configuration for workers that may not read the file; kept as long as we run.
-    pub(super) shared: Option<Segment>,
-    /// What workers are told that only we may read.
-    pub(super) secrets: Secrets,
-    /// What workers know in common about remotes.
-    pub(super) leases: Leases,
+    shared: Option<Segment>,
     launcher: Option<File>,
-    pub(super) announced: bool,
-    pub(super) life: Life,
+    announced: bool,
+    life: Life,
     /// What SIGTERM does.
     stop: Stop,
-    /// Children that keep the sessions of a single process that was reloaded.
-    pub(super) keepers: BTreeSet<Pid>,
-    pub(super) title: Title,
+    title: Title,
     title_of: Option<(usize, usize, bool)>,
 }
 
@@ -134,8 +81,8 @@ pub struct Start {
     pub activated: Vec<OwnedFd>,
     /// The pipe to the process that launched us into the background.
     pub launcher: Option<File>,
-    /// The relay of single-process mode, with the most connections it can handle.
-    pub local: Option<(Box<dyn LocalWorker>, usize)>,
+    /// Who serves.
+    pub servers: Servers,
 }
 
 impl Broker {
@@ -143,13 +90,15 @@ impl Broker {
     /// former image has left is still there.
     pub fn start(
         mut config: config::Broker,
-        mut start: Start,
+        start: Start,
         handover: &mut Handover,
         events: &mut Loop,
     ) -> Result<Broker, i32> {
-        let mut listeners = Listeners::new(&mut config, start.options.inetd);
-        let none = listeners.is_empty() && start.activated.is_empty() && !handover.has_activated();
-        if none && start.reloaded {
+        let Start { options, reloaded, snapshot, shared, secrets, activated, launcher, servers } =
+            start;
+        let mut listeners = Listeners::new(&mut config, options.inetd);
+        let none = listeners.is_empty() && activated.is_empty() && !handover.has_activated();
+        if none && reloaded {
             log::message("FATAL: No listeners defined.");
             return Err(exit::OS_ERROR);
         }
@@ -165,93 +114,69 @@ impl Broker {
             exit::OS_ERROR
         })?;
         events.register(signals.descriptor(), Token::new(kind::SIGNALS, 0), Interest::READ);
-        let mut limits = Limits {
-            instances_min: config.spawn.instances_min,
-            instances_max: config.spawn.instances_max,
-            users_min: config.spawn.users_min,
-            users_max: config.spawn.users_max,
-        };
-        let local = start.local.take().map(|(local, users_max)| {
-            limits = Limits { instances_min: 1, instances_max: 1, users_min: users_max, users_max };
-            local
-        });
         let mut handover = std::mem::take(handover);
-        super::handover::publish_snapshot(start.snapshot.as_ref());
-        if start.options.inetd {
+        let single = matches!(servers, Servers::Local { .. });
+        if options.inetd {
             listeners.adopt_standard_input()?;
         }
-        listeners.bind(handover.listeners, start.activated, start.reloaded, events)?;
-        let mut broker = Broker {
-            overload: config.overload,
+        let setup = Setup {
+            spawn: &config.spawn,
             channel_buffer: config.channel_buffer,
             sticky: Stickiness::new(config.sticky, listeners.stickiness()),
-            listeners,
-            acl: Acl::new(config.acl),
-            policy: Policy::new(limits),
-            workers: BTreeMap::new(),
-            next_worker: 0,
-            local,
+            snapshot,
+            secrets,
             // What was in service is not given up because workers do not start at once.
-            restart: Restart::new(start.reloaded),
-            watch: Watch::new(Patience {
-                start: u64::from(config.spawn.start_timeout) * 1000,
-                stall: u64::from(config.spawn.stall_timeout) * 1000,
-            }),
-            parked: VecDeque::new(),
-            outbox: Vec::new(),
-            overloaded: false,
-            resume: None,
-            accept_trouble: false,
-            check: None,
-            due: Due::default(),
-            trim: None,
+            settled: reloaded,
+        };
+        let workers = Workers::new(servers, setup);
+        listeners.bind(handover.listeners, activated, reloaded, events)?;
+        let mut broker = Broker {
+            listeners,
+            admission: Admission::new(Acl::new(config.acl), config.overload),
+            dispatch: Dispatch::default(),
+            workers,
+            reload: Reload::new(single),
+            keepers: Keepers::new(std::mem::take(&mut handover.keepers)),
             signals,
             pid_file: handover.pid_file.take(),
-            snapshot: start.snapshot.take(),
-            shared: start.shared.take(),
-            secrets: start.secrets,
-            leases: Leases::default(),
-            launcher: start.launcher.take(),
+            shared,
+            launcher,
             announced: false,
             life: Life::Serving,
             stop: config.stop.unwrap_or_else(default_stop),
-            keepers: std::mem::take(&mut handover.keepers).into_iter().collect(),
-            title: Title::new(&start.options.name),
+            title: Title::new(&options.name),
             title_of: None,
-            options: start.options,
+            options,
         };
-        broker.adopt_workers(handover.workers, events);
-        if start.reloaded {
+        broker.workers.adopt(handover.workers, events);
+        if reloaded {
             // Whoever has ended while there was nobody to be told.
             broker.reap(events);
         }
-        if broker.local.is_some() {
+        if single {
             log::message(
                 "Warning: Running in degraded mode. This is unsuitable for real-life usage.",
             );
-            broker.start_local();
-        } else {
-            broker.start_missing_workers(events);
         }
-        // Without workers to wait for, the first client's is started when it comes.
-        let none = broker.policy.limits().instances_min == 0;
-        if broker.local.is_some() || !broker.options.workers_report || none {
+        broker.workers.start_missing(events);
+        if broker.workers.serve_at_once() {
             broker.announce(events);
         }
-        broker.adopt_parked(handover.parked, events);
+        let blocking = broker.workers.blocking();
+        broker.dispatch.adopt_former(handover.parked, blocking, &broker.listeners);
+        broker.settle(events);
         broker.refresh_title();
         Ok(broker)
     }
 
     /// How many connections all workers may have.
     pub fn limit(&self) -> usize {
-        self.policy.limit()
+        self.workers.policy().limit()
     }
 
     /// Connections that workers have, those that wait for one, and those of workers that leave.
     pub fn connections(&self) -> usize {
-        let left: usize = self.workers.values().map(|worker| worker.users).sum();
-        self.policy.total() + self.parked.len() + left
+        self.workers.connections() + self.dispatch.waiting()
     }
 
     /// Serves until the process is to end; returns its exit status.
@@ -266,7 +191,8 @@ impl Broker {
     /// Waits for something to happen, and does what is to be done about it. The exit status, if
     /// the process is to end.
     pub fn turn(&mut self, events: &mut Loop) -> Option<i32> {
-        self.follow_local_limit(events);
+        self.workers.follow_local_limit();
+        self.check_overload(events);
         if let Err(error) = events.wait(None) {
             log::message(&format!("event loop: {}", os::reason(&error)));
             return Some(exit::SOFTWARE);
@@ -277,9 +203,14 @@ impl Broker {
         while let Some((timer, token)) = events.next_expired() {
             self.timer(timer, token, events);
         }
-        self.collect_local(events);
-        self.place_orphans(events);
-        self.watch_check(events);
+        self.workers.collect_local(events);
+        self.check_overload(events);
+        if self.is_serving() {
+            self.dispatch.place_orphans(&mut self.workers, &self.listeners, events);
+            self.check_overload(events);
+        }
+        let outcome = self.reload.watch(events);
+        self.checked(outcome, events);
         self.finish_draining(events);
         match self.life {
             Life::Ended(status) => Some(status),
@@ -291,13 +222,8 @@ impl Broker {
     }
 
     /// True while connections are taken, and workers started.
-    pub(super) fn is_serving(&self) -> bool {
+    fn is_serving(&self) -> bool {
         self.life == Life::Serving
-    }
-
-    /// The process is to end.
-    pub(super) fn end(&mut self, status: i32) {
-        self.life = Life::Ended(status);
     }
 
     fn event(&mut self, event: Event, events: &mut Loop) {
@@ -308,10 +234,13 @@ impl Broker {
                 self.signal(arrived, events);
             }
             kind::LISTENER => self.accept(index, events),
-            kind::WORKER => self.worker_event(WorkerId(event.token.index()), event, events),
-            kind::CHECK => self.check_event(event, events),
+            kind::WORKER => {
+                self.workers.event(WorkerId(event.token.index()), event, events);
+                self.settle(events);
+            }
+            kind::CHECK => self.reload.event(event, events),
             _ => {
-                if let Some(local) = &mut self.local {
+                if let Some(local) = self.workers.local_mut() {
                     local.event(events, event);
                 }
             }
@@ -319,37 +248,35 @@ impl Broker {
     }
 
     fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
-        let index = token.index() as usize;
         match token.kind() {
-            kind::BIND_RETRY => {
-                self.listeners.bind_again(index, events);
-            }
+            kind::BIND_RETRY => self.listeners.bind_again(token.index() as usize, events),
             kind::RESTART => {
-                self.restart.expired();
-                self.start_missing_workers(events);
-                self.unpark(events);
+                self.workers.pause_is_over(events);
+                self.settle(events);
             }
             kind::TRIM => {
-                self.trim = None;
-                self.dismiss_superfluous(events);
+                self.workers.dismiss_superfluous(events);
+                self.settle(events);
             }
             kind::WATCH => self.watch_workers(events),
-            kind::CHECK_TIMEOUT => self.check_timed_out(events),
-            kind::CHECK_DUE => self.check_what_is_due(events),
+            kind::CHECK_TIMEOUT => {
+                let outcome = self.reload.timed_out(events);
+                self.checked(outcome, events);
+            }
+            kind::CHECK_DUE => self.reload.serving(subject(&self.options, &self.listeners), events),
             kind::RESUME => {
-                self.resume = None;
-                self.unpark(events);
-                self.update_listeners(events);
+                self.dispatch.rested();
+                self.settle(events);
             }
             _ => {
-                if let Some(local) = &mut self.local {
+                if let Some(local) = self.workers.local_mut() {
                     local.timer(events, timer, token);
                 }
             }
         }
     }
 
-    pub(super) fn signal(&mut self, arrived: Arrived, events: &mut Loop) {
+    fn signal(&mut self, arrived: Arrived, events: &mut Loop) {
         if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT) {
             // Before anything else: a check that has ended meanwhile must not start an image
             // that knows nothing of this signal.
@@ -372,8 +299,141 @@ impl Broker {
                 self.check_and(Purpose::Reload, events);
             }
         }
-        if arrived.has(Signal::SIGUSR1) && self.local.is_none() {
+        if arrived.has(Signal::SIGUSR1) && self.workers.local().is_none() {
             self.check_and(Purpose::ReplaceWorkers, events);
+        }
+    }
+
+    /// Children have ended.
+    fn reap(&mut self, events: &mut Loop) {
+        while let Some((pid, ended)) = process::reap() {
+            self.workers.release(pid);
+            if self.reload.is_check(pid) {
+                let outcome = self.reload.ended(pid, ended, events);
+                self.checked(outcome, events);
+                continue;
+            }
+            self.keepers.ended(pid);
+            let how = match ended {
+                // Whatever the status, as the C program says it.
+                Ended::Status(_) => "terminated normally".to_owned(),
+                Ended::Signal(signal) => format!("terminated abnormally (signal {signal})"),
+            };
+            log::braked(log::Kind::Worker, || format!("child (pid {pid}) {how}"));
+            if let Ended::Status(status @ 1..) = ended {
+                log::braked(log::Kind::Worker, || {
+                    format!("child (pid {pid}) exit status {status}")
+                });
+            }
+            self.workers.ended(pid, ended, events);
+            self.follow_news(events);
+        }
+        self.workers.start_missing(events);
+        self.settle(events);
+    }
+
+    /// Channels of workers are to be looked at.
+    fn watch_workers(&mut self, events: &mut Loop) {
+        if matches!(self.life, Life::Ended(_)) {
+            return;
+        }
+        for id in self.workers.look_at_all(events) {
+            self.dispatch.take_back(id, &mut self.workers, &self.listeners, events);
+            self.workers.give_up_on(id, events);
+        }
+        self.workers.start_missing(events);
+        self.settle(events);
+        self.workers.schedule_watch(events);
+    }
+
+    /// What follows from what workers have said, or from their end.
+    fn settle(&mut self, events: &mut Loop) {
+        self.follow_news(events);
+        self.check_overload(events);
+        self.dispatch.unpark(&mut self.workers, &self.listeners, events);
+        self.check_overload(events);
+        self.follow_pause(events);
+    }
+
+    fn follow_news(&mut self, events: &mut Loop) {
+        for news in self.workers.take_news() {
+            match news {
+                News::Ready => self.announce(events),
+                News::End(status) => {
+                    self.remove_pid_file();
+                    self.life = Life::Ended(status);
+                }
+            }
+        }
+    }
+
+    /// Takes connections from a listener that is readable.
+    fn accept(&mut self, index: usize, events: &mut Loop) {
+        let blocking = self.workers.blocking();
+        for _ in 0..BATCH {
+            if self.is_paused() {
+                break;
+            }
+            match self.listeners.accept(index, blocking) {
+                Ok(Some(connection)) => {
+                    let full = self.workers.policy().is_full();
+                    match self.admission.judge(full, || connection.client()) {
+                        Verdict::Admitted => {
+                            let Broker { workers, listeners, .. } = self;
+                            self.dispatch.take(connection, workers, listeners, events);
+                            self.follow_pause(events);
+                            self.check_overload(events);
+                        }
+                        verdict => {
+                            self.dispatch.accepting_works();
+                            if verdict == Verdict::Reset {
+                                socket::reset_on_close(&connection.socket);
+                            }
+                        }
+                    }
+                }
+                Ok(None) => {}
+                Err(error) if os::would_block(&error) => break,
+                Err(error) => {
+                    self.dispatch.rest("accept", &error, events);
+                    break;
+                }
+            }
+        }
+        self.dispatch.deliver(&mut self.workers, &self.listeners, events);
+        self.follow_news(events);
+        self.check_overload(events);
+        self.follow_pause(events);
+    }
+
+    /// Takes what waits in the backlogs of listeners that are about to be closed.
+    fn accept_backlogs(&mut self, events: &mut Loop) {
+        for index in 0..self.listeners.len() {
+            if let Some(most) = self.listeners.backlog(index) {
+                for _ in 0..=most / BATCH {
+                    self.accept(index, events);
+                }
+            }
+        }
+    }
+
+    /// True while no connections are taken from the listeners.
+    fn is_paused(&self) -> bool {
+        self.admission.is_queueing() || self.dispatch.is_busy()
+    }
+
+    fn follow_pause(&mut self, events: &mut Loop) {
+        let paused = self.is_paused();
+        self.listeners.set_paused(paused, events);
+    }
+
+    /// Follows the total across the limit, in both directions.
+    fn check_overload(&mut self, events: &mut Loop) {
+        let policy = self.workers.policy();
+        let full = policy.is_full();
+        if self.is_serving() && self.admission.follow(full, policy.limit()) {
+            self.listeners.follow_limit(full, self.admission.overload(), events);
+            self.follow_pause(events);
         }
     }
 
@@ -381,14 +441,18 @@ impl Broker {
     fn terminate(&mut self, events: &mut Loop) {
         supervisor::notify("STOPPING=1");
         log::message(text::EXITING);
-        self.end(0);
-        self.end_check();
-        self.dismiss_all(events);
+        self.life = Life::Ended(0);
+        self.reload.stop();
+        self.workers.close(events);
         self.listeners.remove_paths();
         self.remove_pid_file();
-        match &mut self.local {
+        match self.workers.local_mut() {
             Some(local) if local.sessions() == 0 => local.end(events),
-            Some(_) => self.leave_sessions_to_child(events),
+            Some(_) => {
+                let mut keepers = std::mem::take(&mut self.keepers);
+                keepers.leave(|| self.drain_sessions(events));
+                self.keepers = keepers;
+            }
             None => {}
         }
     }
@@ -398,89 +462,90 @@ impl Broker {
     fn drain(&mut self, events: &mut Loop) {
         supervisor::notify("STOPPING=1");
         // Whoever has been let in by the kernel is served as well.
-        for index in 0..self.listeners.len() {
-            self.accept_backlog(index, events);
-        }
+        self.accept_backlogs(events);
         self.life = Life::Draining;
-        self.end_check();
+        self.reload.stop();
         self.listeners.remove_paths();
         self.listeners.close(events);
-        self.refuse_parked();
-        self.dismiss_all(events);
-        if let Some(local) = &mut self.local {
+        self.dispatch.refuse_all();
+        self.workers.close(events);
+        if let Some(local) = self.workers.local_mut() {
             local.drain(events);
         }
-        let count = self.sessions();
+        let count = self.workers.sessions();
         log::message(&format!("SIGTERM: no longer accepting, waiting for {count} sessions to end"));
-    }
-
-    /// Sessions that go on, in whatever process.
-    fn sessions(&self) -> usize {
-        let local = self.local.as_ref().map_or(0, |local| local.sessions());
-        local + self.workers.values().map(|worker| worker.users).sum::<usize>()
     }
 
     /// Ends a broker that drains and has nothing to wait for any more.
     fn finish_draining(&mut self, events: &mut Loop) {
-        let idle = self.local.as_ref().is_none_or(|local| local.sessions() == 0)
-            && self.workers.is_empty()
-            && self.keepers.is_empty();
+        let sessions = self.workers.local().map_or(0, LocalWorker::sessions);
+        let idle = sessions == 0 && self.workers.is_empty() && self.keepers.is_empty();
         if self.life == Life::Draining && idle {
             self.collect_orphans();
-            self.refuse_parked();
+            self.dispatch.refuse_all();
             log::message(text::EXITING);
-            self.end(0);
+            self.life = Life::Ended(0);
             self.remove_pid_file();
-            if let Some(local) = &mut self.local {
+            if let Some(local) = self.workers.local_mut() {
                 local.end(events);
             }
         }
     }
 
-    pub(super) fn remove_pid_file(&mut self) {
+    /// Connections that workers which are gone have left wait for others, or for the next image.
+    fn collect_orphans(&mut self) {
+        let found = self.workers.collect_orphans();
+        self.dispatch.adopt(found, &self.listeners);
+    }
+
+    fn remove_pid_file(&mut self) {
         drop(self.pid_file.take());
     }
 
     /// Tells the service manager and the launcher that connections are served.
-    pub(super) fn announce(&mut self, events: &mut Loop) {
+    fn announce(&mut self, events: &mut Loop) {
         if !self.announced {
             self.announced = true;
             if let Some(mut launcher) = self.launcher.take() {
                 let _ = launcher.write_all(&[0]);
             }
             supervisor::notify("READY=1");
-            self.check_what_is_due(events);
+            self.reload.serving(subject(&self.options, &self.listeners), events);
         }
     }
 
-    /// Arms the timer that looks for superfluous workers, while there may be any.
-    pub(super) fn schedule_trim(&mut self, events: &mut Loop) {
-        if self.trim.is_none() && self.policy.len() > self.policy.limits().instances_min {
-            self.trim = Some(events.arm(Token::new(kind::TRIM, 0), events.now() + TRIM_PERIOD));
-        }
+    /// SIGHUP or SIGUSR1: the configuration is checked first.
+    fn check_and(&mut self, purpose: Purpose, events: &mut Loop) {
+        self.reload.request(purpose, subject(&self.options, &self.listeners), events);
     }
 
     /// Sets the process title if it has changed.
-    pub(super) fn refresh_title(&mut self) {
+    fn refresh_title(&mut self) {
         if self.life == Life::Draining {
-            let left = self.sessions();
+            let left = self.workers.sessions();
             if self.title_of != Some((left, 0, false)) {
                 self.title_of = Some((left, 0, false));
                 self.title.connections(left).state(State::Leaving).show();
             }
             return;
         }
-        let (total, limit) = (self.policy.total(), self.policy.limit());
-        if self.title_of == Some((total, limit, self.overloaded)) {
+        let policy = self.workers.policy();
+        let (total, limit) = (policy.total(), policy.limit());
+        let overloaded = self.admission.is_overloaded();
+        if self.title_of == Some((total, limit, overloaded)) {
             return;
         }
-        self.title_of = Some((total, limit, self.overloaded));
-        let state = match self.overloaded {
+        self.title_of = Some((total, limit, overloaded));
+        let state = match overloaded {
             false => State::Accepting { more: limit.saturating_sub(total) },
-            true => State::Full { doing: text::doing(self.overload) },
+            true => State::Full { doing: text::doing(self.admission.overload()) },
         };
         self.title.connections(total).state(state).show();
     }
+}
+
+fn subject<'a>(options: &'a Options, listeners: &Listeners) -> Subject<'a> {
+    Subject { options, activated: listeners.has_inherited() }
 }
 
 /// What SIGTERM does if the configuration does not say. With process 1 of a container all others

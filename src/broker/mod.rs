@@ -1,27 +1,33 @@
-//! The broker: accepts connections and hands them to worker processes.
+//! The broker: accepts connections and hands them to workers.
+//!
+//! [`life`] is the process; it owns the parts, and passes on what happens. `listeners` bind and accept,
+//! [`admission`] lets in or not, `accept` brings connections to `workers`, or lets them wait;
+//! `workers` starts, hears, watches and dismisses worker processes, and chooses among them. `reload`
+//! checks a configuration, and `handover` leaves all that there is to the next image.
 //!
 //! Who gets a connection ([`policy`]), whom to refuse ([`acl`]) and who comes back to the same
-//! worker ([`sticky`]) are plain data structures without input or output; [`life`] moves the
-//! sockets and processes accordingly.
+//! worker ([`sticky`]) are plain data structures without input or output.
 
 #![forbid(unsafe_code)]
 
 mod accept;
 pub mod acl;
+pub mod admission;
 mod connection;
 mod findings;
 mod handover;
 pub mod hosted;
+mod keepers;
 mod kind;
 pub mod life;
 mod listeners;
+mod options;
 pub mod policy;
 mod reload;
 pub mod sticky;
 pub mod text;
-mod watch;
-mod worker;
 pub mod worker_process;
+mod workers;
 
 pub use connection::Connection;
 pub use findings::Findings;
@@ -30,3 +36,5 @@ pub use handover::{
     REPORT_VARIABLE, VARIABLE,
 };
 pub use listeners::{open as open_listener, receive as receive_datagram};
+pub use options::Options;
+pub use workers::{Secrets, Servers};

@@ -2,19 +2,16 @@
 //! itself again, with its listening sockets and the channels of its old workers.
 
 use super::findings::{Findings, Receiver};
-use super::handover::{
-    check_value, FormerSecrets, Image, LeftWorker, Outgoing, REPORT_VARIABLE, VARIABLE,
-};
-use super::life::Broker;
-use super::{kind, text};
+use super::handover::{check_value, REPORT_VARIABLE, VARIABLE};
+use super::kind;
+use super::options::Options;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
-use crate::os::process::{self, Descriptors, Ended, Fork, Gate, Pid, Program};
-use crate::os::signals::{self, Signal, Signals};
-use crate::os::title::State;
+use crate::os::process::{self, Descriptors, Ended, Pid, Program};
+use crate::os::signals::Signal;
 use crate::os::{self, anonymous, files, log, socket, supervisor};
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// How long a check may take, in milliseconds: a source may be a slow URL, and a foreign worker
 /// program may not know `-P`.
@@ -37,7 +34,8 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
-    fn signal(self) -> Signal {
+    /// The signal that asks for it.
+    pub(super) fn signal(self) -> Signal {
         match self {
             Purpose::ReplaceWorkers => Signal::SIGUSR1,
             Purpose::Reload => Signal::SIGHUP,
@@ -74,15 +72,70 @@ pub(super) enum Due {
     Serving,
 }
 
-impl Broker {
+/// What a check has come to.
+pub(super) struct Outcome {
+    ended: Ended,
+    text: Vec<u8>,
+    findings: Receiver,
+    purpose: Purpose,
+    again: Option<Purpose>,
+}
+
+/// What is to be done about that.
+pub(super) enum Next {
+    /// The configuration is good. `None`: the executable is an older one, and tells nothing.
+    Go(Purpose, Option<Findings>),
+    /// It is refused, and that was logged.
+    Stay,
+}
+
+impl Outcome {
+    /// Logs what the check has said. Besides what is to be done, there may be a signal that came
+    /// meanwhile.
+    pub(super) fn report(self) -> (Next, Option<Purpose>) {
+        let Outcome { ended, text, findings, purpose, again } = self;
+        if ended != Ended::Status(0) {
+            refused(purpose, &text);
+            return (Next::Stay, again);
+        }
+        for line in lines(&text).filter(|line| line.contains("WARNING: ")) {
+            log::message_at(log::Severity::WARNING, &line);
+        }
+        (Next::Go(purpose, findings.finish()), again)
+    }
+}
+
+/// Checks of the configuration.
+pub(super) struct Reload {
+    check: Option<Check>,
+    due: Due,
+    /// Modules run in this process, and may ignore SIGCHLD: the end of a check is looked for.
+    beside_modules: bool,
+}
+
+/// What is checked.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    /// The program that reads it, and how.
+    pub(super) options: &'a Options,
+    /// Sockets without a `listen` block are served.
+    pub(super) activated: bool,
+}
+
+impl Reload {
+    /// Nothing was asked for yet.
+    pub(super) fn new(beside_modules: bool) -> Reload {
+        Reload { check: None, due: Due::default(), beside_modules }
+    }
+
     /// SIGHUP or SIGUSR1: the configuration is checked first.
-    pub(super) fn check_and(&mut self, purpose: Purpose, events: &mut Loop) {
+    pub(super) fn request(&mut self, purpose: Purpose, subject: Subject<'_>, events: &mut Loop) {
         if let Some(check) = &mut self.check {
             check.again = check.again.max(Some(purpose));
             return;
         }
         match &mut self.due {
-            Due::Serving => self.begin_check(purpose, events),
+            Due::Serving => self.begin(purpose, subject, events),
             Due::Waiting(before, _) => *before = purpose.max(*before),
             Due::Starting => {
                 let deadline = events.now() + START_PATIENCE;
@@ -93,18 +146,18 @@ impl Broker {
     }
 
     /// Workers are ready, or were waited for long enough: signals have their effect at once.
-    pub(super) fn check_what_is_due(&mut self, events: &mut Loop) {
+    pub(super) fn serving(&mut self, subject: Subject<'_>, events: &mut Loop) {
         if let Due::Waiting(purpose, timer) = std::mem::replace(&mut self.due, Due::Serving) {
             events.cancel(timer);
-            self.check_and(purpose, events);
+            self.request(purpose, subject, events);
         }
     }
 
-    fn begin_check(&mut self, purpose: Purpose, events: &mut Loop) {
+    fn begin(&mut self, purpose: Purpose, subject: Subject<'_>, events: &mut Loop) {
         if purpose == Purpose::Reload {
             supervisor::notify_reloading();
         }
-        match self.start_check(purpose, events) {
+        match start(purpose, subject, events) {
             Ok(check) => {
                 events.register(&check.output, Token::new(kind::CHECK, OUTPUT), Interest::READ);
                 let findings = Token::new(kind::CHECK, FINDINGS);
@@ -121,40 +174,8 @@ impl Broker {
         }
     }
 
-    fn start_check(&self, purpose: Purpose, events: &mut Loop) -> std::io::Result<Check> {
-        let (output, write) = process::pipe()?;
-        socket::set_nonblocking(&output, true)?;
-        let (findings, report) = process::pipe()?;
-        socket::set_nonblocking(&findings, true)?;
-        // What the next image will have, not what `setenv` made of it; its complaints are
-        // logged by us.
-        let mut environment = self.options.environment.clone();
-        environment.retain(|(name, _)| name != "TCPRELAY_LOG_STDERR");
-        let activated = self.listeners.has_inherited();
-        environment.push((VARIABLE.into(), check_value(activated).into()));
-        environment.push((REPORT_VARIABLE.into(), report.as_raw_fd().to_string().into()));
-        let mut arguments = vec![OsString::from("-P")];
-        arguments.extend(self.options.arguments.iter().skip(1).cloned());
-        let program = Program {
-            path: self.options.executable.clone(),
-            arguments,
-            identity: process::Identity::default(),
-            directory: None,
-            environment: Some(environment),
-            group: true,
-        };
-        let stdin = File::open("/dev/null")?.into();
-        let kept = Some(report.as_raw_fd());
-        let descriptors = Descriptors { stdin, stderr: Some(write), kept };
-        let pid = process::spawn(&program, descriptors, log::message)?;
-        let timer = events.arm(Token::new(kind::CHECK_TIMEOUT, 0), events.now() + CHECK_TIMEOUT);
-        let findings = Receiver::new(findings);
-        let (text, again, looks) = (Vec::new(), None, 0);
-        Ok(Check { pid, output, text, findings, purpose, again, looks, timer })
-    }
-
     /// The checking child has said something.
-    pub(super) fn check_event(&mut self, event: Event, events: &mut Loop) {
+    pub(super) fn event(&mut self, event: Event, events: &mut Loop) {
         match event.token.index() {
             FINDINGS => {
                 if let Some(check) = &mut self.check {
@@ -163,11 +184,11 @@ impl Broker {
                     }
                 }
             }
-            _ => self.check_output(events),
+            _ => self.output(events),
         }
     }
 
-    fn check_output(&mut self, events: &mut Loop) {
+    fn output(&mut self, events: &mut Loop) {
         let Some(check) = &mut self.check else {
             return;
         };
@@ -178,7 +199,7 @@ impl Broker {
             };
             if data.is_empty() {
                 events.set_interest(&check.output, Interest::empty());
-                if self.local.is_some() {
+                if self.beside_modules {
                     events.renew(check.timer, events.now() + LOOK_PERIOD);
                 }
                 return;
@@ -188,284 +209,112 @@ impl Broker {
         }
     }
 
-    /// The checking child says no more. A module in this process may have had its exit status thrown
+    /// The checking child may say no more. A module in this process may have had its exit status thrown
     /// away (SIGCHLD ignored); then what it has said tells how it ended.
-    fn check_silent(&mut self, events: &mut Loop) {
-        let Some(check) = self.check.as_ref().filter(|_| self.local.is_some()) else {
-            return;
-        };
-        if !process::exists(check.pid) {
-            let (pid, refused) = (check.pid, !check.text.is_empty());
-            self.check_ended(pid, Ended::Status(refused.into()), events);
+    fn silent(&mut self, events: &mut Loop) -> Option<Outcome> {
+        let check = self.check.as_ref().filter(|_| self.beside_modules)?;
+        if process::exists(check.pid) {
+            return None;
         }
+        let (pid, refused) = (check.pid, !check.text.is_empty());
+        self.ended(pid, Ended::Status(refused.into()), events)
     }
 
-    /// Modules in this process may ignore SIGCHLD; as long as a check is running it must come.
-    pub(super) fn watch_check(&mut self, events: &mut Loop) {
-        if self.check.is_some() && self.local.is_some() {
-            let _ = os::signals::catch(Signal::SIGCHLD);
-            self.check_silent(events);
+    /// The end of a turn: as long as a check is running SIGCHLD must come.
+    pub(super) fn watch(&mut self, events: &mut Loop) -> Option<Outcome> {
+        if self.check.is_none() || !self.beside_modules {
+            return None;
         }
+        let _ = os::signals::catch(Signal::SIGCHLD);
+        self.silent(events)
     }
 
     /// The check takes too long: it is ended, and counts as failed.
-    pub(super) fn check_timed_out(&mut self, events: &mut Loop) {
-        if self.local.is_some() {
-            self.check_silent(events);
+    pub(super) fn timed_out(&mut self, events: &mut Loop) -> Option<Outcome> {
+        if self.beside_modules {
+            let outcome = self.silent(events);
+            if outcome.is_some() {
+                return outcome;
+            }
             if let Some(check) = self.check.as_mut().filter(|check| check.looks < MOST_LOOKS) {
                 check.looks += 1;
                 let deadline = events.now() + LOOK_PERIOD;
                 check.timer = events.arm(Token::new(kind::CHECK_TIMEOUT, 0), deadline);
-                return;
+                return None;
             }
         }
         if self.check.is_some() {
             log::message("checking the configuration takes too long");
-            self.end_check();
+            self.stop();
         }
+        None
     }
 
     /// The result of a check is not of interest any more.
-    pub(super) fn end_check(&self) {
+    pub(super) fn stop(&self) {
         if let Some(check) = &self.check {
             process::kill_group(check.pid);
         }
     }
 
-    /// True if `pid` was the checking child.
-    pub(super) fn check_ended(&mut self, pid: Pid, ended: Ended, events: &mut Loop) -> bool {
-        if self.check.as_ref().is_none_or(|check| check.pid != pid) {
-            return false;
+    /// True if this is the checking child.
+    pub(super) fn is_check(&self, pid: Pid) -> bool {
+        self.check.as_ref().is_some_and(|check| check.pid == pid)
+    }
+
+    /// The checking child has ended.
+    pub(super) fn ended(&mut self, pid: Pid, ended: Ended, events: &mut Loop) -> Option<Outcome> {
+        if !self.is_check(pid) {
+            return None;
         }
-        self.check_output(events);
-        let Some(check) = self.check.take() else {
-            return false;
-        };
+        self.output(events);
+        let check = self.check.take()?;
         events.remove(&check.output);
         events.remove(&check.findings.pipe);
         events.cancel(check.timer);
-        if !self.is_serving() {
-            return true;
-        }
         let Check { text, findings, purpose, again, .. } = check;
-        if ended == Ended::Status(0) {
-            for line in lines(&text).filter(|line| line.contains("WARNING: ")) {
-                log::message_at(log::Severity::WARNING, &line);
-            }
-        }
-        match (ended, purpose) {
-            (Ended::Status(0), Purpose::Reload) => {
-                self.restart_image(findings.finish(), again, events);
-                return true;
-            }
-            (Ended::Status(0), Purpose::ReplaceWorkers) => {
-                self.replace_workers(findings.finish(), events);
-            }
-            _ => refused(purpose, &text),
-        }
-        if let Some(purpose) = again {
-            self.check_and(purpose, events);
-        }
-        true
+        Some(Outcome { ended, text, findings, purpose, again })
     }
 
-    /// SIGUSR1: workers that know what was checked.
-    fn replace_workers(&mut self, findings: Option<Findings>, events: &mut Loop) {
-        log::message("SIGUSR1: replacing all workers");
-        match findings {
-            Some(Findings { snapshot, checked }) => {
-                self.secrets.material = checked.material;
-                self.secrets.tickets.set_period(checked.session_timeout.into());
-                if self.options.workers_report {
-                    self.set_snapshot(share_texts(&snapshot));
-                }
-            }
-            // The executable is an older one, whose workers read for themselves.
-            None => self.set_snapshot(None),
-        }
-        self.dismiss_all(events);
-        self.start_missing_workers(events);
-    }
-
-    /// Executes this program again, in this process.
-    fn restart_image(
-        &mut self,
-        findings: Option<Findings>,
-        again: Option<Purpose>,
-        events: &mut Loop,
-    ) {
-        // What arrives from here on waits for the next image, or for the end of this attempt.
-        signals::block_all();
-        let arrived = self.signals.take();
-        if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT) {
-            signals::unblock_all();
-            self.signal(arrived, events);
-            return;
-        }
-        log::message(text::RESTARTING);
-        let noted = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGCHLD];
-        for signal in noted.into_iter().filter(|&signal| arrived.has(signal)) {
-            signals::raise(signal);
-        }
-        if let Some(purpose) = again {
-            signals::raise(purpose.signal());
-        }
-        self.collect_orphans();
-        let gate = self.leave_sessions_behind_gate(events);
-        self.secrets.tickets.advance(os::wall_clock());
-        let checked = findings.as_ref().map(|findings| &findings.checked);
-        let secrets = FormerSecrets::new(&self.secrets.tickets, checked).ok();
-        let snapshot = findings.as_ref().and_then(|findings| share_texts(&findings.snapshot));
-        let parked = self.parked.iter();
-        let outgoing = Outgoing {
-            listeners: self.listeners.sockets().collect(),
-            // A datagram is not worth more than the client's next one.
-            parked: parked
-                .filter(|parked| parked.datagram.is_none())
-                .map(|parked| {
-                    // One that was taken back may be of a listener that is gone already. The next
-                    // image refuses it, and says so.
-                    let gone = || "of a former configuration".to_owned();
-                    let key = parked.listener.map_or_else(gone, |index| self.listeners.key(index));
-                    (key, parked.socket.as_fd())
-                })
-                .collect(),
-            workers: self
-                .workers
-                .iter()
-                .map(|(&id, worker)| {
-                    let users = self.policy.users(id).unwrap_or(worker.users);
-                    LeftWorker {
-                        channel: worker.channel.as_fd(),
-                        inbox: worker.inbox.as_ref().map(OwnedFd::as_fd),
-                        pid: worker.pid,
-                        users,
-                        heard: worker.side.has_been_heard(),
-                    }
-                })
-                .collect(),
-            pid_file: self.pid_file.as_ref(),
-            background: self.options.background,
-            keepers: self.keepers.iter().copied().collect(),
-            segment: self.shared.as_ref(),
-            snapshot: snapshot.as_ref().map(OwnedFd::as_fd),
-            secrets: secrets.as_ref(),
-            attempt: 0,
-        };
-        let image = Image {
-            executable: &self.options.executable,
-            arguments: &self.options.arguments,
-            environment: &self.options.environment,
-        };
-        // An older version does not tell what it has read, nor does it know what we would leave.
-        let error = match findings {
-            Some(_) => outgoing.give(&image),
-            None => outgoing.give_to_older(&image),
-        };
-        let path = self.options.executable.display();
-        log::message(&format!("execve ({path}): {}", os::reason(&error)));
-        log::message_at(
-            log::Severity::ERROR,
-            "SIGHUP: the program cannot be executed, the running one stays in service",
-        );
-        if let Some((gate, pid)) = gate {
-            gate.cancel();
-            let _ = process::wait_for(pid);
-            self.keepers.remove(&pid);
-        }
-        supervisor::notify("READY=1");
-        self.unpark(events);
-    }
-
-    /// Gives the texts that were checked to workers that start from now on. Without them they read
-    /// the files.
-    pub(super) fn set_snapshot(&mut self, snapshot: Option<OwnedFd>) {
-        super::handover::publish_snapshot(snapshot.as_ref());
-        self.snapshot = snapshot;
-    }
-
-    /// Single-process mode: a child keeps the open sessions until they end, so that this
-    /// process can go on without them.
-    pub(super) fn leave_sessions_to_child(&mut self, events: &mut Loop) {
-        match process::fork() {
-            Ok(Fork::Child) => {
-                let status = self.drain_sessions(events);
-                std::process::exit(status);
-            }
-            Ok(Fork::Parent(pid)) => drop(self.keepers.insert(pid)),
-            Err(error) => {
-                log::message(&format!("fork: {}: open sessions end", os::reason(&error)));
-            }
-        }
-    }
-
-    /// The same for the time when another image has taken the place of this one: the child does
-    /// nothing as long as that is not certain.
-    fn leave_sessions_behind_gate(&mut self, events: &mut Loop) -> Option<(Gate, Pid)> {
-        if self.local.as_ref().is_none_or(|local| local.sessions() == 0) {
-            return None;
-        }
-        match process::fork_at_gate() {
-            Ok((Fork::Child, gate)) => {
-                if !gate.passed() {
-                    process::exit_now(0);
-                }
-                let status = self.drain_sessions(events);
-                std::process::exit(status);
-            }
-            Ok((Fork::Parent(pid), gate)) => {
-                self.keepers.insert(pid);
-                Some((gate, pid))
-            }
-            Err(error) => {
-                log::message(&format!("fork: {}: open sessions end", os::reason(&error)));
-                None
-            }
-        }
-    }
-
-    /// In the child: nothing but the sessions.
-    fn drain_sessions(&mut self, events: &mut Loop) -> i32 {
-        let Ok(signals) = Signals::install(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
-        else {
-            return process::exit::OS_ERROR;
-        };
-        process::new_session();
-        // The parent's pipe: it must not miss its signals because we read them.
-        events.remove(self.signals.descriptor());
+    /// In a child of this process: the check is the parent's.
+    pub(super) fn forget(&mut self, events: &mut Loop) {
         if let Some(check) = self.check.take() {
             events.remove(&check.output);
             events.remove(&check.findings.pipe);
         }
-        self.parked.clear();
-        self.listeners.close(events);
-        if let Err(error) = events.renew_after_fork() {
-            log::message(&format!("event loop: {}", os::reason(&error)));
-            return process::exit::OS_ERROR;
-        }
-        // Bound to the variable: the pipe of the handlers must stay open.
-        let _signals = signals;
-        let Some(local) = &mut self.local else {
-            return 0;
-        };
-        local.drain(events);
-        while local.sessions() > 0 {
-            self.title.connections(local.sessions()).state(State::Leaving).show();
-            if events.wait(None).is_err() {
-                return process::exit::SOFTWARE;
-            }
-            while let Some(event) = events.next_event() {
-                local.event(events, event);
-            }
-            while let Some((timer, token)) = events.next_expired() {
-                local.timer(events, timer, token);
-            }
-            local.turn(events);
-        }
-        local.end(events);
-        log::message("Terminating, no longer needed.");
-        0
     }
+}
+
+fn start(purpose: Purpose, subject: Subject<'_>, events: &mut Loop) -> std::io::Result<Check> {
+    let Subject { options, activated } = subject;
+    let (output, write) = process::pipe()?;
+    socket::set_nonblocking(&output, true)?;
+    let (findings, report) = process::pipe()?;
+    socket::set_nonblocking(&findings, true)?;
+    // What the next image will have, not what `setenv` made of it; its complaints are
+    // logged by us.
+    let mut environment = options.environment.clone();
+    environment.retain(|(name, _)| name != "TCPRELAY_LOG_STDERR");
+    environment.push((VARIABLE.into(), check_value(activated).into()));
+    environment.push((REPORT_VARIABLE.into(), report.as_raw_fd().to_string().into()));
+    let mut arguments = vec![OsString::from("-P")];
+    arguments.extend(options.arguments.iter().skip(1).cloned());
+    let program = Program {
+        path: options.executable.clone(),
+        arguments,
+        identity: process::Identity::default(),
+        directory: None,
+        environment: Some(environment),
+        group: true,
+    };
+    let stdin = File::open("/dev/null")?.into();
+    let kept = Some(report.as_raw_fd());
+    let descriptors = Descriptors { stdin, stderr: Some(write), kept };
+    let pid = process::spawn(&program, descriptors, log::message)?;
+    let timer = events.arm(Token::new(kind::CHECK_TIMEOUT, 0), events.now() + CHECK_TIMEOUT);
+    let findings = Receiver::new(findings);
+    let (text, again, looks) = (Vec::new(), None, 0);
+    Ok(Check { pid, output, text, findings, purpose, again, looks, timer })
 }
 
 /// Which of a check's pipes a token is for.
@@ -486,7 +335,7 @@ fn refused(purpose: Purpose, text: &[u8]) {
 }
 
 /// The texts of a configuration as a descriptor; without one they are read again.
-fn share_texts(texts: &[u8]) -> Option<OwnedFd> {
+pub(super) fn share_texts(texts: &[u8]) -> Option<OwnedFd> {
     let made = anonymous::file(texts);
     if let Err(error) = &made {
         log::message(&format!("a copy of the configuration cannot be kept: {}", os::reason(error)));

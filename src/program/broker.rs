@@ -5,11 +5,12 @@ use super::own::{self, Listeners, OwnRemote};
 use super::security::{self, Purpose, Refusal};
 use super::single::{self, HostedWorker};
 use super::{Kind, Process};
-use crate::broker::life::{Broker, Options as BrokerOptions, Secrets, Start};
+use crate::broker::life::{Broker, Start};
 use crate::broker::text;
 use crate::broker::worker_process::arguments;
 use crate::broker::{
-    publish_snapshot, Checked, Findings, Former, FormerSecrets, Handover, Image, REPORT_VARIABLE,
+    publish_snapshot, Checked, Findings, Former, FormerSecrets, Handover, Image,
+    Options as BrokerOptions, Secrets, Servers, REPORT_VARIABLE,
 };
 use crate::channel::local::LocalWorker;
 use crate::channel::protocol::{BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
@@ -263,10 +264,13 @@ fn run(
         executable: process.executable(),
         arguments: process.arguments.clone(),
         environment: original_environment(process),
-        workers_report: config.spawn.program.is_none() && !process.is_foreign(),
-        worker: worker_program(process, options, &config, single, worker_source),
         inetd,
         background,
+    };
+    let program = worker_program(process, options, &config, single, worker_source);
+    let servers = match has_own_workers(process, &config, false) {
+        true => Servers::Own(program),
+        false => Servers::Foreign(program),
     };
     if !single && has_own_workers(process, &config, single) {
         let user = config.spawn.ids.uid.unwrap_or(process::identity().0);
@@ -288,7 +292,7 @@ fn run(
         snapshot: snapshot.filter(|_| !single),
         shared,
         secrets,
-        local: None,
+        servers,
     };
     let result = prepare(process, options, config, &common, single, start, handover);
     snapshot::leave();
@@ -658,7 +662,8 @@ fn prepare(
                 local_worker(process, options, &config, limit, &mut start.secrets, &mut events)
             }
         };
-        start.local = Some(local?);
+        let (worker, users_max) = local?;
+        start.servers = Servers::Local { worker, users_max };
     }
     let broker = Broker::start(config, start, handover, &mut events)?;
     Ok((broker, events))

@@ -1,7 +1,7 @@
 //! What TLS needs at the start of a process: files that are read, and checked.
 
 use super::own::{Listeners, OwnRemote};
-use crate::broker::life::Secrets;
+use crate::broker::Secrets;
 use crate::config::relay::Relay;
 use crate::config::report::Report;
 use crate::config::source::Source;

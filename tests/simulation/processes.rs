@@ -4,8 +4,8 @@
 
 use crate::kernel::{Id, Process};
 use crate::system::kernel;
-use mavis::broker::life::{Broker, Options, Secrets, Start};
-use mavis::broker::Handover;
+use mavis::broker::life::{Broker, Start};
+use mavis::broker::{Handover, Options, Secrets, Servers};
 use mavis::channel::Peer;
 use mavis::config;
 use mavis::config::listen::Listener;
@@ -120,17 +120,20 @@ pub fn start_broker(settings: &Settings) {
             executable: "/simulated/tcprelay".into(),
             arguments: vec!["tcprelay".into()],
             environment: Vec::new(),
-            worker: Program {
-                path: "/simulated/tcprelay".into(),
-                arguments: Vec::new(),
-                identity: Identity::default(),
-                directory: None,
-                environment: None,
-                group: false,
-            },
-            workers_report: settings.ours,
             inetd: false,
             background: false,
+        };
+        let program = Program {
+            path: "/simulated/tcprelay".into(),
+            arguments: Vec::new(),
+            identity: Identity::default(),
+            directory: None,
+            environment: None,
+            group: false,
+        };
+        let servers = match settings.ours {
+            true => Servers::Own(program),
+            false => Servers::Foreign(program),
         };
         let secrets =
             Secrets { material: Default::default(), tickets: Ratchet::new([7; 32], 0, 3600) };
@@ -142,7 +145,7 @@ pub fn start_broker(settings: &Settings) {
             secrets,
             activated: Vec::new(),
             launcher: None,
-            local: None,
+            servers,
         };
         let mut handover = Handover::default();
         let broker = Broker::start(settings.broker.clone(), start, &mut handover, &mut events);

@@ -1,0 +1,154 @@
+//! What a broker does about SIGHUP and SIGUSR1 once the configuration was checked.
+
+use super::Broker;
+use crate::broker::handover::{FormerSecrets, Image, Outgoing};
+use crate::broker::reload::{share_texts, Next, Outcome, Purpose};
+use crate::broker::{text, Findings};
+use crate::event::Loop;
+use crate::os::process;
+use crate::os::signals::{self, Signal, Signals};
+use crate::os::title::State;
+use crate::os::{self, log, supervisor};
+use std::os::fd::{AsFd, OwnedFd};
+
+impl Broker {
+    /// A check of the configuration has ended.
+    pub(super) fn checked(&mut self, outcome: Option<Outcome>, events: &mut Loop) {
+        let Some(outcome) = outcome.filter(|_| self.is_serving()) else {
+            return;
+        };
+        let (next, again) = outcome.report();
+        match next {
+            Next::Go(Purpose::Reload, findings) => {
+                return self.restart_image(findings, again, events);
+            }
+            Next::Go(Purpose::ReplaceWorkers, findings) => self.replace_workers(findings, events),
+            Next::Stay => {}
+        }
+        if let Some(purpose) = again {
+            self.check_and(purpose, events);
+        }
+    }
+
+    /// SIGUSR1: workers that know what was checked. An older executable tells nothing, and its workers
+    /// read for themselves.
+    fn replace_workers(&mut self, findings: Option<Findings>, events: &mut Loop) {
+        log::message("SIGUSR1: replacing all workers");
+        self.workers.renew(findings.map(|Findings { snapshot, checked }| {
+            (checked.material, checked.session_timeout, share_texts(&snapshot))
+        }));
+        self.workers.dismiss_all(events);
+        self.workers.start_missing(events);
+        self.settle(events);
+    }
+
+    /// Executes this program again, in this process.
+    fn restart_image(
+        &mut self,
+        findings: Option<Findings>,
+        again: Option<Purpose>,
+        events: &mut Loop,
+    ) {
+        // What arrives from here on waits for the next image, or for the end of this attempt.
+        signals::block_all();
+        let arrived = self.signals.take();
+        if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT) {
+            signals::unblock_all();
+            self.signal(arrived, events);
+            return;
+        }
+        log::message(text::RESTARTING);
+        let noted = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGCHLD];
+        for signal in noted.into_iter().filter(|&signal| arrived.has(signal)) {
+            signals::raise(signal);
+        }
+        if let Some(purpose) = again {
+            signals::raise(purpose.signal());
+        }
+        self.collect_orphans();
+        let mut keepers = std::mem::take(&mut self.keepers);
+        let gate = match self.workers.local() {
+            Some(local) if local.sessions() > 0 => {
+                keepers.leave_behind_gate(|| self.drain_sessions(events))
+            }
+            _ => None,
+        };
+        self.keepers = keepers;
+        let checked = findings.as_ref().map(|findings| &findings.checked);
+        let secrets = FormerSecrets::new(&self.workers.secrets().tickets, checked).ok();
+        let snapshot = findings.as_ref().and_then(|findings| share_texts(&findings.snapshot));
+        let outgoing = Outgoing {
+            listeners: self.listeners.sockets().collect(),
+            parked: self.dispatch.left(&self.listeners),
+            workers: self.workers.left(),
+            pid_file: self.pid_file.as_ref(),
+            background: self.options.background,
+            keepers: self.keepers.pids(),
+            segment: self.shared.as_ref(),
+            snapshot: snapshot.as_ref().map(OwnedFd::as_fd),
+            secrets: secrets.as_ref(),
+            attempt: 0,
+        };
+        let image = Image {
+            executable: &self.options.executable,
+            arguments: &self.options.arguments,
+            environment: &self.options.environment,
+        };
+        // An older version does not tell what it has read, nor does it know what we would leave.
+        let error = match findings {
+            Some(_) => outgoing.give(&image),
+            None => outgoing.give_to_older(&image),
+        };
+        let path = self.options.executable.display();
+        log::message(&format!("execve ({path}): {}", os::reason(&error)));
+        log::message_at(
+            log::Severity::ERROR,
+            "SIGHUP: the program cannot be executed, the running one stays in service",
+        );
+        if let Some(gate) = gate {
+            self.keepers.take_back(gate);
+        }
+        supervisor::notify("READY=1");
+        self.settle(events);
+    }
+
+    /// In the child: nothing but the sessions.
+    pub(super) fn drain_sessions(&mut self, events: &mut Loop) -> i32 {
+        let Ok(signals) = Signals::install(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
+        else {
+            return process::exit::OS_ERROR;
+        };
+        process::new_session();
+        // The parent's pipe: it must not miss its signals because we read them.
+        events.remove(self.signals.descriptor());
+        self.reload.forget(events);
+        self.dispatch.forget();
+        self.listeners.close(events);
+        if let Err(error) = events.renew_after_fork() {
+            log::message(&format!("event loop: {}", os::reason(&error)));
+            return process::exit::OS_ERROR;
+        }
+        // Bound to the variable: the pipe of the handlers must stay open.
+        let _signals = signals;
+        let Some(local) = self.workers.local_mut() else {
+            return 0;
+        };
+        local.drain(events);
+        while local.sessions() > 0 {
+            self.title.connections(local.sessions()).state(State::Leaving).show();
+            if events.wait(None).is_err() {
+                return process::exit::SOFTWARE;
+            }
+            while let Some(event) = events.next_event() {
+                local.event(events, event);
+            }
+            while let Some((timer, token)) = events.next_expired() {
+                local.timer(events, timer, token);
+            }
+            local.turn(events);
+        }
+        local.end(events);
+        log::message("Terminating, no longer needed.");
+        0
+    }
+}

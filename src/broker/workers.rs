@@ -1,0 +1,590 @@
+//! The workers of a broker: starting them, hearing them, letting them go, and which of them gets a
+//! connection.
+
+mod flow;
+mod giving;
+mod inbox;
+mod restart;
+mod watch;
+mod worker;
+
+use super::handover::{publish_snapshot, Leaving, LeftWorker};
+use super::kind;
+use super::listeners::Blocking;
+use super::policy::{Limits, Policy, WorkerId};
+use super::sticky::Stickiness;
+use super::text;
+use super::worker_process::{self, Started};
+use crate::channel::broker_side::{Act, BrokerSide, Stage};
+use crate::channel::local::LocalWorker;
+use crate::channel::protocol::{FromWorker, RECEIVE};
+use crate::channel::Peer;
+use crate::config::broker::Spawn;
+use crate::event::{Event, Loop, TimerId, Token};
+use crate::os::process::{self, exit, Ended, Pid, Program};
+use crate::os::{self, channel, log};
+use crate::snapshot::material::Material;
+use crate::tls::tickets::Ratchet;
+use crate::upstream::leases::Leases;
+use inbox::Orphans;
+use restart::{Restart, SETTLED};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use watch::{Patience, Watch};
+use worker::Worker;
+
+/// Messages read from one worker per turn.
+const BATCH: usize = 64;
+/// How often workers beyond the minimum are looked at, in milliseconds.
+const TRIM_PERIOD: u64 = 4000;
+/// The relay inside the broker counts as the only worker.
+const LOCAL_WORKER: WorkerId = WorkerId(0);
+
+/// Who serves the connections. Settled when the broker starts.
+pub enum Servers {
+    /// Processes of this program: they say when they are ready, and what they may not read they are
+    /// told.
+    Own(Program),
+    /// Processes of another program, which need not say that they are ready.
+    Foreign(Program),
+    /// This process.
+    Local {
+        /// The relay.
+        worker: Box<dyn LocalWorker>,
+        /// The most connections that it can handle.
+        users_max: usize,
+    },
+}
+
+impl Servers {
+    fn limits(&self, spawn: &Spawn) -> Limits {
+        match *self {
+            Servers::Local { users_max, .. } => {
+                Limits { instances_min: 1, instances_max: 1, users_min: users_max, users_max }
+            }
+            _ => Limits {
+                instances_min: spawn.instances_min,
+                instances_max: spawn.instances_max,
+                users_min: spawn.users_min,
+                users_max: spawn.users_max,
+            },
+        }
+    }
+}
+
+/// Told only to our own workers, never to other programs.
+#[derive(Debug)]
+pub struct Secrets {
+    /// Contents of the files that TLS needs.
+    pub material: Material,
+    /// Keys of session tickets.
+    pub tickets: Ratchet,
+}
+
+/// What concerns the broker as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// A worker has come up.
+    Ready,
+    /// There will be no service: the broker is to end, with this status.
+    End(i32),
+}
+
+/// The workers.
+pub(super) struct Workers {
+    servers: Servers,
+    all: BTreeMap<WorkerId, Worker>,
+    next: u32,
+    policy: Policy,
+    sticky: Stickiness,
+    restart: Restart,
+    watch: Watch,
+    orphans: Orphans,
+    trim: Option<TimerId>,
+    channel_buffer: i32,
+    /// The texts that workers parse; without them they read the files.
+    snapshot: Option<OwnedFd>,
+    secrets: Secrets,
+    leases: Leases,
+    /// No more are started.
+    closing: bool,
+    news: Vec<News>,
+}
+
+/// What workers are started with.
+pub(super) struct Setup<'a> {
+    pub(super) spawn: &'a Spawn,
+    pub(super) channel_buffer: i32,
+    pub(super) sticky: Stickiness,
+    pub(super) snapshot: Option<OwnedFd>,
+    pub(super) secrets: Secrets,
+    /// There is a service that must not be given up because workers do not start at once.
+    pub(super) settled: bool,
+}
+
+impl Workers {
+    /// None yet; but the relay of this process is there.
+    pub(super) fn new(servers: Servers, setup: Setup<'_>) -> Workers {
+        let Setup { spawn, channel_buffer, sticky, snapshot, secrets, settled } = setup;
+        publish_snapshot(snapshot.as_ref());
+        let mut policy = Policy::new(servers.limits(spawn));
+        if let Servers::Local { .. } = servers {
+            policy.add(LOCAL_WORKER, true);
+        }
+        Workers {
+            servers,
+            all: BTreeMap::new(),
+            next: 0,
+            policy,
+            sticky,
+            restart: Restart::new(settled),
+            watch: Watch::new(Patience::of(spawn)),
+            orphans: Orphans::default(),
+            trim: None,
+            channel_buffer,
+            snapshot,
+            secrets,
+            leases: Leases::default(),
+            closing: false,
+            news: Vec::new(),
+        }
+    }
+
+    /// What has happened that concerns the broker.
+    pub(super) fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// What is known of their connections.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The relay of this process, if that serves.
+    pub(super) fn local(&self) -> Option<&dyn LocalWorker> {
+        match &self.servers {
+            Servers::Local { worker, .. } => Some(&**worker),
+            _ => None,
+        }
+    }
+
+    /// As [`local`](Self::local).
+    pub(super) fn local_mut(&mut self) -> Option<&mut Box<dyn LocalWorker>> {
+        match &mut self.servers {
+            Servers::Local { worker, .. } => Some(worker),
+            _ => None,
+        }
+    }
+
+    /// Connections can be served without waiting for a worker that says it is ready.
+    pub(super) fn serve_at_once(&self) -> bool {
+        // Without a minimum the first client's worker is started when it comes.
+        !matches!(self.servers, Servers::Own(_)) || self.policy.limits().instances_min == 0
+    }
+
+    /// How workers want their sockets: other programs as from the C broker.
+    pub(super) fn blocking(&self) -> Blocking {
+        match self.servers {
+            Servers::Foreign(_) => Blocking::Yes,
+            Servers::Own(_) | Servers::Local { .. } => Blocking::No,
+        }
+    }
+
+    /// There is no worker process.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Sessions that go on, in whatever process, of workers that leave.
+    pub(super) fn sessions(&self) -> usize {
+        let local = self.local().map_or(0, LocalWorker::sessions);
+        local + self.all.values().map(|worker| worker.users).sum::<usize>()
+    }
+
+    /// Connections that worker processes have been given and have not reported as ended.
+    pub(super) fn connections(&self) -> usize {
+        let left: usize = self.all.values().map(|worker| worker.users).sum();
+        self.policy.total() + left
+    }
+
+    /// Starts workers up to the minimum.
+    pub(super) fn start_missing(&mut self, events: &mut Loop) {
+        while self.policy.missing() > 0 && self.start(events) {}
+    }
+
+    /// Starts one worker; false if that is not to be done now, or fails.
+    pub(super) fn start(&mut self, events: &mut Loop) -> bool {
+        if self.restart.is_paused() || self.closing {
+            return false;
+        }
+        match self.try_start(events) {
+            Ok(started) => {
+                self.schedule_trim(events);
+                self.schedule_watch(events);
+                started
+            }
+            Err((call, error)) => {
+                log::braked(log::Kind::Worker, || format!("{call}: {}", os::reason(&error)));
+                self.restart.failed(false, events);
+                false
+            }
+        }
+    }
+
+    fn try_start(&mut self, events: &mut Loop) -> Result<bool, (&'static str, io::Error)> {
+        let (program, peer) = match &self.servers {
+            Servers::Own(program) => (program, Peer::Ours),
+            Servers::Foreign(program) => (program, Peer::Foreign),
+            Servers::Local { .. } => return Ok(false),
+        };
+        let kept = self.snapshot.as_ref().map(AsRawFd::as_raw_fd);
+        let Started { pid, channel, inbox } =
+            worker_process::start(program, self.channel_buffer, kept)?;
+        let worker = Worker::new(pid, channel, Some(inbox), BrokerSide::new(peer), events.now());
+        let id = self.add(worker, events);
+        self.policy.add(id, peer == Peer::Foreign);
+        Ok(true)
+    }
+
+    fn add(&mut self, worker: Worker, events: &mut Loop) -> WorkerId {
+        // Ids go round at the end of what a token can hold, and skip those still in use.
+        let id = loop {
+            let id = WorkerId(self.next);
+            self.next = (self.next + 1) % Token::INDICES;
+            if !self.all.contains_key(&id) {
+                break id;
+            }
+        };
+        worker.register(Token::new(kind::WORKER, id.0), events);
+        self.all.insert(id, worker);
+        id
+    }
+
+    /// Takes care of the workers of a former image, which have been asked to leave.
+    pub(super) fn adopt(&mut self, former: Vec<Leaving>, events: &mut Loop) {
+        for Leaving { pid, channel, inbox, users, heard } in former {
+            let side = BrokerSide::adopted(heard);
+            let mut worker = Worker::new(pid, channel, inbox, side, events.now());
+            worker.users = users;
+            let id = self.add(worker, events);
+            if let Some(worker) = self.all.get_mut(&id) {
+                // It may not have reached the worker yet; twice is as good as once.
+                worker.farewell(events);
+            }
+        }
+        self.schedule_watch(events);
+    }
+
+    /// What is left of them to the next image.
+    pub(super) fn left(&self) -> Vec<LeftWorker<'_>> {
+        let left =
+            |(&id, worker): (&WorkerId, &'_ Worker)| self.policy.users(id).unwrap_or(worker.users);
+        let users = self.all.iter().map(left);
+        let workers = self.all.values().zip(users);
+        workers
+            .map(|(worker, users)| LeftWorker {
+                channel: worker.channel(),
+                inbox: worker.inbox().map(OwnedFd::as_fd),
+                pid: worker.pid,
+                users,
+                heard: worker.side.has_been_heard(),
+            })
+            .collect()
+    }
+
+    /// Something happened on a worker's channel.
+    pub(super) fn event(&mut self, id: WorkerId, event: Event, events: &mut Loop) {
+        if event.writable {
+            self.policy.set_blocked(id, false);
+            if let Some(worker) = self.all.get_mut(&id) {
+                worker.has_room(events);
+            }
+        }
+        if event.readable || event.hangup {
+            self.hear(id, BATCH, events);
+        }
+    }
+
+    /// Reads messages; all there are with a large `limit`.
+    fn hear(&mut self, id: WorkerId, limit: usize, events: &mut Loop) {
+        for _ in 0..limit {
+            let given = self.policy.users(id);
+            let Some(worker) = self.all.get_mut(&id) else {
+                return;
+            };
+            let mut data = [0; RECEIVE];
+            let length = match channel::receive_data(worker.channel(), &mut data) {
+                Ok(length) => length,
+                Err(error) if os::would_block(&error) => return,
+                Err(error) => {
+                    worker.ignore(events);
+                    self.lost(id, &error);
+                    return;
+                }
+            };
+            worker.flow.heard(events.now());
+            let message = FromWorker::decode(&data[..length.min(data.len())]);
+            let has = given.unwrap_or(worker.users);
+            let act = worker.side.hear(message, has, events.now());
+            self.act(id, act, events);
+            let expelled = |worker: &Worker| worker.side.stage() == Stage::Expelled;
+            if self.all.get(&id).is_some_and(expelled) {
+                return;
+            }
+        }
+    }
+
+    /// Does what a message of a worker is about.
+    fn act(&mut self, id: WorkerId, act: Act, events: &mut Loop) {
+        let Some(worker) = self.all.get_mut(&id) else {
+            return;
+        };
+        match act {
+            Act::Nothing => {}
+            Act::Ended(count) if worker.side.is_leaving() => {
+                worker.users = worker.users.saturating_sub(count);
+            }
+            Act::Ended(count) => {
+                self.policy.done(id, count);
+                self.schedule_trim(events);
+            }
+            Act::Limit(most) => {
+                self.restart.ready();
+                self.watch.started();
+                self.policy.set_ready(id);
+                if let Some(most) = self.policy.cap(id, most) {
+                    log::braked(log::Kind::Channel, || text::limited(most));
+                }
+                self.news.push(News::Ready);
+            }
+            Act::Leaves => {
+                if !worker.served && events.now() - worker.started < SETTLED {
+                    self.restart.failed(true, events);
+                }
+                self.let_go(id, events);
+                self.start_missing(events);
+            }
+            Act::CannotStart => self.bad_configuration(events),
+            Act::Answer => self.answer(id, events),
+            Act::Remark(text) => {
+                if worker.remark() {
+                    log::braked(log::Kind::Channel, || text);
+                }
+            }
+            Act::Offence(offence) => self.expel(id, &format!("has sent {offence}"), events),
+        }
+    }
+
+    /// Tells a worker what it has asked for: its place in the zone, without which it can do, and what
+    /// only we may read.
+    fn answer(&mut self, id: WorkerId, events: &mut Loop) {
+        let Some(worker) = self.all.get_mut(&id) else {
+            return;
+        };
+        if let Some((fd, slot)) = self.leases.admit(worker.pid) {
+            worker.tell_zone(slot, fd);
+        }
+        self.secrets.tickets.advance(os::wall_clock());
+        match self.secrets.tickets.encode_with(&self.secrets.material) {
+            Ok(data) => worker.answer(data, events),
+            Err(error) => {
+                log::braked(log::Kind::Channel, || format!("mmap: {}", os::reason(&error)));
+            }
+        }
+    }
+
+    /// What workers are told, as it is now.
+    pub(super) fn secrets(&mut self) -> &Secrets {
+        self.secrets.tickets.advance(os::wall_clock());
+        &self.secrets
+    }
+
+    /// Lets workers start with what was checked: `None` if they are to read the files themselves.
+    pub(super) fn renew(&mut self, checked: Option<(Material, u32, Option<OwnedFd>)>) {
+        let snapshot = checked.and_then(|(material, session_timeout, snapshot)| {
+            self.secrets.material = material;
+            self.secrets.tickets.set_period(session_timeout.into());
+            snapshot.filter(|_| matches!(self.servers, Servers::Own(_)))
+        });
+        publish_snapshot(snapshot.as_ref());
+        self.snapshot = snapshot;
+    }
+
+    /// Kills a worker that cannot be trusted, or that hangs; it is replaced, with a pause.
+    fn expel(&mut self, id: WorkerId, why: &str, events: &mut Loop) {
+        let Some(worker) = self.all.get_mut(&id) else {
+            return;
+        };
+        let pid = worker.pid;
+        let served = !worker.side.is_starting();
+        let missed = !worker.side.is_leaving();
+        worker.side.expelled();
+        worker.abandon();
+        worker.ignore(events);
+        let inbox = worker.take_inbox();
+        log::braked(log::Kind::Worker, || text::killed(pid as u32, why));
+        process::kill(pid);
+        self.policy.remove(id);
+        self.sticky.forget(id);
+        self.orphans.add(inbox);
+        if missed && !self.closing {
+            self.start_failed(served, events);
+            self.start_missing(events);
+        }
+    }
+
+    /// There is a service, or has been, which a worker that cannot start does not end. Workers of other
+    /// programs may never say that they are ready.
+    fn has_served(&self, now: u64) -> bool {
+        let foreign = matches!(self.servers, Servers::Foreign(_));
+        let serves = |worker: &Worker| {
+            let settled = now.saturating_sub(worker.started) >= SETTLED;
+            worker.side.stage() == Stage::Ready || foreign && settled
+        };
+        self.restart.was_ever_ready() || self.all.values().any(serves)
+    }
+
+    /// A worker cannot use its configuration. That ends the broker, unless workers have been
+    /// running: then the file was changed under a service that goes on, and the start is tried
+    /// again with pauses.
+    fn bad_configuration(&mut self, events: &mut Loop) {
+        if self.closing {
+            return;
+        }
+        if self.has_served(events.now()) {
+            log::braked(log::Kind::Worker, || {
+                "Child reported fatal configuration problem. It will be tried again.".to_owned()
+            });
+            return;
+        }
+        log::message(text::BAD_CONFIGURATION);
+        self.give_up(exit::CONFIGURATION, events);
+    }
+
+    fn give_up(&mut self, status: i32, events: &mut Loop) {
+        self.close(events);
+        self.news.push(News::End(status));
+    }
+
+    /// The channel takes nothing: the worker gets no connections until it does.
+    pub(super) fn set_blocked(&mut self, id: WorkerId, why: &io::Error, events: &mut Loop) {
+        self.policy.set_blocked(id, true);
+        if let Some(worker) = self.all.get(&id) {
+            worker.await_room(why, events);
+        }
+    }
+
+    /// Asks a worker to leave when idle. It gets nothing after this message, so it can take
+    /// what is queued before it and then go.
+    fn dismiss(&mut self, id: WorkerId, events: &mut Loop) {
+        if self.all.get(&id).is_some_and(|worker| !worker.side.is_leaving()) {
+            self.let_go(id, events);
+        }
+    }
+
+    /// As [`dismiss`](Self::dismiss), of one that may have said that it leaves.
+    fn let_go(&mut self, id: WorkerId, events: &mut Loop) {
+        let users = self.policy.remove(id);
+        self.sticky.forget(id);
+        if let Some(worker) = self.all.get_mut(&id) {
+            worker.side.dismissed();
+            worker.users = users.unwrap_or(worker.users);
+            worker.farewell(events);
+        }
+    }
+
+    /// Asks all of them to leave.
+    pub(super) fn dismiss_all(&mut self, events: &mut Loop) {
+        let ids: Vec<WorkerId> = self.all.keys().copied().collect();
+        for id in ids {
+            self.dismiss(id, events);
+        }
+    }
+
+    /// Asks all of them to leave, and starts no more.
+    pub(super) fn close(&mut self, events: &mut Loop) {
+        self.closing = true;
+        self.dismiss_all(events);
+    }
+
+    /// Workers beyond the minimum that have nothing to do leave.
+    pub(super) fn dismiss_superfluous(&mut self, events: &mut Loop) {
+        self.trim = None;
+        for id in self.policy.superfluous() {
+            self.dismiss(id, events);
+        }
+        self.schedule_trim(events);
+    }
+
+    /// Arms the timer that looks for superfluous workers, while there may be any.
+    fn schedule_trim(&mut self, events: &mut Loop) {
+        if self.trim.is_none() && self.policy.len() > self.policy.limits().instances_min {
+            self.trim = Some(events.arm(Token::new(kind::TRIM, 0), events.now() + TRIM_PERIOD));
+        }
+    }
+
+    /// The pause after failed starts is over.
+    pub(super) fn pause_is_over(&mut self, events: &mut Loop) {
+        self.restart.expired();
+        self.start_missing(events);
+    }
+
+    /// A worker takes nothing any more. It may still have sessions, and say that they end.
+    pub(super) fn lost(&mut self, id: WorkerId, error: &io::Error) {
+        let Some(worker) = self.all.get_mut(&id).filter(|worker| !worker.side.is_leaving()) else {
+            return;
+        };
+        let pid = worker.pid;
+        log::braked(log::Kind::Worker, || {
+            format!("scm_send_msg, pid: {pid}: {}", os::reason(error))
+        });
+        worker.side.dismissed();
+        worker.users = self.policy.remove(id).unwrap_or(0);
+        self.orphans.add(worker.take_inbox());
+        self.sticky.forget(id);
+    }
+
+    /// A child has ended, which may be a worker.
+    pub(super) fn ended(&mut self, pid: Pid, ended: Ended, events: &mut Loop) {
+        let id = self.all.iter().find(|(_, worker)| worker.pid == pid).map(|(&id, _)| id);
+        let Some(id) = id else {
+            return;
+        };
+        // What it said last may say why.
+        self.hear(id, usize::MAX, events);
+        self.policy.remove(id);
+        self.sticky.forget(id);
+        let Some(mut worker) = self.all.remove(&id) else {
+            return;
+        };
+        worker.unregister(events);
+        self.orphans.add(worker.take_inbox());
+        if worker.side.is_leaving() || self.closing {
+            return;
+        }
+        let ready = worker.side.stage() == Stage::Ready;
+        if events.now() - worker.started >= SETTLED {
+            return self.restart.settled();
+        }
+        if ended == Ended::Status(0) && ready && worker.served {
+            return;
+        }
+        self.start_failed(ready, events);
+    }
+
+    /// Whatever process has ended writes no more into the zone.
+    pub(super) fn release(&mut self, pid: Pid) {
+        self.leases.ended(pid);
+    }
+
+    /// A worker has not lived for long; `ready` if it served.
+    fn start_failed(&mut self, ready: bool, events: &mut Loop) {
+        let first = !ready && !self.has_served(events.now());
+        if first && self.restart.is_hopeless() {
+            log::message("Giving up. Spawned server processes are probably broken.");
+            return self.give_up(exit::TEMPORARY, events);
+        }
+        self.restart.failed(ready, events);
+    }
+}

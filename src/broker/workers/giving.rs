@@ -1,0 +1,111 @@
+//! Which worker gets a connection, and giving it.
+
+use super::worker::{unblock, Worker};
+use super::{Workers, LOCAL_WORKER};
+use crate::broker::connection::Connection;
+use crate::broker::listeners::Blocking;
+use crate::broker::policy::{Choice, WorkerId};
+use crate::broker::sticky::Key;
+use crate::channel::local::LocalWorker;
+use crate::channel::protocol::Accept;
+use crate::event::Loop;
+use std::io;
+use std::os::fd::OwnedFd;
+
+impl Workers {
+    /// When the worker was started that has been starting for longest.
+    pub(in crate::broker) fn oldest_start(&self) -> Option<u64> {
+        let starting = self.all.values().filter(|worker| worker.side.is_starting());
+        starting.map(|worker| worker.started).min()
+    }
+
+    /// Which worker is to get a connection: of this client, if clients of its listener are remembered.
+    pub(in crate::broker) fn choose(&self, client: Option<&(usize, Key)>, now: u64) -> Choice {
+        let sticky = client.and_then(|(listener, key)| self.sticky.get(*listener, key, now));
+        self.policy.choose(sticky)
+    }
+
+    /// True if clients of this listener are remembered.
+    pub(in crate::broker) fn remembers(&self, listener: usize) -> bool {
+        self.sticky.holds_for(listener)
+    }
+
+    /// A worker was given a connection, of this client.
+    pub(in crate::broker) fn given(
+        &mut self,
+        id: WorkerId,
+        client: Option<(usize, Key)>,
+        now: u64,
+    ) {
+        self.policy.given(id);
+        if let Some(worker) = self.all.get_mut(&id) {
+            worker.served = true;
+        }
+        if let Some((listener, key)) = client {
+            self.sticky.put(listener, key, id, now);
+        }
+    }
+
+    /// A worker has not got so many connections that it was counted for.
+    pub(in crate::broker) fn not_given(&mut self, id: WorkerId, count: usize) {
+        self.policy.done(id, count);
+    }
+
+    /// True if a worker takes several connections at once.
+    pub(in crate::broker) fn takes_connections(&self, id: WorkerId) -> bool {
+        self.all.get(&id).is_some_and(|worker| worker.side.takes_connections())
+    }
+
+    /// Sends a connection to a worker.
+    pub(in crate::broker) fn send(&self, id: WorkerId, connection: &Connection) -> io::Result<()> {
+        self.reach(id)?.send(connection)
+    }
+
+    /// Sends connections that were accepted alike to a worker that takes several at once.
+    pub(in crate::broker) fn send_together<'a>(
+        &self,
+        id: WorkerId,
+        accept: &Accept,
+        sockets: impl Iterator<Item = &'a OwnedFd> + Clone,
+    ) -> io::Result<()> {
+        let worker = self.reach(id)?;
+        if self.blocking() == Blocking::Yes {
+            // A worker of ours that is configured as another program.
+            unblock(sockets.clone())?;
+        }
+        worker.send_together(accept, sockets)
+    }
+
+    fn reach(&self, id: WorkerId) -> io::Result<&Worker> {
+        self.all.get(&id).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTCONN))
+    }
+
+    /// Gives a connection to the relay of this process; gives it back if that does not serve.
+    pub(in crate::broker) fn give_local(
+        &mut self,
+        connection: Connection,
+        events: &mut Loop,
+    ) -> Option<Connection> {
+        let Some(local) = self.local_mut() else {
+            return Some(connection);
+        };
+        local.accept(events, connection.socket, &connection.accept);
+        self.policy.given(LOCAL_WORKER);
+        None
+    }
+
+    /// Single-process mode: sessions that have ended give their places back.
+    pub(in crate::broker) fn collect_local(&mut self, events: &mut Loop) {
+        if let Some(local) = self.local_mut() {
+            let ended = local.turn(events);
+            self.policy.done(LOCAL_WORKER, ended);
+        }
+    }
+
+    /// Single-process mode: how many sessions the worker can have is up to it.
+    pub(in crate::broker) fn follow_local_limit(&mut self) {
+        if let Some(limit) = self.local().and_then(LocalWorker::limit) {
+            self.policy.set_users_max(limit);
+        }
+    }
+}

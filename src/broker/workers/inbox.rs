@@ -1,0 +1,161 @@
+//! The broker's copy of a worker's end of the channel.
+//!
+//! A datagram is received by one of the two, so a connection that the broker takes back is its own
+//! again, whatever the worker does at that moment, and what a worker has left unread when it ends is
+//! not lost with it.
+
+use crate::broker::connection::Connection;
+use crate::channel::protocol::{datagram, FromBroker, UDP_HEADER, UDP_LIMIT};
+use crate::os::channel;
+use crate::os::{self, log, socket};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What the broker has found in a channel.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Connections, and how many the worker was given with them: descriptors may get lost when the
+    /// system is out of memory.
+    Connections(Vec<Connection>, usize),
+    /// A message without any.
+    Other,
+    /// The worker has opened its end to others: what is there need not be the broker's.
+    Foreign,
+    Nothing,
+}
+
+/// Takes one message out of a channel.
+pub(super) fn find(inbox: &OwnedFd) -> io::Result<Found> {
+    if !channel::is_private(inbox)? {
+        return Ok(Found::Foreign);
+    }
+    // Descriptors for which there is no room are lost, so there has to be.
+    let room = (0..channel::DESCRIPTORS)
+        .map(|_| inbox.try_clone())
+        .collect::<io::Result<Vec<OwnedFd>>>()?;
+    drop(room);
+    let mut data = [0; UDP_HEADER + UDP_LIMIT];
+    let mut sockets = Vec::new();
+    let keep = |fd| sockets.push(fd);
+    let length = match channel::receive_with(inbox.as_fd(), &mut data, keep) {
+        Ok(length) => length.min(data.len()),
+        Err(error) if os::would_block(&error) => return Ok(Found::Nothing),
+        Err(error) => return Err(error),
+    };
+    // It may have got its name, and been sent this, a moment ago; a name stays.
+    if !channel::is_private(inbox)? {
+        sockets.iter().for_each(socket::do_not_linger);
+        return Ok(Found::Foreign);
+    }
+    let (accept, given, payload) = match FromBroker::decode(&data[..length]) {
+        Ok(FromBroker::Accept(accept)) => (accept, 1, None),
+        Ok(FromBroker::Connections(accept, count)) => (accept, count as usize, None),
+        Ok(FromBroker::Datagram) => match datagram(&data[..length]) {
+            Some((accept, payload)) => (accept, 1, Some(payload.to_vec())),
+            None => return Ok(Found::Other),
+        },
+        _ => return Ok(Found::Other),
+    };
+    let parked = |socket| Connection { socket, listener: None, accept, datagram: payload.clone() };
+    let found: Vec<Connection> = sockets.into_iter().map(parked).collect();
+    if found.len() < given {
+        log::braked(log::Kind::Channel, || {
+            "scm_recv_msg: a connection came back without its descriptor".to_owned()
+        });
+    }
+    Ok(Found::Connections(found, given))
+}
+
+/// Copies of the ends of workers that are gone.
+#[derive(Default)]
+pub(super) struct Orphans {
+    /// Each with how many connections have been taken out.
+    inboxes: VecDeque<(OwnedFd, usize)>,
+}
+
+impl Orphans {
+    /// A worker is gone.
+    pub(super) fn add(&mut self, inbox: Option<OwnedFd>) {
+        self.inboxes.extend(inbox.map(|inbox| (inbox, 0)));
+    }
+
+    /// The next connections that a worker has left unread.
+    pub(super) fn next(&mut self) -> io::Result<Option<Vec<Connection>>> {
+        while let Some((inbox, taken)) = self.inboxes.front_mut() {
+            match find(inbox)? {
+                Found::Connections(found, _) => {
+                    *taken += found.len();
+                    return Ok(Some(found));
+                }
+                Found::Other => {}
+                Found::Nothing | Found::Foreign => {
+                    if *taken > 0 {
+                        let taken = *taken;
+                        log::braked(log::Kind::Worker, || {
+                            format!(
+                                "connections that a child had left unread went to others: {taken}"
+                            )
+                        });
+                    }
+                    self.inboxes.pop_front();
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// All that there is, of those that can be read.
+    pub(super) fn drain(&mut self) -> Vec<Connection> {
+        let mut all = Vec::new();
+        while let Some((inbox, _)) = self.inboxes.pop_front() {
+            while let Ok(found) = find(&inbox) {
+                match found {
+                    Found::Connections(found, _) => all.extend(found),
+                    Found::Other => {}
+                    Found::Nothing | Found::Foreign => break,
+                }
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_that_others_may_write_to_is_not_read() {
+        use crate::os::address::Address;
+        let (ours, theirs) = channel::pair().expect("a channel");
+        let path = std::env::temp_dir().join(format!("tcprelay-watch-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        os::socket::bind(&theirs, &Address::Unix(path.clone())).expect("to bind");
+        std::fs::remove_file(&path).expect("to remove the name");
+        channel::send(ours.as_fd(), &FromBroker::may_die(), None).expect("to send");
+        assert!(matches!(find(&theirs), Ok(Found::Foreign)));
+    }
+
+    #[test]
+    fn what_is_found_in_a_channel_is_what_was_sent() {
+        use crate::channel::protocol::Accept;
+        let (ours, theirs) = channel::pair().expect("a channel");
+        let accept = Accept { protocol: 6, flags: 1, ..Accept::default() };
+        let fds: Vec<_> = (0..3).map(|_| channel::pair().expect("descriptors").0).collect();
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let batch = accept.encode_connections(3);
+        channel::send_with(ours.as_fd(), &batch, &borrowed).expect("to send");
+        channel::send(ours.as_fd(), &FromBroker::may_die(), None).expect("to send");
+        let udp = Accept { protocol: 0, ..accept };
+        let message = udp.encode_datagram(b"data");
+        channel::send(ours.as_fd(), &message, Some(borrowed[0])).expect("to send");
+        let Ok(Found::Connections(found, 3)) = find(&theirs) else { panic!("connections") };
+        assert!(found.len() == 3 && found.iter().all(|parked| parked.accept == accept));
+        assert!(matches!(find(&theirs), Ok(Found::Other)));
+        let Ok(Found::Connections(found, 1)) = find(&theirs) else { panic!("a datagram") };
+        assert_eq!(found[0].datagram.as_deref(), Some(b"data".as_slice()));
+        assert_eq!(found[0].accept, udp);
+        assert!(matches!(find(&theirs), Ok(Found::Nothing)));
+    }
+}

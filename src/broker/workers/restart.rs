@@ -1,0 +1,116 @@
+//! The brake on starting workers that die at once.
+
+use crate::broker::kind;
+use crate::event::{Loop, TimerId, Token};
+use crate::os::log;
+
+/// A worker that lives this long has started successfully, in milliseconds.
+pub(super) const SETTLED: u64 = 10_000;
+/// The first pause before a failed start is repeated, and the longest, in milliseconds.
+const FIRST_PAUSE: u64 = 100;
+const LONGEST_PAUSE: u64 = 60_000;
+const LONGEST_PAUSE_IF_READY: u64 = 1000;
+/// Failed starts in a row, before any worker was ever ready, that end the broker.
+const GIVE_UP: u32 = 4;
+
+/// How starts have gone.
+#[derive(Default)]
+pub(super) struct Restart {
+    /// Workers that died young.
+    failures: u32,
+    /// Those of them that were never ready, since one last was.
+    failed_starts: u32,
+    ever_ready: bool,
+    last: u64,
+    pause: Option<TimerId>,
+}
+
+impl Restart {
+    /// `settled`: workers have been running, so that a failed start is no reason to end.
+    pub(super) fn new(settled: bool) -> Restart {
+        Restart { ever_ready: settled, ..Restart::default() }
+    }
+
+    /// The pause is over.
+    pub(super) fn expired(&mut self) {
+        self.pause = None;
+    }
+
+    /// Starting is not to be tried at the moment.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.is_some()
+    }
+
+    /// A worker has come up: starting is possible.
+    pub(super) fn ready(&mut self) {
+        self.failed_starts = 0;
+        self.ever_ready = true;
+    }
+
+    /// A worker has lived for long.
+    pub(super) fn settled(&mut self) {
+        self.failures = 0;
+        self.ready();
+    }
+
+    /// A worker was ready at some time.
+    pub(super) fn was_ever_ready(&self) -> bool {
+        self.ever_ready
+    }
+
+    /// One more failed start is one too many.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.failed_starts + 1 >= GIVE_UP
+    }
+
+    /// Counts a failed start and arms the pause before the next one. Workers that die together
+    /// are one failure.
+    pub(super) fn failed(&mut self, ready: bool, events: &mut Loop) {
+        if self.pause.is_some() {
+            return;
+        }
+        let pause = self.next_pause(ready, events.now());
+        if pause > FIRST_PAUSE {
+            log::braked(log::Kind::Worker, || {
+                format!("workers do not stay up, next start in {pause} ms")
+            });
+        }
+        self.pause = Some(events.arm(Token::new(kind::RESTART, 0), events.now() + pause));
+    }
+
+    /// How long to wait after a failed start, in milliseconds: a worker that was `ready` is missed
+    /// more than one that never was.
+    fn next_pause(&mut self, ready: bool, now: u64) -> u64 {
+        if now.saturating_sub(self.last) > LONGEST_PAUSE + SETTLED {
+            (self.failures, self.failed_starts) = (0, 0);
+        }
+        self.last = now;
+        self.failures += 1;
+        self.failed_starts += u32::from(!ready);
+        // One that was killed while it started says nothing about the next.
+        let (failures, longest) = if ready {
+            (self.failures, LONGEST_PAUSE_IF_READY)
+        } else {
+            (self.failed_starts, LONGEST_PAUSE)
+        };
+        (FIRST_PAUSE << (failures - 1).min(16)).min(longest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_starts_that_fail_one_after_the_other_make_the_pause_long() {
+        let mut restart = Restart::default();
+        let killed = [true; 6].map(|ready| restart.next_pause(ready, 0));
+        assert_eq!(killed, [100, 200, 400, 800, 1000, 1000]);
+        let killed_at_start = [false; 3].map(|ready| restart.next_pause(ready, 0));
+        assert_eq!(killed_at_start, [100, 200, 400]);
+        restart.ready();
+        assert_eq!(restart.next_pause(false, 0), 100);
+        let broken = [false; 20].map(|ready| restart.next_pause(ready, 0));
+        assert_eq!(broken.last(), Some(&60_000));
+    }
+}

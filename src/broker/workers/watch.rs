@@ -1,0 +1,278 @@
+//! Workers that do not read their channels: what lies there goes to others, and they are replaced.
+
+use super::flow::Pace;
+use super::inbox::{find, Found};
+use super::worker::Worker;
+use super::Workers;
+use crate::broker::connection::Connection;
+use crate::broker::kind;
+use crate::broker::policy::{Choice, WorkerId};
+use crate::channel::broker_side::Stage;
+use crate::channel::Peer;
+use crate::config::broker::Spawn;
+use crate::event::{Loop, TimerId, Token};
+use crate::os::log;
+use std::io;
+
+/// How often channels with something unread are looked at, in milliseconds.
+const LOOK: u64 = 250;
+/// One that has just been started may take so long for its first read, while nobody else serves: another
+/// one would not be faster.
+const OVERDUE_AT_START: u64 = 5000;
+/// By how much the patience with a start may grow, as a power of two, when starts take too long one
+/// after the other: a machine may be slow.
+const MOST_PATIENCE: u32 = 3;
+
+/// How long workers may be silent, in milliseconds; 0 is for ever.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// `start timeout`.
+    start: u64,
+    /// `stall timeout`.
+    stall: u64,
+}
+
+impl Patience {
+    /// As configured.
+    pub(super) fn of(spawn: &Spawn) -> Patience {
+        Patience {
+            start: u64::from(spawn.start_timeout) * 1000,
+            stall: u64::from(spawn.stall_timeout) * 1000,
+        }
+    }
+}
+
+/// Watching workers.
+pub(super) struct Watch {
+    patience: Patience,
+    /// Starts in a row that took too long.
+    slow_starts: u32,
+    timer: Option<(TimerId, u64)>,
+}
+
+impl Watch {
+    pub(super) fn new(patience: Patience) -> Watch {
+        Watch { patience, slow_starts: 0, timer: None }
+    }
+
+    /// A worker has come up.
+    pub(super) fn started(&mut self) {
+        self.slow_starts = 0;
+    }
+
+    /// How long the present starts may take.
+    fn start_patience(&self) -> Option<u64> {
+        let patience = self.patience.start << self.slow_starts.min(MOST_PATIENCE);
+        (patience > 0).then_some(patience)
+    }
+}
+
+impl Workers {
+    /// A worker was sent a message with connections.
+    pub(in crate::broker) fn note_sent(&mut self, id: WorkerId, events: &mut Loop) {
+        if let Some(worker) = self.all.get_mut(&id) {
+            worker.flow.sent(events.now());
+            self.watch_until(events.now() + LOOK, events);
+        }
+    }
+
+    /// Arms the timer for the time at which there will be something to look at.
+    pub(in crate::broker) fn schedule_watch(&mut self, events: &mut Loop) {
+        let patience = self.watch.start_patience();
+        let deadline = |worker: &Worker| {
+            let starts = worker.side.is_starting() && worker.side.peer() == Peer::Ours;
+            let start = patience.filter(|_| starts).map(|patience| worker.started + patience);
+            let waits = worker.flow.is_waited_for() && worker.inbox().is_some();
+            let look = waits.then(|| events.now() + LOOK);
+            start.into_iter().chain(look).min()
+        };
+        if let Some(deadline) = self.all.values().filter_map(deadline).min() {
+            self.watch_until(deadline, events);
+        }
+    }
+
+    fn watch_until(&mut self, deadline: u64, events: &mut Loop) {
+        match &mut self.watch.timer {
+            Some((_, armed)) if *armed <= deadline => {}
+            Some((timer, armed)) => {
+                events.renew(*timer, deadline);
+                *armed = deadline;
+            }
+            None => {
+                let timer = events.arm(Token::new(kind::WATCH, 0), deadline);
+                self.watch.timer = Some((timer, deadline));
+            }
+        }
+    }
+
+    /// The timer has expired: looks at all channels. Returns the workers that do not read theirs; all
+    /// are looked at before anything is taken from one, so that it does not go to another of them.
+    pub(in crate::broker) fn look_at_all(&mut self, events: &mut Loop) -> Vec<WorkerId> {
+        self.watch.timer = None;
+        self.end_hung_starts(events);
+        let mut ids: Vec<WorkerId> = self.all.keys().copied().collect();
+        ids.retain(|&id| self.look(id, events.now()) == Pace::Overdue);
+        ids
+    }
+
+    /// Workers that have not come up in time.
+    fn end_hung_starts(&mut self, events: &mut Loop) {
+        let Some(patience) = self.watch.start_patience() else {
+            return;
+        };
+        let now = events.now();
+        let hangs = |worker: &Worker| {
+            let since = match worker.side.peer() {
+                Peer::Ours => Some(worker.started),
+                // Another program need not say that it is up. One that reads nothing is not.
+                Peer::Foreign => worker.flow.stalled_since(),
+            };
+            worker.side.is_starting()
+                && since.is_some_and(|since| now.saturating_sub(since) >= patience)
+        };
+        let hung: Vec<WorkerId> =
+            self.all.iter().filter(|(_, worker)| hangs(worker)).map(|(&id, _)| id).collect();
+        if hung.is_empty() {
+            return;
+        }
+        self.watch.slow_starts += 1;
+        for id in hung {
+            let why = format!("has not started within {} s", patience / 1000);
+            self.expel(id, &why, events);
+        }
+    }
+
+    fn look(&mut self, id: WorkerId, now: u64) -> Pace {
+        let serves = |worker: &Worker| {
+            worker.side.stage() == Stage::Ready && worker.flow.stalled_since().is_none()
+        };
+        let first = !self.all.values().any(serves);
+        let Some(worker) = self.all.get_mut(&id) else {
+            return Pace::Idle;
+        };
+        let Some(unread) = worker.unread() else {
+            return Pace::Idle;
+        };
+        // Whoever has said HELLO is waiting for the answer, and reads nothing else before it.
+        if worker.side.stage() == Stage::Told {
+            return Pace::Fair;
+        }
+        let pace = worker.flow.look(unread, now);
+        if worker.flow.has_read() && worker.side.peer() == Peer::Foreign {
+            worker.side.serves();
+        }
+        let starts =
+            worker.side.is_starting() && now.saturating_sub(worker.started) < OVERDUE_AT_START;
+        let pace = if first && starts && pace == Pace::Overdue { Pace::Fair } else { pace };
+        match pace {
+            Pace::Overdue if worker.flow.stalled_since().is_none() => {
+                if worker.flow.stall(now) {
+                    let pid = worker.pid;
+                    log::braked(log::Kind::Worker, || {
+                        format!(
+                            "child (pid {pid}) does not read its channel, connections go to others"
+                        )
+                    });
+                }
+                self.policy.set_stalled(id, true);
+            }
+            Pace::Idle | Pace::Fair if worker.flow.stalled_since().is_some() => {
+                if worker.flow.revive() {
+                    let pid = worker.pid;
+                    log::braked(log::Kind::Worker, || {
+                        format!("child (pid {pid}) reads its channel again")
+                    });
+                }
+                self.policy.set_stalled(id, false);
+            }
+            _ => {}
+        }
+        pace
+    }
+
+    /// True if somebody can be given what a worker has not read.
+    pub(in crate::broker) fn can_take_over(&self) -> bool {
+        self.policy.fallback() != Choice::Nobody
+    }
+
+    /// Starts another worker for what one has not read, if it is the turn of a new one.
+    pub(in crate::broker) fn start_for_others(&mut self, events: &mut Loop) {
+        if self.policy.choose(None) == Choice::Start {
+            self.start(events);
+        }
+    }
+
+    /// Takes the next connections out of the channel of a worker that does not read it.
+    pub(in crate::broker) fn take_back(
+        &mut self,
+        id: WorkerId,
+        events: &mut Loop,
+    ) -> io::Result<Option<Vec<Connection>>> {
+        while let Some(worker) = self.all.get_mut(&id).filter(|worker| !worker.flow.is_emptied()) {
+            let Some(inbox) = worker.inbox() else {
+                break;
+            };
+            match find(inbox)? {
+                Found::Connections(found, given) => {
+                    if self.policy.users(id).is_some() {
+                        self.policy.done(id, given);
+                    } else {
+                        worker.users = worker.users.saturating_sub(given);
+                    }
+                    return Ok(Some(found));
+                }
+                Found::Other => {}
+                Found::Foreign => {
+                    // Whatever is there ends with the worker, not with us.
+                    drop(worker.take_inbox());
+                    self.expel(id, "has given its channel a name", events);
+                    break;
+                }
+                Found::Nothing => {
+                    // When it reads this it is with us again.
+                    worker.probe(events);
+                    break;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next connections that workers which are gone have left unread.
+    pub(in crate::broker) fn next_orphans(&mut self) -> io::Result<Option<Vec<Connection>>> {
+        self.orphans.next()
+    }
+
+    /// All of them.
+    pub(in crate::broker) fn collect_orphans(&mut self) -> Vec<Connection> {
+        self.orphans.drain()
+    }
+
+    /// A worker that has not read anything for very long is replaced. It keeps its sessions, and
+    /// leaves when it wakes up and they have ended.
+    pub(in crate::broker) fn give_up_on(&mut self, id: WorkerId, events: &mut Loop) {
+        let limit = self.watch.patience.stall;
+        let Some(worker) = self.all.get(&id) else {
+            return;
+        };
+        let since = worker.flow.stalled_since().unwrap_or(events.now());
+        let waited = events.now().saturating_sub(since);
+        if limit == 0 || waited < limit || worker.side.is_leaving() {
+            return;
+        }
+        // No more processes of this kind than there may be workers.
+        let given_up =
+            |worker: &&Worker| worker.side.is_leaving() && worker.flow.stalled_since().is_some();
+        if self.all.values().filter(given_up).count() >= self.policy.limits().instances_max {
+            return;
+        }
+        let (pid, seconds) = (worker.pid, waited / 1000);
+        log::braked(log::Kind::Worker, || {
+            format!(
+                "child (pid {pid}) has not read its channel for {seconds} s and is replaced; \
+                 its sessions stay"
+            )
+        });
+        self.dismiss(id, events);
+    }
+}

@@ -1,0 +1,203 @@
+//! One worker process, and the broker's end of its channel.
+
+use super::flow::Flow;
+use crate::broker::connection::Connection;
+use crate::channel::broker_side::BrokerSide;
+use crate::channel::protocol::{secrets_length, secrets_message, Accept, FromBroker};
+use crate::event::{Interest, Loop, Token};
+use crate::os::channel::{self, Unread};
+use crate::os::process::Pid;
+use crate::os::secret::{wipe, Secret};
+use crate::os::socket;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A worker.
+pub(super) struct Worker {
+    pub(super) pid: Pid,
+    pub(super) started: u64,
+    /// What it has said, and may say.
+    pub(super) side: BrokerSide,
+    /// How it reads its channel.
+    pub(super) flow: Flow,
+    /// It was given a connection.
+    pub(super) served: bool,
+    /// Connections of a leaving worker.
+    pub(super) users: usize,
+    channel: OwnedFd,
+    /// A copy of the worker's end, by which the broker takes back what is not read.
+    inbox: Option<OwnedFd>,
+    /// Something strange that it said was logged.
+    remarked: bool,
+    /// MAY_DIE could not be sent yet.
+    farewell_due: bool,
+    /// What is being sent in answer to HELLO, and how far that has come.
+    secrets: Option<(Secret, usize)>,
+}
+
+impl Worker {
+    /// A worker at the other end of `channel`, whose own end is `inbox` if that is known.
+    pub(super) fn new(
+        pid: Pid,
+        channel: OwnedFd,
+        inbox: Option<OwnedFd>,
+        side: BrokerSide,
+        now: u64,
+    ) -> Worker {
+        channel::refuse_descriptors(&channel);
+        let unread =
+            inbox.as_ref().map_or(Unread::Nothing, |inbox| channel::unread(&channel, inbox));
+        Worker {
+            pid,
+            started: now,
+            side,
+            flow: Flow::with(unread, now),
+            served: false,
+            users: 0,
+            channel,
+            inbox,
+            remarked: false,
+            farewell_due: false,
+            secrets: None,
+        }
+    }
+
+    /// Begins to watch its channel.
+    pub(super) fn register(&self, token: Token, events: &mut Loop) {
+        events.register(&self.channel, token, Interest::READ);
+    }
+
+    /// Its channel is not watched any more.
+    pub(super) fn ignore(&self, events: &mut Loop) {
+        events.set_interest(&self.channel, Interest::empty());
+    }
+
+    /// Its channel is about to be closed.
+    pub(super) fn unregister(&self, events: &mut Loop) {
+        events.remove(&self.channel);
+    }
+
+    /// Our end of its channel.
+    pub(super) fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// The copy of its own end.
+    pub(super) fn inbox(&self) -> Option<&OwnedFd> {
+        self.inbox.as_ref()
+    }
+
+    /// Gives the copy of its own end away.
+    pub(super) fn take_inbox(&mut self) -> Option<OwnedFd> {
+        self.inbox.take()
+    }
+
+    /// What it has not read yet; `None` without a copy of its end.
+    pub(super) fn unread(&self) -> Option<Unread> {
+        Some(channel::unread(&self.channel, self.inbox.as_ref()?))
+    }
+
+    /// True the first time: something strange that it says is logged once.
+    pub(super) fn remark(&mut self) -> bool {
+        !std::mem::replace(&mut self.remarked, true)
+    }
+
+    /// Waits until the channel, which takes nothing, takes more.
+    pub(super) fn await_room(&self, why: &io::Error, events: &mut Loop) {
+        events.set_interest(&self.channel, Interest::READ | Interest::in_room(why));
+    }
+
+    /// The channel takes more: goes on with what is due.
+    pub(super) fn has_room(&mut self, events: &mut Loop) {
+        events.set_interest(&self.channel, Interest::READ);
+        self.send_secrets(events);
+        if self.farewell_due {
+            self.farewell(events);
+        }
+    }
+
+    /// Nothing is said to it any more.
+    pub(super) fn abandon(&mut self) {
+        self.secrets = None;
+        self.farewell_due = false;
+    }
+
+    /// Sends one connection.
+    pub(super) fn send(&self, connection: &Connection) -> io::Result<()> {
+        connection.send(self.channel())
+    }
+
+    /// Sends connections that were accepted alike, whose sockets do not block.
+    pub(super) fn send_together<'a>(
+        &self,
+        accept: &Accept,
+        sockets: impl Iterator<Item = &'a OwnedFd>,
+    ) -> io::Result<()> {
+        let sockets: Vec<_> = sockets.map(AsFd::as_fd).collect();
+        channel::send_with(self.channel(), &accept.encode_connections(sockets.len()), &sockets)
+    }
+
+    /// Tells it its place in the zone. A channel that is full already has no room for the keys either,
+    /// and they are sent later.
+    pub(super) fn tell_zone(&self, slot: usize, zone: BorrowedFd<'_>) {
+        let _ = channel::send(self.channel(), &FromBroker::zone(slot), Some(zone));
+    }
+
+    /// Begins the answer to HELLO.
+    pub(super) fn answer(&mut self, secrets: Secret, events: &mut Loop) {
+        self.secrets = Some((secrets, 0));
+        self.send_secrets(events);
+    }
+
+    /// Goes on with it, as far as the channel takes it.
+    fn send_secrets(&mut self, events: &mut Loop) {
+        while let Some((data, sent)) = &mut self.secrets {
+            let mut message = secrets_message(data, *sent);
+            let length = secrets_length(&message);
+            let result = channel::send(self.channel.as_fd(), &message, None);
+            wipe(&mut message);
+            match result {
+                Ok(()) => *sent += length,
+                Err(error) if channel::is_full(&error) => {
+                    return self.await_room(&error, events);
+                }
+                // Gone already: SIGCHLD is on its way.
+                Err(_) => *sent = data.len(),
+            }
+            if *sent == data.len() {
+                self.secrets = None;
+            }
+        }
+    }
+
+    /// Sends MAY_DIE, now or when the channel takes it.
+    pub(super) fn farewell(&mut self, events: &mut Loop) {
+        match channel::send(self.channel(), &FromBroker::may_die(), None) {
+            Err(error) if channel::is_full(&error) => {
+                self.farewell_due = true;
+                self.await_room(&error, events);
+            }
+            // Gone already: SIGCHLD is on its way.
+            _ => self.farewell_due = false,
+        }
+    }
+
+    /// Puts something into the channel that was emptied, and must be read.
+    pub(super) fn probe(&mut self, events: &mut Loop) {
+        self.flow.emptied();
+        if self.side.is_leaving() {
+            // It was taken out with the rest.
+            self.farewell(events);
+        } else {
+            let _ = channel::send(self.channel(), &FromBroker::probe(), None);
+        }
+    }
+}
+
+/// Makes sockets of connections as a worker that takes several at once expects them.
+pub(super) fn unblock<'a>(sockets: impl Iterator<Item = &'a OwnedFd>) -> io::Result<()> {
+    for socket in sockets {
+        socket::set_nonblocking(socket, true)?;
+    }
+    Ok(())
+}
