@@ -4,8 +4,9 @@
 use criterion::{BenchmarkId, Criterion, Throughput};
 use mavis::channel::protocol::Accept;
 use mavis::config::relay::{self, Relay, Remote};
-use mavis::config::report::Report;
+use mavis::config::rules::Rules;
 use mavis::config::source::Source;
+use mavis::config::system::Nowhere;
 use mavis::config::{self, Parser};
 use mavis::event::{Choice, Loop, TimerId, Token};
 use mavis::os::address::Address;
@@ -21,6 +22,7 @@ use std::hint::black_box;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 fn main() {
@@ -105,14 +107,15 @@ fn configuration(criterion: &mut Criterion) {
         );
     }
     text += "    idle timeout = 3600\n}\n";
-    let report = Report { quiet: true, ..Report::default() };
+    let system = || Rc::new(Nowhere);
     let source = || Source::new("bench.cfg", text.clone().into_bytes());
 
     let mut group = criterion.benchmark_group("configuration");
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("words", |bencher| {
         bencher.iter(|| {
-            let mut parser = Parser::new(source(), &report).expect("a word");
+            let mut parser = Parser::new(source(), Rules::default(), system());
+            parser.start().expect("a word");
             let mut words = 0;
             while !parser.text().is_empty() {
                 parser.advance().expect("a word");
@@ -123,9 +126,10 @@ fn configuration(criterion: &mut Criterion) {
     });
     group.bench_function("section", |bencher| {
         bencher.iter(|| {
-            config::read(source(), "tcprelay", &report, |parser| {
+            config::read(source(), "tcprelay", Rules::default(), system(), |parser| {
                 relay::parse(parser, &mut |_| Ok(false))
             })
+            .result
             .expect("a section")
         });
     });

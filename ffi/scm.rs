@@ -6,10 +6,11 @@ use super::layout::common_data;
 use super::mavis;
 use crate::channel::local::LocalWorker;
 use crate::channel::protocol::{self, Accept, FromWorker, TYPE_ACCEPT, TYPE_UDP_DATA};
-use crate::config::environment::publish_name;
+use crate::config::environment::directory;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::process::exit;
 use crate::os::{channel, log, socket};
+use crate::program::report::publish_name;
 use crate::program::{self, HostedWorker};
 use std::ffi::{c_char, c_int, c_void, CStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -59,7 +60,9 @@ pub(super) unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<O
 /// Tells a program of the C kind what its broker wants of it.
 pub(super) fn enter_worker(worker: &HostedWorker) {
     common_data::set_program_name(&worker.name);
-    publish_name(&worker.configuration);
+    let system = super::mavis::reading::system();
+    let folder = directory(&worker.configuration, &*system);
+    publish_name(&worker.configuration, &folder);
     if let Some(section) = &worker.section {
         common_data::set_section(section);
     }

@@ -55,6 +55,26 @@ const PURE: &[&str] = &[
 ];
 const PLAIN_VALUES: &[&str] = &["address", "process::Pid", "secret::wipe"];
 
+/// Parsing gives settings and a list of effects: it touches neither the system nor this process. The
+/// values that it may name, besides those above.
+const PURE_ROOM: &str = "config";
+const PLAIN_VALUES_OF_SETTINGS: &[&str] = &[
+    "address",
+    "log::Facility",
+    "log::Severity",
+    "process::exit",
+    "reason",
+    "secret::wipe",
+    "socket::Keepalive",
+    "socket::Kind",
+    "socket::MOST_BACKLOG",
+    "socket::MOST_USER_TIMEOUT",
+    "socket::Protocol",
+];
+/// Nor is it done with the standard library.
+const SYSTEM: &[&str] =
+    &["std::env", "std::fs", "std::process", "std::thread", "std::time", "libc::", "ToSocketAddrs"];
+
 fn may_use(from: &str, to: &str) -> bool {
     let floor = |room: &str| FLOORS.iter().position(|rooms| rooms.contains(&room));
     match (floor(from), floor(to)) {
@@ -157,14 +177,16 @@ impl House {
         for (from, uses) in &self.uses {
             let from = from.iter().filter(|part| *part != "tests");
             let name = module_name(&from.cloned().collect::<Vec<_>>());
-            if !PURE.contains(&&*name) {
-                continue;
-            }
+            let values = match name.split("::").next() {
+                Some(PURE_ROOM) => PLAIN_VALUES_OF_SETTINGS,
+                _ if PURE.contains(&&*name) => PLAIN_VALUES,
+                _ => continue,
+            };
             for to in uses {
                 let path = to.join("::");
                 let plain = path
                     .strip_prefix("os::")
-                    .is_some_and(|path| PLAIN_VALUES.iter().any(|plain| path.starts_with(plain)));
+                    .is_some_and(|path| values.iter().any(|plain| path.starts_with(plain)));
                 if ["os", "event"].contains(&&*to[0]) && !plain {
                     found.insert((name.clone(), path));
                 }
@@ -322,6 +344,20 @@ fn a_circle_is_found() {
     assert_eq!(planted(&[(first, there), (second, "")]), Vec::<String>::new());
     let found = planted(&[(first, there), (second, back)]);
     assert_eq!(found, ["modules of channel use each other: first, second"]);
+}
+
+#[test]
+fn parsing_touches_nothing() {
+    let found = planted(&[("src/config/common.rs", "use crate::os::{common_data, log};\n")]);
+    assert_eq!(found.len(), 2, "{found:?}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(PURE_ROOM);
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let source = fs::read_to_string(&path).expect("source is text");
+        for name in SYSTEM {
+            assert!(!source.contains(name), "{} names {name}", path.display());
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use super::common_data;
 use super::sockaddr::SockaddrUnion;
 use super::spawnd_data::{self, SpawndContext, TrackData};
+use crate::broker::addresses::Resolver;
 use crate::broker::hosted::Purpose;
 use crate::broker::policy::Limits;
 use crate::broker::text;
@@ -140,7 +141,7 @@ pub(crate) fn publish(broker: &Broker) {
         common_data::set_single_process(single.into());
     }
     for listener in &broker.listeners {
-        match listener.resolve() {
+        match Resolver::default().resolve(listener) {
             Ok(address) => note(listener, &address),
             Err(reason) => log::message(&format!("listen: {reason}")),
         }

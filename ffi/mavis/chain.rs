@@ -87,7 +87,7 @@ entry! {
                 }
                 Err(text) => {
                     let text = format!("{}: {text}", parser.position());
-                    parser.report().message(log::Severity::ERROR, &text);
+                    parser.message(log::Severity::ERROR, text);
                     missing = true;
                 }
             }

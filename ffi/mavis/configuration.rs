@@ -1,7 +1,6 @@
 //! mavis/mavis.h: reading a configuration, and its copy in shared memory.
 
 use super::reading;
-use crate::config::source::Source;
 use crate::config::token::S_closebra;
 use crate::config::{self, Parser, ReadError, Sym};
 use crate::ffi::entry::entry;
@@ -29,21 +28,21 @@ entry! {
     #[otherwise(ptr::null_mut())]
     pub(in crate::ffi) fn open_configuration(url: Option<String>, id: Option<String>) -> *mut Sym {
         config::on_abandon(scm::tell_bad_configuration);
-        let (url, report) = (url.unwrap_or_default(), reading::report());
-        let opened = Source::open(&url)
-            .map_err(|error| ReadError::Open { name: url.clone(), error })
-            .and_then(|source| {
-                let mut parser = Parser::new(source, &report)?;
-                config::find_section(&mut parser, &id.unwrap_or_default())?;
-                Ok(parser)
-            });
-        let mut parser = opened.unwrap_or_else(|error| {
+        let (url, report, system) = (url.unwrap_or_default(), reading::report(), reading::system());
+        let fail = |error: ReadError| -> ! {
             report.failure(&error);
             if let ReadError::Syntax(_) = error {
                 config::abandon();
             }
             std::process::exit(error.exit_status())
-        });
+        };
+        let source = config::system::open(&url, &*system)
+            .unwrap_or_else(|error| fail(ReadError::Open { name: url.clone(), error }));
+        let mut parser = Parser::new(source, report.rules(), system);
+        let found = parser.start().map_err(ReadError::from);
+        let found = found.and_then(|()| config::find_section(&mut parser, &id.unwrap_or_default()));
+        report.apply(parser.take_effects());
+        found.unwrap_or_else(|error| fail(error));
         common_data::publish(&std::mem::take(&mut parser.common));
         Owned::new(parser.into_sym()).into_raw()
     }
@@ -56,7 +55,7 @@ entry! {
         };
         let report = reading::report();
         // What follows the section is not read, not even lexed.
-        let parser = Parser::resume(&mut sym, &[], "", &report);
+        let parser = Parser::resume(&mut sym, &[], "", report.rules());
         if let Err(error) = parser.check(S_closebra) {
             report.failure(&ReadError::Syntax(error));
             config::abandon();
@@ -68,7 +67,7 @@ entry! {
     /// -1.
     #[otherwise(-1)]
     pub fn cfg_open_and_read(url: String, buffer: &mut *mut c_char, length: &mut c_int) -> c_int {
-        match Source::open(&url) {
+        match config::system::open(&url, &*reading::system()) {
             Ok(source) => {
                 *buffer = malloc::copy(&[&*source.text, b"\0"].concat()).as_ptr().cast();
                 *length = source.text.len() as c_int;

@@ -4,18 +4,24 @@
 //! reports it, and jumps or ends the process where no Rust frame is left.
 
 use crate::config::common;
-use crate::config::report::{Report, UnknownNames};
+use crate::config::rules::UnknownNames;
+use crate::config::system::System;
 use crate::config::token::Code;
-use crate::config::{ConfigError, Ids, JumpBuffer, Parser, ReadError, Sym};
+use crate::config::{ConfigError, Environment, Ids, JumpBuffer, Parser, ReadError, Sym};
 use crate::ffi::entry::{entry, Argument, Out};
 use crate::ffi::layout::common_data;
 use crate::ffi::memory::slice;
 use crate::os::log;
+use crate::program::report::{publish_case, Report};
+use crate::program::system::Live;
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_uint, c_void};
 use std::ptr;
+use std::rc::Rc;
 
 thread_local! {
+    /// Answers readers that C code has made.
+    static SYSTEM: Rc<dyn System> = Rc::new(Live::direct(report()));
     static KEPT: RefCell<Option<ConfigError>> = const { RefCell::new(None) };
     /// Where the C side is about to jump to.
     static TARGET: Cell<JumpBuffer> = const { Cell::new(JumpBuffer::EMPTY) };
@@ -24,12 +30,16 @@ thread_local! {
 /// How messages are written that concern the configuration of a C program.
 pub(in crate::ffi) fn report() -> Report {
     Report {
-        quiet: false,
         parse_only: common_data::parse_only() != 0,
         debug_to_stderr: common_data::debug_stderr() != 0,
         terminal: common_data::debug_terminal() != 0,
         unknown_names: UnknownNames::Ignored,
     }
+}
+
+/// Answers readers that C code has made.
+pub(in crate::ffi) fn system() -> Rc<dyn System> {
+    SYSTEM.with(Rc::clone)
 }
 
 /// Where C code reads: a `struct sym` with its input, which is memory that it says the length of.
@@ -53,7 +63,15 @@ impl Reader<'_> {
         // SAFETY: `take` was promised a reader with its input; its name is null or ends with NUL.
         let (text, name) = unsafe { (slice(start, length), String::take(self.0.name())) };
         let (name, report) = (name.unwrap_or_default(), report());
-        match step(&mut Parser::resume(self.0, text, &name, &report)) {
+        let environment = Environment::current();
+        // Between two steps C code may have changed any of it.
+        let (debug, case) = (common_data::debug(), common_data::case_stack());
+        environment.borrow_mut().resume(&system(), debug, case);
+        let mut parser = Parser::resume(self.0, text, &name, report.rules());
+        let result = step(&mut parser);
+        report.apply(parser.take_effects());
+        publish_case(environment.borrow().case());
+        match result {
             Ok(()) => 0,
             Err(error) => {
                 KEPT.set(Some(error));
@@ -236,11 +254,12 @@ entry! {
         // SAFETY: the mask is null, or readable and writable; nobody refers to it.
         let before = unsafe { mask.as_ref() }.copied().unwrap_or(0);
         sym.read(|parser| {
-            common::debug_flags(parser, before, |changed| {
+            common::debug_flags(parser, before, |parser, changed| {
                 if !mask.is_null() {
                     // SAFETY: as above.
                     unsafe { *mask = changed };
                 }
+                parser.set_debug(common_data::debug());
             })
         })
     }

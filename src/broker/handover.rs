@@ -13,7 +13,7 @@ use crate::os::secret::Secret;
 use crate::os::shm::Segment;
 use crate::os::{signals, socket};
 use crate::snapshot::material::Material;
-use crate::snapshot::texts::Snapshot;
+use crate::snapshot::texts::Texts;
 use crate::tls::tickets::Ratchet;
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -185,8 +185,8 @@ pub fn publish_snapshot(snapshot: Option<&OwnedFd>) {
 }
 
 /// The texts that this worker's broker has checked, if it has left any.
-pub fn inherited_snapshot() -> Option<Snapshot> {
-    Snapshot::decode(&anonymous::read(&inherited(SNAPSHOT_VARIABLE)?).ok()?)
+pub fn inherited_texts() -> Option<Texts> {
+    Texts::decode(&anonymous::read(&inherited(SNAPSHOT_VARIABLE)?).ok()?)
 }
 
 impl Handover {

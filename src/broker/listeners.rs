@@ -2,12 +2,13 @@
 
 mod listener;
 
+use super::addresses::Resolver;
 use super::connection::Connection;
 use super::handover::{LeftListener, ACTIVATED};
 use super::{kind, text};
 use crate::channel::protocol::{Accept, UDP_LIMIT};
 use crate::config::broker::{Broker, Overload};
-use crate::config::listen::{Resolver, Sticky};
+use crate::config::listen::Sticky;
 use crate::event::{Interest, Loop, Token};
 use crate::os::address::{Address, Family};
 use crate::os::entry::FileId;

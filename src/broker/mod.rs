@@ -12,6 +12,7 @@
 
 mod accept;
 pub mod acl;
+pub mod addresses;
 pub mod admission;
 mod connection;
 mod findings;
@@ -32,7 +33,7 @@ mod workers;
 pub use connection::Connection;
 pub use findings::Findings;
 pub use handover::{
-    inherited_snapshot, publish_snapshot, Checked, Former, FormerSecrets, Handover, Image,
+    inherited_texts, publish_snapshot, Checked, Former, FormerSecrets, Handover, Image,
     REPORT_VARIABLE, VARIABLE,
 };
 pub use listeners::{open as open_listener, receive as receive_datagram};

@@ -1,15 +1,12 @@
 //! The broker's section: listeners, limits, and how workers are started.
 
-use super::listen::{
-    buffer_size, connection_option, delay, listen, sticky, Listener, Resolver, Sticky,
-};
+use super::listen::{buffer_size, connection_option, delay, listen, sticky, Listener, Sticky};
 use super::network::{parse_network, Network};
 use super::token::*;
 use super::values::{Ids, INT};
 use super::{common, ConfigError, Parser};
 use crate::os::address::NotAnAddress;
 use crate::os::socket::{Keepalive, Kind, Protocol};
-use crate::os::{names, process};
 use std::path::{Path, PathBuf};
 
 /// What the broker does with connections beyond its limit.
@@ -128,9 +125,7 @@ pub struct Broker {
 pub fn parse(parser: &mut Parser<'_>, datagrams: bool) -> Result<Broker, ConfigError> {
     let mut broker = Broker::default();
     parse_into(parser, &mut broker)?;
-    if parser.code() == S_eof {
-        return Err(parser.expected(&[S_closebra]));
-    }
+    parser.check(S_closebra)?;
     check(parser, &mut broker, datagrams)?;
     Ok(broker)
 }
@@ -138,10 +133,7 @@ pub fn parse(parser: &mut Parser<'_>, datagrams: bool) -> Result<Broker, ConfigE
 /// Parses the directives of a section, up to its closing brace or the end of the text. What is not
 /// set stays as it is.
 pub fn parse_into(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigError> {
-    while !matches!(parser.code(), S_closebra | S_eof) {
-        parser.attempt(|parser| directive(parser, broker))?;
-    }
-    Ok(())
+    parser.directives(|parser| parser.attempt(|parser| directive(parser, broker)))
 }
 
 fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigError> {
@@ -194,12 +186,7 @@ fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigE
             parser.advance()?;
             parser.accept(S_equal)?;
             parser.expect(S_openbra)?;
-            while parser.code() != S_closebra {
-                if parser.code() == S_eof {
-                    return Err(parser.expected(&[S_closebra]));
-                }
-                parser.attempt(|parser| in_spawn(parser, broker))?;
-            }
+            parser.block(|parser| parser.attempt(|parser| in_spawn(parser, broker)))?;
             parser.advance()?;
         }
         S_sticky => sticky(parser, &mut broker.sticky)?,
@@ -289,7 +276,6 @@ fn check(parser: &Parser<'_>, broker: &mut Broker, datagrams: bool) -> Result<()
     let spawn = &mut broker.spawn;
     spawn.instances_min = spawn.instances_min.min(spawn.instances_max);
     let ours = spawn.program.is_none() && !datagrams;
-    let mut resolver = Resolver::default();
     for listener in &broker.listeners {
         if ours && (listener.protocol == Protocol::Udp || listener.kind == Kind::Datagram) {
             let place = listener.address.as_ref().map_or(parser.position(), |a| a.position.clone());
@@ -297,14 +283,6 @@ fn check(parser: &Parser<'_>, broker: &mut Broker, datagrams: bool) -> Result<()
                            (spawn { exec = … }), tcprelay relays streams only"
                 .to_owned();
             return Err(ConfigError { position: place, message });
-        }
-        if parser.report.parse_only {
-            if let (Err(reason), Some(address)) = (resolver.resolve(listener), &listener.address) {
-                return Err(address.error(format!(
-                    "Expected an address to listen on, but got '{}': {reason}",
-                    address.text
-                )));
-            }
         }
     }
     Ok(())
@@ -335,8 +313,8 @@ fn spawn_directive(parser: &mut Parser<'_>, spawn: &mut Spawn) -> Result<bool, C
             parser.advance()?;
             parser.accept(S_equal)?;
             let path = parser.value()?;
-            let expanded = names::expand_system_type(&path.text);
-            if !process::is_executable(Path::new(&expanded)) {
+            let expanded = parser.system().expand_system_type(&path.text);
+            if !parser.system().is_executable(Path::new(&expanded)) {
                 let text = format!("File {expanded} doesn't appear to be executable");
                 return Err(path.error(text));
             }
@@ -376,7 +354,7 @@ fn spawn_directive(parser: &mut Parser<'_>, spawn: &mut Spawn) -> Result<bool, C
             parser.expect(S_equal)?;
             parser.accept(S_equal)?;
             let directory = parser.value()?;
-            if !Path::new(&directory.text).is_dir() {
+            if !parser.system().is_directory(Path::new(&directory.text)) {
                 let text = format!("'{}' is not a directory", directory.text);
                 return Err(directory.error(text));
             }

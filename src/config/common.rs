@@ -1,17 +1,18 @@
 //! Directives that every section and the top level share.
 
-use super::report::{UnknownNames, DEBUG_PARSE};
+use super::effect::{Effect, Target};
+use super::rules::{UnknownNames, DEBUG_PARSE};
 use super::token::*;
 use super::values::{Value, COUNT, INT};
 use super::{ConfigError, Parser};
-use crate::os::{common_data, log, process};
-use std::path::{Path, PathBuf};
+use crate::os::log::{Facility, Severity};
+use std::path::PathBuf;
 
 /// The words of the top level, as messages list them.
 pub(super) const TOP_LEVEL: [Code; 9] =
     [S_alias, S_cleanup, S_debug, S_debug_cmd, S_gcore, S_id, S_proctitle, S_syslog, S_trace];
 
-/// What the common directives set, beyond what takes effect at once.
+/// What the common directives set. What they do is noted as an [`Effect`].
 #[derive(Clone, Debug, Default)]
 pub struct Common {
     /// `coredump directory`.
@@ -20,8 +21,6 @@ pub struct Common {
     pub core_command: Option<String>,
     /// `debug-cmd`.
     pub debug_command: Option<String>,
-    /// `debug redirect` named stderr or a file: background mode leaves standard error alone.
-    pub keep_stderr: bool,
     /// `proctitle`: for C programs.
     pub process_title: Option<String>,
 }
@@ -105,7 +104,8 @@ pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
             parser.advance()?;
             parser.accept(S_equal)?;
             // Before the next token is read, which may name the variable.
-            std::env::set_var(name, parser.text_lossy());
+            let value = parser.text_lossy();
+            parser.set_variable(name, Some(value));
             parser.advance()?;
         }
         S_gcore => parser.common.core_command = Some(parser.assigned()?.text),
@@ -114,7 +114,8 @@ pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
             parser.advance()?;
             parser.expect(S_interval)?;
             parser.expect(S_equal)?;
-            common_data::set_cleanup_interval(parser.integer(INT)? as u64);
+            let seconds = parser.integer(INT)? as u64;
+            parser.note(Effect::CleanupInterval(seconds));
         }
         _ if parser.is_word("unsetenv") => return unset_variable(parser),
         _ => return parse_shared(parser),
@@ -131,7 +132,8 @@ fn unset_variable(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
         return Err(refused);
     }
     parser.advance()?;
-    std::env::remove_var(variable_name(parser)?);
+    let name = variable_name(parser)?;
+    parser.set_variable(name, None);
     parser.advance()?;
     Ok(true)
 }
@@ -150,36 +152,25 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
     if parser.accept(S_redirect)? {
         parser.expect(S_equal)?;
         let target = parser.value()?;
-        match target.text.as_str() {
-            "syslog" => common_data::redirect_debug(false),
-            "stderr" | "/dev/stderr" => {
-                common_data::redirect_debug(true);
-                parser.common.keep_stderr = true;
-            }
+        let target = match target.text.as_str() {
+            "syslog" => Target::Syslog,
+            "stderr" | "/dev/stderr" => Target::StandardError,
             // With -P the errors must stay where the user sees them.
-            _ if parser.report.parse_only => {}
-            path => {
-                // Workers may not be allowed to write where the broker may.
-                match process::redirect_stderr(Path::new(path)) {
-                    Ok(()) => {
-                        common_data::redirect_debug(true);
-                        parser.common.keep_stderr = true;
-                    }
-                    Err(error) => {
-                        let reason = crate::os::reason(&error);
-                        let text = format!("{}: Couldn't open {path}: {reason}", target.position);
-                        parser.report.message(log::Severity::ERROR, &text);
-                    }
-                }
-            }
-        }
+            _ if parser.rules.parse_only => return Ok(()),
+            _ => Target::File(target.text, target.position),
+        };
+        parser.note(Effect::DebugTo(target));
         return Ok(());
     }
     if parser.code() != S_equal {
         return Err(parser.expected(&[S_equal, S_redirect]));
     }
     parser.advance()?;
-    debug_flags(parser, common_data::debug(), common_data::set_debug)
+    let before = parser.debug();
+    debug_flags(parser, before, |parser, mask| {
+        parser.set_debug(mask);
+        parser.note(Effect::Debug(mask));
+    })
 }
 
 /// Applies flags to a mask, up to a word that is none. Each takes effect before the next word is read,
@@ -187,17 +178,17 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
 pub fn debug_flags(
     parser: &mut Parser<'_>,
     mut mask: u32,
-    mut apply: impl FnMut(u32),
+    mut apply: impl FnMut(&mut Parser<'_>, u32),
 ) -> Result<(), ConfigError> {
     loop {
         let word = parser.text_lossy();
         let digits = word.strip_prefix('-').unwrap_or(&word);
         if digits.starts_with(|c: char| c.is_ascii_digit()) {
             mask = (mask | parser.wrapping_integer("an integer")? as u32) & DEBUG_ALL;
-            apply(mask);
+            apply(parser, mask);
         } else if let Some(changed) = debug_flag(mask, &word) {
             mask = changed;
-            apply(mask);
+            apply(parser, mask);
             parser.advance()?;
         } else {
             break;
@@ -205,7 +196,7 @@ pub fn debug_flags(
     }
     // As in the C library: a word of the language ends the list in another way than any other.
     if mask & !DEBUG_NONE != 0 && ![S_string, S_eof].contains(&parser.code()) {
-        apply(mask & !DEBUG_NONE);
+        apply(parser, mask & !DEBUG_NONE);
     }
     Ok(())
 }
@@ -229,18 +220,18 @@ fn debug_flag(mask: u32, word: &str) -> Option<u32> {
 /// What the name of a severity or facility stands for. One that is not known is a mistake, or is only
 /// warned of.
 fn known<T>(
-    parser: &Parser<'_>,
+    parser: &mut Parser<'_>,
     name: &Value,
     what: &str,
     found: Option<T>,
 ) -> Result<Option<T>, ConfigError> {
     if found.is_none() {
         let error = name.error(format!("Expected a syslog {what}, but got '{}'", name.text));
-        match parser.report.unknown_names {
+        match parser.rules.unknown_names {
             UnknownNames::Refused => return Err(error),
             UnknownNames::Ignored => {
                 let text = format!("{error}, which is ignored");
-                parser.report.message(log::Severity::WARNING, &text);
+                parser.message(Severity::WARNING, text);
             }
         }
     }
@@ -250,26 +241,33 @@ fn known<T>(
 fn syslog(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
     parser.advance()?;
     match parser.code() {
-        S_ident => log::set_ident(&parser.assigned()?.text),
+        S_ident => {
+            let ident = parser.assigned()?.text;
+            parser.note(Effect::Ident(ident));
+        }
         S_severity | S_level => {
             let name = parser.assigned()?;
-            let severity = log::Severity::parse(&name.text);
+            let severity = Severity::parse(&name.text);
             if let Some(severity) = known(parser, &name, "severity", severity)? {
-                log::set_severity(severity);
+                parser.note(Effect::Severity(severity));
             }
         }
         S_facility => {
             let name = parser.assigned()?;
-            let facility = log::Facility::parse(&name.text);
+            let facility = Facility::parse(&name.text);
             if let Some(facility) = known(parser, &name, "facility", facility)? {
-                log::set_facility(facility);
+                parser.note(Effect::Facility(facility));
             }
         }
-        S_default => common_data::set_syslog_default(parser.assigned_boolean()?.into()),
+        S_default => {
+            let on = parser.assigned_boolean()?;
+            parser.note(Effect::SyslogDefault(on));
+        }
         S_filter => {
             parser.advance()?;
             parser.expect(S_equal)?;
-            common_data::set_syslog_filter(parser.unsigned(0..=i64::from(u32::MAX))? as u32);
+            let mask = parser.unsigned(0..=i64::from(u32::MAX))? as u32;
+            parser.note(Effect::SyslogFilter(mask));
         }
         _ => return Err(parser.expected(&[S_default, S_facility, S_ident, S_severity])),
     }

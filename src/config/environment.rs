@@ -4,12 +4,14 @@
 //! A reader's own state is [`Sym`](super::Sym) alone, which C modules copy to look ahead. What it
 //! refers to is kept here until the configuration is done with, so that a copy stays good.
 
+use super::effect::Effect;
+use super::rules::DEBUG_PARSE;
 use super::source::Source;
+use super::system::{Nowhere, Overlay, System};
 use super::token::Code;
-use crate::os::common_data;
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::ffi::{c_char, c_void};
+use std::collections::{HashMap, HashSet};
+use std::ffi::{c_char, c_void, OsStr, OsString};
 use std::ptr;
 use std::rc::Rc;
 
@@ -82,6 +84,17 @@ impl Handle {
 /// What the readers of one configuration share.
 #[derive(Default)]
 pub struct Environment {
+    /// Who answers what only the system knows.
+    system: Option<Rc<dyn System>>,
+    /// What `setenv` has said.
+    pub(super) overlay: Overlay,
+    /// What was read so far does besides giving settings, as far as it is not applied.
+    pub(super) effects: Vec<Effect>,
+    /// The debug mask.
+    pub(super) debug: u32,
+    pub(super) case: Case,
+    /// What is said once.
+    pub(super) said: HashSet<&'static str>,
     sources: Vec<Rc<Source>>,
     suspended: Vec<Suspended>,
     expansions: Vec<Expansion>,
@@ -103,8 +116,38 @@ thread_local! {
 
 impl Environment {
     /// For the configuration called `name`.
-    pub(super) fn new(name: &str) -> Environment {
-        Environment { directory: directory(name), ..Environment::default() }
+    pub(super) fn new(name: &str, system: Rc<dyn System>, debug: u32) -> Environment {
+        let directory = directory(name, &*system);
+        Environment { directory, debug, system: Some(system), ..Environment::default() }
+    }
+
+    /// Who answers what only the system knows.
+    pub(super) fn system(&self) -> Rc<dyn System> {
+        self.system.clone().unwrap_or_else(|| Rc::new(Nowhere))
+    }
+
+    /// Before C code reads on: who answers if nobody does yet, and what C code may have changed, the
+    /// debug mask and for which blocks case matters.
+    pub fn resume(&mut self, system: &Rc<dyn System>, debug: u32, case: u64) {
+        self.system.get_or_insert_with(|| Rc::clone(system));
+        (self.debug, self.case) = (debug, Case(case));
+    }
+
+    /// For which blocks case matters.
+    pub fn case(&self) -> u64 {
+        self.case.0
+    }
+
+    /// Notes a token, if they are wanted.
+    pub(super) fn trace(&mut self, text: impl FnOnce() -> String) {
+        if self.debug & DEBUG_PARSE != 0 {
+            self.effects.push(Effect::Trace(text()));
+        }
+    }
+
+    /// The environment variable as the text sees it.
+    pub(super) fn variable(&self, name: &OsStr) -> Option<OsString> {
+        self.overlay.get(name, &*self.system())
     }
 
     /// That of readers which C code has made.
@@ -174,76 +217,40 @@ impl Environment {
 }
 
 /// The folder of a configuration, with a slash at the end.
-pub fn directory(name: &str) -> String {
+pub fn directory(name: &str, system: &dyn System) -> String {
     match name.rfind('/') {
         // A copy in shared memory stands for a file elsewhere.
         _ if name.starts_with("ipc://") => {
-            std::env::var(DIRECTORY_VARIABLE).unwrap_or_else(|_| "./".to_owned())
+            let told = system.variable(OsStr::new(DIRECTORY_VARIABLE));
+            told.and_then(|told| told.into_string().ok()).unwrap_or_else(|| "./".to_owned())
         }
         Some(slash) => name[..=slash].to_owned(),
         None => "./".to_owned(),
     }
 }
 
-/// Tells modules what configuration this is, and in which folder.
-pub fn publish_name(name: &str) {
-    let directory = directory(name);
-    common_data::set_configuration_file(name);
-    // The paths below it are made with a slash.
-    common_data::set_configuration_directory(match directory.trim_end_matches('/') {
-        "" => "/",
-        "." => "./",
-        trimmed => trimmed,
-    });
-}
+/// Whether regular expressions ignore case: a bit for each open brace, innermost lowest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Case(pub(super) u64);
 
-/// Whether regular expressions ignore case: a bit for each open brace, innermost lowest. Modules
-/// read the flags that follow from it.
-pub(super) mod case {
-    use super::common_data::{self, set_case_stack, set_pcre_flags, set_posix_flags};
-    use crate::os::regex::{posix_ignore_case, PCRE_CASELESS_UTF};
-
-    /// A configuration begins: case counts, whatever the last one has said or left open.
-    pub(in crate::config) fn reset() {
-        set(0);
-    }
-
-    /// Another text begins: the flags are those of the block it belongs to, and no longer those
-    /// that C programs start with.
-    pub(in crate::config) fn begin() {
-        set(common_data::case_stack());
-    }
-
-    /// Looks ahead, and forgets what was found.
-    pub(in crate::config) fn unchanged<T>(look_ahead: impl FnOnce() -> T) -> T {
-        let stack = common_data::case_stack();
-        let found = look_ahead();
-        set(stack);
-        found
-    }
-
+impl Case {
     /// An opening brace: what is inside starts with what holds outside.
-    pub(in crate::config) fn open() {
-        let stack = common_data::case_stack();
-        set_case_stack(stack << 1 | stack & 1);
+    pub(super) fn open(&mut self) {
+        self.0 = self.0 << 1 | self.0 & 1;
     }
 
-    /// A closing brace: what held outside holds again.
-    pub(in crate::config) fn close() {
-        let stack = common_data::case_stack();
-        // The outermost level is never lost.
-        set(stack >> 1 | stack & 1 << 63);
+    /// A closing brace: what held outside holds again. The outermost level is never lost.
+    pub(super) fn close(&mut self) {
+        self.0 = self.0 >> 1 | self.0 & 1 << 63;
     }
 
     /// `regex-match-case = BOOL`
-    pub(in crate::config) fn matters(yes: bool) {
-        set(common_data::case_stack() & !1 | u64::from(!yes));
+    pub(super) fn matters(&mut self, yes: bool) {
+        self.0 = self.0 & !1 | u64::from(!yes);
     }
 
-    fn set(stack: u64) {
-        set_case_stack(stack);
-        let ignored = stack & 1 != 0;
-        set_pcre_flags(if ignored { PCRE_CASELESS_UTF } else { 0 });
-        set_posix_flags(if ignored { posix_ignore_case() } else { 0 });
+    /// Case is ignored in the innermost block.
+    pub(super) fn is_ignored(self) -> bool {
+        self.0 & 1 != 0
     }
 }

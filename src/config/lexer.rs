@@ -1,14 +1,14 @@
 //! The lexer: bytes to tokens, with aliases, includes and environment variables.
 
-use super::environment::{case, AliasToken, Environment, Expansion, Handle, Suspended};
-use super::report::Report;
+use super::effect::Effect;
+use super::environment::{AliasToken, Environment, Expansion, Handle, Suspended};
 use super::source::Source;
 use super::sym::Sym;
+use super::system;
 use super::token::*;
 use super::values::BOOLEANS;
 use super::{ConfigError, Position};
-use crate::os::log;
-use crate::snapshot::texts as snapshot;
+use crate::os::log::Severity;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;
@@ -54,7 +54,6 @@ impl<'a> Input<'a> {
 pub(super) struct Lexer<'a> {
     pub(super) sym: &'a mut Sym,
     pub(super) environment: &'a mut Environment,
-    pub(super) report: &'a Report,
     pub(super) input: Input<'a>,
     /// The name of the input, if C code has made it.
     pub(super) name: &'a str,
@@ -69,7 +68,6 @@ impl Lexer<'_> {
         }
         self.sym.token_chain = Handle::NONE;
         self.environment.begin();
-        case::begin();
         self.next_character();
     }
 
@@ -79,6 +77,18 @@ impl Lexer<'_> {
             None => return Err(self.error("aliases stand for too many words")),
         }
         Ok(())
+    }
+
+    fn say(&mut self, severity: Severity, text: String) {
+        self.environment.effects.push(Effect::Message(severity, text));
+    }
+
+    fn environment_variable(&self, name: &OsStr) -> Option<Vec<u8>> {
+        // No such variable can be, and some systems panic when they are asked.
+        if name.is_empty() || name.as_bytes().iter().any(|&b| b == b'=' || b == 0) {
+            return None;
+        }
+        self.environment.variable(name).map(OsStringExt::into_vec)
     }
 
     fn error(&self, message: impl Into<String>) -> ConfigError {
@@ -182,14 +192,15 @@ impl Lexer<'_> {
     pub(super) fn advance(&mut self) -> Result<(), ConfigError> {
         loop {
             self.next_token()?;
-            self.report.trace(|| {
-                let position = self.position(self.sym.token_offset());
+            let Lexer { sym, environment, input, name } = self;
+            environment.trace(|| {
+                let position = Position::new(input.source(name), sym.token_offset());
                 format!(
                     "file={} line={} sym=[{}] buf='{}'",
                     position.file(),
                     position.line(),
-                    self.sym.code.text(),
-                    String::from_utf8_lossy(self.sym.text())
+                    sym.code.text(),
+                    String::from_utf8_lossy(sym.text())
                 )
             });
             if self.sym.code == S_string && self.expand_alias()? {
@@ -199,8 +210,8 @@ impl Lexer<'_> {
                 return Ok(());
             }
             match self.sym.code {
-                S_openbra => case::open(),
-                S_closebra => case::close(),
+                S_openbra => self.environment.case.open(),
+                S_closebra => self.environment.case.close(),
                 S_include if !self.sym.prohibits_include() => {
                     self.include()?;
                     continue;
@@ -212,7 +223,7 @@ impl Lexer<'_> {
                     }
                     self.next_token()?;
                     match self.sym.code.boolean() {
-                        Some(yes) => case::matters(yes),
+                        Some(yes) => self.environment.case.matters(yes),
                         None => return Err(self.expected(&BOOLEANS)),
                     }
                     continue;
@@ -389,7 +400,7 @@ impl Lexer<'_> {
                     let ch = &self.sym.ch[..self.sym.chlen as usize];
                     let text =
                         format!("Unknown escape sequence '\\{}'", String::from_utf8_lossy(ch));
-                    self.report.message(log::Severity::INFO, &text);
+                    self.say(Severity::INFO, text);
                 }
                 self.next_character();
                 return Ok(());
@@ -432,7 +443,7 @@ impl Lexer<'_> {
             };
             let name = OsStr::from_bytes(&rest[at + 2..at + 2 + length]);
             let end = at + 2 + length + 1;
-            match environment_variable(name) {
+            match self.environment_variable(name) {
                 Some(value) => {
                     self.push(&rest[..at])?;
                     self.push(&value)?;
@@ -461,15 +472,15 @@ impl Lexer<'_> {
         let found = if url {
             Ok(vec![OsStr::from_bytes(&pattern).into()])
         } else {
-            snapshot::glob(OsStr::from_bytes(&pattern))
+            self.environment.system().glob(OsStr::from_bytes(&pattern))
         };
         let names = match found {
             Ok(paths) => paths,
-            Err(failure) => {
-                let reason = crate::os::reason(&failure.error);
-                let path = failure.path.display();
+            Err((path, error)) => {
+                let reason = crate::os::reason(&error);
+                let path = path.display();
                 let text = format!("{position}: glob({path}): {reason}");
-                self.report.message(log::Severity::ERROR, &text);
+                self.say(Severity::ERROR, text);
                 return Ok(());
             }
         };
@@ -484,7 +495,7 @@ impl Lexer<'_> {
         // The last file is entered first, and left last.
         for name in names.into_iter().rev() {
             let name = String::from_utf8_lossy(&name.into_os_string().into_vec()).into_owned();
-            match Source::open(&name) {
+            match system::open(&name, &*self.environment.system()) {
                 Ok(source) => {
                     let outer = self.input.source(self.name);
                     self.sym.next = self.environment.suspend(Suspended {
@@ -504,20 +515,12 @@ impl Lexer<'_> {
                 Err(error) => {
                     let reason = crate::os::reason(&error);
                     let text = format!("Couldn't open {name}: {reason}");
-                    self.report.message(log::Severity::ERROR, &text);
+                    self.say(Severity::ERROR, text);
                 }
             }
         }
         Ok(())
     }
-}
-
-fn environment_variable(name: &OsStr) -> Option<Vec<u8>> {
-    // std::env::var_os refuses such names by panicking.
-    if name.is_empty() || name.as_bytes().iter().any(|&b| b == b'=' || b == 0) {
-        return None;
-    }
-    std::env::var_os(name).map(OsStringExt::into_vec)
 }
 
 fn single(byte: u8) -> Option<Code> {

@@ -1,14 +1,12 @@
 //! `listen { }`: one listener of the broker.
 
-use super::network::is_host_name;
 use super::token::*;
 use super::values::{parse_ports, Ids, Value, COUNT, INT};
 use super::{ConfigError, Parser};
 use crate::os::address::{Address, NotAnAddress};
-use crate::os::socket::{self, Keepalive, Kind, Protocol, MOST_BACKLOG};
-use crate::os::{log, names};
+use crate::os::log::Severity;
+use crate::os::socket::{Keepalive, Kind, Protocol, MOST_BACKLOG, MOST_USER_TIMEOUT};
 use std::ops::RangeInclusive;
-use std::sync::Once;
 
 /// A stickiness cache's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,48 +122,6 @@ impl Listener {
             sticky: Sticky::default(),
         }
     }
-
-    /// The address to bind: a literal, a path, or the first address of a name.
-    pub fn resolve(&self) -> Result<Address, String> {
-        Resolver::default().resolve(self)
-    }
-}
-
-/// Resolves the addresses of listeners one after the other. Those of a range of ports have the same,
-/// which is asked for once.
-#[derive(Debug, Default)]
-pub struct Resolver {
-    last: Option<(Option<String>, Result<Address, String>)>,
-}
-
-impl Resolver {
-    /// As [`Listener::resolve`].
-    pub fn resolve(&mut self, listener: &Listener) -> Result<Address, String> {
-        let text = listener.address.as_ref().map(|value| &value.text);
-        let known = self.last.as_ref().filter(|(last, _)| last.as_ref() == text);
-        let address = match known {
-            Some((_, address)) => address.clone(),
-            None => {
-                let address = resolve(text.map(String::as_str));
-                self.last = Some((text.cloned(), address.clone()));
-                address
-            }
-        };
-        address.map(|address| address.with_port(listener.port))
-    }
-}
-
-fn resolve(text: Option<&str>) -> Result<Address, String> {
-    let wildcard = || if names::has_ipv6() { "::" } else { "0.0.0.0" };
-    let text = text.unwrap_or_else(wildcard);
-    match Address::parse(text) {
-        Ok(address) => return Ok(address),
-        Err(NotAnAddress::Malformed) if is_host_name(text) => {}
-        Err(reason) => return Err(reason.to_string()),
-    }
-    let found = names::resolve(text).map_err(|error| crate::os::reason(&error))?;
-    let first = found.first().ok_or("the name has no address")?;
-    Ok(Address::Ip(*first))
 }
 
 /// What is written in a block: the listener, and what becomes of it only when all is known.
@@ -200,9 +156,7 @@ pub(super) fn listen(
     parser.advance()?;
     parser.accept(S_equal)?;
     parser.expect(S_openbra)?;
-    while parser.code() != S_closebra {
-        listen_directive(parser, &mut block)?;
-    }
+    parser.block(|parser| listen_directive(parser, &mut block))?;
     parser.advance()?;
     *channel_buffer = block.channel_buffer.unwrap_or(*channel_buffer);
     block.listeners()
@@ -236,7 +190,7 @@ fn listen_directive(parser: &mut Parser<'_>, block: &mut Block) -> Result<(), Co
             parser.advance()?;
             parser.accept(S_equal)?;
             let ports = parser.value()?;
-            block.ports = parse_ports(&ports)?;
+            block.ports = parse_ports(&ports, &*parser.system())?;
             block.range = (block.ports.start() != block.ports.end()).then_some(ports);
             listener.empty = false;
         }
@@ -345,7 +299,6 @@ fn listen_directive(parser: &mut Parser<'_>, block: &mut Block) -> Result<(), Co
             listener.address = Some(parser.value()?);
             listener.empty = false;
         }
-        S_eof => return Err(parser.expected(&[S_closebra])),
         _ => {
             return Err(parser.expected_words(&[
                 "aaa.protocol",
@@ -388,7 +341,7 @@ fn reuse_port(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     parser.advance()?;
     parser.check(S_port)?;
     let on = parser.assigned_boolean()?;
-    if on && !socket::can_share_port() {
+    if on && !parser.system().can_share_port() {
         let message = "'reuse port': this system does not spread connections over several sockets";
         return Err(ConfigError { position, message: message.into() });
     }
@@ -558,18 +511,14 @@ pub(super) fn connection_option(
 
 /// `user timeout = SECONDS`, with the word `user` current.
 fn user_timeout(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
-    static WARN: Once = Once::new();
     let position = parser.position();
     parser.advance()?;
     if parser.code() != S_timeout {
         return Err(parser.expected(&[S_timeout]));
     }
-    let seconds = parser.assigned_integer(0..=i64::from(socket::MOST_USER_TIMEOUT))? as u32;
-    if !socket::has_user_timeout() {
-        WARN.call_once(|| {
-            let text = format!("{position}: tcp user timeout: this system has none");
-            parser.report.message(log::Severity::WARNING, &text);
-        });
+    let seconds = parser.assigned_integer(0..=i64::from(MOST_USER_TIMEOUT))? as u32;
+    if !parser.system().has_user_timeout() {
+        parser.message_once(Severity::WARNING, &position, "tcp user timeout: this system has none");
     }
     Ok(seconds)
 }

@@ -1,7 +1,12 @@
 //! The configuration language: sources, lexer, and the grammar of each section.
 //!
-//! What comes out is plain data, with no descriptor or process behind it. A parser reads one source, looks for one section,
-//! and gives back plain data; every error names the file, the line and the word concerned.
+//! Pure: a parser reads one source, looks for one section, and gives back settings, and a list of what
+//! the text does besides ([`effect::Effect`]), which `program` applies. What only the system knows is
+//! asked of a [`system::System`] that comes with the source. Every error names the file, the line and
+//! the word concerned.
+//!
+//! MAVIS modules parse their own blocks, with effects of their own: where is said in
+//! [`relay::Modules`].
 
 #![forbid(unsafe_code)]
 // Token constants carry the names of the C enumeration.
@@ -9,6 +14,7 @@
 
 pub mod broker;
 pub mod common;
+pub mod effect;
 pub mod environment;
 mod error;
 mod lexer;
@@ -17,9 +23,10 @@ pub mod network;
 mod parser;
 mod programs;
 pub mod relay;
-pub mod report;
+pub mod rules;
 pub mod source;
 mod sym;
+pub mod system;
 pub mod tls;
 pub mod token;
 mod top;
@@ -29,7 +36,7 @@ pub use environment::{Environment, DIRECTORY_VARIABLE};
 pub use error::{ConfigError, Position};
 pub use parser::Parser;
 pub use sym::{JumpBuffer, Sym};
-pub use top::{find_section, read, ReadError};
+pub use top::{find_section, read, ReadError, Reading};
 pub use values::Ids;
 
 use std::sync::{Mutex, PoisonError};

@@ -1,13 +1,16 @@
 //! The parser: a reader of tokens, and what the grammar of each section is written with.
 
 use super::common::Common;
-use super::environment::{case, AliasToken, Environment, Shared};
+use super::effect::Effect;
+use super::environment::{AliasToken, Environment, Shared};
 use super::lexer::{Input, Lexer};
-use super::report::Report;
+use super::rules::Rules;
 use super::source::Source;
 use super::sym::Sym;
+use super::system::System;
 use super::token::*;
 use super::{ConfigError, Position};
+use crate::os::log::Severity;
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -43,7 +46,7 @@ impl DerefMut for Held<'_> {
 pub struct Parser<'a> {
     pub(super) sym: Held<'a>,
     environment: Shared,
-    pub(super) report: &'a Report,
+    pub(super) rules: Rules,
     /// What the common directives have set so far.
     pub common: Common,
     /// Text and name of the input, if it is that of C code.
@@ -66,41 +69,33 @@ enum Mistakes {
 const MOST_MISTAKES: u32 = 10;
 
 impl<'a> Parser<'a> {
-    /// A parser at the first token of `source`.
-    pub fn new(source: Source, report: &'a Report) -> Result<Parser<'a>, ConfigError> {
-        let mut environment = Environment::new(&source.name);
+    /// A parser before the first token of `source`; [`start`](Self::start) reads it.
+    pub fn new(source: Source, rules: Rules, system: Rc<dyn System>) -> Parser<'a> {
+        let mut environment = Environment::new(&source.name, system, rules.debug);
         let source = Rc::new(source);
         environment.add_source(Rc::clone(&source));
         let mut sym = Sym::new();
         sym.read_from(&source);
         sym.mark_as_ours();
-        let mut parser = Parser {
+        Parser {
             sym: Held::Own(sym),
             environment: Rc::new(RefCell::new(environment)),
-            report,
+            rules,
             common: Common::default(),
             foreign: (&[], ""),
             depth: 0,
             mistakes: Mistakes::Fatal,
-        };
-        case::reset();
-        parser.start()?;
-        Ok(parser)
+        }
     }
 
     /// A parser that goes on where C code is, in the [current](Environment::current) environment.
     /// `text` is the input of `sym`, `name` what C code calls it; both are only used if it is none
     /// of the environment's.
-    pub fn resume(
-        sym: &'a mut Sym,
-        text: &'a [u8],
-        name: &'a str,
-        report: &'a Report,
-    ) -> Parser<'a> {
+    pub fn resume(sym: &'a mut Sym, text: &'a [u8], name: &'a str, rules: Rules) -> Parser<'a> {
         Parser {
             sym: Held::Foreign(sym),
             environment: Environment::current(),
-            report,
+            rules,
             common: Common::default(),
             foreign: (text, name),
             depth: 0,
@@ -115,7 +110,6 @@ impl<'a> Parser<'a> {
         step(&mut Lexer {
             sym: &mut self.sym,
             environment: &mut environment,
-            report: self.report,
             input,
             name: self.foreign.1,
         })
@@ -167,9 +161,52 @@ impl<'a> Parser<'a> {
         if ended || before + 1 == MOST_MISTAKES {
             return Err(error);
         }
-        self.report.syntax(&error);
+        self.note(Effect::Mistake(error));
         self.mistakes = Mistakes::Reported(before + 1);
         Ok(())
+    }
+
+    /// The directives of a block, up to its closing brace, which stays the current token, or the end
+    /// of the text.
+    pub(super) fn directives(
+        &mut self,
+        mut directive: impl FnMut(&mut Self) -> Result<(), ConfigError>,
+    ) -> Result<(), ConfigError> {
+        while !matches!(self.code(), S_closebra | S_eof) {
+            directive(self)?;
+        }
+        Ok(())
+    }
+
+    /// As [`directives`](Self::directives), of a block that must be closed.
+    pub(super) fn block(
+        &mut self,
+        directive: impl FnMut(&mut Self) -> Result<(), ConfigError>,
+    ) -> Result<(), ConfigError> {
+        self.directives(directive)?;
+        self.check(S_closebra)
+    }
+
+    /// Skips `{ … }`, with its opening brace current. What stands behind `=~` or `!~` may be an
+    /// expression between slashes, in which braces and quotes mean nothing.
+    pub(super) fn skip_block(&mut self) -> Result<(), ConfigError> {
+        self.check(S_openbra)?;
+        let mut depth = 0;
+        loop {
+            match self.code() {
+                S_openbra => depth += 1,
+                S_closebra => depth -= 1,
+                S_eof => return Err(self.expected(&[S_closebra])),
+                _ => {}
+            }
+            self.set_parses_pcre(self.code() == S_tilde);
+            let advanced = self.advance();
+            self.set_parses_pcre(false);
+            advanced?;
+            if depth == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// Skips what is left of a directive that began in a block of this depth: up to the end of the
@@ -199,13 +236,16 @@ impl<'a> Parser<'a> {
         let mut ahead = Parser {
             sym: Held::Foreign(&mut copy),
             environment: Rc::clone(&self.environment),
-            report: self.report,
+            rules: self.rules,
             common: Common::default(),
             foreign: self.foreign,
             depth: 0,
             mistakes: Mistakes::Fatal,
         };
-        case::unchanged(|| ahead.advance())?;
+        let case = ahead.environment.borrow().case;
+        let found = ahead.advance();
+        ahead.environment.borrow_mut().case = case;
+        found?;
         Ok(ahead.code())
     }
 
@@ -262,9 +302,72 @@ impl<'a> Parser<'a> {
     }
 
     /// Gives the state away, for C code to read on in the environment of this parser.
-    pub fn into_sym(self) -> Sym {
-        Environment::enter(&self.environment);
+    pub fn into_sym(mut self) -> Sym {
+        self.prepare_for_c();
         self.sym.clone()
+    }
+
+    /// C code reads on, in the environment of this parser, and finds what the text has said so far.
+    fn prepare_for_c(&mut self) {
+        let case = self.environment.borrow().case.0;
+        self.note(Effect::Case(case));
+        let effects = self.take_effects();
+        let system = self.system();
+        system.apply(effects);
+        Environment::enter(&self.environment);
+    }
+
+    /// Notes something that is to be done or said.
+    pub fn note(&mut self, effect: Effect) {
+        self.environment.borrow_mut().effects.push(effect);
+    }
+
+    /// Notes a message that does not end the reading.
+    pub fn message(&mut self, severity: Severity, text: impl Into<String>) {
+        self.note(Effect::Message(severity, text.into()));
+    }
+
+    /// As [`message`](Self::message) about a place; the next ones of that text are left out.
+    pub(super) fn message_once(&mut self, severity: Severity, at: &Position, text: &'static str) {
+        if self.environment.borrow_mut().said.insert(text) {
+            self.message(severity, format!("{at}: {text}"));
+        }
+    }
+
+    /// What was noted so far, for the caller to apply.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        let mut environment = self.environment.borrow_mut();
+        environment.overlay.clear();
+        std::mem::take(&mut environment.effects)
+    }
+
+    /// Who answers what only the system knows.
+    pub fn system(&self) -> Rc<dyn System> {
+        self.environment.borrow().system()
+    }
+
+    /// The debug mask as the text has set it.
+    pub fn debug(&self) -> u32 {
+        self.environment.borrow().debug
+    }
+
+    /// Sets it: from the next token on it decides whether they are noted.
+    pub fn set_debug(&mut self, mask: u32) {
+        self.environment.borrow_mut().debug = mask;
+    }
+
+    /// `setenv`, or `unsetenv` without a value: what follows sees it at once.
+    pub(super) fn set_variable(&mut self, name: String, value: Option<String>) {
+        self.environment.borrow().overlay.set(&name, value.as_deref());
+        self.note(match value {
+            Some(value) => Effect::SetVariable(name, value),
+            None => Effect::UnsetVariable(name),
+        });
+    }
+
+    /// Regular expressions ignore case here.
+    pub fn ignores_case(&self) -> bool {
+        self.environment.borrow().case.is_ignored()
     }
 
     /// An alias that stands for nothing was used.
@@ -272,14 +375,9 @@ impl<'a> Parser<'a> {
         self.environment.borrow().used_empty_alias
     }
 
-    /// Where messages go.
-    pub fn report(&self) -> &Report {
-        self.report
-    }
-
     /// Lets C code read on with this parser's state.
     pub fn lend<T>(&mut self, read: impl FnOnce(&mut Sym) -> T) -> T {
-        Environment::enter(&self.environment);
+        self.prepare_for_c();
         read(&mut self.sym)
     }
 
@@ -322,12 +420,31 @@ impl<'a> Parser<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::system::Nowhere;
     use proptest::prelude::*;
+
+    fn parser_with(text: &[u8], system: impl System + 'static) -> Parser<'static> {
+        Parser::new(Source::new("test.cfg", text.to_vec()), Rules::default(), Rc::new(system))
+    }
+
+    /// At the first token.
+    fn parser(text: &[u8]) -> Parser<'static> {
+        let mut parser = parser_with(text, Nowhere);
+        parser.start().expect("valid");
+        parser
+    }
 
     /// All tokens of a text, or the error.
     fn tokens(text: &[u8]) -> Result<Vec<(Code, Vec<u8>)>, ConfigError> {
-        let report = Report { parse_only: true, ..Report::default() };
-        let mut parser = Parser::new(Source::new("test.cfg", text.to_vec()), &report)?;
+        tokens_with(text, Nowhere)
+    }
+
+    fn tokens_with(
+        text: &[u8],
+        system: impl System + 'static,
+    ) -> Result<Vec<(Code, Vec<u8>)>, ConfigError> {
+        let mut parser = parser_with(text, system);
+        parser.start()?;
         let mut found = Vec::new();
         while parser.code() != S_eof {
             found.push((parser.code(), parser.text().to_vec()));
@@ -371,19 +488,17 @@ mod tests {
     #[test]
     fn a_variable_that_is_too_long_is_an_error() {
         // The text before the variable is shorter than what the message shows of it.
-        std::env::set_var("TCPRELAY_TEST_LONG", "x".repeat(70_000));
-        let error = tokens(b"\"a${TCPRELAY_TEST_LONG}\"").expect_err("refused");
+        let mut parser = parser(b"setenv LONG = \"\" \"a${LONG}\"");
+        parser.set_variable("LONG".to_owned(), Some("x".repeat(70_000)));
+        let error = (0..4).find_map(|_| parser.advance().err()).expect("refused");
         assert!(error.message.starts_with("Line too long"), "{error}");
     }
 
     #[test]
     fn aliases_do_not_recurse() {
-        let report = Report { parse_only: true, ..Report::default() };
-        let mut parser =
-            Parser::new(Source::new("t", b"alias A { A x }".to_vec()), &report).expect("valid");
+        let mut parser = self::parser(b"alias A { A x }");
         parser.define_alias().expect("a definition");
-        let text = Source::new("t", b"alias A { B } alias B { A } A".to_vec());
-        let mut parser = Parser::new(text, &report).expect("valid");
+        let mut parser = self::parser(b"alias A { B } alias B { A } A");
         parser.define_alias().expect("a definition");
         assert!(parser.define_alias().is_err());
     }
@@ -395,8 +510,7 @@ mod tests {
             let inner = format!("a{} ", level - 1).repeat(10);
             text += &format!(" alias a{level} {{ {inner} }}");
         }
-        let report = Report { quiet: true, ..Report::default() };
-        let mut parser = Parser::new(Source::new("t", text.into_bytes()), &report).expect("valid");
+        let mut parser = parser(text.as_bytes());
         let error = (0..12).find_map(|_| parser.define_alias().err()).expect("refused");
         assert!(error.message.contains("too many words"), "{error}");
     }

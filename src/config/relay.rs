@@ -2,13 +2,15 @@
 
 use super::listen::connection_option;
 use super::network::is_host_name;
+use super::system::System;
 use super::tls::{self, RemoteDirectives, RemoteTls, Tls};
 use super::token::*;
 use super::values::{parse_port, Value, COUNT, INT};
 use super::{common, ConfigError, Parser, Position};
 use crate::os::address::{Address, Family, NotAnAddress};
-use crate::os::names;
 use crate::os::socket::{Keepalive, Protocol};
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 /// One address that sessions may be connected to. A `remote` with a host name gives one for
@@ -131,7 +133,36 @@ impl Default for Relay {
 
 /// Reads `mavis module` and `mavis path`, with the token `mavis` current; true if a module was
 /// added.
+///
+/// Modules parse their own blocks, in C, and have effects as soon as they are loaded. So they are
+/// loaded only where they will be asked, and where a check is to say what they think of their blocks:
+///
+/// * in each worker, in the process of single-process mode, and in mavistest
+///   (`mavis::search::parse`);
+/// * in the worker that `-P` and the check before a reload start, which ends after that.
+///
+/// The broker reads the section as well, for the files of TLS, and skips their blocks
+/// ([`skip_modules`]).
 pub type Modules<'a> = &'a mut dyn FnMut(&mut Parser<'_>) -> Result<bool, ConfigError>;
+
+/// For who does not load them: skips the block of a module.
+pub fn skip_modules(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
+    parser.advance()?;
+    match parser.code() {
+        S_path => parser.assigned().map(|_| false),
+        S_module => {
+            parser.advance()?;
+            if parser.code() != S_equal {
+                parser.advance()?;
+            }
+            parser.expect(S_equal)?;
+            parser.advance()?;
+            parser.skip_block()?;
+            Ok(true)
+        }
+        _ => Err(parser.expected(&[S_module, S_path])),
+    }
+}
 
 /// What a section has said so far.
 #[derive(Default)]
@@ -146,28 +177,20 @@ struct Draft {
 
 /// Parses the section; the token after its opening brace is current, and ends on the closing
 /// one. `modules` deals with those of MAVIS.
-pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Relay, ConfigError> {
+pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Section, ConfigError> {
     let mut draft = Draft::default();
-    loop {
-        match parser.code() {
-            S_closebra => break,
-            S_eof => return Err(parser.expected(&[S_closebra])),
-            _ => parser.attempt(|parser| directive(parser, &mut draft, modules))?,
-        }
-    }
+    parser.block(|parser| parser.attempt(|parser| directive(parser, &mut draft, modules)))?;
     let Draft { mut relay, remotes, tls, mavis, keepalive } = draft;
     relay.tls = tls.finish()?;
     relay.authorization = mavis.finish()?;
-    // Names are resolved when the section is known to be well-formed.
-    for remote in &remotes {
-        relay.remotes.extend(remote.resolve(keepalive)?);
-        relay.places.resize(relay.remotes.len(), remote.place.position.clone());
-    }
+    let system = parser.system();
+    let remotes = remotes.into_iter().map(|remote| remote.finish(keepalive, &*system));
+    let remotes: Vec<Described> = remotes.collect::<Result<_, _>>()?;
     // An alias that stands for nothing was put there on purpose.
-    if parser.report.parse_only && relay.remotes.is_empty() && !parser.used_empty_alias() {
+    if parser.rules.parse_only && remotes.is_empty() && !parser.used_empty_alias() {
         return Err(parser.error("No remote services defined!"));
     }
-    Ok(relay)
+    Ok(Section { relay, remotes })
 }
 
 fn directive(
@@ -411,9 +434,8 @@ fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
     parser.advance()?;
     parser.expect(S_equal)?;
     parser.expect(S_openbra)?;
-    loop {
+    parser.block(|parser| {
         match parser.code() {
-            S_closebra => break,
             S_address => block.address = Some(parser.assigned()?),
             S_port => block.port = Some(parser.assigned()?),
             S_protocol => {
@@ -436,64 +458,117 @@ fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
             S_tls | S_ssl => tls::remote(parser, &mut block.tls)?,
             S_tag => block.tag = Some(parser.assigned()?.text),
             S_tcp => connection_options(parser, &mut block.keepalive)?,
-            S_eof => return Err(parser.expected(&[S_closebra])),
             _ => {
                 let words = [S_address, S_port, S_protocol, S_tag, S_tcp, S_tls, S_weight];
                 return Err(parser.expected(&words));
             }
         }
-    }
+        Ok(())
+    })?;
     parser.advance()?;
     Ok(block)
 }
 
 impl RemoteBlock {
-    /// The remotes that the block stands for: one, or one for each address of a host.
-    fn resolve(&self, defaults: Keepalive) -> Result<Vec<Remote>, ConfigError> {
+    /// What the block describes, checked as far as that can be done without resolving names.
+    fn finish(self, defaults: Keepalive, system: &dyn System) -> Result<Described, ConfigError> {
         let missing = |what| self.place.error(format!("remote: the {what} is missing"));
-        let address = self.address.as_ref().ok_or_else(|| missing("address"))?;
-        let port = || parse_port(self.port.as_ref().ok_or_else(|| missing("port"))?);
+        let address = self.address.ok_or_else(|| missing("address"))?;
+        let port = || parse_port(self.port.as_ref().ok_or_else(|| missing("port"))?, system);
         let parsed = Address::parse_with_port(&address.text);
-        let addresses = match &parsed {
-            Ok((literal, attached)) => {
-                let port = match (literal.family(), attached) {
-                    (Family::Unix, _) => 0,
-                    (_, Some(port)) => *port,
-                    (_, None) => port()?,
-                };
-                vec![literal.clone().with_port(port)]
-            }
-            Err(NotAnAddress::Malformed) => resolve(address, port()?)?,
-            Err(reason) => return Err(not_an_address(address, reason)),
-        };
         // The certificate is to name the host, or the address if there is no name.
         let name = match &parsed {
             Ok((Address::Ip(literal), _)) => Some(literal.ip().to_string()),
             Ok((Address::Unix(_), _)) => None,
             Err(_) => Some(address.text.clone()),
         };
-        let tls = self.tls.clone().finish(name).map_err(|text| self.place.error(text))?;
+        let target = match parsed {
+            Ok((literal, attached)) => {
+                let port = match (literal.family(), attached) {
+                    (Family::Unix, _) => 0,
+                    (_, Some(port)) => port,
+                    (_, None) => port()?,
+                };
+                Target::Literal(literal.with_port(port))
+            }
+            Err(NotAnAddress::Malformed) => {
+                let port = port()?;
+                if !is_host_name(&address.text) {
+                    return Err(not_an_address(&address, &NotAnAddress::Malformed));
+                }
+                Target::Host(address, port)
+            }
+            Err(reason) => return Err(not_an_address(&address, &reason)),
+        };
+        let tls = self.tls.finish(name).map_err(|text| self.place.error(text))?;
         if tls.as_ref().is_some_and(|tls| tls.verify && tls.server_name.is_none()) {
             return Err(self.place.error("remote: tls server-name is missing"));
         }
-        let tls = tls.map(Rc::new);
-        let host: Option<Rc<str>> = parsed.is_err().then(|| address.text.as_str().into());
-        let (protocol, weight) = (self.protocol, self.weight);
-        let keepalive = self.keepalive.or(defaults);
-        let remote = |address| {
-            let (host, tls, tag) = (host.clone(), tls.clone(), self.tag.clone());
-            Remote { address, protocol, host, weight, tls, tag, keepalive }
-        };
-        Ok(addresses.into_iter().map(remote).collect())
+        let (protocol, weight, tag) = (self.protocol, self.weight, self.tag);
+        let (tls, keepalive) = (tls.map(Rc::new), self.keepalive.or(defaults));
+        Ok(Described { place: self.place, target, protocol, weight, tls, tag, keepalive })
+    }
+}
+
+/// A remote as the section describes it.
+#[derive(Debug)]
+struct Described {
+    place: Value,
+    target: Target,
+    protocol: Protocol,
+    weight: u32,
+    tls: Option<Rc<RemoteTls>>,
+    tag: Option<String>,
+    keepalive: Keepalive,
+}
+
+/// Where a remote is.
+#[derive(Debug)]
+enum Target {
+    Literal(Address),
+    /// A host by its name, and the port.
+    Host(Value, u16),
+}
+
+/// Looks up the addresses of a host.
+pub type Lookup<'a> = &'a mut dyn FnMut(&str) -> io::Result<Vec<SocketAddr>>;
+
+/// The worker's section as it is written: hosts are names.
+#[derive(Debug)]
+pub struct Section {
+    relay: Relay,
+    remotes: Vec<Described>,
+}
+
+impl Section {
+    /// The settings, with the addresses of all hosts.
+    pub fn resolve(self, lookup: Lookup<'_>) -> Result<Relay, ConfigError> {
+        let mut relay = self.relay;
+        for remote in self.remotes {
+            let (host, addresses) = match &remote.target {
+                Target::Literal(address) => (None, vec![address.clone()]),
+                Target::Host(host, port) => {
+                    (Some(Rc::from(&*host.text)), resolve(host, *port, lookup)?)
+                }
+            };
+            relay.remotes.extend(addresses.into_iter().map(|address| Remote {
+                address,
+                protocol: remote.protocol,
+                host: host.clone(),
+                weight: remote.weight,
+                tls: remote.tls.clone(),
+                tag: remote.tag.clone(),
+                keepalive: remote.keepalive,
+            }));
+            relay.places.resize(relay.remotes.len(), remote.place.position);
+        }
+        Ok(relay)
     }
 }
 
 /// Every address of a host.
-fn resolve(host: &Value, port: u16) -> Result<Vec<Address>, ConfigError> {
-    if !is_host_name(&host.text) {
-        return Err(not_an_address(host, &NotAnAddress::Malformed));
-    }
-    match names::resolve(&host.text) {
+fn resolve(host: &Value, port: u16, lookup: Lookup<'_>) -> Result<Vec<Address>, ConfigError> {
+    match lookup(&host.text) {
         Ok(found) if !found.is_empty() => {
             Ok(found.into_iter().map(|ip| Address::Ip(ip).with_port(port)).collect())
         }

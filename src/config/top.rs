@@ -1,10 +1,13 @@
 //! The top level of a source: sections, and the directives around them.
 
-use super::report::Report;
+use super::effect::Effect;
+use super::rules::Rules;
 use super::source::Source;
+use super::system::System;
 use super::token::*;
 use super::{common, ConfigError, Parser, Position};
 use std::io;
+use std::rc::Rc;
 
 /// Why [`read`] gave nothing.
 #[derive(Debug)]
@@ -46,27 +49,47 @@ impl ReadError {
     }
 }
 
+/// What [`read`] gives.
+#[derive(Debug)]
+pub struct Reading<T> {
+    /// The settings, with those of the common directives; or what was wrong.
+    pub result: Result<(T, common::Common), ReadError>,
+    /// What the text has done and said up to there, also if something was wrong.
+    pub effects: Vec<Effect>,
+}
+
 /// Reads `source`, finds the first section called `section`, and lets `parse` read what is in
 /// its braces. Sections of other names are skipped; what follows the selected one is not read. With
 /// `-P` reading goes on behind a mistake, to report others as well.
 pub fn read<T>(
     source: Source,
     section: &str,
-    report: &Report,
+    rules: Rules,
+    system: Rc<dyn System>,
     parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ConfigError>,
-) -> Result<(T, common::Common), ReadError> {
-    let mut parser = Parser::new(source, report)?;
-    if report.parse_only {
+) -> Reading<T> {
+    let mut parser = Parser::new(source, rules, system);
+    if rules.parse_only {
         parser.report_mistakes();
     }
-    match find_section(&mut parser, section) {
+    let result = read_with(&mut parser, section, parse);
+    Reading { result, effects: parser.take_effects() }
+}
+
+fn read_with<T>(
+    parser: &mut Parser<'_>,
+    section: &str,
+    parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ConfigError>,
+) -> Result<(T, common::Common), ReadError> {
+    parser.start()?;
+    match find_section(parser, section) {
         // It may be what was skipped.
         Err(ReadError::NoSection { .. }) if parser.has_reported() => {
             return Err(ReadError::Reported)
         }
         found => found?,
     }
-    let result = parse(&mut parser)?;
+    let result = parse(parser)?;
     parser.expect(S_closebra)?;
     match parser.has_reported() {
         true => Err(ReadError::Reported),

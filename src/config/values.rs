@@ -1,8 +1,9 @@
 //! Values: what stands on the right of a directive, with its checks.
 
+use super::system::System;
 use super::token::*;
 use super::{ConfigError, Parser, Position};
-use crate::os::{log, names};
+use crate::os::log::Severity;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
@@ -146,7 +147,7 @@ impl Parser<'_> {
         if exact.is_none_or(|exact| !fits.contains(&exact)) {
             let place = self.position();
             let text = format!("{place}: '{text}' has more than 32 bits, and counts as {wrapped}");
-            self.report.message(log::Severity::WARNING, &text);
+            self.message(Severity::WARNING, text);
         }
         self.advance()?;
         Ok(wrapped)
@@ -189,7 +190,7 @@ impl Parser<'_> {
             return Ok(());
         }
         let name = self.text_lossy();
-        let Some((uid, gid)) = names::user(&name) else {
+        let Some((uid, gid)) = self.system().user(&name) else {
             return Err(self.error(format!("UNIX user '{name}' not found.")));
         };
         (ids.uid, ids.gid) = (nonzero(uid.into()), nonzero(gid.into()));
@@ -205,7 +206,7 @@ impl Parser<'_> {
             return Ok(());
         }
         let name = self.text_lossy();
-        let Some(gid) = names::group(&name) else {
+        let Some(gid) = self.system().group(&name) else {
             return Err(self.error(format!("UNIX group '{name}' not found.")));
         };
         ids.gid = nonzero(gid.into());
@@ -292,12 +293,12 @@ fn parse_integer(text: &str) -> Option<i64> {
 }
 
 /// A port: a decimal number from 0 to 65535, or the name of a service.
-pub fn parse_port(value: &Value) -> Result<u16, ConfigError> {
+pub fn parse_port(value: &Value, system: &dyn System) -> Result<u16, ConfigError> {
     let text = without_comment(&value.text);
     let port = if text.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '+') {
         text.parse().ok()
     } else {
-        names::service(text)
+        system.service(text)
     };
     port.ok_or_else(|| {
         value.error(format!("Expected an service or port, but got '{}'", value.text))
@@ -306,14 +307,14 @@ pub fn parse_port(value: &Value) -> Result<u16, ConfigError> {
 
 /// A port, or the first and the last of several: `5000-5099`. Services may have a dash in their
 /// name.
-pub fn parse_ports(value: &Value) -> Result<RangeInclusive<u16>, ConfigError> {
+pub fn parse_ports(value: &Value, system: &dyn System) -> Result<RangeInclusive<u16>, ConfigError> {
     let number = |text: &str| -> Option<u16> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         digits.then(|| text.parse().ok()).flatten()
     };
     let ends = without_comment(&value.text).split_once('-');
     let Some((first, last)) = ends.and_then(|(a, b)| Some((number(a)?, number(b)?))) else {
-        return parse_port(value).map(|port| port..=port);
+        return parse_port(value, system).map(|port| port..=port);
     };
     if first == 0 || first > last {
         let text = &value.text;

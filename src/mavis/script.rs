@@ -16,8 +16,7 @@
 use super::attributes;
 use crate::config::token::*;
 use crate::config::{ConfigError, Parser};
-use crate::os::common_data;
-use crate::os::regex::{Pcre, Posix};
+use crate::os::regex::{posix_ignore_case, Pcre, Posix, PCRE_CASELESS_UTF};
 
 /// How deep statements and conditions may nest.
 const MAX_DEPTH: usize = 256;
@@ -350,10 +349,10 @@ fn operand(parser: &mut Parser<'_>) -> Result<Operand, ConfigError> {
 fn regex(parser: &mut Parser<'_>, attribute: Attribute) -> Result<Test, ConfigError> {
     let (pattern, name) = (parser.text().to_vec(), parser.text_lossy());
     let compiled = if parser.code() == S_slash {
-        let flags = common_data::pcre_flags();
+        let flags = if parser.ignores_case() { PCRE_CASELESS_UTF } else { 0 };
         Pcre::new(&pattern, flags).map(|pcre| Test::Pcre(attribute, pcre, name))
     } else {
-        let flags = common_data::posix_flags();
+        let flags = if parser.ignores_case() { posix_ignore_case() } else { 0 };
         Posix::new(&pattern, flags).map(|posix| Test::Posix(attribute, posix, name))
     };
     let test = compiled.map_err(|text| parser.error(text))?;

@@ -83,7 +83,7 @@ pub fn load(
     });
     let Some((head, path)) = loaded else {
         for reason in reasons {
-            parser.report().message(log::Severity::ERROR, &reason);
+            parser.message(log::Severity::ERROR, reason);
         }
         return Ok(Err(format!("FATAL: module '{name}' not found.")));
     };

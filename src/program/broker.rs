@@ -2,9 +2,13 @@
 
 use super::options::{self, Options};
 use super::own::{self, Listeners, OwnRemote};
+use super::report::Report;
+use super::section;
 use super::security::{self, Purpose, Refusal};
 use super::single::{self, HostedWorker};
+use super::system::Live;
 use super::{Kind, Process};
+use crate::broker::addresses::Resolver;
 use crate::broker::life::{Broker, Start};
 use crate::broker::text;
 use crate::broker::worker_process::arguments;
@@ -16,9 +20,8 @@ use crate::channel::local::LocalWorker;
 use crate::channel::protocol::{BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
 use crate::config::broker::Broker as Config;
 use crate::config::common::Common;
-use crate::config::report::Report;
 use crate::config::source::Source;
-use crate::config::{self, ReadError};
+use crate::config::{self, ConfigError, ReadError};
 use crate::event::Loop;
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::os::process::{self, exit, Descriptors, Ended, Fork, Identity, Program};
@@ -26,13 +29,15 @@ use crate::os::shm::Segment;
 use crate::os::signals::{self, Signal};
 use crate::os::socket::Kind as SocketKind;
 use crate::os::{self, anonymous, channel, log, supervisor};
-use crate::snapshot::texts::{self as snapshot, Snapshot};
+use crate::snapshot::reader::Reader;
+use crate::snapshot::texts::Texts;
 use crate::tls::tickets::Ratchet;
 use crate::worker::engine::Engine;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// The main function of a process that is no worker.
@@ -137,17 +142,19 @@ fn run(
         Origin::Check { activated, report } => (false, Some(activated), report),
     };
     let texts = handover.snapshot.as_ref().and_then(|fd| anonymous::read(fd).ok());
-    snapshot::enter(texts.and_then(|texts| Snapshot::decode(&texts)).unwrap_or_default());
+    let texts = texts.and_then(|texts| Texts::decode(&texts));
     // Before any fork: they are for this process by its id.
     let activated = supervisor::activated_sockets();
     let how = if inetd { "startup via inetd" } else { "startup" };
     log::message(&format!("{how} (version {})", super::version()));
     process::set_umask(0o077);
     let report = process.report(options);
+    let reader = texts.map_or_else(Reader::recording, Reader::of_image);
+    let system = Rc::new(Live::new(report, reader));
     let source = &options.arguments[0];
     let mut wrong = None;
     let fetches = reloaded && handover.snapshot.is_none();
-    let read = read(process, options, &report, fetches, &mut wrong);
+    let read = read(process, options, &system, fetches, &mut wrong);
     let (text, config, common) = read.map_err(|error| {
         report.failure(&error);
         if let Some(config) = wrong.filter(|_| options.parse_only) {
@@ -191,7 +198,7 @@ fn run(
     let check = SecretsCheck { single, listeners: &Listeners::of(&config, &opened), purpose };
     let former = handover.secrets.as_ref().and_then(FormerSecrets::decode);
     let (secrets, session_timeout) = read_secrets(
-        process, options, &config, check, former, &text, &report,
+        process, options, &config, check, former, &text, &system,
     )
     .map_err(|refusal| {
         report.message(log::Severity::ERROR, &refusal.text);
@@ -200,7 +207,7 @@ fn run(
     // Others read the files themselves.
     let own_workers = has_own_workers(process, &config, single);
     let snapshot = match own_workers && !options.version {
-        true => share_texts(handover),
+        true => share_texts(handover, &system.reader),
         false => None,
     };
     if options.parse_only || options.version {
@@ -217,12 +224,21 @@ fn run(
         // is a copy in shared memory, our own what their modules want.
         let (uid, _) = process::identity();
         let checks = checks_reload.is_some() || options.parse_only && uid == 0;
-        let as_worker = checks && !single && config.spawn.ipc_key == 0;
+        let as_worker = checks && !single && (own_workers || config.spawn.ipc_key == 0);
         publish_snapshot(snapshot.as_ref());
         let status = run_once(options, program, as_worker, snapshot.as_ref())?;
+        let texts = system.reader.texts();
+        if own_workers && status == 0 && !texts.complete && !options.version {
+            let section = relay_section(process, options, &config, single);
+            let text = format!(
+                "WARNING: id = {section}: only a worker can read this section, so that each of them \
+                 reads its files when it starts"
+            );
+            report.message(log::Severity::WARNING, &text);
+        }
         if let (0, Some(pipe)) = (status, check_report) {
             let checked = Checked { material: secrets.material, session_timeout };
-            let snapshot = snapshot::current().unwrap_or_default().encode();
+            let snapshot = texts.encode();
             // If nobody reads it, nobody waits for it.
             let _ = Findings { snapshot, checked }.write(pipe);
         }
@@ -236,7 +252,7 @@ fn run(
         !inetd && options.background.unwrap_or(config.background)
     };
     let launched = if background && !reloaded {
-        match go_to_background(common.keep_stderr)? {
+        match go_to_background(system.keeps_stderr())? {
             Side::Launcher(status) => return Ok(status),
             Side::Daemon(launched) => Some(launched),
         }
@@ -256,6 +272,8 @@ fn run(
         Ok(shared) => shared,
     };
     let (shared, worker_source) = match shared {
+        // Own workers have what was checked, under the name of the file.
+        Some((segment, _)) if own_workers => (Some(segment), worker_source),
         Some((segment, name)) => (Some(segment), name),
         None => (None, worker_source),
     };
@@ -294,8 +312,8 @@ fn run(
         secrets,
         servers,
     };
-    let result = prepare(process, options, config, &common, single, start, handover);
-    snapshot::leave();
+    super::install_crash_handler(&common);
+    let result = prepare(process, options, config, single, start, handover, &system);
     let status = match result {
         // The program has more to do before it serves.
         Ok((broker, events)) if single && process.is_foreign() => {
@@ -318,7 +336,7 @@ fn run(
 fn read(
     process: &Process,
     options: &Options,
-    report: &Report,
+    system: &Rc<Live>,
     fetches: bool,
     wrong: &mut Option<Config>,
 ) -> Result<(Vec<u8>, Config, Common), ReadError> {
@@ -327,8 +345,7 @@ fn read(
         // A server may take its time; the user must be able to end that.
         signals::unblock_end();
     }
-    let source =
-        Source::open(name).map_err(|error| ReadError::Open { name: name.clone(), error })?;
+    let source = section::open(name, system)?;
     let text = source.text.clone();
     let positional = options.arguments.get(1).map(String::as_str);
     // In single-process mode the argument selects the relay's section, as in the C program.
@@ -340,14 +357,33 @@ fn read(
         (None, None, Kind::Spawnd) => &process.name,
         (None, None, _) => "spawnd",
     };
-    let (config, common) = config::read(source, section, report, |parser| {
+    let rules = system.report.rules();
+    let reading = config::read(source, section, rules, system.clone(), |parser| {
         // Mistakes before the section would be reported again by whoever reads another one.
         let only_here = !parser.has_reported();
         let config = config::broker::parse(parser, process.is_foreign())?;
         *wrong = only_here.then(|| config.clone());
         Ok(config)
-    })?;
+    });
+    let (config, common) = system.settle(reading)?;
+    if system.report.parse_only {
+        check_addresses(&config).inspect_err(|_| *wrong = None)?;
+    }
     Ok((text, config, common))
+}
+
+/// `-P` says if a listener has no address.
+fn check_addresses(config: &Config) -> Result<(), ConfigError> {
+    let mut resolver = Resolver::default();
+    for listener in &config.listeners {
+        if let (Err(reason), Some(address)) = (resolver.resolve(listener), &listener.address) {
+            return Err(address.error(format!(
+                "Expected an address to listen on, but got '{}': {reason}",
+                address.text
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Lets a worker report the mistakes in its section beside those in the broker's.
@@ -395,9 +431,10 @@ fn read_secrets(
     check: SecretsCheck<'_>,
     former: Option<(Ratchet, Option<Checked>)>,
     text: &[u8],
-    report: &Report,
+    system: &Rc<Live>,
 ) -> Result<(Secrets, u32), Refusal> {
     let SecretsCheck { single, listeners, purpose } = check;
+    let report = &system.report;
     let (tickets, checked) = former.unzip();
     let mut secrets = security::secrets(tickets, has_tls_listeners(config))?;
     if !has_own_workers(process, config, single) || options.version {
@@ -410,16 +447,20 @@ fn read_secrets(
         return Ok((secrets, checked.session_timeout));
     }
     let source = match config.spawn.config.as_ref().filter(|_| !single) {
-        Some(other) => match Source::open(other) {
+        Some(other) => match section::open(other, system) {
             Ok(source) => source,
             Err(_) => return Ok((secrets, 0)),
         },
         None => Source::new(&options.arguments[0], text.to_vec()),
     };
     let section = relay_section(process, options, config, single);
-    let listener = has_tls_listeners(config);
+    let tls = has_tls_listeners(config);
     let mut session_timeout = 0;
-    if let Some(checked) = security::check(&source, &section, listener, listeners, purpose)? {
+    // Names in it start where the workers will be, as they are told by the system.
+    let directory = config.spawn.directory.as_ref().filter(|_| !single);
+    system.reader.set_directory(directory.and_then(|directory| directory.canonicalize().ok()));
+    if let Some(checked) = security::check(&source, &section, system, listeners, tls, purpose)? {
+        system.reader.complete();
         for text in &checked.warnings {
             report.message(log::Severity::WARNING, text);
         }
@@ -433,10 +474,10 @@ fn read_secrets(
 
 /// The texts of the configuration as workers inherit them: as a former image has left them, or as they
 /// were read here.
-fn share_texts(handover: &Handover) -> Option<OwnedFd> {
+fn share_texts(handover: &Handover, reader: &Reader) -> Option<OwnedFd> {
     let texts = match &handover.snapshot {
-        Some(former) => former.try_clone(),
-        None => anonymous::file(&snapshot::current().unwrap_or_default().encode()),
+        Some(former) if reader.is_sealed() => former.try_clone(),
+        _ => anonymous::file(&reader.texts().encode()),
     };
     if let Err(error) = &texts {
         log::message(&format!("a copy of the configuration cannot be kept: {}", os::reason(error)));
@@ -638,10 +679,10 @@ fn prepare(
     process: &Process,
     options: &Options,
     config: Config,
-    common: &Common,
     single: bool,
     mut start: Start,
     handover: &mut Handover,
+    system: &Rc<Live>,
 ) -> Result<(Broker, Loop), i32> {
     let inherited = start.options.inetd || !start.activated.is_empty() || handover.has_activated();
     if config.listeners.is_empty() && !inherited {
@@ -651,16 +692,21 @@ fn prepare(
     let path = options.pid_file.as_ref().map(PathBuf::from).or(config.pid_file.clone());
     let former = handover.pid_file.take();
     handover.pid_file = take_pid_file(path.as_deref(), former, start.reloaded)?;
-    super::install_crash_handler(common);
     let (mut events, limit) = super::make_loop()?;
     if single {
         process::new_session();
         let _ = process::redirect_to_null(1);
         let local = match process.is_foreign() {
             true => single::local_worker(limit, &config.spawn).ok_or(exit::SOFTWARE),
-            false => {
-                local_worker(process, options, &config, limit, &mut start.secrets, &mut events)
-            }
+            false => local_worker(
+                process,
+                options,
+                &config,
+                limit,
+                &mut start.secrets,
+                &mut events,
+                system,
+            ),
         };
         let (worker, users_max) = local?;
         start.servers = Servers::Local { worker, users_max };
@@ -713,16 +759,14 @@ fn local_worker(
     descriptors: u64,
     secrets: &mut Secrets,
     events: &mut Loop,
+    system: &Rc<Live>,
 ) -> Result<(Box<dyn LocalWorker>, usize), i32> {
-    let report = process.report(options);
     let section = relay_section(process, options, config, true);
     let (mut settings, _, modules) =
-        super::section::read(&options.arguments[0], &section, &report, events).map_err(
-            |error| {
-                report.failure(&error);
-                error.exit_status()
-            },
-        )?;
+        super::section::read(&options.arguments[0], &section, system, events).map_err(|error| {
+            system.report.failure(&error);
+            error.exit_status()
+        })?;
     if !own::leave_out(&mut settings) {
         log::message("No remote services defined! Exiting.");
         return Err(exit::USAGE);

@@ -3,11 +3,12 @@
 // Token constants carry the names of the C enumeration.
 #![allow(non_upper_case_globals)]
 
-use crate::config::environment::publish_name;
-use crate::config::report::Report;
-use crate::config::source::Source;
+use super::report::{publish_name, Report};
+use super::section;
+use super::system::Live;
+use crate::config::environment::directory;
 use crate::config::token::*;
-use crate::config::{self, common, ConfigError, Parser, ReadError};
+use crate::config::{self, common, ConfigError, Parser};
 use crate::mavis::attributes::{self, value, Attributes};
 use crate::mavis::chain::{self, Query, Verdict, API_VERSION, TOKEN_VERSION};
 use crate::mavis::search::{self, Modules};
@@ -17,6 +18,7 @@ use crate::os::process::{self, exit};
 use crate::os::{common_data, log};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 use std::time::Instant;
 
 /// The status of a wrong command line, which is that of the C program.
@@ -121,10 +123,13 @@ fn run(options: &Options) -> Result<(), i32> {
     let report = Report { parse_only: options.parse_only, terminal, ..Report::default() };
     let text = |index: usize| options.arguments[index].to_string_lossy().into_owned();
     let name = text(0);
-    publish_name(&name);
-    let mut chain = Source::open(&name)
-        .map_err(|error| ReadError::Open { name: name.clone(), error })
-        .and_then(|source| config::read(source, &text(1), &report, section))
+    let system = Rc::new(Live::direct(report));
+    publish_name(&name, &directory(&name, &*system));
+    let mut chain = section::open(&name, &system)
+        .and_then(|source| {
+            let reading = config::read(source, &text(1), report.rules(), system.clone(), modules);
+            system.settle(reading)
+        })
         .map_err(|error| {
             report.failure(&error);
             error.exit_status()
@@ -166,18 +171,18 @@ fn show(what: &str, query: &Query) {
 
 /// What the section has for us: modules, and what all sections share. Anything else belongs to the
 /// program whose configuration this is.
-fn section(parser: &mut Parser<'_>) -> Result<Chain, ConfigError> {
-    let mut modules = Modules::new(std::ptr::null_mut());
+fn modules(parser: &mut Parser<'_>) -> Result<Chain, ConfigError> {
+    let mut found = Modules::new(std::ptr::null_mut());
     let mut depth = 0;
     loop {
         match parser.code() {
             S_eof => return Err(parser.expected(&[S_closebra])),
-            S_closebra if depth == 0 => return Ok(modules.chain),
+            S_closebra if depth == 0 => return Ok(found.chain),
             S_closebra => depth -= 1,
             S_openbra => depth += 1,
             // The word is also a value, and the beginning of directives for the program.
             S_mavis if depth == 0 && matches!(parser.peek()?, S_module | S_path) => {
-                search::parse(parser, &mut modules)?;
+                search::parse(parser, &mut found)?;
                 continue;
             }
             _ if depth == 0 && common::parse_shared(parser)? => continue,

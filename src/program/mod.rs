@@ -7,19 +7,22 @@ mod hosted;
 mod mavistest;
 pub mod options;
 mod own;
+pub mod report;
 mod sandbox;
 mod section;
 mod security;
 mod single;
+pub mod system;
 mod worker;
 
 use crate::config::common::{known_debug_bits, Common};
-use crate::config::report::{Report, UnknownNames};
+use crate::config::rules::UnknownNames;
 use crate::event::{Choice, Loop};
 use crate::os::process::{self, exit};
 use crate::os::socket::{self, Inherited};
 use crate::os::{common_data, crash, log, tls as library};
 use options::Options;
+use report::Report;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -109,7 +112,7 @@ impl Process {
         let debug_to_stderr = options.debug_to_stderr;
         let unknown_names =
             if self.is_foreign() { UnknownNames::Ignored } else { UnknownNames::Refused };
-        Report { quiet: false, parse_only, debug_to_stderr, terminal, unknown_names }
+        Report { parse_only, debug_to_stderr, terminal, unknown_names }
     }
 
     /// True for a program that uses the library.

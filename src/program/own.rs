@@ -1,8 +1,9 @@
 //! Remotes that are listeners of this relay: a session with one becomes a client of the relay again,
 //! and so on until all places are taken.
 
+use crate::broker::addresses::Resolver;
 use crate::config::broker::Broker as Config;
-use crate::config::listen::{Ipv6Only, Resolver};
+use crate::config::listen::Ipv6Only;
 use crate::config::relay::{Relay, Remote};
 use crate::os::address::{Address, Family, ScopedIp};
 use crate::os::socket::{self, Kind, Protocol};

@@ -1,44 +1,53 @@
 //! The relay's section, with the modules that it names.
 
+use super::report::publish_name;
+use super::system::Live;
 use crate::config::common::Common;
-use crate::config::environment::publish_name;
+use crate::config::environment::directory;
 use crate::config::relay::{self, Relay};
-use crate::config::report::Report;
 use crate::config::source::Source;
 use crate::config::{self, ReadError};
 use crate::event::Loop;
 use crate::mavis::queries::Queries;
 use crate::mavis::search::{self, Modules};
-use crate::os::log;
 use crate::os::process::exit;
+use crate::os::{log, names};
+use std::rc::Rc;
+
+/// Opens a source.
+pub(super) fn open(name: &str, system: &Live) -> Result<Source, ReadError> {
+    config::system::open(name, system)
+        .map_err(|error| ReadError::Open { name: name.to_owned(), error })
+}
 
 /// Reads a worker's section, and loads the modules that it names.
 pub(super) fn read(
     source: &str,
     section: &str,
-    report: &Report,
+    system: &Rc<Live>,
     events: &mut Loop,
 ) -> Result<(Relay, Common, Modules), ReadError> {
-    let source =
-        Source::open(source).map_err(|error| ReadError::Open { name: source.to_owned(), error })?;
-    read_source(source, section, report, events)
-}
-
-/// As [`read`], of a source that is there.
-pub(super) fn read_source(
-    source: Source,
-    section: &str,
-    report: &Report,
-    events: &mut Loop,
-) -> Result<(Relay, Common, Modules), ReadError> {
-    publish_name(&source.name);
+    let source = open(source, system)?;
+    publish_name(&source.name, &directory(&source.name, &**system));
     let mut modules = Modules::new(events.context());
-    let read = events.lend(|| {
-        config::read(source, section, report, |parser| {
+    let reading = events.lend(|| {
+        config::read(source, section, system.report.rules(), system.clone(), |parser| {
             relay::parse(parser, &mut |parser| search::parse(parser, &mut modules))
         })
     });
-    read.map(|(settings, common)| (settings, common, modules))
+    let (section, common) = system.settle(reading)?;
+    Ok((section.resolve(&mut names::resolve)?, common, modules))
+}
+
+/// Reads a worker's section for what it says of files: nothing that it does is done, nothing is said,
+/// and its modules are not loaded. `None` if there are mistakes, which the worker will report.
+pub(super) fn examine(source: Source, section: &str, system: &Rc<Live>) -> Option<Relay> {
+    let rules = config::rules::Rules { parse_only: false, debug: 0, ..system.report.rules() };
+    let reading = config::read(source, section, rules, system.clone(), |parser| {
+        relay::parse(parser, &mut relay::skip_modules)
+    });
+    let (section, _) = reading.result.ok()?;
+    section.resolve(&mut names::resolve).ok()
 }
 
 /// Starts the modules, if the settings want them to be asked. Otherwise nobody needs them. Fails, and

@@ -3,8 +3,9 @@
 use super::options::{self, Options};
 use super::sandbox::Sandbox;
 use super::section::{read, start_modules};
+use super::system::Live;
 use super::{own, security, Kind, Process};
-use crate::broker::inherited_snapshot;
+use crate::broker::inherited_texts;
 use crate::channel::protocol::{FromWorker, BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
 use crate::channel::worker_side::Answer;
 use crate::channel::Peer;
@@ -13,13 +14,14 @@ use crate::config::{self, ReadError};
 use crate::os::process::{self, exit};
 use crate::os::{self, channel, log};
 use crate::snapshot::material::Material;
-use crate::snapshot::texts as snapshot;
+use crate::snapshot::reader::Reader;
 use crate::tls::tickets::Ratchet;
 use crate::upstream::zone::Zone;
 use crate::worker::engine::Engine;
 use crate::worker::link::{Link, Start};
 use crate::worker::process::Worker;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 /// The main function of a process whose descriptor 0 is a channel.
 pub(super) fn main(process: &Process) -> i32 {
@@ -47,12 +49,12 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     if !options.parse_only {
         config::on_abandon(bad_configuration);
     }
-    if let Some(known) = inherited_snapshot() {
-        snapshot::enter(known);
-    }
+    // A broker of ours leaves what it has checked.
+    let reader = inherited_texts().map_or_else(Reader::direct, Reader::of_worker);
+    let system = Rc::new(Live::new(report, reader));
     // Modules may use the loop as soon as they are there.
     let mut events = super::early_loop()?;
-    let read = read(&options.arguments[0], section, &report, &mut events);
+    let read = read(&options.arguments[0], section, &system, &mut events);
     let (mut settings, common, modules) = read.map_err(|error| {
         report.failure(&error);
         if !options.parse_only && !matches!(error, ReadError::Open { .. }) {
@@ -60,7 +62,6 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         }
         error.exit_status()
     })?;
-    snapshot::leave();
     if options.parse_only {
         // By themselves these checks are the broker's, which knows its listeners.
         if std::env::var_os(BROKER_VARIABLE).is_some() {
@@ -105,7 +106,12 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     };
     let own_broker = told.is_some();
     let (mut material, tickets, zone) = told.unwrap_or_default();
-    let tls = security::contexts(&settings, &mut material, tickets, listener);
+    let tls = match tickets {
+        Some(tickets) if system.reader.is_sealed() => {
+            security::contexts_of_broker(&settings, &material, tickets, listener)
+        }
+        tickets => security::contexts(&settings, &mut material, tickets, listener),
+    };
     // The keys are in OpenSSL's protected memory now.
     drop(material);
     let tls = tls.map_err(|error| {

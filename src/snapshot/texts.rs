@@ -1,100 +1,53 @@
-//! The texts that a configuration consists of, read once: what was checked is what the next image of
-//! the broker and its workers parse, whatever becomes of the files meanwhile.
+//! The texts that a configuration consists of, as one process gives them to another.
 
-use crate::os::files::{self, GlobError};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// Sources by their names, and what patterns of includes have matched; failures as errno.
+/// Sources by their names, and what patterns of includes have matched, or why they could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    sources: BTreeMap<OsString, Result<Vec<u8>, i32>>,
-    patterns: BTreeMap<OsString, Result<Vec<PathBuf>, i32>>,
+pub struct Texts {
+    pub(super) sources: BTreeMap<OsString, Result<Vec<u8>, Failure>>,
+    pub(super) patterns: BTreeMap<OsString, Result<Vec<PathBuf>, Failure>>,
+    /// Where relative names start for workers, if not where the broker is.
+    pub(super) directory: Option<PathBuf>,
+    /// Nothing else is needed.
+    pub complete: bool,
 }
 
-thread_local! {
-    static CURRENT: RefCell<Option<Snapshot>> = const { RefCell::new(None) };
+/// Why something could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    Errno(i32),
+    Other(String),
 }
 
-/// From here on what is known is not read again, and what is read is remembered.
-pub fn enter(known: Snapshot) {
-    CURRENT.set(Some(known));
-}
-
-/// What is known so far.
-pub fn current() -> Option<Snapshot> {
-    CURRENT.with_borrow(Clone::clone)
-}
-
-/// Files are read as they are from here on.
-pub fn leave() {
-    CURRENT.set(None);
-}
-
-/// The text of a source, which is read if it is not known.
-pub(crate) fn text(name: &str, read: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
-    // A name in the broker's memory stands for what it has put there now.
-    if name.starts_with("ipc://") {
-        return read();
-    }
-    let key = key(OsStr::new(name));
-    if let Some(known) = known(|snapshot| snapshot.sources.get(&key).cloned()) {
-        return known.map_err(io::Error::from_raw_os_error);
-    }
-    let text = read();
-    // A server that does not answer is no part of a configuration.
-    match (&text, text.as_ref().err().and_then(io::Error::raw_os_error)) {
-        (Ok(text), _) => remember(|snapshot| snapshot.sources.insert(key, Ok(text.clone()))),
-        (Err(_), Some(errno)) => {
-            remember(|snapshot| snapshot.sources.insert(key, Err(errno)));
+impl From<&io::Error> for Failure {
+    fn from(error: &io::Error) -> Failure {
+        match error.raw_os_error() {
+            Some(errno) if errno > 0 => Failure::Errno(errno),
+            _ => Failure::Other(error.to_string()),
         }
-        (Err(_), None) => {}
     }
-    text
 }
 
-/// The files that a pattern matches.
-pub(crate) fn glob(pattern: &OsStr) -> Result<Vec<PathBuf>, GlobError> {
-    let key = key(pattern);
-    let fail = |errno: i32| {
-        let error = io::Error::from_raw_os_error(errno);
-        GlobError { path: PathBuf::from(pattern), error }
-    };
-    if let Some(known) = known(|snapshot| snapshot.patterns.get(&key).cloned()) {
-        return known.map_err(fail);
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> io::Error {
+        match failure {
+            Failure::Errno(errno) => io::Error::from_raw_os_error(errno),
+            Failure::Other(text) => io::Error::other(text),
+        }
     }
-    let found = files::glob(pattern);
-    let outcome = match &found {
-        Ok(paths) => Ok(paths.clone()),
-        Err(failure) => Err(failure.error.raw_os_error().unwrap_or(libc::ENOENT)),
-    };
-    remember(|snapshot| snapshot.patterns.insert(key, outcome));
-    found
 }
 
-fn known<T>(look: impl FnOnce(&Snapshot) -> Option<T>) -> Option<T> {
-    CURRENT.with_borrow(|current| current.as_ref().and_then(look))
-}
+const MAGIC: &[u8] = b"tcprelay snapshot 2\n";
+/// What stands in the place of an errno.
+const NO_FAILURE: i32 = 0;
+const OTHER_FAILURE: i32 = -1;
 
-fn remember<T>(add: impl FnOnce(&mut Snapshot) -> T) {
-    CURRENT.with_borrow_mut(|current| drop(current.as_mut().map(add)));
-}
-
-/// Workers may be in another directory, where the same name is another file.
-fn key(name: &OsStr) -> OsString {
-    if memchr::memmem::find(name.as_bytes(), b"://").is_some() {
-        return name.to_owned();
-    }
-    std::path::absolute(name).map_or_else(|_| name.to_owned(), PathBuf::into_os_string)
-}
-
-const MAGIC: &[u8] = b"tcprelay snapshot 1\n";
-
-impl Snapshot {
+impl Texts {
     /// For another process.
     pub fn encode(&self) -> Vec<u8> {
         let mut data = MAGIC.to_vec();
@@ -102,18 +55,29 @@ impl Snapshot {
             data.extend((bytes.len() as u64).to_be_bytes());
             data.extend(bytes);
         };
-        let outcome = |data: &mut Vec<u8>, errno: Option<i32>| {
-            data.extend(errno.unwrap_or(0).to_be_bytes());
+        let failure = |data: &mut Vec<u8>, failure: Option<&Failure>| {
+            let errno = match failure {
+                None => NO_FAILURE,
+                Some(Failure::Errno(errno)) => *errno,
+                Some(Failure::Other(_)) => OTHER_FAILURE,
+            };
+            data.extend(errno.to_be_bytes());
+            if let Some(Failure::Other(text)) = failure {
+                bytes(data, text.as_bytes());
+            }
         };
+        data.push(self.complete.into());
+        let directory = self.directory.as_deref().map(|path| path.as_os_str().as_bytes());
+        bytes(&mut data, directory.unwrap_or_default());
         data.extend((self.sources.len() as u64).to_be_bytes());
         for (name, text) in &self.sources {
             bytes(&mut data, name.as_bytes());
-            outcome(&mut data, text.as_ref().err().copied());
+            failure(&mut data, text.as_ref().err());
             bytes(&mut data, text.as_deref().unwrap_or_default());
         }
         for (pattern, paths) in &self.patterns {
             bytes(&mut data, pattern.as_bytes());
-            outcome(&mut data, paths.as_ref().err().copied());
+            failure(&mut data, paths.as_ref().err());
             let paths = paths.as_deref().unwrap_or_default();
             data.extend((paths.len() as u64).to_be_bytes());
             for path in paths {
@@ -124,31 +88,34 @@ impl Snapshot {
     }
 
     /// Reads what [`encode`](Self::encode) has written; `None` if it is something else.
-    pub fn decode(data: &[u8]) -> Option<Snapshot> {
-        let mut reader = Reader(data.strip_prefix(MAGIC)?);
-        let mut snapshot = Snapshot::default();
+    pub fn decode(data: &[u8]) -> Option<Texts> {
+        let mut reader = Cursor(data.strip_prefix(MAGIC)?);
+        let complete = reader.take(1)?[0] != 0;
+        let directory = reader.name()?;
+        let directory = (!directory.is_empty()).then(|| directory.into());
+        let mut texts = Texts { complete, directory, ..Texts::default() };
         for _ in 0..reader.number()? {
             let name = reader.name()?;
-            let errno = reader.errno()?;
+            let failure = reader.failure()?;
             let text = reader.bytes()?.to_vec();
-            snapshot.sources.insert(name, if errno == 0 { Ok(text) } else { Err(errno) });
+            texts.sources.insert(name, failure.map_or(Ok(text), Err));
         }
         while !reader.0.is_empty() {
             let pattern = reader.name()?;
-            let errno = reader.errno()?;
+            let failure = reader.failure()?;
             let mut paths = Vec::new();
             for _ in 0..reader.number()? {
                 paths.push(reader.name()?.into());
             }
-            snapshot.patterns.insert(pattern, if errno == 0 { Ok(paths) } else { Err(errno) });
+            texts.patterns.insert(pattern, failure.map_or(Ok(paths), Err));
         }
-        Some(snapshot)
+        Some(texts)
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+struct Cursor<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> Cursor<'a> {
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
@@ -159,8 +126,14 @@ impl<'a> Reader<'a> {
         usize::try_from(u64::from_be_bytes(self.take(8)?.try_into().ok()?)).ok()
     }
 
-    fn errno(&mut self) -> Option<i32> {
-        Some(i32::from_be_bytes(self.take(4)?.try_into().ok()?))
+    fn failure(&mut self) -> Option<Option<Failure>> {
+        Some(match i32::from_be_bytes(self.take(4)?.try_into().ok()?) {
+            NO_FAILURE => None,
+            OTHER_FAILURE => {
+                Some(Failure::Other(String::from_utf8_lossy(self.bytes()?).into_owned()))
+            }
+            errno => Some(Failure::Errno(errno)),
+        })
     }
 
     fn bytes(&mut self) -> Option<&'a [u8]> {
@@ -178,37 +151,32 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn snapshot() -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        snapshot.sources.insert("/a".into(), Ok(b"text".to_vec()));
-        snapshot.sources.insert("/b".into(), Err(libc::EACCES));
-        snapshot.patterns.insert("/*".into(), Ok(vec!["/a".into(), "/b".into()]));
-        snapshot.patterns.insert("/x*".into(), Err(libc::ENOENT));
-        snapshot
+    fn texts() -> Texts {
+        let mut texts =
+            Texts { complete: true, directory: Some("/there".into()), ..Texts::default() };
+        texts.sources.insert("/a".into(), Ok(b"text".to_vec()));
+        texts.sources.insert("/b".into(), Err(Failure::Errno(libc::EACCES)));
+        texts.sources.insert("http://c".into(), Err(Failure::Other("no answer".into())));
+        texts.patterns.insert("/*".into(), Ok(vec!["/a".into(), "/b".into()]));
+        texts.patterns.insert("/x*".into(), Err(Failure::Errno(libc::ENOENT)));
+        texts
     }
 
     #[test]
     fn what_is_encoded_is_decoded() {
-        assert_eq!(Snapshot::decode(&snapshot().encode()), Some(snapshot()));
-    }
-
-    #[test]
-    fn what_was_read_is_not_read_again() {
-        enter(Snapshot::default());
-        assert_eq!(text("name", || Ok(b"first".to_vec())).unwrap(), b"first");
-        assert_eq!(text("name", || Ok(b"second".to_vec())).unwrap(), b"first");
-        leave();
-        assert_eq!(text("name", || Ok(b"second".to_vec())).unwrap(), b"second");
+        assert_eq!(Texts::decode(&texts().encode()), Some(texts()));
+        let nothing = Texts::default();
+        assert_eq!(Texts::decode(&nothing.encode()), Some(nothing));
     }
 
     proptest! {
         #[test]
-        fn damage_is_survived(at in 0usize..200, byte in 0u8..) {
-            let mut data = snapshot().encode();
+        fn damage_is_survived(at in 0usize..300, byte in 0u8..) {
+            let mut data = texts().encode();
             let at = at % data.len();
             data[at] = byte;
-            let _ = Snapshot::decode(&data);
-            let _ = Snapshot::decode(&data[..at]);
+            let _ = Texts::decode(&data);
+            let _ = Texts::decode(&data[..at]);
         }
     }
 }

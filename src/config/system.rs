@@ -1,0 +1,124 @@
+//! What parsing asks of the system that a configuration is for: its files, and who is who there.
+
+use super::effect::Effect;
+use super::source::Source;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Answers the questions of a parser. `program` has the one that reads files and asks the system; tests
+/// have [`Nowhere`], so that a configuration can be parsed without either.
+pub trait System {
+    /// The bytes of a source: a file, a URL, shared memory of the broker.
+    fn source(&self, name: &str) -> io::Result<Vec<u8>>;
+    /// The files that the pattern of an `include` matches. An error has the path it is about.
+    fn glob(&self, pattern: &OsStr) -> Result<Vec<PathBuf>, (PathBuf, io::Error)>;
+    /// The value of an environment variable.
+    fn variable(&self, name: &OsStr) -> Option<OsString>;
+    /// A user's id, and that of its primary group.
+    fn user(&self, name: &str) -> Option<(u32, u32)>;
+    /// A group's id.
+    fn group(&self, name: &str) -> Option<u32>;
+    /// The port of a service.
+    fn service(&self, name: &str) -> Option<u16>;
+    /// Replaces `%o` by what names the kind of system.
+    fn expand_system_type(&self, text: &str) -> String;
+    /// True for a file that can be executed.
+    fn is_executable(&self, path: &Path) -> bool;
+    /// True for a directory.
+    fn is_directory(&self, path: &Path) -> bool;
+    /// Several sockets can share a port, and the system spreads connections over them.
+    fn can_share_port(&self) -> bool;
+    /// There is such a thing as a user timeout of TCP.
+    fn has_user_timeout(&self) -> bool;
+    /// C code reads on: it must find what the text has said so far. Nothing else asks for this; what
+    /// reading has given is applied by whoever has read.
+    fn apply(&self, effects: Vec<Effect>);
+}
+
+/// Reads a source by its name.
+pub fn open(name: &str, system: &dyn System) -> io::Result<Source> {
+    let text = system.source(name)?;
+    // Readers in C count its bytes in an int.
+    if text.len() > i32::MAX as usize {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(Source::new(name, text))
+}
+
+/// A system with nothing in it: no file, no user, no variable.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nowhere;
+
+impl System for Nowhere {
+    fn source(&self, _: &str) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn glob(&self, pattern: &OsStr) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+        Err((pattern.into(), io::ErrorKind::NotFound.into()))
+    }
+
+    fn variable(&self, _: &OsStr) -> Option<OsString> {
+        None
+    }
+
+    fn user(&self, _: &str) -> Option<(u32, u32)> {
+        None
+    }
+
+    fn group(&self, _: &str) -> Option<u32> {
+        None
+    }
+
+    fn service(&self, _: &str) -> Option<u16> {
+        None
+    }
+
+    fn expand_system_type(&self, text: &str) -> String {
+        text.to_owned()
+    }
+
+    fn is_executable(&self, _: &Path) -> bool {
+        false
+    }
+
+    fn is_directory(&self, _: &Path) -> bool {
+        false
+    }
+
+    fn can_share_port(&self) -> bool {
+        true
+    }
+
+    fn has_user_timeout(&self) -> bool {
+        true
+    }
+
+    fn apply(&self, _: Vec<Effect>) {}
+}
+
+/// The environment as the text sees it: what `setenv` and `unsetenv` have said before, and behind that
+/// the process's.
+#[derive(Debug, Default)]
+pub(super) struct Overlay(RefCell<HashMap<OsString, Option<OsString>>>);
+
+impl Overlay {
+    pub(super) fn set(&self, name: &str, value: Option<&str>) {
+        self.0.borrow_mut().insert(name.into(), value.map(OsString::from));
+    }
+
+    pub(super) fn get(&self, name: &OsStr, system: &dyn System) -> Option<OsString> {
+        match self.0.borrow().get(name) {
+            Some(set) => set.clone(),
+            None => system.variable(name),
+        }
+    }
+
+    /// The process's environment says the same now.
+    pub(super) fn clear(&self) {
+        self.0.borrow_mut().clear();
+    }
+}

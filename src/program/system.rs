@@ -1,0 +1,98 @@
+//! The system that configurations are read on: their files, as the snapshot has them, and the rest as
+//! it is.
+
+use super::report::Report;
+use crate::config::effect::Effect;
+use crate::config::system::System;
+use crate::config::Reading;
+use crate::config::{common::Common, ReadError};
+use crate::os::{names, process, socket};
+use crate::snapshot::reader::Reader;
+use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// This system, for one configuration.
+pub struct Live {
+    /// Where messages go.
+    pub report: Report,
+    /// Where its files come from.
+    pub reader: Reader,
+    keeps_stderr: Cell<bool>,
+}
+
+impl Live {
+    /// With files from `reader`.
+    pub fn new(report: Report, reader: Reader) -> Live {
+        Live { report, reader, keeps_stderr: Cell::new(false) }
+    }
+
+    /// With files as they are whenever they are read.
+    pub fn direct(report: Report) -> Live {
+        Live::new(report, Reader::direct())
+    }
+
+    /// Does what a text wants done, and gives what it has set.
+    pub fn settle<T>(&self, reading: Reading<T>) -> Result<(T, Common), ReadError> {
+        self.apply(reading.effects);
+        reading.result
+    }
+
+    /// A text has said where standard error goes, so that it stays there in the background.
+    pub fn keeps_stderr(&self) -> bool {
+        self.keeps_stderr.get()
+    }
+}
+
+impl System for Live {
+    fn source(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.reader.source(name)
+    }
+
+    fn glob(&self, pattern: &OsStr) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+        self.reader.glob(pattern)
+    }
+
+    fn variable(&self, name: &OsStr) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    fn user(&self, name: &str) -> Option<(u32, u32)> {
+        names::user(name)
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        names::group(name)
+    }
+
+    fn service(&self, name: &str) -> Option<u16> {
+        names::service(name)
+    }
+
+    fn expand_system_type(&self, text: &str) -> String {
+        names::expand_system_type(text)
+    }
+
+    fn is_executable(&self, path: &Path) -> bool {
+        process::is_executable(path)
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        path.is_dir()
+    }
+
+    fn can_share_port(&self) -> bool {
+        socket::can_share_port()
+    }
+
+    fn has_user_timeout(&self) -> bool {
+        socket::has_user_timeout()
+    }
+
+    fn apply(&self, effects: Vec<Effect>) {
+        if self.report.apply(effects) {
+            self.keeps_stderr.set(true);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Reads the texts of a configuration: each of them once.
+
+use super::fetch::fetch;
+use super::texts::{Failure, Texts};
+use crate::os::files;
+use std::cell::RefCell;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Where the texts of a configuration come from.
+#[derive(Debug)]
+pub struct Reader(Origin);
+
+#[derive(Debug)]
+enum Origin {
+    /// The files, as they are at each moment.
+    Files,
+    /// The files, once: what was read is not read again.
+    Once(RefCell<Texts>),
+    /// What another process has read. There is nothing besides.
+    Sealed(Texts),
+}
+
+impl Reader {
+    /// Reads files whenever they are asked for.
+    pub fn direct() -> Reader {
+        Reader(Origin::Files)
+    }
+
+    /// Reads each file once, and remembers it.
+    pub fn recording() -> Reader {
+        Reader(Origin::Once(RefCell::default()))
+    }
+
+    /// For the next image of the broker, which is where the former one was.
+    pub fn of_image(texts: Texts) -> Reader {
+        Reader::inherited(Texts { directory: None, ..texts })
+    }
+
+    /// For a worker.
+    pub fn of_worker(texts: Texts) -> Reader {
+        Reader::inherited(texts)
+    }
+
+    /// Has what another process has read. If that was not all of it, the rest is read here, once.
+    fn inherited(texts: Texts) -> Reader {
+        match texts.complete {
+            true => Reader(Origin::Sealed(texts)),
+            false => Reader(Origin::Once(RefCell::new(texts))),
+        }
+    }
+
+    /// True if no file is read.
+    pub fn is_sealed(&self) -> bool {
+        matches!(self.0, Origin::Sealed(_))
+    }
+
+    /// What was read so far.
+    pub fn texts(&self) -> Texts {
+        match &self.0 {
+            Origin::Files => Texts::default(),
+            Origin::Once(texts) => texts.borrow().clone(),
+            Origin::Sealed(texts) => texts.clone(),
+        }
+    }
+
+    /// Where relative names start from now on, and in workers: their directory, whose name must be
+    /// absolute.
+    pub fn set_directory(&self, directory: Option<PathBuf>) {
+        if let Origin::Once(texts) = &self.0 {
+            texts.borrow_mut().directory = directory;
+        }
+    }
+
+    /// All was read that workers will ask for.
+    pub fn complete(&self) {
+        if let Origin::Once(texts) = &self.0 {
+            texts.borrow_mut().complete = true;
+        }
+    }
+
+    /// The text of a source.
+    pub fn source(&self, name: &str) -> io::Result<Vec<u8>> {
+        match &self.0 {
+            Origin::Files => fetch(name),
+            Origin::Once(texts) => {
+                let directory = texts.borrow().directory.clone();
+                let key = key(OsStr::new(name), directory.as_deref());
+                if let Some(known) = texts.borrow().sources.get(&key) {
+                    return known.clone().map_err(io::Error::from);
+                }
+                let text = match &directory {
+                    Some(_) => fetch(&key.to_string_lossy()),
+                    None => fetch(name),
+                };
+                let kept = text.as_ref().map(Clone::clone).map_err(Failure::from);
+                texts.borrow_mut().sources.insert(key, kept);
+                text
+            }
+            Origin::Sealed(texts) => {
+                let key = key(OsStr::new(name), texts.directory.as_deref());
+                let known = texts.sources.get(&key).ok_or_else(unknown)?;
+                known.clone().map_err(io::Error::from)
+            }
+        }
+    }
+
+    /// The files that a pattern matches. An error has the path it is about.
+    pub fn glob(&self, pattern: &OsStr) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+        match &self.0 {
+            Origin::Files => files::glob(pattern).map_err(|failure| (failure.path, failure.error)),
+            Origin::Once(texts) => {
+                let directory = texts.borrow().directory.clone();
+                let key = key(pattern, directory.as_deref());
+                if let Some(known) = texts.borrow().patterns.get(&key) {
+                    return known.clone().map_err(|failure| (pattern.into(), failure.into()));
+                }
+                let found = find(pattern, directory.as_deref());
+                let kept = found.as_ref().map(Clone::clone).map_err(|(_, error)| error.into());
+                texts.borrow_mut().patterns.insert(key, kept);
+                found
+            }
+            Origin::Sealed(texts) => {
+                let key = key(pattern, texts.directory.as_deref());
+                let known = texts.patterns.get(&key).ok_or_else(|| (pattern.into(), unknown()))?;
+                known.clone().map_err(|failure| (pattern.into(), failure.into()))
+            }
+        }
+    }
+}
+
+/// glob(3) as it would be in `directory`: what a relative pattern matches is relative as well.
+fn find(pattern: &OsStr, directory: Option<&Path>) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+    let Some(directory) = directory.filter(|_| Path::new(pattern).is_relative()) else {
+        return files::glob(pattern).map_err(|failure| (failure.path, failure.error));
+    };
+    let short = |path: PathBuf| match path.strip_prefix(directory) {
+        Ok(rest) => rest.to_owned(),
+        Err(_) => path,
+    };
+    match files::glob(directory.join(pattern).as_os_str()) {
+        Ok(paths) => Ok(paths.into_iter().map(short).collect()),
+        Err(failure) => Err((short(failure.path), failure.error)),
+    }
+}
+
+fn unknown() -> io::Error {
+    io::Error::other("not a part of the configuration that was checked")
+}
+
+/// Workers may be in another directory, where the same name is another file.
+fn key(name: &OsStr, directory: Option<&Path>) -> OsString {
+    if memchr::memmem::find(name.as_bytes(), b"://").is_some() {
+        return name.to_owned();
+    }
+    let path = directory.map_or_else(|| PathBuf::from(name), |directory| directory.join(name));
+    std::path::absolute(&path).map_or_else(|_| name.to_owned(), PathBuf::into_os_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn what_was_read_is_not_read_again() {
+        let folder = std::env::temp_dir().join(format!("snapshot-reader-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("a.cfg");
+        let pattern = folder.join("*.cfg");
+        let reader = Reader::recording();
+        fs::write(&file, "first").expect("a file");
+        let name = file.to_str().expect("a name");
+        assert_eq!(reader.source(name).expect("the text"), b"first");
+        assert_eq!(reader.glob(pattern.as_os_str()).expect("a file"), [file.as_path()]);
+        reader.complete();
+        fs::write(&file, "second").expect("a file");
+        fs::write(folder.join("b.cfg"), "more").expect("a file");
+        let sealed = Reader::inherited(reader.texts());
+        for reader in [&reader, &sealed] {
+            assert_eq!(reader.source(name).expect("the text"), b"first");
+            assert_eq!(reader.glob(pattern.as_os_str()).expect("a file"), [file.as_path()]);
+        }
+        assert_eq!(Reader::direct().source(name).expect("the text"), b"second");
+        // What is not in it is not read.
+        let other = folder.join("b.cfg");
+        let other = other.to_str().expect("a name");
+        let error = sealed.source(other).expect_err("nothing");
+        assert!(error.to_string().contains("that was checked"), "{error}");
+        assert!(sealed.glob(other.as_ref()).is_err());
+        // Where that is not all, it is.
+        let some = Reader::inherited(Texts { complete: false, ..reader.texts() });
+        assert_eq!(some.source(other).expect("the text"), b"more");
+        let _ = fs::remove_dir_all(folder);
+    }
+
+    #[test]
+    fn relative_names_start_where_workers_are() {
+        let folder = std::env::temp_dir().join(format!("snapshot-folder-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("a.part"), "there").expect("a file");
+        let reader = Reader::recording();
+        assert!(reader.source("a.part").is_err());
+        reader.set_directory(Some(folder.clone()));
+        for reader in [&reader, &{
+            assert_eq!(reader.source("a.part").expect("the text"), b"there");
+            assert_eq!(reader.glob("*.part".as_ref()).expect("a file"), [Path::new("a.part")]);
+            reader.complete();
+            Reader::inherited(reader.texts())
+        }] {
+            assert_eq!(reader.source("a.part").expect("the text"), b"there");
+            assert_eq!(reader.glob("*.part".as_ref()).expect("a file"), [Path::new("a.part")]);
+        }
+        let _ = fs::remove_dir_all(folder);
+    }
+}
