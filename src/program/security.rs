@@ -50,7 +50,7 @@ pub(super) fn contexts_of_broker(
     tickets: Ratchet,
     listener: bool,
 ) -> Result<Contexts, Refusal> {
-    for path in context::files(settings, listener) {
+    for (path, _) in context::files(settings, listener) {
         if material.get(path).is_none() {
             let error = std::io::Error::other("not among the files that the broker has read");
             return Err(Error::unreadable(path, settings, &error).into());

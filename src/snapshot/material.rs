@@ -40,7 +40,7 @@ impl Material {
 
     /// Reads what must be a file, unless its content is known.
     pub fn read_file(&mut self, path: &Path) -> io::Result<()> {
-        if fs::metadata(path)?.is_dir() {
+        if self.get(path).is_none() && fs::metadata(path)?.is_dir() {
             return Err(io::Error::from_raw_os_error(libc::EISDIR));
         }
         self.read(path)
