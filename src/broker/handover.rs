@@ -20,6 +20,7 @@ use std::fmt::Write;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::rc::Rc;
 
 /// Keys of sockets without a `listen` block begin with this.
 pub(super) const ACTIVATED: &str = "activated ";
@@ -89,7 +90,7 @@ pub struct FormerSecrets(Secret);
 #[derive(Debug)]
 pub struct Checked {
     /// Contents of files for TLS.
-    pub material: Material,
+    pub material: Rc<Material>,
     /// `tls session timeout` of the same configuration.
     pub session_timeout: u32,
 }
@@ -98,7 +99,7 @@ impl FormerSecrets {
     /// Keys of session tickets, and what a check has read, if there was one that tells.
     pub fn new(tickets: &Ratchet, checked: Option<&Checked>) -> io::Result<FormerSecrets> {
         let none = Material::default();
-        let material = checked.map_or(&none, |checked| &checked.material);
+        let material = checked.map_or(&none, |checked| &*checked.material);
         let encoded = tickets.encode_with(material)?;
         let mut data = Secret::zeroed(5 + encoded.len())?;
         data[0] = checked.is_some().into();
@@ -124,6 +125,7 @@ impl FormerSecrets {
         let (head, encoded) = self.0.split_at_checked(5)?;
         let (material, tickets) = Ratchet::decode_with(encoded)?;
         let session_timeout = u32::from_be_bytes(head[1..].try_into().ok()?);
+        let material = Rc::new(material);
         let checked = (head[0] != 0).then_some(Checked { material, session_timeout });
         Some((tickets, checked))
     }

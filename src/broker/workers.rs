@@ -31,6 +31,7 @@ use restart::{Restart, SETTLED};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
 use watch::{Patience, Watch};
 use worker::Worker;
 
@@ -77,7 +78,7 @@ impl Servers {
 #[derive(Debug)]
 pub struct Secrets {
     /// Contents of the files that TLS needs.
-    pub material: Material,
+    pub material: Rc<Material>,
     /// Keys of session tickets.
     pub tickets: Ratchet,
 }
@@ -241,7 +242,14 @@ impl Workers {
         let kept = self.snapshot.as_ref().map(AsRawFd::as_raw_fd);
         let Started { pid, channel, inbox } =
             worker_process::start(program, self.channel_buffer, kept)?;
-        let worker = Worker::new(pid, channel, Some(inbox), BrokerSide::new(peer), events.now());
+        let worker = Worker::new(
+            pid,
+            channel,
+            Some(inbox),
+            BrokerSide::new(peer),
+            Rc::clone(&self.secrets.material),
+            events.now(),
+        );
         let id = self.add(worker, events);
         self.policy.add(id, peer == Peer::Foreign);
         Ok(true)
@@ -265,7 +273,14 @@ impl Workers {
     pub(super) fn adopt(&mut self, former: Vec<Leaving>, events: &mut Loop) {
         for Leaving { pid, channel, inbox, users, heard } in former {
             let side = BrokerSide::adopted(heard);
-            let mut worker = Worker::new(pid, channel, inbox, side, events.now());
+            let mut worker = Worker::new(
+                pid,
+                channel,
+                inbox,
+                side,
+                Rc::clone(&self.secrets.material),
+                events.now(),
+            );
             worker.users = users;
             let id = self.add(worker, events);
             if let Some(worker) = self.all.get_mut(&id) {
@@ -386,7 +401,7 @@ impl Workers {
             worker.tell_zone(slot, fd);
         }
         self.secrets.tickets.advance(os::wall_clock());
-        match self.secrets.tickets.encode_with(&self.secrets.material) {
+        match self.secrets.tickets.encode_with(worker.material()) {
             Ok(data) => worker.answer(data, events),
             Err(error) => {
                 log::braked(log::Kind::Channel, || format!("mmap: {}", os::reason(&error)));
@@ -401,7 +416,7 @@ impl Workers {
     }
 
     /// Lets workers start with what was checked: `None` if they are to read the files themselves.
-    pub(super) fn renew(&mut self, checked: Option<(Material, u32, Option<OwnedFd>)>) {
+    pub(super) fn renew(&mut self, checked: Option<(Rc<Material>, u32, Option<OwnedFd>)>) {
         let snapshot = checked.and_then(|(material, session_timeout, snapshot)| {
             self.secrets.material = material;
             self.secrets.tickets.set_period(session_timeout.into());

@@ -146,3 +146,65 @@ fn skip_section(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::relay;
+    use crate::config::system::Nowhere;
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    fn relay_section(text: &str) -> Reading<relay::Section> {
+        let source = Source::new("t.cfg", text.as_bytes().to_vec());
+        read(source, "x", Rules::default(), Rc::new(Nowhere), |parser| {
+            relay::parse(parser, &mut relay::skip_modules)
+        })
+    }
+
+    #[test]
+    fn later_text_sees_what_setenv_has_said_and_the_process_does_not() {
+        let reading = relay_section(
+            "setenv A_PORT = 1234\nsetenv GONE = 1\nunsetenv = GONE\n\
+             id = x { remote = { address = host port = \"${A_PORT}\" tag = \"${GONE}\" } }\n",
+        );
+        let (section, _) = reading.result.expect("a section");
+        let found = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        let relay = section.resolve(&mut |_| Ok(found.clone())).expect("an address");
+        assert_eq!(relay.remotes[0].address.port(), 1234);
+        assert_eq!(relay.remotes[0].tag.as_deref(), Some("${GONE}"));
+        let [Effect::SetVariable(name, value), Effect::SetVariable(..), Effect::UnsetVariable(gone)] =
+            &reading.effects[..]
+        else {
+            panic!("{:?}", reading.effects);
+        };
+        assert_eq!((&**name, &**value, &**gone), ("A_PORT", "1234", "GONE"));
+    }
+
+    #[test]
+    fn effects_come_in_order_also_before_a_mistake() {
+        let reading = relay_section(
+            "syslog ident = one\ninclude = missing\nsyslog ident = two\ndebug = PARSE\nnonsense\n",
+        );
+        assert!(matches!(reading.result, Err(ReadError::Syntax(_))));
+        let mut effects = reading.effects.iter();
+        assert!(matches!(effects.next(), Some(Effect::Ident(name)) if name == "one"));
+        assert!(matches!(effects.next(), Some(Effect::Message(..))));
+        assert!(matches!(effects.next(), Some(Effect::Ident(name)) if name == "two"));
+        assert!(matches!(effects.next(), Some(Effect::Debug(1))));
+        assert!(effects.next().is_some() && effects.all(|one| matches!(one, Effect::Trace(_))));
+    }
+
+    #[test]
+    fn blocks_of_modules_are_skipped_whatever_is_in_their_expressions() {
+        let reading = relay_section(
+            "id = x {\n mavis path = /there\n mavis module some = external {\n exec = /bin/x\n \
+             script in = { if ($USER =~ /^\\{\"'a{2}/) skip if ($USER !~ /}/ ) { continue } }\n }\n \
+             mavis module = other { a = { b } }\n authorization = mavis\n \
+             remote = { address = 192.0.2.1 port = 1 }\n}\n",
+        );
+        let (section, _) = reading.result.expect("a section");
+        let relay = section.resolve(&mut |_| unreachable!("no name")).expect("an address");
+        assert_eq!(relay.remotes.len(), 1);
+        assert!(relay.authorization.is_some());
+    }
+}

@@ -13,7 +13,7 @@ pub fn watch(signal: Signal) -> Option<OwnedFd> {
 }
 
 /// Asks for `signal` when the parent dies, where the system has that.
-pub fn ask_for(signal: Signal) {
+fn ask_for(signal: Signal) {
     #[cfg(all(target_os = "linux", not(event_shims)))]
     // SAFETY: prctl(PR_SET_PDEATHSIG) takes plain numbers.
     unsafe {

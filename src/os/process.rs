@@ -1,7 +1,7 @@
 //! Processes: starting, replacing, reaping, identity and limits.
 
 use super::secret::Secret;
-use super::{check, entry, parent, signals, socket};
+use super::{check, entry, signals, socket};
 use nix::unistd::{self, ForkResult, Gid, Uid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -603,38 +603,6 @@ pub fn eat(pipe: OwnedFd, feeder: Pid) -> io::Result<Secret> {
         let _ = wait_for(feeder);
     }
     Secret::copy(&data[..length])
-}
-
-/// Lets a child do something that would leave traces in this process, and takes its answer.
-pub fn ask_child(work: impl FnOnce() -> io::Result<Secret>) -> io::Result<Secret> {
-    let (read, write) = pipe()?;
-    let pid = match fork()? {
-        Fork::Child => {
-            drop(read);
-            // Nobody would read the answer.
-            parent::ask_for(signals::Signal::SIGKILL);
-            let answered = work().and_then(|answer| {
-                let mut write = File::from(write);
-                write.write_all(&answer.len().to_ne_bytes())?;
-                write.write_all(&answer)
-            });
-            // SAFETY: _exit(2) runs no destructors of the parent's copies.
-            unsafe { libc::_exit(i32::from(answered.is_err())) }
-        }
-        Fork::Parent(pid) => pid,
-    };
-    drop(write);
-    let mut read = File::from(read);
-    let mut receive = || {
-        let mut length = [0; size_of::<usize>()];
-        read.read_exact(&mut length)?;
-        let mut answer = Secret::zeroed(usize::from_ne_bytes(length))?;
-        read.read_exact(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = receive();
-    wait_for(pid)?;
-    answer
 }
 
 /// How a child ended.

@@ -29,6 +29,7 @@ use crate::os::shm::Segment;
 use crate::os::signals::{self, Signal};
 use crate::os::socket::Kind as SocketKind;
 use crate::os::{self, anonymous, channel, log, supervisor};
+use crate::snapshot::material::Material;
 use crate::snapshot::reader::Reader;
 use crate::snapshot::texts::Texts;
 use crate::tls::tickets::Ratchet;
@@ -227,8 +228,7 @@ fn run(
         let as_worker = checks && !single && (own_workers || config.spawn.ipc_key == 0);
         publish_snapshot(snapshot.as_ref());
         let status = run_once(options, program, as_worker, snapshot.as_ref())?;
-        let texts = system.reader.texts();
-        if own_workers && status == 0 && !texts.complete && !options.version {
+        if own_workers && status == 0 && !system.reader.is_complete() && !options.version {
             let section = relay_section(process, options, &config, single);
             let text = format!(
                 "WARNING: id = {section}: only a worker can read this section, so that each of them \
@@ -238,7 +238,7 @@ fn run(
         }
         if let (0, Some(pipe)) = (status, check_report) {
             let checked = Checked { material: secrets.material, session_timeout };
-            let snapshot = texts.encode();
+            let snapshot = system.reader.texts().encode();
             // If nobody reads it, nobody waits for it.
             let _ = Findings { snapshot, checked }.write(pipe);
         }
@@ -441,7 +441,6 @@ fn read_secrets(
         return Ok((secrets, 0));
     }
     if let Some(checked) = checked.flatten() {
-        // Files may have changed since.
         secrets.material = checked.material;
         secrets.tickets.set_period(checked.session_timeout.into());
         return Ok((secrets, checked.session_timeout));
@@ -698,15 +697,9 @@ fn prepare(
         let _ = process::redirect_to_null(1);
         let local = match process.is_foreign() {
             true => single::local_worker(limit, &config.spawn).ok_or(exit::SOFTWARE),
-            false => local_worker(
-                process,
-                options,
-                &config,
-                limit,
-                &mut start.secrets,
-                &mut events,
-                system,
-            ),
+            false => {
+                local_worker(process, options, &config, limit, &start.secrets, &mut events, system)
+            }
         };
         let (worker, users_max) = local?;
         start.servers = Servers::Local { worker, users_max };
@@ -757,7 +750,7 @@ fn local_worker(
     options: &Options,
     config: &Config,
     descriptors: u64,
-    secrets: &mut Secrets,
+    secrets: &Secrets,
     events: &mut Loop,
     system: &Rc<Live>,
 ) -> Result<(Box<dyn LocalWorker>, usize), i32> {
@@ -775,13 +768,15 @@ fn local_worker(
     let own = 9 + config.listeners.len().max(1) as u64;
     let users = usize::try_from(descriptors.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(1);
     let listener = has_tls_listeners(config);
-    let tickets = Some(secrets.tickets.clone());
-    let tls = security::contexts(&settings, &mut secrets.material, tickets, listener).map_err(
-        |refusal| {
-            log::message(&refusal.text);
-            refusal.status
-        },
-    )?;
+    let tickets = secrets.tickets.clone();
+    let tls = match system.reader.is_complete() {
+        true => security::contexts_of_broker(&settings, &secrets.material, tickets, listener),
+        false => security::contexts(&settings, &mut Material::default(), Some(tickets), listener),
+    };
+    let tls = tls.map_err(|refusal| {
+        log::message(&refusal.text);
+        refusal.status
+    })?;
     let queries = super::section::start_modules(&settings, modules, events)?;
     Ok((Box::new(Engine::new(settings, tls, queries)), users))
 }

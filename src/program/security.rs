@@ -87,7 +87,7 @@ pub(super) fn secrets(former: Option<Ratchet>, listener: bool) -> Result<Secrets
         None if !listener => Ratchet::unset(),
         None => fresh()?,
     };
-    Ok(Secrets { material: Material::default(), tickets })
+    Ok(Secrets { material: Rc::default(), tickets })
 }
 
 fn fresh() -> Result<Ratchet, Refusal> {
@@ -109,7 +109,7 @@ pub(super) enum Purpose {
 
 /// What [`check`] has found.
 pub(super) struct Checked {
-    pub(super) material: Material,
+    pub(super) material: Rc<Material>,
     pub(super) session_timeout: u32,
     /// What the user should know.
     pub(super) warnings: Vec<String>,
@@ -165,5 +165,5 @@ pub(super) fn check(
     library::wiping(|| drop(made));
     let warnings = examine(&settings, &material, tls, purpose)?;
     let (own, session_timeout) = (listeners.among(&settings), settings.tls.session_timeout);
-    Ok(Some(Checked { material, session_timeout, warnings, own }))
+    Ok(Some(Checked { material: Rc::new(material), session_timeout, warnings, own }))
 }

@@ -107,7 +107,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let own_broker = told.is_some();
     let (mut material, tickets, zone) = told.unwrap_or_default();
     let tls = match tickets {
-        Some(tickets) if system.reader.is_sealed() => {
+        Some(tickets) if system.reader.is_complete() => {
             security::contexts_of_broker(&settings, &material, tickets, listener)
         }
         tickets => security::contexts(&settings, &mut material, tickets, listener),

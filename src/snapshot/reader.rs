@@ -57,6 +57,15 @@ impl Reader {
         matches!(self.0, Origin::Sealed(_))
     }
 
+    /// True if all is known that workers will ask for.
+    pub fn is_complete(&self) -> bool {
+        match &self.0 {
+            Origin::Files => false,
+            Origin::Once(texts) => texts.borrow().complete,
+            Origin::Sealed(_) => true,
+        }
+    }
+
     /// What was read so far.
     pub fn texts(&self) -> Texts {
         match &self.0 {

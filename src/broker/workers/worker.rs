@@ -9,8 +9,10 @@ use crate::os::channel::{self, Unread};
 use crate::os::process::Pid;
 use crate::os::secret::{wipe, Secret};
 use crate::os::socket;
+use crate::snapshot::material::Material;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 /// A worker.
 pub(super) struct Worker {
@@ -31,6 +33,8 @@ pub(super) struct Worker {
     remarked: bool,
     /// MAY_DIE could not be sent yet.
     farewell_due: bool,
+    /// The files for TLS that belong to the texts it was started with.
+    material: Rc<Material>,
     /// What is being sent in answer to HELLO, and how far that has come.
     secrets: Option<(Secret, usize)>,
 }
@@ -42,6 +46,7 @@ impl Worker {
         channel: OwnedFd,
         inbox: Option<OwnedFd>,
         side: BrokerSide,
+        material: Rc<Material>,
         now: u64,
     ) -> Worker {
         channel::refuse_descriptors(&channel);
@@ -58,8 +63,14 @@ impl Worker {
             inbox,
             remarked: false,
             farewell_due: false,
+            material,
             secrets: None,
         }
+    }
+
+    /// The files for TLS that belong to the texts it was started with.
+    pub(super) fn material(&self) -> &Material {
+        &self.material
     }
 
     /// Begins to watch its channel.
