@@ -183,12 +183,15 @@ mod tests {
     #[test]
     fn effects_come_in_order_also_before_a_mistake() {
         let reading = relay_section(
-            "syslog ident = one\ninclude = missing\nsyslog ident = two\ndebug = PARSE\nnonsense\n",
+            "syslog ident = one\nsyslog default = no\ninclude = missing\n\
+             syslog ident = two\ndebug = PARSE\nnonsense\n",
         );
         assert!(matches!(reading.result, Err(ReadError::Syntax(_))));
         let mut effects = reading.effects.iter();
         assert!(matches!(effects.next(), Some(Effect::Ident(name)) if name == "one"));
+        // What comes next is read with the value before it.
         assert!(matches!(effects.next(), Some(Effect::Message(..))));
+        assert!(matches!(effects.next(), Some(Effect::SyslogDefault(false))));
         assert!(matches!(effects.next(), Some(Effect::Ident(name)) if name == "two"));
         assert!(matches!(effects.next(), Some(Effect::Debug(1))));
         assert!(effects.next().is_some() && effects.all(|one| matches!(one, Effect::Trace(_))));
