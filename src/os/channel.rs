@@ -4,7 +4,7 @@
 use super::{check, check_size, socket};
 use crate::os;
 use std::io;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::ptr;
@@ -375,7 +375,9 @@ fn message_size() -> usize {
 /// True if nobody but the other end of its pair can send to this end: a socket that was given a name
 /// keeps it for ever, and one without a name cannot be reached.
 pub fn is_private(end: &OwnedFd) -> io::Result<bool> {
-    let socket = UnixDatagram::from(end.try_clone()?);
+    // No copy: there may be no room for another descriptor.
+    // SAFETY: the descriptor is open as long as `end`, and is not closed by this.
+    let socket = ManuallyDrop::new(unsafe { UnixDatagram::from_raw_fd(end.as_raw_fd()) });
     Ok(socket.local_addr()?.is_unnamed())
 }
 
@@ -395,6 +397,25 @@ pub fn set_buffer_sizes(channel: &OwnedFd, bytes: i32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whether_a_channel_is_private_can_be_told_without_room_for_a_descriptor() {
+        let (a, _b) = pair().unwrap();
+        // SAFETY: the child makes system calls only, and leaves without running anything else.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: the pointer is to a limit; _exit(2) does not return.
+            unsafe {
+                libc::setrlimit(libc::RLIMIT_NOFILE, &none);
+                libc::_exit(i32::from(!matches!(is_private(&a), Ok(true))));
+            }
+        }
+        let mut status = 0;
+        // SAFETY: the pointer is to an integer.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0);
+    }
 
     #[test]
     fn a_descriptor_travels_and_is_close_on_exec() {

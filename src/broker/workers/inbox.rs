@@ -43,8 +43,9 @@ pub(super) fn find(inbox: &OwnedFd) -> io::Result<Found> {
         Err(error) if os::would_block(&error) => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
-    // It may have got its name, and been sent this, a moment ago; a name stays.
-    if !channel::is_private(inbox)? {
+    // It may have got its name, and been sent this, a moment ago; a name stays. If the system cannot tell,
+    // what was received is not thrown away for it.
+    if matches!(channel::is_private(inbox), Ok(false)) {
         sockets.iter().for_each(socket::do_not_linger);
         return Ok(Found::Foreign);
     }
