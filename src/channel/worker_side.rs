@@ -314,6 +314,13 @@ impl<F> WorkerSide<F> {
         self.due.keep_alive |= !self.is_leaving();
     }
 
+    /// True if there is something to be said.
+    #[inline]
+    pub fn is_due(&self) -> bool {
+        let Due { max, ended, keep_alive, dying } = &self.due;
+        (*ended > 0 || *keep_alive || *dying || max.is_some()) && !self.cut
+    }
+
     /// What is to be said next.
     pub fn due(&self) -> Option<FromWorker> {
         if self.cut {

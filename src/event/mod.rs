@@ -237,6 +237,10 @@ const VACANT: Slot = Slot {
     flags: 0,
 };
 
+/// What is due later than this, in milliseconds, does not mind how long the turn before a wait took, so
+/// the clock is not read for it again.
+const FAR: u64 = 1000;
+
 /// The loop.
 pub struct Loop {
     backend: Backend,
@@ -464,9 +468,13 @@ impl Loop {
     /// Waits for events until the next timer is due, or at most `limit` milliseconds if given.
     /// Interrupted waits end early, without events and without an error.
     pub fn wait(&mut self, limit: Option<u64>) -> io::Result<()> {
-        self.refresh_clock();
+        let deadline = self.timers.next_deadline().unwrap_or(FOREVER);
+        let soonest = deadline.min(self.rooms.due()).min(self.unwatched.due());
+        if soonest.saturating_sub(self.now) < FAR {
+            self.refresh_clock();
+        }
         let mut timeout = limit.unwrap_or(FOREVER);
-        if let Some(deadline) = self.timers.next_deadline() {
+        if deadline != FOREVER {
             timeout = timeout.min(deadline.saturating_sub(self.now));
         }
         if let Some(foreign) = self.foreign_timeout() {

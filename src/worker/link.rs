@@ -137,6 +137,11 @@ impl Link {
         self.side.awaits_farewell()
     }
 
+    /// True if there is something to be said.
+    pub(super) fn is_due(&self) -> bool {
+        self.side.is_due()
+    }
+
     /// Says what is due. The order is what follows if the broker is gone.
     pub(super) fn flush(&mut self) -> Order<OwnedFd> {
         while let Some(message) = self.side.due() {
@@ -180,9 +185,10 @@ impl Link {
 
     /// Lets the broker send nothing more, where the system can see to that: it then finds another
     /// worker, whatever it has read of ours. What it has sent is still to be read.
-    pub(super) fn close(&mut self) {
+    pub(super) fn close(&mut self, events: &mut Loop) {
         if channel::end_receiving(&self.channel) {
             self.side.closed();
+            self.watch(events);
         }
     }
 }

@@ -189,6 +189,7 @@ impl Worker {
                 Err(error) => {
                     let order = self.link.failed("scm_recv_msg", &error);
                     self.obey(order, events);
+                    self.link.watch(events);
                     return true;
                 }
             };
@@ -255,7 +256,7 @@ impl Worker {
             Exit::Stay => false,
             Exit::Now => true,
             Exit::Close => {
-                self.link.close();
+                self.link.close(events);
                 self.is_idle(events)
             }
         }
@@ -271,12 +272,15 @@ impl Worker {
         let ended = self.engine.turn(events);
         self.link.ended(ended);
         self.flush(events);
-        self.link.watch(events);
     }
 
+    /// Says what is due.
     fn flush(&mut self, events: &mut Loop) {
-        let order = self.link.flush();
-        self.obey(order, events);
+        if self.link.is_due() {
+            let order = self.link.flush();
+            self.obey(order, events);
+            self.link.watch(events);
+        }
     }
 
     fn refresh_title(&mut self) {
