@@ -1,6 +1,6 @@
-//! Build script: turns the tables of `ffi` into code, compiles the C side of libmavis, says how
-//! library and programs are linked, and compiles the test-only emulations of foreign event
-//! mechanisms when asked to.
+//! Build script: generates code from the tables of `ffi`, compiles the C side of libmavis, sets how
+//! the library and the programs are linked, and, if asked to, compiles the tests' emulations of
+//! other systems' event mechanisms.
 
 use std::env;
 use std::fmt::Write;
@@ -19,22 +19,22 @@ fn main() {
     event_shims();
 }
 
-/// The lines of a table of `ffi`, split at tabs, without the header.
+/// The lines of one of `ffi`'s tables, split at tabs, without the header.
 fn table(name: &str) -> Vec<Vec<String>> {
     println!("cargo::rerun-if-changed={name}");
     let text = fs::read_to_string(name).expect("the tables are part of the source");
     text.lines().skip(1).map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
-/// Writes generated code; `append` adds to what an earlier step has written.
+/// Writes generated code to OUT_DIR; `append` adds to the output of an earlier step.
 fn generated(name: &str, code: &str, append: bool) {
     let path = Path::new(&env::var("OUT_DIR").expect("set by cargo")).join(name);
     let before = if append { fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
     fs::write(path, before + code).expect("OUT_DIR is writable");
 }
 
-/// TLS needs OpenSSL 3.0 or later. What the libraries of the same interface lack is said here, and
-/// not by a compiler or linker somewhere later.
+/// Requires OpenSSL 3.0 or later. Libraries with the same interface fail here, with a message about
+/// what they lack, instead of later in the compiler or linker.
 fn require_openssl() {
     let has = |name: &str| env::var_os(format!("DEP_OPENSSL_{name}")).is_some();
     let lacking = if has("LIBRESSL_VERSION_NUMBER") {
@@ -117,7 +117,8 @@ fn generate_attributes() {
     generated("exported.rs", &code, true);
 }
 
-/// Functions of `ffi/symbols.tsv` that are defined in C get a jump of their exported name.
+/// Generates a jump from the exported name to each function of `ffi/symbols.tsv` that is defined in
+/// C.
 fn generate_trampolines() {
     let mut jumps = String::new();
     for fields in table("ffi/symbols.tsv") {
@@ -131,8 +132,8 @@ fn generate_trampolines() {
     generated("trampolines.rs", &jumps, false);
 }
 
-/// What a jmp_buf is differs from system to system and from processor to processor, and `struct sym` of
-/// the C ABI has one in its middle: the C compiler tells its size and alignment.
+/// The layout of jmp_buf depends on system and processor, and `struct sym` of the C ABI contains
+/// one, so we ask the C compiler for its size and alignment.
 fn generate_jump_buffer() {
     let (size, alignment) = (c_constant("sizeof(jmp_buf)"), c_constant("_Alignof(jmp_buf)"));
     let code = format!(
@@ -144,8 +145,8 @@ fn generate_jump_buffer() {
     generated("jump_buffer.rs", &code, false);
 }
 
-/// What an expression with <setjmp.h> is for the target, at most 4096: found with assertions, as nothing
-/// that is compiled for it can be run.
+/// The value of a C expression with <setjmp.h> on the target, at most 4096. Found by compiling
+/// assertions, because programs for the target may not run here.
 fn c_constant(expression: &str) -> usize {
     let file = Path::new(&env::var("OUT_DIR").expect("set by cargo")).join("constant.c");
     let is_at_most = |most: usize| {
@@ -170,14 +171,14 @@ fn c_constant(expression: &str) -> usize {
     least
 }
 
-/// How C is compiled.
+/// Compiler settings for our C code.
 fn shims() -> cc::Build {
     let mut build = cc::Build::new();
     build.define("_GNU_SOURCE", None).flag("-std=gnu11").warnings(true).pic(true);
     build
 }
 
-/// The functions that only C can define.
+/// Compiles the functions that only C can define.
 fn compile_shims() {
     let mut build = shims();
     build.include("compat/include");
@@ -191,14 +192,15 @@ fn compile_shims() {
     build.compile("compat");
 }
 
-/// The library's name for the loader, and how the programs find it: where cargo builds it, beside
-/// them, or in `lib/tcprelay` or `lib` beside their folder. TCPRELAY_RUN_PATH replaces all that, for packages that
-/// install the library where the system looks for it anyway (empty) or elsewhere.
+/// Sets the library's name for the loader, and where the programs look for it: where cargo builds
+/// it, beside the programs, or in `lib/tcprelay` or `lib` beside their folder. TCPRELAY_RUN_PATH
+/// replaces these paths, for packages that install the library elsewhere, or (empty) where the
+/// system looks anyway.
 fn link() {
     println!("cargo::rerun-if-env-changed=TCPRELAY_RUN_PATH");
     let apple = env::var("CARGO_CFG_TARGET_VENDOR").as_deref() == Ok("apple");
     let out = env::var("OUT_DIR").expect("set by cargo");
-    // OUT_DIR is PROFILE/build/PACKAGE-HASH/out, and the library appears in PROFILE/deps.
+    // OUT_DIR is PROFILE/build/PACKAGE-HASH/out; the library appears in PROFILE/deps.
     let profile = Path::new(&out).ancestors().nth(3).expect("the folder of the profile");
     println!("cargo::rustc-link-arg-bins=-L{}", profile.join("deps").display());
     println!("cargo::rustc-link-arg-bins=-L{}", profile.display());
@@ -217,7 +219,7 @@ fn link() {
     }
 }
 
-/// `cfg(seccomp)`: Linux on a processor that the filter's numbers of system calls are known of.
+/// Sets `cfg(seccomp)` for Linux on processors whose system call numbers the filter knows.
 fn sandbox() {
     let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
     let known = matches!(&*target("ARCH"), "x86_64" | "aarch64")
@@ -228,9 +230,9 @@ fn sandbox() {
     }
 }
 
-/// With TCPRELAY_EVENT_SHIMS set, kqueue, event ports and /dev/poll are built on Linux over
-/// emulations of the documented system calls, so that the test suite runs all six mechanisms, and
-/// socket splicing beside the first.
+/// With TCPRELAY_EVENT_SHIMS set, builds kqueue, event ports and /dev/poll on Linux over emulations
+/// of the documented system calls, so that the test suite runs all six mechanisms; socket splicing
+/// runs with kqueue.
 fn event_shims() {
     println!("cargo::rerun-if-env-changed=TCPRELAY_EVENT_SHIMS");
     let Some(shims) = env::var_os("TCPRELAY_EVENT_SHIMS") else {
@@ -244,7 +246,7 @@ fn event_shims() {
     println!("cargo::rustc-cfg=event_shims");
     let mut build = cc::Build::new();
     build.define("_GNU_SOURCE", None).flag("-std=c11").warnings(true);
-    // Another one than ours, which tools/test-kernels tests with.
+    // libkqueue, an independent emulation of kqueue, which tools/test-kernels tests with.
     let foreign = shims == "libkqueue";
     let kqueue = if foreign { "libkqueue/kqueue" } else { "kqueue" };
     for name in [kqueue, "splice", "port", "devpoll", "channel", "sandbox"] {

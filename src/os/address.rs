@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Where a stream socket can be bound or connected.
+/// An address that a stream socket can be bound to or connected to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// An IPv4 or IPv6 address with a port (host order).
@@ -28,12 +28,12 @@ pub enum Family {
     Unix,
 }
 
-/// An IP address with its zone: the same link-local address may be on several links.
+/// An IP address with its zone: several links may use the same link-local address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ScopedIp {
     /// The address.
     pub ip: IpAddr,
-    /// The interface, 0 for none.
+    /// The interface number of its zone, 0 for none.
     pub zone: u32,
 }
 
@@ -59,14 +59,14 @@ impl fmt::Display for ScopedIp {
     }
 }
 
-/// Why a text is no address.
+/// Why a text is not an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAnAddress {
-    /// It does not look like one; it may be a name.
+    /// It does not look like an address; it may be a name.
     Malformed,
-    /// There is no such interface.
+    /// The zone names an interface that does not exist.
     NoInterface(String),
-    /// Only link-local addresses have a zone.
+    /// It has a zone, but is not link-local.
     NotLinkLocal,
 }
 
@@ -100,7 +100,7 @@ impl Address {
         }
     }
 
-    /// The IP address and its zone, if there is one.
+    /// The IP address and its zone; `None` for a UNIX path.
     pub fn scoped_ip(&self) -> Option<ScopedIp> {
         match self {
             Address::Ip(address) => Some((*address).into()),
@@ -124,10 +124,10 @@ impl Address {
         self
     }
 
-    /// Parses an address literal as su_pton(3C) of the C program does: IPv4 (short forms
-    /// included), IPv6, `inet:` or `inet6:` before either, `unix:` before a path, or a path that
-    /// starts with a slash. The port of the result is 0. Beyond that program, a link-local IPv6
-    /// address may have a zone: `fe80::1%eth0`, `fe80::1%2`.
+    /// Parses an address literal like su_pton(3C) of the C program: IPv4 (short forms included),
+    /// IPv6, `inet:` or `inet6:` before either, `unix:` before a path, or a path that starts with a
+    /// slash. The port of the result is 0. Unlike in that program, a link-local IPv6 address may
+    /// have a zone: `fe80::1%eth0`, `fe80::1%2`.
     ///
     /// `255.255.255.255` is refused, as it cannot name a host.
     pub fn parse(text: &str) -> Result<Address, NotAnAddress> {
@@ -176,7 +176,7 @@ impl Address {
 }
 
 fn unix(path: &str) -> Result<Address, NotAnAddress> {
-    // sun_path holds the name and its NUL; a longer one can never be bound.
+    // sun_path must hold the path and a NUL; a longer path can never be bound.
     // SAFETY: sockaddr_un is plain data, for which all zeroes is a valid value.
     let limit = unsafe { mem::zeroed::<libc::sockaddr_un>() }.sun_path.len();
     if path.is_empty() || path.len() >= limit {
@@ -192,8 +192,8 @@ fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> 
     }
 }
 
-/// An IPv6 address, and behind it a percent sign and its zone, as RFC 4007 section 11 writes it. A
-/// zone elsewhere is refused: the kernel would take no notice of it.
+/// Parses an IPv6 address, optionally followed by a percent sign and a zone as in RFC 4007 section
+/// 11. Addresses that are not link-local may not have a zone: the kernel would ignore it.
 fn parse_ipv6(text: &str) -> Result<Address, NotAnAddress> {
     let (ip, zone) = match text.split_once('%') {
         Some((ip, zone)) if !zone.is_empty() => (ip, Some(zone)),
@@ -210,7 +210,8 @@ fn parse_ipv6(text: &str) -> Result<Address, NotAnAddress> {
     Ok(Address::Ip(SocketAddrV6::new(ip, 0, 0, scope).into()))
 }
 
-/// Unicast or multicast of one link, or of one interface: what is not unique in a host.
+/// True for unicast and multicast addresses of link-local or interface-local scope, which are not
+/// unique within a host.
 fn is_link_local(ip: Ipv6Addr) -> bool {
     let [first, ..] = ip.segments();
     first & 0xffc0 == 0xfe80 || matches!(first & 0xff0f, 0xff01 | 0xff02)
@@ -239,7 +240,7 @@ fn parse_ipv4_part(part: &str) -> Option<u32> {
         [b'0', _, ..] => (&part[1..], 8),
         _ => (part, 10),
     };
-    // from_str_radix takes a sign, inet_addr does not.
+    // from_str_radix accepts a sign, inet_addr does not.
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
@@ -247,7 +248,8 @@ fn parse_ipv4_part(part: &str) -> Option<u32> {
 }
 
 impl fmt::Display for Address {
-    /// `[ADDRESS]:PORT` for IP, with the zone if there is one, the bare path for UNIX: the form of the log lines.
+    /// `[ADDRESS]:PORT` for IP, with the zone if there is one; the bare path for UNIX. Log lines
+    /// use this form.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Ip(address) => {
@@ -258,7 +260,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// An IPv4-mapped IPv6 address as the IPv4 address it stands for.
+/// Turns an IPv4-mapped IPv6 address into the IPv4 address it stands for.
 pub fn unmapped(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
@@ -266,7 +268,7 @@ pub fn unmapped(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// A `sockaddr` as the kernel takes and gives it.
+/// A `sockaddr` as system calls take and return it.
 #[derive(Clone, Copy)]
 pub(crate) struct RawAddress {
     storage: libc::sockaddr_storage,
@@ -324,7 +326,7 @@ impl RawAddress {
                 let un = unsafe { *self.as_ptr().cast::<libc::sockaddr_un>() };
                 let offset = mem::offset_of!(libc::sockaddr_un, sun_path);
                 let used = length.saturating_sub(offset).min(un.sun_path.len());
-                // c_char is signed on some machines and not on others.
+                // c_char is signed on some machines and unsigned on others.
                 let bytes: Vec<u8> = un.sun_path[..used]
                     .iter()
                     .flat_map(|c| c.to_ne_bytes())
@@ -365,7 +367,7 @@ impl From<&Address> for RawAddress {
                 let out = unsafe { &mut *raw.as_mut_ptr().cast::<libc::sockaddr_un>() };
                 out.sun_family = libc::AF_UNIX as libc::sa_family_t;
                 let bytes = path.as_os_str().as_bytes();
-                // The last byte stays NUL; longer paths are refused when they are parsed.
+                // The last byte stays NUL; the parser refuses longer paths.
                 let room = out.sun_path.len() - 1;
                 for (to, &from) in out.sun_path[..room].iter_mut().zip(bytes) {
                     *to = from as libc::c_char;
@@ -447,7 +449,7 @@ mod tests {
         }
         let (address, port) = Address::parse_with_port("[fe80::1%lo]:81").expect("an address");
         assert_eq!((address.to_string().as_str(), port), ("[fe80::1%lo]:0", Some(81)));
-        // Link-local addresses that differ in the zone are two.
+        // Link-local addresses that differ only in their zone are different addresses.
         assert_ne!(Address::parse("fe80::1%1"), Address::parse("fe80::1%2"));
     }
 

@@ -1,12 +1,12 @@
-//! Files without a name: bytes that other processes are to read, as a descriptor that they inherit.
+//! Files without a name, which pass bytes to other processes as an inherited descriptor.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-/// A file that holds `data`, which nobody can change: memory where the system has that
-/// (memfd_create(2), sealed), and a file that was unlinked elsewhere.
+/// A file that holds `data` and that nobody can change: sealed memory where the system has it
+/// (memfd_create(2)), an unlinked file elsewhere.
 pub fn file(data: &[u8]) -> io::Result<OwnedFd> {
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]
     if let Ok(file) = memory(data) {
@@ -15,7 +15,7 @@ pub fn file(data: &[u8]) -> io::Result<OwnedFd> {
     unlinked(data)
 }
 
-/// What a file holds, wherever another process has read it.
+/// Reads the whole file, whatever offset other processes have left it at.
 pub fn read(file: &OwnedFd) -> io::Result<Vec<u8>> {
     let file = File::from(file.try_clone()?);
     let status = file.metadata()?;
@@ -39,7 +39,7 @@ fn memory(data: &[u8]) -> io::Result<OwnedFd> {
             libc::memfd_create(name, libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | flags)
         })
     };
-    // Nobody executes it: a Linux that is told so does not insist on knowing.
+    // The flag says that nobody will execute the file; newer Linux versions insist on being told.
     #[cfg(target_os = "linux")]
     let created = create(libc::MFD_NOEXEC_SEAL).or_else(|_| create(0))?;
     #[cfg(target_os = "freebsd")]
@@ -53,7 +53,7 @@ fn memory(data: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// A file in the directory for temporary ones, opened again for reading only and unlinked.
+/// A file in the directory for temporary files, reopened read-only and unlinked.
 fn unlinked(data: &[u8]) -> io::Result<OwnedFd> {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
@@ -88,7 +88,7 @@ mod tests {
         for make in [file, unlinked] {
             let made = make(b"some text").expect("a file");
             assert_eq!(read(&made).expect("its text"), b"some text");
-            // Once more, as another process would.
+            // Read once more, as another process would.
             assert_eq!(read(&made).expect("its text"), b"some text");
             assert!(File::from(made).write_all_at(b"other", 0).is_err());
         }

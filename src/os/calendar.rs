@@ -1,6 +1,6 @@
 //! Local time.
 
-/// A point in time as the clock on the wall and the calendar show it.
+/// A point in time as the local clock and calendar show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalTime {
     /// 0 to 60.
@@ -21,8 +21,8 @@ pub struct LocalTime {
 pub fn local_time(seconds: i64) -> Option<LocalTime> {
     #[allow(deprecated, reason = "its size is to change with musl 1.2, which does no harm here")]
     let seconds = libc::time_t::try_from(seconds).ok()?;
-    // SAFETY: struct tm is plain data, for which all zeroes is a valid value: integers, and on
-    // some systems a pointer, which is null then.
+    // SAFETY: struct tm is plain data, for which all zeroes is a valid value: integers, and on some
+    // systems a pointer, which is then null.
     let mut parts: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both arguments outlive the call; localtime_r(3) writes into the second.
     if unsafe { libc::localtime_r(&seconds, &mut parts) }.is_null() {
@@ -31,7 +31,7 @@ pub fn local_time(seconds: i64) -> Option<LocalTime> {
     Some(of(&parts))
 }
 
-/// As [`local_time`], of the time zone UTC: gmtime(3).
+/// Like [`local_time`], in UTC: gmtime(3).
 pub fn universal_time(seconds: i64) -> Option<LocalTime> {
     #[allow(deprecated, reason = "its size is to change with musl 1.2, which does no harm here")]
     let seconds = libc::time_t::try_from(seconds).ok()?;

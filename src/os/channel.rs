@@ -1,5 +1,5 @@
-//! The datagram socketpair between broker and worker, with descriptors as SCM_RIGHTS
-//! (unix(7), cmsg(3)).
+//! The channel between broker and worker: a datagram socketpair that carries descriptors as
+//! SCM_RIGHTS (unix(7), cmsg(3)).
 
 use super::{check, check_size, socket};
 use crate::os;
@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 #[cfg(not(event_shims))]
 use libc as sys;
 
-/// The tests' emulation on Linux of what the BSDs do.
+/// The tests' emulation on Linux of how the BSDs behave.
 #[cfg(event_shims)]
 mod sys {
     use libc::{c_int, c_void, msghdr, ssize_t};
@@ -28,10 +28,10 @@ mod sys {
     }
 }
 
-/// Creates the two ends of a channel, both close-on-exec. They stay in blocking mode, as a
-/// foreign worker expects its end; [`send`] and [`receive`] never block all the same.
+/// Creates the two ends of a channel, both close-on-exec. They stay in blocking mode, which another
+/// program's worker expects of its end; [`send`] and [`receive`] still never block.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    // macOS has no such flag; on Solaris the standard library does without it here as well.
+    // macOS has no such flag; on Solaris the standard library does not use it here either.
     #[cfg(not(any(target_vendor = "apple", target_os = "solaris")))]
     const CLOSE_ON_EXEC: libc::c_int = libc::SOCK_CLOEXEC;
     #[cfg(any(target_vendor = "apple", target_os = "solaris"))]
@@ -53,23 +53,23 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(ends)
 }
 
-/// Least room in a channel, in bytes: NetBSD and FreeBSD give it 2 to 4 KiB, so that a datagram of
-/// a UDP client does not fit, nor do more than eight connections.
+/// The least buffer size of a channel, in bytes. NetBSD and FreeBSD default to 2 to 4 KiB, too
+/// little for a UDP client's datagram or for more than eight connections.
 const BUFFER: libc::c_int = 64 * 1024;
 
-/// Most descriptors of one datagram.
+/// The most descriptors that one datagram carries.
 pub const DESCRIPTORS: usize = 16;
-/// Most that a system lets through at once (SCM_MAX_FD of Linux; others have less).
+/// The most that any system passes at once (SCM_MAX_FD of Linux; others allow fewer).
 const MOST_DESCRIPTORS: usize = 253;
 
-/// Room for control messages, aligned as cmsghdr wants it.
+/// A buffer for control messages, aligned for cmsghdr.
 #[repr(C)]
 union Control<const BYTES: usize> {
     header: libc::cmsghdr,
     bytes: [u8; BYTES],
 }
 
-/// What so many descriptors take there.
+/// The bytes that this many descriptors need in a [`Control`].
 const fn room(descriptors: usize) -> usize {
     48 + descriptors * mem::size_of::<libc::c_int>()
 }
@@ -82,7 +82,7 @@ fn message(iov: &mut libc::iovec) -> libc::msghdr {
     header
 }
 
-/// True if the channel takes a datagram now, or fails now.
+/// True if sending would not block: the channel takes a datagram now, or fails at once.
 #[cfg(any(target_os = "solaris", target_os = "illumos"))]
 fn has_room(channel: BorrowedFd<'_>) -> bool {
     let mut entry = libc::pollfd { fd: channel.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
@@ -90,33 +90,32 @@ fn has_room(channel: BorrowedFd<'_>) -> bool {
     unsafe { libc::poll(&mut entry, 1, 0) != 0 }
 }
 
-/// Waits until there is something to receive, or `timeout` milliseconds; false if there is
-/// nothing.
+/// Waits up to `timeout` milliseconds until there is something to receive; false if nothing came.
 pub fn wait(channel: BorrowedFd<'_>, timeout: i32) -> bool {
     let mut entry = libc::pollfd { fd: channel.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one entry is given, and it outlives the call.
     unsafe { libc::poll(&mut entry, 1, timeout) > 0 }
 }
 
-/// True if a channel was full, or the system had no memory for another datagram: EAGAIN, after
-/// which it becomes writable, or ENOBUFS or ENOMEM, after which nothing tells when there is room again
-/// (the BSDs).
+/// True if the channel was full, or the system had no memory for another datagram. After EAGAIN the
+/// channel becomes writable; after ENOBUFS or ENOMEM nothing reports when there is room again (the
+/// BSDs).
 pub fn is_full(error: &io::Error) -> bool {
     os::would_block(error) || os::out_of_memory(error)
 }
 
-/// Sends one datagram, with a descriptor if given. Never blocks ([`is_full`]).
+/// Sends one datagram, with a descriptor if given. Never blocks; [`is_full`] recognises the error.
 pub fn send(channel: BorrowedFd<'_>, data: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     send_with(channel, data, fd.as_slice())
 }
 
-/// As [`send`], with up to [`DESCRIPTORS`] descriptors.
+/// Like [`send`], with up to [`DESCRIPTORS`] descriptors.
 pub fn send_with(channel: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     if fds.len() > DESCRIPTORS {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    // Solaris and illumos heed MSG_DONTWAIT on UNIX sockets for receiving only. Nobody else writes
-    // to this end, so that room which is seen here stays until the call.
+    // Solaris and illumos honour MSG_DONTWAIT on UNIX sockets only when receiving. Nobody else
+    // writes to this end, so room that is there now is still there for the call.
     #[cfg(any(target_os = "solaris", target_os = "illumos"))]
     if !has_room(channel) {
         return Err(io::Error::from_raw_os_error(libc::EAGAIN));
@@ -127,7 +126,7 @@ pub fn send_with(channel: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     loop {
         let result = match fds {
-            // A call that can carry nothing else: a confined worker has no other.
+            // send(2) cannot carry descriptors, so a confined worker may use no other call.
             // SAFETY: the pointer and the length describe `data`, which outlives the call.
             [] => unsafe {
                 sys::send(channel.as_raw_fd(), data.as_ptr().cast(), data.len(), FLAGS)
@@ -156,10 +155,10 @@ fn send_descriptors(
     let mut control = Control { bytes: [0; room(DESCRIPTORS)] };
     let size = mem::size_of_val(fds) as libc::c_uint;
     header.msg_control = (&raw mut control).cast();
-    // SAFETY: the message of at most DESCRIPTORS descriptors takes less than room(DESCRIPTORS) bytes
-    // on every system, so CMSG_FIRSTHDR is inside `control`, which is aligned for it. A borrowed
-    // descriptor is a c_int (`repr(transparent)`), so their slice can be copied. `header` points at
-    // `iov`, `data` and `control`, which outlive the call.
+    // SAFETY: the message of at most DESCRIPTORS descriptors takes less than room(DESCRIPTORS)
+    // bytes on every system, so CMSG_FIRSTHDR is inside `control`, which is aligned for it. A
+    // borrowed descriptor is a c_int (`repr(transparent)`), so their slice can be copied. `header`
+    // points at `iov`, `data` and `control`, which outlive the call.
     unsafe {
         header.msg_controllen = libc::CMSG_SPACE(size) as _;
         let first = libc::CMSG_FIRSTHDR(&header);
@@ -172,8 +171,8 @@ fn send_descriptors(
     }
 }
 
-/// Lets nobody send descriptors to this end, where the system can (Linux 6.16): they would be closed in
-/// this process, which may take as long as their owner likes.
+/// Refuses descriptors sent to this end, where the system can (Linux 6.16). This process would have
+/// to close them, which can take as long as their sender likes.
 pub fn refuse_descriptors(channel: &OwnedFd) {
     #[cfg(all(target_os = "linux", not(any(target_arch = "sparc", target_arch = "sparc64"))))]
     {
@@ -201,13 +200,13 @@ pub fn refuse_descriptors(channel: &OwnedFd) {
 /// One received datagram.
 #[derive(Debug)]
 pub struct Received {
-    /// Bytes of the datagram; more than the buffer's length if it was cut.
+    /// Length of the datagram; more than the buffer's length if it was truncated.
     pub length: usize,
-    /// The first descriptor that came along; further ones are closed at once.
+    /// The first descriptor that came with it; any others are closed at once.
     pub fd: Option<OwnedFd>,
 }
 
-/// Receives one datagram without blocking. Descriptors are close-on-exec from the start.
+/// Receives one datagram without blocking. Received descriptors are close-on-exec.
 pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     let mut fd = None;
     let keep = |received| {
@@ -217,18 +216,18 @@ pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Receive
     Ok(Received { length, fd })
 }
 
-/// As [`receive`], for who wants no descriptors; returns the length. Those that come along all the same
-/// are closed without waiting for what they have not sent yet (SO_LINGER). Who still has one could ask for
-/// that again, so it is better to get none.
+/// Like [`receive`], but accepts no descriptors; returns the length. Any that arrive anyway are
+/// closed without lingering over their unsent data (SO_LINGER). A sender that kept a copy could set
+/// SO_LINGER again, so it is better to receive none ([`refuse_descriptors`]).
 pub fn receive_data(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    // Room for all of them: the rest would be closed by the system as it is.
+    // Room for all of them: the system closes those that do not fit without our SO_LINGER.
     receive_some::<{ room(MOST_DESCRIPTORS) }>(channel, buffer, MOST_DESCRIPTORS, |fd| {
         socket::do_not_linger(&fd);
     })
 }
 
-/// As [`receive`], but that it waits if the channel has not been made non-blocking. A descriptor
-/// that is not wanted is closed.
+/// Like [`receive`], but blocks unless the channel was made non-blocking. A descriptor that is not
+/// wanted is closed.
 pub fn receive_as_blocking(
     channel: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -248,7 +247,7 @@ pub fn receive_as_blocking(
     }
 }
 
-/// As [`receive`], with every descriptor that came along given to `keep`; returns the length.
+/// Like [`receive`], but passes every descriptor to `keep`; returns the length.
 pub fn receive_with(
     channel: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -257,7 +256,8 @@ pub fn receive_with(
     receive_some::<{ room(DESCRIPTORS) }>(channel, buffer, DESCRIPTORS, keep)
 }
 
-/// Receives one datagram with so many descriptors, for which there are `ROOM` bytes.
+/// Receives one datagram with up to `descriptors` descriptors; `ROOM` is the size of the control
+/// buffer.
 fn receive_some<const ROOM: usize>(
     channel: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -271,8 +271,8 @@ fn receive_some<const ROOM: usize>(
     // SAFETY: CMSG_SPACE only computes.
     let space = unsafe { libc::CMSG_SPACE((descriptors * mem::size_of::<libc::c_int>()) as _) };
     header.msg_controllen = (space as usize).min(ROOM) as _;
-    // Elsewhere descriptors are marked when they are here: macOS and Solaris have no such flag,
-    // illumos has not had it for long.
+    // Other systems mark descriptors after receiving them: macOS and Solaris have no such flag, and
+    // illumos has had it only recently.
     #[cfg(any(
         target_os = "linux",
         target_os = "android",
@@ -289,7 +289,7 @@ fn receive_some<const ROOM: usize>(
         target_os = "openbsd"
     )))]
     const CLOSE_ON_EXEC: libc::c_int = 0;
-    // Linux can tell how long a datagram was that has been cut.
+    // Linux can report the full length of a truncated datagram.
     const TELL_LENGTH: libc::c_int =
         if cfg!(any(target_os = "linux", target_os = "android")) { libc::MSG_TRUNC } else { 0 };
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT | CLOSE_ON_EXEC | TELL_LENGTH;
@@ -301,7 +301,7 @@ fn receive_some<const ROOM: usize>(
         }
     };
     if header.msg_flags & libc::MSG_TRUNC != 0 {
-        // Where the length is that of what was received: one more is enough to show the cut.
+        // Elsewhere `length` is what was received; one byte more is enough to show the truncation.
         length = length.max(buffer.len() + 1);
     }
     // SAFETY: the kernel filled `control` and set msg_controllen; the CMSG macros walk what is
@@ -329,21 +329,21 @@ fn receive_some<const ROOM: usize>(
     Ok(length)
 }
 
-/// What is in a channel, sent by one end and not yet received at the other.
+/// What one end has sent and the other end has not yet received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
     /// Nothing.
     Nothing,
-    /// Something, where the system cannot tell how much.
+    /// Something; the system cannot tell how much.
     Something,
-    /// So many short messages, or what takes as much memory.
+    /// This many short messages, or fewer long ones that take as much memory.
     Messages(usize),
 }
 
-/// [`unread`] counts the messages.
+/// True if [`unread`] can count the messages.
 pub const COUNTS_UNREAD: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// What `receiver`, or a copy of it, has not yet received of what was sent from `sender`.
+/// What was sent from `sender` and not yet received by `receiver` or a copy of it.
 pub fn unread(sender: &OwnedFd, receiver: &OwnedFd) -> Unread {
     if !wait(receiver.as_fd(), 0) {
         return Unread::Nothing;
@@ -353,13 +353,13 @@ pub fn unread(sender: &OwnedFd, receiver: &OwnedFd) -> Unread {
     }
     match (socket::unsent_bytes(sender), message_size()) {
         (_, 0) => Unread::Something,
-        // Its end is closed: it is ready for ever, with nothing in it.
+        // `receiver` was shut down for reading: it is always readable, but empty.
         (0, _) => Unread::Nothing,
         (bytes, each) => Unread::Messages((bytes / each).max(1)),
     }
 }
 
-/// The memory that a short message takes in a channel, 0 if that cannot be found out.
+/// The memory that a short message takes in a channel; 0 if that cannot be found out.
 fn message_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     *SIZE.get_or_init(|| {
@@ -372,8 +372,8 @@ fn message_size() -> usize {
     })
 }
 
-/// True if nobody but the other end of its pair can send to this end: a socket that was given a name
-/// keeps it for ever, and one without a name cannot be reached.
+/// True if only the other end of the pair can send to this end. A socket without a name cannot be
+/// reached by others, and one that was ever bound keeps its name for good.
 pub fn is_private(end: &OwnedFd) -> io::Result<bool> {
     // No copy: there may be no room for another descriptor.
     // SAFETY: the descriptor is open as long as `end`, and is not closed by this.
@@ -381,15 +381,16 @@ pub fn is_private(end: &OwnedFd) -> io::Result<bool> {
     Ok(socket.local_addr()?.is_unnamed())
 }
 
-/// [`end_receiving`] works. On other systems what is in the channel is thrown away by it, or may be.
+/// True if [`end_receiving`] works. On other systems it discards what is in the channel, or may.
 pub const CAN_END_RECEIVING: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// Lets the other end send no more (EPIPE); what it has sent can still be received. False if that cannot be done.
+/// Stops the other end from sending (EPIPE); what it has already sent can still be received.
+/// Returns false if this is not possible.
 pub fn end_receiving(channel: &OwnedFd) -> bool {
     CAN_END_RECEIVING && socket::shutdown(channel, std::net::Shutdown::Read).is_ok()
 }
 
-/// SO_SNDBUF and SO_RCVBUF of a channel end (`tcp bufsize`).
+/// Sets SO_SNDBUF and SO_RCVBUF of a channel end (`tcp bufsize`).
 pub fn set_buffer_sizes(channel: &OwnedFd, bytes: i32) -> io::Result<()> {
     socket::set_buffer_sizes(channel, bytes)
 }
@@ -459,7 +460,7 @@ mod tests {
         assert!(crate::os::would_block(&error), "{error}");
     }
 
-    /// A socket that closing takes ten seconds for: what it has sent is not taken.
+    /// A socket that takes ten seconds to close, because nobody reads what it has sent.
     fn lingering() -> (OwnedFd, std::net::TcpStream) {
         use std::io::Write;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -502,7 +503,7 @@ mod tests {
         refuse_descriptors(&b);
         send(a.as_fd(), b"hello", None).unwrap();
         assert_eq!(receive_data(b.as_fd(), &mut [0; 40]).unwrap(), 5);
-        // A system that does not know the option lets it through.
+        // Systems that do not know the option let the descriptor through.
         if send(a.as_fd(), b"hello", Some(a.as_fd())).is_ok() {
             let received = receive(b.as_fd(), &mut [0; 40]).unwrap();
             assert!(received.fd.is_some());

@@ -1,23 +1,23 @@
-//! Children of this process whose end somebody waits for.
+//! Children of this process, each with a callback for when it ends.
 
 use super::process::{self, Fork, Pid};
 use std::cell::RefCell;
 use std::io;
 
 thread_local! {
-    /// The youngest last.
+    /// The youngest child comes last.
     static CHILDREN: RefCell<Vec<(Pid, Ending)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What is done when a child has ended, with its id and the status of waitpid(2).
+/// Called when a child has ended, with its process id and the status of waitpid(2).
 pub type Ending = Box<dyn FnOnce(Pid, i32)>;
 
-/// fork(2). The parent remembers the child; the child knows of no children.
+/// fork(2). The parent remembers the child; the child starts with an empty list.
 pub fn fork(ending: Ending) -> io::Result<Fork> {
     let fork = process::fork()?;
     CHILDREN.with_borrow_mut(|children| match fork {
         Fork::Parent(pid) => {
-            // The id of an earlier child that somebody else has reaped may come again.
+            // Other code may have reaped an earlier child whose id is now used again.
             children.retain(|(known, _)| *known != pid);
             children.push((pid, ending));
         }
@@ -26,7 +26,7 @@ pub fn fork(ending: Ending) -> io::Result<Fork> {
     Ok(fork)
 }
 
-/// Does something else when a child ends that is remembered.
+/// Replaces the callback of a remembered child.
 pub fn set(pid: Pid, ending: Ending) {
     CHILDREN.with_borrow_mut(|children| {
         if let Some(entry) = children.iter_mut().find(|(known, _)| *known == pid) {
@@ -35,7 +35,7 @@ pub fn set(pid: Pid, ending: Ending) {
     });
 }
 
-/// Forgets a child.
+/// Forgets a child: nothing is called when it ends.
 pub fn ignore(pid: Pid) {
     CHILDREN.with_borrow_mut(|children| children.retain(|(known, _)| *known != pid));
 }
@@ -43,7 +43,7 @@ pub fn ignore(pid: Pid) {
 /// Reaps all children that have ended, remembered or not, without waiting.
 pub fn reap() {
     while let Some((pid, status)) = process::reap_status() {
-        // What is called may fork, and get the same id.
+        // Removed before the call: the callback may fork and get the same id.
         let ending = CHILDREN.with_borrow_mut(|children| {
             let at = children.iter().position(|(known, _)| *known == pid)?;
             Some(children.remove(at).1)

@@ -1,15 +1,16 @@
-//! What this process shares with C code: settings that modules read, and programs in C write.
+//! What this process shares with C code: settings that modules read and C programs write.
 //!
-//! They are fields of the exported variable `common_data`, which may be a copy of the program that
-//! uses the library, and `io_now`. Where a field is, only C knows (`compat/data.c`); nobody holds a
-//! reference to one, as C code may write it at any time. Here is what the library itself follows;
-//! the rest is a matter between C code and `ffi`.
+//! They are the fields of the exported variable `common_data`, and `io_now`. `common_data` may be
+//! the copy in the program that uses the library (a copy relocation), and only C knows where each
+//! field is (`compat/data.c`). Nobody holds a reference to a field, because C code may write it at
+//! any time. Here are the fields that the library itself uses; the others concern only C code and
+//! `ffi`.
 
 use std::ffi::{c_char, c_int, CStr, CString};
 use std::ptr;
 use std::sync::Once;
 
-/// Sets the values that everything starts from.
+/// Sets the initial values.
 pub fn start() {
     // SAFETY: the functions only return addresses in a variable that lives as long as the process;
     // nobody refers into it.
@@ -25,7 +26,7 @@ pub fn start() {
     }
 }
 
-/// Sees to it that the variable has those values before anything of it is used.
+/// Makes sure that the initial values are set before the variable is used.
 pub(crate) fn started() {
     static START: Once = Once::new();
     START.call_once(start);
@@ -78,21 +79,22 @@ macro_rules! fields {
 fields! {
     /// The debug bits of `-d` and `debug =`.
     compat_debug_bits: u32, debug, set_debug;
-    /// `debug redirect`: 1 to standard error or a file.
+    /// `debug redirect`: 1 if debugging output goes to standard error or a file.
     compat_debug_redirected: c_int, debug_redirected, set_debug_redirected;
     /// `-P`
     compat_parse_only: c_int, parse_only, set_parse_only;
-    /// Standard error is a terminal.
+    /// 1 if standard error is a terminal.
     compat_debugtty: c_int, debug_terminal, set_debug_terminal;
     /// `-D`
     compat_debugstderr: c_int, debug_stderr, set_debug_stderr;
-    /// Severity of ordinary messages, as in syslog.h.
+    /// The severity of ordinary messages, a number of syslog.h.
     compat_syslog_level: c_int, syslog_level, set_syslog_level;
-    /// Facility of messages, as in syslog.h.
+    /// The facility of messages, a number of syslog.h.
     compat_syslog_facility: c_int, syslog_facility, set_syslog_facility;
     /// `syslog filter`
     compat_syslog_filter: u32, syslog_filter, set_syslog_filter;
-    /// A bit for each open brace, the innermost lowest: regular expressions ignore case there.
+    /// One bit for each open brace, the innermost one lowest: set if regular expressions ignore
+    /// case there.
     compat_regex_match_case: u64, case_stack, set_case_stack;
     /// Flags for pcre2_compile(3).
     compat_regex_pcre_flags: u32, pcre_flags, set_pcre_flags;
@@ -100,9 +102,9 @@ fields! {
     compat_regex_posix_flags: c_int, posix_flags, set_posix_flags;
     /// `cleanup interval`
     compat_cleanup_interval: u64, cleanup_interval, set_cleanup_interval;
-    /// The process id, as of the last fork that was told.
+    /// The process id, as set after the last fork that we know of.
     compat_pid: c_int, process_id, set_process_id;
-    /// The strings that change fonts and colours: black, red, green, yellow, blue, magenta, cyan,
+    /// The strings that set fonts and colours: black, red, green, yellow, blue, magenta, cyan,
     /// white, plain, bold.
     compat_fonts: [*mut c_char; 10], fonts, put_fonts;
 }
@@ -122,7 +124,7 @@ macro_rules! texts {
 
             $(#[$doc])*
             ///
-            /// The former text is not given back: somebody may hold a pointer to it.
+            /// The previous text is not freed: C code may hold a pointer to it.
             pub fn $set(text: &str) {
                 started();
                 // SAFETY: the field is one of a variable that lives as long as the process.
@@ -132,7 +134,7 @@ macro_rules! texts {
     };
 }
 
-/// A copy of the text of a field.
+/// A copy of the text that a field points at.
 ///
 /// # Safety
 /// The field is null or a NUL-terminated string.
@@ -150,7 +152,8 @@ pub(crate) unsafe fn text(field: *const *mut c_char) -> Option<String> {
 /// The field may be written.
 pub(crate) unsafe fn set_text(field: *mut *mut c_char, text: &str) {
     let text = CString::new(text).unwrap_or_default();
-    // SAFETY: as the caller promises; the copy is on the heap of malloc(3), as C code expects of it.
+    // SAFETY: as the caller promises; the copy is on the heap of malloc(3), as C code expects of
+    // it.
     unsafe { ptr::write_volatile(field, libc::strdup(text.as_ptr())) };
 }
 
@@ -165,7 +168,7 @@ texts! {
     compat_confdir, configuration_directory, set_configuration_directory;
 }
 
-/// Sets the strings that change fonts and colours: those of ANSI terminals, or none.
+/// Sets the strings for fonts and colours: those of ANSI terminals, or empty ones.
 pub fn set_fonts(terminal: bool) {
     const FONTS: [&CStr; 10] = [
         c"\x1b[1;30m",
@@ -182,14 +185,14 @@ pub fn set_fonts(terminal: bool) {
     put_fonts(FONTS.map(|font| if terminal { font } else { c"" }.as_ptr().cast_mut()));
 }
 
-/// `debug redirect`: to standard error, which is no terminal then, or not.
+/// `debug redirect`: to standard error, which then no longer counts as a terminal, or not.
 pub fn redirect_debug(to_stderr: bool) {
     set_debug_redirected(to_stderr.into());
     set_debug_terminal(0);
     set_fonts(false);
 }
 
-/// Sets `io_now`, the wall clock of modules.
+/// Updates `io_now`, the wall clock of modules.
 pub fn refresh_clock() {
     let mut now = libc::timeval { tv_sec: 0, tv_usec: 0 };
     // SAFETY: gettimeofday(2) writes into `now`; the exported variable lives as long as the

@@ -1,8 +1,7 @@
-//! What is done when the program crashes: a panic, or SIGSEGV and SIGBUS.
+//! What happens when the program crashes, by a panic or by SIGSEGV or SIGBUS.
 //!
-//! The version, the place and a backtrace are logged, the configured commands are run with
-//! `CRASHPID` in their environment and their output is logged, and the process ends with
-//! status 69.
+//! It logs the version, the place and a backtrace, runs the configured commands with `CRASHPID` in
+//! their environment, logs their output, and ends with status 69.
 
 use super::process::{self, exit};
 use super::{entry, log};
@@ -14,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::time::Duration;
 
-/// What the configuration wants to be done.
+/// The actions that the configuration asks for.
 #[derive(Clone, Debug, Default)]
 pub struct Actions {
     /// Version of the program, for the log.
@@ -27,10 +26,10 @@ pub struct Actions {
     pub debug_command: Option<String>,
 }
 
-/// How long what was logged last is waited for.
+/// How long to wait for the last lines to reach the log.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What is set stays for ever, as a crash can happen while it is replaced.
+/// Actions are never freed, as the process may crash while they are replaced.
 static ACTIONS: AtomicPtr<Actions> = AtomicPtr::new(std::ptr::null_mut());
 static CRASHING: AtomicBool = AtomicBool::new(false);
 
@@ -38,7 +37,7 @@ extern "C" {
     fn compat_coredump_handler() -> *mut libc::sighandler_t;
 }
 
-/// What has been set, if it has been.
+/// The current actions, if any were set.
 fn actions() -> Option<&'static Actions> {
     // SAFETY: null or a box that has been leaked, and is never changed.
     unsafe { ACTIONS.load(Ordering::SeqCst).as_ref() }
@@ -48,7 +47,7 @@ fn set_actions(actions: Actions) {
     ACTIONS.store(Box::leak(Box::new(actions)), Ordering::SeqCst);
 }
 
-/// Installs the handlers of the process.
+/// Installs the crash handlers of our own programs. Only the first call has an effect.
 pub fn install(actions: Actions) {
     if self::actions().is_some() {
         return;
@@ -61,17 +60,17 @@ pub fn install(actions: Actions) {
     let action = SigAction::new(SigHandler::Handler(caught), SaFlags::SA_NODEFER, SigSet::empty());
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
         // SAFETY: the handler never returns to the code that crashed. It does more than is
-        // async-signal-safe, which at worst makes it hang: an alarm ends it then.
+        // async-signal-safe; at worst it hangs, and then an alarm ends the process.
         let _ = unsafe { signal::sigaction(signal, &action) };
     }
 }
 
-/// A handler as sigaction(2) takes with SA_SIGINFO.
+/// A handler in the form that sigaction(2) takes with SA_SIGINFO.
 pub type Handler = unsafe extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void);
 
-/// Installs `handler`, which calls [`caught`], for a program that is not ours. What is not given
-/// stays as it was. The handler of SIGSEGV that there was before is kept where such a program
-/// looks for it.
+/// Installs `handler`, which calls [`caught`], for a C program that uses the library. Actions that
+/// are not given stay as they were. The previous SIGSEGV handler is saved in the variable where
+/// such programs look for it.
 pub fn install_for_program(given: Actions, handler: Handler) {
     let before = actions().cloned().unwrap_or_default();
     set_actions(Actions {
@@ -99,14 +98,14 @@ pub fn install_for_program(given: Actions, handler: Handler) {
     }
 }
 
-/// The handler.
+/// The signal handler.
 pub extern "C" fn caught(number: libc::c_int) {
     if CRASHING.swap(true, Ordering::SeqCst) {
-        // A crash of the crash handler.
+        // The crash handler itself crashed.
         // SAFETY: _exit(2) takes a plain number.
         unsafe { libc::_exit(exit::UNAVAILABLE) };
     }
-    // Whatever hangs from here on, as this is no place for what follows, is ended.
+    // None of what follows is safe in a signal handler; if it hangs, the alarm ends the process.
     // SAFETY: alarm(2) takes a plain number; its signal ends the process.
     unsafe { libc::alarm(60) };
     let name = if number == libc::SIGBUS { "SIGBUS" } else { "SIGSEGV" };
@@ -120,7 +119,7 @@ fn act() -> ! {
     unsafe { libc::alarm(60) };
     let nothing = Actions::default();
     let actions = actions().unwrap_or(&nothing);
-    // A worker ignores SIGCHLD; the commands below are to be waited for.
+    // A worker ignores SIGCHLD, but we must wait for the commands below.
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: the default action installs no handler.
     let _ = unsafe { signal::sigaction(Signal::SIGCHLD, &default) };
@@ -170,7 +169,7 @@ fn run(label: &str, command: &str) {
     log::message(&format!("{label}: backtrace end"));
 }
 
-/// Lets the system write a core file into the working directory, beside an earlier one.
+/// Lets the system write a core file into the working directory; an earlier one is renamed.
 fn leave_core() -> ! {
     log::drain(LAST_WORDS);
     let _ = std::fs::rename("core", format!("core.{:08x}", super::wall_clock()));

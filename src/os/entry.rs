@@ -1,6 +1,6 @@
-//! Names in directories that others may write to, for a process that may be root's: a name is looked
-//! up in a directory that is held open, is never followed, and is touched only if it is the file that
-//! it is thought to be.
+//! Names in directories that others may write to, for a process that may be root's. Looks a name up
+//! in a directory that is held open, never follows a symbolic link, and touches a file only if it
+//! is the expected one.
 
 use super::check;
 use std::ffi::CString;
@@ -14,16 +14,17 @@ use std::path::Path;
 #[cfg(not(target_os = "solaris"))]
 use std::time::{Duration, Instant};
 
-/// A file, whatever its name is: as long as it exists no other one has these numbers.
+/// Identifies a file independently of its name. As long as the file exists, no other file has these
+/// numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
-    /// The device that it is on.
+    /// The device that holds the file.
     pub device: u64,
-    /// Its inode there.
+    /// Its inode number on that device.
     pub inode: u64,
 }
 
-/// Who may do what with a file.
+/// The permissions of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Permissions {
     /// The mode; `None` leaves it.
@@ -34,7 +35,7 @@ pub struct Permissions {
     pub gid: Option<u32>,
 }
 
-/// What lstat(2) tells.
+/// The result of lstat(2) or fstat(2).
 struct Status(libc::stat);
 
 #[allow(clippy::unnecessary_cast, reason = "the types differ between systems")]
@@ -61,12 +62,12 @@ impl Status {
         self.0.st_mode as u32 & 0o7777
     }
 
-    /// A socket that this user has made, with no other name: nobody has put it here.
+    /// A socket that belongs to this user and has no other name, so nobody else has put it here.
     fn is_own_socket(&self) -> bool {
         self.is_socket() && self.0.st_nlink == 1 && self.0.st_uid == super::process::identity().0
     }
 
-    /// What is to be changed to arrive at `wanted`.
+    /// The part of `wanted` that the file does not have yet.
     fn missing(&self, wanted: Permissions) -> Permissions {
         Permissions {
             mode: wanted.mode.filter(|&mode| mode & 0o7777 != self.mode()),
@@ -83,18 +84,18 @@ pub struct Entry {
     name: CString,
 }
 
-/// The right to add and remove sockets in a directory, among programs that ask for it.
+/// A lock on a directory for adding and removing sockets, honoured by programs that ask for it.
 #[derive(Debug)]
 pub struct DirectoryLock<'a>(#[allow(dead_code, reason = "Solaris has no such lock")] &'a Entry);
 
-/// For how long another process may have that right; it needs it for a moment.
+/// How long to wait for another process to release the lock; nobody needs it for long.
 #[cfg(not(target_os = "solaris"))]
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 #[cfg(not(target_os = "solaris"))]
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 impl Entry {
-    /// The name that a path ends with, in its directory.
+    /// The last component of a path, in its directory.
     pub fn of(path: &Path) -> io::Result<Entry> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let parent = match path.parent() {
@@ -104,7 +105,7 @@ impl Entry {
         let open = |flags| File::options().read(true).custom_flags(flags).open(parent);
         let directory = open(libc::O_DIRECTORY | libc::O_NONBLOCK);
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        // A directory need not be readable to have files in it.
+        // Files can be in a directory that we may not read.
         let directory = directory.or_else(|_| open(libc::O_DIRECTORY | libc::O_PATH));
         Ok(Entry { directory: directory?, name: CString::new(name.as_bytes())? })
     }
@@ -121,13 +122,13 @@ impl Entry {
         }
     }
 
-    /// The file that has the name now, if it is a socket.
+    /// The file that has this name now, if it is a socket.
     pub fn socket(&self) -> Option<FileId> {
         self.status().ok().filter(Status::is_socket).map(|status| status.id())
     }
 
-    /// Waits for the right to add and remove sockets in the directory. Whoever may read it can keep
-    /// that for ever, so after a while this goes on without.
+    /// Waits for the lock for adding and removing sockets in the directory. Anybody who may read
+    /// the directory can hold it for ever, so after a while this continues without it.
     pub fn lock_directory(&self) -> DirectoryLock<'_> {
         #[cfg(not(target_os = "solaris"))]
         {
@@ -144,7 +145,7 @@ impl Entry {
         DirectoryLock(self)
     }
 
-    /// Removes the name, if it still is this file's.
+    /// Removes the name if it still belongs to `file`.
     pub fn remove(&self, file: FileId) -> io::Result<()> {
         if self.status()?.id() != file {
             return Err(io::ErrorKind::NotFound.into());
@@ -154,8 +155,9 @@ impl Entry {
             .map(drop)
     }
 
-    /// The file of a bound socket: that which the system says it is, or else the `known` one, or else
-    /// what has its name if nobody but this user can have made it.
+    /// The file of a bound socket. It is the file that the system reports; failing that, the file
+    /// under this name, if it is the `known` one, or, with none known, if nobody but this user can
+    /// have made it.
     pub fn bound_file(&self, socket: &OwnedFd, known: Option<FileId>) -> io::Result<BoundFile<'_>> {
         let replaced = || io::Error::other("another file has taken the place of the socket");
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -188,7 +190,7 @@ impl Entry {
 }
 
 impl DirectoryLock<'_> {
-    /// Lets others go on.
+    /// Releases the lock.
     pub fn release(self) {}
 }
 
@@ -200,7 +202,8 @@ impl Drop for DirectoryLock<'_> {
     }
 }
 
-/// The file of a bound socket itself. The system opens that for who may administer networks.
+/// Opens the file of a bound socket directly. Linux allows this to processes that may administer
+/// networks.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn node_of(socket: &OwnedFd) -> Option<OwnedFd> {
     /// linux/un.h
@@ -228,13 +231,13 @@ pub struct BoundFile<'a> {
 pub type NotChanged = (&'static str, io::Error);
 
 impl BoundFile<'_> {
-    /// What it is recognised by.
+    /// The device and inode that identify the file.
     pub fn id(&self) -> FileId {
         self.status.id()
     }
 
-    /// Sets what differs from `wanted`, and nothing else. The mode first: afterwards a new owner may
-    /// do with the name what they like.
+    /// Changes what differs from `wanted`, and nothing else. The mode comes first: afterwards a new
+    /// owner can do with the file whatever they like.
     pub fn set_permissions(&self, wanted: Permissions) -> Result<(), NotChanged> {
         let missing = self.status.missing(wanted);
         if let Some(mode) = missing.mode {
@@ -247,7 +250,8 @@ impl BoundFile<'_> {
     }
 }
 
-/// Linux, which can change who owns what a descriptor stands for, and has names for descriptors.
+/// Linux can change a file's owner through a descriptor, and its mode through the descriptor's name
+/// in /proc.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl BoundFile<'_> {
     fn change_mode(&self, mode: u32) -> io::Result<()> {
@@ -259,7 +263,7 @@ impl BoundFile<'_> {
     fn change_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
         let (uid, gid) = (uid.unwrap_or(u32::MAX), gid.unwrap_or(u32::MAX));
         let fd = self.node.as_raw_fd();
-        // SAFETY: the empty name is NUL-terminated: the descriptor itself is meant.
+        // SAFETY: the empty name is NUL-terminated; it stands for the descriptor itself.
         check(unsafe { libc::fchownat(fd, c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) }).map(drop)
     }
 }
@@ -269,7 +273,7 @@ impl BoundFile<'_> {
     fn change_mode(&self, mode: u32) -> io::Result<()> {
         let fd = self.node.as_raw_fd();
         let mode = mode as libc::mode_t;
-        // SAFETY: the empty name is NUL-terminated: the descriptor itself is meant.
+        // SAFETY: the empty name is NUL-terminated; it stands for the descriptor itself.
         check(unsafe { libc::fchmodat(fd, c"".as_ptr(), mode, libc::AT_EMPTY_PATH) }).map(drop)
     }
 
@@ -281,8 +285,8 @@ impl BoundFile<'_> {
     }
 }
 
-/// Systems where a socket's file cannot be opened: it is changed by its name, in directories where
-/// nobody else can give that to another file meanwhile.
+/// Systems that cannot open a socket's file. It is changed by name, only in directories where
+/// nobody else can give the name to another file meanwhile.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 impl BoundFile<'_> {
     fn check_directory(&self) -> io::Result<()> {
@@ -310,15 +314,15 @@ impl BoundFile<'_> {
     }
 }
 
-/// True if nobody but root and this user can rename or remove this user's files in a directory.
+/// True if only root and this user can rename or remove this user's files in the directory.
 fn is_guarded(directory: &Metadata) -> bool {
     let own = [0, super::process::identity().0].contains(&directory.uid());
     own && (directory.mode() & 0o022 == 0 || directory.mode() & 0o1000 != 0)
 }
 
-/// Opens a file that this process writes, and makes it if it is not there. What it may be is a regular
-/// file that has no other name: a link would make us write to what somebody else has chosen. It is
-/// not truncated yet.
+/// Opens a file for writing, and creates it if it does not exist. Only a regular file without other
+/// names is accepted: through a link we would write to a file of somebody else's choice. Does not
+/// truncate it.
 pub fn open_to_write(path: &Path, mode: u32) -> io::Result<File> {
     let file = File::options()
         .read(true)
@@ -336,8 +340,8 @@ pub fn open_to_write(path: &Path, mode: u32) -> io::Result<File> {
     }
 }
 
-/// Opens a file for a log as [`open_to_write`], and empties it. It may be a device, as only root makes
-/// those.
+/// Opens a log file as [`open_to_write`] does, and truncates it. Devices are accepted too, as only
+/// root can create them.
 pub fn open_log(path: &Path) -> io::Result<File> {
     let device = |metadata: Metadata| metadata.file_type().is_char_device();
     if std::fs::symlink_metadata(path).is_ok_and(device) {
@@ -349,8 +353,8 @@ pub fn open_log(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a directory the working directory. Not through a symbolic link, and not if others may
-/// replace what this process writes there.
+/// Changes the working directory. Refuses symbolic links, and directories where others could
+/// replace what this process writes.
 pub fn enter_directory(path: &Path) -> io::Result<()> {
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let directory = File::options().read(true).custom_flags(flags).open(path)?;
@@ -408,7 +412,8 @@ mod tests {
         std::fs::write(&victim, "").unwrap();
         std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::rename(&path, folder.0.join("moved")).unwrap();
-        // A link, another file, another socket: none of them is touched, known or not.
+        // A link, another file, another socket: none of them may be touched, whether its id is
+        // known or not.
         for replace in [
             |path: &Path, victim: &Path| symlink(victim, path).unwrap(),
             |path: &Path, victim: &Path| std::fs::hard_link(victim, path).unwrap(),
@@ -417,7 +422,7 @@ mod tests {
             replace(&path, &victim);
             let before = mode(&path);
             if let Ok(file) = entry.bound_file(&socket, Some(id)) {
-                // The system has told which file it is, wherever that is now.
+                // The system has reported the socket's own file, wherever it has been moved to.
                 assert_eq!(file.id(), id);
                 file.set_permissions(wanted(0o666)).unwrap();
             }

@@ -1,15 +1,15 @@
-//! Fetching a URL with libcurl.
+//! Fetches a URL with libcurl.
 //!
-//! libcurl's easy interface (curl_easy_init(3) and on) directly: the crate over it initialises
-//! OpenSSL as soon as a program loads this library, which is the program's to decide.
+//! Calls libcurl's easy interface directly (curl_easy_init(3) and others): the crate on top of it
+//! initialises OpenSSL as soon as a program loads this library, which is for the program to decide.
 
 use curl_sys as curl;
 use std::ffi::{c_char, c_long, c_void, CStr, CString};
 use std::ptr::NonNull;
 
-/// Connecting must not take longer, in seconds.
+/// The time limit for connecting, in seconds.
 const CONNECT_TIMEOUT: c_long = 30;
-/// All of it must not take longer, in seconds.
+/// The time limit for the whole transfer, in seconds.
 const TIMEOUT: c_long = 300;
 
 /// The version of libcurl.
@@ -30,10 +30,10 @@ impl Drop for Easy {
     }
 }
 
-/// Takes what has arrived into the vector that `body` points at.
+/// Appends received bytes to the vector that `body` points at.
 extern "C" fn receive(data: *mut c_char, size: usize, count: usize, body: *mut c_void) -> usize {
-    // SAFETY: libcurl passes that many bytes, and the pointer it was given, behind which is a
-    // vector that lives as long as the transfer.
+    // SAFETY: libcurl passes that many bytes, and the pointer it was given, which is to a vector
+    // that lives as long as the transfer.
     unsafe {
         let bytes = std::slice::from_raw_parts(data.cast::<u8>(), size * count);
         (*body.cast::<Vec<u8>>()).extend_from_slice(bytes);
@@ -41,8 +41,8 @@ extern "C" fn receive(data: *mut c_char, size: usize, count: usize, body: *mut c
     size * count
 }
 
-/// Fetches `url`: the status, 0 for a scheme without statuses, and the body. Redirects are not
-/// followed. The error is libcurl's text.
+/// Fetches `url`. Returns the status (0 for schemes without one) and the body. Does not follow
+/// redirects. The error is libcurl's message.
 pub fn get(url: &str) -> Result<(u32, Vec<u8>), String> {
     let describe = |code: curl::CURLcode| {
         // SAFETY: the text is a constant of the library.

@@ -1,4 +1,4 @@
-//! Files: reading a regular file whole, glob(3), reading what is there of a pipe.
+//! Files: reading regular files, glob(3), and reading what a pipe holds.
 
 use super::check_size;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -9,8 +9,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Reads a regular file. Anything else (a directory, a FIFO, a device) is ENOENT, as the C
-/// program says, and is never waited for.
+/// Reads a whole regular file. Anything else (a directory, a FIFO, a device) is ENOENT, as in the C
+/// program, and never blocks.
 pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
@@ -30,8 +30,8 @@ pub struct GlobError {
     pub error: io::Error,
 }
 
-/// GLOB_BRACE of glob.h, which the libc crate has for glibc only; 0 where there is none (musl,
-/// Solaris). illumos has it in a function of its own, which takes a larger glob_t than the crate's.
+/// GLOB_BRACE of glob.h, which the libc crate defines for glibc only; 0 where there is none (musl,
+/// Solaris). illumos has it in a separate function whose glob_t is larger than the crate's.
 const GLOB_BRACE: libc::c_int = if cfg!(all(target_os = "linux", target_env = "gnu")) {
     1 << 10
 } else if cfg!(any(
@@ -41,7 +41,7 @@ const GLOB_BRACE: libc::c_int = if cfg!(all(target_os = "linux", target_env = "g
     target_os = "dragonfly",
     target_vendor = "apple"
 )) {
-    0x80 // one number in all of them, from 4.4BSD
+    0x80 // the same in all of them, from 4.4BSD
 } else {
     0
 };
@@ -82,8 +82,8 @@ pub fn glob(pattern: &OsStr) -> Result<Vec<PathBuf>, GlobError> {
     }
 }
 
-/// Reads what a non-blocking pipe holds; `Ok(None)` when nothing is there now, an empty vector
-/// at its end.
+/// Reads what a non-blocking pipe holds. `Ok(None)`: nothing at the moment. An empty vector: its
+/// end.
 pub fn read_available(pipe: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
     let mut buffer = vec![0; 4096];
     let length = read_into(pipe, &mut buffer)?;
@@ -93,7 +93,7 @@ pub fn read_available(pipe: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
     }))
 }
 
-/// Reads what a non-blocking pipe holds into `buffer`; `Ok(None)` when nothing is there now, 0 at its
+/// Reads what a non-blocking pipe holds into `buffer`. `Ok(None)`: nothing at the moment. 0: its
 /// end.
 pub fn read_into(pipe: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     // SAFETY: the pointer and the length describe `buffer`, which outlives the call.
@@ -108,7 +108,8 @@ pub fn read_into(pipe: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>>
     }
 }
 
-/// True if two paths lead to one file, or will when it is made: to the same name in one folder.
+/// True if two paths lead to the same file, or would once it exists: the same name in the same
+/// folder.
 pub fn is_same(one: &Path, other: &Path) -> bool {
     let identity = |path: &Path| {
         let found = std::fs::metadata(path).ok()?;
@@ -125,7 +126,7 @@ pub fn is_same(one: &Path, other: &Path) -> bool {
     one == other || place(one).is_some_and(|place_of_one| place(other) == Some(place_of_one))
 }
 
-/// True if a descriptor is that of a regular file.
+/// True if the descriptor is open on a regular file.
 pub fn is_regular(fd: RawFd) -> bool {
     // SAFETY: fstat(2) fills `status`, which is plain data, or fails for a number that is none.
     unsafe {

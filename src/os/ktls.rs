@@ -1,9 +1,9 @@
-//! TLS records in the kernel (Linux, Documentation/networking/tls.rst). Elsewhere it is not there.
+//! TLS records in the kernel (Linux, Documentation/networking/tls.rst). Other systems have no kTLS.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// A cipher that the kernel knows, by its key.
+/// A cipher that the kernel supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cipher {
     /// AES-128-GCM
@@ -14,21 +14,21 @@ pub enum Cipher {
     ChaCha20,
 }
 
-/// What the kernel needs to go on with one direction of a session.
+/// What the kernel needs to take over one direction of a session.
 pub struct Keys<'a> {
-    /// TLS 1.3, not 1.2.
+    /// TLS 1.3 if true, TLS 1.2 if false.
     pub tls13: bool,
     /// The cipher.
     pub cipher: Cipher,
     /// Its key.
     pub key: &'a [u8],
-    /// TLS 1.3 and ChaCha20: the IV. TLS 1.2 with AES: four bytes of salt, the rest is not used.
+    /// TLS 1.3 and ChaCha20: the IV. TLS 1.2 with AES: four bytes of salt; the rest is unused.
     pub iv: [u8; 12],
     /// The number of the next record.
     pub sequence: u64,
 }
 
-/// A direction of a socket.
+/// One direction of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// What is sent.
@@ -37,16 +37,17 @@ pub enum Way {
     Receive,
 }
 
-/// What was received: its length, and the content type of its record.
+/// The length of what was received, and the content type of its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes.
+    /// How many bytes were received.
     pub length: usize,
-    /// RFC 8446 section 5.1. `None`: of no record, which with no bytes is the end of the connection.
+    /// The content type (RFC 8446 section 5.1). `None`: not from a record; with no bytes it is the
+    /// end of the connection.
     pub kind: Option<u8>,
 }
 
-/// The content type of data.
+/// The content type of application data.
 pub const DATA: u8 = 23;
 
 #[cfg(target_os = "linux")]
@@ -71,7 +72,7 @@ mod linux {
     const TLS_CIPHER_AES_GCM_256: u16 = 52;
     const TLS_CIPHER_CHACHA20_POLY1305: u16 = 54;
 
-    /// Gives a connected socket to the kernel's TLS; fails where there is none.
+    /// Attaches the kernel's TLS to a connected socket; fails where the kernel has none.
     pub fn attach(fd: &OwnedFd) -> io::Result<()> {
         let name = b"tls";
         // SAFETY: the pointer and the length describe `name`, which outlives the call.
@@ -88,8 +89,8 @@ mod linux {
         .map(drop)
     }
 
-    /// Gives the keys of one direction to the kernel, which handles its records from now on. Fails
-    /// if it does not know the cipher.
+    /// Gives the kernel the keys of one direction; from now on it handles the records. Fails if it
+    /// does not know the cipher.
     pub fn set_keys(fd: &OwnedFd, way: Way, keys: &Keys<'_>) -> io::Result<()> {
         // struct tls12_crypto_info_*: version, cipher, IV, key, salt, record number.
         let mut info = Vec::with_capacity(64);
@@ -108,7 +109,7 @@ mod linux {
                 info.extend_from_slice(keys.key);
             }
             Cipher::Aes128 | Cipher::Aes256 => {
-                // With TLS 1.2 the explicit part of the nonce, for which we take the number.
+                // With TLS 1.2 this is the explicit part of the nonce; we use the record number.
                 let iv = if keys.tls13 { &keys.iv[4..] } else { &number[..] };
                 info.extend_from_slice(iv);
                 info.extend_from_slice(keys.key);
@@ -129,7 +130,7 @@ mod linux {
         result.map(drop)
     }
 
-    /// Room for one control message with a byte.
+    /// A buffer for one control message of one byte.
     #[repr(C)]
     union Control {
         header: libc::cmsghdr,
@@ -147,7 +148,7 @@ mod linux {
         header
     }
 
-    /// Sends a record that is not data.
+    /// Sends a record that is not application data.
     pub fn send_control(fd: &OwnedFd, kind: u8, data: &[u8]) -> io::Result<usize> {
         let mut iov =
             libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
@@ -165,7 +166,7 @@ mod linux {
         })
     }
 
-    /// Receives plain bytes of records of one type.
+    /// Receives decrypted bytes, all from records of one type.
     pub fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
         loop {
             let mut iov =
@@ -205,22 +206,22 @@ mod elsewhere {
         Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
     }
 
-    /// There is none.
+    /// This system has no kTLS.
     pub fn attach(_fd: &OwnedFd) -> io::Result<()> {
         unsupported()
     }
 
-    /// There is none.
+    /// This system has no kTLS.
     pub fn set_keys(_fd: &OwnedFd, _way: Way, _keys: &Keys<'_>) -> io::Result<()> {
         unsupported()
     }
 
-    /// There is none.
+    /// This system has no kTLS.
     pub fn send_control(_fd: &OwnedFd, _kind: u8, _data: &[u8]) -> io::Result<usize> {
         unsupported()
     }
 
-    /// There is none.
+    /// This system has no kTLS.
     pub fn receive(_fd: &OwnedFd, _buffer: &mut [u8]) -> io::Result<Received> {
         unsupported()
     }

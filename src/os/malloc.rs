@@ -1,4 +1,4 @@
-//! Values on the heap of malloc(3): what C code allocates and Rust frees, or the other way round.
+//! Values on malloc(3)'s heap: allocated by C code and freed by Rust, or the other way round.
 
 use super::process::exit;
 use std::ffi::{c_char, c_void, CStr};
@@ -6,7 +6,7 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-/// malloc(3), zeroed. Without memory the process ends, as nobody at the C ABI could go on.
+/// Zeroed memory. If there is none the process ends: callers at the C ABI could not continue.
 pub fn allocate(size: usize, what: &str) -> NonNull<u8> {
     // SAFETY: calloc(3) takes any size.
     let memory = unsafe { libc::calloc(1, size.max(1)) };
@@ -16,7 +16,7 @@ pub fn allocate(size: usize, what: &str) -> NonNull<u8> {
     })
 }
 
-/// As [`allocate`], with these bytes in it.
+/// Like [`allocate`], filled with these bytes.
 pub fn copy(bytes: &[u8]) -> NonNull<u8> {
     let memory = allocate(bytes.len(), "malloc");
     // SAFETY: the memory is new, and has room for the bytes.
@@ -24,8 +24,8 @@ pub fn copy(bytes: &[u8]) -> NonNull<u8> {
     memory
 }
 
-/// Memory that a function of malloc(3) has given. If there was none the process ends, and says what
-/// for: a call, and where that is.
+/// Checks memory that a malloc(3) function returned. If it is null the process ends; `what` is the
+/// call and its place, for the message.
 pub fn granted(memory: *mut c_void, what: impl FnOnce() -> String) -> *mut c_void {
     if memory.is_null() {
         let reason = super::reason(&std::io::Error::last_os_error());
@@ -47,7 +47,7 @@ pub unsafe fn c_bytes<T>(text: &*mut T) -> &[u8] {
     unsafe { CStr::from_ptr(text.cast()) }.to_bytes()
 }
 
-/// A NUL-terminated string that is ours. `Option<Text>` is a `char *`.
+/// A NUL-terminated string that we own. `Option<Text>` is laid out as a `char *`.
 #[repr(transparent)]
 pub struct Text(NonNull<c_char>);
 
@@ -67,24 +67,24 @@ impl Text {
         unsafe { CStr::from_ptr(self.0.as_ptr()) }.to_bytes()
     }
 
-    /// The text for people.
+    /// The text for messages, with invalid UTF-8 replaced.
     pub fn lossy(&self) -> String {
         String::from_utf8_lossy(self.bytes()).into_owned()
     }
 
-    /// The text without its NUL, to be changed in place. No byte may become NUL.
+    /// The text without its NUL, for changes in place. No byte may become NUL.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let length = self.bytes().len();
         // SAFETY: as above, and the reference is the only one.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr().cast(), length) }
     }
 
-    /// For C code that reads it, or changes it in place.
+    /// The pointer, for C code that reads the text or changes it in place.
     pub fn as_ptr(&self) -> *mut c_char {
         self.0.as_ptr()
     }
 
-    /// Gives it to C code, which frees it.
+    /// Hands the string over to C code, which frees it.
     pub fn into_raw(self) -> *mut c_char {
         ManuallyDrop::new(self).0.as_ptr()
     }
@@ -109,7 +109,7 @@ impl std::fmt::Debug for Text {
     }
 }
 
-/// A value that is ours. `Option<Owned<T>>` is a `T *`.
+/// A value that we own. `Option<Owned<T>>` is laid out as a `T *`.
 #[repr(transparent)]
 pub struct Owned<T>(NonNull<T>);
 
@@ -123,17 +123,17 @@ impl<T> Owned<T> {
         Owned(memory)
     }
 
-    /// For C code that uses it.
+    /// The pointer, for C code that uses the value.
     pub fn as_ptr(&self) -> *mut T {
         self.0.as_ptr()
     }
 
-    /// Gives it to C code.
+    /// Hands the value over to C code.
     pub fn into_raw(self) -> *mut T {
         ManuallyDrop::new(self).0.as_ptr()
     }
 
-    /// Takes over what C code has given; `None` for a null pointer.
+    /// Takes over a value from C code; `None` for a null pointer.
     ///
     /// # Safety
     /// `raw` is null, or came from [`Self::into_raw`] or from malloc(3) with a valid value in it,

@@ -50,7 +50,7 @@ pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
-/// As [`check`], for calls that return a byte count.
+/// Like [`check`], for calls that return a byte count.
 pub(crate) fn check_size(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
@@ -61,12 +61,12 @@ pub fn wall_clock() -> u64 {
     now.map_or(0, |now| now.as_secs())
 }
 
-/// Milliseconds on the clock that all processes have in common, and that nobody sets.
+/// Milliseconds on the monotonic clock, which all processes share and nobody can set.
 pub fn monotonic_clock() -> u64 {
     monotonic_microseconds() / 1000
 }
 
-/// The same in microseconds.
+/// Like [`monotonic_clock`], in microseconds.
 pub fn monotonic_microseconds() -> u64 {
     // SAFETY: timespec is plain data, which clock_gettime(2) fills; every system has this clock.
     let now = unsafe {
@@ -82,25 +82,26 @@ pub fn would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// True if the process or the system has no descriptor left (EMFILE, ENFILE) or no memory for
-/// one (ENOBUFS, ENOMEM): conditions that pass, and that must neither end nor spin the process.
+/// True if the process or the system has run out of descriptors (EMFILE, ENFILE) or of memory for
+/// them (ENOBUFS, ENOMEM). These conditions pass; they must neither end the process nor make it
+/// spin.
 pub fn out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// True if memory has run out (ENOMEM, ENOBUFS), which passes.
+/// True if the system is out of memory (ENOMEM, ENOBUFS), a condition that passes.
 pub fn out_of_memory(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// True if a connection cannot be made because of this host, whatever the remote is like: its
-/// address is not there, ports have run out (EADDRNOTAVAIL, EADDRINUSE, EAGAIN), or memory.
+/// True if a connect attempt failed because of this host, not of the remote: the local address does
+/// not exist, ports have run out (EADDRNOTAVAIL, EADDRINUSE, EAGAIN), or memory has.
 pub fn host_is_short(error: &io::Error) -> bool {
     let address = matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE));
     address || would_block(error) || out_of_memory(error)
 }
 
-/// The system's text for an error, without Rust's "(os error N)" suffix: what strerror(3) says.
+/// The system's text for an error, as strerror(3) gives it: without Rust's "(os error N)" suffix.
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error ") {

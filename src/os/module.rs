@@ -1,12 +1,13 @@
-//! MAVIS modules: shared objects with one entry, `Mavis_new`, that makes an object with seven
-//! functions (`mavis_ctx`).
+//! MAVIS modules: shared objects with one entry point, `Mavis_new`, which creates an object with
+//! seven functions (`mavis_ctx`).
 //!
-//! The layout is here and not in `ffi`, as it is not ours to offer: the relay loads and calls modules
-//! as it calls the system, and a chain is nothing but such objects.
+//! The layout is here and not in `ffi` because we do not offer it: the relay loads and calls
+//! modules as it calls the system, and a chain consists only of such objects.
 //!
-//! What a module does in them is its own business: it may call back into this library, change
-//! anything its contract lets it change, and crash. So nothing here holds a reference to memory that
-//! it may write. errno is 0 when it is called: some look there whether a number was one.
+//! A module may do anything in its functions: call back into this library, change whatever its
+//! contract allows, or crash. So nothing here holds a reference to memory that a module may write.
+//! errno is 0 when a module is called, because some modules check it to see whether a number was
+//! valid.
 
 #![allow(clippy::not_unsafe_ptr_arg_deref, reason = "such pointers are passed on, not followed")]
 
@@ -16,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 
-/// The public head of `mavis_ctx` (144 bytes on LP64). Fields of the module's own follow.
+/// The public head of `mavis_ctx` (144 bytes on LP64). The module's own fields follow it.
 #[repr(C)]
 #[allow(missing_docs, reason = "the names are those of the C fields")]
 pub struct Context {
@@ -58,7 +59,7 @@ mod layout {
     }
 }
 
-/// The first module of a chain. It does not own it: see [`Head::end`].
+/// The first module of a chain. Does not own the chain: see [`Head::end`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head(NonNull<Context>);
 
@@ -68,20 +69,20 @@ impl Head {
     /// The chain that begins with `context`; `None` for a null pointer.
     ///
     /// # Safety
-    /// A pointer that is not null is to a module of a chain, and nobody uses the result when that
-    /// has [ended](Self::end).
+    /// A pointer that is not null points to a module of a chain, and nobody uses the result after
+    /// the chain has [ended](Self::end).
     pub unsafe fn from_raw(context: *mut Context) -> Option<Head> {
         NonNull::new(context).map(Head)
     }
 
-    /// For C code.
+    /// The pointer, for C code.
     pub fn as_ptr(self) -> *mut Context {
         self.0.as_ptr()
     }
 
-    /// Loads the module in `path` and appends it to `chain`, or makes it the first of a new one.
-    /// `io` is the loop's context for modules that work on their own time, or null. The error is
-    /// the loader's.
+    /// Loads the module in `path` and appends it to `chain`, or starts a new chain with it. `io` is
+    /// the event loop's context, for modules with their own descriptors and timers, or null. The
+    /// error is the loader's message.
     pub fn load(
         chain: Option<Head>,
         io: *mut c_void,
@@ -91,10 +92,10 @@ impl Head {
         let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
         let path = text(path.as_os_str().as_bytes());
         let id = id.map(|id| text(id.as_bytes()));
-        // Without one the module takes its own name.
+        // Without an id the module uses its own name.
         let id = id.as_ref().map_or(ptr::null_mut(), |id| id.as_ptr().cast_mut());
-        // SAFETY: the texts are NUL-terminated. Constructors of the shared object run, as is the
-        // purpose; dlerror(3) is a NUL-terminated text until the next call.
+        // SAFETY: the texts are NUL-terminated. Constructors of the shared object run, as intended;
+        // dlerror(3) returns a NUL-terminated text that is valid until the next call.
         unsafe {
             let handle = libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_GLOBAL);
             if handle.is_null() {
@@ -124,10 +125,10 @@ impl Head {
         }
     }
 
-    /// Tells the last module of the chain its identity, by default its identifier.
+    /// Sets the identity source name of the last module in the chain; by default its identifier.
     pub fn name_last(self, identity: Option<&[u8]>) {
-        // SAFETY: the chain is alive; its links and names are those of its modules. The former name
-        // is on the heap of malloc(3), and so is the new one, which the module frees.
+        // SAFETY: the chain is alive; its links and names belong to its modules. The old name is on
+        // malloc(3)'s heap, and so is the new one, which the module frees.
         unsafe {
             let mut last = self.as_ptr();
             while !(*last).down.is_null() {
@@ -142,14 +143,14 @@ impl Head {
         }
     }
 
-    /// Calls `init`, top to bottom: 0 is good.
+    /// Calls `init`, top to bottom. 0 means success.
     pub fn init(self) -> c_int {
         // SAFETY: the chain is alive, and the function has the type that its module gave it.
         unsafe { (*self.as_ptr()).init.map_or(1, |init| init(self.as_ptr())) }
     }
 
-    /// Lets the module called `id` read its block from `reader`, a `struct sym`: 0 is good. Does
-    /// not return from an error in it.
+    /// Lets the module called `id` read its block from `reader`, a `struct sym`. 0 means success.
+    /// Does not return if the block has an error.
     pub fn parse<Reader>(self, reader: &mut Reader, id: &str) -> c_int {
         let id = CString::new(id).unwrap_or_default();
         let reader = (reader as *mut Reader).cast();
@@ -161,8 +162,8 @@ impl Head {
         }
     }
 
-    /// Submits a query. It stays in `query`, answered or not, or is the module's afterwards, and
-    /// `query` empty.
+    /// Submits a query. Afterwards either `query` still holds it, answered or not, or the module
+    /// has taken it and `query` is empty.
     pub fn send<Query>(self, query: &mut Option<Owned<Query>>) -> c_int {
         // SAFETY: as above. An optional owned value is a pointer that may be null, which the
         // module may take, free or replace by another one of the same kind.
@@ -173,7 +174,7 @@ impl Head {
         }
     }
 
-    /// Fetches the answer to the query that its owner calls `name`.
+    /// Fetches the answer to the query that its owner identifies by `name`.
     pub fn receive<Query>(self, answer: &mut Option<Owned<Query>>, name: *mut c_void) -> c_int {
         super::process::set_errno(0);
         let answer = (answer as *mut Option<Owned<Query>>).cast();
@@ -181,7 +182,7 @@ impl Head {
         unsafe { (*self.as_ptr()).recv.map_or(0, |receive| receive(self.as_ptr(), answer, name)) }
     }
 
-    /// Forgets the query that its owner calls `name`.
+    /// Cancels the query that its owner identifies by `name`.
     pub fn cancel(self, name: *mut c_void) -> c_int {
         // SAFETY: the chain is alive; the name is not followed.
         unsafe { (*self.as_ptr()).cancel.map_or(0, |cancel| cancel(self.as_ptr(), name)) }
@@ -205,36 +206,36 @@ impl Head {
     }
 }
 
-/// A chain that is ours. It goes on until the process ends, unless it is [ended](Self::end): its
-/// modules may still have descriptors and timers in a loop.
+/// A chain that we own. It lives until the process ends unless it is [ended](Self::end): its
+/// modules may still have descriptors and timers in an event loop.
 #[derive(Debug, Default)]
 pub struct Chain {
     head: Option<Head>,
-    /// Only a chain that was started can be ended: before that modules lack what they would free.
+    /// Only a chain that was started can be ended: before that, modules lack what they would free.
     started: bool,
 }
 
 impl Chain {
-    /// Its first module, if it has any. To be used only as long as the chain is there.
+    /// Its first module, if any. Do not use it after the chain has ended.
     pub fn head(&self) -> Option<Head> {
         self.head
     }
 
-    /// Starts the modules, top to bottom: 0 is good.
+    /// Starts the modules, top to bottom. 0 means success.
     pub fn start(&mut self) -> c_int {
         self.started = true;
         self.head.map_or(0, Head::init)
     }
 
-    /// After a module was [loaded](Head::load).
+    /// Sets the first module, after [`Head::load`].
     pub fn set(&mut self, head: Option<Head>) {
         self.head = head;
     }
 
-    /// Ends it. The loop of its modules, if they have one, must be lent to them.
+    /// Ends the chain. If its modules use an event loop, the loop must be lent to them for this.
     pub fn end(self) {
         if let (Some(head), true) = (self.head, self.started) {
-            // SAFETY: who has used the chain has had its head from this value.
+            // SAFETY: everybody who used the chain got its head from this value, which is consumed.
             unsafe { head.end() };
         }
     }
@@ -248,13 +249,13 @@ fn loader_error() -> String {
     }
 }
 
-/// The folder in which modules are installed, without a slash at the end.
+/// The folder where modules are installed, without a trailing slash.
 pub const DIRECTORY: &str = match option_env!("MAVIS_DIR") {
     Some(directory) => directory,
     None => "/usr/local/lib/mavis",
 };
 
-/// A query's name that means nothing to anybody but its owner.
+/// A name for a query that only its owner can interpret.
 pub fn opaque(number: usize) -> *mut c_void {
     ptr::without_provenance_mut(number)
 }

@@ -15,7 +15,7 @@ pub fn group(name: &str) -> Option<u32> {
     Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }
 
-/// The port of a service by its name, for any protocol (services(5)).
+/// The port of a service by name, for any protocol (services(5)).
 pub fn service(name: &str) -> Option<u16> {
     let name = CString::new(name).ok()?;
     // SAFETY: `name` is NUL-terminated; the answer points into static storage of the C library,
@@ -26,7 +26,7 @@ pub fn service(name: &str) -> Option<u16> {
     }
 }
 
-/// As [`service`], over UDP or TCP alone. The name is as C code has it.
+/// Like [`service`], for UDP or TCP only. Takes the name as a C string.
 pub fn service_over(name: &CStr, datagram: bool) -> Option<u16> {
     let protocol = if datagram { c"udp" } else { c"tcp" };
     // SAFETY: both strings are NUL-terminated; the answer is in static storage of the C library,
@@ -37,8 +37,7 @@ pub fn service_over(name: &CStr, datagram: bool) -> Option<u16> {
     }
 }
 
-/// The groups of a user, `primary` first, as getgrouplist(3) tells them. A user that is not known
-/// has `primary` only.
+/// The groups of a user, `primary` first, from getgrouplist(3). An unknown user has only `primary`.
 pub fn groups_of(user: &CStr, primary: u32) -> Vec<u32> {
     let mut room: libc::c_int = 64;
     loop {
@@ -53,7 +52,7 @@ pub fn groups_of(user: &CStr, primary: u32) -> Vec<u32> {
             groups.truncate(usize::try_from(count).unwrap_or(0));
             return groups;
         }
-        // Not every system says how many there are. 65536 is the most Linux can have.
+        // Not every system reports how many there are. Linux allows at most 65536.
         if room >= 1 << 16 {
             return vec![primary];
         }
@@ -61,8 +60,8 @@ pub fn groups_of(user: &CStr, primary: u32) -> Vec<u32> {
     }
 }
 
-/// Every address of a host, without repetitions, in the order of the resolver. Link-local ones come
-/// with their zone, if the resolver knows it (multicast DNS does); the port is 0.
+/// All addresses of a host, without duplicates, in the order of the resolver. Link-local addresses
+/// carry their zone if the resolver knows it (multicast DNS does); the port is 0.
 pub fn resolve(host: &str) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<SocketAddr> = Vec::new();
     for address in (host, 0).to_socket_addrs()? {
@@ -75,7 +74,7 @@ pub fn resolve(host: &str) -> io::Result<Vec<SocketAddr>> {
 
 /// The run-time system type, `sysname-release-machine` in lower case (`%o` in `exec`).
 pub fn system_type() -> String {
-    // c_char is signed on some machines and not on others.
+    // c_char is signed on some machines and unsigned on others.
     let part = |field: &[libc::c_char]| -> String {
         field.iter().flat_map(|c| c.to_ne_bytes()).take_while(|&b| b != 0).map(char::from).collect()
     };
@@ -89,7 +88,8 @@ pub fn system_type() -> String {
         .to_lowercase()
 }
 
-/// `%o` and `%O`: the system type; `%%`: a percent sign; any other pair vanishes.
+/// Expands `%o` to the [system type](system_type), `%O` to the operating system and architecture of
+/// this build, and `%%` to a percent sign; any other pair is removed.
 pub fn expand_system_type(text: &str) -> String {
     let mut out = String::new();
     let mut characters = text.chars();
@@ -110,7 +110,7 @@ pub fn expand_system_type(text: &str) -> String {
     out
 }
 
-/// True if IPv6 sockets can be made here.
+/// True if this host can create IPv6 sockets.
 pub fn has_ipv6() -> bool {
     use super::address::Family;
     use super::socket::{create, Kind, Protocol};

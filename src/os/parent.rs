@@ -1,18 +1,19 @@
 //! How a process learns that its parent has died.
 //!
-//! The channel does not tell: a UNIX-domain socket of datagrams says nothing when its other end closes.
+//! The channel cannot tell: a UNIX-domain datagram socket reports nothing when its other end
+//! closes.
 
 use super::signals::Signal;
 use std::os::fd::OwnedFd;
 
-/// Asks for `signal` when the parent dies, or returns a descriptor that is readable then; neither where
-/// the system has nothing of the kind (illumos, Solaris).
+/// Asks for `signal` when the parent dies, or returns a descriptor that becomes readable then.
+/// Does nothing on systems with neither (illumos, Solaris).
 pub fn watch(signal: Signal) -> Option<OwnedFd> {
     ask_for(signal);
     descriptor()
 }
 
-/// Asks for `signal` when the parent dies, where the system has that.
+/// Asks for `signal` when the parent dies, on systems that offer it.
 fn ask_for(signal: Signal) {
     #[cfg(all(target_os = "linux", not(event_shims)))]
     // SAFETY: prctl(PR_SET_PDEATHSIG) takes plain numbers.
@@ -42,8 +43,8 @@ fn descriptor() -> Option<OwnedFd> {
     None
 }
 
-/// A kqueue of its own, as the event loop's mechanism may be another one: it is readable when an event
-/// waits in it. OpenBSD lets a process watch others before pledge(2) only.
+/// A separate kqueue, because the event loop may use another mechanism; it becomes readable when it
+/// holds an event. Created early: OpenBSD allows watching other processes only before pledge(2).
 #[cfg(any(
     event_shims,
     target_os = "netbsd",
@@ -60,7 +61,8 @@ fn descriptor() -> Option<OwnedFd> {
     socket::set_close_on_exec(&queue, true).ok()?;
     let change = sys::exit_of(nix::unistd::getppid().as_raw());
     let none = std::ptr::null_mut();
-    // SAFETY: one change is read, which outlives the call; there is no room for events, and no timeout.
+    // SAFETY: one change is read, which outlives the call; there is no room for events, and no
+    // timeout.
     check(unsafe { sys::kevent(queue.as_raw_fd(), &change, 1, none, 0, std::ptr::null()) }).ok()?;
     Some(queue)
 }
@@ -75,8 +77,8 @@ mod sys {
     pub(super) use libc::{kevent, kqueue};
 
     pub(super) fn exit_of(pid: libc::pid_t) -> libc::kevent {
-        // SAFETY: struct kevent is plain data, for which all zeroes is a valid value; the types of its
-        // fields differ between the systems.
+        // SAFETY: struct kevent is plain data, for which all zeroes is a valid value; the types of
+        // its fields differ between the systems.
         let mut change: libc::kevent = unsafe { std::mem::zeroed() };
         change.ident = pid as _;
         change.filter = libc::EVFILT_PROC as _;

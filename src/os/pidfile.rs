@@ -1,4 +1,4 @@
-//! The pid file: locked first, written afterwards, removed only by its owner.
+//! The pid file: locked first, then written, and removed only by its owner.
 
 use super::check;
 use super::entry::{self, Entry, FileId};
@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A pid file that this process holds, and removes when it lets go of it. The lock is a POSIX
-/// record lock (fcntl(2)): it goes when the process ends, and stays across exec.
+/// A pid file that this process holds, and removes when this value is dropped. The lock is a POSIX
+/// record lock (fcntl(2)): it ends with the process and survives exec.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
-    /// `None` once it was given away.
+    /// `None` once `drop` has taken it.
     file: Option<File>,
     /// Forked children have a copy of this value, but the file is their parent's.
     owner: i32,
@@ -23,15 +23,15 @@ pub struct PidFile {
 /// Why the pid file could not be taken.
 #[derive(Debug)]
 pub enum PidFileError {
-    /// Another process holds the lock (its id, if the system tells).
+    /// Another process holds the lock; its id, if the system reports it.
     Locked(Option<i32>),
     /// The file could not be opened or written.
     Io(io::Error),
 }
 
 impl PidFile {
-    /// Opens, locks and writes the file. Anything but a regular file with one name is refused; a
-    /// file that another process has locked is left as it is.
+    /// Opens, locks and writes the file. Refuses anything but a regular file with one name. A file
+    /// that another process has locked is left alone.
     pub fn acquire(path: &Path) -> Result<PidFile, PidFileError> {
         let file = entry::open_to_write(path, 0o644).map_err(PidFileError::Io)?;
         lock(&file)?;
@@ -43,7 +43,8 @@ impl PidFile {
         Ok(PidFile::of(path, file))
     }
 
-    /// Takes over the descriptor of an earlier image of this process, which holds the lock.
+    /// Takes over the descriptor from an earlier image of this process, which already holds the
+    /// lock.
     pub fn adopt(path: &Path, fd: OwnedFd) -> PidFile {
         PidFile::of(path, File::from(fd))
     }
@@ -57,21 +58,21 @@ impl PidFile {
         &self.path
     }
 
-    /// Lets everybody read it, whatever the umask is.
+    /// Makes the file readable for everybody, whatever the umask is.
     pub fn publish(&self) {
         if let Some(file) = &self.file {
             let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
         }
     }
 
-    /// The descriptor. The next image of this process that has it holds the lock.
+    /// The locked descriptor. Pass it to the next image of this process, which then holds the lock.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.file.as_ref().map(File::as_fd)
     }
 }
 
 impl Drop for PidFile {
-    /// Removes the file, if the path still is this file.
+    /// Removes the file, if the path still leads to it.
     fn drop(&mut self) {
         let Some(file) = self.file.take().filter(|_| self.owner == super::process::id()) else {
             return;
@@ -81,7 +82,7 @@ impl Drop for PidFile {
             let file = FileId { device: metadata.dev(), inode: metadata.ino() };
             Entry::of(&self.path)?.remove(file)
         };
-        // It may be gone, or another one's by now.
+        // The name may be gone, or belong to another file by now.
         let _: io::Result<()> = remove();
     }
 }

@@ -1,11 +1,11 @@
-//! Pipes that carry bytes from socket to socket within the kernel: splice(2) of Linux.
-//! Elsewhere there are none, and making one fails.
+//! Pipes that move bytes from socket to socket within the kernel, with splice(2) of Linux. Other
+//! systems have none, and making one fails.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A pipe, and how much it holds.
+/// A pipe, and how many bytes it holds.
 #[derive(Debug)]
 pub struct Pipe {
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -17,15 +17,14 @@ pub struct Pipe {
     length: usize,
 }
 
-/// What is asked for as a pipe's capacity in bytes. More than a socket gives at once gains
-/// nothing.
+/// The capacity to ask for, in bytes. More than a socket delivers at once would gain nothing.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const WANTED_CAPACITY: usize = 256 * 1024;
-/// A smaller one is not worth its while.
+/// A smaller pipe is not worth using.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const LEAST_CAPACITY: usize = 64 * 1024;
 
-/// Pipes that there are.
+/// How many pipes exist.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 impl Drop for Pipe {
@@ -35,17 +34,17 @@ impl Drop for Pipe {
 }
 
 impl Pipe {
-    /// How many pipes there are in this process.
+    /// How many pipes exist in this process.
     pub fn count() -> usize {
         COUNT.load(Ordering::Relaxed)
     }
 
-    /// Bytes in the pipe.
+    /// How many bytes are in the pipe.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// True if there is nothing in the pipe.
+    /// True if the pipe is empty.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -53,8 +52,8 @@ impl Pipe {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl Pipe {
-    /// Makes a pipe (pipe2(2), fcntl(2) F_SETPIPE_SZ). Fails if descriptors have run out, or this
-    /// user's pages for pipes.
+    /// Makes a pipe (pipe2(2), fcntl(2) F_SETPIPE_SZ). Fails if there are no descriptors left, or
+    /// if this user's pages for pipes are used up.
     pub fn new() -> io::Result<Pipe> {
         use super::{check, socket::own};
         use std::os::fd::AsRawFd;
@@ -74,7 +73,8 @@ impl Pipe {
         Ok(Pipe { read, write, capacity, length: 0 })
     }
 
-    /// Moves what a socket has received into the empty pipe; 0 is end of file. Does not block.
+    /// Moves what a socket has received into the pipe, which must be empty; 0 is end of file. Does
+    /// not block.
     pub fn fill(&mut self, source: &OwnedFd) -> io::Result<usize> {
         debug_assert!(self.is_empty(), "a full pipe looks like an empty socket");
         let count = splice(source, &self.write, self.capacity)?;
@@ -82,14 +82,14 @@ impl Pipe {
         Ok(count)
     }
 
-    /// Moves what is in the pipe to a socket, as much as it takes. Does not block.
+    /// Moves as much from the pipe to a socket as that takes. Does not block.
     pub fn drain(&mut self, sink: &OwnedFd) -> io::Result<usize> {
         let count = splice(&self.read, sink, self.length)?;
         self.length -= count.min(self.length);
         Ok(count)
     }
 
-    /// Takes what is in the pipe out of it.
+    /// Reads everything out of the pipe.
     pub fn take(&mut self) -> io::Result<Vec<u8>> {
         use super::check_size;
         use std::os::fd::AsRawFd;
@@ -136,7 +136,7 @@ fn splice(from: &OwnedFd, to: &OwnedFd, length: usize) -> io::Result<usize> {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 impl Pipe {
-    /// There are no such pipes on this system.
+    /// This system has no splice(2).
     pub fn new() -> io::Result<Pipe> {
         Err(io::ErrorKind::Unsupported.into())
     }

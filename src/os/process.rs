@@ -39,15 +39,15 @@ pub fn id() -> Pid {
     unistd::getpid().as_raw()
 }
 
-/// True if there is a process with this id that is not yet waited for.
+/// True if a process with this id exists, including one that has ended but was not waited for.
 pub fn exists(pid: Pid) -> bool {
     // SAFETY: kill(2) with signal 0 only looks.
     unsafe { libc::kill(pid, 0) == 0 }
 }
 
-/// Makes sure that descriptors 0 to 2 are open, so that no socket takes their place, and that
-/// everything above is closed when another program is executed: with close_range(2) of Linux and
-/// FreeBSD, elsewhere one by one. Not with closefrom(3), as what was handed over stays in use here.
+/// Makes sure that descriptors 0 to 2 are open, so that no socket takes their numbers, and marks
+/// all others close-on-exec: with close_range(2) on Linux and FreeBSD, one by one elsewhere. Not
+/// with closefrom(3): descriptors handed over to this process stay in use.
 pub fn sanitize_descriptors() {
     for fd in 0..=2 {
         // SAFETY: fcntl(F_GETFD) and open(2) of a constant path take no memory of ours.
@@ -58,7 +58,7 @@ pub fn sanitize_descriptors() {
             }
         }
     }
-    // By its number, as not every C library of Linux has the function.
+    // Called by number, because not every C library on Linux has the function.
     #[cfg(target_os = "linux")]
     let marked = {
         const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
@@ -67,7 +67,7 @@ pub fn sanitize_descriptors() {
             libc::syscall(libc::SYS_close_range, 3u32, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) == 0
         }
     };
-    // A FreeBSD that does not know the flag says EINVAL.
+    // FreeBSD versions that do not know the flag return EINVAL.
     #[cfg(target_os = "freebsd")]
     let marked = {
         let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
@@ -85,11 +85,10 @@ pub fn sanitize_descriptors() {
     }
 }
 
-/// Numbers that the open descriptors of this process are among: those of /dev/fd, or all that there
-/// may be.
+/// Descriptor numbers that include all open ones: the entries of /dev/fd, or every number that may
+/// be open.
 fn open_descriptors() -> Vec<RawFd> {
-    // The BSDs have fixed nodes in /dev/fd (three or 64) as long as fdescfs is not mounted there:
-    // what is listed is not what is open.
+    // Without fdescfs, /dev/fd on the BSDs holds a fixed set of nodes (3 or 64), whatever is open.
     let listed = !cfg!(any(
         target_os = "freebsd",
         target_os = "netbsd",
@@ -100,13 +99,13 @@ fn open_descriptors() -> Vec<RawFd> {
         Ok(entries) if listed => {
             entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
         }
-        // A limit may be so high that trying all of them takes seconds.
+        // The limit may be so high that trying every number would take seconds.
         _ => (3..descriptor_limit().clamp(1024, 65_536) as RawFd).collect(),
     }
 }
 
-/// Sets the soft limit of open descriptors to the hard one, or to `cap` if that is lower, and
-/// returns it. The hard limit stays: the next image may use another mechanism.
+/// Raises the soft limit of open descriptors to the hard limit, or to `cap` if that is lower, and
+/// returns the limit in effect. The hard limit stays: the next image may use another mechanism.
 pub fn raise_descriptor_limit(cap: Option<u64>) -> u64 {
     // Not through nix, which has no limits for Solaris and illumos.
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -115,8 +114,8 @@ pub fn raise_descriptor_limit(cap: Option<u64>) -> u64 {
         return 1024;
     }
     let (soft, hard) = (limit.rlim_cur, limit.rlim_max);
-    // macOS gives an infinite hard limit and takes no infinite soft one: OPEN_MAX of
-    // sys/syslimits.h is what it takes always (setrlimit(2), section COMPATIBILITY).
+    // macOS reports an infinite hard limit but refuses an infinite soft one; it always accepts
+    // OPEN_MAX of sys/syslimits.h (setrlimit(2), section COMPATIBILITY).
     let most = if cfg!(target_vendor = "apple") && hard == libc::RLIM_INFINITY {
         soft.max(10240)
     } else {
@@ -126,7 +125,7 @@ pub fn raise_descriptor_limit(cap: Option<u64>) -> u64 {
     let wanted = libc::rlimit { rlim_cur: most.min(cap), rlim_max: hard };
     // SAFETY: setrlimit(2) reads `wanted`, which outlives the call.
     let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &wanted) };
-    // rlim_t is signed on FreeBSD, but a limit never negative.
+    // rlim_t is signed on FreeBSD, but a limit is never negative.
     let in_effect = if result == 0 { wanted.rlim_cur } else { soft };
     in_effect as u64
 }
@@ -152,11 +151,11 @@ pub fn set_errno(number: i32) {
     use libc::__errno_location as location;
     #[cfg(any(target_os = "freebsd", target_vendor = "apple"))]
     use libc::__error as location;
-    // SAFETY: the function gives the place of this thread's errno.
+    // SAFETY: the function returns the address of this thread's errno.
     unsafe { *location() = number };
 }
 
-/// Marks a descriptor to be closed when another program is executed.
+/// Sets close-on-exec on a descriptor.
 pub fn close_on_exec(fd: RawFd) {
     // SAFETY: fcntl(F_SETFD) takes plain numbers.
     unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
@@ -168,13 +167,14 @@ pub fn set_umask(mask: u32) {
     unsafe { libc::umask(mask as libc::mode_t) };
 }
 
-/// Lets nobody but root look into the memory of this process, whoever its user is: its broker's, other
-/// workers' or another program's. Where the system lets that be seen, as NetBSD does, it does nothing.
+/// Keeps everybody but root from looking into this process's memory, including processes of the
+/// same user: its broker, other workers, other programs. Does nothing on systems that offer no way
+/// to forbid it, such as NetBSD.
 pub fn forbid_inspection() {
     inspection(false);
 }
 
-/// Takes that back, for a core file.
+/// Undoes [`forbid_inspection`], so that a core file can be written.
 pub fn permit_inspection() {
     inspection(true);
 }
@@ -197,7 +197,7 @@ fn inspection(permitted: bool) {
     }
     #[cfg(any(target_os = "solaris", target_os = "illumos"))]
     {
-        /// sys/priv.h: its files in /proc and its core files are root's.
+        /// sys/priv.h: makes root the owner of its files in /proc and of its core files.
         const PROTECT: libc::c_uint = 0x10;
         extern "C" {
             fn setpflags(flag: libc::c_uint, value: libc::c_uint) -> libc::c_int;
@@ -215,7 +215,7 @@ fn inspection(permitted: bool) {
     let _ = permitted;
 }
 
-/// Lets `work` make files with another mask. Threads of modules have the same one meanwhile.
+/// Runs `work` with another umask. Threads of modules get that umask too while it runs.
 pub fn with_umask<R>(mask: u32, work: impl FnOnce() -> R) -> R {
     // SAFETY: umask(2) takes a plain number and cannot fail.
     let former = unsafe { libc::umask(mask as libc::mode_t) };
@@ -230,40 +230,41 @@ pub fn is_executable(path: &Path) -> bool {
     unistd::access(path, unistd::AccessFlags::X_OK).is_ok() && path.is_file()
 }
 
-/// The path of the running executable, as it was when this was asked first: a file that is replaced
-/// later is still to be found there.
+/// The path of the running executable, as found by the first call. If the file is replaced later,
+/// the path leads to the new one.
 pub fn executable() -> io::Result<PathBuf> {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     if let Some(path) = PATH.get() {
         return Ok(path.clone());
     }
     let path = std::env::current_exe()?;
-    // OpenBSD knows no more than argv[0], which is a bare name if the shell found it in PATH.
+    // OpenBSD only knows argv[0], which is a bare name if the shell found it in PATH.
     let path = found_in(&path, std::env::var_os("PATH").as_deref()).unwrap_or(path);
     Ok(PATH.get_or_init(|| path).clone())
 }
 
-/// Where a program is that was called by a name without a slash; `None` if it has one.
+/// Searches `path` for a program that was called by a name without a slash; `None` if the name has
+/// one.
 fn found_in(name: &Path, path: Option<&OsStr>) -> Option<PathBuf> {
     if name.as_os_str().as_bytes().contains(&b'/') {
         return None;
     }
     let mut folders = std::env::split_paths(path?);
     let found = folders.find_map(|folder| {
-        // An empty one is the current folder.
+        // An empty entry means the current directory.
         let file = Path::new(".").join(folder).join(name);
         is_executable(&file).then_some(file)
     })?;
     std::path::absolute(found).ok()
 }
 
-/// Starts a new session, so that signals of the terminal go to the broker alone.
+/// Starts a new session, so that the terminal's signals reach only the broker.
 pub fn new_session() {
     let _ = unistd::setsid();
 }
 
-/// The path of a program that was called by `name`: that, if it is a path, otherwise that of this
-/// process's executable, if it is known.
+/// The path of a program that was called as `name`: `name` itself if it has a slash, otherwise the
+/// path of this executable, if known.
 pub fn program_path(name: &[u8]) -> Vec<u8> {
     match executable() {
         Ok(path) if !name.contains(&b'/') => path.into_os_string().into_vec(),
@@ -271,14 +272,14 @@ pub fn program_path(name: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The program that writes a core file of a running process, where it usually is.
+/// The program that writes core files of running processes, if it is in one of the usual places.
 pub fn core_dumper() -> Option<&'static str> {
     let tools = ["/usr/bin/gcore", "/usr/local/bin/gcore"];
     tools.into_iter().find(|tool| is_executable(Path::new(tool)))
 }
 
-/// A session of its own, nowhere to write to, and no standard descriptor that programs could
-/// inherit.
+/// Starts a new session, points standard output to /dev/null, and marks descriptors 0 and 1
+/// close-on-exec, so that executed programs do not inherit them.
 pub fn detach() {
     new_session();
     let _ = redirect_to_null(1);
@@ -289,22 +290,22 @@ pub fn detach() {
 /// Connects a standard descriptor to /dev/null.
 pub fn redirect_to_null(fd: RawFd) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    // SAFETY: dup2(2) takes plain numbers; 0 to 2 belong to nobody in this program.
+    // SAFETY: dup2(2) takes plain numbers; nothing in this program owns descriptors 0 to 2.
     check(unsafe { libc::dup2(null.as_raw_fd(), fd) }).map(drop)
 }
 
-/// Moves standard input to a descriptor of its own; its number is /dev/null from then on, so
-/// that it can never be taken for what it was.
+/// Moves standard input to another descriptor and points descriptor 0 to /dev/null, so that nobody
+/// can mistake it for the original.
 pub fn take_standard_input() -> io::Result<OwnedFd> {
     let moved = io::stdin().as_fd().try_clone_to_owned()?;
     redirect_to_null(0)?;
     Ok(moved)
 }
 
-/// Reopens standard error on a file (`debug redirect`), which is emptied, or on a device.
+/// Reopens standard error on a file (`debug redirect`), which is truncated, or on a device.
 pub fn redirect_stderr(path: &Path) -> io::Result<()> {
     let file = entry::open_log(path)?;
-    // SAFETY: dup2(2) takes plain numbers; 2 belongs to nobody in this program.
+    // SAFETY: dup2(2) takes plain numbers; nothing in this program owns descriptor 2.
     check(unsafe { libc::dup2(file.as_raw_fd(), 2) })?;
     super::log::stderr_changed();
     Ok(())
@@ -315,7 +316,7 @@ pub fn stderr_is_terminal() -> bool {
     io::IsTerminal::is_terminal(&io::stderr())
 }
 
-/// Whom a worker runs as. `None` leaves what the broker has.
+/// The user and group that a worker runs as. `None` keeps the broker's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// User id.
@@ -327,7 +328,7 @@ pub struct Identity {
 /// A program to execute, with everything resolved before the fork.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// The file, which is argv\[0] as well.
+    /// The path of the file; also argv\[0].
     pub path: PathBuf,
     /// The arguments after argv\[0].
     pub arguments: Vec<OsString>,
@@ -335,20 +336,20 @@ pub struct Program {
     pub identity: Identity,
     /// Directory to change to.
     pub directory: Option<PathBuf>,
-    /// The environment; that of this process if `None`.
+    /// The environment; `None` for this process's own.
     pub environment: Option<Vec<(OsString, OsString)>>,
-    /// It leads a process group of its own, which [`kill_group`] ends.
+    /// Leads its own process group, which [`kill_group`] kills.
     pub group: bool,
 }
 
-/// What descriptor 0 and 2 of a new process are.
+/// The descriptors that a new process starts with.
 #[derive(Debug)]
 pub struct Descriptors {
     /// Becomes descriptor 0.
     pub stdin: OwnedFd,
     /// Becomes descriptor 2, if given.
     pub stderr: Option<OwnedFd>,
-    /// Stays open under its number.
+    /// This descriptor stays open, under its number.
     pub kept: Option<RawFd>,
 }
 
@@ -360,7 +361,8 @@ pub fn identity() -> (u32, u32) {
 /// Takes an identity: supplementary groups dropped, then group, then user.
 fn take_identity(identity: Identity) -> Result<(), String> {
     if identity.uid.is_some() {
-        // Only root can, and only root needs to: for anyone else the change of the user fails.
+        // Only root can do this, and only root must: for anybody else, changing the user fails
+        // anyway.
         // SAFETY: setgroups(2) with a count of zero reads no memory.
         let result = unsafe { libc::setgroups(0, std::ptr::null()) };
         if result < 0 && unistd::geteuid().is_root() {
@@ -385,8 +387,8 @@ fn take_identity(identity: Identity) -> Result<(), String> {
     Ok(())
 }
 
-/// Forks and executes `program`. Whatever fails in the child before the new program runs is
-/// reported through `complain` there and ends the child with a status of sysexits.h.
+/// Forks and executes `program`. If a step fails in the child before the new program runs, the
+/// child passes the message to `complain` and exits with a status of sysexits.h.
 pub fn spawn(
     program: &Program,
     descriptors: Descriptors,
@@ -395,7 +397,7 @@ pub fn spawn(
     let first = program.path.as_os_str();
     let argv = c_strings(std::iter::once(first).chain(program.arguments.iter().map(|a| &**a)))?;
     let envp = program.environment.as_deref().map(c_environment).transpose()?;
-    // A signal to the child must not be noted by our handlers there, where nobody would look.
+    // The child must not catch a signal with our handlers: nobody would look at what they note.
     let mask = signals::block_for_fork();
     // SAFETY: the process has one thread, so the child may run any code.
     let forked = unsafe { unistd::fork() };
@@ -421,7 +423,7 @@ pub fn spawn(
                 }
             };
             super::log::farewell();
-            // SAFETY: _exit(2) runs no destructors of the parent's copies.
+            // SAFETY: _exit(2) runs none of the destructors that the child copied from its parent.
             unsafe { libc::_exit(status) }
         }
     }
@@ -429,8 +431,8 @@ pub fn spawn(
 
 fn prepare(program: &Program, descriptors: &Descriptors) -> Result<(), (i32, String)> {
     let os = |error: io::Error| (exit::OS_ERROR, format!("dup2: {}", super::reason(&error)));
-    // SAFETY: dup2(2) takes plain numbers. A descriptor that is its own target would keep
-    // close-on-exec, but 0 to 2 are always open here and so never are.
+    // SAFETY: dup2(2) takes plain numbers. If a descriptor were its own target it would stay
+    // close-on-exec, but 0 to 2 are always open here, so `stdin` and `stderr` have higher numbers.
     check(unsafe { libc::dup2(descriptors.stdin.as_raw_fd(), 0) }).map_err(os)?;
     if let Some(stderr) = &descriptors.stderr {
         // SAFETY: as above.
@@ -464,7 +466,7 @@ fn c_environment(environment: &[(OsString, OsString)]) -> io::Result<Vec<CString
         .collect()
 }
 
-/// Replaces this process by `path`; returns only on failure. Descriptors in `keep` stay open.
+/// Replaces this process with `path`; returns only on failure. Descriptors in `keep` stay open.
 pub fn execute(
     path: &Path,
     arguments: &[OsString],
@@ -479,7 +481,7 @@ pub fn execute(
         for fd in keep {
             socket::set_close_on_exec(fd, false)?;
         }
-        // A signal that arrives from here on waits until the next image catches it.
+        // From here on signals stay pending until the next image catches them.
         signals::block_all();
         unistd::execve(&path, &argv, &envp)?;
         Ok(())
@@ -510,8 +512,8 @@ pub fn fork() -> io::Result<Fork> {
     })
 }
 
-/// A pipe, both ends close-on-exec: (read, write). pipe2(2), or pipe(2) where the standard library
-/// does without that as well.
+/// A pipe, both ends close-on-exec: (read, write). Uses pipe2(2), or pipe(2) where the standard
+/// library does too.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0; 2];
     #[cfg(not(any(target_vendor = "apple", target_os = "solaris")))]
@@ -535,26 +537,26 @@ pub fn pipe_with(data: &[u8]) -> io::Result<OwnedFd> {
     Ok(read)
 }
 
-/// What a child waits at that [`fork_at_gate`] has made.
+/// Holds back a child that [`fork_at_gate`] made.
 #[derive(Debug)]
 pub struct Gate(OwnedFd);
 
 impl Gate {
-    /// In the child: waits until the parent has executed another image; false if it goes on as it
-    /// is.
+    /// In the child: waits for the parent's decision. True if the parent executed another image,
+    /// false if it continues as it is.
     pub fn passed(self) -> bool {
         matches!(File::from(self.0).read(&mut [0]), Ok(0))
     }
 
-    /// In the parent: nothing was executed.
+    /// In the parent: no image was executed.
     pub fn cancel(self) {
         let _ = File::from(self.0).write_all(&[0]);
     }
 }
 
-/// As [`fork`], for a child that is of use only if this process executes another image.
+/// Like [`fork`], for a child that is needed only if this process executes another image.
 pub fn fork_at_gate() -> io::Result<(Fork, Gate)> {
-    // Closed by a successful execve(2).
+    // A successful execve(2) closes the writing end.
     let (read, write) = pipe()?;
     Ok(match fork()? {
         Fork::Child => (Fork::Child, Gate(read)),
@@ -562,28 +564,29 @@ pub fn fork_at_gate() -> io::Result<(Fork, Gate)> {
     })
 }
 
-/// Ends the process without running anything that its parent has a copy of.
+/// Ends the process at once, without running destructors or exit handlers copied from its parent.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) takes a plain number.
     unsafe { libc::_exit(status) }
 }
 
-/// The reading end of a pipe, and the child that writes `data` into it: what must reach another image
-/// of this process, and is too secret for a file. The child ends when all is read, or nobody can.
+/// Starts a child that writes `data` into a pipe, and returns the reading end. It passes data that
+/// is too secret for a file to the next image of this process. The child ends when everything is
+/// read, or when nobody can read it any more.
 pub fn feed(data: &Secret) -> io::Result<(OwnedFd, Pid)> {
     let (read, write) = pipe()?;
     match fork()? {
         Fork::Child => {
             drop(read);
             let written = File::from(write).write_all(data);
-            // SAFETY: _exit(2) runs no destructors of the parent's copies.
+            // SAFETY: _exit(2) runs none of the destructors that the child copied from its parent.
             unsafe { libc::_exit(i32::from(written.is_err())) }
         }
         Fork::Parent(pid) => Ok((read, pid)),
     }
 }
 
-/// Reads all that [`feed`] has written, and waits for its child, if there is one.
+/// Reads everything that [`feed`] has written, and waits for its child if `feeder` is above 0.
 pub fn eat(pipe: OwnedFd, feeder: Pid) -> io::Result<Secret> {
     let mut pipe = File::from(pipe);
     let mut data = Secret::zeroed(64 * 1024)?;
@@ -614,8 +617,8 @@ pub enum Ended {
     Signal(i32),
 }
 
-/// waitpid(2) until a child has ended. Not nix's, which loses children that were killed by a
-/// signal it has no name for.
+/// waitpid(2) until a child has ended. Not nix's version, which loses children killed by a signal
+/// that it has no name for.
 fn wait(pid: Pid, flags: libc::c_int) -> io::Result<Option<(Pid, Ended)>> {
     loop {
         let mut status = 0;
@@ -635,12 +638,12 @@ fn wait(pid: Pid, flags: libc::c_int) -> io::Result<Option<(Pid, Ended)>> {
     }
 }
 
-/// The next child that has ended, without waiting.
+/// Reaps the next child that has ended, without blocking.
 pub fn reap() -> Option<(Pid, Ended)> {
     wait(-1, libc::WNOHANG).ok().flatten()
 }
 
-/// As [`reap`], with the status as waitpid(2) gives it.
+/// Like [`reap`], with the raw status of waitpid(2).
 pub fn reap_status() -> Option<(Pid, i32)> {
     let mut status = 0;
     // SAFETY: `status` outlives the call.
@@ -648,12 +651,12 @@ pub fn reap_status() -> Option<(Pid, i32)> {
     (pid > 0).then_some((pid, status))
 }
 
-/// Ends a child at once (SIGKILL).
+/// Kills a child (SIGKILL).
 pub fn kill(pid: Pid) {
     let _ = nix::sys::signal::kill(unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
 }
 
-/// Ends a child that leads a process group, and the rest of the group, at once (SIGKILL).
+/// Kills a child that leads a process group, and the rest of the group (SIGKILL).
 pub fn kill_group(pid: Pid) {
     let group = unistd::Pid::from_raw(pid);
     let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);

@@ -1,7 +1,7 @@
-//! Regular expressions: PCRE2, and those of POSIX.
+//! Regular expressions: PCRE2 and POSIX.
 //!
-//! PCRE2 is called directly, as scripts need its flags by number and modules count on the library
-//! being there.
+//! PCRE2 is called directly, because scripts need its numeric flags, and modules rely on the
+//! library being loaded.
 
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
 use std::ptr::{self, NonNull};
@@ -41,16 +41,16 @@ extern "C" {
     fn pcre2_get_ovector_count_8(data: *mut c_void) -> u32;
 }
 
-/// The groups of a match: the whole at 0, then what the parentheses have matched. `None` for a
+/// The groups of a match: the whole match at 0, then one per pair of parentheses. `None` for a
 /// group that took no part.
 pub type Groups = Vec<Option<Vec<u8>>>;
 
-/// A compiled expression of PCRE2.
+/// A compiled PCRE2 expression.
 #[derive(Debug)]
 pub struct Pcre(NonNull<c_void>);
 
 impl Pcre {
-    /// Compiles `pattern` with `flags` and PCRE2_MULTILINE. The error is the text of a message.
+    /// Compiles `pattern` with `flags` and PCRE2_MULTILINE. The error is a message for the log.
     pub fn new(pattern: &[u8], flags: u32) -> Result<Pcre, String> {
         let (mut error, mut offset) = (0, 0);
         // SAFETY: pattern and length belong together; the two results outlive the call.
@@ -70,8 +70,8 @@ impl Pcre {
         })
     }
 
-    /// The groups of the first match in `subject`; `None` without one. A subject that is not
-    /// valid UTF-8 does not match.
+    /// The groups of the first match in `subject`; `None` if nothing matches. A subject that is not
+    /// valid UTF-8 never matches.
     pub fn find(&self, subject: &[u8]) -> Option<Groups> {
         // SAFETY: the code is compiled and lives; the match data is made for it and given back;
         // the vector has pairs of offsets into the subject, or two PCRE2_UNSET.
@@ -98,7 +98,7 @@ impl Pcre {
         }
     }
 
-    /// Gives the compiled expression away, for C code that frees it with pcre2_code_free(3).
+    /// Hands the compiled expression over to C code, which frees it with pcre2_code_free(3).
     pub fn into_raw(self) -> *mut c_void {
         std::mem::ManuallyDrop::new(self).0.as_ptr()
     }
@@ -137,14 +137,14 @@ pub fn posix_ignore_case() -> c_int {
     unsafe { compat_regex_ignore_case() }
 }
 
-/// A compiled extended expression of POSIX (regex(7)). On the heap of malloc(3), as C code may
-/// take it over.
+/// A compiled POSIX extended expression (regex(7)), on malloc(3)'s heap, because C code may take it
+/// over.
 #[derive(Debug)]
 pub struct Posix(NonNull<c_void>);
 
 impl Posix {
-    /// Compiles `pattern` with `flags`, REG_EXTENDED, REG_NOSUB and REG_NEWLINE. The error is the
-    /// text of a message.
+    /// Compiles `pattern` with `flags`, REG_EXTENDED, REG_NOSUB and REG_NEWLINE. The error is a
+    /// message for the log.
     pub fn new(pattern: &[u8], flags: c_int) -> Result<Posix, String> {
         let text = CString::new(pattern).unwrap_or_default();
         let mut reason = [0; 256];
@@ -168,7 +168,7 @@ impl Posix {
         unsafe { compat_regex_matches(self.0.as_ptr(), text.as_ptr()) != 0 }
     }
 
-    /// Gives the compiled expression away, for C code that ends it with regfree(3) and free(3).
+    /// Hands the compiled expression over to C code, which frees it with regfree(3) and free(3).
     pub fn into_raw(self) -> *mut c_void {
         std::mem::ManuallyDrop::new(self).0.as_ptr()
     }

@@ -1,14 +1,15 @@
-//! Zones of IPv6 addresses (RFC 4007): interfaces, by name or by number. 0 is no zone.
+//! Zones of IPv6 addresses (RFC 4007): interfaces, by name or number. 0 means no zone.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::sync::OnceLock;
 
-/// Names as they were when the process gave up asking: see [`remember`].
+/// Interface names from before the process was confined: see [`remember`].
 static REMEMBERED: OnceLock<BTreeMap<u32, String>> = OnceLock::new();
 
-/// The number of an interface, or a number that is written as such; 0 is none.
+/// The number of an interface, given its name or the number in decimal. `None` for an unknown name
+/// and for 0.
 pub fn index(zone: &str) -> Option<u32> {
     if zone.bytes().all(|byte| byte.is_ascii_digit()) {
         return zone.parse().ok().filter(|&index| index != 0);
@@ -19,7 +20,7 @@ pub fn index(zone: &str) -> Option<u32> {
     (index != 0).then_some(index)
 }
 
-/// Asks for the names of all interfaces, and keeps them: a confined process cannot ask later.
+/// Looks up the names of all interfaces and keeps them: a confined process may not ask later.
 pub fn remember() {
     REMEMBERED.get_or_init(|| {
         let mut names = BTreeMap::new();
@@ -45,16 +46,16 @@ fn name(index: u32) -> Option<String> {
     if let Some(names) = REMEMBERED.get() {
         return names.get(&index).cloned();
     }
-    // IF_NAMESIZE is 16 to 44, but not in every header.
+    // IF_NAMESIZE is 16 to 44, but not all headers define it.
     let mut name: [libc::c_char; 64] = [0; 64];
     // SAFETY: there is room for the longest name with its NUL.
     let found = unsafe { !libc::if_indextoname(index, name.as_mut_ptr()).is_null() };
-    // c_char is signed on some machines and not on others.
+    // c_char is signed on some machines and unsigned on others.
     let bytes = name.iter().flat_map(|c| c.to_ne_bytes()).take_while(|&byte| byte != 0);
     found.then(|| String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned())
 }
 
-/// A zone behind an address: `%eth0`, `%2` if it has no name, and nothing for 0.
+/// Shows a zone after an address: `%eth0`, `%2` if the interface has no name, nothing for 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Suffix(pub u32);
 

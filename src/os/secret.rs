@@ -1,5 +1,5 @@
-//! Memory for what must not leave the process: kept out of core dumps where the system can do
-//! that, and wiped before it is given back.
+//! Memory for secrets: kept out of core dumps where the system can do that, and wiped before it is
+//! freed.
 
 use std::ffi::c_void;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
-/// Bytes in pages of their own.
+/// Bytes in memory pages of their own.
 pub struct Secret {
     start: NonNull<u8>,
     length: usize,
@@ -43,15 +43,15 @@ impl Secret {
         #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
         const ADVICE: Option<libc::c_int> = None;
         if let Some(advice) = ADVICE {
-            // SAFETY: the range is the mapping that was just made. Advice that is refused is
-            // not missed by anything but a core dump.
+            // SAFETY: the range is the mapping that was just made. If the advice is refused, core
+            // dumps contain these pages; nothing else depends on it.
             unsafe { libc::madvise(start, mapped, advice) };
         }
         let start = NonNull::new(start.cast()).ok_or_else(io::Error::last_os_error)?;
         Ok(Secret { start, length })
     }
 
-    /// A copy of `data`, which the caller should wipe if it is secret.
+    /// A copy of `data`. The caller should wipe the original if it is secret.
     pub fn copy(data: &[u8]) -> io::Result<Secret> {
         let mut secret = Secret::zeroed(data.len())?;
         secret.copy_from_slice(data);
@@ -88,8 +88,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A secret of a few bytes, as a key: on the heap, so that moving it leaves no copy behind, and wiped
-/// when it goes.
+/// A short secret such as a key. It is on the heap, so that moving it leaves no copy behind, and is
+/// wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretBytes(Box<[u8]>);
 
@@ -99,7 +99,7 @@ impl SecretBytes {
         SecretBytes(vec![0; length].into_boxed_slice())
     }
 
-    /// A copy of `data`, which the caller should wipe if it is not kept.
+    /// A copy of `data`. The caller should wipe the original unless it is kept.
     pub fn copy(data: &[u8]) -> SecretBytes {
         SecretBytes(data.into())
     }
@@ -130,7 +130,7 @@ impl fmt::Debug for SecretBytes {
     }
 }
 
-/// Overwrites with zeroes, in a way that the compiler does not leave out (OPENSSL_cleanse(3)).
+/// Overwrites with zeroes in a way that the compiler cannot optimise away (OPENSSL_cleanse(3)).
 pub fn wipe(data: &mut [u8]) {
     extern "C" {
         fn OPENSSL_cleanse(data: *mut c_void, length: usize);

@@ -1,4 +1,4 @@
-//! Memory that several processes share, by a descriptor that one hands to another.
+//! Memory shared by several processes, through a descriptor that one passes to another.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
-/// A row of atomic words, zero at first: of this process alone, or mapped.
+/// A row of atomic words, all zero at first, either private to this process or in shared memory.
 pub struct Words(Memory);
 
 enum Memory {
@@ -21,18 +21,19 @@ unsafe impl Send for Words {}
 unsafe impl Sync for Words {}
 
 impl Words {
-    /// Words that nobody else can see.
+    /// Words that only this process can see.
     pub fn own(length: usize) -> Words {
         Words(Memory::Own((0..length).map(|_| AtomicU64::new(0)).collect()))
     }
 
-    /// Words that whoever gets the descriptor can map. Only those take memory that are used, page
-    /// by page.
+    /// Shared words; whoever gets the descriptor can map them. Only pages that are used take
+    /// memory.
     pub fn create(length: usize) -> io::Result<(Words, OwnedFd)> {
         let file = File::from(object()?);
         file.set_len((length * size_of::<AtomicU64>()) as u64)?;
         let fd = OwnedFd::from(file);
-        // Otherwise one process could take the ground from under the others.
+        // Without the seals one process could truncate the memory under the others, and so crash
+        // them.
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
         {
             let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
@@ -42,7 +43,7 @@ impl Words {
         Ok((Words::map(&fd, length)?, fd))
     }
 
-    /// Maps what another process has made. The descriptor is not needed any more then.
+    /// Maps words that another process created. The descriptor may be closed afterwards.
     pub fn map(fd: &OwnedFd, length: usize) -> io::Result<Words> {
         let bytes = length * size_of::<AtomicU64>();
         if length == 0 || File::from(fd.try_clone()?).metadata()?.len() < bytes as u64 {
@@ -61,7 +62,7 @@ impl Words {
     }
 }
 
-/// A memory object without a name, close-on-exec.
+/// Creates a memory object without a name, close-on-exec.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 fn object() -> io::Result<OwnedFd> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
@@ -71,14 +72,14 @@ fn object() -> io::Result<OwnedFd> {
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
 }
 
-/// As above, by a name that is given back at once.
+/// Creates a named memory object, and removes the name at once.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 fn object() -> io::Result<OwnedFd> {
     use std::ffi::CString;
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
     let mode: libc::c_uint = 0o600;
     for number in 0..100 {
-        // macOS takes 31 bytes.
+        // macOS limits names to 31 bytes.
         let name = CString::new(format!("/tcprelay-{}-{number}", super::process::id()))?;
         // SAFETY: the name is NUL-terminated, and the mode is what the call expects third.
         match super::check(unsafe { libc::shm_open(name.as_ptr(), flags, mode) }) {
@@ -90,7 +91,7 @@ fn object() -> io::Result<OwnedFd> {
                     std::os::fd::FromRawFd::from_raw_fd(fd)
                 });
             }
-            // Left by a process that was killed between the two calls.
+            // A process that was killed between the two calls left the name behind.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }

@@ -1,5 +1,5 @@
-//! System V shared memory (shmget(2)), by which a broker can hand its configuration to workers
-//! that may not read the file (`ipc key`).
+//! System V shared memory (shmget(2)): lets a broker hand its configuration to workers that may not
+//! read the file (`ipc key`).
 
 use super::check;
 use std::io;
@@ -16,13 +16,13 @@ const SHM_RDONLY: libc::c_int = 0o10000;
 #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
 use libc::SHM_RDONLY;
 
-/// shmget(2) with an `ipc key` of the configuration; key_t is wider than that on some systems.
+/// shmget(2) with the `ipc key` of the configuration; key_t is wider than i32 on some systems.
 fn get(key: i32, size: usize, flags: libc::c_int) -> io::Result<libc::c_int> {
     // SAFETY: shmget(2) takes plain numbers.
     check(unsafe { libc::shmget(key as libc::key_t, size, flags) })
 }
 
-/// A segment that this process made, and removes when it is dropped.
+/// A segment that this process created. It is removed when this value is dropped.
 #[derive(Debug)]
 pub struct Segment {
     id: libc::c_int,
@@ -30,8 +30,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Makes a segment under `key` that holds a copy of `data`, mode 0600, owned by the given
-    /// user and group if there are any. One that exists under that key is removed first.
+    /// Creates a segment under `key` that holds a copy of `data`, with mode 0600, owned by the
+    /// given user and group if any. An existing segment under that key is removed first.
     pub fn create(
         key: i32,
         data: &[u8],
@@ -72,12 +72,12 @@ impl Segment {
 }
 
 impl Segment {
-    /// A segment of a former image of this process.
+    /// Takes over a segment that an earlier image of this process created.
     pub fn adopt(id: libc::c_int) -> Segment {
         Segment { id, owner: super::process::id() }
     }
 
-    /// Its number.
+    /// Its identifier, as shmget(2) returned it.
     pub fn id(&self) -> libc::c_int {
         self.id
     }
@@ -104,7 +104,8 @@ pub fn read(key: i32, length: usize) -> io::Result<Vec<u8>> {
         if address as isize == -1 {
             return Err(io::Error::last_os_error());
         }
-        // Byte by byte out of the mapping: no reference to memory that others may write.
+        // Copied bytewise through raw pointers: there must be no reference to memory that others
+        // may write.
         let mut data = vec![0; length];
         std::ptr::copy_nonoverlapping(address.cast::<u8>(), data.as_mut_ptr(), length);
         libc::shmdt(address);

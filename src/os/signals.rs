@@ -1,6 +1,6 @@
-//! Signals as a readable descriptor: the handler notes the signal and writes one byte into a
-//! pipe that the event loop watches (the self-pipe of POSIX programs; works with every
-//! mechanism, which signalfd and EVFILT_SIGNAL would not).
+//! Signals as a readable descriptor: the handler notes the signal and writes one byte into a pipe
+//! that the event loop watches. This self-pipe works with every mechanism; signalfd and
+//! EVFILT_SIGNAL would not.
 
 use super::{process, socket};
 use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet};
@@ -14,7 +14,7 @@ static WAKE: AtomicI32 = AtomicI32::new(-1);
 static PENDING: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn note(number: libc::c_int) {
-    // Only async-signal-safe calls are allowed here: two atomics and write(2); errno is kept.
+    // Only async-signal-safe calls are allowed here: atomics and write(2). errno is preserved.
     PENDING.fetch_or(1 << (number as u32 & 31), Ordering::SeqCst);
     let errno = io::Error::last_os_error().raw_os_error();
     // SAFETY: write(2) of one byte from a live local; a full pipe or a closed one is harmless.
@@ -24,7 +24,7 @@ extern "C" fn note(number: libc::c_int) {
     }
 }
 
-/// The signals that have arrived since the last look.
+/// The signals that arrived since the last [`Signals::take`].
 #[derive(Clone, Copy, Debug)]
 pub struct Arrived(u32);
 
@@ -35,7 +35,7 @@ impl Arrived {
     }
 }
 
-/// The receiving side; one per process.
+/// The receiving end; one per process.
 #[derive(Debug)]
 pub struct Signals {
     read: OwnedFd,
@@ -43,8 +43,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Unblocks everything that the parent may have blocked, ignores SIGPIPE, and catches
-    /// `signals`.
+    /// Ignores SIGPIPE, catches `signals`, and unblocks all signals that the parent may have
+    /// blocked.
     pub fn install(signals: &[Signal]) -> io::Result<Signals> {
         let (read, write) = process::pipe()?;
         for end in [&read, &write] {
@@ -66,7 +66,7 @@ impl Signals {
         &self.read
     }
 
-    /// Empties the pipe and returns what has arrived.
+    /// Empties the pipe and returns the signals that arrived.
     pub fn take(&self) -> Arrived {
         let mut sink = [0u8; 64];
         // SAFETY: the pointer and the length describe `sink`; the pipe does not block.
@@ -77,10 +77,10 @@ impl Signals {
     }
 }
 
-/// Catches a signal, for the one that has [installed](Signals::install) itself.
+/// Catches one more signal, after [`Signals::install`].
 pub fn catch(signal: Signal) -> io::Result<()> {
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
-    // SAFETY: the handler does nothing but what is async-signal-safe.
+    // SAFETY: the handler only does what is async-signal-safe.
     unsafe { signal::sigaction(signal, &action) }?;
     Ok(())
 }
@@ -93,27 +93,26 @@ pub fn ignore(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
-/// Blocks every signal of this process. What arrives then stays pending, across fork and exec of
-/// this process too.
+/// Blocks every signal. Those that arrive stay pending, also across exec.
 pub fn block_all() {
     let _ = SigSet::all().thread_block();
 }
 
-/// Blocks every signal, and returns what was blocked before, for [`restore`].
+/// Blocks every signal and returns the previous mask, for [`restore`].
 pub(crate) fn block_for_fork() -> SigSet {
     SigSet::all()
         .thread_swap_mask(signal::SigmaskHow::SIG_BLOCK)
         .unwrap_or_else(|_| SigSet::empty())
 }
 
-/// Sets the mask back to what it was.
+/// Restores the mask that [`block_for_fork`] returned.
 pub(crate) fn restore(mask: &SigSet) {
     let _ = mask.thread_set_mask();
 }
 
-/// Keeps the signals of a broker pending until it [catches](Signals::install) them. Those that end
-/// a process are let through, but for process 1 of a container: without a handler it never gets
-/// them.
+/// Keeps a broker's signals pending until it [catches](Signals::install) them. The signals that end
+/// a process are not held, except for process 1 of a container: it never gets them while it has no
+/// handler.
 pub fn hold_until_caught() {
     let mut held = SigSet::empty();
     held.add(Signal::SIGHUP);
@@ -125,12 +124,12 @@ pub fn hold_until_caught() {
     let _ = held.thread_block();
 }
 
-/// Sends a signal to this process. If it is blocked it stays pending, also for the next image.
+/// Sends a signal to this process. While it is blocked it stays pending, even for the next image.
 pub fn raise(signal: Signal) {
     let _ = signal::kill(nix::unistd::getpid(), signal);
 }
 
-/// Lets those signals through that end a process which does not catch them yet.
+/// Unblocks the signals that end a process which does not catch them yet.
 pub fn unblock_end() {
     let mut end = SigSet::empty();
     end.add(Signal::SIGTERM);
@@ -138,7 +137,7 @@ pub fn unblock_end() {
     let _ = end.thread_unblock();
 }
 
-/// True if a signal waits until it is let through.
+/// True if a signal is blocked and pending.
 pub fn is_pending(signal: Signal) -> bool {
     // SAFETY: sigpending(2) fills the set, which is plain data; sigismember(3) reads it.
     unsafe {
@@ -147,13 +146,12 @@ pub fn is_pending(signal: Signal) -> bool {
     }
 }
 
-/// Lets every signal through.
+/// Unblocks every signal.
 pub fn unblock_all() {
     let _ = SigSet::all().thread_unblock();
 }
 
-/// Sets every signal back to its default and unblocks it: the state in which another program
-/// is to be executed.
+/// Resets every signal to its default and unblocks it, as a program that we execute expects.
 pub(crate) fn reset_for_exec() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in [

@@ -1,4 +1,4 @@
-//! What C code asks of the system with sockets and addresses of its own.
+//! System calls that C code makes through this library, on its own sockets and addresses.
 
 use super::address::{Address, RawAddress};
 use super::{check, names};
@@ -8,7 +8,7 @@ use std::net::ToSocketAddrs;
 use std::os::fd::RawFd;
 use std::ptr;
 
-/// A non-blocking socket. Programs that are executed inherit it.
+/// Opens a non-blocking socket. It is not close-on-exec: executed programs inherit it.
 pub fn open(domain: i32, kind: i32, protocol: i32) -> io::Result<RawFd> {
     // SAFETY: socket(2) and fcntl(2) take plain numbers.
     unsafe {
@@ -18,7 +18,7 @@ pub fn open(domain: i32, kind: i32, protocol: i32) -> io::Result<RawFd> {
     }
 }
 
-/// bind(2) with SO_REUSEADDR and SO_KEEPALIVE, which not every socket has.
+/// bind(2), after setting SO_REUSEADDR and SO_KEEPALIVE on sockets that have them.
 pub(crate) fn bind(fd: RawFd, address: &RawAddress) -> io::Result<()> {
     let one: libc::c_int = 1;
     // SAFETY: the pointers are to an int and to an address of that length, which outlive the calls.
@@ -31,8 +31,8 @@ pub(crate) fn bind(fd: RawFd, address: &RawAddress) -> io::Result<()> {
     }
 }
 
-/// getnameinfo(3); the texts end with NUL. A buffer without room asks for nothing. The answer is an
-/// EAI_ number, or 0.
+/// getnameinfo(3); the texts end with a NUL. Pass an empty buffer for a text that is not wanted.
+/// Returns 0 or an EAI_ number.
 pub(crate) fn name_info(
     address: &RawAddress,
     host: &mut [u8],
@@ -57,12 +57,12 @@ pub(crate) fn name_info(
     }
 }
 
-/// The addresses of a host in the order of the resolver, with port 0.
+/// The addresses of a host, in the order of the resolver, with port 0.
 pub fn resolve(host: &str) -> io::Result<Vec<Address>> {
     Ok((host, 0).to_socket_addrs()?.map(Address::Ip).collect())
 }
 
-/// The port of a service that is given by name.
+/// The port of a service, by name.
 pub fn service_port(name: &CStr, kind: i32) -> Option<u16> {
     names::service_over(name, kind != libc::SOCK_STREAM)
 }

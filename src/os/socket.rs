@@ -11,20 +11,20 @@ use std::ptr;
 /// The transport of a stream socket, as the configuration names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// TCP, or the stream default of a UNIX socket.
+    /// TCP, or the default stream protocol of a UNIX socket.
     #[default]
     Tcp,
     /// SCTP in its one-to-one style (RFC 6458 section 4).
     Sctp,
     /// Multipath TCP (RFC 8684).
     Mptcp,
-    /// UDP; only as a listener for foreign workers.
+    /// UDP; only for listeners of other programs' workers.
     Udp,
 }
 
-/// IPPROTO_SCTP, which not every libc header knows (RFC 9260: protocol number 132).
+/// IPPROTO_SCTP, which not every libc header defines (RFC 9260: protocol number 132).
 pub const IPPROTO_SCTP: i32 = 132;
-/// IPPROTO_MPTCP of Linux (linux/in.h); other systems have no such socket type.
+/// IPPROTO_MPTCP of Linux (linux/in.h); other systems do not offer MPTCP this way.
 pub const IPPROTO_MPTCP: i32 = 262;
 
 impl Protocol {
@@ -72,8 +72,8 @@ impl Kind {
     }
 }
 
-/// When a TCP connection whose other end is silent is given up: keepalive (tcp(7): TCP_KEEPCNT,
-/// TCP_KEEPIDLE, TCP_KEEPINTVL) and TCP_USER_TIMEOUT; `None` leaves the system's own.
+/// When to give up a TCP connection whose other end is silent: keepalive (tcp(7): TCP_KEEPCNT,
+/// TCP_KEEPIDLE, TCP_KEEPINTVL) and TCP_USER_TIMEOUT. `None` keeps the system's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keepalive {
     /// Probes before the connection is given up.
@@ -82,12 +82,12 @@ pub struct Keepalive {
     pub idle: Option<u32>,
     /// Seconds between probes.
     pub interval: Option<u32>,
-    /// Seconds that sent data, or a probe, may be without acknowledgement; 0 is the system's own.
+    /// Seconds that sent data, or a probe, may go unacknowledged; 0 is the system's default.
     pub user_timeout: Option<u32>,
 }
 
 impl Keepalive {
-    /// These settings, and where one is not set that of `defaults`.
+    /// These settings, with `defaults` for those that are not set.
     #[must_use]
     pub fn or(self, defaults: Keepalive) -> Keepalive {
         Keepalive {
@@ -114,8 +114,8 @@ pub(super) fn own(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Creates a non-blocking, close-on-exec socket. For UNIX sockets `protocol` is ignored. SOCK_CLOEXEC
-/// and SOCK_NONBLOCK are in socket(2) everywhere but on macOS, where fcntl(2) takes their place.
+/// Creates a non-blocking, close-on-exec socket. `protocol` is ignored for UNIX sockets. socket(2)
+/// takes SOCK_CLOEXEC and SOCK_NONBLOCK everywhere but on macOS, which needs fcntl(2) instead.
 pub fn create(family: Family, kind: Kind, protocol: Protocol) -> io::Result<OwnedFd> {
     let number = if family == Family::Unix { 0 } else { protocol.number() };
     #[cfg(not(target_vendor = "apple"))]
@@ -142,8 +142,8 @@ pub fn bind(fd: &OwnedFd, address: &Address) -> io::Result<()> {
     check(unsafe { libc::bind(fd.as_raw_fd(), raw.as_ptr(), raw.length()) }).map(drop)
 }
 
-/// As a backlog: what the system allows (SOMAXCONN; on Linux net.core.somaxconn), which listen(2)
-/// lowers it to.
+/// The largest backlog that the system allows: listen(2) lowers this number to the limit
+/// (SOMAXCONN; on Linux net.core.somaxconn).
 pub const MOST_BACKLOG: i32 = i32::MAX;
 
 /// listen(2); may be called again to change the backlog.
@@ -174,7 +174,7 @@ fn accept_once(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
     check(unsafe { accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags) }).map(own)
 }
 
-/// One accept(2): macOS has no accept4; on Solaris the standard library does without it as well.
+/// One accept(2): macOS has no accept4, and on Solaris the standard library does not use it either.
 #[cfg(any(target_vendor = "apple", target_os = "solaris"))]
 fn accept_once(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
     // SAFETY: null pointers ask accept(2) not to return an address.
@@ -185,13 +185,15 @@ fn accept_once(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
     Ok(new)
 }
 
-/// Accepts one connection; the new descriptor is close-on-exec, and blocks or not.
+/// Accepts one connection. The new descriptor is close-on-exec, and non-blocking if `nonblocking`
+/// is set.
 pub fn accept(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
     loop {
         match accept_once(fd, nonblocking) {
             Ok(new) => {
-                // accept(2) of the BSDs hands the listener's O_NONBLOCK down. accept4(2) does not, as
-                // these say; of the others we do not know.
+                // accept(2) on the BSDs passes on the listener's O_NONBLOCK. accept4(2) does not on
+                // the systems excluded here, according to their manuals; we do not know about the
+                // others.
                 #[cfg(any(
                     event_shims,
                     not(any(target_os = "linux", target_os = "android", target_os = "freebsd"))
@@ -199,7 +201,7 @@ pub fn accept(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
                 set_nonblocking(&new, nonblocking)?;
                 return Ok(new);
             }
-            // The client gave up between its SYN and our accept: take the next one.
+            // The client gave up between its SYN and our accept(2): take the next one.
             Err(error)
                 if matches!(
                     error.raw_os_error(),
@@ -210,14 +212,14 @@ pub fn accept(fd: &OwnedFd, nonblocking: bool) -> io::Result<OwnedFd> {
     }
 }
 
-/// Starts connecting. `true`: connected; `false`: in progress, wait for writability and ask
-/// [`take_error`].
+/// Starts a connect attempt. `true`: connected. `false`: in progress; wait until the socket is
+/// writable, then ask [`take_error`].
 pub fn connect(fd: &OwnedFd, address: &Address) -> io::Result<bool> {
     let raw = RawAddress::from(address);
     // SAFETY: the pointer and the length describe `raw`, which outlives the call.
     match check(unsafe { libc::connect(fd.as_raw_fd(), raw.as_ptr(), raw.length()) }) {
         Ok(_) => Ok(true),
-        // EINTR: the attempt goes on in the kernel (POSIX connect()).
+        // EINTR: the attempt continues in the kernel (POSIX connect()).
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
             Ok(false)
         }
@@ -247,7 +249,7 @@ pub fn read(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// How many bytes there are to read, one at most; they stay there. 0 at the end.
+/// Whether there is a byte to read, without consuming it: 1, or 0 at end of file.
 pub fn peek(fd: &OwnedFd) -> io::Result<usize> {
     let mut byte = [0u8; 1];
     loop {
@@ -262,14 +264,14 @@ pub fn peek(fd: &OwnedFd) -> io::Result<usize> {
     }
 }
 
-/// send(2) without SIGPIPE: that is ignored (`signals`), and left out with MSG_NOSIGNAL where send(2) has
-/// it. Interrupted calls are retried.
+/// send(2) without SIGPIPE: the signal is ignored (`signals`), and suppressed with MSG_NOSIGNAL
+/// where send(2) has that. Interrupted calls are retried.
 pub fn write(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
     send(fd, data, 0)
 }
 
-/// As [`write()`], for data that need not leave before what follows at once, or in a moment: one
-/// packet less, where the system can do that.
+/// Like [`write()`], for data that is followed by more, at once or soon: the system may hold it
+/// back, and send one packet less.
 pub fn write_more_follows(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
     #[cfg(target_os = "linux")]
     const FLAGS: libc::c_int = libc::MSG_MORE;
@@ -280,7 +282,7 @@ pub fn write_more_follows(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
 
 fn send(fd: &OwnedFd, data: &[u8], flags: libc::c_int) -> io::Result<usize> {
     #[cfg(target_vendor = "apple")]
-    const FLAGS: libc::c_int = 0; // not in send(2) of all its versions
+    const FLAGS: libc::c_int = 0; // not in every version's send(2)
     #[cfg(not(target_vendor = "apple"))]
     const FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
     loop {
@@ -315,7 +317,8 @@ pub fn local_address(fd: &OwnedFd) -> Option<Address> {
     raw.to_address()
 }
 
-/// The address of the other end; `None` if the socket is not connected, or unnamed.
+/// The address of the other end; `None` if the socket is not connected, or if the other end has no
+/// name.
 pub fn peer_address(fd: &OwnedFd) -> Option<Address> {
     let mut raw = RawAddress::empty();
     let (pointer, length) = (raw.as_mut_ptr(), raw.length_mut() as *mut _);
@@ -339,24 +342,24 @@ fn set_option<T>(fd: RawFd, level: i32, name: i32, value: T) -> io::Result<()> {
     check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), length) }).map(drop)
 }
 
-/// SO_REUSEADDR (setsockopt(2)): a port with sessions that still go on can be bound again.
+/// SO_REUSEADDR (setsockopt(2)): a port can be bound again while sessions on it continue.
 ///
-/// Not SO_EXCLBIND of Solaris and illumos beside it (setsockopt(3C)): that counts established
-/// connections as well, and a new broker could not listen before the sessions of the last one end.
+/// SO_EXCLBIND of Solaris and illumos (setsockopt(3C)) is not set as well: it counts established
+/// connections too, so a new broker could not listen until the last sessions of the old one end.
 pub fn set_reuse_address(fd: &OwnedFd) -> io::Result<()> {
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)
 }
 
-/// SO_OOBINLINE: urgent data is read in its place, like any other. Without it a byte would be
-/// missing from the stream, or the earlier of two marks would move. Not for sockets without such
-/// data, which is no failure.
+/// SO_OOBINLINE: urgent data is read in place, like any other. Without it, one byte would be
+/// missing from the stream, or the earlier of two marks would move. Sockets without urgent data
+/// refuse the option, which is fine.
 pub fn set_urgent_inline(fd: &OwnedFd) {
     let _ = set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, 1i32);
 }
 
-/// IP_BIND_ADDRESS_NO_PORT (ip(7)), before an address without a port is bound: connect(2) chooses the
-/// port, and as it knows the other end, each port is there once for every remote and not once for
-/// all of them. Linux; elsewhere, and with SCTP, bind(2) chooses.
+/// IP_BIND_ADDRESS_NO_PORT (ip(7)), set before binding an address without a port: connect(2) then
+/// chooses the port. As it knows the other end, it can use each port once per remote instead of
+/// once overall. Linux only; elsewhere, and with SCTP, bind(2) chooses.
 pub fn leave_port_to_connect(fd: &OwnedFd) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = set_option(fd.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1i32);
@@ -369,24 +372,23 @@ pub fn set_keepalive(fd: &OwnedFd) -> io::Result<()> {
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1i32)
 }
 
-/// TCP_NODELAY, which a lock-step protocol through a relay needs. Not a TCP socket: ignored.
+/// TCP_NODELAY, which a lock-step protocol needs when it is relayed. Ignored on other sockets.
 pub fn set_no_delay(fd: &OwnedFd) {
-    // Fails on UNIX and SCTP sockets, where there is nothing to switch off.
+    // Fails on UNIX and SCTP sockets, which have no such delay to switch off.
     let _ = set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1i32);
 }
 
-/// Sees to it that connections within this host are not paced (tcp(7), TCP_CONGESTION): there is no
-/// path that could be congested, and an algorithm that paces what it sends, as bbr does, costs more
-/// than it is worth. For a socket before it connects to `address`, or before it listens there; other
-/// addresses are left alone.
+/// Turns pacing off for connections within this host (tcp(7), TCP_CONGESTION). Their path cannot be
+/// congested, so an algorithm that paces, such as bbr, costs more than it is worth. Call it before
+/// a socket connects to `address` or listens there; addresses of other hosts are left alone.
 pub fn unpace(fd: &OwnedFd, address: &Address) {
     if address.ip().is_some_and(|ip| ip.to_canonical().is_loopback()) {
         set_reno(fd);
     }
 }
 
-/// The same for a connection that stands, whatever it was accepted from. Linux goes on to pace it
-/// then, though less.
+/// Like [`unpace`], for an established connection, whatever listener accepted it. Linux still paces
+/// such a connection, though less.
 pub fn unpace_within_host(fd: &OwnedFd) {
     let (Some(peer), Some(local)) = (peer_address(fd), local_address(fd)) else {
         return;
@@ -402,14 +404,15 @@ fn set_reno(fd: &OwnedFd) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         use std::sync::OnceLock;
-        /// What connections have otherwise may pace them (tcp(7), tcp_congestion_control).
+        /// True if the default algorithm may pace connections (tcp(7), tcp_congestion_control).
         static PACING: OnceLock<bool> = OnceLock::new();
         let pacing = || {
             let name = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
             name.is_ok_and(|name| !["reno", "cubic"].contains(&name.trim()))
         };
         if *PACING.get_or_init(pacing) {
-            // Always there, and allowed to everybody. If not, or not TCP: it was an offer.
+            // reno is always there, and everybody may choose it. If this fails all the same, only
+            // speed is lost; sockets other than TCP have nothing to set.
             let _ = set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, *b"reno");
         }
     }
@@ -423,7 +426,7 @@ pub fn set_buffer_sizes(fd: &OwnedFd, bytes: i32) -> io::Result<()> {
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)
 }
 
-/// Raises SO_SNDBUF and SO_RCVBUF to so many bytes, as far as the system lets it.
+/// Raises SO_SNDBUF and SO_RCVBUF to `bytes`, as far as the system allows.
 pub(super) fn set_least_buffer_sizes(fd: &OwnedFd, bytes: libc::c_int) {
     for name in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
         if get_option(fd.as_raw_fd(), libc::SOL_SOCKET, name).is_ok_and(|size: i32| size < bytes) {
@@ -432,7 +435,7 @@ pub(super) fn set_least_buffer_sizes(fd: &OwnedFd, bytes: libc::c_int) {
     }
 }
 
-/// The three keepalive options: count, idle, interval. OpenBSD has the sysctl only.
+/// The three keepalive options: count, idle, interval. OpenBSD only has a sysctl.
 #[cfg(not(target_os = "openbsd"))]
 const KEEPALIVE_OPTIONS: [libc::c_int; 3] = [
     libc::TCP_KEEPCNT,
@@ -445,8 +448,8 @@ const KEEPALIVE_OPTIONS: [libc::c_int; 3] = [
 #[cfg(target_os = "openbsd")]
 const KEEPALIVE_OPTIONS: [libc::c_int; 0] = [];
 
-/// TCP keepalive parameters; on systems that lack one of them it is left alone. One that is
-/// refused does not keep the others from being set.
+/// Sets the TCP keepalive parameters that this system has. If one is refused, the others are still
+/// set.
 pub fn set_keepalive_parameters(fd: &OwnedFd, keepalive: Keepalive) -> io::Result<()> {
     let values = [keepalive.count, keepalive.idle, keepalive.interval];
     let mut result = Ok(());
@@ -459,10 +462,9 @@ pub fn set_keepalive_parameters(fd: &OwnedFd, keepalive: Keepalive) -> io::Resul
     result
 }
 
-/// The option that limits for how long what was sent may be without acknowledgement, and in how
-/// many parts of a second it counts: TCP_USER_TIMEOUT on Linux (tcp(7)), TCP_MAXUNACKTIME on FreeBSD
-/// (tcp(4)), TCP_ABORT_THRESHOLD on Solaris and illumos (tcp(4P)), TCP_RXT_CONNDROPTIME on macOS
-/// (netinet/tcp.h).
+/// The option that limits how long sent data may go unacknowledged, and its units per second:
+/// TCP_USER_TIMEOUT on Linux (tcp(7)), TCP_MAXUNACKTIME on FreeBSD (tcp(4)), TCP_ABORT_THRESHOLD on
+/// Solaris and illumos (tcp(4P)), TCP_RXT_CONNDROPTIME on macOS (netinet/tcp.h).
 const USER_TIMEOUT: Option<(libc::c_int, u32)> = {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     const FOUND: Option<(libc::c_int, u32)> = Some((libc::TCP_USER_TIMEOUT, 1000));
@@ -484,18 +486,18 @@ const USER_TIMEOUT: Option<(libc::c_int, u32)> = {
     FOUND
 };
 
-/// Most seconds of a user timeout: milliseconds are an int for the kernel.
+/// The longest user timeout, in seconds: the kernel keeps milliseconds in an int.
 pub const MOST_USER_TIMEOUT: u32 = (i32::MAX / 1000) as u32;
 
-/// True if [`set_user_timeout`] can have an effect here.
+/// True if [`set_user_timeout`] has an effect on this system.
 pub fn has_user_timeout() -> bool {
     USER_TIMEOUT.is_some()
 }
 
-/// Sets the user timeout, if one is given and the system has it.
+/// Sets the user timeout, if there is one and the system supports it.
 pub fn set_user_timeout(fd: &OwnedFd, keepalive: Keepalive) -> io::Result<()> {
     match (USER_TIMEOUT, keepalive.user_timeout) {
-        // There 0 would be no time at all, not the system's.
+        // Solaris and illumos would take 0 as no time at all, not as the default.
         (_, Some(0)) if cfg!(any(target_os = "solaris", target_os = "illumos")) => Ok(()),
         (Some((option, parts)), Some(seconds)) => {
             let value = (seconds.min(MOST_USER_TIMEOUT) * parts) as libc::c_int;
@@ -511,13 +513,13 @@ pub fn is_ipv6_only(fd: &OwnedFd) -> io::Result<bool> {
     Ok(value != 0)
 }
 
-/// Whether an IPv6 socket is to take IPv4 connections, before it is bound.
+/// Sets whether an IPv6 socket refuses IPv4 connections; call it before bind(2).
 pub fn set_ipv6_only(fd: &OwnedFd, only: bool) -> io::Result<()> {
     set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, libc::c_int::from(only))
 }
 
-/// True if packets to an address stay in this host. Nothing is sent: for an address of its own the
-/// kernel takes the same one as the source.
+/// True if packets to `address` stay on this host. Sends nothing: for one of the host's own
+/// addresses the kernel picks the same address as the source.
 pub fn is_local(address: SocketAddr) -> bool {
     if address.ip().to_canonical().is_loopback() || address.ip().is_unspecified() {
         return true;
@@ -530,7 +532,7 @@ pub fn is_local(address: SocketAddr) -> bool {
         && local_address(&fd).and_then(|local| local.scoped_ip()) == address.scoped_ip()
 }
 
-/// The system's own TCP keepalive parameters, which a fresh socket has.
+/// The system's default TCP keepalive parameters, read from a new socket.
 pub fn default_keepalive_parameters(family: Family) -> Keepalive {
     let Ok(fresh) = create(family, Kind::Stream, Protocol::Tcp) else {
         return Keepalive::default();
@@ -563,8 +565,8 @@ pub fn set_traffic_class(fd: &OwnedFd, class: u8) -> io::Result<()> {
 }
 
 /// Binds the socket to a routing domain: SO_BINDTODEVICE on Linux (socket(7); a VRF is a device
-/// there), SO_SETFIB on FreeBSD (setfib(2)), SO_RTABLE on OpenBSD (setsockopt(2)), both by number.
-/// Fails elsewhere.
+/// there), SO_SETFIB on FreeBSD (setfib(2)), SO_RTABLE on OpenBSD (setsockopt(2)). The last two
+/// take a number. Fails elsewhere.
 pub fn set_vrf(fd: &impl AsRawFd, name: &str) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -605,22 +607,22 @@ pub fn set_vrf(fd: &impl AsRawFd, name: &str) -> io::Result<()> {
     }
 }
 
-/// Makes the next close(2) abort the connection with RST instead of ending it with FIN.
+/// Makes the next close(2) reset the connection (RST) instead of ending it with FIN.
 pub fn reset_on_close(fd: &OwnedFd) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // A UNIX socket has no reset; closing it is then all there is.
+    // A UNIX socket has no reset; it can only be closed.
     let _ = set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, linger);
 }
 
-/// Makes the next close(2) return at once, whatever has not been sent yet.
+/// Makes the next close(2) return at once, even if data is still unsent.
 pub fn do_not_linger(fd: &OwnedFd) {
     let linger = libc::linger { l_onoff: 0, l_linger: 0 };
-    // What is no socket has nothing of the kind.
+    // Descriptors that are no sockets have no such option.
     let _ = set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, linger);
 }
 
-/// Bytes written to the socket that the other side has not acknowledged yet. 0 where the
-/// system cannot tell.
+/// Bytes written to the socket that the other side has not acknowledged yet. 0 where the system
+/// cannot tell.
 pub fn unsent_bytes(fd: &OwnedFd) -> usize {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let request = libc::TIOCOUTQ; // SIOCOUTQ, tcp(7)
@@ -663,33 +665,33 @@ pub fn set_close_on_exec(fd: &impl AsRawFd, on: bool) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) }).map(drop)
 }
 
-/// What a descriptor that the process was started with is.
+/// The kinds of descriptor that a process may have been started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inherited {
     /// Our end of a broker's channel: a connected, unnamed UNIX datagram socket.
     Channel,
-    /// A stream socket that listens (inetd wait mode, socket activation).
+    /// A listening stream socket (inetd wait mode, socket activation).
     Listener,
     /// Anything else: a terminal, a file, a connected socket, nothing at all.
     Other,
 }
 
-/// Looks at an inherited descriptor without changing it.
+/// Finds out what an inherited descriptor is, without changing it.
 pub fn inspect(fd: RawFd) -> Inherited {
     let option = |name| get_option::<libc::c_int>(fd, libc::SOL_SOCKET, name);
     let Ok(kind) = option(libc::SO_TYPE) else {
         return Inherited::Other;
     };
     if kind == libc::SOCK_DGRAM {
-        // A socketpair end has family AF_UNIX and a peer without a name; the syslog socket of
-        // a library, for one, has a named peer.
+        // One end of a socketpair has family AF_UNIX and an unnamed peer. A library's syslog
+        // socket, for example, has a named peer.
         let mut raw = RawAddress::empty();
         let (pointer, length) = (raw.as_mut_ptr(), raw.length_mut() as *mut _);
         // SAFETY: both pointers are into `raw`, whose length field tells the room there is.
         let own = unsafe { libc::getsockname(fd, pointer, length) };
         // SAFETY: a sockaddr begins with its family.
         let family = i32::from(unsafe { (*raw.as_ptr()).sa_family });
-        // These may return nothing at all about an unnamed socket, not even its family.
+        // These systems may return nothing about an unnamed socket, not even its family.
         #[cfg(any(target_os = "solaris", target_os = "illumos"))]
         let family = option(libc::SO_DOMAIN).unwrap_or(family);
         let unix = family == libc::AF_UNIX;
@@ -697,7 +699,7 @@ pub fn inspect(fd: RawFd) -> Inherited {
         let (pointer, length) = (peer.as_mut_ptr(), peer.length_mut() as *mut _);
         // SAFETY: both pointers are into `peer`, whose length field tells the room there is.
         let connected = unsafe { libc::getpeername(fd, pointer, length) } == 0;
-        // A channel whose broker is gone already is not connected any more, and still a channel.
+        // A channel whose broker has already gone is no longer connected, but is still a channel.
         let named = peer.to_address().is_some() && connected;
         return if own == 0 && unix && raw.to_address().is_none() && !named {
             Inherited::Channel
@@ -711,7 +713,7 @@ pub fn inspect(fd: RawFd) -> Inherited {
     }
 }
 
-/// Receives one datagram with the address of its sender (UDP listeners).
+/// Receives one datagram and the address of its sender (UDP listeners).
 pub fn receive_from(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Option<Address>)> {
     let mut raw = RawAddress::empty();
     let (pointer, length) = (raw.as_mut_ptr(), raw.length_mut() as *mut _);
@@ -723,9 +725,9 @@ pub fn receive_from(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Optio
     Ok((count, raw.to_address()))
 }
 
-/// The option by which several listening sockets have one address and the system spreads
+/// The option that lets several listening sockets share an address while the system spreads
 /// connections over them: SO_REUSEPORT on Linux (socket(7)), SO_REUSEPORT_LB on FreeBSD
-/// (setsockopt(2)). With the SO_REUSEPORT of other systems one of the sockets gets them all.
+/// (setsockopt(2)). Other systems' SO_REUSEPORT gives all connections to one of the sockets.
 const SHARED_PORT: Option<libc::c_int> = {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let option = Some(libc::SO_REUSEPORT);
@@ -736,25 +738,25 @@ const SHARED_PORT: Option<libc::c_int> = {
     option
 };
 
-/// True if this system has [`share_port`].
+/// True if [`share_port`] works on this system.
 pub fn can_share_port() -> bool {
     SHARED_PORT.is_some()
 }
 
-/// Lets other listening sockets of this user have the same address, and connections be spread
-/// over them. All of them must say so before they are bound.
+/// Lets other listening sockets of this user share the address, with connections spread over them.
+/// Every one of them must set this before it is bound.
 pub fn share_port(fd: &OwnedFd) -> io::Result<()> {
     let option = SHARED_PORT.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOPROTOOPT))?;
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, option, 1i32)
 }
 
-/// True if [`share_port`] is in force.
+/// True if [`share_port`] was applied to this socket.
 pub fn shares_port(fd: &OwnedFd) -> bool {
     let value = |option| get_option::<libc::c_int>(fd.as_raw_fd(), libc::SOL_SOCKET, option);
     SHARED_PORT.is_some_and(|option| value(option).is_ok_and(|value| value != 0))
 }
 
-/// SO_REUSEPORT, so that a connected UDP socket can share its listener's port.
+/// SO_REUSEPORT: lets a connected UDP socket share its listener's port.
 pub fn set_reuse_port(fd: &OwnedFd) -> io::Result<()> {
     #[cfg(not(any(target_os = "solaris", target_os = "illumos")))]
     return set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1i32);
@@ -765,18 +767,18 @@ pub fn set_reuse_port(fd: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// Takes ownership of an inherited descriptor, by its number.
+/// Takes ownership of an inherited descriptor, by number.
 ///
-/// The caller must be the one place that speaks for this number: descriptor 0 of a worker, or
-/// one that a parent handed over by name. The number is checked to be open.
+/// The caller must be the only code that owns this number: descriptor 0 of a worker, or a
+/// descriptor that the parent named when it handed it over. Fails if the number is not open.
 pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl(F_GETFD) takes plain numbers and fails for a closed descriptor.
     check(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
     Ok(own(fd))
 }
 
-/// Sends one datagram through a descriptor of C code, to an address or, if that is null, to the
-/// peer. Returns how many bytes were sent.
+/// Sends one datagram through a C module's descriptor: to `address`, or to the connected peer if
+/// that is null. Returns the number of bytes sent.
 ///
 /// # Safety
 /// `address` is null or a socket address whose family tells its length.
@@ -799,26 +801,26 @@ pub unsafe fn send_datagram(
     }
 }
 
-/// True if reading from a descriptor waits until something is there.
+/// True if reading from the descriptor blocks until there is data.
 pub fn is_blocking(fd: &impl AsRawFd) -> bool {
     // SAFETY: fcntl(F_GETFL) takes plain numbers.
     unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) & libc::O_NONBLOCK == 0 }
 }
 
-/// What poll(2) says of a descriptor.
+/// What poll(2) reports for a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollState {
     /// Reading will not block.
     pub readable: bool,
     /// Writing will not block.
     pub writable: bool,
-    /// It has failed.
+    /// The descriptor has failed.
     pub error: bool,
     /// The other end has hung up.
     pub hangup: bool,
 }
 
-/// Asks for the state of a descriptor, without waiting. A number that is none has failed.
+/// Polls a descriptor without blocking. A number that is not open reports an error.
 pub fn poll_state(fd: RawFd) -> PollState {
     let events = libc::POLLIN | libc::POLLOUT;
     let mut entry = libc::pollfd { fd, events, revents: 0 };

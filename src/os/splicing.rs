@@ -1,24 +1,24 @@
-//! Socket splicing: the kernel carries what one TCP connection receives to another one by itself.
-//! SO_SPLICE of OpenBSD and FreeBSD, see getsockopt(2) of both, and sosplice(9). Elsewhere there is
-//! none, and starting fails.
+//! Socket splicing: the kernel moves what one TCP connection receives to another one by itself.
+//! This is SO_SPLICE of OpenBSD and FreeBSD, see getsockopt(2) of both, and sosplice(9). Other
+//! systems have none, and starting fails.
 //!
 //! What both have in common, and the relay relies upon:
 //! * a splice is one-way; the same two sockets may be spliced the other way as well;
-//! * it begins with what the source has received already;
-//! * the source is not ready for reading while it is spliced, and is when the splice has ended with
-//!   data, an end of file or an error left to be read;
-//! * it ends when the source has ended and everything of it was carried. The sink is not told: its
-//!   sending side is shut down by who finds the end of file, as ever;
-//! * the count of bytes is kept after the end.
+//! * it begins with what the source has already received;
+//! * while it lasts, the source does not become readable; afterwards it does if there is data, an
+//!   end of file or an error to read;
+//! * it ends when the source has ended and all its data was moved. The sink is not told: whoever
+//!   reads the end of file must shut down the sink's sending side, as without splicing;
+//! * the byte count is kept after the end.
 //!
-//! They differ in the time limit, `sp_idle`, which starts anew with every byte on OpenBSD only; so
-//! none is set. When the sink breaks, OpenBSD makes that the error of the source ([`stop`]); FreeBSD
-//! just ends the splice, and the next write finds it. And when the source breaks, OpenBSD leaves what
-//! it had received to be read.
+//! They differ in the time limit, `sp_idle`, which only OpenBSD restarts with every byte, so we set
+//! none. When the sink breaks, OpenBSD reports that as the error of the source ([`stop`]); FreeBSD
+//! just ends the splice, and the next write fails. When the source breaks, OpenBSD leaves what it
+//! had received to be read.
 
 use std::os::fd::OwnedFd;
 
-/// An end that has broken a splice.
+/// The end that broke a splice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
     /// The connection that was read from.
@@ -40,7 +40,7 @@ mod system {
         pub(super) use libc::{getsockopt, setsockopt, splice, SO_SPLICE};
     }
 
-    /// The test-only emulation on Linux; names and numbers are those of FreeBSD's sys/socket.h.
+    /// The tests' emulation on Linux; names and numbers are those of FreeBSD's sys/socket.h.
     #[cfg(event_shims)]
     mod sys {
         use libc::{c_int, c_void, socklen_t};
@@ -73,17 +73,17 @@ mod system {
         }
     }
 
-    /// Splices `source` to `sink`. Fails if they are not two TCP connections, or the kernel has no
-    /// such thing; nothing has happened then.
+    /// Splices `source` to `sink`. Fails, without any effect, if they are not two TCP connections,
+    /// or if the kernel does not support it.
     pub fn start(source: &OwnedFd, sink: &OwnedFd) -> io::Result<()> {
         set(source, sink.as_raw_fd())
     }
 
-    /// Ends the splice of `source` to `sink` if that has not happened yet. Returns how many bytes it
-    /// has carried, and whose error has ended it: the source's own, or that of the sink, which
-    /// OpenBSD sets on the source (EPIPE if it was shut down).
+    /// Ends the splice of `source` to `sink`, unless it has already ended. Returns how many bytes
+    /// it moved, and which end's error ended it: the source's own, or the sink's, which OpenBSD
+    /// sets on the source (EPIPE if the sink was shut down).
     pub fn stop(source: &OwnedFd, sink: &OwnedFd) -> (u64, Result<(), Broken>) {
-        // FreeBSD has ENOTCONN for a splice that has ended.
+        // FreeBSD returns ENOTCONN for a splice that has already ended.
         let _ = set(source, -1);
         let result = blame(socket::take_error(source), || socket::take_error(sink));
         (carried(source), result)
@@ -94,7 +94,7 @@ mod system {
             return Ok(());
         };
         match error.raw_os_error() {
-            // The bytes have gone in circles, which is no error of a connection.
+            // The bytes went round in circles, which is not a connection's error.
             Some(libc::ELOOP) => Ok(()),
             Some(libc::EPIPE) => Err(Broken::Sink),
             _ if sink().is_err() => Err(Broken::Sink),
@@ -119,7 +119,7 @@ mod system {
         .map(drop)
     }
 
-    /// The bytes of the latest splice.
+    /// How many bytes the latest splice moved.
     fn carried(source: &OwnedFd) -> u64 {
         let mut count: libc::off_t = 0;
         let mut length = mem::size_of_val(&count) as libc::socklen_t;
@@ -158,12 +158,12 @@ mod system {
     use super::{Broken, OwnedFd};
     use std::io;
 
-    /// There is no such thing on this system.
+    /// This system has no socket splicing.
     pub fn start(_: &OwnedFd, _: &OwnedFd) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Never called, as nothing was started.
+    /// Never called: a splice cannot be started.
     pub fn stop(_: &OwnedFd, _: &OwnedFd) -> (u64, Result<(), Broken>) {
         (0, Ok(()))
     }

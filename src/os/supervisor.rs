@@ -5,11 +5,11 @@ use super::socket;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 
-/// The first descriptor of socket activation.
+/// The first descriptor that socket activation passes.
 const FIRST: RawFd = 3;
 
-/// The sockets that the service manager opened for this process. The variables are removed, so
-/// that no child takes them for its own.
+/// The sockets that the service manager opened for this process. The variables are removed so that
+/// no child takes them for its own.
 pub fn activated_sockets() -> Vec<OwnedFd> {
     let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
     let (pid, count) = (number("LISTEN_PID"), number("LISTEN_FDS"));
@@ -29,14 +29,15 @@ pub fn activated_sockets() -> Vec<OwnedFd> {
         .collect()
 }
 
-/// Tells the service manager that the configuration is being loaded again. It waits for READY=1 from
-/// then on, and knows by the time that this is no answer to an earlier signal.
+/// Tells the service manager that a reload has begun. It then waits for READY=1; the timestamp
+/// shows it that this does not answer an earlier signal.
 pub fn notify_reloading() {
     let now = super::monotonic_microseconds();
     notify(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
 }
 
-/// Tells the service manager about a change of state, such as `READY=1`. Without one: nothing.
+/// Tells the service manager about a change of state, such as `READY=1`. Does nothing if there is
+/// no service manager.
 pub fn notify(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
@@ -44,7 +45,7 @@ pub fn notify(state: &str) {
     let Ok(socket) = UnixDatagram::unbound() else {
         return;
     };
-    // A manager that does not listen must not hold us up.
+    // A service manager that does not read must not block us.
     let _ = socket.set_nonblocking(true);
     #[cfg(target_os = "linux")]
     {

@@ -1,37 +1,37 @@
 //! The process title, as ps(1) shows it.
 
-/// What a process does about new connections.
+/// How a process treats new connections, as its title shows it.
 #[derive(Clone, Copy, Debug)]
 pub enum State<'a> {
-    /// It takes them.
+    /// It accepts them.
     Accepting {
-        /// How many more it can have.
+        /// How many more it can take.
         more: usize,
     },
-    /// It takes what its broker gives it.
+    /// It takes those that its broker sends.
     Serving,
-    /// It has as many as it can have.
+    /// It is at its limit.
     Full {
-        /// What becomes of new ones: "queueing".
+        /// What happens to new ones: "queueing".
         doing: &'a str,
     },
-    /// It takes no new ones any more.
+    /// It takes no more.
     Leaving,
 }
 
-/// A title in the making. It keeps its memory and formats nothing, as it changes with every
-/// connection.
+/// A title under construction. It changes with every connection, so it keeps its buffer and avoids
+/// the formatting machinery.
 #[derive(Debug)]
 pub struct Title {
     text: Vec<u8>,
-    /// The length of what every title begins with.
+    /// The length of the prefix that all titles share.
     name: usize,
 }
 
 impl Title {
-    /// Titles that begin with the program's name.
+    /// Starts a title with the program's name.
     pub fn new(basename: &str) -> Title {
-        // setproctitle(3) of NetBSD and OpenBSD always puts the program's name in front.
+        // setproctitle(3) of NetBSD and OpenBSD always adds the program's name in front.
         let text = if cfg!(any(target_os = "netbsd", target_os = "openbsd")) {
             String::new()
         } else {
@@ -40,13 +40,13 @@ impl Title {
         Title { name: text.len(), text: text.into_bytes() }
     }
 
-    /// Goes on with some text.
+    /// Appends some text.
     pub fn text(&mut self, text: &str) -> &mut Title {
         self.text.extend_from_slice(text.as_bytes());
         self
     }
 
-    /// Goes on with a number.
+    /// Appends a number.
     pub fn number(&mut self, mut number: usize) -> &mut Title {
         let start = self.text.len();
         loop {
@@ -60,12 +60,12 @@ impl Title {
         self
     }
 
-    /// Goes on with a number of connections.
+    /// Appends a number of connections.
     pub fn connections(&mut self, count: usize) -> &mut Title {
         self.number(count).text(if count == 1 { " connection" } else { " connections" })
     }
 
-    /// Goes on with what becomes of new ones.
+    /// Appends how new connections are treated.
     pub fn state(&mut self, state: State<'_>) -> &mut Title {
         match state {
             State::Accepting { more } => self.text(", accepting up to ").number(more).text(" more"),
@@ -75,9 +75,9 @@ impl Title {
         }
     }
 
-    /// Shows it, and begins with the next one: by setproctitle(3) on FreeBSD, NetBSD and OpenBSD,
-    /// and on Linux and macOS in the place of the arguments. Solaris and illumos show what a program
-    /// was started with: nothing is done there.
+    /// Shows the title and starts the next one. Uses setproctitle(3) on FreeBSD, NetBSD and
+    /// OpenBSD; on Linux and macOS it overwrites the arguments. Does nothing on Solaris and
+    /// illumos, which always show the arguments that a program was started with.
     pub fn show(&mut self) {
         #[cfg(any(target_os = "linux", target_vendor = "apple"))]
         arguments::set(&self.text);
@@ -91,7 +91,7 @@ impl Title {
 mod bsd {
     pub(super) fn set(title: &mut Vec<u8>) {
         title.push(0);
-        // The minus leaves the program's name out, which only FreeBSD knows.
+        // The minus suppresses the program's name; only FreeBSD knows it.
         let format = if cfg!(target_os = "freebsd") { c"-%s" } else { c"%s" };
         // SAFETY: setproctitle(3); a constant format and one string that ends in NUL.
         unsafe { libc::setproctitle(format.as_ptr(), title.as_ptr().cast::<libc::c_char>()) };
@@ -104,15 +104,15 @@ mod arguments {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::OnceLock;
 
-    /// The area that the kernel shows as the command line: arguments, and on Linux the environment
-    /// behind them.
+    /// The memory that the kernel shows as the command line: the arguments, and on Linux the
+    /// environment after them.
     struct Area {
         start: usize,
         length: usize,
     }
 
     static AREA: OnceLock<Option<Area>> = OnceLock::new();
-    /// How much of the area may be something else than NUL.
+    /// How much of the area may differ from NUL.
     static USED: AtomicUsize = AtomicUsize::new(usize::MAX);
 
     pub(super) fn set(title: &[u8]) {
@@ -121,9 +121,9 @@ mod arguments {
         };
         let length = title.len().min(area.length - 1);
         let used = USED.swap(length, Ordering::Relaxed).clamp(length, area.length);
-        // SAFETY: the area is this process's own arguments and environment, writable for as long as it
-        // lives; `claim` has moved out of it what is still read (on Linux std::env::args has taken
-        // its copies before, in main).
+        // SAFETY: the area is this process's own arguments and environment, writable for as long as
+        // it lives; `claim` has moved out of it everything that is still read (on Linux
+        // std::env::args made its copies earlier, in main).
         unsafe {
             let start = area.start as *mut u8;
             std::ptr::copy_nonoverlapping(title.as_ptr(), start, length);
@@ -131,8 +131,8 @@ mod arguments {
         }
     }
 
-    /// Finds the arguments (crt_externs.h), as far as one follows the other, and moves them elsewhere:
-    /// std::env::args looks at them each time.
+    /// Finds the arguments (crt_externs.h), as far as they are contiguous, and moves them
+    /// elsewhere, because std::env::args reads them on every call.
     #[cfg(target_vendor = "apple")]
     fn claim() -> Option<Area> {
         // SAFETY: the array has as many NUL-terminated strings as the count says, and is ours to
@@ -155,8 +155,8 @@ mod arguments {
         }
     }
 
-    /// Finds the area by proc(5) (stat fields 48 to 51: arg_start, arg_end, env_start, env_end)
-    /// and moves the environment strings out of it.
+    /// Finds the area through proc(5) (stat fields 48 to 51: arg_start, arg_end, env_start,
+    /// env_end) and moves the environment strings out of it.
     #[cfg(target_os = "linux")]
     fn claim() -> Option<Area> {
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
@@ -168,8 +168,8 @@ mod arguments {
         if start == 0 || end <= start + 1 {
             return None;
         }
-        // Under valgrind and other interpreters of programs that area is the interpreter's, and our
-        // arguments are elsewhere. C libraries keep the first of them here.
+        // Under valgrind and other interpreters that area belongs to the interpreter, and our
+        // arguments are elsewhere. C libraries keep a pointer to the first one in this variable.
         // SAFETY: the variable is set before main, and only read; its value is not followed.
         let own = unsafe { program_invocation_name } as usize;
         if !(start..end).contains(&own) {

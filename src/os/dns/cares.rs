@@ -1,4 +1,4 @@
-//! The library c-ares, as far as its interface has been the same since version 1.18.
+//! The c-ares library; uses only the interface that has not changed since version 1.18.
 
 use super::{message, Name, Watch};
 use crate::os::socket;
@@ -15,7 +15,8 @@ const ARES_LIB_INIT_ALL: c_int = 1;
 const ARES_OPT_SOCK_STATE_CB: c_int = 1 << 9;
 const ARES_SOCKET_BAD: c_int = -1;
 
-/// `struct ares_options`. Only what the mask names is read of it; newer versions have more.
+/// `struct ares_options`. c-ares reads only the fields that the mask names; newer versions have
+/// more.
 #[repr(C)]
 struct Options {
     flags: c_int,
@@ -74,18 +75,18 @@ extern "C" {
     );
 }
 
-/// What the library's callbacks work with.
+/// What the library's callbacks use.
 struct Shared {
     watch: Watch,
     vrf: RefCell<Option<String>>,
 }
 
-/// Questions on their way, with their descriptors.
+/// A c-ares channel: queries in flight, and their descriptors.
 ///
-/// No function of the library calls one of this type from within: what it calls back only notes.
+/// No callback of the library calls a method of this type: callbacks only take notes.
 pub struct Channel {
     channel: NonNull<c_void>,
-    /// In a box of its own, as the library keeps the address.
+    /// Boxed, because the library keeps its address.
     shared: NonNull<Shared>,
 }
 
@@ -103,7 +104,7 @@ unsafe extern "C" fn configure(fd: c_int, _kind: c_int, shared: *mut c_void) -> 
     // SAFETY: the library has opened the socket, and closes it later.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     match &*shared.vrf.borrow() {
-        // Better no answer than a question in a network that was not meant.
+        // Better no answer than a query sent through the wrong network.
         Some(name) => socket::set_vrf(&fd, name).map_or(-1, |()| 0),
         None => 0,
     }
@@ -129,7 +130,7 @@ unsafe extern "C" fn answered(
 }
 
 impl Channel {
-    /// A channel to the servers of the system; `None` if the library cannot make one.
+    /// A channel to the system's name servers; `None` if the library cannot create one.
     pub fn new(watch: Watch) -> Option<Channel> {
         static READY: OnceLock<bool> = OnceLock::new();
         // SAFETY: the first call of the library, made once.
@@ -158,10 +159,10 @@ impl Channel {
             more: [0; 32],
         };
         let mut channel = ptr::null_mut();
-        // SAFETY: the options are valid for what the mask names, and copied.
+        // SAFETY: the fields of the options that the mask names are valid, and copied.
         let status = unsafe { ares_init_options(&mut channel, &options, ARES_OPT_SOCK_STATE_CB) };
         let Some(channel) = NonNull::new(channel).filter(|_| status == ARES_SUCCESS) else {
-            // SAFETY: there is no channel that would use it.
+            // SAFETY: there is no channel that could use it.
             drop(unsafe { Box::from_raw(shared.as_ptr()) });
             return None;
         };
@@ -173,8 +174,8 @@ impl Channel {
         Some(Channel { channel, shared })
     }
 
-    /// Asks for the name of an address. `answer` is called once, maybe at once, and at the latest
-    /// when the channel ends. It must not use the channel.
+    /// Looks up the name of an address. `answer` is called exactly once: possibly at once, and at
+    /// the latest when the channel ends. It must not use the channel.
     pub fn ask(&self, address: IpAddr, answer: impl FnOnce(Option<Name>) + 'static) {
         let Ok(name) = CString::new(message::question(address)) else {
             return answer(None);
@@ -188,14 +189,14 @@ impl Channel {
         }
     }
 
-    /// Goes on, as these descriptors are ready, or the time is over.
+    /// Continues the queries after these descriptors became ready, or the timeout passed.
     pub fn process(&self, readable: Option<RawFd>, writable: Option<RawFd>) {
         let number = |fd: Option<RawFd>| fd.unwrap_or(ARES_SOCKET_BAD);
         // SAFETY: the channel is alive; a descriptor that is not of the channel is ignored.
         unsafe { ares_process_fd(self.channel.as_ptr(), number(readable), number(writable)) };
     }
 
-    /// How long to wait at most before going on.
+    /// How long to wait at most before the next call of [`Channel::process`].
     pub fn timeout(&self) -> Option<Duration> {
         let mut place = libc::timeval { tv_sec: 0, tv_usec: 0 };
         // SAFETY: the channel is alive. The result is null or points at `place`.
@@ -206,23 +207,23 @@ impl Channel {
         Some(Duration::from_secs(seconds) + Duration::from_micros(microseconds))
     }
 
-    /// Asks these servers from now on, a list of `address[:port]` with commas. Returns a status of
-    /// the library: 0 if that was done.
+    /// From now on asks these servers, a comma-separated list of `address[:port]`. Returns the
+    /// library's status: 0 for success.
     pub fn set_servers(&self, servers: &CStr) -> i32 {
         // SAFETY: the channel is alive; the text is copied.
         unsafe { ares_set_servers_ports_csv(self.channel.as_ptr(), servers.as_ptr()) }
     }
 
-    /// Binds sockets to a VRF from now on.
+    /// From now on binds sockets to this VRF.
     pub fn set_vrf(&self, name: Option<String>) {
-        // SAFETY: it is given back when the channel ends; nobody holds a reference to change it.
+        // SAFETY: it is freed when the channel ends; nobody holds a mutable reference to it.
         unsafe { self.shared.as_ref() }.vrf.replace(name);
     }
 }
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        // SAFETY: the library answers what is open, closes its sockets and forgets `shared`.
+        // SAFETY: the library completes open queries, closes its sockets and forgets `shared`.
         unsafe {
             ares_destroy(self.channel.as_ptr());
             drop(Box::from_raw(self.shared.as_ptr()));

@@ -1,17 +1,17 @@
-//! What is asked of a name server for the name of an address, and what it says (RFC 1035).
+//! DNS messages (RFC 1035): the query for the name of an address, and its answer.
 
 use super::Name;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-/// Class and types of records.
+/// The class of Internet records.
 pub const IN: u16 = 1;
-/// A domain name pointer.
+/// The type of domain name pointers.
 pub const PTR: u16 = 12;
 const CNAME: u16 = 5;
 
-/// Under which name the name of an address is found (RFC 1035 section 3.5, RFC 3596 section 2.5).
-/// An IPv4 address that is mapped into IPv6 counts as one of IPv4.
+/// The name to query for an address (RFC 1035 section 3.5, RFC 3596 section 2.5). An IPv4-mapped
+/// IPv6 address counts as IPv4.
 pub fn question(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -50,8 +50,8 @@ impl Reader<'_> {
         Some(u32::from(self.short()?) << 16 | u32::from(self.short()?))
     }
 
-    /// A name that may end in a pointer to an earlier one. What is no character of a host name
-    /// becomes `?`, so that it equals nothing that is let through.
+    /// Reads a name, which may end in a pointer to an earlier one. Characters that are not allowed
+    /// in host names become `?`, so that the name equals none that is allowed.
     fn name(&mut self) -> Option<String> {
         let mut name = String::new();
         let mut end = None;
@@ -75,7 +75,7 @@ impl Reader<'_> {
                 3 => {
                     let target = usize::from(length & 63) << 8 | usize::from(self.byte()?);
                     end.get_or_insert(self.at);
-                    // Only backwards, so that it ends.
+                    // Pointers may only go backwards, so that this loop ends.
                     if target >= start {
                         return None;
                     }
@@ -89,12 +89,12 @@ impl Reader<'_> {
     }
 }
 
-/// Names go into logs and commands.
+/// Names end up in logs and commands, so only harmless characters are allowed.
 fn is_allowed(character: char) -> bool {
     character.is_ascii_alphanumeric() || "-_/*".contains(character)
 }
 
-/// The first name in an answer. Aliases (RFC 2317) are followed in the order that they come in.
+/// The first name in an answer. Aliases (RFC 2317) are followed if they come in order.
 pub fn answer(message: &[u8]) -> Option<Name> {
     let mut reader = Reader { message, at: 4 };
     let (questions, answers) = (reader.short()?, reader.short()?);

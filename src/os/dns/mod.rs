@@ -1,6 +1,6 @@
-//! Questions for the names of addresses, asked without waiting.
+//! Reverse DNS: looks up the names of addresses without blocking.
 //!
-//! With the feature `dns`, the system's c-ares asks; without it no address has a name.
+//! With the feature `dns` the system's c-ares does the lookups; without it no address has a name.
 
 #[cfg(feature = "dns")]
 mod cares;
@@ -15,15 +15,15 @@ pub use nobody::Channel;
 
 use std::os::fd::RawFd;
 
-/// The name of an address, and for how many seconds it may be remembered.
+/// The name of an address, and how long it may be cached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     /// Letters, digits, `-`, `_`, `.`, `/` and `*`; not empty.
     pub text: String,
-    /// Seconds.
+    /// How long the name may be cached, in seconds.
     pub lifetime: u32,
 }
 
-/// Told when a channel's descriptor is to be watched for input and output; for neither when it
-/// is about to be closed.
+/// Called when a channel's descriptor must be watched for input and output. Both flags are false
+/// when the descriptor is about to be closed.
 pub type Watch = Box<dyn Fn(RawFd, bool, bool)>;

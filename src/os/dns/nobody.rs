@@ -1,4 +1,4 @@
-//! A channel to nobody.
+//! A substitute for the DNS channel, which asks nobody.
 
 use super::{Name, Watch};
 use std::net::IpAddr;
@@ -9,30 +9,30 @@ use std::time::Duration;
 pub struct Channel(());
 
 impl Channel {
-    /// Never fails.
+    /// Always succeeds.
     pub fn new(_watch: Watch) -> Option<Channel> {
         Some(Channel(()))
     }
 
-    /// Answers at once.
+    /// Answers at once that there is no name.
     pub fn ask(&self, _address: IpAddr, answer: impl FnOnce(Option<Name>) + 'static) {
         answer(None);
     }
 
-    /// There is nothing to process.
+    /// Does nothing.
     pub fn process(&self, _readable: Option<RawFd>, _writable: Option<RawFd>) {}
 
-    /// Nothing is waited for.
+    /// There is nothing to wait for.
     pub fn timeout(&self) -> Option<Duration> {
         None
     }
 
-    /// Refused: nobody would be asked.
+    /// Refuses: no server would be asked.
     pub fn set_servers(&self, _servers: &std::ffi::CStr) -> i32 {
         const ARES_ENOTIMP: i32 = 5;
         ARES_ENOTIMP
     }
 
-    /// Of no effect.
+    /// Does nothing.
     pub fn set_vrf(&self, _name: Option<String>) {}
 }

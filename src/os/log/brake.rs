@@ -1,15 +1,14 @@
-//! The brake on log lines that clients, remotes, workers and modules can cause.
+//! Rate limits for log lines that clients, remotes, workers and modules can trigger.
 //!
-//! Each kind of line has an allowance: a burst, and so many lines in a second. Once it is used up
-//! the kind is held for a while: its lines are counted, and their number is all that is logged of
-//! them. So nobody outside can fill the log, and what is rare is never left out. Plain data; the
-//! caller has the clock.
+//! Each kind of line has an allowance: a burst, then a steady rate. When it is used up the kind is
+//! held for a while: its lines are only counted, and the count is logged at the end. So no outsider
+//! can fill the log, and rare lines are never left out. Plain data; the caller supplies the time.
 
-/// Lines of one kind that may follow each other without a pause.
+/// How many lines of one kind may come at once.
 const BURST: u64 = 20;
-/// The allowance grows by one line in so many milliseconds.
+/// How many milliseconds it takes the allowance to grow by one line.
 const STEP: u64 = 1000;
-/// How long a kind is held, in milliseconds. It has some lines again when that is over.
+/// How long a kind is held, in milliseconds. When the hold ends, its allowance has grown again.
 const HOLD: u64 = 10_000;
 
 macro_rules! kinds {
@@ -23,7 +22,7 @@ macro_rules! kinds {
         const KINDS: &[Kind] = &[$(Kind::$name,)+];
 
         impl Kind {
-            /// What its lines are called when they are counted.
+            /// What a summary calls this kind's lines.
             pub fn what(self) -> &'static str {
                 match self {
                     $(Kind::$name => $what,)+
@@ -38,31 +37,31 @@ kinds! {
     Denied = "connections denied by ACL",
     /// Limits reached and left.
     Limit = "limits reached and left",
-    /// accept(2), and what is done to a connection before a worker has it.
+    /// accept(2), and what happens to a connection until a worker has it.
     Accept = "connections that cannot be accepted",
     /// Datagrams that cannot be served.
     Datagram = "datagrams that cannot be served",
-    /// Handshakes and records of TLS.
+    /// TLS handshakes and records.
     Tls = "TLS failures",
     /// Connections that a worker cannot serve.
     Session = "connections that cannot be served",
-    /// Remotes that cannot be reached, and can be again.
+    /// Remotes that become unreachable or reachable.
     Remote = "remotes that fail and recover",
-    /// Admission: what modules and scripts decide, or fail to.
+    /// Admission: decisions and failures of modules and scripts.
     Admission = "admission by modules",
-    /// What modules do wrong.
+    /// Mistakes that modules make.
     Module = "mistakes of modules",
-    /// Messages between broker and workers that make no sense.
+    /// Malformed messages between broker and workers.
     Channel = "messages of other processes",
-    /// Workers that end, and that cannot be started.
+    /// Workers that end or cannot be started.
     Worker = "workers that end or do not start",
-    /// Addresses that are bound again and again.
+    /// Listeners that fail to bind and try again.
     Listener = "listeners that fail and recover",
-    /// What the event loop cannot do.
+    /// Failures of the event loop.
     Events = "the event loop",
 }
 
-/// A kind that is held.
+/// The state of a kind that is held: since when, and the lines counted so far.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     since: u64,
@@ -87,14 +86,14 @@ impl Allowance {
     }
 }
 
-/// What was left out of the log.
+/// The count of lines left out of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// What the lines were about.
     pub kind: Kind,
     /// How many lines.
     pub lines: u64,
-    /// Over how many milliseconds.
+    /// The period in which they were left out, in milliseconds.
     pub milliseconds: u64,
 }
 
@@ -105,7 +104,7 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// The allowances of all kinds. Times are milliseconds of a clock that does not go back.
+/// The allowances of all kinds. Times are milliseconds on a monotonic clock.
 #[derive(Debug)]
 pub struct Brake {
     allowances: [Allowance; KINDS.len()],
@@ -118,12 +117,12 @@ impl Default for Brake {
 }
 
 impl Brake {
-    /// Nothing has been logged yet.
+    /// Full allowances: nothing has been logged yet.
     pub const fn new() -> Brake {
         Brake { allowances: [Allowance::FULL; KINDS.len()] }
     }
 
-    /// True if a line of this kind may be logged. Otherwise it is counted.
+    /// True if a line of this kind may be logged now. Otherwise counts it.
     pub fn pass(&mut self, kind: Kind, now: u64) -> bool {
         let allowance = &mut self.allowances[kind as usize];
         allowance.grow(now);
@@ -139,12 +138,12 @@ impl Brake {
         true
     }
 
-    /// Releases one kind that was held long enough. To be called until there is none.
+    /// Releases one kind whose hold is over. Call it until it returns `None`.
     pub fn release(&mut self, now: u64) -> Option<Summary> {
         self.take(now, |held| now.saturating_sub(held.since) >= HOLD)
     }
 
-    /// Releases one kind that is held, however short, as the process ends.
+    /// Releases one kind that is held, however briefly; for the end of the process.
     pub fn end(&mut self, now: u64) -> Option<Summary> {
         self.take(now, |_| true)
     }
@@ -157,7 +156,7 @@ impl Brake {
         })
     }
 
-    /// When the next kind is to be released.
+    /// When the next hold ends.
     pub fn deadline(&self) -> Option<u64> {
         let held = self.allowances.iter().filter_map(|allowance| allowance.held);
         held.map(|held| held.since.saturating_add(HOLD)).min()
@@ -195,7 +194,7 @@ mod tests {
             "connections denied by ACL: 35 more lines left out in 10 s"
         );
         assert_eq!(brake.release(15_000), None);
-        // What has grown meanwhile.
+        // The allowance that has grown during the hold.
         assert_eq!(passed(&mut brake, Kind::Denied, 50, 15_000), 10);
     }
 

@@ -1,9 +1,9 @@
-//! The log daemon of the system: its socket, without waiting for it.
+//! The system's log daemon, reached without blocking.
 //!
-//! syslog(3) of the C libraries waits as long as the daemon does not read, and so would every
-//! session. Where the daemon has a socket, the datagrams are our own; they read as those of the C
-//! library do. Elsewhere syslog(3) is the only door: it leads into the kernel (log(4D) of Solaris
-//! and illumos, sendsyslog(2) of OpenBSD) or to a service that takes everything (macOS).
+//! The C libraries' syslog(3) blocks while the daemon does not read, and with it every session.
+//! Where the daemon has a socket we send the datagrams ourselves, in the form that the C library
+//! uses. Elsewhere syslog(3) is the only way; there it leads into the kernel (log(4D) of Solaris
+//! and illumos, sendsyslog(2) of OpenBSD) or to a service that always reads (macOS).
 
 use super::super::process::Pid;
 use std::ffi::{CStr, CString};
@@ -25,7 +25,7 @@ mod socket;
     target_os = "dragonfly"
 )))]
 mod socket {
-    //! There is none.
+    //! This system's log daemon has no socket.
 
     use super::super::queue::Written;
 
@@ -48,7 +48,7 @@ mod socket {
         }
     }
 
-    /// syslog(3) is what there is.
+    /// syslog(3) is the only way.
     pub(super) fn is_ours() -> bool {
         false
     }
@@ -56,9 +56,9 @@ mod socket {
 
 pub(super) use socket::Socket;
 
-/// True if lines are sent by [`Socket`], false if syslog(3) gets them: because the system has no
-/// socket, or because somebody has put another syslog(3) before that of the C library (the program
-/// itself, or a preloaded library) and so wants to have them.
+/// True if lines are sent by [`Socket`], false if they go to syslog(3). They do if the daemon has
+/// no socket, and also if the program or a preloaded library defines its own syslog(3): it wants to
+/// see the lines.
 pub(super) fn is_ours() -> bool {
     static OURS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *OURS.get_or_init(socket::is_ours)
@@ -67,9 +67,9 @@ pub(super) fn is_ours() -> bool {
 /// openlog(3), for the lines of [`c_library`] and for C code that calls syslog(3) itself.
 /// `ident` must outlive the next call.
 pub(super) fn open_c_library(ident: &CStr, facility: i32) {
-    // Only what uses it opens its socket now: connecting may wait for old daemons.
+    // Make syslog(3) connect now only if we use it: connecting to an old daemon may block.
     let when = if is_ours() { libc::LOG_ODELAY } else { libc::LOG_NDELAY };
-    // SAFETY: openlog(3) keeps the pointer; the caller sees to it that the text stays.
+    // SAFETY: openlog(3) keeps the pointer; the caller makes sure that the string stays.
     unsafe { libc::openlog(ident.as_ptr(), libc::LOG_PID | when, facility) };
 }
 
@@ -82,18 +82,18 @@ pub(super) fn c_library(priority: i32, text: &str) {
     unsafe { libc::syslog(priority, c"%s".as_ptr(), line.as_ptr()) };
 }
 
-/// A line for the socket: RFC 3164, section 5.4, without a host, as syslog(3) writes it.
+/// A line for the socket, in the form of syslog(3): RFC 3164 section 5.4, without a host name.
 pub(super) fn line(priority: i32, ident: &str, pid: Pid, text: &str) -> Vec<u8> {
     let time = timestamp(super::super::wall_clock());
     format!("<{priority}>{time}{ident}[{pid}]: {text}").into_bytes()
 }
 
-/// `Mmm dd hh:mm:ss `, in English whatever the locale is. Empty if the calendar does not go so far.
+/// `Mmm dd hh:mm:ss `, in English in every locale. Empty if the year cannot be represented.
 fn timestamp(seconds: u64) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     use super::super::calendar;
-    // That of musl writes UTC, and daemons beside it expect that.
+    // musl's syslog(3) writes UTC, and log daemons on such systems expect that.
     let convert =
         if cfg!(target_env = "musl") { calendar::universal_time } else { calendar::local_time };
     let time = i64::try_from(seconds).ok().and_then(convert);

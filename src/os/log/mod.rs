@@ -1,12 +1,11 @@
-//! The log: lines for the log daemon, and their copy on standard error.
+//! The log: lines for the log daemon, copied to standard error if asked for.
 //!
-//! One process has one log: its identity, facility and severity are set by the `syslog`
-//! directives as they are read, and shared with modules (`common_data`).
+//! A process has one log. Its identity, facility and severity are set by the `syslog` directives as
+//! they are read, and shared with modules (`common_data`).
 //!
-//! Nothing here waits for who reads the lines. What is not taken at once waits in a bounded queue,
-//! which the event loop [tends](tend); what finds no room there is counted, and its number is
-//! logged when there is room again. What others can cause, as often as they like, goes through
-//! [`braked`].
+//! Logging never waits for the reader. Lines that are not taken at once go to a bounded queue,
+//! which the event loop [tends](tend). Lines that do not fit are counted, and the count is logged
+//! when there is room again. Lines that outsiders can trigger at will go through [`braked`].
 
 mod brake;
 mod daemon;
@@ -37,17 +36,17 @@ impl Severity {
     /// LOG_DEBUG
     pub const DEBUG: Severity = Severity(libc::LOG_DEBUG);
 
-    /// The number of syslog.h.
+    /// The number in syslog.h.
     pub fn number(self) -> i32 {
         self.0
     }
 
-    /// By the number of syslog.h.
+    /// The severity with this number in syslog.h.
     pub fn of(number: i32) -> Severity {
         Severity(number & 7)
     }
 
-    /// By name, in any case.
+    /// By name, case-insensitive.
     pub fn parse(name: &str) -> Option<Severity> {
         const NAMES: [(&str, i32); 8] = [
             ("EMERG", libc::LOG_EMERG),
@@ -68,14 +67,14 @@ impl Severity {
 pub struct Facility(i32);
 
 impl Facility {
-    /// The number of syslog.h.
+    /// The number in syslog.h.
     pub fn number(self) -> i32 {
         self.0
     }
 
-    /// By name, in any case.
+    /// By name, case-insensitive.
     pub fn parse(name: &str) -> Option<Facility> {
-        // Solaris has no LOG_AUTHPRIV and LOG_FTP of its own; these are the usual numbers.
+        // Solaris does not define LOG_AUTHPRIV and LOG_FTP; these are the usual numbers.
         const AUTHPRIV: i32 = 10 << 3;
         const FTP: i32 = 11 << 3;
         const NAMES: [(&str, i32); 20] = [
@@ -108,15 +107,15 @@ fn lookup(names: &[(&str, i32)], name: &str) -> Option<i32> {
     names.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, number)| number)
 }
 
-/// How long a process that ends, or becomes another one, waits for lines to be taken.
+/// How long a process that ends, or executes another image, waits for the queue to empty.
 const FAREWELL: Duration = Duration::from_millis(100);
 
 struct State {
     // openlog(3) keeps the pointer, so the string must live until the next openlog.
     ident: Option<CString>,
-    /// Copies go to standard error.
+    /// Lines are copied to standard error.
     copy: bool,
-    /// Whose lines wait here: after a fork they are the parent's.
+    /// The process that queued these lines. After a fork they are the parent's, and are discarded.
     pid: process::Pid,
     socket: daemon::Socket,
     daemon: Queue,
@@ -134,12 +133,11 @@ static STATE: Mutex<State> = Mutex::new(State {
     brake: Brake::new(),
 });
 static MUTE: AtomicBool = AtomicBool::new(false);
-/// When [`tend`] has something to do, on the monotonic clock.
+/// When [`tend`] has work to do next, on the monotonic clock.
 static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// Runs `action` on the state. It is held for a moment at most, also by threads of modules: a lock
-/// that stays taken means that this is the handler of a crash inside of `action`, and nothing is
-/// done.
+/// Runs `action` on the state. The lock is only ever held for a moment, also by modules' threads.
+/// If it stays taken, this is a crash handler that interrupted `action`: give up and do nothing.
 fn with_state<R>(action: impl FnOnce(&mut State) -> R) -> Option<R> {
     for _ in 0..1000 {
         let mut guard = match STATE.try_lock() {
@@ -166,20 +164,20 @@ impl State {
     fn reopen(&mut self, ident: &str) {
         let ident = CString::new(ident).unwrap_or_default();
         daemon::open_c_library(&ident, common_data::syslog_facility());
-        // The former one is no longer used.
+        // The previous string is no longer in use.
         self.ident = Some(ident);
         if daemon::is_ours() {
             self.socket.open();
         }
         static AT_EXIT: Once = Once::new();
-        // SAFETY: the function takes nothing. The library that it is in is not unloaded before:
-        // dlclose(3) calls it then, or never unloads.
+        // SAFETY: the function takes nothing. It is still loaded when it is called: dlclose(3)
+        // calls it before unloading the library, or never unloads it.
         AT_EXIT.call_once(|| unsafe {
             libc::atexit(end);
         });
     }
 
-    /// Writes one line to wherever lines go.
+    /// Writes one line to the log daemon, and to standard error if copies go there.
     fn write(&mut self, severity: Severity, text: &str, now: u64) {
         let text = printable(text);
         let priority = severity.0 | common_data::syslog_facility();
@@ -194,7 +192,7 @@ impl State {
         }
     }
 
-    /// Gives the daemon a line, or what waits for it.
+    /// Sends the daemon a line, or without one whatever is queued.
     fn feed_daemon(&mut self, line: Option<Vec<u8>>, now: u64) {
         let State { ident, pid, socket, daemon, .. } = self;
         let mut write = |bytes: &[u8]| socket.send(bytes);
@@ -216,7 +214,7 @@ impl State {
         }
     }
 
-    /// As [`feed_daemon`](Self::feed_daemon), for standard error.
+    /// Like [`feed_daemon`](Self::feed_daemon), for standard error.
     fn feed_stderr(&mut self, bytes: Option<Vec<u8>>, now: u64) {
         let State { ident, copy, pid, stderr, .. } = self;
         let mut write = standard_error::write;
@@ -233,7 +231,7 @@ impl State {
         }
     }
 
-    /// Does what is due.
+    /// Does whatever is due.
     fn tend(&mut self, now: u64) {
         while let Some(summary) = self.brake.release(now) {
             self.summarize(&summary, now);
@@ -264,7 +262,7 @@ fn name(ident: &Option<CString>) -> Cow<'_, str> {
     ident.as_ref().map_or(Cow::Borrowed(""), |ident| ident.to_string_lossy())
 }
 
-/// A line for standard error.
+/// Formats a line for standard error.
 fn copied(severity: Severity, ident: &str, pid: process::Pid, text: &str) -> Vec<u8> {
     format!("<{}>{ident}[{pid}]: {text}\n", severity.0).into_bytes()
 }
@@ -273,8 +271,9 @@ fn dropped(count: u64) -> String {
     format!("{count} messages dropped")
 }
 
-/// Opens the log as `ident`, before the environment is looked at. With `copy` every message goes to standard error as well, in the
-/// form of sd-daemon(3): `<SEVERITY>IDENT[PID]: TEXT`.
+/// Opens the log as `ident`. Takes TCPRELAY_LOG_DROPPED out of the environment, so call it before
+/// anything else reads that. With `copy` every message also goes to standard error, in the form of
+/// sd-daemon(3): `<SEVERITY>IDENT[PID]: TEXT`.
 pub fn open(ident: &str, copy: bool) {
     let lost = std::env::var(LOST).ok().and_then(|lost| lost.parse().ok());
     std::env::remove_var(LOST);
@@ -287,24 +286,24 @@ pub fn open(ident: &str, copy: bool) {
     });
 }
 
-/// From now on standard error is not waited for either: the process serves, or is about to.
+/// From now on the process serves, so writing to standard error must not block either.
 pub fn serve() {
     standard_error::never_wait();
 }
 
-/// True if the log daemon takes a stream, so that finding it again takes another socket of that kind.
+/// True if the log daemon's socket is a stream; reconnecting to it takes another stream socket.
 pub fn takes_streams() -> bool {
     with_state(|state| state.socket.is_stream()).unwrap_or(false)
 }
 
-/// Standard error has become another file.
+/// Call when descriptor 2 has been replaced by another file.
 pub fn stderr_changed() {
     if standard_error::never_waits() {
         standard_error::open_again();
     }
 }
 
-/// Opens the log again, after its identity or facility have changed.
+/// Reopens the log after its identity or facility has changed.
 pub fn reopen_as(ident: &str) {
     with_state(|state| state.reopen(ident));
 }
@@ -324,18 +323,18 @@ pub fn set_facility(facility: Facility) {
     });
 }
 
-/// `syslog severity`: that of ordinary messages.
+/// `syslog severity`: the severity of ordinary messages.
 pub fn set_severity(severity: Severity) {
     common_data::set_syslog_level(severity.0);
 }
 
-/// Writes one message at the configured severity. Control characters are made visible.
+/// Writes one message at the configured severity. Control characters are replaced by `?`.
 pub fn message(text: &str) {
     message_at(Severity::of(common_data::syslog_level()), text);
 }
 
-/// Writes a message that somebody outside can cause: a client, a remote, a worker, a module. Too
-/// many of one kind are counted instead, and their number is logged.
+/// Writes a message that an outsider can trigger: a client, a remote, a worker, a module. If there
+/// are too many of a kind, they are only counted, and the count is logged.
 pub fn braked(kind: Kind, text: impl FnOnce() -> String) {
     let now = monotonic_clock();
     let passes = with_state(|state| {
@@ -347,20 +346,20 @@ pub fn braked(kind: Kind, text: impl FnOnce() -> String) {
     }
 }
 
-/// Says nothing any more: this process does what another one will do again, and say.
+/// Silences the log. For a process whose work another process repeats, and logs.
 pub fn mute() {
     MUTE.store(true, Ordering::Relaxed);
 }
 
-/// Writes one message at a severity of its own.
+/// Writes one message at the given severity.
 pub fn message_at(severity: Severity, text: &str) {
     if !MUTE.load(Ordering::Relaxed) {
         with_state(|state| state.write(severity, text, monotonic_clock()));
     }
 }
 
-/// Writes what waits and says what was left out, if it is time. In how many milliseconds it will
-/// be time again, if so. Costs next to nothing otherwise.
+/// Writes what is queued, and logs the counts of what was left out, if that is due. Returns in how
+/// many milliseconds there is more to do, if there is. Costs next to nothing otherwise.
 #[inline]
 pub fn tend() -> Option<u64> {
     match DUE.load(Ordering::Relaxed) {
@@ -379,8 +378,8 @@ fn tend_until(due: u64) -> Option<u64> {
     (due != u64::MAX).then(|| due.saturating_sub(now))
 }
 
-/// Waits until all lines are taken, but no longer than that. For a process that has nothing else to
-/// do any more.
+/// Waits until all lines are taken, but at most for `limit`. For a process that has nothing else
+/// left to do.
 pub fn drain(limit: Duration) {
     let start = monotonic_clock();
     loop {
@@ -401,23 +400,23 @@ pub fn drain(limit: Duration) {
     }
 }
 
-/// In the environment of the next image: how many messages for the daemon are missing.
+/// Environment variable for the next image: how many messages never reached the daemon.
 const LOST: &str = "TCPRELAY_LOG_DROPPED";
 
-/// The process becomes its next image by execve(2). What that is to have in its environment, if
-/// messages are lost on the way.
+/// Call before execve(2) of the next image. If messages are lost on the way, returns the
+/// environment variable that tells the next image how many.
 pub(super) fn hand_over() -> Option<(OsString, OsString)> {
     end();
     let lost = with_state(|state| state.daemon.lost()).unwrap_or(0);
     (lost > 0).then(|| (LOST.into(), lost.to_string().into()))
 }
 
-/// As [`drain`], before this process becomes another program, or ends without exit(3).
+/// Like [`drain`], before this process executes another program or ends without exit(3).
 pub fn farewell() {
     drain(FAREWELL);
 }
 
-/// The process ends, or this image of it: what was left out is said.
+/// Runs when this process or image ends: logs the counts of what was left out.
 extern "C" fn end() {
     let now = monotonic_clock();
     with_state(|state| {
@@ -428,20 +427,20 @@ extern "C" fn end() {
     farewell();
 }
 
-/// Writes to standard error. A terminal or pipe that is gone must not end the program, as it
-/// would with `eprintln!`.
+/// Writes to standard error. Unlike `eprintln!`, it does not end the program when the terminal or
+/// pipe is gone.
 pub fn stderr(text: &str) {
     stderr_bytes(text.as_bytes());
 }
 
-/// As [`stderr`], for what need not be text.
+/// Like [`stderr`], for bytes that need not be text.
 pub fn stderr_bytes(bytes: &[u8]) {
     if !MUTE.load(Ordering::Relaxed) {
         with_state(|state| state.write_stderr(bytes.to_vec(), monotonic_clock()));
     }
 }
 
-/// A client or a file may put anything into a message; the log gets one printable line.
+/// Clients and files can put anything into a message; the log must get one printable line.
 fn printable(text: &str) -> String {
     if text.chars().any(char::is_control) {
         text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()

@@ -1,38 +1,38 @@
-//! Lines that wait until somebody takes them, in a bounded place.
+//! A bounded queue of lines that wait until they can be written.
 
 use std::collections::VecDeque;
 
-/// Bytes that may wait. One line more than that may.
+/// How many bytes may wait. The last line may exceed it.
 const ROOM: usize = 128 * 1024;
 
-/// First pause before the next try, in milliseconds, and the longest.
+/// The first and the longest pause between two tries, in milliseconds.
 const FIRST_PAUSE: u64 = 10;
 const LONGEST_PAUSE: u64 = 1000;
 
-/// What became of an attempt to write a line.
+/// The result of trying to write a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
-    /// All of it is written, or nobody is there who will ever take it.
+    /// All of it is written, or nobody will ever read it.
     Whole,
-    /// So many of its first bytes are written, and nothing more at the moment.
+    /// This many of its first bytes are written; no more can be written now.
     Part(usize),
-    /// Nobody is there to take it.
+    /// There is no reader at the moment; the line is lost.
     Lost,
 }
 
-/// Lines in the order in which they are to be written.
+/// Lines in the order in which they will be written.
 ///
-/// What finds no room is counted, and so is everything after it, until all that waits is gone and
-/// the number has been said: what is in the log is in order, and says where something is missing.
+/// A line that does not fit is counted, and so is every later one until the queue is empty and the
+/// count has been written. So the log stays in order, and shows where lines are missing.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Of the first line: it is written so far.
+    /// How many bytes of the first line are written.
     written: usize,
     dropped: u64,
     pause: u64,
-    /// When it is worth another try, if time can tell.
+    /// When to try again, if lines wait.
     next: Option<u64>,
 }
 
@@ -41,8 +41,8 @@ impl Queue {
         Queue { lines: VecDeque::new(), bytes: 0, written: 0, dropped: 0, pause: 0, next: None }
     }
 
-    /// Takes a line and writes what can be written. `note` makes the line that says how many are
-    /// missing.
+    /// Queues a line and writes what can be written. `note` makes the line that reports how many
+    /// are missing.
     pub(super) fn push(
         &mut self,
         line: Vec<u8>,
@@ -50,7 +50,7 @@ impl Queue {
         write: &mut impl FnMut(&[u8]) -> Written,
         note: impl FnOnce(u64) -> Vec<u8>,
     ) {
-        // Another process may read now, and the next line is what would tell.
+        // The reader may be back, and only trying shows that.
         if !self.lines.is_empty() || self.dropped > 0 {
             self.advance(now, write, note);
         }
@@ -65,7 +65,7 @@ impl Queue {
         }
     }
 
-    /// Writes what waits, as far as that goes, and then says what is missing.
+    /// Writes as much as possible of what waits, then reports how many lines are missing.
     pub(super) fn advance(
         &mut self,
         now: u64,
@@ -79,7 +79,7 @@ impl Queue {
             match write(&note) {
                 Written::Whole => self.dropped = 0,
                 Written::Part(0) => self.wait(now),
-                // The next line will find out whether somebody has come.
+                // The next line will show whether there is a reader again.
                 Written::Lost => {}
                 Written::Part(written) => {
                     self.dropped = 0;
@@ -116,17 +116,17 @@ impl Queue {
         self.next = Some(now.saturating_add(self.pause));
     }
 
-    /// When to [advance](Self::advance) next, if something waits.
+    /// When to [advance](Self::advance) next, if lines wait.
     pub(super) fn deadline(&self) -> Option<u64> {
         self.next
     }
 
-    /// Lines that are missing, if nothing of what waits is written any more.
+    /// How many lines are missing if none of those that wait is written any more.
     pub(super) fn lost(&self) -> u64 {
         self.dropped.saturating_add(self.lines.len() as u64)
     }
 
-    /// So many lines were missing before the first one.
+    /// Starts with this many lines already missing.
     pub(super) fn begin_with(&mut self, dropped: u64) {
         self.dropped = dropped;
     }
@@ -141,7 +141,7 @@ impl Queue {
 mod tests {
     use super::*;
 
-    /// Somebody who takes lines, or does not.
+    /// A reader that takes `room` bytes.
     struct Reader {
         room: usize,
         seen: Vec<u8>,

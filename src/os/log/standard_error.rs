@@ -1,16 +1,17 @@
-//! Standard error, without waiting for who reads it.
+//! Standard error, written without blocking.
 //!
-//! A terminal that is stopped, or a pipe that nobody reads, must not stop the sessions. O_NONBLOCK
-//! belongs to the open file, though, which others have as well: the shell, and whoever else writes
-//! there. So descriptor 2 gets an open file of its own, for this process and those that it starts,
-//! where the system can open what is open once more: Linux by /proc/self/fd, which needs the
-//! permission, others a terminal by its name. Otherwise each write is made so that it does not
-//! wait: a socket is written to with MSG_DONTWAIT, and a pipe of Linux by way of another pipe, with
-//! splice(2). What is left (pipes of other systems, terminals of others) is asked first, and given
-//! no more than it has said to have room for; another process that writes at the same moment can
-//! still make it wait.
+//! A stopped terminal or an unread pipe must not stop the sessions. We cannot just set O_NONBLOCK:
+//! it belongs to the open file, which is shared with the shell and everybody else who writes there.
+//! So, where the system can open the same file again, descriptor 2 gets an open file of its own,
+//! for this process and its children: on Linux through /proc/self/fd, which needs the permission,
+//! elsewhere a terminal by its name.
 //!
-//! Programs that only answer on standard error, as with -P, wait as any program does.
+//! Otherwise each single write is made non-blocking: a socket gets MSG_DONTWAIT, and a pipe on
+//! Linux is written through another pipe with splice(2). What remains (pipes of other systems, and
+//! terminals that cannot be opened) is polled first and given no more than it reported room for; if
+//! another process writes at the same moment, it can still block us.
+//!
+//! Programs that just answer on standard error, as with -P, block like any other program.
 
 use super::queue::Written;
 use crate::os::{check_size, would_block};
@@ -18,14 +19,14 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const STDERR: libc::c_int = 2;
-/// As much as a pipe takes in one piece (PIPE_BUF; POSIX has 512 at least).
+/// How much a pipe takes in one piece (PIPE_BUF; POSIX guarantees 512).
 const PIECE: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
-/// As much as a terminal takes, if it takes anything.
+/// How much a terminal takes if poll(2) reports it writable.
 const TERMINAL_PIECE: usize = 64;
 
 static NEVER_WAITS: AtomicBool = AtomicBool::new(false);
 
-/// From now on nobody is waited for.
+/// From now on, writes do not block.
 pub(super) fn never_wait() {
     NEVER_WAITS.store(true, Ordering::Relaxed);
     open_again();
@@ -35,19 +36,19 @@ pub(super) fn never_wait() {
     }
 }
 
-/// True if writes go by [`write`].
+/// True if writes must go through [`write`], which does not block.
 pub(super) fn never_waits() -> bool {
     NEVER_WAITS.load(Ordering::Relaxed)
 }
 
-/// Writes all of it, however long that takes.
+/// Writes all of it, and blocks as long as that takes.
 pub(super) fn write_all(bytes: &[u8]) {
     let _ = io::stderr().write_all(bytes);
 }
 
-/// What descriptor 2 is.
+/// The kind of file that descriptor 2 is.
 enum What {
-    /// Its writes do not wait: O_NONBLOCK is set, or it is a file.
+    /// Writes to it do not block: O_NONBLOCK is set, or it is no pipe, socket or terminal.
     Prompt,
     Pipe,
     Socket,
@@ -76,8 +77,8 @@ fn what() -> What {
     }
 }
 
-/// Gives descriptor 2 an open file of its own, which does not wait. Not if it is a file, whose
-/// position others go on from.
+/// Gives descriptor 2 a non-blocking open file of its own. Not if it is a regular file: its
+/// position is shared with others who write there.
 pub(super) fn open_again() {
     if !matches!(what(), What::Pipe | What::Terminal) {
         return;
@@ -98,8 +99,8 @@ pub(super) fn open_again() {
         }
     };
     if fd >= 0 {
-        // SAFETY: dup2(2) and close(2) take plain numbers; 2 belongs to nobody in this program,
-        // and `fd` was opened above.
+        // SAFETY: dup2(2) and close(2) take plain numbers; nothing in this program owns descriptor
+        // 2, and `fd` was opened above.
         unsafe {
             libc::dup2(fd, STDERR);
             libc::close(fd);
@@ -116,7 +117,7 @@ pub(super) fn write(bytes: &[u8]) -> Written {
             Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if would_block(&error) => return Written::Part(written),
-            // Nobody is there; nor will anybody ask what was missing.
+            // Nobody reads it, so nobody will miss the rest.
             Err(_) => return Written::Whole,
         }
     }
@@ -161,8 +162,8 @@ fn write_if_ready(bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// From one pipe to another splice(2) waits for nobody if it is told not to, whatever the flags of
-/// the pipes are.
+/// With SPLICE_F_NONBLOCK, splice(2) between two pipes does not block, whatever the flags of the
+/// pipes are.
 #[cfg(target_os = "linux")]
 mod detour {
     use super::STDERR;
@@ -172,8 +173,8 @@ mod detour {
     use std::ptr;
     use std::sync::OnceLock;
 
-    /// A pipe that is empty between two calls. Made once; a process without descriptors does
-    /// without.
+    /// A pipe that is empty between two calls. Made once; `None` if there are no descriptors for
+    /// it.
     fn pipe() -> Option<&'static (OwnedFd, OwnedFd)> {
         static PIPE: OnceLock<Option<(OwnedFd, OwnedFd)>> = OnceLock::new();
         PIPE.get_or_init(|| {
@@ -186,12 +187,12 @@ mod detour {
         .as_ref()
     }
 
-    /// Makes the pipe ahead of the first line, while there are descriptors.
+    /// Makes the pipe before the first line, while there are still descriptors.
     pub(super) fn prepare() {
         pipe();
     }
 
-    /// Writes a piece that fits into a pipe; `None` if this is no way.
+    /// Writes a piece that fits into a pipe; `None` if splice(2) does not work here.
     pub(super) fn write(piece: &[u8]) -> Option<io::Result<usize>> {
         let (out, into) = pipe()?;
         let (out, into) = (out.as_raw_fd(), into.as_raw_fd());
@@ -210,7 +211,7 @@ mod detour {
             unsafe { libc::read(out, left.as_mut_ptr().cast(), left.len()) };
         }
         match moved {
-            // A pipe that is opened for appending.
+            // Standard error is open for appending.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => None,
             moved => Some(moved),
         }

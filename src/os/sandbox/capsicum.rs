@@ -1,9 +1,9 @@
-//! FreeBSD: what there is for a process that connects to addresses.
+//! FreeBSD: what a process can give up and still connect to addresses.
 //!
-//! Capability mode (cap_enter(2)) forbids connect(2), so a relay cannot use it without a second process
-//! that connects for it. What is left: no process is started (setrlimit(2), which does not bind root),
-//! no program gains rights (procctl(2)), and the standard descriptors serve their own purpose only
-//! (cap_rights_limit(2)).
+//! Capability mode (cap_enter(2)) forbids connect(2); a relay could use it only with a second
+//! process that connects for it. What remains: starting no processes (setrlimit(2), which does not
+//! bind root), executing no programs that gain rights (procctl(2)), and restricting the standard
+//! descriptors to their purpose (cap_rights_limit(2)).
 
 use super::{Confinement, Needs};
 use crate::os::check;
@@ -20,7 +20,8 @@ mod sys {
     };
 }
 
-/// The tests' emulation on Linux; the numbers are those of FreeBSD's sys/capsicum.h and sys/procctl.h.
+/// The tests' emulation on Linux; the numbers are those of FreeBSD's sys/capsicum.h and
+/// sys/procctl.h.
 #[cfg(event_shims)]
 mod sys {
     use libc::{c_int, c_void};
@@ -60,7 +61,7 @@ mod sys {
     }
 }
 
-/// What the C library's streams and an event loop want of a descriptor.
+/// The rights that the C library's streams and an event loop need on a descriptor.
 const STREAM: [u64; 5] =
     [sys::CAP_EVENT, sys::CAP_FCNTL, sys::CAP_FSTAT, sys::CAP_IOCTL, sys::CAP_SEEK];
 
@@ -78,30 +79,30 @@ pub(super) fn enter(_needs: &Needs<'_>) -> io::Result<Confinement> {
         sys::procctl(sys::P_PID, 0, sys::PROC_NO_NEW_PRIVS_CTL, (&raw mut enable).cast())
     });
     match result {
-        // FreeBSD before 13.1.
+        // FreeBSD before 13.1 does not know it.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
         result => drop(result?),
     }
     Ok(Confinement::Whole)
 }
 
-/// Leaves a descriptor this right and those of [`STREAM`].
+/// Restricts a descriptor to this right and those of [`STREAM`].
 fn limit_rights(fd: libc::c_int, right: u64) -> io::Result<()> {
     let mut rights = MaybeUninit::<sys::cap_rights_t>::uninit();
-    // SAFETY: cap_rights_init(3) initialises `rights`; it and cap_rights_set take words up to a zero.
-    // cap_rights_limit(2) reads them.
+    // SAFETY: cap_rights_init(3) initialises `rights`; it and cap_rights_set take words up to a
+    // zero. cap_rights_limit(2) reads them.
     let result = unsafe {
         const END: u64 = 0;
         sys::cap_rights_init(sys::CAP_RIGHTS_VERSION, rights.as_mut_ptr(), END);
-        // One at a time: a right's index is part of its word, so that two of different index, or-ed
-        // together, are none, and the C library aborts.
+        // One at a time: a right's word includes its index, so or-ing two rights of different index
+        // gives an invalid one, and the C library aborts.
         for right in STREAM.into_iter().chain([right]) {
             sys::cap_rights_set(rights.as_mut_ptr(), right, END);
         }
         check(sys::cap_rights_limit(fd, rights.as_ptr()))
     };
     match result {
-        // A kernel without capabilities.
+        // This kernel has no capabilities.
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
         result => result.map(drop),
     }

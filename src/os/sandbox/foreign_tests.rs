@@ -1,4 +1,4 @@
-//! The code for other systems, over emulations of their calls that are as strict as they are.
+//! The code for other systems, run against emulations as strict as those systems.
 
 use super::*;
 use crate::os::address::Family;
@@ -6,7 +6,7 @@ use crate::os::process::{self, Ended, Fork};
 use crate::os::socket;
 use std::os::fd::OwnedFd;
 
-/// How a child ends that is confined as on `system`, and then does `work`.
+/// Confines a child with `enter`, lets it do `work`, and returns how it ended.
 fn confined(
     enter: fn(&Needs<'_>) -> io::Result<Confinement>,
     needs: &Needs<'_>,
@@ -28,14 +28,14 @@ fn confined(
 }
 
 const FINE: Ended = Ended::Status(0);
-/// What the emulations end a process with that does what its system refuses.
+/// How the emulations end a process that does what its system forbids.
 const REFUSED: Ended = Ended::Status(134);
 
 fn make_socket(family: Family) -> OwnedFd {
     socket::create(family, socket::Kind::Stream, socket::Protocol::Tcp).unwrap()
 }
 
-/// What a worker does.
+/// What every worker does.
 fn relay() {
     drop(make_socket(Family::Ipv4));
     drop(std::fs::File::open("/dev/null").unwrap());

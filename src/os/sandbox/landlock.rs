@@ -1,7 +1,8 @@
-//! Linux: which files may be read (landlock(7)), by system calls, as C libraries have none.
+//! Linux: restricts which files may be read (landlock(7)). Makes the system calls directly, as C
+//! libraries have no functions for them.
 //!
-//! Who is restricted cannot look into processes that are not (ptrace(2), /proc/PID/mem), whoever their
-//! user is. What is not restricted is connecting to UNIX-domain sockets with a path.
+//! A restricted process cannot look into unrestricted ones (ptrace(2), /proc/PID/mem), whoever
+//! their user is. Landlock does not restrict connecting to UNIX-domain sockets with a path.
 
 use super::Needs;
 use crate::os::{check, socket};
@@ -12,7 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-// linux/landlock.h. The numbers of the calls are the same on all processors.
+// linux/landlock.h. The numbers of these calls are the same on all processors.
 const CREATE_RULESET: libc::c_long = 444;
 const ADD_RULE: libc::c_long = 445;
 pub(super) const RESTRICT_SELF: libc::c_long = 446;
@@ -23,14 +24,14 @@ const READ_FILE: u64 = 1 << 2;
 const READ_DIR: u64 = 1 << 3;
 const REMOVE_FILE: u64 = 1 << 5;
 const MAKE_REG: u64 = 1 << 8;
-/// All rights to files that the first version knows, and those of the second, third and fifth.
+/// All file rights of the first version; below, those of the second, third and fifth.
 const FIRST: u64 = (1 << 13) - 1;
 const REFER: u64 = 1 << 13;
 const TRUNCATE: u64 = 1 << 14;
 const IOCTL_DEV: u64 = 1 << 15;
 const ABSTRACT_SOCKETS: u64 = 1;
 
-/// struct landlock_ruleset_attr; former versions take its beginning.
+/// struct landlock_ruleset_attr; earlier versions take a prefix of it.
 #[repr(C)]
 struct Attributes {
     files: u64,
@@ -45,9 +46,9 @@ struct Beneath {
     parent: RawFd,
 }
 
-/// What the libraries of a worker read that needs nothing but its connections: the time zone, a
-/// service's number, authorities of the system, which OpenSSL looks up in their directory when it
-/// needs them, and for the report of a crash the programs and libraries themselves.
+/// What a worker's libraries read if it has no modules: the time zone, the numbers of services, the
+/// system's certificate authorities, which OpenSSL looks up in their directory on demand, and, for
+/// a crash report, the programs and libraries themselves.
 const READABLE: [&str; 26] = [
     "/usr",
     "/lib",
@@ -77,9 +78,9 @@ const READABLE: [&str; 26] = [
     "/sys/devices/system/cpu",
 ];
 
-/// A set of rules for the `needs` of a worker; `None` if this kernel has no Landlock.
+/// A ruleset for what a worker `needs`; `None` if this kernel has no Landlock.
 pub(super) fn rules(needs: &Needs<'_>) -> io::Result<Option<OwnedFd>> {
-    // SAFETY: with this flag no memory is read.
+    // SAFETY: with this flag the kernel reads no memory.
     let version = unsafe {
         let none: *const Attributes = std::ptr::null();
         libc::syscall(CREATE_RULESET, none, 0usize, TELL_VERSION)
@@ -89,7 +90,7 @@ pub(super) fn rules(needs: &Needs<'_>) -> io::Result<Option<OwnedFd>> {
     }
     let since = |first, right| if version >= first { right } else { 0 };
     let files = FIRST | since(2, REFER) | since(3, TRUNCATE) | since(5, IOCTL_DEV);
-    // Modules may have servers there.
+    // Modules may use servers at abstract sockets.
     let scope = if needs.modules { 0 } else { since(6, ABSTRACT_SOCKETS) };
     let attributes = Attributes { files, network: 0, scope };
     let size = match version {
@@ -103,37 +104,37 @@ pub(super) fn rules(needs: &Needs<'_>) -> io::Result<Option<OwnedFd>> {
         socket::own(check(fd as libc::c_int)?)
     };
     if needs.modules {
-        // What they read is not known.
+        // Nobody knows what modules read.
         allow(&rules, Path::new("/"), READ_FILE | READ_DIR)?;
     } else {
         let own = PathBuf::from(format!("/proc/{}", std::process::id()));
-        // PREFIX, with sbin and lib.
+        // PREFIX, which holds sbin and lib.
         let executable = std::env::current_exe().ok();
         let prefix = executable.as_ref().and_then(|path| path.parent()?.parent());
         let prefix = prefix.filter(|prefix| prefix.parent().is_some());
         for path in READABLE.iter().map(Path::new).chain([own.as_path()]).chain(prefix) {
             allow(&rules, path, READ_FILE | READ_DIR)?;
         }
-        // Where OpenSSL is told to look for authorities (openssl-env(7)).
+        // The directories where OpenSSL is told to look for authorities (openssl-env(7)).
         let authorities = std::env::var_os("SSL_CERT_DIR");
         for path in authorities.iter().flat_map(std::env::split_paths) {
             allow(&rules, &path, READ_FILE | READ_DIR)?;
         }
     }
     if let Some(directory) = needs.core_directory {
-        // The kernel removes an old core file first.
+        // Before it writes a core file, the kernel removes an old one.
         let write = WRITE_FILE | MAKE_REG | REMOVE_FILE | since(3, TRUNCATE);
         allow(&rules, directory, READ_FILE | READ_DIR | write)?;
     }
     Ok(Some(rules))
 }
 
-/// Allows these `rights` at a path, if there is something.
+/// Allows these `rights` at a path, if the path exists.
 fn allow(rules: &OwnedFd, path: &Path, rights: u64) -> io::Result<()> {
     let Ok(file) = File::options().read(true).custom_flags(libc::O_PATH).open(path) else {
         return Ok(());
     };
-    // A file that is no directory has no other rights.
+    // Of these rights, only reading applies to a file that is not a directory.
     let rights = if file.metadata()?.is_dir() { rights } else { rights & READ_FILE };
     let rule = Beneath { allowed: rights, parent: file.as_raw_fd() };
     // SAFETY: the kernel reads `rule`, which outlives the call.

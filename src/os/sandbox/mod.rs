@@ -1,8 +1,8 @@
-//! What a worker gives up once it has started, where the system lets it: from then on it relays,
-//! logs and asks its modules, and whoever takes it over can do little else.
+//! The sandbox: what a worker gives up once it has started, as far as the system allows. From then
+//! on it relays, logs and asks its modules; an attacker who takes it over can do little else.
 //!
-//! What is refused fails, and does not end the process: a surprise of a library then costs what it
-//! wanted, and not all sessions.
+//! A forbidden call fails instead of killing the process. If a library makes an unexpected call,
+//! that call is lost, not all sessions.
 
 #[cfg(seccomp)]
 mod landlock;
@@ -24,7 +24,7 @@ mod system;
 #[cfg(seccomp)]
 mod threads;
 
-/// The code for other systems over the tests' emulations of their calls.
+/// The code for other systems, run against the tests' emulations of their calls.
 #[cfg(event_shims)]
 mod capsicum;
 #[cfg(event_shims)]
@@ -38,35 +38,36 @@ use std::path::Path;
 /// What a worker still needs once it has started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Needs<'a> {
-    /// UNIX-domain sockets of remotes.
+    /// Paths of remotes that are UNIX-domain sockets.
     pub sockets: &'a [&'a Path],
-    /// The log is at a UNIX-domain socket that takes streams.
+    /// The log daemon listens on a UNIX-domain stream socket.
     pub log_streams: bool,
-    /// There are modules: they may read any file and ask servers of their own.
+    /// Modules are loaded; they may read any file and query servers of their own.
     pub modules: bool,
-    /// The kernel handles records of TLS, and is told about them with sendmsg(2).
+    /// The kernel handles TLS records (kTLS), which needs sendmsg(2) to set their types.
     pub kernel_tls: bool,
-    /// Where the system is to write a core file after a crash.
+    /// The directory where the system writes a core file after a crash.
     pub core_directory: Option<&'a Path>,
 }
 
-/// What became of it.
+/// How far the confinement went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confinement {
-    /// The system has nothing of that kind.
+    /// The system has no sandbox that we use.
     None,
-    /// All that there is.
+    /// Everything that the system offers is in force.
     Whole,
-    /// So many threads of modules block all signals: what is given up thread by thread they have
-    /// still.
+    /// This many threads of modules block all signals, so they keep what is given up thread by
+    /// thread.
     WithoutThreads(usize),
 }
 
-/// Confines this process for the rest of its life. It keeps its descriptors and may open connections. As
-/// far as the system can refuse that, it may not start or execute anything, open files for writing, look
-/// into other processes, or do more with files and UNIX-domain sockets than it `needs`.
+/// Confines this process for the rest of its life. It keeps its descriptors and may open
+/// connections. As far as the system can forbid it, the process may not start or execute programs,
+/// open files for writing, look into other processes, or do more with files and UNIX-domain sockets
+/// than `needs` says.
 ///
-/// After an error some of it may be in force.
+/// After an error, parts of the confinement may be in force.
 pub fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
     #[cfg(event_shims)]
     match std::env::var("TCPRELAY_TEST_SYSTEM").as_deref() {

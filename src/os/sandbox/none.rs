@@ -1,4 +1,4 @@
-//! A system, or a processor, without a sandbox that a relay can live in.
+//! Systems and processors without a sandbox that a relay could use.
 
 use super::{Confinement, Needs};
 use std::io;

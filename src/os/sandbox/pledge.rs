@@ -24,11 +24,11 @@ mod sys {
     }
 }
 
-/// What pledge(2) calls the life of a worker: its descriptors and those that the broker sends, remotes,
-/// names of addresses, and files for reading. With `error`, what is refused fails with ENOSYS instead of
-/// ending the process.
+/// The promises of pledge(2) that a worker needs: its descriptors and those that the broker sends,
+/// remotes, names of addresses, and reading files. With `error`, a forbidden call fails with ENOSYS
+/// instead of ending the process.
 const PROMISES: &CStr = c"stdio rpath inet unix dns recvfd error";
-/// Modules may ask name servers in a routing domain of their own (SO_RTABLE).
+/// Modules may query name servers in a routing domain of their own (SO_RTABLE).
 const PROMISES_WITH_MODULES: &CStr = c"stdio rpath inet unix dns recvfd wroute error";
 
 /// As [`super::enter`].
@@ -36,13 +36,13 @@ pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
     unveil(Path::new("/"), c"r")?;
     for socket in needs.sockets {
         match unveil(socket, c"rw") {
-            // In a folder that is not there: nobody can be reached.
+            // The socket's folder does not exist, so there is nobody to reach.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => result?,
         }
     }
     let promises = if needs.modules { PROMISES_WITH_MODULES } else { PROMISES };
-    // Without the promise `unveil` that was the last one.
+    // No more unveil(2) after this: its promise is missing.
     // SAFETY: a NUL-terminated text; the null pointer leaves alone what executed programs promise.
     check(unsafe { sys::pledge(promises.as_ptr(), ptr::null()) })?;
     Ok(Confinement::Whole)

@@ -1,4 +1,4 @@
-//! Solaris and illumos: the basic privileges of privileges(7), which every process has.
+//! Solaris and illumos: gives up basic privileges (privileges(7)), which every process starts with.
 
 use super::{Confinement, Needs};
 use std::ffi::{c_char, c_int, CStr};
@@ -14,10 +14,10 @@ extern "C" {
 const PRIV_OFF: c_int = 1;
 const PRIV_ALLSETS: *const c_char = ptr::null();
 
-/// No worker needs these.
+/// Privileges that no worker needs.
 const NEEDLESS: [&CStr; 5] =
     [c"file_link_any", c"proc_exec", c"proc_fork", c"proc_info", c"proc_session"];
-/// Connecting to a UNIX-domain socket is writing to a file.
+/// Connecting to a UNIX-domain socket counts as writing to a file.
 const WRITE: &CStr = c"file_write";
 
 /// As [`super::enter`].
@@ -28,7 +28,7 @@ pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
         // SAFETY: names that are NUL-terminated, and end with a null pointer.
         if unsafe { priv_set(PRIV_OFF, PRIV_ALLSETS, privilege.as_ptr(), none) } != 0 {
             let error = io::Error::last_os_error();
-            // Systems have the newer ones or do not.
+            // EINVAL: this system is too old to have the privilege.
             if error.raw_os_error() != Some(libc::EINVAL) {
                 return Err(error);
             }

@@ -1,8 +1,9 @@
-//! Linux: a filter of system calls (seccomp(2)), after what threads give up one by one.
+//! Linux: a filter of system calls (seccomp(2)), installed after every thread has given up its
+//! capabilities and files.
 //!
-//! The filter is a list of what is allowed, for x86_64 and aarch64. Linux 5.11 and later find out
-//! beforehand which calls are allowed whatever their arguments are, and run the filter for the others
-//! only: those come first.
+//! The filter is an allow list, for x86_64 and aarch64. Linux 5.11 and later work out in advance
+//! which calls are allowed whatever their arguments, and run the filter only for the others. So the
+//! calls whose arguments are checked come first.
 
 use super::{landlock, threads, Confinement, Needs};
 use crate::os::socket;
@@ -10,23 +11,24 @@ use libc::{c_long, c_ulong, seccomp_data, sock_filter};
 use std::io;
 use std::mem::offset_of;
 
-/// The calling convention that the numbers below are of (linux/audit.h). A 64-bit process can make
-/// calls of 32-bit ones, which have other numbers.
+/// The calling convention that the numbers below belong to (linux/audit.h). A 64-bit process can
+/// also make 32-bit calls, which have other numbers.
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: u32 = 0xc000_00b7;
 
-/// set_mempolicy_home_node of Linux 5.17. A C library that tries a call that is newer than this file
-/// expects ENOSYS before it takes the older one. The calls of x32 are beyond, too.
+/// set_mempolicy_home_node of Linux 5.17. When a C library tries a call that is newer than this
+/// file, it must get ENOSYS to fall back to the older one. The numbers of x32 calls are higher,
+/// too.
 const NEWEST: u32 = 450;
 
-/// Opening with any of these is more than reading. O_TMPFILE needs one of them as well.
+/// Opening with any of these flags is more than reading. O_TMPFILE requires one of them as well.
 const MORE_THAN_READING: libc::c_int =
     libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
-/// Domain, type and protocol of a socket.
+/// The domain, type and protocol of a socket.
 type Socket = (libc::c_int, libc::c_int, libc::c_int);
-/// Streams and datagrams of remotes and name servers: no raw packets, and no ICMP.
+/// Stream and datagram sockets for remotes and name servers: no raw packets, no ICMP.
 const IP_SOCKETS: [(libc::c_int, libc::c_int); 6] = [
     (libc::SOCK_STREAM, libc::IPPROTO_TCP),
     (libc::SOCK_STREAM, 0),
@@ -35,19 +37,19 @@ const IP_SOCKETS: [(libc::c_int, libc::c_int); 6] = [
     (libc::SOCK_DGRAM, 0),
     (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
 ];
-/// Everybody's: the log, and asking which addresses and interfaces there are (NETLINK_ROUTE).
+/// What every worker may open: the log, and queries for addresses and interfaces (NETLINK_ROUTE).
 const LOCAL_SOCKETS: [Socket; 3] = [
     (libc::AF_UNIX, libc::SOCK_DGRAM, 0),
     (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
     (libc::AF_NETLINK, libc::SOCK_DGRAM, libc::NETLINK_ROUTE),
 ];
-/// Where services of this host are, those of root among them: remotes, and what modules ask.
+/// Local services, root's among them: remotes, and servers that modules query.
 const UNIX_STREAM: Socket = (libc::AF_UNIX, libc::SOCK_STREAM, 0);
 const UNIX_PACKETS: Socket = (libc::AF_UNIX, libc::SOCK_SEQPACKET, 0);
-/// The bits of a type that are no flags.
+/// The bits of a type that are not flags.
 const SOCKET_TYPE: u32 = 0xf;
-/// Requests of ioctl(2): for sockets, isatty(3) and names of interfaces. Nothing is typed into a
-/// terminal (TIOCSTI).
+/// Requests of ioctl(2) for sockets, isatty(3) and interface names. Not TIOCSTI: a worker must not
+/// type into a terminal.
 const REQUESTS: [u32; 9] = [
     libc::FIONBIO as u32,
     libc::TIOCOUTQ as u32,
@@ -59,8 +61,8 @@ const REQUESTS: [u32; 9] = [
     libc::SIOCGIFINDEX as u32,
     libc::SIOCGIFNAME as u32,
 ];
-/// Commands of fcntl(2): what there is to say about descriptors and pipes. Nobody is told to be
-/// signalled (F_SETOWN).
+/// Commands of fcntl(2) for descriptors and pipes. Not F_SETOWN: a worker must not have others
+/// signalled.
 const COMMANDS: &[u32] = &[
     libc::F_GETFD as u32,
     libc::F_SETFD as u32,
@@ -70,14 +72,15 @@ const COMMANDS: &[u32] = &[
     libc::F_DUPFD_CLOEXEC as u32,
     libc::F_GETPIPE_SZ as u32,
     libc::F_SETPIPE_SZ as u32,
-    // F_SETSIG and F_GETSIG, by which the tests' emulations mark their descriptors.
+    // F_SETSIG and F_GETSIG, with which the tests' emulations mark their descriptors.
     #[cfg(event_shims)]
     10,
     #[cfg(event_shims)]
     11,
 ];
-/// Operations of prctl(2): the names of the process and of its memory, which malloc(3) gives, and that
-/// it may leave a core file: who has taken it over has its memory anyway.
+/// Operations of prctl(2): naming the process and its memory (malloc(3) does the latter), and
+/// permitting a core file. The last gives an attacker nothing: whoever has taken over the process
+/// has its memory anyway.
 const OPERATIONS: [u32; 4] = [
     libc::PR_SET_NAME as u32,
     libc::PR_GET_NAME as u32,
@@ -85,7 +88,7 @@ const OPERATIONS: [u32; 4] = [
     libc::PR_SET_DUMPABLE as u32,
 ];
 
-/// What is allowed whatever its arguments are.
+/// Calls that are allowed whatever their arguments.
 const ALLOWED: &[c_long] = &[
     // Waiting.
     libc::SYS_epoll_create1,
@@ -106,7 +109,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_splice,
     libc::SYS_write,
     libc::SYS_writev,
-    // Descriptors. No listeners: the broker has them.
+    // Descriptors. No listen(2) or accept(2): listeners are the broker's.
     libc::SYS_bind,
     libc::SYS_close,
     libc::SYS_connect,
@@ -152,7 +155,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_gettimeofday,
     libc::SYS_nanosleep,
     libc::SYS_setitimer,
-    // The process itself, and threads of modules that are there already.
+    // The process itself, and threads that modules have already started.
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_futex,
@@ -187,7 +190,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_wait4,
 ];
 
-/// Older forms, which newer systems do not have and musl prefers.
+/// Older calls, which newer architectures lack and musl prefers.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_OLDER: &[c_long] = &[
     libc::SYS_access,
@@ -214,9 +217,8 @@ const ALLOWED_OLDER: &[c_long] = &[];
 pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
     let given_up = landlock::rules(needs).and_then(|rules| threads::give_up(rules.as_ref()));
     let filter = filter(std::process::id(), needs);
-    // Also for threads that modules may have. Systems before Linux 5.16 would make the processor
-    // slower for who has a filter, if they are not told not to; those before 4.17 have nothing to
-    // be told.
+    // TSYNC applies the filter to modules' threads too. Before Linux 5.16, having a filter slowed
+    // the processor down unless SPEC_ALLOW was set; kernels before 4.17 do not know that flag.
     install(&filter, libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW)
         .or_else(|_| install(&filter, libc::SECCOMP_FILTER_FLAG_TSYNC))?;
     match given_up {
@@ -242,7 +244,7 @@ fn install(filter: &[sock_filter], flags: c_ulong) -> io::Result<()> {
     match result {
         0 => Ok(()),
         ..0 => Err(io::Error::last_os_error()),
-        // The id of a thread that has a filter of its own.
+        // The id of a thread that already has a filter of its own.
         1.. => Err(io::Error::from_raw_os_error(libc::EBUSY)),
     }
 }
@@ -263,15 +265,16 @@ fn filter(own: u32, needs: &Needs<'_>) -> Vec<sock_filter> {
     rule(&mut filter, libc::SYS_openat, &for_reading(2));
     #[cfg(target_arch = "x86_64")]
     rule(&mut filter, libc::SYS_open, &for_reading(1));
-    // Its flags are in memory, where no filter sees them. Who uses it knows the older one as well.
+    // Its flags are in memory, which a filter cannot read. Callers of openat2 fall back to openat.
     rule(&mut filter, libc::SYS_openat2, &[refuse(libc::ENOSYS)]);
     rule(&mut filter, libc::SYS_prctl, &one_of(0, &OPERATIONS));
-    // Limits and signals, abort(3) among them, are for the process itself.
+    // Limits and signals, including abort(3)'s, only for the process itself.
     rule(&mut filter, libc::SYS_prlimit64, &one_of(0, &[0, own]));
     for number in [libc::SYS_kill, libc::SYS_tkill, libc::SYS_tgkill] {
         rule(&mut filter, number, &one_of(0, &[own]));
     }
-    // What they send with data is in memory, where no filter sees it: descriptors for the broker, too.
+    // These calls describe in memory what they send, which a filter cannot read: it could be
+    // descriptors for the broker.
     let sending: &[c_long] = match (needs.modules, needs.kernel_tls) {
         (true, _) => &[libc::SYS_sendmsg, libc::SYS_sendmmsg],
         (false, true) => &[libc::SYS_sendmsg],
@@ -284,13 +287,13 @@ fn filter(own: u32, needs: &Needs<'_>) -> Vec<sock_filter> {
     filter
 }
 
-/// Appends what decides about one call, whose number is loaded.
+/// Appends the decision about one call; the filter has loaded the call's number.
 fn rule(filter: &mut Vec<sock_filter>, number: c_long, decision: &[sock_filter]) {
     filter.push(jump(libc::BPF_JEQ, number as u32, 0, decision.len() as u8));
     filter.extend_from_slice(decision);
 }
 
-/// Allows a call whose argument, counted from 0, is one of these numbers.
+/// Allows a call if this argument, counted from 0, is one of the numbers.
 fn one_of(argument: usize, numbers: &[u32]) -> Vec<sock_filter> {
     let mut decision = vec![load_argument(argument)];
     for &number in numbers {
@@ -312,7 +315,7 @@ fn sockets(needs: &Needs<'_>) -> Vec<Socket> {
     ip.chain(unix.iter().copied()).chain(LOCAL_SOCKETS).collect()
 }
 
-/// Allows socket(2) for these.
+/// Allows socket(2) for these sockets.
 fn one_of_sockets(sockets: &[Socket]) -> Vec<sock_filter> {
     let mut decision = Vec::new();
     for &(domain, kind, protocol) in sockets {
@@ -331,7 +334,7 @@ fn one_of_sockets(sockets: &[Socket]) -> Vec<sock_filter> {
     decision
 }
 
-/// Allows a call whose argument, counted from 0, has the flags of a file to be read.
+/// Allows a call if this argument, counted from 0, has only flags for reading a file.
 fn for_reading(argument: usize) -> [sock_filter; 4] {
     [
         load_argument(argument),
@@ -341,18 +344,18 @@ fn for_reading(argument: usize) -> [sock_filter; 4] {
     ]
 }
 
-/// Loads the lower half of an argument. They are all of the type int, or unsigned int, and the
-/// kernel does not look at the upper half either.
+/// Loads the lower half of an argument. The arguments checked here are all int or unsigned int, so
+/// the kernel ignores the upper half too.
 fn load_argument(argument: usize) -> sock_filter {
     load(offset_of!(seccomp_data, args) + 8 * argument)
 }
 
-/// Loads a number of 32 bits at an offset in seccomp_data.
+/// Loads the 32-bit number at an offset in seccomp_data.
 fn load(offset: usize) -> sock_filter {
     instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32, 0, 0)
 }
 
-/// Compares what is loaded with `number`, and skips so many instructions.
+/// Tests the loaded number against `number`, and skips `if_true` or `if_false` instructions.
 fn jump(test: u32, number: u32, if_true: u8, if_false: u8) -> sock_filter {
     instruction(libc::BPF_JMP | libc::BPF_K | test, number, if_true, if_false)
 }
@@ -361,7 +364,7 @@ fn allow() -> sock_filter {
     instruction(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0)
 }
 
-/// Lets the call fail.
+/// Makes the call fail with this error.
 fn refuse(errno: libc::c_int) -> sock_filter {
     instruction(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0)
 }

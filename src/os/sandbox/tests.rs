@@ -1,4 +1,5 @@
-//! What is refused, from within. What a module may do all the same is in `tests/sandbox.rs`.
+//! What the sandbox refuses, tested from within. What modules may still do is in
+//! `tests/sandbox.rs`.
 
 use super::*;
 use crate::os::process::{self, Fork};
@@ -6,7 +7,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 
-/// What `work` gives in a child, confined by `needs` after `before` was done.
+/// What `work` returns in a child that did `before` and was then confined by `needs`.
 fn confined<B: 'static>(
     needs: Needs<'_>,
     before: impl FnOnce() -> B,
@@ -147,7 +148,7 @@ fn threads_give_up_as_much() {
             results
         },
     );
-    // Without Landlock everything can be read.
+    // Without Landlock every file can be read.
     let read = given_up[1];
     assert!([0, libc::EACCES].contains(&read));
     assert_eq!(given_up, [1, read, 1, read, libc::EPERM]);

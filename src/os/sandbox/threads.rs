@@ -1,5 +1,5 @@
-//! Linux: what a process gives up thread by thread: capabilities, and with Landlock files. Modules may
-//! have started threads of their own, which are told by a signal.
+//! Linux: what each thread must give up for itself: capabilities, and, with Landlock, files.
+//! Modules may have started threads of their own; a signal makes those give it up too.
 
 use super::landlock::RESTRICT_SELF;
 use crate::os::process;
@@ -9,20 +9,20 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// The set of rules for the threads that are told, or none.
+/// The Landlock ruleset for the signalled threads, or -1.
 static RULES: AtomicI32 = AtomicI32::new(-1);
-/// How many of them have done it.
+/// How many of them have given it up.
 static DONE: AtomicUsize = AtomicUsize::new(0);
 
-/// How long they may take.
+/// How long to wait for them.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Lets all threads of this process give up what they have. Returns how many have not answered, as
-/// they block the signal.
+/// Makes all threads of this process give up capabilities and files. Returns how many did not
+/// answer, because they block the signal.
 pub(super) fn give_up(rules: Option<&OwnedFd>) -> io::Result<usize> {
     let number = rules.map_or(-1, AsRawFd::as_raw_fd);
-    // Now, as afterwards not everything can be read.
+    // List the threads now: afterwards /proc may not be readable.
     let own = current();
     let listed = std::fs::read_dir("/proc/self/task").into_iter().flatten();
     let others: Vec<libc::pid_t> = listed
@@ -42,7 +42,7 @@ pub(super) fn give_up(rules: Option<&OwnedFd>) -> io::Result<usize> {
         std::thread::sleep(PAUSE);
     }
     let silent = told - DONE.load(Ordering::SeqCst).min(told);
-    // A signal that arrives later must not end the process, so the handler stays.
+    // The handler stays installed: a signal that arrives later must not end the process.
     RULES.store(-1, Ordering::SeqCst);
     Ok(silent)
 }
@@ -58,11 +58,11 @@ fn tell(thread: libc::pid_t, signal: libc::c_int) -> bool {
     unsafe { libc::syscall(libc::SYS_tgkill, process::id(), thread, signal) == 0 }
 }
 
-/// Installs the handler for a signal that nobody uses.
+/// Installs the handler for a real-time signal that is not in use.
 fn install_handler() -> io::Result<libc::c_int> {
     for signal in (libc::SIGRTMIN()..=libc::SIGRTMAX()).rev() {
-        // SAFETY: sigaction is plain data, which sigaction(2) fills and reads; the handler only makes
-        // system calls and changes atomics, and keeps errno.
+        // SAFETY: sigaction is plain data, which sigaction(2) fills and reads; the handler only
+        // makes system calls and changes atomics, and keeps errno.
         unsafe {
             let mut action: libc::sigaction = mem::zeroed();
             let unused = libc::sigaction(signal, std::ptr::null(), &mut action) == 0
@@ -102,16 +102,16 @@ struct Capabilities {
 }
 const VERSION_3: u32 = 0x2008_0522;
 
-/// The same for the calling thread, with the set of rules of this descriptor, if it is one. Only makes
-/// system calls.
+/// Makes the calling thread give them up. `rules` is the descriptor of a Landlock ruleset, or
+/// negative for none. Makes only system calls, because it runs in a signal handler.
 fn give_up_here(rules: libc::c_int) -> io::Result<()> {
     let header = Header { version: VERSION_3, pid: 0 };
     let nothing = [Capabilities { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: prctl(PR_SET_NO_NEW_PRIVS) and landlock_restrict_self take plain numbers; capset(2) reads
-    // a header and two elements, which outlive the call.
+    // SAFETY: prctl(PR_SET_NO_NEW_PRIVS) and landlock_restrict_self take plain numbers; capset(2)
+    // reads a header and two elements, which outlive the call.
     unsafe {
-        // Without this only root may have a filter, and nobody else rules; it is of no other use to
-        // who executes nothing.
+        // Without NO_NEW_PRIVS only root may install a filter or apply a Landlock ruleset. It has
+        // no other effect here, as workers execute nothing.
         let (yes, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
         crate::os::check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, yes, none, none, none))?;
         if rules >= 0 {

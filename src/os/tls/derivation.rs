@@ -1,13 +1,14 @@
-//! The key derivation of TLS 1.3 as an algorithm of OpenSSL's that is ours: a provider (provider(7),
-//! provider-kdf(7)) with TLS13-KDF (EVP_KDF-TLS13_KDF(7)) alone. It derives with OpenSSL's own HKDF.
+//! TLS 1.3 key derivation with our own implementation: an OpenSSL provider (provider(7),
+//! provider-kdf(7)) that has only TLS13-KDF (EVP_KDF-TLS13_KDF(7)). It derives with OpenSSL's own
+//! HKDF.
 //!
-//! For one thing the secrets of a session's records are known so; the library tells them otherwise
-//! only in print, a sprintf(3) for each byte. For another its own looks for its parts by name for
-//! each of the fifteen secrets of a handshake. With OpenSSL 3.0 both together are 335,000
-//! instructions, 15 % of a connection.
+//! One reason is that we learn the secrets of a session's records this way; otherwise OpenSSL only
+//! prints them, with one sprintf(3) per byte. The other is that OpenSSL's implementation looks up
+//! its parts by name for each of the fifteen secrets of a handshake. With OpenSSL 3.0 the two cost
+//! 335,000 instructions, 15 % of a connection.
 //!
-//! Only contexts that ask for it by its property use it, and it tells secrets only to
-//! [`capturing`]: other users of the library in this process never meet it.
+//! Only contexts that ask for its property use the provider, and it passes secrets only to
+//! [`capturing`], so other users of OpenSSL in this process never meet it.
 
 use super::checked;
 use super::kdf::{self, Hash};
@@ -21,19 +22,19 @@ use std::ptr::{null, null_mut};
 use std::slice;
 use std::sync::Once;
 
-/// What is to be derived. What is not given is `None`.
+/// The parameters of a derivation; `None` for those that are not given.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Derivation<'a> {
-    /// HKDF-Extract with what `label` makes of the salt; else HKDF-Expand-Label (RFC 8446 section
-    /// 7.1).
+    /// True: HKDF-Extract, with a salt that `label` derives from the previous secret. False:
+    /// HKDF-Expand-Label (RFC 8446 section 7.1).
     pub(super) extract: bool,
     /// The name of the hash, as OpenSSL spells it.
     pub(super) digest: Option<&'a [u8]>,
-    /// To extract: the new secret. To expand: the secret.
+    /// To extract: the input keying material. To expand: the secret.
     pub(super) key: Option<&'a [u8]>,
-    /// To extract: the secret before.
+    /// To extract: the previous secret.
     pub(super) salt: Option<&'a [u8]>,
-    /// What labels begin with.
+    /// The prefix of all labels.
     pub(super) prefix: Option<&'a [u8]>,
     /// The label, without the prefix.
     pub(super) label: Option<&'a [u8]>,
@@ -41,27 +42,27 @@ pub(super) struct Derivation<'a> {
     pub(super) data: Option<&'a [u8]>,
 }
 
-/// The secrets of the records of a session, which its handshake has derived.
+/// The traffic secrets that a handshake derived for the session's records.
 #[derive(Default)]
 pub struct Captured {
-    /// Of what the client sends.
+    /// The secret for what the client sends.
     pub client: Option<SecretBytes>,
-    /// Of what the server sends.
+    /// The secret for what the server sends.
     pub server: Option<SecretBytes>,
 }
 
-// It is constant; the lint does not see that where the system lacks thread-local variables.
+// It is const already; the lint does not see that on systems without thread-local variables.
 #[allow(clippy::missing_const_for_thread_local)]
 mod present {
     use super::{Captured, RefCell};
     thread_local! {
-        /// Of the handshake step that is being done, if one is.
+        /// The secrets of the handshake step that is running, if any.
         pub(super) static CAPTURED: RefCell<Option<Captured>> = const { RefCell::new(None) };
     }
 }
 use present::CAPTURED;
 
-/// Does a step of a handshake, and adds the secrets that it derives to `captured`.
+/// Runs a step of a handshake, and adds the secrets that it derives to `captured`.
 pub fn capturing<T>(captured: &mut Captured, step: impl FnOnce() -> T) -> T {
     CAPTURED.with_borrow_mut(|place| *place = Some(std::mem::take(captured)));
     let result = step();
@@ -69,8 +70,8 @@ pub fn capturing<T>(captured: &mut Captured, step: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A context whose sessions have their secrets from here. If the library does not want that, they
-/// have them from itself.
+/// A context whose sessions derive their secrets here, or in OpenSSL as usual if OpenSSL does not
+/// accept the provider.
 pub fn deriving_context(method: SslMethod) -> Result<SslContextBuilder, ErrorStack> {
     extern "C" {
         /// SSL_CTX_new_ex(3).
@@ -85,8 +86,10 @@ pub fn deriving_context(method: SslMethod) -> Result<SslContextBuilder, ErrorSta
         openssl::init();
         add_provider();
     });
-    // A property of its own: those that an administrator has set go on meaning what they mean.
-    // SAFETY: the method is alive; the strings are constants. The new context is the builder's alone.
+    // Asks for a property of our own, so that the properties that an administrator has set keep
+    // their meaning.
+    // SAFETY: the method is alive; the strings are constants. The new context is the builder's
+    // alone.
     unsafe {
         let context = SSL_CTX_new_ex(null_mut(), c"?tcprelay.kdf=yes".as_ptr(), method.as_ptr());
         checked(!context.is_null())?;
@@ -94,7 +97,7 @@ pub fn deriving_context(method: SslMethod) -> Result<SslContextBuilder, ErrorSta
     }
 }
 
-/// Adds the provider to those of the configuration, or to the default one.
+/// Adds the provider beside those of the configuration, or beside the default one.
 fn add_provider() {
     extern "C" {
         /// OSSL_PROVIDER_add_builtin(3).
@@ -109,7 +112,7 @@ fn add_provider() {
             ) -> c_int,
         ) -> c_int;
     }
-    // Who asks for no property gets the implementation that was known first.
+    // Callers that ask for no property get the implementation that OpenSSL learned first.
     kdf::know_default();
     let name = c"tcprelay".as_ptr();
     // SAFETY: constant strings, and a function as OSSL_provider_init is documented.
@@ -118,7 +121,7 @@ fn add_provider() {
             ffi::OSSL_PROVIDER_try_load(null_mut(), name, 1);
         }
     }
-    // Without it everything works, but OpenSSL keeps the records.
+    // Without the provider everything works, but OpenSSL keeps handling the records.
     drop(ErrorStack::get());
 }
 
@@ -156,7 +159,7 @@ struct Parameter {
 
 const END: Dispatch = Dispatch { number: 0, function: null() };
 
-/// The operation of key derivation, OSSL_OP_KDF.
+/// The operation number of key derivation, OSSL_OP_KDF.
 const KEY_DERIVATION: c_int = 4;
 
 /// OSSL_FUNC_PROVIDER_QUERY_OPERATION.
@@ -188,7 +191,7 @@ unsafe extern "C" fn initialize(
     functions: *mut *const Dispatch,
     context: *mut *mut c_void,
 ) -> c_int {
-    // SAFETY: OpenSSL passes places for both.
+    // SAFETY: OpenSSL passes valid pointers for both results.
     unsafe {
         *functions = (&raw const PROVIDER).cast();
         *context = handle.cast_mut();
@@ -201,7 +204,7 @@ unsafe extern "C" fn query(
     operation: c_int,
     may_change: *mut c_int,
 ) -> *const Algorithm {
-    // SAFETY: OpenSSL passes a place.
+    // SAFETY: OpenSSL passes a valid pointer for the result.
     unsafe { *may_change = 0 };
     if operation == KEY_DERIVATION {
         (&raw const ALGORITHMS).cast()
@@ -210,10 +213,10 @@ unsafe extern "C" fn query(
     }
 }
 
-/// Parameters by name, in the order of [`Context::values`].
+/// The names of the parameters, in the order of [`Context::values`].
 const NAMES: [&[u8]; 6] = [b"digest", b"key", b"salt", b"prefix", b"label", b"data"];
 
-/// What was set before the call that derives. TLS sets everything with that.
+/// Parameters that were set before the call that derives. TLS passes all of them with that call.
 #[derive(Default)]
 struct Context {
     extract: bool,
@@ -226,7 +229,7 @@ unsafe extern "C" fn new_context(_provider: *mut c_void) -> *mut Context {
 
 unsafe extern "C" fn free_context(context: *mut Context) {
     if !context.is_null() {
-        // SAFETY: one of `new_context`'s, which OpenSSL uses no more.
+        // SAFETY: it came from `new_context`, and OpenSSL no longer uses it.
         let context = unsafe { &mut *context };
         context.clear();
         // SAFETY: as above, and freed once.
@@ -235,7 +238,7 @@ unsafe extern "C" fn free_context(context: *mut Context) {
 }
 
 unsafe extern "C" fn reset_context(context: *mut Context) {
-    // SAFETY: one of `new_context`'s, which nobody else uses meanwhile.
+    // SAFETY: it came from `new_context`, and nobody else uses it meanwhile.
     unsafe { (*context).clear() };
 }
 
@@ -283,7 +286,7 @@ impl Context {
     }
 }
 
-/// The parameters of a call.
+/// The parameters that a call passes.
 #[derive(Default)]
 struct Given<'a> {
     extract: Option<bool>,
@@ -293,8 +296,8 @@ struct Given<'a> {
 impl<'a> Given<'a> {
     /// # Safety
     ///
-    /// `parameters` is null or an array of parameters up to one without a name, all of which, and
-    /// what they name, live for `'a`.
+    /// `parameters` is null, or an array of parameters that ends with one without a name; all of
+    /// them, and what they point at, live for `'a`.
     unsafe fn of(mut parameters: *const Parameter) -> Given<'a> {
         const INTEGER: c_uint = 1;
         const TEXT: c_uint = 4;
@@ -325,7 +328,7 @@ impl<'a> Given<'a> {
     }
 }
 
-/// HKDF-Expand-Label (RFC 8446 section 7.1): a label in two parts, and the context.
+/// HKDF-Expand-Label (RFC 8446 section 7.1) with the two parts of a label, and the context.
 fn expand_label(
     hash: Hash,
     secret: &[u8],
@@ -342,8 +345,8 @@ fn expand_label(
     kdf::expand(hash, secret, &info, out).ok()
 }
 
-/// Derives a secret of TLS 1.3 as OpenSSL wants it (EVP_KDF-TLS13_KDF(7)). `None` if it cannot be
-/// done: its hash is none of a cipher suite (RFC 8446 appendix B.4), say.
+/// Derives a TLS 1.3 secret as OpenSSL specifies it (EVP_KDF-TLS13_KDF(7)). `None` if that is
+/// impossible, for example because no cipher suite uses this hash (RFC 8446 appendix B.4).
 fn derive_secret(wanted: &Derivation<'_>, out: &mut [u8]) -> Option<()> {
     let hash = Hash::by_name(wanted.digest?)?;
     let (prefix, label) = (wanted.prefix.unwrap_or_default(), wanted.label.unwrap_or_default());
@@ -362,7 +365,7 @@ fn derive_secret(wanted: &Derivation<'_>, out: &mut [u8]) -> Option<()> {
         if before.len() != length {
             return None;
         }
-        // What is extracted from is derived from the secret before, and from no messages.
+        // The salt is derived from the previous secret, and from no messages.
         let labels = [prefix, label, hash.of_nothing()];
         expand_label(hash, before, labels, &mut salt)?;
     }
@@ -370,7 +373,7 @@ fn derive_secret(wanted: &Derivation<'_>, out: &mut [u8]) -> Option<()> {
     kdf::extract(hash, &salt, key, out).ok()
 }
 
-/// Keeps a secret of the records, if a handshake of ours is being done.
+/// Keeps a traffic secret, if one of our handshakes is running.
 fn capture(label: &[u8], secret: &[u8]) {
     let place: fn(&mut Captured) -> &mut Option<SecretBytes> = match label {
         b"c ap traffic" => |captured| &mut captured.client,
@@ -391,11 +394,11 @@ mod tests {
     use super::super::testing::derive_with;
     use super::*;
 
-    /// Whatever OpenSSL may ask for, its own derivation gives the same.
+    /// For all parameters that OpenSSL may pass, its own implementation gives the same result.
     #[test]
     fn secrets_are_those_that_the_library_would_derive() {
         let bytes: Vec<u8> = (0..=255).collect();
-        // Without a context there is no provider.
+        // The first context adds the provider.
         deriving_context(SslMethod::tls()).unwrap();
         for (name, length) in [("SHA256", 32), ("SHA384", 48), ("SHA2-256", 32)] {
             let base = Derivation {
@@ -435,7 +438,7 @@ mod tests {
         }
     }
 
-    /// libcurl or a module in this process asks for no property.
+    /// libcurl, or a module in this process, asks for no property.
     #[test]
     fn others_do_not_meet_it() {
         extern "C" {
@@ -464,7 +467,7 @@ mod tests {
                 assert_eq!(name, expected);
             }
         }
-        // And if they did, nothing would be kept.
+        // Even if they used it, nothing would be captured.
         let bytes = [7; 32];
         let wanted = Derivation {
             digest: Some(b"SHA256"),

@@ -1,29 +1,29 @@
-//! Sessions that C code has made, and keeps.
+//! TLS sessions that belong to C code.
 
 use openssl_sys as ffi;
 use std::ffi::{c_int, c_void};
 
-/// What has become of an operation.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done; so many bytes.
+    /// Done; this many bytes.
     Done(usize),
-    /// Not before something can be read.
+    /// Try again when the socket is readable.
     WantRead,
-    /// Not before something can be written.
+    /// Try again when the socket is writable.
     WantWrite,
-    /// The other end has said that nothing will follow.
+    /// The other end has closed the session (close_notify).
     Closed,
-    /// It never will be.
+    /// Failed for good.
     Failed,
 }
 
-/// Runs an operation whose result is `done` if it has been done.
+/// Runs an operation that returns `done` on success.
 ///
 /// # Safety
 /// `ssl` is a session.
 unsafe fn run(ssl: *mut ffi::SSL, done: c_int, operation: impl FnOnce() -> c_int) -> Outcome {
-    // What others have left in the queue of errors would be taken for an error of this session.
+    // Errors that other code left in the queue would be taken for this session's.
     // SAFETY: as the caller promises; the first function only concerns this thread's queue.
     let error = unsafe {
         ffi::ERR_clear_error();
@@ -70,7 +70,7 @@ fn with_count(outcome: Outcome, count: usize) -> Outcome {
     }
 }
 
-/// SSL_shutdown(3). `None`: this end has said that nothing will follow, the other has not yet.
+/// SSL_shutdown(3). `None`: this end has sent its close_notify, but the other end has not yet.
 ///
 /// # Safety
 /// `ssl` is a session that nobody else uses meanwhile.

@@ -1,9 +1,9 @@
-//! Key derivation by OpenSSL's current interface (EVP_KDF(3)): HKDF (RFC 5869), and the PRF of
+//! Key derivation with OpenSSL's current interface (EVP_KDF(3)): HKDF (RFC 5869), and the PRF of
 //! TLS 1.2 (RFC 5246 section 5).
 //!
-//! Algorithms are looked up once, and each thread keeps contexts of HKDF with their hashes: looking
-//! for a hash by its name takes longer than to derive with it. A context forgets what it was given
-//! before a call ends.
+//! Algorithms are fetched once, and each thread keeps HKDF contexts with their hash set: looking up
+//! a hash by name takes longer than deriving with it. A context forgets its secrets before a call
+//! returns.
 
 use super::checked;
 use openssl::error::ErrorStack;
@@ -23,7 +23,7 @@ pub enum Hash {
 }
 
 impl Hash {
-    /// Of its output, in bytes.
+    /// The length of its output, in bytes.
     pub fn length(self) -> usize {
         match self {
             Hash::Sha256 => 32,
@@ -31,7 +31,7 @@ impl Hash {
         }
     }
 
-    /// By the names that OpenSSL has for it.
+    /// The hash that OpenSSL calls by this name.
     pub(super) fn by_name(name: &[u8]) -> Option<Hash> {
         match name.to_ascii_uppercase().as_slice() {
             b"SHA2-256" | b"SHA-256" | b"SHA256" => Some(Hash::Sha256),
@@ -40,7 +40,7 @@ impl Hash {
         }
     }
 
-    /// Of no bytes.
+    /// The hash of no bytes.
     pub(super) fn of_nothing(self) -> &'static [u8] {
         match self {
             Hash::Sha256 => &[
@@ -65,7 +65,7 @@ impl Hash {
     }
 }
 
-/// What contexts are kept for.
+/// What a context derives.
 #[derive(Clone, Copy)]
 enum Use {
     Extract,
@@ -97,14 +97,14 @@ extern "C" {
     ) -> ffi::OSSL_PARAM;
 }
 
-/// A parameter of bytes, which OpenSSL only reads.
+/// A parameter of bytes. OpenSSL only reads them.
 fn octets(key: &'static CStr, value: &[u8]) -> ffi::OSSL_PARAM {
     let data = value.as_ptr().cast_mut().cast();
     // SAFETY: the function only stores the pointers and the length.
     unsafe { ffi::OSSL_PARAM_construct_octet_string(key.as_ptr(), data, value.len()) }
 }
 
-/// A parameter of text, which OpenSSL only reads.
+/// A text parameter. OpenSSL only reads it.
 fn text(key: &'static CStr, value: &'static CStr) -> ffi::OSSL_PARAM {
     let data = value.as_ptr().cast_mut();
     // SAFETY: as above; a size of 0 asks for the length of the text.
@@ -112,7 +112,7 @@ fn text(key: &'static CStr, value: &'static CStr) -> ffi::OSSL_PARAM {
 }
 
 fn end() -> ffi::OSSL_PARAM {
-    // SAFETY: it takes nothing.
+    // SAFETY: the function takes no arguments.
     unsafe { ffi::OSSL_PARAM_construct_end() }
 }
 
@@ -120,9 +120,9 @@ struct Context(NonNull<c_void>);
 
 impl Context {
     fn new(purpose: Use, hash: Hash) -> Option<Context> {
-        /// A fetched EVP_KDF, which stays.
+        /// A fetched EVP_KDF, which is never freed.
         struct Fetched(*mut c_void);
-        // SAFETY: an EVP_KDF is counted and does not change.
+        // SAFETY: an EVP_KDF is reference-counted and does not change.
         unsafe impl Send for Fetched {}
         // SAFETY: as above.
         unsafe impl Sync for Fetched {}
@@ -157,12 +157,12 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: it is this value's alone. OpenSSL wipes what it holds.
+        // SAFETY: the context belongs to this value alone. OpenSSL wipes what it holds.
         unsafe { EVP_KDF_CTX_free(self.0.as_ptr()) };
     }
 }
 
-// It is constant; the lint does not see that where the system lacks thread-local variables.
+// It is const already; the lint does not see that on systems without thread-local variables.
 #[allow(clippy::missing_const_for_thread_local)]
 mod present {
     use super::{Context, OnceCell};
@@ -174,8 +174,9 @@ mod present {
 
 impl Context {
     fn derive(&self, given: &[ffi::OSSL_PARAM], out: &mut [u8]) -> bool {
-        // SAFETY: the context is alive and of this thread; the parameters, which end with an end, and
-        // what they name live as long as the call; `out` is that long.
+        // SAFETY: the context is alive and used only by its thread; the parameters end with an end
+        // marker and live, with what they point at, as long as the call; `out` has the length that
+        // is passed.
         unsafe { EVP_KDF_derive(self.0.as_ptr(), out.as_mut_ptr(), out.len(), given.as_ptr()) == 1 }
     }
 
@@ -185,18 +186,18 @@ impl Context {
     }
 }
 
-/// Makes the library know its own TLS13-KDF.
+/// Makes OpenSSL fetch its own TLS13-KDF, so that it knows that one first.
 pub(super) fn know_default() {
     extern "C" {
         fn EVP_KDF_free(kdf: *mut c_void);
     }
-    // SAFETY: constant strings; what was fetched is freed once, and null may be.
+    // SAFETY: constant strings; the result is freed once, and may be null.
     unsafe {
         EVP_KDF_free(EVP_KDF_fetch(null_mut(), c"TLS13-KDF".as_ptr(), std::ptr::null()));
     }
 }
 
-/// HKDF with the context that the thread keeps, which forgets secrets at once.
+/// Derives with the HKDF context that this thread keeps; the context forgets the secrets at once.
 fn hkdf(purpose: Use, hash: Hash, given: &[ffi::OSSL_PARAM], out: &mut [u8]) -> bool {
     let done = present::CONTEXTS.try_with(|contexts| {
         let place = &contexts[2 * purpose as usize + hash as usize];
@@ -214,8 +215,8 @@ fn hkdf(purpose: Use, hash: Hash, given: &[ffi::OSSL_PARAM], out: &mut [u8]) -> 
     matches!(done, Ok(Some(true)))
 }
 
-/// HKDF-Extract. No salt is one of zeroes, as long as the hash: one without any bytes would be passed
-/// over.
+/// HKDF-Extract. For no salt, pass as many zeroes as the hash is long: OpenSSL would ignore an
+/// empty one.
 pub fn extract(hash: Hash, salt: &[u8], key: &[u8], out: &mut [u8]) -> Result<(), ErrorStack> {
     let given = [octets(c"salt", salt), octets(c"key", key), end()];
     checked(hkdf(Use::Extract, hash, &given, out))
@@ -227,7 +228,7 @@ pub fn expand(hash: Hash, secret: &[u8], info: &[u8], out: &mut [u8]) -> Result<
     checked(hkdf(Use::Expand, hash, &given, out))
 }
 
-/// The PRF of TLS 1.2: fills `out`.
+/// Fills `out` with the PRF of TLS 1.2.
 pub fn prf(
     hash: Hash,
     secret: &[u8],
@@ -242,7 +243,7 @@ pub fn prf(
         octets(c"seed", second),
         end(),
     ];
-    // A context that was used before would add the seed to the last one.
+    // A new context each time: a used one would append the seed to its previous one.
     let context = Context::new(Use::Prf, hash);
     checked(context.is_some_and(|context| context.derive(&given, out)))
 }

@@ -1,4 +1,4 @@
-//! Where OpenSSL keeps private keys, and what becomes of its copies.
+//! Keeps OpenSSL's private keys in protected memory, and wipes copies that it makes.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +8,10 @@ extern "C" {
     fn CRYPTO_secure_malloc_init(size: usize, minimum: usize) -> c_int;
 }
 
-/// Memory that OpenSSL gives back is wiped at the moment.
+/// While set, memory that OpenSSL frees is wiped.
 static WIPING: AtomicBool = AtomicBool::new(false);
 
-/// Where the usable length of an allocation can be asked for, which wiping it needs.
+/// For systems that report the usable length of an allocation, which wiping needs.
 #[cfg(any(
     all(target_os = "linux", any(target_env = "gnu", target_env = "musl")),
     target_os = "freebsd"
@@ -38,7 +38,7 @@ mod allocator {
     }
 
     unsafe extern "C" fn allocate(size: usize, _: *const c_char, _: c_int) -> *mut c_void {
-        // As OpenSSL's own function does it.
+        // OpenSSL's own function does the same.
         if size == 0 {
             return ptr::null_mut();
         }
@@ -88,28 +88,28 @@ mod allocator {
         unsafe { libc::free(memory) };
     }
 
-    /// Memory functions can be set only before OpenSSL has allocated anything.
+    /// Sets the memory functions; works only before OpenSSL has allocated anything.
     pub(super) fn set_memory_functions() {
         // SAFETY: the three functions behave like malloc(3), realloc(3) and free(3).
         unsafe { CRYPTO_set_mem_functions(allocate, reallocate, release) };
     }
 }
 
-/// Makes OpenSSL keep private keys in memory that is neither swapped nor dumped. To be called
-/// by programs of ours before anything of OpenSSL is used; a program that only uses the library
-/// decides for itself.
+/// Makes OpenSSL keep private keys in memory that is neither swapped nor dumped. Our own programs
+/// call it before they use anything of OpenSSL; other programs that use the library decide for
+/// themselves.
 pub fn protect_keys() {
     #[cfg(any(
         all(target_os = "linux", any(target_env = "gnu", target_env = "musl")),
         target_os = "freebsd"
     ))]
     allocator::set_memory_functions();
-    // A process that may not lock so much memory still keeps it out of core dumps.
+    // If the process may not lock that much memory, the keys are still kept out of core dumps.
     // SAFETY: the call takes plain numbers: an arena of 128 KiB in pieces of at least 32 bytes.
     unsafe { CRYPTO_secure_malloc_init(128 * 1024, 32) };
 }
 
-/// Does something with private keys: copies that OpenSSL has made on the way do not stay.
+/// Runs an action that uses private keys, and wipes the copies that OpenSSL frees meanwhile.
 pub fn wiping<T>(action: impl FnOnce() -> T) -> T {
     WIPING.store(true, Ordering::Relaxed);
     let result = action();

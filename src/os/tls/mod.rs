@@ -1,4 +1,4 @@
-//! The calls of OpenSSL that its Rust binding does not have.
+//! OpenSSL calls that its Rust binding lacks.
 
 mod derivation;
 pub mod foreign;
@@ -37,7 +37,7 @@ extern "C" {
     fn ERR_error_string_n(code: c_ulong, text: *mut c_char, length: usize);
 }
 
-/// Adds a certificate to the chain of the one that was set last.
+/// Adds a certificate to the chain of the certificate that was set last.
 pub fn add_chain_certificate(
     context: &mut SslContextBuilder,
     certificate: &X509,
@@ -50,7 +50,7 @@ pub fn add_chain_certificate(
     checked(result == 1)
 }
 
-/// How long a session can be resumed.
+/// Sets for how many seconds a session can be resumed.
 pub fn set_session_timeout(context: &mut SslContextBuilder, seconds: u32) {
     // SAFETY: the context is alive.
     unsafe { SSL_CTX_set_timeout(context.as_ptr(), seconds as c_long) };
@@ -73,7 +73,7 @@ fn checked(result: bool) -> Result<(), ErrorStack> {
     }
 }
 
-/// True if the client has negotiated records that are smaller than usual (RFC 6066 section 4).
+/// True if the client negotiated smaller records than usual (RFC 6066 section 4).
 pub fn has_fragment_limit(ssl: &SslRef) -> bool {
     let limit = |session: &SslSessionRef| {
         // SAFETY: the session is alive.
@@ -82,7 +82,7 @@ pub fn has_fragment_limit(ssl: &SslRef) -> bool {
     ssl.session().is_some_and(|session| limit(session) != 0)
 }
 
-/// True if the library has received bytes that nobody has read (SSL_has_pending(3)).
+/// True if OpenSSL holds received bytes that nobody has read yet (SSL_has_pending(3)).
 pub fn has_pending(ssl: &SslRef) -> bool {
     extern "C" {
         fn SSL_has_pending(ssl: *const ffi::SSL) -> c_int;
@@ -91,19 +91,19 @@ pub fn has_pending(ssl: &SslRef) -> bool {
     unsafe { SSL_has_pending(ssl.as_ptr()) != 0 }
 }
 
-/// True if nothing but what a FIPS module does may be used (fips_module(7)).
+/// True if only algorithms of a FIPS module may be used (fips_module(7)).
 pub fn is_fips_required() -> bool {
     // SAFETY: null is the default library context.
     unsafe { ffi::EVP_default_properties_is_fips_enabled(std::ptr::null_mut()) == 1 }
 }
 
-/// A result of the verification of certificates, by its number (X509_STORE_CTX_set_error(3)).
+/// A certificate verification result, from its number (X509_STORE_CTX_set_error(3)).
 pub fn verify_result(number: c_int) -> X509VerifyResult {
     // SAFETY: the type only holds the number.
     unsafe { X509VerifyResult::from_raw(number) }
 }
 
-/// True if a certificate was refused.
+/// True if these errors mean that a certificate was refused.
 pub fn is_about_a_certificate(errors: &ErrorStack) -> bool {
     const ERR_LIB_SSL: c_int = 20;
     const SSL_R_CERTIFICATE_VERIFY_FAILED: c_int = 134;
@@ -126,13 +126,13 @@ pub fn first_error(errors: &ErrorStack) -> String {
     String::from_utf8_lossy(&text[..end]).into_owned()
 }
 
-/// Offers to resume a session.
+/// Offers the server this session for resumption.
 pub fn resume(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
     // SAFETY: both are alive, and of the same context: a connector keeps its own sessions only.
     checked(unsafe { ffi::SSL_set_session(ssl.as_ptr(), session.as_ptr()) } == 1)
 }
 
-/// True if the system trusts an authority of this name.
+/// True if the system trusts a certificate authority of this name.
 pub fn is_trusted_by_the_system(name: &X509NameRef) -> bool {
     extern "C" {
         // X509_STORE_CTX_get_by_subject(3)
@@ -166,7 +166,7 @@ pub fn is_trusted_by_the_system(name: &X509NameRef) -> bool {
     found
 }
 
-/// A name as in `openssl x509 -subject -nameopt RFC2253`.
+/// A name as `openssl x509 -subject -nameopt RFC2253` prints it.
 pub fn name_text(name: &X509NameRef) -> String {
     const XN_FLAG_RFC2253: c_ulong = 0x0111_0317;
     // SAFETY: the memory BIO is freed once, after its contents have been copied; the name is
@@ -185,7 +185,7 @@ pub fn name_text(name: &X509NameRef) -> String {
     }
 }
 
-/// A name as `/C=DE/CN=joe` (X509_NAME_oneline(3)): what MAVIS modules compare.
+/// A name as `/C=DE/CN=joe` (X509_NAME_oneline(3)), the form that MAVIS modules compare.
 pub fn name_line(name: &X509NameRef) -> String {
     extern "C" {
         fn X509_NAME_oneline(
@@ -202,7 +202,7 @@ pub fn name_line(name: &X509NameRef) -> String {
     }
 }
 
-/// What only tests ask of the library: things that its users should not do.
+/// OpenSSL calls that only tests use; the program should not make them.
 #[cfg(test)]
 pub(crate) mod testing {
     use super::derivation::Derivation;
@@ -217,7 +217,8 @@ pub(crate) mod testing {
         fn SSL_CTX_set_tlsext_max_fragment_length(context: *mut ffi::SSL_CTX, mode: u8) -> c_int;
     }
 
-    /// New keys with the next write; with `request` for the other side too.
+    /// Updates the keys with the next write; with `request`, asks the other side to update its keys
+    /// too.
     pub(crate) fn key_update(ssl: &SslRef, request: bool) -> bool {
         // SAFETY: the session is alive, and nobody else uses it meanwhile: it is not `Sync`
         // in any way that the tests use.
@@ -230,7 +231,8 @@ pub(crate) mod testing {
         unsafe { SSL_renegotiate(ssl.as_ptr()) == 1 }
     }
 
-    /// Derives with the algorithm of a provider; parameters with that call, or before.
+    /// Derives with a provider's algorithm. With `together`, the parameters go into the derive
+    /// call; otherwise they are set before it.
     pub(super) fn derive_with(
         properties: &std::ffi::CStr,
         wanted: &Derivation<'_>,
@@ -276,8 +278,8 @@ pub(crate) mod testing {
         ];
         let mut mode = if wanted.extract { 1 } else { 2 };
         let mut out = vec![0; length];
-        // SAFETY: EVP_KDF(3), OSSL_PARAM_int(3); what the parameters name outlives the calls, and is
-        // not written to.
+        // SAFETY: EVP_KDF(3), OSSL_PARAM_int(3); what the parameters name outlives the calls, and
+        // is not written to.
         unsafe {
             let mut parameters = vec![OSSL_PARAM_construct_int(c"mode".as_ptr(), &mut mode)];
             let digest = wanted.digest.map(|name| std::ffi::CString::new(name).expect("a name"));

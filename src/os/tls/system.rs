@@ -1,30 +1,30 @@
-//! What the system's openssl.cnf says about TLS of all programs (config(5), SSL_CONF_cmd(3)).
+//! The TLS policy for all programs in the system's openssl.cnf (config(5), SSL_CONF_cmd(3)).
 
 use openssl_sys as ffi;
 use std::ffi::{c_char, c_int, c_long, c_void, CStr};
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 
-/// What is set there, and is not to be replaced by a default of ours. Contexts are made with it, so
-/// that the values need not be known.
+/// Which settings the system's policy makes, so that our defaults must not replace them. OpenSSL
+/// applies the values to every new context, so we need not know them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Cipher suites of TLS 1.2.
+    /// It sets the cipher suites of TLS 1.2.
     pub ciphers: bool,
-    /// Cipher suites of TLS 1.3.
+    /// It sets the cipher suites of TLS 1.3.
     pub cipher_suites: bool,
-    /// Groups.
+    /// It sets the groups.
     pub groups: bool,
-    /// Records are padded.
+    /// It pads records.
     pub padding: bool,
 }
 
 impl Policy {
     fn add(&mut self, name: &str, value: &str) {
-        // As RHEL has it: TLS.MinProtocol.
+        // RHEL writes TLS.MinProtocol.
         let name = name.split_once('.').map_or(name, |(_, name)| name);
         match name.to_ascii_lowercase().as_str() {
-            // DEFAULT@SECLEVEL=2, as some systems have it, names none.
+            // DEFAULT@SECLEVEL=2, which some systems set, names no cipher.
             "cipherstring" => {
                 let mut parts = value.split([':', ',', ' ']);
                 self.ciphers |= parts.any(|part| {
@@ -40,7 +40,7 @@ impl Policy {
     }
 }
 
-/// The policy, read once: where it is read again it would not be followed.
+/// The policy, read once: OpenSSL does not follow later changes either.
 pub fn policy() -> Policy {
     static POLICY: OnceLock<Policy> = OnceLock::new();
     *POLICY.get_or_init(|| read(None))
@@ -54,8 +54,8 @@ struct Value {
     value: *const c_char,
 }
 
-/// Reads a file as OpenSSL does at its start; `None` is the file that it reads. One that cannot be
-/// read says nothing.
+/// Reads a configuration file as OpenSSL does when it starts; `None` for OpenSSL's own. A file that
+/// cannot be read sets nothing.
 fn read(file: Option<&CStr>) -> Policy {
     extern "C" {
         // OPENSSL_config(3), NCONF_new(3)
@@ -75,8 +75,9 @@ fn read(file: Option<&CStr>) -> Policy {
         ) -> *const ffi::OPENSSL_STACK;
     }
     let mut policy = Policy::default();
-    // SAFETY: strings of the configuration live as long as it; it is freed once, as is the name of the
-    // file, and nothing of either is used afterwards. A section is a stack of CONF_VALUE.
+    // SAFETY: strings of the configuration live as long as it does; the configuration and the file
+    // name are freed once, and nothing of either is used afterwards. A section is a stack of
+    // CONF_VALUE.
     unsafe {
         let default = match file {
             Some(_) => null_mut(),
@@ -98,7 +99,7 @@ fn read(file: Option<&CStr>) -> Policy {
             }
             if !section.is_null() {
                 let values = NCONF_get_section(configuration, section);
-                // No section has a length of -1.
+                // The length is -1 if there is no section.
                 for index in 0..ffi::OPENSSL_sk_num(values) {
                     let value = ffi::OPENSSL_sk_value(values, index).cast::<Value>();
                     let text = |text| CStr::from_ptr(text).to_string_lossy();
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!(of("CipherString = DEFAULT@SECLEVEL=2\n"), Policy::default());
         assert_eq!(of("CipherString = DEFAULT:@SECLEVEL=1\n"), Policy::default());
         assert!(of("CipherString = @SECLEVEL=2:kEECDH:kRSA\n").ciphers);
-        // RHEL's crypto policies.
+        // The values of RHEL's crypto policies.
         let policy = of("TLS.MinProtocol = TLSv1.2\nCiphersuites = TLS_AES_256_GCM_SHA384\n\
                          TLS.Groups = P-256\nRecordPadding = 256\n");
         let expected = Policy { cipher_suites: true, groups: true, padding: true, ciphers: false };

@@ -1,4 +1,4 @@
-//! The keys of session tickets: OpenSSL asks for them by a callback.
+//! The keys of session tickets, which OpenSSL requests through a callback.
 
 use crate::os::secret::SecretBytes;
 use foreign_types::ForeignTypeRef;
@@ -10,14 +10,14 @@ use std::ffi::{c_int, c_uchar, c_void};
 use std::ptr;
 use std::sync::OnceLock;
 
-/// Name and keys of session tickets: AES-256-CBC and HMAC-SHA-256 (RFC 5077 section 4).
+/// The name and keys of session tickets: AES-256-CBC and HMAC-SHA-256 (RFC 5077 section 4).
 #[derive(Clone, PartialEq, Eq)]
 pub struct TicketKey {
-    /// By which a ticket tells its key.
+    /// Identifies the key in a ticket.
     pub name: [u8; 16],
-    /// Of AES.
+    /// The AES key.
     pub cipher: SecretBytes,
-    /// Of the HMAC.
+    /// The HMAC key.
     pub mac: SecretBytes,
 }
 
@@ -38,18 +38,18 @@ extern "C" {
     ) -> c_int;
 }
 
-// It is constant; the lint does not see that where the system lacks thread-local variables.
+// It is const already; the lint does not see that on systems without thread-local variables.
 #[allow(clippy::missing_const_for_thread_local)]
 mod present {
     use super::{RefCell, TicketKey};
     thread_local! {
-        /// The keys of tickets: the first one for new ones.
+        /// The ticket keys; the first one encrypts new tickets.
         pub(super) static TICKET_KEYS: RefCell<Vec<TicketKey>> = const { RefCell::new(Vec::new()) };
     }
 }
 use present::TICKET_KEYS;
 
-/// Sets the keys of tickets of this process; the first is for new tickets.
+/// Sets this process's ticket keys; the first one encrypts new tickets.
 pub fn set_ticket_keys(keys: Vec<TicketKey>) {
     TICKET_KEYS.with_borrow_mut(|current| *current = keys);
 }
@@ -60,8 +60,9 @@ pub fn use_ticket_keys(context: &mut SslContextBuilder) {
     unsafe { SSL_CTX_set_tlsext_ticket_key_evp_cb(context.as_ptr(), Some(ticket_key)) };
 }
 
-/// Sets up encryption of a new ticket (`encrypt` is 1), or decryption of one that a client sent.
-/// Returns 1, 2 for a ticket that should be renewed, 0 for one of unknown key, −1 on errors.
+/// Sets up the encryption of a new ticket (`encrypt` is 1), or the decryption of a client's ticket.
+/// Returns 1, or 2 for a ticket that should be renewed, 0 for one with an unknown key, −1 on
+/// errors.
 unsafe extern "C" fn ticket_key(
     ssl: *mut ffi::SSL,
     name: *mut c_uchar,
@@ -121,7 +122,7 @@ unsafe extern "C" fn ticket_key(
             return -1;
         }
     }
-    // A ticket of TLS 1.3 is used once, so that there must be another one (RFC 8446 appendix C.4).
+    // A TLS 1.3 ticket is used only once, so the client needs a new one (RFC 8446 appendix C.4).
     // SAFETY: OpenSSL passes its connection.
     let single_use = unsafe { ffi::SSL_version(ssl) == ffi::TLS1_3_VERSION };
     if encrypt == 0 && (index > 0 || single_use) {
@@ -131,9 +132,9 @@ unsafe extern "C" fn ticket_key(
     }
 }
 
-/// Makes sessions end for good when their first ticket is too old, however often it was renewed: a
-/// client that has shown a certificate must show it again, as it may have been revoked, or have
-/// expired. The time is written into the tickets.
+/// Ends a session for good when its first ticket gets too old, however often it was renewed: a
+/// client that has shown a certificate must show it again, because it may have expired or been
+/// revoked. The end of the session is written into its tickets.
 pub fn limit_resumption(context: &mut SslContextBuilder) {
     type Generate = unsafe extern "C" fn(*mut ffi::SSL, *mut c_void) -> c_int;
     type Decrypt = unsafe extern "C" fn(
@@ -179,13 +180,13 @@ extern "C" {
     fn SSL_CTX_get_timeout(context: *const ffi::SSL_CTX) -> std::ffi::c_long;
 }
 
-/// The end of a session, in seconds since 1970, if its ticket says so.
+/// When a session ends, in seconds since 1970, if its ticket says so.
 ///
 /// # Safety
 /// `session` is one of OpenSSL's, which nobody changes meanwhile.
 unsafe fn end_of(session: *mut ffi::SSL_SESSION) -> Option<u64> {
     let (mut data, mut length) = (ptr::null_mut(), 0);
-    // SAFETY: as the caller promises; the data are that long, and copied.
+    // SAFETY: as the caller promises; the data has that length, and is copied.
     unsafe {
         let known = SSL_SESSION_get0_ticket_appdata(session, &mut data, &mut length) == 1;
         let bytes = (known && length == 8 && !data.is_null())
@@ -194,7 +195,7 @@ unsafe fn end_of(session: *mut ffi::SSL_SESSION) -> Option<u64> {
     }
 }
 
-/// Writes the end of a session into its first ticket; later ones have that of the one before.
+/// Writes the end of the session into its first ticket; later tickets copy it from the one before.
 unsafe extern "C" fn add_end(ssl: *mut ffi::SSL, _: *mut c_void) -> c_int {
     // SAFETY: OpenSSL passes its connection, which has a session and a context.
     unsafe {
@@ -209,7 +210,7 @@ unsafe extern "C" fn add_end(ssl: *mut ffi::SSL, _: *mut c_void) -> c_int {
     }
 }
 
-/// Decides about a ticket that was opened, or could not be.
+/// Decides whether to use a ticket that OpenSSL has decrypted, or failed to.
 unsafe extern "C" fn check_end(
     _: *mut ffi::SSL,
     session: *mut ffi::SSL_SESSION,
@@ -229,14 +230,14 @@ unsafe extern "C" fn check_end(
         SUCCESS_RENEW => USE_RENEW,
         _ => return IGNORE_RENEW,
     };
-    // SAFETY: of a ticket that was opened OpenSSL passes the session.
+    // SAFETY: when a ticket was decrypted, OpenSSL passes its session.
     match unsafe { end_of(session) } {
         Some(end) if crate::os::wall_clock() < end => used,
         _ => IGNORE_RENEW,
     }
 }
 
-/// The cipher of tickets, looked up once.
+/// The cipher of tickets, fetched once.
 fn ticket_cipher() -> Option<&'static Cipher> {
     static CIPHER: OnceLock<Option<Cipher>> = OnceLock::new();
     CIPHER.get_or_init(|| Cipher::fetch(None, "AES-256-CBC", None).ok()).as_ref()

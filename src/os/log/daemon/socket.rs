@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-/// Where daemons listen (_PATH_LOG of syslog.h, and before it _PATH_LOG_PRIV, which is for root).
+/// Where daemons listen: _PATH_LOG of syslog.h, preceded by root's _PATH_LOG_PRIV.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const PATHS: &[&str] = &["/dev/log"];
 #[cfg(target_os = "freebsd")]
@@ -17,33 +17,34 @@ const PATHS: &[&str] = &["/var/run/logpriv", "/var/run/log", "/dev/log"];
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const PATHS: &[&str] = &["/var/run/log", "/dev/log"];
 
-/// What is left of a line that is too long for a datagram: the BSDs take 2 KiB.
+/// Lengths to try when a line is too long for a datagram: the BSDs take 2 KiB.
 const SHORTENED: [usize; 3] = [8192, 2000, 1000];
-/// A daemon that was there so many milliseconds ago is being restarted, and lines wait for it.
+/// If the daemon was there within this many milliseconds, assume it is being restarted and let
+/// lines wait.
 const ABSENCE: u64 = 60_000;
-/// A daemon that takes nothing may have been replaced: the path is asked again after so many
+/// A daemon that does not read may have been replaced: try its path again after this many
 /// milliseconds.
 const PATIENCE: u64 = 1000;
 
-/// A connection to the daemon, made when it is needed and again when the daemon is another one.
+/// A connection to the daemon, made when needed and renewed when the daemon is replaced.
 ///
-/// The socket of datagrams stays when the daemon goes, and is connected again: a process that is
-/// confined meanwhile may not get another one.
+/// A datagram socket is kept when the daemon goes, and connected again later: the process may be
+/// confined by then, and unable to create another socket.
 #[derive(Debug)]
 pub(in super::super) struct Socket {
     connection: Connection,
-    /// When the path was asked last.
+    /// When the path was last tried.
     asked: u64,
-    /// When there was a daemon last.
+    /// When the daemon was last reachable.
     seen: Option<u64>,
 }
 
 #[derive(Debug)]
 enum Connection {
     None,
-    /// For datagrams; connected, or to be connected again.
+    /// A datagram socket, connected or to be reconnected.
     Datagrams(OwnedFd),
-    /// To a daemon of the old kind, which has a stream with a NUL behind each line.
+    /// A stream to a daemon of the old kind, which expects a NUL after each line.
     Stream(OwnedFd),
 }
 
@@ -52,14 +53,14 @@ impl Socket {
         Socket { connection: Connection::None, asked: 0, seen: None }
     }
 
-    /// Connects ahead of the first line.
+    /// Connects before the first line is written.
     pub(in super::super) fn open(&mut self) {
         if matches!(self.connection, Connection::None) {
             let _ = self.connect();
         }
     }
 
-    /// True if the daemon is of the old kind.
+    /// True if the daemon takes a stream (the old kind).
     pub(in super::super) fn is_stream(&self) -> bool {
         matches!(self.connection, Connection::Stream(_))
     }
@@ -123,7 +124,8 @@ impl Socket {
             return Written::Part(0);
         }
         match error.raw_os_error() {
-            // The program has closed what was not its own; the number may be another's by now.
+            // The program has closed our descriptor; its number may belong to another file by now,
+            // so do not close it.
             Some(libc::EBADF | libc::ENOTSOCK) => {
                 if let Connection::Datagrams(fd) | Connection::Stream(fd) =
                     std::mem::replace(&mut self.connection, Connection::None)
@@ -131,7 +133,7 @@ impl Socket {
                     std::mem::forget(fd);
                 }
             }
-            // A line in a stream has begun, and must go on there.
+            // Part of a line is already in the stream; the rest must follow there.
             _ if full && matches!(self.connection, Connection::Stream(_)) => {
                 return Written::Part(0);
             }
@@ -171,7 +173,7 @@ fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
-/// Sends the beginning of a line, as much as the system takes.
+/// Sends the beginning of a line, as much of it as the system accepts.
 fn shortened(fd: &OwnedFd, line: &[u8]) -> io::Result<Written> {
     for length in SHORTENED {
         match socket::write(fd, &line[..line.len().min(length)]) {
@@ -179,17 +181,17 @@ fn shortened(fd: &OwnedFd, line: &[u8]) -> io::Result<Written> {
             result => return result.map(|_| Written::Whole),
         }
     }
-    // It will never be taken, and must not hold up the others.
+    // No length was accepted; drop the line so that it does not hold up the others.
     Ok(Written::Lost)
 }
 
-/// The daemon does not read as fast as we write.
+/// True if the daemon does not read as fast as we write.
 fn is_full(error: &io::Error) -> bool {
     crate::os::would_block(error)
         || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// True if syslog(3) is that of the C library, in the same object as a function that nobody replaces.
+/// True if syslog(3) is the C library's own: in the same object as a function that nobody replaces.
 pub(super) fn is_ours() -> bool {
     fn object(function: *const c_void) -> Option<*mut c_void> {
         // SAFETY: Dl_info is plain data, for which all zeroes is a value; dladdr(3) fills it, and
@@ -199,7 +201,7 @@ pub(super) fn is_ours() -> bool {
             (libc::dladdr(function.cast_mut().cast(), &mut info) != 0).then_some(info.dli_fbase)
         }
     }
-    /// Where a function is that is to be called by this name.
+    /// The address of the function that this name resolves to.
     fn named(name: &CStr) -> *const c_void {
         // SAFETY: dlsym(3) takes a NUL-terminated name.
         unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
