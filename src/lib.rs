@@ -2,9 +2,10 @@
 //! MAVIS modules and C programs use its parts.
 //!
 //! Dependencies point one way:
-//! `program → broker | worker → channel → upstream → tls → mavis → config → event → os`. `os` alone
-//! talks to the system; `config` gives plain data; balancing and the broker's policy are pure; `library` is what only C programs need. `ffi` may use all of them, and none of them uses
-//! `ffi`.
+//! `program → broker | worker → channel → upstream → tls → mavis → config → event → os`.
+//! Only `os` talks to the system. `config` produces plain data; balancing and the broker's policy
+//! are pure. `library` has what only C programs need. `ffi` may use all of them, and none of them
+//! uses `ffi`.
 
 pub mod broker;
 pub mod channel;

@@ -9,7 +9,7 @@ use crate::os::address::NotAnAddress;
 use crate::os::socket::{Keepalive, Kind, Protocol};
 use std::path::{Path, PathBuf};
 
-/// What the broker does with connections beyond its limit.
+/// What the broker does with connections above its limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overload {
     /// They wait in the kernel's backlog.
@@ -17,16 +17,16 @@ pub enum Overload {
     Queue,
     /// They are accepted and closed.
     Close,
-    /// The listening sockets are closed, so that they are refused.
+    /// They are refused, because the listening sockets are closed.
     Reset,
 }
 
 /// What SIGTERM does to open sessions: `stop`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// The broker ends at once. Sessions go on in the workers.
+    /// The broker exits at once. Sessions go on in the workers.
     Now,
-    /// The broker ends when all sessions have.
+    /// The broker exits when all sessions have ended.
     Drain,
 }
 
@@ -110,7 +110,7 @@ pub struct Broker {
     pub keepalive: Keepalive,
     /// `tcp bufsize`; 0 is the system's.
     pub channel_buffer: i32,
-    /// `bind retry delay` for the listeners behind it, in seconds.
+    /// `bind retry delay` for the listeners after it, in seconds.
     pub retry_delay: u32,
     /// `stop`; depends on the process if unset.
     pub stop: Option<Stop>,
@@ -118,10 +118,9 @@ pub struct Broker {
     pub spawn: Spawn,
 }
 
-/// Parses the section; the token after its opening brace is current, and ends on the closing
-/// one.
+/// Parses the section. The token after its opening brace is current; ends on the closing one.
 ///
-/// `datagrams`: the program's own workers take them.
+/// `datagrams`: this program's own workers accept datagrams.
 pub fn parse(parser: &mut Parser<'_>, datagrams: bool) -> Result<Broker, ConfigError> {
     let mut broker = Broker::default();
     parse_into(parser, &mut broker)?;
@@ -130,8 +129,8 @@ pub fn parse(parser: &mut Parser<'_>, datagrams: bool) -> Result<Broker, ConfigE
     Ok(broker)
 }
 
-/// Parses the directives of a section, up to its closing brace or the end of the text. What is not
-/// set stays as it is.
+/// Parses the directives of a section, up to its closing brace or the end of the text. Settings
+/// that it does not mention stay as they are.
 pub fn parse_into(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigError> {
     parser.directives(|parser| parser.attempt(|parser| directive(parser, broker)))
 }
@@ -190,7 +189,7 @@ fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigE
             parser.advance()?;
         }
         S_sticky => sticky(parser, &mut broker.sticky)?,
-        // The document of the stand-alone broker has these outside of spawn { } as well.
+        // spawnd's documentation has these outside of spawn { } as well.
         S_exec => drop(spawn_directive(parser, &mut broker.spawn)?),
         S_id => section_id(parser, &mut broker.spawn)?,
         _ if parser.is_word("stop") => broker.stop = Some(stop(parser)?),
@@ -247,8 +246,8 @@ fn unknown_directive(parser: &Parser<'_>) -> ConfigError {
     ])
 }
 
-/// `id = NAME` outside of spawn { }. A block behind it is a section inside a section, which is
-/// a mistake at the word `id`.
+/// `id = NAME` outside of spawn { }. If a block follows, it is a section inside a section: a
+/// mistake at the word `id`.
 fn section_id(parser: &mut Parser<'_>, spawn: &mut Spawn) -> Result<(), ConfigError> {
     let nested = unknown_directive(parser);
     spawn.id = Some(parser.assigned()?.text);
@@ -271,7 +270,7 @@ fn stop(parser: &mut Parser<'_>) -> Result<Stop, ConfigError> {
     Ok(stop)
 }
 
-/// What can only be said when the section is complete.
+/// Checks that need the complete section.
 fn check(parser: &Parser<'_>, broker: &mut Broker, datagrams: bool) -> Result<(), ConfigError> {
     let spawn = &mut broker.spawn;
     spawn.instances_min = spawn.instances_min.min(spawn.instances_max);
@@ -306,7 +305,7 @@ fn acl_entry(parser: &mut Parser<'_>, acl: &mut Vec<AclEntry>) -> Result<(), Con
     Ok(())
 }
 
-/// A directive of `spawn { }`; false if the current token is none.
+/// A directive of `spawn { }`; false if the current token begins none.
 fn spawn_directive(parser: &mut Parser<'_>, spawn: &mut Spawn) -> Result<bool, ConfigError> {
     match parser.code() {
         S_exec => {
@@ -323,7 +322,7 @@ fn spawn_directive(parser: &mut Parser<'_>, spawn: &mut Spawn) -> Result<bool, C
         S_id => spawn.id = Some(parser.assigned()?.text),
         S_config => spawn.config = Some(parser.assigned()?.text),
         S_instances | S_servers => {
-            // At least one worker: with none, nothing could ever be served.
+            // At least one worker: with none, no connection could ever be served.
             match bound(parser)? {
                 Bound::Min => spawn.instances_min = parser.integer(0..=100_000)? as usize,
                 Bound::Max => spawn.instances_max = parser.integer(1..=100_000)? as usize,
@@ -347,7 +346,7 @@ fn spawn_directive(parser: &mut Parser<'_>, spawn: &mut Spawn) -> Result<bool, C
         S_working => {
             parser.advance()?;
             parser.expect(S_directory)?;
-            // The C program wants one token more, whatever it is.
+            // The C program expects one more token here, whatever it is.
             if parser.code() != S_equal {
                 parser.advance()?;
             }

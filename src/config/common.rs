@@ -1,4 +1,4 @@
-//! Directives that every section and the top level share.
+//! Directives allowed in every section and at the top level.
 
 use super::effect::{Effect, Target};
 use super::rules::{UnknownNames, DEBUG_PARSE};
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 pub(super) const TOP_LEVEL: [Code; 9] =
     [S_alias, S_cleanup, S_debug, S_debug_cmd, S_gcore, S_id, S_proctitle, S_syslog, S_trace];
 
-/// What the common directives set. What they do is noted as an [`Effect`].
+/// Settings of the common directives. Their side effects are recorded as [`Effect`]s.
 #[derive(Clone, Debug, Default)]
 pub struct Common {
     /// `coredump directory`.
@@ -21,7 +21,7 @@ pub struct Common {
     pub core_command: Option<String>,
     /// `debug-cmd`.
     pub debug_command: Option<String>,
-    /// `proctitle`: for C programs.
+    /// `proctitle`, used by C programs only.
     pub process_title: Option<String>,
 }
 
@@ -39,7 +39,7 @@ pub const SHARED: [Code; 10] = [
     S_trace,
 ];
 
-/// Names and bits of the debug flags; bits that are not shown here are ORed in by number.
+/// Names and bits of the debug flags. Bits without a name can be set by number.
 const DEBUG_FLAGS: [(&str, u32); 25] = [
     ("PARSE", DEBUG_PARSE),
     ("AUTHOR", 0x2),
@@ -68,7 +68,7 @@ const DEBUG_FLAGS: [(&str, u32); 25] = [
     ("NONE", DEBUG_NONE),
 ];
 
-/// Every bit but NONE, USERINPUT and TACTRACE.
+/// Every bit except NONE, USERINPUT and TACTRACE.
 pub const DEBUG_ALL: u32 = 0x7f9f_ffff;
 const DEBUG_NONE: u32 = 0x8000_0000;
 
@@ -77,7 +77,7 @@ pub fn known_debug_bits(level: i64) -> u32 {
     (level as u32) & (DEBUG_ALL | 0x20_0000)
 }
 
-/// Parses a directive that is allowed in every section; false if the current token is none.
+/// Parses a directive that is allowed in every section; false if the current token begins none.
 pub fn parse_shared(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     match parser.code() {
         S_debug | S_trace => debug(parser)?,
@@ -94,7 +94,7 @@ pub fn parse_shared(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     Ok(true)
 }
 
-/// Parses a directive of the top level; false if the current token is none.
+/// Parses a directive of the top level; false if the current token begins none.
 pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     match parser.code() {
         S_alias => parser.define_alias()?,
@@ -103,7 +103,7 @@ pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
             let name = variable_name(parser)?;
             parser.advance()?;
             parser.accept(S_equal)?;
-            // Before the next token is read, which may name the variable.
+            // Before the next token is read, which may use the variable.
             let value = parser.text_lossy();
             parser.set_variable(name, Some(value));
             parser.advance()?;
@@ -123,8 +123,8 @@ pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     Ok(true)
 }
 
-/// `unsetenv = NAME`. The C program knows no such directive and refuses `unsetenv NAME`, which
-/// stays refused: only the form with the equals sign is new.
+/// `unsetenv = NAME`. The C program has no such directive and refuses `unsetenv NAME`. That stays
+/// refused: only the form with the equals sign is new.
 fn unset_variable(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     let refused = parser.expected(&TOP_LEVEL);
     parser.advance()?;
@@ -155,7 +155,7 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         let target = match target.text.as_str() {
             "syslog" => Target::Syslog,
             "stderr" | "/dev/stderr" => Target::StandardError,
-            // With -P the errors must stay where the user sees them.
+            // With -P, errors must stay where the user sees them.
             _ if parser.rules.parse_only => return Ok(()),
             _ => Target::File(target.text, target.position),
         };
@@ -173,8 +173,8 @@ fn debug(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
     })
 }
 
-/// Applies flags to a mask, up to a word that is none. Each takes effect before the next word is read,
-/// as it may be the one that shows the words.
+/// Applies flags to a mask, up to the first word that is not a flag. Each takes effect before the
+/// next word is read, because it may be PARSE, which traces that word.
 pub fn debug_flags(
     parser: &mut Parser<'_>,
     mut mask: u32,
@@ -194,14 +194,15 @@ pub fn debug_flags(
             break;
         }
     }
-    // As in the C library: a word of the language ends the list in another way than any other.
+    // As in the C library: if a reserved word ends the list, NONE is cleared when another flag is
+    // set.
     if mask & !DEBUG_NONE != 0 && ![S_string, S_eof].contains(&parser.code()) {
         apply(parser, mask & !DEBUG_NONE);
     }
     Ok(())
 }
 
-/// Applies one flag to a mask; `None` if the word is no flag.
+/// Applies one flag to a mask; `None` if the word is not a flag.
 fn debug_flag(mask: u32, word: &str) -> Option<u32> {
     let (negative, name) = match word.as_bytes().first()? {
         b'-' => (true, &word[1..]),
@@ -217,8 +218,8 @@ fn debug_flag(mask: u32, word: &str) -> Option<u32> {
     })
 }
 
-/// What the name of a severity or facility stands for. One that is not known is a mistake, or is only
-/// warned of.
+/// The severity or facility found for a name. An unknown name is a mistake or only a warning,
+/// depending on the rules.
 fn known<T>(
     parser: &mut Parser<'_>,
     name: &Value,

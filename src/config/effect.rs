@@ -1,10 +1,11 @@
-//! What a text does besides giving settings.
+//! What a configuration does apart from settings: logging, environment variables, messages.
 
 use super::{ConfigError, Position};
 use crate::os::log::{Facility, Severity};
 
-/// One thing that a text wants done or said. Parsing notes them in their order; whoever has parsed does
-/// them in that order, so that a message comes under the name that `syslog ident` has given before it.
+/// One side effect or message of a configuration. The parser records them in order and its caller
+/// applies them in that order, so that a message is logged under the name that an earlier `syslog
+/// ident` has set.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// `setenv`
@@ -27,24 +28,24 @@ pub enum Effect {
     SyslogFilter(u32),
     /// `cleanup interval`, in seconds.
     CleanupInterval(u64),
-    /// Whether case matters to regular expressions: a bit for each open brace, the innermost lowest.
-    /// Noted before C code reads on, which has flags that follow from it.
+    /// Whether regular expressions ignore case: a bit for each open brace, the innermost lowest.
+    /// Recorded before C code reads on, because its regex flags follow from it.
     Case(u64),
-    /// Something to say that does not end the reading.
+    /// A message to log; reading goes on.
     Message(Severity, String),
-    /// A mistake behind which reading went on.
+    /// A mistake that reading skipped, to find more of them.
     Mistake(ConfigError),
-    /// A token (`-d 1`, `debug = PARSE`).
+    /// A token, for the trace (`-d 1`, `debug = PARSE`).
     Trace(String),
 }
 
 /// Where debug output goes.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// To where all messages go.
+    /// Where all messages go.
     Syslog,
-    /// To standard error.
+    /// Standard error.
     StandardError,
-    /// To a file, which becomes standard error; with the place where it is named.
+    /// A file, which replaces standard error; with the place where the configuration names it.
     File(String, Position),
 }

@@ -1,8 +1,8 @@
-//! What the readers of one configuration share: aliases, the texts of its files, and where
-//! including files go on.
+//! State shared by the readers of one configuration: aliases, the texts of its files, and where to
+//! resume in the files that include others.
 //!
-//! A reader's own state is [`Sym`](super::Sym) alone, which C modules copy to look ahead. What it
-//! refers to is kept here until the configuration is done with, so that a copy stays good.
+//! A reader's own state is just a [`Sym`](super::Sym), which C modules copy to look ahead. The data
+//! it refers to is kept here until reading has ended, so that copies stay valid.
 
 use super::effect::Effect;
 use super::rules::DEBUG_PARSE;
@@ -15,7 +15,7 @@ use std::ffi::{c_char, c_void, OsStr, OsString};
 use std::ptr;
 use std::rc::Rc;
 
-/// Tells a worker that reads its configuration from shared memory what `$CONFDIR` is.
+/// Tells a worker that reads its configuration from shared memory the value of `$CONFDIR`.
 pub const DIRECTORY_VARIABLE: &str = "TCPRELAY_CONFDIR";
 
 /// A token of an alias.
@@ -29,7 +29,7 @@ pub(super) struct AliasToken {
 /// The tokens an alias stands for.
 pub(super) type AliasTokens = Rc<[AliasToken]>;
 
-/// A place in an alias that is being read from.
+/// A position in an alias whose tokens are being read.
 #[derive(Clone, Debug)]
 pub(super) struct Expansion {
     pub(super) name: Rc<[u8]>,
@@ -39,12 +39,12 @@ pub(super) struct Expansion {
     pub(super) outer: Handle,
 }
 
-/// Where an including file goes on.
+/// Where to resume in a file that includes another.
 #[derive(Clone)]
 pub(super) struct Suspended {
-    /// The text, or a copy of it if it is C code's.
+    /// The text, or a copy if C code owns it.
     pub(super) source: Rc<Source>,
-    /// Where the text is, and its name, for C readers.
+    /// Address and name of the text, for C readers.
     pub(super) input: *const u8,
     pub(super) filename: *const c_char,
     pub(super) start: usize,
@@ -53,12 +53,12 @@ pub(super) struct Suspended {
     pub(super) chlen: u8,
     pub(super) line: u32,
     pub(super) outer: Handle,
-    /// How many includes lead to that file.
+    /// How many includes led to that file.
     pub(super) depth: usize,
 }
 
-/// Names an entry of a table below, in a pointer field of [`Sym`](super::Sym): null for none. It
-/// is no address and never followed.
+/// An index into a table of [`Environment`], stored in a pointer field of [`Sym`](super::Sym); null
+/// for none. Not an address, and never followed.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Handle(*mut c_void);
@@ -74,34 +74,34 @@ impl Handle {
         (self.0 as usize).checked_sub(1)
     }
 
-    /// What C code has put there is a pointer of its own, which no table is long enough for.
+    /// The pointer, if C code has stored one of its own: those are beyond the index of any table.
     pub(super) fn address(self) -> Option<*mut c_void> {
         const LONGEST_TABLE: usize = 1 << 24;
         (self.0 as usize > LONGEST_TABLE).then_some(self.0)
     }
 }
 
-/// What the readers of one configuration share.
+/// State shared by the readers of one configuration.
 #[derive(Default)]
 pub struct Environment {
-    /// Who answers what only the system knows.
+    /// The system that answers the parser's questions.
     system: Option<Rc<dyn System>>,
-    /// What `setenv` has said.
+    /// Changes by `setenv` and `unsetenv`.
     pub(super) overlay: Overlay,
-    /// What was read so far does besides giving settings, as far as it is not applied.
+    /// Effects recorded so far that have not been applied.
     pub(super) effects: Vec<Effect>,
     /// The debug mask.
     pub(super) debug: u32,
     pub(super) case: Case,
-    /// What is said once.
+    /// Messages that are given only once, and have been.
     pub(super) said: HashSet<&'static str>,
     sources: Vec<Rc<Source>>,
     suspended: Vec<Suspended>,
     expansions: Vec<Expansion>,
     pub(super) aliases: HashMap<Rc<[u8]>, AliasTokens>,
-    /// An alias that stands for nothing was used.
+    /// An empty alias was used.
     pub(super) used_empty_alias: bool,
-    /// What `$CONFDIR/` stands for.
+    /// The value of `$CONFDIR/`.
     pub(super) directory: String,
 }
 
@@ -109,48 +109,48 @@ pub struct Environment {
 pub type Shared = Rc<RefCell<Environment>>;
 
 thread_local! {
-    /// The environment of the configuration that is being read, or was read last: that of readers
-    /// which C code has made.
+    /// The environment of the configuration being read, or read last. Readers that C code makes use
+    /// it.
     static CURRENT: RefCell<Shared> = RefCell::default();
 }
 
 impl Environment {
-    /// For the configuration called `name`.
+    /// An environment for the configuration called `name`.
     pub(super) fn new(name: &str, system: Rc<dyn System>, debug: u32) -> Environment {
         let directory = directory(name, &*system);
         Environment { directory, debug, system: Some(system), ..Environment::default() }
     }
 
-    /// Who answers what only the system knows.
+    /// The system that answers the parser's questions.
     pub(super) fn system(&self) -> Rc<dyn System> {
         self.system.clone().unwrap_or_else(|| Rc::new(Nowhere))
     }
 
-    /// Before C code reads on: who answers if nobody does yet, and what C code may have changed, the
-    /// debug mask and for which blocks case matters.
+    /// Prepares for reading on with a reader that C code holds: sets the system if there is none
+    /// yet, and takes over the debug mask and the case flags, which C code may have changed.
     pub fn resume(&mut self, system: &Rc<dyn System>, debug: u32, case: u64) {
         self.system.get_or_insert_with(|| Rc::clone(system));
         (self.debug, self.case) = (debug, Case(case));
     }
 
-    /// For which blocks case matters.
+    /// The case flags: see [`Effect::Case`].
     pub fn case(&self) -> u64 {
         self.case.0
     }
 
-    /// Notes a token, if they are wanted.
+    /// Records a token for the trace, if tracing is on.
     pub(super) fn trace(&mut self, text: impl FnOnce() -> String) {
         if self.debug & DEBUG_PARSE != 0 {
             self.effects.push(Effect::Trace(text()));
         }
     }
 
-    /// The environment variable as the text sees it.
+    /// An environment variable as the text sees it.
     pub(super) fn variable(&self, name: &OsStr) -> Option<OsString> {
         self.overlay.get(name, &*self.system())
     }
 
-    /// That of readers which C code has made.
+    /// The environment of readers that C code makes.
     pub fn current() -> Shared {
         CURRENT.with(|current| Rc::clone(&current.borrow()))
     }
@@ -178,7 +178,7 @@ impl Environment {
         self.suspended.get(handle.index()?)
     }
 
-    /// `None` if aliases stand for more than any configuration needs.
+    /// `None` if there are more expansions than any sane configuration needs.
     pub(super) fn expand(&mut self, expansion: Expansion) -> Option<Handle> {
         const MOST: usize = 1 << 20;
         if self.expansions.len() >= MOST {
@@ -188,8 +188,8 @@ impl Environment {
         Some(Handle::of(self.expansions.len() - 1))
     }
 
-    /// Another reader begins. Of those before it, in a program that makes many, none is in the
-    /// middle of an alias any more.
+    /// Called when a new reader starts. Frees the tables if they are large: in a program that makes
+    /// that many readers, no earlier one is still inside an alias or include.
     pub(super) fn begin(&mut self) {
         const MANY: usize = 1 << 16;
         if self.expansions.len() > MANY {
@@ -204,7 +204,7 @@ impl Environment {
         self.expansions.get(handle.index()?)
     }
 
-    /// Defines an alias that stands for nothing so far.
+    /// Defines an empty alias.
     pub fn add_alias(&mut self, name: &[u8]) {
         self.aliases.insert(name.into(), Rc::new([]));
     }
@@ -216,10 +216,10 @@ impl Environment {
     }
 }
 
-/// The folder of a configuration, with a slash at the end.
+/// The folder of a configuration, with a trailing slash.
 pub fn directory(name: &str, system: &dyn System) -> String {
     match name.rfind('/') {
-        // A copy in shared memory stands for a file elsewhere.
+        // Shared memory is a copy of a file elsewhere.
         _ if name.starts_with("ipc://") => {
             let told = system.variable(OsStr::new(DIRECTORY_VARIABLE));
             told.and_then(|told| told.into_string().ok()).unwrap_or_else(|| "./".to_owned())
@@ -234,12 +234,12 @@ pub fn directory(name: &str, system: &dyn System) -> String {
 pub(super) struct Case(pub(super) u64);
 
 impl Case {
-    /// An opening brace: what is inside starts with what holds outside.
+    /// An opening brace: the block inherits the setting.
     pub(super) fn open(&mut self) {
         self.0 = self.0 << 1 | self.0 & 1;
     }
 
-    /// A closing brace: what held outside holds again. The outermost level is never lost.
+    /// A closing brace: restores the setting outside. The outermost level is never lost.
     pub(super) fn close(&mut self) {
         self.0 = self.0 >> 1 | self.0 & 1 << 63;
     }
@@ -249,7 +249,7 @@ impl Case {
         self.0 = self.0 & !1 | u64::from(!yes);
     }
 
-    /// Case is ignored in the innermost block.
+    /// True if case is ignored in the innermost block.
     pub(super) fn is_ignored(self) -> bool {
         self.0 & 1 != 0
     }

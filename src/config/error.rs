@@ -1,4 +1,4 @@
-//! Errors of the configuration, with the place they point at.
+//! Configuration errors, with the place they point at.
 
 use memchr::memchr_iter;
 use std::fmt;
@@ -19,17 +19,17 @@ impl Position {
         Position { source, offset }
     }
 
-    /// The file as the configuration names it.
+    /// The file name, as the configuration has it.
     pub fn file(&self) -> &str {
         &self.source.name
     }
 
-    /// The line, from one.
+    /// The line number, counted from 1.
     pub fn line(&self) -> usize {
         1 + memchr_iter(b'\n', &self.source.text[..self.offset]).count()
     }
 
-    /// The text of the line.
+    /// The text of the line, and the offset of this place in it.
     fn line_text(&self) -> (&[u8], usize) {
         let text = &self.source.text;
         let start = memchr::memrchr(b'\n', &text[..self.offset]).map_or(0, |at| at + 1);
@@ -38,7 +38,7 @@ impl Position {
         (&text[start..end], self.offset - start)
     }
 
-    /// The text up to the end of the word at this place: what has been read so far.
+    /// The text up to the end of the word at this place.
     fn consumed(&self) -> &[u8] {
         let text = &self.source.text;
         let rest = &text[self.offset..];
@@ -63,18 +63,18 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The source line with a caret under the offending word, for a terminal.
+    /// The source line and a caret under the offending word, for a terminal.
     pub fn excerpt(&self) -> String {
         let (line, column) = self.position.line_text();
         let column = String::from_utf8_lossy(&line[..column]).chars().count();
         let line: String = String::from_utf8_lossy(line).chars().filter(|c| *c != '\r').collect();
-        // Tabs stay tabs, so that the caret stands under its word.
+        // Tabs stay tabs, to keep the caret under its word.
         let indent: String =
             line.chars().take(column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         format!("{line}\n{indent}^")
     }
 
-    /// Everything that was read of the file up to the offending word (`-D`).
+    /// The file up to and including the offending word (`-D`).
     pub fn consumed(&self) -> String {
         String::from_utf8_lossy(self.position.consumed()).into_owned()
     }

@@ -13,20 +13,21 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;
 
-/// How deep includes may nest. A file that includes itself gets here.
+/// How deep includes may nest. A file that includes itself runs into this limit.
 const MAX_INCLUDE_DEPTH: usize = 32;
 
 /// The text that a [`Sym`] reads.
 #[derive(Clone)]
 pub(super) enum Input<'a> {
-    /// Of a file that the environment keeps.
+    /// A source that the environment keeps.
     Ours(Rc<Source>),
-    /// Of a C program.
+    /// The text of a C program.
     Foreign(&'a [u8]),
 }
 
 impl<'a> Input<'a> {
-    /// The input of `sym`: a source that the environment keeps, or else what C code says it is.
+    /// The input of `sym`: a source that the environment keeps, or else `foreign`, the text of C
+    /// code.
     pub(super) fn of(sym: &Sym, environment: &Environment, foreign: &'a [u8]) -> Input<'a> {
         match environment.source_at(sym.input) {
             Some(source) => Input::Ours(source),
@@ -41,7 +42,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// As a source, which for the text of a C program is a copy.
+    /// As a source; the text of a C program is copied.
     pub(super) fn source(&self, name: &str) -> Rc<Source> {
         match self {
             Input::Ours(source) => Rc::clone(source),
@@ -50,12 +51,12 @@ impl<'a> Input<'a> {
     }
 }
 
-/// One step of reading: a [`Sym`] with what it refers to.
+/// One step of reading: a [`Sym`] with the data it refers to.
 pub(super) struct Lexer<'a> {
     pub(super) sym: &'a mut Sym,
     pub(super) environment: &'a mut Environment,
     pub(super) input: Input<'a>,
-    /// The name of the input, if C code has made it.
+    /// The name of the input, if the text is C code's.
     pub(super) name: &'a str,
 }
 
@@ -84,7 +85,7 @@ impl Lexer<'_> {
     }
 
     fn environment_variable(&self, name: &OsStr) -> Option<Vec<u8>> {
-        // No such variable can be, and some systems panic when they are asked.
+        // No variable can have such a name, and asking for it panics on some systems.
         if name.is_empty() || name.as_bytes().iter().any(|&b| b == b'=' || b == 0) {
             return None;
         }
@@ -248,7 +249,7 @@ impl Lexer<'_> {
                 self.sym.set_quoted(*quoted);
                 self.sym.clear_text();
                 self.sym.push_text(text);
-                // A copy of the reader may still be at the place before.
+                // Push a new entry: a copy of the reader may still refer to the old one.
                 expansion.next += 1;
                 return self.expand(expansion);
             }
@@ -283,7 +284,7 @@ impl Lexer<'_> {
         self.sym.set_quoted(false);
         loop {
             self.sym.raw = self.sym.start;
-            // The text of a C program ends with NUL, or with the EOF of getc(3).
+            // The text of a C program ends with NUL, or with getc(3)'s EOF.
             let foreign = matches!(self.input, Input::Foreign(_));
             if self.at_end() || foreign && matches!(self.byte(), Some(0 | 0xff)) {
                 if self.leave() {
@@ -307,7 +308,7 @@ impl Lexer<'_> {
                         self.sym.code = if byte == b'&' { S_and } else { S_or };
                         return Ok(());
                     }
-                    // A single one is white space.
+                    // A single `&` or `|` is white space.
                 }
                 Some(byte) if single(byte).is_some() => {
                     self.push(&[byte])?;
@@ -356,8 +357,7 @@ impl Lexer<'_> {
         self.expand_environment()
     }
 
-    /// `/PATTERN/`, where `\/` is a slash and `\\` a backslash. Any other escape is the
-    /// expression's own.
+    /// `/PATTERN/`, where `\/` is a slash and `\\` a backslash. Any other escape is passed to PCRE.
     fn lex_pcre(&mut self) -> Result<(), ConfigError> {
         self.next_character();
         loop {
@@ -381,7 +381,7 @@ impl Lexer<'_> {
         Ok(())
     }
 
-    /// What follows a backslash.
+    /// Reads the escape after a backslash.
     fn lex_escape(&mut self) -> Result<(), ConfigError> {
         let escaped = match self.byte() {
             Some(b'a') => 7,
@@ -428,7 +428,7 @@ impl Lexer<'_> {
         self.push(&[value as u8])
     }
 
-    /// Replaces `${NAME}` by the environment variable if it is set. The value is not looked at
+    /// Replaces `${NAME}` by the environment variable if it is set. The value is not expanded
     /// again.
     fn expand_environment(&mut self) -> Result<(), ConfigError> {
         if memchr::memmem::find(self.sym.text(), b"${").is_none() {
@@ -455,8 +455,8 @@ impl Lexer<'_> {
         self.push(rest)
     }
 
-    /// `include [=] PATTERN`, with the token `include` current. The next token to be read is
-    /// the first of the files.
+    /// `include [=] PATTERN`, with the token `include` current. The next token comes from the first
+    /// file that matches.
     fn include(&mut self) -> Result<(), ConfigError> {
         self.next_token()?;
         if self.sym.code == S_equal {
@@ -467,7 +467,7 @@ impl Lexer<'_> {
         if let Some(rest) = pattern.strip_prefix(b"$CONFDIR/") {
             pattern = [self.environment.directory.as_bytes(), rest].concat();
         }
-        // A URL may have a query, which is no pattern.
+        // A URL may have a query, so its `?` is not a pattern.
         let url = memchr::memmem::find(&pattern, b"://").is_some();
         let found = if url {
             Ok(vec![OsStr::from_bytes(&pattern).into()])
@@ -492,7 +492,7 @@ impl Lexer<'_> {
             );
             return Err(ConfigError { position, message });
         }
-        // The last file is entered first, and left last.
+        // Enter the last file first, so that it is read last.
         for name in names.into_iter().rev() {
             let name = String::from_utf8_lossy(&name.into_os_string().into_vec()).into_owned();
             match system::open(&name, &*self.environment.system()) {

@@ -8,12 +8,12 @@ use crate::os::log::Severity;
 use crate::os::socket::{Keepalive, Kind, Protocol, MOST_BACKLOG, MOST_USER_TIMEOUT};
 use std::ops::RangeInclusive;
 
-/// A stickiness cache's settings.
+/// Settings of a stickiness cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sticky {
-    /// Seconds an entry is good for; 0 is off.
+    /// Seconds for which an entry is valid; 0 is off.
     pub period: u32,
-    /// Most entries.
+    /// Maximum number of entries.
     pub size: usize,
 }
 
@@ -26,8 +26,8 @@ impl Default for Sticky {
 /// Whether an IPv6 listener leaves IPv4 alone: `ipv6 only`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ipv6Only {
-    /// If it is to serve all addresses, and there is an IPv4 listener on its port. Otherwise as the
-    /// system has it.
+    /// Yes if it is to serve all addresses and there is an IPv4 listener on its port. Otherwise the
+    /// system's default.
     #[default]
     Auto,
     /// Always.
@@ -51,11 +51,11 @@ pub mod flag {
 /// One `listen { }`.
 #[derive(Clone, Debug)]
 pub struct Listener {
-    /// `address` or `path`, with its place; the wildcard address if it is not set.
+    /// `address` or `path`, with its place; the wildcard address if unset.
     pub address: Option<Value>,
-    /// `port`, 0 if the kernel is to choose.
+    /// `port`; 0 lets the kernel choose.
     pub port: u16,
-    /// Neither port nor address was given (inetd operation ignores such a block).
+    /// Neither a port nor an address was given. In inetd mode, such a block is ignored.
     pub empty: bool,
     /// `type`.
     pub kind: Kind,
@@ -79,7 +79,7 @@ pub struct Listener {
     pub flags: u32,
     /// `aaa.protocol`, the number of its word; 0 if unset.
     pub aaa_protocol: u32,
-    /// `dscp`, not shifted; 0 leaves the system's.
+    /// `dscp`, not shifted; 0 keeps the system's default.
     pub dscp: u8,
     /// `vrf`.
     pub vrf: Option<String>,
@@ -89,7 +89,7 @@ pub struct Listener {
     pub owner: Ids,
     /// `bind retry delay` in seconds; 0 is off.
     pub retry_delay: u32,
-    /// `tcp keepalive …` and `tcp user timeout`; the section's where unset.
+    /// `tcp keepalive …` and `tcp user timeout`; the section's if unset.
     pub keepalive: Keepalive,
     /// `sticky cache …`; the section's if the period is 0.
     pub sticky: Sticky,
@@ -124,22 +124,22 @@ impl Listener {
     }
 }
 
-/// What is written in a block: the listener, and what becomes of it only when all is known.
+/// A block as written: the listener, and settings that apply only once the whole block is known.
 struct Block {
     listener: Listener,
     ports: RangeInclusive<u16>,
-    /// The place of a range of ports.
+    /// `port`, with its place, if it is a range.
     range: Option<Value>,
     backlog: Option<i32>,
     overload_backlog: Option<i32>,
     channel_buffer: Option<i32>,
 }
 
-/// What the C program has for `overload backlog`.
+/// The C program's default for `overload backlog`.
 const OVERLOAD_BACKLOG: i32 = 128;
 
-/// `listen [=] { … }`, with the token `listen` current: a listener, or one for each of its ports.
-/// `channel_buffer` is the broker's.
+/// `listen [=] { … }`, with the token `listen` current: one listener for each of its ports.
+/// `channel_buffer` is the broker's setting, which a block may change.
 pub(super) fn listen(
     parser: &mut Parser<'_>,
     retry_delay: u32,
@@ -169,8 +169,8 @@ impl Block {
         if let (Some(range), true) = (&self.range, listener.address.as_ref().is_some_and(unix)) {
             return Err(range.error("A UNIX-domain socket has no ports"));
         }
-        // Who writes a backlog gets the C program's for overload. Otherwise one is as long as the
-        // other, as there.
+        // With an explicit backlog, `overload backlog` defaults to the C program's value. Without,
+        // both are the maximum, as in the C program.
         let overload = self.backlog.map_or(MOST_BACKLOG, |_| OVERLOAD_BACKLOG);
         listener.backlog = self.backlog.unwrap_or(MOST_BACKLOG);
         listener.overload_backlog = self.overload_backlog.unwrap_or(overload).min(listener.backlog);
@@ -186,7 +186,7 @@ fn listen_directive(parser: &mut Parser<'_>, block: &mut Block) -> Result<(), Co
             listener.empty = false;
         }
         S_port => {
-            // The document of the stand-alone broker writes it without the equals sign.
+            // spawnd's documentation writes it without the equals sign.
             parser.advance()?;
             parser.accept(S_equal)?;
             let ports = parser.value()?;
@@ -285,7 +285,8 @@ fn listen_directive(parser: &mut Parser<'_>, block: &mut Block) -> Result<(), Co
         S_tcp => {
             parser.advance()?;
             match parser.code() {
-                // The channels to the workers belong to no listener; spawnd's document has it here.
+                // The buffers of the workers' channels do not depend on a listener, but spawnd's
+                // documentation has the directive here.
                 S_bufsize => block.channel_buffer = Some(buffer_size(parser)?),
                 _ if connection_option(parser, &mut listener.keepalive)? => {}
                 _ => return Err(parser.expected_words(&["bufsize", "keepalive", "user"])),
@@ -294,7 +295,7 @@ fn listen_directive(parser: &mut Parser<'_>, block: &mut Block) -> Result<(), Co
         S_sticky => sticky(parser, &mut listener.sticky)?,
         _ if parser.is_word("ipv6") => listener.ipv6_only = ipv6_only(parser)?,
         _ if parser.is_word("reuse") => listener.reuse_port = reuse_port(parser)?,
-        // The program's document gives the address without a keyword.
+        // The C program's documentation gives the address without a keyword.
         S_string if listener.address.is_none() && looks_like_address(&parser.text_lossy()) => {
             listener.address = Some(parser.value()?);
             listener.empty = false;
@@ -330,7 +331,7 @@ fn listen_directive(parser: &mut Parser<'_>, block: &mut Block) -> Result<(), Co
     Ok(())
 }
 
-/// True for an address, and for one whose zone is not there.
+/// True for an address, also if its zone does not exist.
 fn looks_like_address(text: &str) -> bool {
     Address::parse(text) != Err(NotAnAddress::Malformed)
 }
@@ -400,8 +401,8 @@ fn tls_version(code: Code) -> Option<u32> {
     }
 }
 
-/// The low byte of the protocol number of a DTLS version. DTLS 1.3 is known as a word, and
-/// refused as no TLS library here speaks it.
+/// The low byte of the protocol number of a DTLS version. DTLS 1.3 is a reserved word but refused,
+/// because no TLS library in use supports it.
 fn dtls_version(code: Code) -> Option<u32> {
     match code {
         S_DTLS1_0 => Some(0xff),
@@ -426,7 +427,7 @@ fn tls(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<(), ConfigErr
         }
         S_equal => parser.advance()?,
         S_eof => return Err(parser.expected(&[S_equal, S_psk])),
-        // The document of the stand-alone broker writes the bare word for yes.
+        // spawnd's documentation uses the bare word for yes.
         _ => {
             (listener.tls_versions, listener.dtls_versions) = (TLS_DEFAULT, DTLS_DEFAULT);
             return Ok(());
@@ -461,7 +462,7 @@ fn tls(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<(), ConfigErr
     parser.advance()
 }
 
-/// Comma-separated versions, each shifting the former to the left.
+/// Comma-separated versions; each one shifts those before it to the left.
 fn version_list(
     parser: &mut Parser<'_>,
     number: fn(Code) -> Option<u32>,
@@ -495,7 +496,7 @@ pub(super) fn buffer_size(parser: &mut Parser<'_>) -> Result<i32, ConfigError> {
     Ok(parser.integer(COUNT)? as i32)
 }
 
-/// `keepalive …` or `user timeout = SECONDS`, with the word behind `tcp` current; false if it is
+/// `keepalive …` or `user timeout = SECONDS`, with the word after `tcp` current; false if it is
 /// neither.
 pub(super) fn connection_option(
     parser: &mut Parser<'_>,
@@ -523,14 +524,14 @@ fn user_timeout(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
     Ok(seconds)
 }
 
-/// `keepalive count|idle|interval = N`, with the token `keepalive` current. Negative: unset.
+/// `keepalive count|idle|interval = N`, with the token `keepalive` current. Zero or less: unset.
 fn keepalive(parser: &mut Parser<'_>, keepalive: &mut Keepalive) -> Result<(), ConfigError> {
     parser.advance()?;
     let which = parser.code();
     if !matches!(which, S_count | S_idle | S_interval) {
         return Err(parser.expected(&[S_count, S_idle, S_interval]));
     }
-    // What tcp(7) takes; anything below that is "unset".
+    // The maxima that Linux accepts (tcp(7)); zero and less mean "unset".
     let most = if which == S_count { 127 } else { 32767 };
     let value = parser.assigned_integer(i64::from(i32::MIN)..=most)?;
     let value = u32::try_from(value).ok().filter(|&value| value > 0);

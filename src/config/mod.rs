@@ -1,12 +1,12 @@
 //! The configuration language: sources, lexer, and the grammar of each section.
 //!
-//! Pure: a parser reads one source, looks for one section, and gives back settings, and a list of what
-//! the text does besides ([`effect::Effect`]), which `program` applies. What only the system knows is
-//! asked of a [`system::System`] that comes with the source. Every error names the file, the line and
-//! the word concerned.
+//! Parsing has no side effects: a parser reads one source, looks for one section, and returns the
+//! settings and a list of everything else that the text asks for ([`effect::Effect`]), which
+//! `program` applies. Questions that only the system can answer go to a [`system::System`], which
+//! the caller supplies. Every error names the file, the line and the word at fault.
 //!
-//! MAVIS modules parse their own blocks, with effects of their own: where is said in
-//! [`relay::Modules`].
+//! The exception is MAVIS modules: they parse their own blocks in C, with side effects.
+//! [`relay::Modules`] says which processes let them.
 
 #![forbid(unsafe_code)]
 // Token constants carry the names of the C enumeration.
@@ -43,13 +43,13 @@ use std::sync::{Mutex, PoisonError};
 
 static ABANDON: Mutex<Option<fn()>> = Mutex::new(None);
 
-/// What a process does before it ends when a module finds a mistake in its block of the
-/// configuration: there is no way back through the module's code.
+/// Registers what the process does before it exits because a module found a mistake in its block of
+/// the configuration. It has to exit: an error cannot return through the module's C code.
 pub fn on_abandon(action: fn()) {
     *ABANDON.lock().unwrap_or_else(PoisonError::into_inner) = Some(action);
 }
 
-/// Does it.
+/// Runs the action registered with [`on_abandon`].
 pub(crate) fn abandon() {
     let action = *ABANDON.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(action) = action {

@@ -3,8 +3,8 @@
 use crate::os::address::{Address, NotAnAddress};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A name that can stand for a host: letters, digits, dots, dashes and underscores, the last
-/// label not a number (RFC 1123 section 2.1, and what looks like a mistyped address is none).
+/// True for a possible host name: letters, digits, dots, dashes and underscores, the last label not
+/// a number (RFC 1123 section 2.1), so that a mistyped address is not taken for a name.
 pub fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
@@ -21,13 +21,13 @@ pub fn is_host_name(text: &str) -> bool {
 pub struct Network {
     /// The address; IPv4 as IPv4-mapped IPv6.
     pub bits: u128,
-    /// Its length, 0 to 128 (IPv4: 96 more than written).
+    /// The prefix length, 0 to 128 (IPv4: 96 more than written).
     pub length: u8,
-    /// The zone of a link-local one; 0 for all.
+    /// The zone of a link-local network; 0 for all zones.
     pub zone: u32,
 }
 
-/// An address, `/length` or `/mask` behind it if it is a network.
+/// Parses an address, or a network with `/length` or `/mask` after the address.
 pub fn parse_network(text: &str) -> Result<Network, NotAnAddress> {
     let (address, suffix) = match text.split_once('/') {
         Some((address, suffix)) => (address, Some(suffix)),
@@ -43,7 +43,7 @@ pub fn parse_network(text: &str) -> Result<Network, NotAnAddress> {
     Ok(Network { bits: mask_bits(bits, length), length, zone: scoped.zone })
 }
 
-/// The length that stands behind the slash as a number or as a mask.
+/// The prefix length from the text after the slash, a number or a mask.
 fn network_length(suffix: &str, offset: u8) -> Option<u8> {
     if suffix.bytes().all(|b| b.is_ascii_digit()) {
         let length: u8 = suffix.parse().ok()?;
@@ -58,7 +58,7 @@ fn network_length(suffix: &str, offset: u8) -> Option<u8> {
     (mask.count_ones() == length).then_some(length as u8)
 }
 
-/// Clears the bits behind the first `length`.
+/// Clears all bits after the first `length`.
 pub fn mask_bits(bits: u128, length: u8) -> u128 {
     bits & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! The parser: a reader of tokens, and what the grammar of each section is written with.
+//! The parser: a reader of tokens, with the building blocks for the grammar of each section.
 
 use super::common::Common;
 use super::effect::Effect;
@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-/// The state of a reader: its own, or that of C code.
+/// A reader's state: its own, or one that C code holds.
 pub(super) enum Held<'a> {
     Own(Box<Sym>),
     Foreign(&'a mut Sym),
@@ -47,29 +47,30 @@ pub struct Parser<'a> {
     pub(super) sym: Held<'a>,
     environment: Shared,
     pub(super) rules: Rules,
-    /// What the common directives have set so far.
+    /// Settings of the common directives so far.
     pub common: Common,
-    /// Text and name of the input, if it is that of C code.
+    /// Text and name of the input, if C code supplies it.
     foreign: (&'a [u8], &'a str),
-    /// Blocks that are open before the current token.
+    /// How many blocks are open before the current token.
     depth: u32,
     mistakes: Mistakes,
 }
 
-/// What becomes of a mistake in a directive.
+/// How a mistake in a directive is handled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mistakes {
-    /// The first one ends the reading.
+    /// The first mistake ends the reading.
     Fatal,
-    /// They are reported, and reading goes on behind them: so many so far.
+    /// Mistakes are reported and reading goes on; the number of them so far.
     Reported(u32),
 }
 
-/// Mistakes of one source that are reported; what follows the next one may be nonsense.
+/// Most mistakes that are reported for one source; later ones are often consequences of the
+/// earlier.
 const MOST_MISTAKES: u32 = 10;
 
 impl<'a> Parser<'a> {
-    /// A parser before the first token of `source`; [`start`](Self::start) reads it.
+    /// A parser for `source`; [`start`](Self::start) reads the first token.
     pub fn new(source: Source, rules: Rules, system: Rc<dyn System>) -> Parser<'a> {
         let mut environment = Environment::new(&source.name, system, rules.debug);
         let source = Rc::new(source);
@@ -89,8 +90,8 @@ impl<'a> Parser<'a> {
     }
 
     /// A parser that goes on where C code is, in the [current](Environment::current) environment.
-    /// `text` is the input of `sym`, `name` what C code calls it; both are only used if it is none
-    /// of the environment's.
+    /// `text` is the input of `sym`, `name` is its name; both are used only if the input is not a
+    /// source of that environment.
     pub fn resume(sym: &'a mut Sym, text: &'a [u8], name: &'a str, rules: Rules) -> Parser<'a> {
         Parser {
             sym: Held::Foreign(sym),
@@ -133,18 +134,18 @@ impl<'a> Parser<'a> {
         self.lexer(|lexer| lexer.advance())
     }
 
-    /// From now on mistakes in directives are reported, and reading goes on behind them.
+    /// From now on, reports mistakes in directives and reads on.
     pub(super) fn report_mistakes(&mut self) {
         self.mistakes = Mistakes::Reported(0);
     }
 
-    /// True if a mistake has been reported: what was read is not to be used.
+    /// True if a mistake has been reported: the settings must not be used.
     pub fn has_reported(&self) -> bool {
         matches!(self.mistakes, Mistakes::Reported(1..))
     }
 
-    /// Reads one directive. If that fails and mistakes are to be reported, reports it and goes to the
-    /// next directive.
+    /// Reads one directive. If that fails and mistakes are reported, reports this one and skips to
+    /// the next directive.
     pub(super) fn attempt(
         &mut self,
         directive: impl FnOnce(&mut Self) -> Result<(), ConfigError>,
@@ -156,7 +157,8 @@ impl<'a> Parser<'a> {
         let Mistakes::Reported(before) = self.mistakes else {
             return Err(error);
         };
-        // What is said of the end would only be what follows from this one.
+        // At the end of the text, stop with this mistake: an error about the end would only follow
+        // from it.
         let ended = self.skip_directive(depth).is_err() || self.code() == S_eof;
         if ended || before + 1 == MOST_MISTAKES {
             return Err(error);
@@ -166,8 +168,8 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// The directives of a block, up to its closing brace, which stays the current token, or the end
-    /// of the text.
+    /// Reads the directives of a block, up to its closing brace, which stays current, or the end of
+    /// the text.
     pub(super) fn directives(
         &mut self,
         mut directive: impl FnMut(&mut Self) -> Result<(), ConfigError>,
@@ -178,7 +180,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// As [`directives`](Self::directives), of a block that must be closed.
+    /// As [`directives`](Self::directives), for a block that must have a closing brace.
     pub(super) fn block(
         &mut self,
         directive: impl FnMut(&mut Self) -> Result<(), ConfigError>,
@@ -187,8 +189,8 @@ impl<'a> Parser<'a> {
         self.check(S_closebra)
     }
 
-    /// Skips `{ … }`, with its opening brace current. What stands behind `=~` or `!~` may be an
-    /// expression between slashes, in which braces and quotes mean nothing.
+    /// Skips `{ … }`, with its opening brace current. After `=~` or `!~` there may be an expression
+    /// between slashes, in which braces and quotes have no meaning.
     pub(super) fn skip_block(&mut self) -> Result<(), ConfigError> {
         self.check(S_openbra)?;
         let mut depth = 0;
@@ -209,8 +211,8 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Skips what is left of a directive that began in a block of this depth: up to the end of the
-    /// block it has opened, the end of the block it is in, or the next line.
+    /// Skips the rest of a directive that began at this depth: up to the end of the block that it
+    /// has opened, the end of the block that it is in, or the next line.
     fn skip_directive(&mut self, depth: u32) -> Result<(), ConfigError> {
         let line = self.position();
         loop {
@@ -259,12 +261,12 @@ impl<'a> Parser<'a> {
         self.sym.text()
     }
 
-    /// The text of the current token for messages and for values that are text.
+    /// The text of the current token as a string, for messages and textual values.
     pub fn text_lossy(&self) -> String {
         String::from_utf8_lossy(self.sym.text()).into_owned()
     }
 
-    /// True if the current token is this word, unquoted, whether it is reserved or not.
+    /// True if the current token is this word, unquoted. The word need not be reserved.
     pub fn is_word(&self, word: &str) -> bool {
         !self.sym.quoted() && self.sym.code != S_eof && self.sym.text() == word.as_bytes()
     }
@@ -276,7 +278,7 @@ impl<'a> Parser<'a> {
         Position::new(input.source(self.foreign.1), self.sym.token_offset())
     }
 
-    /// The line of the current token, from one.
+    /// The line of the current token, counted from 1.
     pub fn line(&self) -> u32 {
         self.position().line() as u32
     }
@@ -286,12 +288,12 @@ impl<'a> Parser<'a> {
         ConfigError { position: self.position(), message: message.into() }
     }
 
-    /// In a section that is skipped unknown escapes are not reported.
+    /// Turns off reports of unknown escapes, for sections that are skipped.
     pub(super) fn set_quiet(&mut self, on: bool) {
         self.sym.set_nowarn(on);
     }
 
-    /// A slash at the start of a token begins an expression of PCRE.
+    /// Whether a slash at the start of a token begins a PCRE.
     pub fn set_parses_pcre(&mut self, on: bool) {
         self.sym.set_parses_pcre(on);
     }
@@ -301,13 +303,14 @@ impl<'a> Parser<'a> {
         self.sym.quoted()
     }
 
-    /// Gives the state away, for C code to read on in the environment of this parser.
+    /// Returns the reader's state for C code to read on, in this parser's environment.
     pub fn into_sym(mut self) -> Sym {
         self.prepare_for_c();
         self.sym.clone()
     }
 
-    /// C code reads on, in the environment of this parser, and finds what the text has said so far.
+    /// Before C code reads on: applies the effects so far, and makes this parser's environment the
+    /// current one.
     fn prepare_for_c(&mut self) {
         let case = self.environment.borrow().case.0;
         self.note(Effect::Case(case));
@@ -317,31 +320,31 @@ impl<'a> Parser<'a> {
         Environment::enter(&self.environment);
     }
 
-    /// Notes something that is to be done or said.
+    /// Records a side effect or message.
     pub fn note(&mut self, effect: Effect) {
         self.environment.borrow_mut().effects.push(effect);
     }
 
-    /// Notes a message that does not end the reading.
+    /// Records a message that does not end the reading.
     pub fn message(&mut self, severity: Severity, text: impl Into<String>) {
         self.note(Effect::Message(severity, text.into()));
     }
 
-    /// As [`message`](Self::message) about a place; the next ones of that text are left out.
+    /// As [`message`](Self::message) about a place, but only the first time for each text.
     pub(super) fn message_once(&mut self, severity: Severity, at: &Position, text: &'static str) {
         if self.environment.borrow_mut().said.insert(text) {
             self.message(severity, format!("{at}: {text}"));
         }
     }
 
-    /// What was noted so far, for the caller to apply.
+    /// The effects recorded so far, for the caller to apply.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         let mut environment = self.environment.borrow_mut();
         environment.overlay.clear();
         std::mem::take(&mut environment.effects)
     }
 
-    /// Who answers what only the system knows.
+    /// The system that answers the parser's questions.
     pub fn system(&self) -> Rc<dyn System> {
         self.environment.borrow().system()
     }
@@ -351,12 +354,12 @@ impl<'a> Parser<'a> {
         self.environment.borrow().debug
     }
 
-    /// Sets it: from the next token on it decides whether they are noted.
+    /// Sets the debug mask. Tokens are traced, or not, from the next one on.
     pub fn set_debug(&mut self, mask: u32) {
         self.environment.borrow_mut().debug = mask;
     }
 
-    /// `setenv`, or `unsetenv` without a value: what follows sees it at once.
+    /// `setenv`, or `unsetenv` without a value. The rest of the text sees the change at once.
     pub(super) fn set_variable(&mut self, name: String, value: Option<String>) {
         self.environment.borrow().overlay.set(&name, value.as_deref());
         self.note(match value {
@@ -365,12 +368,12 @@ impl<'a> Parser<'a> {
         });
     }
 
-    /// Regular expressions ignore case here.
+    /// True if regular expressions ignore case here.
     pub fn ignores_case(&self) -> bool {
         self.environment.borrow().case.is_ignored()
     }
 
-    /// An alias that stands for nothing was used.
+    /// True if an empty alias was used.
     pub(super) fn used_empty_alias(&self) -> bool {
         self.environment.borrow().used_empty_alias
     }
@@ -427,7 +430,7 @@ mod tests {
         Parser::new(Source::new("test.cfg", text.to_vec()), Rules::default(), Rc::new(system))
     }
 
-    /// At the first token.
+    /// A parser at the first token.
     fn parser(text: &[u8]) -> Parser<'static> {
         let mut parser = parser_with(text, Nowhere);
         parser.start().expect("valid");
@@ -487,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_variable_that_is_too_long_is_an_error() {
-        // The text before the variable is shorter than what the message shows of it.
+        // The text before the variable is shorter than the excerpt in the message.
         let mut parser = parser(b"setenv LONG = \"\" \"a${LONG}\"");
         parser.set_variable("LONG".to_owned(), Some("x".repeat(70_000)));
         let error = (0..4).find_map(|_| parser.advance().err()).expect("refused");

@@ -1,4 +1,5 @@
-//! What only programs of others read: values and blocks of their own sections, and conditions.
+//! Grammar that only other programs use, for the sections of their own: values, blocks and
+//! conditions.
 
 use super::token::Code;
 use super::token::{
@@ -35,7 +36,7 @@ impl Parser<'_> {
     }
 
     /// `timespec = NAME { SPECIFICATION ... }`, with the keyword current. Calls `add` with the name
-    /// alone, and then for each specification; the error of that is a text.
+    /// alone, then once for each specification. `add` fails with the text of a message.
     pub fn timespec(
         &mut self,
         mut add: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), String>,
@@ -56,8 +57,8 @@ impl Parser<'_> {
         self.advance()
     }
 
-    /// The text of a condition in parentheses, with every row of one operator in parentheses of its
-    /// own. Ends on the token after it.
+    /// The text of a parenthesised condition, with more parentheses that make the precedence of its
+    /// operators explicit. Ends on the token after it.
     pub fn parenthesised(&mut self) -> Result<Vec<u8>, ConfigError> {
         let mut text = Vec::new();
         let mut depth = 0;
@@ -70,8 +71,8 @@ impl Parser<'_> {
                     let message = format!("Got '{got}' -- did you omit a ')' somewhere?");
                     return Err(self.error(message));
                 }
-                // The trick of early FORTRAN compilers: each operator closes and opens as many
-                // parentheses as it binds weakly.
+                // The trick of early FORTRAN compilers: the weaker an operator binds, the more
+                // parentheses it closes and opens.
                 S_leftbra => text.extend_from_slice(b"((("),
                 S_rightbra => text.extend_from_slice(b")))"),
                 S_and => text.extend_from_slice(b") && ("),
@@ -89,7 +90,7 @@ impl Parser<'_> {
                 S_string if self.is_quoted() => quote(self.text(), &mut text),
                 _ => text.extend_from_slice(self.text()),
             }
-            // A tilde and what follows are no word.
+            // Separates the tokens. After a tilde, a slash begins a PCRE.
             text.push(b' ');
             depth += i32::from(code == S_leftbra) - i32::from(code == S_rightbra);
             if code == S_tilde {

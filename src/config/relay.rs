@@ -1,4 +1,4 @@
-//! The worker's section: remotes and how sessions are relayed.
+//! The worker's section: remotes, and how sessions are relayed.
 
 use super::listen::connection_option;
 use super::network::is_host_name;
@@ -13,39 +13,39 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-/// One address that sessions may be connected to. A `remote` with a host name gives one for
-/// each address of the host.
+/// One address that sessions may be connected to. A `remote` with a host name becomes one for each
+/// address of the host.
 #[derive(Clone, Debug)]
 pub struct Remote {
     /// Where to connect.
     pub address: Address,
     /// The transport.
     pub protocol: Protocol,
-    /// The name that the address was found by, unless it was written as such.
+    /// The host name that was resolved to the address; `None` if the address was configured.
     pub host: Option<Rc<str>>,
     /// At least 1.
     pub weight: u32,
     /// `tls …`, if the remote speaks TLS. Shared by the addresses of a host.
     pub tls: Option<Rc<RemoteTls>>,
-    /// `tag`: an answer of MAVIS may ask for remotes with it.
+    /// `tag`: a MAVIS answer may restrict a session to remotes with this tag.
     pub tag: Option<String>,
-    /// `tcp keepalive …` and `tcp user timeout`; the section's where unset.
+    /// `tcp keepalive …` and `tcp user timeout`; the section's if unset.
     pub keepalive: Keepalive,
 }
 
 /// `authorization = mavis`: modules are asked whether a client may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authorization {
-    /// `mavis timeout`: seconds that an answer may take.
+    /// `mavis timeout`: seconds to wait for an answer.
     pub timeout: u32,
     /// `mavis error = permit`: clients are admitted if there is no answer.
     pub permit_on_error: bool,
 }
 
-/// `splice`: which directions of sessions are spliced within the kernel, where it can do that.
+/// `splice`: which directions of sessions the kernel splices, where it supports that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Splice {
-    /// Those that are carrying much.
+    /// Those that carry much data.
     #[default]
     Auto,
     /// All of them.
@@ -54,10 +54,10 @@ pub enum Splice {
     Never,
 }
 
-/// `ties`: which of remotes with the same use for their weight is selected.
+/// `ties`: which remote is selected among those with the same use for their weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ties {
-    /// The one that got the least sessions for its weight.
+    /// The one that has had the fewest sessions for its weight.
     #[default]
     Least,
     /// The first one, as in the C program.
@@ -69,7 +69,7 @@ pub enum Ties {
 pub struct Relay {
     /// `remote = { }`, in order.
     pub remotes: Vec<Remote>,
-    /// Where each of them stands.
+    /// The place of each remote in the configuration.
     pub places: Vec<Position>,
     /// `local address`, at most one per family.
     pub local: Vec<Address>,
@@ -77,12 +77,13 @@ pub struct Relay {
     pub balance_alone: bool,
     /// `ties`.
     pub ties: Ties,
-    /// `fail time`: a session that its remote ends within so many seconds, without having sent
-    /// anything, was cut short.
+    /// `fail time`: a session was cut short if its remote ends it within this many seconds without
+    /// having sent anything.
     pub fail_time: u32,
-    /// `fail count`: so many sessions that were cut short in a row make a remote a dead one; 0 is off.
+    /// `fail count`: a remote is marked dead after this many sessions in a row were cut short; 0 is
+    /// off.
     pub fail_count: u32,
-    /// `rebalance`: dead marks are lifted with every so many selections; 0 is off.
+    /// `rebalance`: dead marks are lifted every so many selections; 0 is off.
     pub rebalance: i32,
     /// `retry delay`: seconds after which a dead remote is tried again; 0 is off.
     pub retry_delay: u32,
@@ -92,11 +93,13 @@ pub struct Relay {
     pub idle_timeout: u32,
     /// `retire limit`: sessions until the worker is replaced; 0 is off.
     pub retire_limit: u32,
-    /// `drain timeout`: seconds that a leaving worker's sessions may go on; 0 is no limit.
+    /// `drain timeout`: seconds for which the sessions of a leaving worker may go on; 0 is no
+    /// limit.
     pub drain_timeout: u32,
     /// `access log`: a line per session.
     pub access_log: bool,
-    /// `sandbox`: whether workers are confined; by default unless something may need more.
+    /// `sandbox`: whether workers are confined. If unset, they are, unless something may need more
+    /// rights.
     pub sandbox: Option<bool>,
     /// `tls …`.
     pub tls: Tls,
@@ -134,18 +137,19 @@ impl Default for Relay {
 /// Reads `mavis module` and `mavis path`, with the token `mavis` current; true if a module was
 /// added.
 ///
-/// Modules parse their own blocks, in C, and have effects as soon as they are loaded. So they are
-/// loaded only where they will be asked, and where a check is to say what they think of their blocks:
+/// Modules parse their own blocks, in C, and have side effects as soon as they are loaded. So they
+/// are loaded only where they will be queried, or where a check needs their verdict on their
+/// blocks:
 ///
 /// * in each worker, in the process of single-process mode, and in mavistest
 ///   (`mavis::search::parse`);
-/// * in the worker that `-P` and the check before a reload start, which ends after that.
+/// * in the worker that `-P` and the check before a reload start just to check the configuration.
 ///
-/// The broker reads the section as well, for the files of TLS, and skips their blocks
+/// The broker also reads the section, for its TLS files, and skips the modules' blocks
 /// ([`skip_modules`]).
 pub type Modules<'a> = &'a mut dyn FnMut(&mut Parser<'_>) -> Result<bool, ConfigError>;
 
-/// For who does not load them: skips the block of a module.
+/// For processes that load no modules: skips a module's block.
 pub fn skip_modules(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     parser.advance()?;
     match parser.code() {
@@ -164,19 +168,19 @@ pub fn skip_modules(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     }
 }
 
-/// What a section has said so far.
+/// The section as read so far.
 #[derive(Default)]
 struct Draft {
     relay: Relay,
     remotes: Vec<RemoteBlock>,
     tls: tls::Directives,
     mavis: Mavis,
-    /// Of remotes that have none of their own.
+    /// For remotes that have no settings of their own.
     keepalive: Keepalive,
 }
 
-/// Parses the section; the token after its opening brace is current, and ends on the closing
-/// one. `modules` deals with those of MAVIS.
+/// Parses the section. The token after its opening brace is current; ends on the closing one.
+/// `modules` reads the MAVIS modules.
 pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Section, ConfigError> {
     let mut draft = Draft::default();
     parser.block(|parser| parser.attempt(|parser| directive(parser, &mut draft, modules)))?;
@@ -186,7 +190,7 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Section, C
     let system = parser.system();
     let remotes = remotes.into_iter().map(|remote| remote.finish(keepalive, &*system));
     let remotes: Vec<Described> = remotes.collect::<Result<_, _>>()?;
-    // An alias that stands for nothing was put there on purpose.
+    // An empty alias in place of remotes is there on purpose.
     if parser.rules.parse_only && remotes.is_empty() && !parser.used_empty_alias() {
         return Err(parser.error("No remote services defined!"));
     }
@@ -207,7 +211,8 @@ fn directive(
         S_idle => draft.relay.idle_timeout = common::timeout(parser)?,
         S_retire => {
             parser.advance()?;
-            // The program's document has `retire = COUNT`, the C program only the long form.
+            // The C program's documentation has `retire = COUNT`; the program itself takes only the
+            // long form.
             match parser.code() {
                 S_limit => parser.advance()?,
                 S_equal => {}
@@ -249,12 +254,12 @@ fn directive(
     Ok(())
 }
 
-/// What the section says about MAVIS.
+/// The section's settings for MAVIS.
 struct Mavis {
     settings: Authorization,
-    /// A module is configured.
+    /// True if a module is configured.
     module: bool,
-    /// Where `authorization = mavis` stands.
+    /// The place of `authorization = mavis`.
     wanted: Option<Value>,
 }
 
@@ -271,7 +276,7 @@ impl Mavis {
         match parser.peek()? {
             S_timeout => {
                 parser.advance()?;
-                // Without a limit a backend that has stopped would hold its clients for ever.
+                // At least 1: without a limit, a backend that hangs would hold clients for ever.
                 self.settings.timeout = parser.assigned_integer(1..=i64::from(i32::MAX))? as u32;
             }
             S_error => {
@@ -317,7 +322,7 @@ impl Mavis {
     }
 }
 
-/// `balance scope = all | worker`, with the word `balance` current; true for a worker by itself.
+/// `balance scope = all | worker`, with the word `balance` current; true for `worker`.
 fn balance_scope(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
     parser.advance()?;
     if !parser.is_word("scope") {
@@ -406,9 +411,9 @@ fn not_an_address(value: &Value, reason: &NotAnAddress) -> ConfigError {
     })
 }
 
-/// A `remote` block as it is written.
+/// A `remote` block as written.
 struct RemoteBlock {
-    /// The word `remote`.
+    /// The place of the word `remote`.
     place: Value,
     address: Option<Value>,
     port: Option<Value>,
@@ -470,13 +475,13 @@ fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
 }
 
 impl RemoteBlock {
-    /// What the block describes, checked as far as that can be done without resolving names.
+    /// The remote that the block describes, checked as far as possible without resolving names.
     fn finish(self, defaults: Keepalive, system: &dyn System) -> Result<Described, ConfigError> {
         let missing = |what| self.place.error(format!("remote: the {what} is missing"));
         let address = self.address.ok_or_else(|| missing("address"))?;
         let port = || parse_port(self.port.as_ref().ok_or_else(|| missing("port"))?, system);
         let parsed = Address::parse_with_port(&address.text);
-        // The certificate is to name the host, or the address if there is no name.
+        // The certificate must name the host, or the address if that is configured instead.
         let name = match &parsed {
             Ok((Address::Ip(literal), _)) => Some(literal.ip().to_string()),
             Ok((Address::Unix(_), _)) => None,
@@ -526,14 +531,14 @@ struct Described {
 #[derive(Debug)]
 enum Target {
     Literal(Address),
-    /// A host by its name, and the port.
+    /// A host name, and the port.
     Host(Value, u16),
 }
 
-/// Looks up the addresses of a host.
+/// A function that looks up the addresses of a host.
 pub type Lookup<'a> = &'a mut dyn FnMut(&str) -> io::Result<Vec<SocketAddr>>;
 
-/// The worker's section as it is written: hosts are names.
+/// The worker's section as written, with unresolved host names.
 #[derive(Debug)]
 pub struct Section {
     relay: Relay,
@@ -541,7 +546,7 @@ pub struct Section {
 }
 
 impl Section {
-    /// The settings, with the addresses of all hosts.
+    /// Resolves the host names to get the settings.
     pub fn resolve(self, lookup: Lookup<'_>) -> Result<Relay, ConfigError> {
         let mut relay = self.relay;
         for remote in self.remotes {

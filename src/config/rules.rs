@@ -1,25 +1,25 @@
-//! How a configuration is read, as the command line and the program want it.
+//! How to read a configuration: options from the command line and the program.
 
 /// The debug bit of the token trace.
 pub const DEBUG_PARSE: u32 = 1;
 
-/// What becomes of names that syslog does not know.
+/// What to do about severities and facilities that syslog does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownNames {
     /// A mistake.
     #[default]
     Refused,
-    /// Reported and left aside: programs of others did not mind them so far.
+    /// Warned about and ignored: other programs have accepted them so far.
     Ignored,
 }
 
-/// What reading depends on besides the text.
+/// Options that reading depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// `-P`: reading goes on behind a mistake, and nothing is redirected.
+    /// `-P`: reading goes on after a mistake, and `debug redirect` to a file is ignored.
     pub parse_only: bool,
-    /// Whether names that are not known are mistakes.
+    /// Whether unknown names are mistakes.
     pub unknown_names: UnknownNames,
-    /// The debug mask to begin with.
+    /// The initial debug mask.
     pub debug: u32,
 }

@@ -1,4 +1,4 @@
-//! A text of a configuration, with its name.
+//! A configuration text with its name.
 
 use std::ffi::CString;
 
@@ -7,14 +7,14 @@ use std::ffi::CString;
 pub struct Source {
     /// The name as given on the command line or produced by an include.
     pub name: String,
-    /// The same for C readers.
+    /// The name for C readers.
     pub(super) c_name: CString,
     /// The bytes.
     pub text: Vec<u8>,
 }
 
 impl Source {
-    /// A source that is already in memory. A byte order mark, as some editors put it, is no text.
+    /// A source from text in memory. Drops the byte order mark that some editors write.
     pub fn new(name: &str, mut text: Vec<u8>) -> Source {
         if text.starts_with(b"\xef\xbb\xbf") {
             text.drain(..3);

@@ -1,7 +1,7 @@
 //! The lexer's state in the layout of the C `struct sym`, whose fields modules read.
 //!
-//! The pointers are kept for C readers; this side never follows them. It reads the text
-//! through the source it holds, at the offset that `len` and `tlen` tell.
+//! The pointers are for C readers; this side never follows them. It reads the text of a source it
+//! holds, at the offset that `len` and `tlen` give.
 
 use super::environment::Handle;
 use super::source::Source;
@@ -14,8 +14,8 @@ pub(super) const TEXT_SIZE: usize = 65535;
 
 include!(concat!(env!("OUT_DIR"), "/jump_buffer.rs"));
 
-/// `struct sym` (65840 bytes on x86-64 with glibc or musl). One token is loaded (`code`, `buf`), and one character
-/// of look-ahead (`ch`).
+/// `struct sym` (65840 bytes on x86-64 with glibc or musl). It holds one token (`code`, `buf`) and
+/// one character of look-ahead (`ch`).
 #[repr(C)]
 #[derive(Clone)]
 pub struct Sym {
@@ -38,10 +38,10 @@ pub struct Sym {
     pub(super) len: i32,
     pub(super) tin: *const u8,
     pub(super) tlen: i32,
-    /// Where an error jumps to, if `env_valid` is set (setjmp(3)). Zero until C code fills it.
+    /// Where an error jumps to (setjmp(3)), if `env_valid` is set. Zero until C code fills it.
     env: JumpBuffer,
     env_valid: i32,
-    /// The alias that is being read from.
+    /// The alias that tokens are being read from.
     pub(super) token_chain: Handle,
     /// The file that includes this one.
     pub(super) next: Handle,
@@ -78,8 +78,8 @@ mod layout {
     }
 }
 
-/// C compilers lay bit-fields out from the lowest bit on where the lowest byte comes first, and from the
-/// highest bit on elsewhere.
+/// C compilers allocate bit-fields from the lowest bit on little-endian machines, and from the
+/// highest bit on big-endian ones.
 const FROM_THE_TOP: bool = cfg!(target_endian = "big");
 const LINE_BITS: u32 = 29;
 const LINE_SHIFT: u32 = if FROM_THE_TOP { u32::BITS - LINE_BITS } else { 0 };
@@ -90,7 +90,7 @@ const QUOTED: u32 = field(LINE_BITS + 2);
 const NO_ESCAPES: u8 = if FROM_THE_TOP { 0x80 } else { 1 };
 const NO_WARNINGS: u8 = if FROM_THE_TOP { 0x40 } else { 2 };
 
-/// The bit of a field of one bit, by how many there are before it.
+/// The mask of a one-bit field that has `before` bits before it.
 const fn field(before: u32) -> u32 {
     if FROM_THE_TOP {
         1 << (u32::BITS - 1 - before)
@@ -99,7 +99,7 @@ const fn field(before: u32) -> u32 {
     }
 }
 
-/// In `env_valid`: the reader is one of ours, and an error ends the process in good order.
+/// In `env_valid`: this reader is our own, and an error ends the process cleanly.
 const OURS: i32 = 2;
 
 impl Sym {
@@ -136,13 +136,13 @@ impl Sym {
         self.code
     }
 
-    /// The current token's text as C code sees it: up to the first NUL.
+    /// The current token's text as C code sees it, up to the first NUL.
     pub fn c_text(&self) -> &[u8] {
         let end = memchr::memchr(0, &self.buf).unwrap_or(TEXT_SIZE);
         &self.buf[..end]
     }
 
-    /// Makes memory of C code the input.
+    /// Makes a text in C code's memory the input.
     pub fn read_text(&mut self, start: *const u8, length: usize) {
         self.input = start;
         self.raw = start;
@@ -171,19 +171,20 @@ impl Sym {
         self.env_valid = OURS;
     }
 
-    /// True for a reader of ours.
+    /// True if the reader is our own, not made by C code.
     pub fn is_ours(&self) -> bool {
         self.env_valid == OURS
     }
 
-    /// The reader of C code that goes on after this one.
+    /// The reader, made by C code, that goes on after this one.
     pub fn outer(&self) -> Option<*mut Sym> {
         self.next.address().map(|address| address.cast())
     }
 
-    /// The jmp_buf that C code has filled, if it has. In a reader of ours `env_valid` is always set,
-    /// as C code may rely on that, so that only the contents tell; and there it serves once: programs
-    /// that fill it for a statement leave it behind when that function has returned.
+    /// The jmp_buf that C code has filled, if it has. Our own readers always have `env_valid` set,
+    /// because C code may rely on that; there, only the contents show whether it was filled. It is
+    /// taken once from those: programs that fill it for one statement leave it behind after their
+    /// function has returned.
     pub fn take_jump_target(&mut self) -> Option<JumpBuffer> {
         let empty = JumpBuffer::EMPTY;
         let target = self.env;
@@ -206,7 +207,7 @@ impl Sym {
         self.filename
     }
 
-    /// Starts an empty text.
+    /// Empties the text.
     pub(super) fn clear_text(&mut self) {
         self.pos = 0;
         self.buf[0] = 0;
@@ -232,7 +233,7 @@ impl Sym {
         self.bits = (self.bits & !(LINE_MASK << LINE_SHIFT)) | (line & LINE_MASK) << LINE_SHIFT;
     }
 
-    /// A slash at the start of a token begins an expression of PCRE.
+    /// True if a slash at the start of a token begins a PCRE.
     pub(super) fn parses_pcre(&self) -> bool {
         self.bits & PARSE_PCRE != 0
     }
@@ -241,12 +242,12 @@ impl Sym {
         self.bits = if on { self.bits | PARSE_PCRE } else { self.bits & !PARSE_PCRE };
     }
 
-    /// The word `include` is one like any other.
+    /// True if `include` is an ordinary word.
     pub(super) fn prohibits_include(&self) -> bool {
         self.bits & (PROHIBIT_INCLUDE | PARSE_PCRE) != 0
     }
 
-    /// A backslash in a quoted string is one.
+    /// True if a backslash in a quoted string stands for itself.
     pub(super) fn noescape(&self) -> bool {
         self.more_bits & NO_ESCAPES != 0
     }
@@ -259,7 +260,7 @@ impl Sym {
         self.bits = if on { self.bits | QUOTED } else { self.bits & !QUOTED };
     }
 
-    /// Unknown escapes are not reported (sections that are skipped).
+    /// True if unknown escapes are not reported (in skipped sections).
     pub(super) fn nowarn(&self) -> bool {
         self.more_bits & NO_WARNINGS != 0
     }
@@ -269,7 +270,7 @@ impl Sym {
             if on { self.more_bits | NO_WARNINGS } else { self.more_bits & !NO_WARNINGS };
     }
 
-    /// Bytes of the input that are read.
+    /// Bytes of the input that have been read.
     pub(super) fn read(&self) -> usize {
         usize::try_from(self.len.saturating_sub(self.tlen)).unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! What parsing asks of the system that a configuration is for: its files, and who is who there.
+//! Questions that the parser asks the system: about files, users, services and capabilities.
 
 use super::effect::Effect;
 use super::source::Source;
@@ -8,47 +8,48 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Answers the questions of a parser. `program` has the one that reads files and asks the system; tests
-/// have [`Nowhere`], so that a configuration can be parsed without either.
+/// Answers a parser's questions. `program` has the implementation that reads files and asks the
+/// system; tests use [`Nowhere`], which does neither.
 pub trait System {
-    /// The bytes of a source: a file, a URL, shared memory of the broker.
+    /// The bytes of a source: a file, a URL, or the broker's shared memory.
     fn source(&self, name: &str) -> io::Result<Vec<u8>>;
-    /// The files that the pattern of an `include` matches. An error has the path it is about.
+    /// The files that the pattern of an `include` matches. An error comes with the path it is
+    /// about.
     fn glob(&self, pattern: &OsStr) -> Result<Vec<PathBuf>, (PathBuf, io::Error)>;
     /// The value of an environment variable.
     fn variable(&self, name: &OsStr) -> Option<OsString>;
-    /// A user's id, and that of its primary group.
+    /// A user's id and primary group id.
     fn user(&self, name: &str) -> Option<(u32, u32)>;
     /// A group's id.
     fn group(&self, name: &str) -> Option<u32>;
     /// The port of a service.
     fn service(&self, name: &str) -> Option<u16>;
-    /// Replaces `%o` by what names the kind of system.
+    /// Replaces `%o` by the name of the kind of system.
     fn expand_system_type(&self, text: &str) -> String;
-    /// True for a file that can be executed.
+    /// True if the file is executable.
     fn is_executable(&self, path: &Path) -> bool;
     /// True for a directory.
     fn is_directory(&self, path: &Path) -> bool;
-    /// Several sockets can share a port, and the system spreads connections over them.
+    /// True if several sockets can share a port and the system spreads connections over them.
     fn can_share_port(&self) -> bool;
-    /// There is such a thing as a user timeout of TCP.
+    /// True if the system has the TCP user timeout.
     fn has_user_timeout(&self) -> bool;
-    /// C code reads on: it must find what the text has said so far. Nothing else asks for this; what
-    /// reading has given is applied by whoever has read.
+    /// Applies effects before C code reads on, so that it finds everything that the text has set so
+    /// far. Only used for that; otherwise the parser's caller applies the effects.
     fn apply(&self, effects: Vec<Effect>);
 }
 
 /// Reads a source by its name.
 pub fn open(name: &str, system: &dyn System) -> io::Result<Source> {
     let text = system.source(name)?;
-    // Readers in C count its bytes in an int.
+    // C readers keep the length in an int.
     if text.len() > i32::MAX as usize {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(Source::new(name, text))
 }
 
-/// A system with nothing in it: no file, no user, no variable.
+/// An empty system: no files, users or variables.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Nowhere;
 
@@ -100,8 +101,8 @@ impl System for Nowhere {
     fn apply(&self, _: Vec<Effect>) {}
 }
 
-/// The environment as the text sees it: what `setenv` and `unsetenv` have said before, and behind that
-/// the process's.
+/// The environment as the text sees it: changes by `setenv` and `unsetenv` so far, on top of the
+/// process's environment.
 #[derive(Debug, Default)]
 pub(super) struct Overlay(RefCell<HashMap<OsString, Option<OsString>>>);
 
@@ -117,7 +118,7 @@ impl Overlay {
         }
     }
 
-    /// The process's environment says the same now.
+    /// Forgets the changes: the caller applies them to the process's environment.
     pub(super) fn clear(&self) {
         self.0.borrow_mut().clear();
     }

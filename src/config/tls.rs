@@ -6,7 +6,7 @@ use super::{ConfigError, Parser};
 use std::fmt;
 use std::path::PathBuf;
 
-/// A passphrase: does not show up in debug output.
+/// A passphrase: hidden in debug output, wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Passphrase(pub String);
 
@@ -23,16 +23,16 @@ impl fmt::Debug for Passphrase {
     }
 }
 
-/// What a path may be.
+/// What a path may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A file, and no directory: a directory of certificates is no certificate.
+    /// A file, not a directory: a directory of certificates is not a certificate.
     File,
     /// Either.
     FileOrDirectory,
 }
 
-/// A certificate with what belongs to it.
+/// A certificate, with its key and settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Certificate {
     /// `tls cert-file`: the certificate and its chain, PEM.
@@ -43,7 +43,7 @@ pub struct Certificate {
     pub passphrase: Option<Passphrase>,
     /// `tls ocsp-file`: the OCSP response to staple, DER.
     pub ocsp: Option<PathBuf>,
-    /// `tls sni`: names besides those in the certificate.
+    /// `tls sni`: names in addition to those in the certificate.
     pub names: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ impl Certificate {
     }
 }
 
-/// Against what certificates of the other side are checked.
+/// What the other side's certificates are checked against.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Authorities {
     /// `tls ca-file`: PEM certificates.
@@ -78,7 +78,7 @@ impl Authorities {
         self.file.is_some() || self.directory.is_some()
     }
 
-    /// Every file and directory that is named.
+    /// Every file and directory that the settings name.
     pub fn files(&self) -> impl Iterator<Item = (&PathBuf, Kind)> {
         let directories = self.directory.iter().chain(&self.revoked);
         let directories = directories.map(|path| (path, Kind::FileOrDirectory));
@@ -86,20 +86,20 @@ impl Authorities {
     }
 }
 
-/// `tls verify subject`, `san` or `spki`: what a certificate must be like, besides being good. Of
-/// several one is enough.
+/// `tls verify subject`, `san` or `spki`: a further condition on a valid certificate. If there are
+/// several, one must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// An attribute of its subject, as `OU`, with its value.
+    /// An attribute of its subject, such as `OU`, with its value.
     Subject(String, String),
-    /// One of its other names: a host, an IP address, a mail address or a URI.
+    /// One of its subject alternative names: a host, an IP address, a mail address or a URI.
     San(String),
     /// Its public key, by the SHA-256 of SubjectPublicKeyInfo.
     Spki([u8; 32]),
 }
 
 impl Check {
-    /// Reads a check, with its word current; `None` if it is none.
+    /// Reads a check, with its word current; `None` if that word begins none.
     fn read(parser: &mut Parser<'_>) -> Result<Option<Check>, ConfigError> {
         let read: fn(&Value) -> Result<Check, &'static str> = match () {
             () if parser.is_word("subject") => |value| match value.text.split_once('=') {
@@ -135,10 +135,10 @@ impl Check {
     }
 }
 
-/// `tls records`: who has the records after a handshake.
+/// `tls records`: who handles the records after a handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecordLayer {
-    /// We, where we can; the kernel, if it is to.
+    /// Our own record layer where possible; the kernel if `tls kernel` is set.
     #[default]
     Auto,
     /// OpenSSL.
@@ -150,30 +150,30 @@ pub enum RecordLayer {
 pub enum Verify {
     /// Not asked for one.
     No,
-    /// One that is shown must be good.
+    /// Not required, but must be valid if shown.
     Optional,
-    /// A good one must be shown.
+    /// A valid one is required.
     Required,
 }
 
-/// What becomes of certificates that have expired, besides a warning.
+/// What happens to expired certificates, apart from a warning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expired {
-    /// They are used, unless it is the first one at the first start.
+    /// They are used, except for the first certificate at the first start.
     #[default]
     Warn,
-    /// Neither a start nor a reload succeeds.
+    /// A start or reload fails.
     Refuse,
 }
 
-/// How clients are talked to on listeners with TLS.
+/// TLS settings for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// The first one is for clients that ask for no name, or an unknown one.
+    /// The first one is also used for clients that ask for no name, or an unknown one.
     pub certificates: Vec<Certificate>,
-    /// `tls sni required`: clients must ask for a name that is known.
+    /// `tls sni required`: clients must ask for a known name.
     pub sni_required: bool,
-    /// For certificates of clients.
+    /// For client certificates.
     pub authorities: Authorities,
     /// `tls verify`; required if authorities are configured.
     pub verify: Verify,
@@ -183,21 +183,21 @@ pub struct Tls {
     pub cipher_suites: Option<String>,
     /// `tls groups`, separated by colons.
     pub groups: Option<String>,
-    /// `tls server preference`: our order of ciphers counts, not the client's.
+    /// `tls server preference`: our order of ciphers decides, not the client's.
     pub server_preference: bool,
     /// `tls alpn`, in the order of preference.
     pub alpn: Vec<String>,
     /// `tls session timeout`: seconds for which a session can be resumed; 0 is off.
     pub session_timeout: u32,
-    /// `tls handshake timeout` in seconds, of clients and remotes.
+    /// `tls handshake timeout` in seconds, for clients and remotes.
     pub handshake_timeout: u32,
-    /// `tls kernel`: leave the records to the kernel where it can.
+    /// `tls kernel`: let the kernel handle the records where it can.
     pub kernel: bool,
     /// `tls expired`.
     pub expired: Expired,
-    /// `tls records`, of clients and remotes.
+    /// `tls records`, for clients and remotes.
     pub records: RecordLayer,
-    /// `tls verify subject`, `san`, `spki`: of clients.
+    /// `tls verify subject`, `san`, `spki`, for client certificates.
     pub checks: Vec<Check>,
 }
 
@@ -224,13 +224,13 @@ impl Default for Tls {
 }
 
 impl Tls {
-    /// Every file and directory that is named.
+    /// Every file and directory that the settings name.
     pub fn files(&self) -> impl Iterator<Item = (&PathBuf, Kind)> {
         self.certificates.iter().flat_map(Certificate::files).chain(self.authorities.files())
     }
 }
 
-/// How a remote is talked to with TLS.
+/// TLS settings for a remote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteTls {
     /// What the remote's certificate is checked against; the system's authorities if unset.
@@ -241,15 +241,15 @@ pub struct RemoteTls {
     pub server_name: Option<String>,
     /// Our certificate, if the remote wants one.
     pub certificate: Certificate,
-    /// `tls ciphers` and `tls cipher-suites`, as in [`Tls`].
+    /// `tls ciphers`, as in [`Tls`].
     pub ciphers: Option<String>,
-    /// Of TLS 1.3.
+    /// `tls cipher-suites`, of TLS 1.3.
     pub cipher_suites: Option<String>,
     /// `tls groups`, separated by colons.
     pub groups: Option<String>,
-    /// `tls versions`: the first and the last, by the low bytes of their numbers.
+    /// `tls versions`: the lowest and the highest, by the low bytes of their numbers.
     pub versions: Option<(u8, u8)>,
-    /// `tls alpn`: what is offered, in the order of preference.
+    /// `tls alpn`: the protocols to offer, in the order of preference.
     pub alpn: Vec<String>,
     /// `tls verify subject`, `san`, `spki`.
     pub checks: Vec<Check>,
@@ -258,13 +258,13 @@ pub struct RemoteTls {
 }
 
 impl RemoteTls {
-    /// Every file and directory that is named.
+    /// Every file and directory that the settings name.
     pub fn files(&self) -> impl Iterator<Item = (&PathBuf, Kind)> {
         self.certificate.files().chain(self.authorities.files())
     }
 }
 
-/// What a section has said so far; [`Directives::finish`] makes the settings of it.
+/// A section's TLS directives as read so far; [`Directives::finish`] turns them into settings.
 #[derive(Debug, Default)]
 pub(super) struct Directives {
     tls: Tls,
@@ -274,8 +274,8 @@ pub(super) struct Directives {
 }
 
 impl Directives {
-    /// The certificate that a directive belongs to: the last one, or another one if `complete`
-    /// says that the last has been described.
+    /// The certificate that a directive belongs to: the last one, or a new one if `complete` is
+    /// true of the last.
     fn certificate(&mut self, complete: fn(&Certificate) -> bool) -> &mut Certificate {
         let list = &mut self.tls.certificates;
         if list.last().is_none_or(complete) {
@@ -286,11 +286,11 @@ impl Directives {
     }
 
     pub(super) fn finish(mut self) -> Result<Tls, ConfigError> {
-        // A key or passphrase alone is no certificate.
+        // A key or passphrase alone is not a certificate.
         self.tls.certificates.retain(|certificate| certificate.chain.is_some());
         if let (Some((place, code)), true) = (&self.authority, self.tls.certificates.is_empty()) {
-            // As the C program says it, which has no authorities: without a certificate of our own
-            // nobody is asked for theirs.
+            // Without a certificate of our own, client certificates cannot be asked for. The C
+            // program has no authorities at all; this is its message.
             let words = "'cert-file', 'key-file' or 'passphrase'";
             return Err(place.error(format!("Expected {words}, but got '{}'", code.text())));
         }
@@ -300,7 +300,7 @@ impl Directives {
     }
 }
 
-/// A directive that a section and a remote share; false if it is none.
+/// A directive about authorities, in a section or a remote; false if the current token begins none.
 fn authorities(
     parser: &mut Parser<'_>,
     authorities: &mut Authorities,
@@ -434,7 +434,7 @@ fn protocols(parser: &mut Parser<'_>) -> Result<Vec<String>, ConfigError> {
     Ok(protocols)
 }
 
-/// Who has the records, with the keyword current.
+/// `records = auto|openssl`, with the keyword current.
 fn records(parser: &mut Parser<'_>) -> Result<RecordLayer, ConfigError> {
     parser.advance()?;
     parser.expect(S_equal)?;
@@ -447,7 +447,7 @@ fn records(parser: &mut Parser<'_>) -> Result<RecordLayer, ConfigError> {
     Ok(records)
 }
 
-/// A version, or the first and the last, separated by a comma.
+/// A version, or the lowest and highest in any order, separated by a comma.
 fn versions(parser: &mut Parser<'_>) -> Result<(u8, u8), ConfigError> {
     fn version(parser: &mut Parser<'_>) -> Result<u8, ConfigError> {
         let version = match parser.code() {
@@ -463,7 +463,7 @@ fn versions(parser: &mut Parser<'_>) -> Result<(u8, u8), ConfigError> {
     Ok((first.min(second), first.max(second)))
 }
 
-/// What a remote has said so far.
+/// A remote's TLS directives as read so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RemoteDirectives {
     /// `tls = yes`, or `no`.
@@ -479,13 +479,13 @@ pub(super) struct RemoteDirectives {
     alpn: Vec<String>,
     checks: Vec<Check>,
     records: Option<RecordLayer>,
-    /// There is anything but `tls = …`.
+    /// There is a TLS directive other than `tls = …`.
     described: bool,
 }
 
 impl RemoteDirectives {
-    /// The settings, if TLS is on. `name`: the host or IP address of the remote. Fails if there are
-    /// settings for TLS, and nothing says whether it is on.
+    /// The settings, if TLS is on. `name` is the host or IP address of the remote. Fails if there
+    /// are TLS settings without `tls = yes` or `no`.
     pub(super) fn finish(self, name: Option<String>) -> Result<Option<RemoteTls>, &'static str> {
         let on = match (self.on, self.described) {
             (Some(on), _) => on,

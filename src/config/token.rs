@@ -1,5 +1,5 @@
-//! The reserved words: numbers and texts are those of the C program, as modules are compiled
-//! against the numbers. The table is data (`ffi/tokens.tsv`) and cannot grow; words of newer
+//! The reserved words. Numbers and texts are those of the C program, because modules are compiled
+//! with the numbers. The table is data (`ffi/tokens.tsv`) and cannot grow; the words of newer
 //! directives are strings, matched by their text.
 
 #![allow(non_upper_case_globals)]
@@ -20,7 +20,7 @@ impl Code {
         TEXT.get(self.0 as usize).copied().unwrap_or("<unknown>")
     }
 
-    /// What a word means as a yes or no, if it does.
+    /// The word as a yes or no, if it is one.
     pub fn boolean(self) -> Option<bool> {
         match self {
             S_yes | S_true | S_permit => Some(true),
@@ -33,8 +33,8 @@ impl Code {
     pub fn of(word: &[u8]) -> Code {
         static SORTED: OnceLock<Vec<(&'static [u8], Code)>> = OnceLock::new();
         let sorted = SORTED.get_or_init(|| {
-            // The first entry stands for "unknown" and is no word.
-            // Nor is the last, which has no text.
+            // The first entry stands for "unknown" and is not a word. Neither is the last, which
+            // has no text.
             let words = TEXT.iter().enumerate().skip(1).filter(|(_, text)| !text.is_empty());
             let mut sorted: Vec<_> =
                 words.map(|(number, text)| (text.as_bytes(), Code(number as u32))).collect();

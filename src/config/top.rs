@@ -1,4 +1,4 @@
-//! The top level of a source: sections, and the directives around them.
+//! The top level of a source: sections, and the directives outside them.
 
 use super::effect::Effect;
 use super::rules::Rules;
@@ -9,7 +9,7 @@ use super::{common, ConfigError, Parser, Position};
 use std::io;
 use std::rc::Rc;
 
-/// Why [`read`] gave nothing.
+/// Why [`read`] failed.
 #[derive(Debug)]
 pub enum ReadError {
     /// The source could not be read.
@@ -23,12 +23,12 @@ pub enum ReadError {
     NoSection {
         /// The end of the source.
         position: Position,
-        /// The name that was looked for.
+        /// The section's name.
         section: String,
     },
-    /// The mistake at which reading has ended.
+    /// The mistake that ended the reading.
     Syntax(ConfigError),
-    /// There are mistakes, all of which have been reported.
+    /// There are mistakes, and all have been reported.
     Reported,
 }
 
@@ -39,7 +39,7 @@ impl From<ConfigError> for ReadError {
 }
 
 impl ReadError {
-    /// The exit status that goes with it (sysexits.h).
+    /// The exit status for this error (sysexits.h).
     pub fn exit_status(&self) -> i32 {
         use crate::os::process::exit;
         match self {
@@ -49,18 +49,18 @@ impl ReadError {
     }
 }
 
-/// What [`read`] gives.
+/// The result of [`read`].
 #[derive(Debug)]
 pub struct Reading<T> {
-    /// The settings, with those of the common directives; or what was wrong.
+    /// The section's settings and those of the common directives, or the error.
     pub result: Result<(T, common::Common), ReadError>,
-    /// What the text has done and said up to there, also if something was wrong.
+    /// The effects recorded up to the end of reading, also after an error.
     pub effects: Vec<Effect>,
 }
 
-/// Reads `source`, finds the first section called `section`, and lets `parse` read what is in
-/// its braces. Sections of other names are skipped; what follows the selected one is not read. With
-/// `-P` reading goes on behind a mistake, to report others as well.
+/// Reads `source`, finds the first section called `section`, and lets `parse` read the text in its
+/// braces. Skips sections of other names, and reads nothing after the selected one. With `-P`,
+/// reads on after a mistake, to report others as well.
 pub fn read<T>(
     source: Source,
     section: &str,
@@ -83,7 +83,7 @@ fn read_with<T>(
 ) -> Result<(T, common::Common), ReadError> {
     parser.start()?;
     match find_section(parser, section) {
-        // It may be what was skipped.
+        // A mistake may have made it skip the section: do not report that as well.
         Err(ReadError::NoSection { .. }) if parser.has_reported() => {
             return Err(ReadError::Reported)
         }
@@ -137,7 +137,7 @@ fn skip_section(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
             _ => {}
         }
         if depth == 0 {
-            // The token behind the brace belongs to us again.
+            // The token after the brace is read as usual again.
             parser.set_quiet(false);
         }
         parser.advance()?;
@@ -189,7 +189,7 @@ mod tests {
         assert!(matches!(reading.result, Err(ReadError::Syntax(_))));
         let mut effects = reading.effects.iter();
         assert!(matches!(effects.next(), Some(Effect::Ident(name)) if name == "one"));
-        // What comes next is read with the value before it.
+        // The failed include is reported before `syslog default` takes effect.
         assert!(matches!(effects.next(), Some(Effect::Message(..))));
         assert!(matches!(effects.next(), Some(Effect::SyslogDefault(false))));
         assert!(matches!(effects.next(), Some(Effect::Ident(name)) if name == "two"));

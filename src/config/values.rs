@@ -1,4 +1,4 @@
-//! Values: what stands on the right of a directive, with its checks.
+//! Values: the right-hand side of a directive, with its checks.
 
 use super::system::System;
 use super::token::*;
@@ -12,15 +12,15 @@ pub(super) const INT: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 /// A count, or seconds.
 pub(super) const COUNT: RangeInclusive<i64> = 0..=i32::MAX as i64;
 
-/// The words of a true and a false value, in the order of messages.
+/// The words for true and false, in the order that messages list them.
 pub(super) const BOOLEANS: [Code; 6] = [S_deny, S_false, S_no, S_permit, S_true, S_yes];
 
-/// A value with its place, for checks that come later.
+/// A value with its place, for errors found later.
 #[derive(Clone, Debug)]
 pub struct Value {
     /// The text of the token, whatever its class.
     pub text: String,
-    /// Where it stands.
+    /// Its place.
     pub position: Position,
 }
 
@@ -31,7 +31,7 @@ impl Value {
     }
 }
 
-/// A user or group as configured: ids that are 0 mean "unchanged", as in the C program.
+/// A user and group as configured: an id of 0 means "unchanged", as in the C program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ids {
     /// The user id.
@@ -46,7 +46,7 @@ impl Parser<'_> {
         self.expected_words(&codes.iter().map(|code| code.text()).collect::<Vec<_>>())
     }
 
-    /// As [`Self::expected`], for words that are not reserved as well.
+    /// As [`Self::expected`], also for words that are not reserved.
     pub fn expected_words(&self, words: &[&str]) -> ConfigError {
         self.error(expected(words, self.text()))
     }
@@ -65,7 +65,7 @@ impl Parser<'_> {
         self.advance()
     }
 
-    /// Advances over a token if it is there.
+    /// Skips the token `code` if it is current; true if it was.
     pub fn accept(&mut self, code: Code) -> Result<bool, ConfigError> {
         let there = self.code() == code;
         if there {
@@ -134,8 +134,8 @@ impl Parser<'_> {
         Ok(number)
     }
 
-    /// A number as programs of others get it: a 32-bit pattern, whether they take it as signed or not.
-    /// What does not fit wraps, which is reported.
+    /// A number for other programs: 32 bits, which they may take as signed or unsigned. A larger
+    /// number wraps, with a warning.
     pub fn wrapping_integer(&mut self, what: &str) -> Result<i32, ConfigError> {
         let text = self.text_lossy();
         let Some(number) = Number::scan(&text) else {
@@ -235,10 +235,10 @@ fn nonzero(id: i64) -> Option<u32> {
 }
 
 /// The integers of the language: white space, sign, `0x` for hexadecimal (no octal), then
-/// optionally k, m or g for 1024, 1024² and 1024³; what follows that letter is not looked at.
+/// optionally k, m or g for 1024, 1024² and 1024³; the rest of the word is ignored.
 struct Number {
     negative: bool,
-    /// Without the factor; `None` is more than 64 bits.
+    /// The number before the factor; `None` if it needs more than 64 bits.
     magnitude: Option<u64>,
     factor: i32,
 }
@@ -270,13 +270,14 @@ impl Number {
         Some(Number { negative, magnitude, factor })
     }
 
-    /// The number, unless it is far too large.
+    /// The exact number; `None` if the digits need more than 64 bits.
     fn exact(&self) -> Option<i128> {
         let magnitude = i128::from(self.magnitude?) * i128::from(self.factor);
         Some(if self.negative { -magnitude } else { magnitude })
     }
 
-    /// Its lowest 32 bits, as scanf(3) and shifting make them: a long that is full first.
+    /// Its lowest 32 bits, as C code gets them from scanf(3), which clamps to a 64-bit long, and a
+    /// shift.
     fn wrapped(&self) -> i32 {
         let magnitude = i128::from(self.magnitude.unwrap_or(u64::MAX));
         let signed = if self.negative { -magnitude } else { magnitude };
@@ -285,10 +286,10 @@ impl Number {
     }
 }
 
-/// A number of our own directives; `None` if it is none, or is too large.
+/// A number in our own directives; `None` if it is not a number, or too large.
 fn parse_integer(text: &str) -> Option<i64> {
     let exact = i64::try_from(Number::scan(text)?.exact()?).ok()?;
-    // The C type is a 32-bit int; what does not fit is refused instead of wrapped.
+    // The C type is a 32-bit int; a number that does not fit is refused instead of wrapped.
     (exact <= i64::from(u32::MAX)).then_some(exact)
 }
 
@@ -305,8 +306,7 @@ pub fn parse_port(value: &Value, system: &dyn System) -> Result<u16, ConfigError
     })
 }
 
-/// A port, or the first and the last of several: `5000-5099`. Services may have a dash in their
-/// name.
+/// A port, or a range such as `5000-5099`. A service's name may contain a dash.
 pub fn parse_ports(value: &Value, system: &dyn System) -> Result<RangeInclusive<u16>, ConfigError> {
     let number = |text: &str| -> Option<u16> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -325,7 +325,7 @@ pub fn parse_ports(value: &Value, system: &dyn System) -> Result<RangeInclusive<
     Ok(first..=last)
 }
 
-/// `3001#comment`: the lexer takes a hash inside a word for a part of it.
+/// Drops the comment of `3001#comment`: to the lexer, a hash inside a word is part of it.
 fn without_comment(text: &str) -> &str {
     text.split_once('#').map_or(text, |(number, _)| number)
 }

@@ -1,4 +1,4 @@
-//! The place that knows all mechanisms, and chooses one.
+//! The list of all mechanisms, and the choice of one.
 
 use super::{Interest, Ready};
 use std::io;
@@ -46,7 +46,7 @@ macro_rules! mechanisms {
             }
 
             /// Replaces the interest `old` in a descriptor, as last given, by `new`, which is not
-            /// empty. With `PAUSED` in it, it is `old` otherwise.
+            /// empty. If `new` has `PAUSED`, its other bits are those of `old`.
             pub(super) fn update(
                 &mut self, fd: RawFd, old: Interest, new: Interest,
             ) -> io::Result<()> {
@@ -55,15 +55,16 @@ macro_rules! mechanisms {
                 }
             }
 
-            /// Ends the interest `old` in a descriptor, as last given, at once, as the descriptor
-            /// may be closed next; or was closed behind our back, when there is nothing to undo.
+            /// Ends the interest `old` in a descriptor, as last given. At once, because the
+            /// descriptor may be closed next. If it has been closed already, there is nothing to
+            /// undo.
             pub(super) fn remove(&mut self, fd: RawFd, old: Interest) {
                 match self {
                     $($(#[$cfg])* Backend::$variant(poller) => poller.remove(fd, old),)*
                 }
             }
 
-            /// True if streams can be watched by edges.
+            /// True if streams can be watched edge-triggered.
             pub(super) fn has_edges(&self) -> bool {
                 #[cfg(any(target_os = "linux", target_os = "android"))]
                 if let Backend::Epoll(_) = self {
@@ -72,8 +73,8 @@ macro_rules! mechanisms {
                 false
             }
 
-            /// Begins to watch a stream by edges, for everything. `generation` comes back with
-            /// each. Only if [`Self::has_edges`].
+            /// Starts to watch a stream edge-triggered, for everything. Each edge carries
+            /// `generation`. Only if [`Self::has_edges`].
             pub(super) fn add_stream(&mut self, fd: RawFd, generation: u8) -> io::Result<()> {
                 #[cfg(any(target_os = "linux", target_os = "android"))]
                 if let Backend::Epoll(poller) = self {
@@ -83,8 +84,8 @@ macro_rules! mechanisms {
                 Err(io::ErrorKind::Unsupported.into())
             }
 
-            /// Waits at most `timeout` milliseconds (`None`: without limit) and appends what is
-            /// ready. One entry per descriptor.
+            /// Waits at most `timeout` milliseconds (`None`: no limit) and appends the descriptors
+            /// that are ready, one entry for each.
             pub(super) fn wait(
                 &mut self, timeout: Option<u64>, ready: &mut Vec<Ready>,
             ) -> io::Result<()> {
@@ -96,8 +97,8 @@ macro_rules! mechanisms {
     };
 }
 
-// The order is the order of preference; a system has at most one of the first three, but for
-// test builds with shims, where the native mechanism is still the first.
+// In order of preference. A system has at most one of the first three, except in test builds with
+// shims, where the native mechanism still comes first.
 mechanisms! {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     Epoll, epoll, "epoll", 4;
@@ -118,7 +119,7 @@ mechanisms! {
     Select, select, "select", 16;
 }
 
-/// The mechanism for this process, and what to say about it.
+/// The mechanism for this process, and a warning if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// The mechanism.
@@ -129,8 +130,8 @@ pub struct Choice {
 
 impl Choice {
     /// Chooses by the value of `IO_POLL_MECHANISM`: a decimal mask of the bits of
-    /// [`Mechanism::bit`]. Of those it allows, the best is taken; a value that leaves none, or
-    /// that is no number, falls back to the best there is.
+    /// [`Mechanism::bit`]. Takes the best mechanism that the mask allows. If it allows none, or is
+    /// not a number, takes the best there is, with a warning.
     pub fn from_setting(setting: Option<&str>) -> Choice {
         let best = Mechanism::ALL[0];
         let Some(setting) = setting else {
@@ -164,8 +165,7 @@ impl Choice {
     }
 }
 
-/// A timeout of `Loop::wait` as the int of poll(2) and its kin: rounded up never down, so that a
-/// timer is not found a moment early again and again.
+/// A timeout of `Loop::wait` as the int that poll(2) and its kin take, capped at its maximum.
 pub(super) fn milliseconds(timeout: Option<u64>) -> libc::c_int {
     timeout.map_or(-1, |ms| libc::c_int::try_from(ms).unwrap_or(libc::c_int::MAX))
 }

@@ -1,8 +1,8 @@
 //! /dev/poll, poll(7D): Solaris before event ports.
 //!
-//! Writing an entry for a descriptor that is in the set adds to its events, so a change of
-//! interest is a POLLREMOVE followed by a new entry. A closed descriptor stays in the set, so
-//! removal is written at once.
+//! Writing an entry for a descriptor that is in the set adds to its events, so a change of interest
+//! is a POLLREMOVE followed by a new entry. A closed descriptor stays in the set, so a removal is
+//! written at once.
 
 use super::poll::{from_poll_bits, poll_bits};
 use super::{backend::milliseconds, Interest, Ready};
@@ -61,8 +61,8 @@ mod sys {
     }
 }
 
-/// How many events one wait takes. More stay in the kernel for the next turn. The system
-/// refuses as many as the process may have descriptors.
+/// Most events that one wait takes. The rest stay in the kernel for the next turn. The system
+/// refuses a number that reaches the process's descriptor limit.
 const BATCH: usize = 64;
 
 pub(super) struct Poller {
@@ -72,7 +72,7 @@ pub(super) struct Poller {
 
 impl Poller {
     pub(super) fn new() -> io::Result<Poller> {
-        // SAFETY: opens a device, no memory of ours involved.
+        // SAFETY: opens a device; none of our memory is involved.
         let fd = check(unsafe { sys::open() })?;
         // SAFETY: the descriptor has just been created and nothing else owns it.
         let device = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -81,7 +81,7 @@ impl Poller {
 
     pub(super) fn update(&mut self, fd: RawFd, old: Interest, new: Interest) -> io::Result<()> {
         let mut entries = [libc::pollfd { fd, events: POLLREMOVE, revents: 0 }; 2];
-        // A pause is a removal here: with no events at all, hang-ups would be reported.
+        // A pause is a removal here: an entry without events would still report hang-ups.
         let mut used = usize::from(!old.reported().is_empty());
         if !new.reported().is_empty() {
             entries[used].events = poll_bits(new);

@@ -5,10 +5,10 @@ use crate::os::check;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// How many events one wait takes. More stay in the kernel for the next turn.
+/// Most events that one wait takes. The rest stay in the kernel for the next turn.
 const BATCH: usize = 256;
 
-/// In the data of a stream's entry, above the descriptor: the generation, and that it is one.
+/// A stream's entry has in its data, above the descriptor, the generation and this flag.
 const GENERATION_SHIFT: u32 = 32;
 const EDGE: u64 = 1 << 40;
 
@@ -19,7 +19,7 @@ pub(super) struct Poller {
 
 fn bits(interest: Interest) -> u32 {
     if interest.contains(PAUSED) {
-        // Errors and hang-ups are reported all the same, but no more than once.
+        // epoll still reports errors and hang-ups, but no more than once.
         return (libc::EPOLLET | libc::EPOLLONESHOT) as u32;
     }
     // HANGUP alone is an empty set: EPOLLERR and EPOLLHUP are always reported.
@@ -50,7 +50,7 @@ impl Poller {
             check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &mut event) })
         };
         match control(operation) {
-            // The number was closed and reused without being removed here first.
+            // The number was closed and reused without `remove`.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 control(libc::EPOLL_CTL_ADD).map(drop)
             }
@@ -67,8 +67,8 @@ impl Poller {
         unsafe { libc::epoll_ctl(epoll, operation, fd, std::ptr::null_mut()) };
     }
 
-    /// Edges of everything. Told apart: the end of what the other side sends, so that data and end
-    /// are found together; and urgent data, as a read ends at its mark however much is behind it.
+    /// Watches for every edge. EPOLLRDHUP is asked for so that data and the end behind it are found
+    /// together; EPOLLPRI because a read stops at the mark of urgent data, however much follows it.
     pub(super) fn add_stream(&mut self, fd: RawFd, generation: u8) -> io::Result<()> {
         let bits =
             libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;

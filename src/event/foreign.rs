@@ -1,17 +1,17 @@
-//! Descriptors and timers of C modules, in the same loop as everybody else's.
+//! Descriptors and timers of C modules, in the same loop as all others.
 //!
-//! A module has the loop as an opaque `struct io_context *`. It registers a descriptor with a
+//! A module knows the loop as an opaque `struct io_context *`. It registers a descriptor with a
 //! context pointer and four callbacks, and timers by a key. When one is ready, the loop calls the
-//! callback on its way to the next event ([`Loop::next_event`], [`Loop::next_expired`]).
+//! callback while it looks for the next event ([`Loop::next_event`], [`Loop::next_expired`]).
 //!
-//! That is here and not in `ffi`, as the loop is what calls: a module's descriptor is a slot of the
-//! same table, with the same rules, and its timer counts for the same wait. No structure of C is looked
-//! into: a callback is a pointer that is called or handed back, and the loop's own side of
-//! `struct io_context` is [`Context`], which C code does not look into either.
+//! This is here and not in `ffi` because the loop makes the calls: a module's descriptor is a slot
+//! of the same table, with the same rules, and its timer shortens the same wait. Nothing here reads
+//! a C structure: a callback is a pointer that is called or handed back, and the loop's side of
+//! `struct io_context` is [`Context`], which is opaque to C code.
 //!
-//! C code calls back into the loop while its owner has lent it out: [`Loop::lend`] notes where the
-//! loop is for as long as a call into C takes, and [`Context::with`] takes it from there. So the
-//! loop is used by one at a time, though the compiler cannot see it.
+//! C code may call back into the loop while the loop's owner has lent it out: [`Loop::lend`] notes
+//! the loop's address for the duration of a call into C, and [`Context::with`] finds it there. So
+//! only one caller uses the loop at a time, though the compiler cannot check it.
 
 use super::periodic::FOREVER;
 use super::{Interest, Loop, Ready, Token};
@@ -22,10 +22,10 @@ use std::ffi::{c_int, c_void};
 use std::os::fd::RawFd;
 use std::ptr;
 
-/// A function of C, or null: `void (*)(void *, int)`.
+/// A C function, or null: `void (*)(void *, int)`.
 pub type Callback = *mut c_void;
 
-/// What a callback is for.
+/// The condition that a callback is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// Something can be read.
@@ -38,15 +38,15 @@ pub enum Condition {
     Hangup,
 }
 
-/// What C code calls `struct io_context`: where the loop is, while it is lent out.
+/// What C code calls `struct io_context`: the loop's address while it is lent out.
 pub struct Context {
     lent: Cell<*mut Loop>,
-    /// The loop is C code's for good.
+    /// C code owns the loop.
     given: Cell<bool>,
 }
 
 impl Context {
-    /// The loop that C code means by `context`; `None` if that is null, or the loop is not lent out.
+    /// The loop that belongs to `context`; `None` if that is null or the loop is not lent out.
     ///
     /// # Safety
     /// As for [`with`](Self::with), as long as the result is used.
@@ -55,12 +55,12 @@ impl Context {
         unsafe { context.as_ref()?.lent.get().as_mut() }
     }
 
-    /// Runs `action` on the loop that C code means by `context`; `None` if that is null, or the
-    /// loop is not lent out, so that the module has no business with it.
+    /// Runs `action` on the loop that belongs to `context`; `None` if that is null or the loop is
+    /// not lent out, when C code must not use it.
     ///
     /// # Safety
-    /// `context` is null, or [`Loop::context`] of a loop that still exists, and no reference to that
-    /// loop is in use but those that wait for a call into C to return.
+    /// `context` is null, or [`Loop::context`] of a loop that still exists, and no reference to
+    /// that loop is in use except those that wait for a call into C to return.
     pub unsafe fn with<T>(
         context: *const Context,
         action: impl FnOnce(&mut Loop) -> T,
@@ -75,12 +75,12 @@ struct Slot {
     context: *mut c_void,
     callbacks: [Callback; 4],
     wanted: Interest,
-    /// What stands in for the callbacks and the interest until an operation is finished.
+    /// Replaces the input and output callbacks and the interest until an operation has finished.
     held: Option<(Callback, Interest)>,
 }
 
 impl Slot {
-    /// What the descriptor is watched for.
+    /// The interest in effect.
     fn effective(&self) -> Interest {
         self.held.map_or(self.wanted, |(_, interest)| interest)
     }
@@ -93,18 +93,18 @@ impl Slot {
     }
 }
 
-/// What a module wants done later: `proc(key, -1)` after a wait in microseconds.
+/// A call that a module has scheduled: `proc(key, -1)` after a wait in microseconds.
 struct Later {
     procedure: Callback,
     wait: i64,
 }
 
-/// The timers of one key. Only the first is armed.
+/// The timers of one key. Only the first one is armed.
 struct Stack {
     events: VecDeque<Later>,
     /// When the first is due, in microseconds of the loop's clock.
     due: i64,
-    /// The same as wall-clock time, for C code to look at.
+    /// The same as wall-clock time, for C code to read.
     time: Box<libc::timeval>,
 }
 
@@ -133,7 +133,7 @@ extern "C" fn invalid_hangup(_: *mut c_void, fd: c_int) {
     invalid("h", fd);
 }
 
-/// A module has registered a descriptor and no callback for what has happened.
+/// The module registered the descriptor, but no callback for this condition.
 fn invalid(what: &str, fd: c_int) {
     log::message(&format!("io_invalid_{what} ({fd})"));
     std::process::abort();
@@ -157,7 +157,7 @@ impl Default for Foreign {
 }
 
 impl Foreign {
-    /// A descriptor of a module was closed without a word, and its number is somebody else's now.
+    /// A module closed the descriptor without unregistering it, and its number has a new owner.
     pub(super) fn forget(&mut self, fd: RawFd) {
         self.slots.remove(&fd);
     }
@@ -185,7 +185,7 @@ impl Foreign {
 }
 
 impl Loop {
-    /// The loop as C modules know it. Lives as long as the loop.
+    /// The `struct io_context *` for C modules. Lives as long as the loop.
     pub fn context(&self) -> *mut c_void {
         ptr::from_ref(&*self.foreign.context).cast_mut().cast()
     }
@@ -194,8 +194,8 @@ impl Loop {
     pub fn lend<T>(&mut self, action: impl FnOnce() -> T) -> T {
         let context: *const Context = &*self.foreign.context;
         let this: *mut Loop = self;
-        // SAFETY: the context is a box of the loop's, which stays where it is as long as the loop
-        // exists, and that is longer than this call. Nothing here uses `self` until C code has
+        // SAFETY: the loop owns the context in a box, which keeps its address as long as the loop
+        // exists, and the loop outlives this call. Nothing here uses `self` until C code has
         // returned.
         unsafe {
             let before = (*context).lent.replace(this);
@@ -205,7 +205,7 @@ impl Loop {
         }
     }
 
-    /// Gives the loop to C code for good. Returns where it is, and its context.
+    /// Gives the loop to C code for good. Returns its address and its context.
     pub fn into_foreign(self) -> (*mut Loop, *mut c_void) {
         let this = Box::into_raw(Box::new(self));
         // SAFETY: the loop stays in its box until C code ends it, and nobody else uses it.
@@ -216,13 +216,13 @@ impl Loop {
         }
     }
 
-    /// Ends a loop of [`into_foreign`](Self::into_foreign). Returns the contexts that were
-    /// registered. A loop that is only lent is left alone.
+    /// Frees a loop of [`into_foreign`](Self::into_foreign). Returns the contexts that were
+    /// registered. Leaves a loop alone that is only lent.
     ///
     /// # Safety
     /// `context` is null or that of a loop, and not used afterwards.
     pub unsafe fn end_foreign(context: *const Context) -> Vec<*mut c_void> {
-        // SAFETY: as the caller promises; the loop is in a box of ours.
+        // SAFETY: as the caller promises; the loop is in the box that `into_foreign` made.
         unsafe {
             let Some(context) = context.as_ref().filter(|context| context.given.get()) else {
                 return Vec::new();
@@ -238,19 +238,19 @@ impl Loop {
         }
         common_data::refresh_clock();
         self.lend(|| {
-            // SAFETY: what C code registers as a callback is a function of this type.
+            // SAFETY: C code registers only functions of this type as callbacks.
             let procedure = unsafe {
                 std::mem::transmute::<Callback, unsafe extern "C" fn(*mut c_void, c_int)>(procedure)
             };
-            // C code that gets 0 from read(2) may look at errno for a reason; what calls of ours have
-            // left there is none.
+            // C code that gets 0 from read(2) may look for a reason in errno; it must not find one
+            // that our own calls left there.
             crate::os::process::set_errno(0);
-            // SAFETY: the module has given the function for this very call.
+            // SAFETY: the module has registered the function to be called like this.
             unsafe { procedure(argument, fd) };
         });
     }
 
-    /// A descriptor of a module is ready: at most one of its callbacks is called.
+    /// Calls at most one callback of a module's descriptor that is ready.
     pub(super) fn call_foreign(&mut self, ready: Ready) {
         let fd = ready.fd;
         let Some(slot) = self.foreign.slots.get(&fd) else {
@@ -259,7 +259,7 @@ impl Loop {
         let (mut readable, mut writable) = (ready.readable, ready.writable);
         let (mut error, mut hangup) = (false, false);
         if ready.hangup {
-            // Which of it, not every mechanism tells.
+            // Not every mechanism says whether it was an error or a hang-up, so ask.
             let state = crate::os::socket::poll_state(fd);
             (readable, writable) = (state.readable, state.writable);
             (error, hangup) = (state.error, state.hangup);
@@ -273,7 +273,7 @@ impl Loop {
         } else if hangup {
             Condition::Hangup
         } else {
-            // Somebody has dealt with it meanwhile, or nobody wants to know.
+            // It has been dealt with meanwhile, or there is no interest in it.
             return;
         };
         let (procedure, context) = (slot.callback(condition), slot.context);
@@ -308,14 +308,14 @@ impl Loop {
             return;
         };
         slot.wanted.set(interest, on);
-        // What has been watched once is watched for its end.
+        // Once it has had any interest, keep watching it for hang-ups.
         let wanted = slot.effective() | Interest::HANGUP;
         self.set_interest(&fd, wanted);
     }
 
-    /// An operation on the descriptor needs this interest, which may not be what its owner wants
-    /// otherwise: until it is released, nothing else is watched, and `callback` is called for it.
-    /// What the owner sets meanwhile counts afterwards.
+    /// Holds the descriptor for an operation that needs `interest`, whatever interest its owner has
+    /// set. Until it is released, only that is watched, and `callback` is called for it. Interest
+    /// that the owner sets meanwhile applies afterwards.
     fn foreign_hold(&mut self, fd: RawFd, callback: Callback, interest: Interest) {
         if let Some(slot) = self.foreign.slots.get_mut(&fd) {
             slot.held = Some((callback, interest));
@@ -323,12 +323,13 @@ impl Loop {
         }
     }
 
-    /// What an operation has been waiting for since [`foreign_hold`](Self::foreign_hold).
+    /// The interest that an operation holds the descriptor for
+    /// ([`foreign_hold`](Self::foreign_hold)).
     fn foreign_held(&self, fd: RawFd) -> Option<Interest> {
         self.foreign.slots.get(&fd)?.held.map(|(_, interest)| interest)
     }
 
-    /// The operation is finished.
+    /// Restores the owner's interest when the operation has finished.
     fn foreign_release(&mut self, fd: RawFd) {
         if let Some(slot) = self.foreign.slots.get_mut(&fd).filter(|slot| slot.held.is_some()) {
             slot.held = None;
@@ -337,9 +338,10 @@ impl Loop {
         }
     }
 
-    /// Follows an operation of its own on a descriptor: it needs this interest now, none if it is
-    /// finished, and would go on by itself once `own` is the case. Otherwise the descriptor is held
-    /// for it.
+    /// Updates the hold on a descriptor after a step of an operation (a TLS read, say). `needed` is
+    /// the interest that the operation waits for, empty if it has finished; `own` is the interest
+    /// with which its caller will repeat it anyway. If that does not cover `needed`, the descriptor
+    /// is held for it.
     pub fn foreign_settle(
         &mut self,
         fd: RawFd,
@@ -350,7 +352,7 @@ impl Loop {
         if !own.contains(needed) && !callback.is_null() {
             self.foreign_hold(fd, callback, needed);
         } else if needed.is_empty() || self.foreign_held(fd) != Some(needed) {
-            // One that is held for the same is another operation, which still waits.
+            // If it is held for the same interest, that is another operation, which still waits.
             self.foreign_release(fd);
         }
     }
@@ -389,7 +391,7 @@ impl Loop {
         callback == Some(self.foreign.invalid[condition as usize])
     }
 
-    /// `io_set_cb_inv_*`: for what is registered from now on.
+    /// `io_set_cb_inv_*`: for descriptors registered from now on.
     pub fn foreign_set_invalid(&mut self, condition: Condition, function: Callback) {
         self.foreign.invalid[condition as usize] = function;
     }
@@ -399,7 +401,7 @@ impl Loop {
         self.foreign.slots.get(&fd).map_or(ptr::null_mut(), |slot| slot.context)
     }
 
-    /// `io_clone`: `to` becomes what `from` is.
+    /// `io_clone`: gives `to` the context, callbacks, hold and interest of `from`.
     pub fn foreign_clone(&mut self, to: RawFd, from: RawFd) {
         let Some(slot) = self.foreign.slots.get(&from) else {
             return;
@@ -413,8 +415,8 @@ impl Loop {
         }
     }
 
-    /// `io_sched_add`, and with `last` `io_sched_app`: `procedure(key, -1)` in `wait`
-    /// microseconds, before or after what the key has already.
+    /// `io_sched_add`, and with `last` `io_sched_app`: `procedure(key, -1)` in `wait` microseconds,
+    /// before or after the key's other events.
     pub fn foreign_schedule(
         &mut self,
         key: *mut c_void,
@@ -439,7 +441,8 @@ impl Loop {
         }
     }
 
-    /// `io_sched_pop`: removes the first; the procedure of the next, which is armed.
+    /// `io_sched_pop`: removes the first event of a key and arms the next, whose procedure it
+    /// returns.
     pub fn foreign_pop(&mut self, key: *mut c_void) -> Callback {
         let now = self.microseconds();
         if let Some(stack) = self.foreign.stacks.get_mut(&(key as usize)) {
@@ -449,15 +452,15 @@ impl Loop {
         self.foreign_peek(key)
     }
 
-    /// `io_sched_drop`: removes all of a key.
+    /// `io_sched_drop`: removes all events of a key.
     pub fn foreign_drop(&mut self, key: *mut c_void) {
         if let Some(stack) = self.foreign.stacks.remove(&(key as usize)) {
             self.foreign.queue.remove(&(stack.due, key as usize));
         }
     }
 
-    /// `io_sched_del`: removes the first if it is this procedure, otherwise those behind it that
-    /// are. True if one was.
+    /// `io_sched_del`: removes the first event of a key if it has this procedure, otherwise all
+    /// later ones that do. True if any was removed.
     pub fn foreign_delete(&mut self, key: *mut c_void, procedure: Callback) -> bool {
         if self.foreign_peek(key) == procedure && !procedure.is_null() {
             self.foreign_pop(key);
@@ -471,8 +474,8 @@ impl Loop {
         stack.events.len() < before
     }
 
-    /// `io_sched_renew_proc`: arms the first of a key again, if it is this procedure or none is
-    /// named. True if that was done.
+    /// `io_sched_renew_proc`: arms the first event of a key again, if it has this procedure or
+    /// `procedure` is null. True if it was armed.
     pub fn foreign_renew(&mut self, key: *mut c_void, procedure: Callback) -> bool {
         let first = self.foreign_peek(key);
         if first.is_null() || !(procedure.is_null() || procedure == first) {
@@ -483,7 +486,7 @@ impl Loop {
         true
     }
 
-    /// `io_sched_peek`: the procedure of the first of a key.
+    /// `io_sched_peek`: the procedure of the first event of a key.
     pub fn foreign_peek(&self, key: *mut c_void) -> Callback {
         let stack = self.foreign.stacks.get(&(key as usize));
         stack
@@ -491,15 +494,17 @@ impl Loop {
             .map_or(ptr::null_mut(), |event| event.procedure)
     }
 
-    /// `io_sched_peek_time`: when the first of a key is due. Good as long as the key has events.
+    /// `io_sched_peek_time`: when the first event of a key is due. The pointer is valid as long as
+    /// the key has events.
     pub fn foreign_peek_time(&self, key: *mut c_void) -> *const libc::timeval {
         self.foreign.stacks.get(&(key as usize)).map_or(ptr::null(), |stack| &raw const *stack.time)
     }
 
-    /// `io_sched_exec`: runs what is due, each key once, and returns the milliseconds until the
-    /// next is. What is not renewed or removed by its procedure stays due.
+    /// `io_sched_exec`: runs the events that are due, one for each key, and returns the
+    /// milliseconds until the next is due. An event that its procedure neither renews nor removes
+    /// stays due.
     pub fn foreign_run_due(&mut self) -> Option<u64> {
-        // A process without modules does not even look at the clock.
+        // A process without modules does not even read the clock.
         self.foreign.next_due()?;
         let now = self.microseconds();
         let due: Vec<(i64, usize)> =
@@ -521,8 +526,8 @@ impl Loop {
         Some(wait.div_ceil(1000))
     }
 
-    /// `io_poll`: waits for descriptors of modules, and calls them; returns how many were ready.
-    /// Whatever else is ready is found again by the loop's owner.
+    /// `io_poll`: waits for descriptors of modules, calls their callbacks, and returns how many
+    /// were ready. Other events stay queued for the loop's owner.
     pub fn foreign_poll(&mut self, timeout: Option<u64>) -> usize {
         if let Err(error) = self.wait_for(timeout.unwrap_or(FOREVER)) {
             log::braked(log::Kind::Events, || format!("event loop: {}", crate::os::reason(&error)));

@@ -1,9 +1,9 @@
 //! kqueue(2): the BSDs and macOS.
 //!
-//! What all of them have: EVFILT_READ and EVFILT_WRITE, added without EV_CLEAR and so
-//! level-triggered, also of sockets that listen. Each change is a call of its own, whose error is
-//! that of the change; EV_RECEIPT, by which many could be told apart, is not everywhere, and neither
-//! are EV_DISPATCH and NOTE_FILE_POLL.
+//! Uses only what all of these systems have: EVFILT_READ and EVFILT_WRITE, added without EV_CLEAR
+//! and so level-triggered, for listening sockets too. Each change is a system call of its own, so
+//! that its error is known; EV_RECEIPT, which would report errors per change in a batch, is not
+//! available everywhere, and neither are EV_DISPATCH and NOTE_FILE_POLL.
 
 // The types of the fields and constants differ from system to system.
 #![allow(clippy::unnecessary_cast)]
@@ -74,18 +74,18 @@ mod sys {
     }
 }
 
-/// How many events one wait takes. More stay in the kernel for the next turn.
+/// Most events that one wait takes. The rest stay in the kernel for the next turn.
 const BATCH: usize = 256;
 
 const FILTERS: [(Interest, i32); 2] =
     [(Interest::READ, sys::EVFILT_READ as i32), (Interest::WRITE, sys::EVFILT_WRITE as i32)];
 
-/// How a system says that a filter does not support a file.
+/// The errnos by which systems say that a filter does not support a file.
 const NOT_SUPPORTED: [libc::c_int; 3] = [libc::EINVAL, libc::ENODEV, libc::EOPNOTSUPP];
 
 pub(super) struct Poller {
     queue: ManuallyDrop<OwnedFd>,
-    /// The process that has the queue.
+    /// The process that created the queue.
     owner: process::Pid,
     events: Vec<sys::Kevent>,
 }
@@ -105,7 +105,8 @@ impl Poller {
     }
 
     pub(super) fn update(&mut self, fd: RawFd, old: Interest, new: Interest) -> io::Result<()> {
-        // EVFILT_READ is silent at the end of a regular file, and EVFILT_WRITE is not for files.
+        // EVFILT_READ is silent at the end of a regular file, and EVFILT_WRITE does not support
+        // files.
         if old.is_empty() && files::is_regular(fd) {
             return Err(io::Error::from_raw_os_error(libc::EPERM));
         }
@@ -119,9 +120,9 @@ impl Poller {
             };
             match self.change(fd, filter as i16, flags as u16) {
                 Ok(_) => {}
-                // A filter vanishes with its descriptor; deleting it then is no error to us.
+                // The filter went away when its descriptor was closed.
                 Err(_) if flags == sys::EV_DELETE => {}
-                // Not for a file of this kind, such as a device.
+                // The filter does not support this kind of file, such as a device.
                 Err(error) if NOT_SUPPORTED.contains(&error.raw_os_error().unwrap_or(0)) => {
                     return Err(io::Error::from_raw_os_error(libc::EPERM));
                 }
@@ -166,8 +167,8 @@ impl Poller {
         for event in &self.events {
             let fd = event.ident as RawFd;
             let failed = event.flags as u16 & sys::EV_ERROR as u16 != 0;
-            // EV_EOF on the read filter is end of file, which reading finds; on the write
-            // filter it says that the other side is gone, which writing finds.
+            // EV_EOF on the read filter is end of file, which the next read finds; on the write
+            // filter it means that the other side is gone, which the next write finds.
             let readable = event.filter as i16 == sys::EVFILT_READ as i16;
             let entry =
                 Ready { fd, readable, writable: !readable, hangup: failed, ..Ready::default() };
@@ -186,8 +187,8 @@ impl Poller {
 }
 
 impl Drop for Poller {
-    /// A kqueue is not inherited by fork(2): in a child its number is free, or names another file
-    /// by now, which must stay open.
+    /// A kqueue is not inherited across fork(2): in a child, its number is free or already names
+    /// another file, which must stay open.
     fn drop(&mut self) {
         if self.owner == process::id() {
             // SAFETY: `queue` is dropped here and nowhere else, and not used after this.

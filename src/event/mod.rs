@@ -1,21 +1,23 @@
 //! The readiness loop: one per process, over whichever mechanism the system has.
 //!
 //! [`Loop`] owns the poller, the table of registered descriptors and the timers. Its owner waits,
-//! takes the events and the expired timers one by one, and acts. So a handler may register, change
-//! and remove anything, and an event that has become stale on the way is skipped. Descriptors and
-//! timers of C modules are in the same tables; the loop calls them on the way (`foreign`).
+//! then takes events and expired timers one at a time and handles each. So a handler may register,
+//! change or remove any descriptor; events that this makes stale are skipped. Descriptors and
+//! timers of C modules live in the same tables; the loop runs their callbacks while it looks for
+//! the next event (`foreign`).
 //!
-//! Rules at this interface, the same for every mechanism:
-//! * level-triggered: what is ready and wanted is reported again until it is dealt with;
-//! * interest is state: changes between two waits are merged, and the system is told once;
-//! * what was ready may be so no longer when it is told (event ports): nobody may block on it;
-//! * no interest, no events: a descriptor nobody asks about is not even polled for errors;
-//! * a stream whose owner says when a read or write would block is watched by edges where the
-//!   mechanism can, and is level-triggered at this interface all the same;
-//! * an error or hang-up counts as readiness for whatever is wanted: the next read or write
-//!   tells what it is;
-//! * what the system refuses to watch, as it is short of memory, is asked about by timer until it
-//!   does, and so is waiting: its owner notices nothing but a little delay.
+//! Rules of this interface, the same for every mechanism:
+//! * level-triggered: a descriptor that is ready and wanted is reported again until it is dealt
+//!   with;
+//! * interest is state: changes between two waits are merged into one system call;
+//! * readiness may be over by the time it is reported (event ports): handlers must not block;
+//! * no interest, no events: a descriptor without interest is not even polled for errors;
+//! * a stream whose owner says when a read or write would block is watched edge-triggered where the
+//!   mechanism supports it; at this interface it is level-triggered all the same;
+//! * an error or hang-up counts as readiness for whatever is wanted: the next read or write shows
+//!   which it is;
+//! * if the system is too short of memory to watch a descriptor, or to wait at all, the loop polls
+//!   on a timer until it can again: the owner notices only a little delay.
 
 mod backend;
 mod foreign;
@@ -67,24 +69,24 @@ bitflags::bitflags! {
     pub struct Interest: u8 {
         /// Data, a connection to accept, or end of file.
         const READ = 1;
-        /// Room to write, or the end of a connection attempt.
+        /// Room to write, or the end of a connect attempt.
         const WRITE = 2;
         /// A reset of a connection that is neither read nor written at the moment. Only some
-        /// mechanisms can tell (epoll, poll, event ports, /dev/poll); the others report it with
-        /// the next read or write.
+        /// mechanisms report it (epoll, poll, event ports, /dev/poll); with the others, the next
+        /// read or write finds it.
         const HANGUP = 4;
-        /// Room in a channel that does not say when there is some: told as writable every 20 ms, until
-        /// it is not wanted any more.
+        /// Room in a channel that never signals room: reported as writable every 20 ms for as long
+        /// as it is wanted.
         const ROOM = 16;
     }
 }
 
-/// Beside what a backend was told last: none of that is to be reported for the time being, though it
-/// is still known to the system where that can be. Going on needs no memory then.
+/// Added to the interest that a backend was told last: report none of it for now, but keep it
+/// registered with the system where possible. Resuming then needs no memory.
 const PAUSED: Interest = Interest::from_bits_retain(8);
 
 impl Interest {
-    /// What is to be reported.
+    /// The interest that is to be reported: none while paused.
     fn reported(self) -> Interest {
         if self.contains(PAUSED) {
             Interest::empty()
@@ -94,21 +96,21 @@ impl Interest {
     }
 }
 
-/// Names the owner of a descriptor or timer: a kind of five bits and an index of 27 bits, both
-/// up to the owner.
+/// Names the owner of a descriptor or timer: a kind of five bits and an index of 27 bits. The owner
+/// chooses both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(u32);
 
 impl Token {
     const INDEX_BITS: u32 = 27;
 
-    /// How many kinds there are.
+    /// Kinds are below this.
     pub const KINDS: u8 = 31;
 
-    /// How many indices there are.
+    /// Indices are below this.
     pub const INDICES: u32 = 1 << Token::INDEX_BITS;
 
-    /// Marks descriptors of C modules. No owner's kind goes up to it.
+    /// Marks descriptors of C modules. [`Token::new`] refuses it as a kind.
     const FOREIGN: u8 = Token::KINDS;
 
     fn foreign() -> Token {
@@ -135,7 +137,7 @@ impl Token {
 /// A descriptor that is ready.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
-    /// Who registered it.
+    /// Its owner, as registered.
     pub token: Token,
     /// Reading is wanted and will not block.
     pub readable: bool,
@@ -145,24 +147,24 @@ pub struct Event {
     pub hangup: bool,
 }
 
-/// What a backend reports.
+/// A descriptor that a backend reports.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ready {
     fd: RawFd,
     readable: bool,
     writable: bool,
     hangup: bool,
-    /// The other side will send nothing more. Only known of edges.
+    /// The other side will send nothing more. Set only by edge-triggered watching.
     ended: bool,
-    /// There is urgent data, and a read may end at its mark. Only known of edges.
+    /// There is urgent data, and a read may stop at its mark. Set only by edge-triggered watching.
     urgent: bool,
-    /// The backend does not watch it any more, as the system has refused to go on.
+    /// The system refused to go on watching it.
     lost: bool,
-    /// The generation that an edge is about.
+    /// For an edge: the generation of the slot that was being watched.
     edge: Option<u8>,
 }
 
-/// One registered descriptor: eight bytes, so that idle sessions stay cheap.
+/// One registered descriptor: eight bytes, so idle sessions stay cheap.
 #[derive(Clone, Copy)]
 struct Slot {
     token: Token,
@@ -173,21 +175,21 @@ struct Slot {
 }
 
 const REGISTERED: u8 = 1;
-/// The slot is in the list of changes that the backend has not been told.
+/// The slot is in `changed`: the backend has not been told of it yet.
 const CHANGED: u8 = 2;
 /// The backend cannot watch it (a regular file): always ready.
 const ALWAYS_READY: u8 = 4;
-/// The backend tells of it by edges, and what it has told is remembered here.
+/// Watched edge-triggered; the bits below remember what the edges reported.
 const EDGE: u8 = 8;
 const READABLE: u8 = 16;
 const WRITABLE: u8 = 32;
 const HUNG_UP: u8 = 64;
-/// A read of less than there was room for is not the last: the other side will send nothing more,
-/// or there is urgent data. Reading goes on until it finds nothing.
+/// A short read does not mean that the socket is empty, because the other side has ended or there
+/// is urgent data: keep reading until it would block.
 const READ_ON: u8 = 128;
 
 impl Slot {
-    /// Notes what an edge has told.
+    /// Records what an edge reported.
     fn remember(&mut self, ready: &Ready) {
         for (set, bit) in [
             (ready.readable, READABLE),
@@ -201,7 +203,7 @@ impl Slot {
         }
     }
 
-    /// What a stream is ready for, and watched for.
+    /// The wanted interest for which a stream is ready.
     fn ready(&self) -> Interest {
         let mut ready = Interest::empty();
         let any = |bits| self.flags & bits != 0;
@@ -213,12 +215,12 @@ impl Slot {
         ready
     }
 
-    /// What the system can tell of what is wanted.
+    /// The part of the wanted interest that the system can watch.
     fn watched(&self) -> Interest {
         self.wanted - Interest::ROOM
     }
 
-    /// What the backend is to be told: no interest is a pause, not a removal.
+    /// The interest to give to the backend. None at all becomes a pause, not a removal.
     fn target(&self) -> Interest {
         let wanted = self.watched();
         if wanted.is_empty() && !self.installed.is_empty() {
@@ -247,9 +249,9 @@ pub struct Loop {
     slots: Vec<Slot>,
     changed: Vec<RawFd>,
     always_ready: Vec<RawFd>,
-    /// What the system refuses to watch.
+    /// Descriptors that the system refuses to watch.
     unwatched: Periodic,
-    /// Channels that were full, and do not say when there is room.
+    /// Channels that were full and do not signal when there is room.
     rooms: Periodic,
     batch: Vec<Ready>,
     ready: VecDeque<(Ready, u8)>,
@@ -283,7 +285,7 @@ impl Loop {
         self.now
     }
 
-    /// True if streams are watched by edges.
+    /// True if streams are watched edge-triggered.
     pub fn has_edges(&self) -> bool {
         self.backend.has_edges()
     }
@@ -293,7 +295,7 @@ impl Loop {
         self.start.elapsed().as_micros() as i64
     }
 
-    /// Reads the clock again, after something that took long.
+    /// Reads the clock again; for use after a slow operation.
     pub fn refresh_clock(&mut self) {
         self.now = self.start.elapsed().as_millis() as u64;
     }
@@ -306,7 +308,7 @@ impl Loop {
         if index >= self.slots.len() {
             self.slots.resize(index + 1, VACANT);
         }
-        // It may have been closed behind our back, and be another one now.
+        // The number may have been closed without `remove`, and name another file now.
         self.remove(&fd);
         if token != Token::foreign() {
             self.foreign.forget(fd);
@@ -318,10 +320,11 @@ impl Loop {
         self.want(fd, interest);
     }
 
-    /// As [`register`](Self::register), for a socket whose owner says when reading or writing
-    /// has found nothing more ([`blocked`](Self::blocked), [`read_in_part`](Self::read_in_part)),
-    /// and closes it right after its removal. So the system need be told of it only once, where
-    /// it can tell of edges; changes of interest cost nothing then.
+    /// As [`register`](Self::register), for a socket whose owner reports every read or write that
+    /// would block or came up short ([`blocked`](Self::blocked),
+    /// [`read_in_part`](Self::read_in_part)), and closes it right after removing it. Where edges
+    /// are available, the system is told of the socket only once, and changes of interest cost no
+    /// system call.
     pub fn register_stream(&mut self, fd: &impl AsRawFd, token: Token, interest: Interest) {
         self.register(fd, token, interest);
         if self.backend.has_edges() {
@@ -329,8 +332,8 @@ impl Loop {
         }
     }
 
-    /// Reading or writing (or both) would have blocked: what was known of that is over. For
-    /// streams.
+    /// Reading or writing (or both) would have blocked: clears the readiness that was remembered.
+    /// For streams.
     pub fn blocked(&mut self, fd: &impl AsRawFd, what: Interest) {
         if let Some(slot) = self.slots.get_mut(fd.as_raw_fd() as usize) {
             if what.contains(Interest::READ) {
@@ -342,8 +345,9 @@ impl Loop {
         }
     }
 
-    /// Reading found less than there was room for: whatever comes next is told, but for what is known
-    /// to be left ([`reads_on`](Self::reads_on)). For streams.
+    /// A read was short, so nothing is left and the next data will raise an edge; unless an end or
+    /// urgent data is already known ([`reads_on`](Self::reads_on)), when it stays readable. For
+    /// streams.
     pub fn read_in_part(&mut self, fd: &impl AsRawFd) {
         if let Some(slot) = self.slots.get_mut(fd.as_raw_fd() as usize) {
             if slot.flags & (READ_ON | HUNG_UP) == 0 {
@@ -352,18 +356,18 @@ impl Loop {
         }
     }
 
-    /// True if a stream is to be read until nothing is found, though a read was short: an end has
-    /// come already, or urgent data.
+    /// True if a stream must be read until it would block, even after a short read: its end has
+    /// arrived already, or urgent data.
     pub fn reads_on(&self, fd: &impl AsRawFd) -> bool {
         self.slots.get(fd.as_raw_fd() as usize).is_some_and(|slot| slot.flags & READ_ON != 0)
     }
 
-    /// Changes what a registered descriptor is watched for; takes effect with the next wait.
+    /// Changes the interest in a registered descriptor; takes effect with the next wait.
     #[inline]
     pub fn set_interest(&mut self, fd: &impl AsRawFd, interest: Interest) {
         let fd = fd.as_raw_fd();
         match self.slots.get(fd as usize) {
-            // What is ready is looked at again after it was delivered.
+            // Nothing to do: a stream's readiness is checked again after each delivery.
             Some(Slot { flags, wanted, installed, .. })
                 if flags & EDGE != 0 && *wanted == interest && !installed.is_empty() => {}
             _ => self.want(fd, interest),
@@ -397,7 +401,7 @@ impl Loop {
         }
     }
 
-    /// Stops watching a descriptor, at once. Events of it that wait to be taken are dropped.
+    /// Stops watching a descriptor at once. Its events that have not been taken yet are dropped.
     pub fn remove(&mut self, fd: &impl AsRawFd) {
         let fd = fd.as_raw_fd();
         let Some(slot) = self.slots.get_mut(fd as usize) else {
@@ -406,9 +410,9 @@ impl Loop {
         if slot.flags & REGISTERED == 0 {
             return;
         }
-        // A stream is closed next, which ends everything.
+        // The owner closes a stream next, and that ends the watching.
         let installed = if slot.flags & EDGE == 0 { slot.installed } else { Interest::empty() };
-        // The entry in the list of changes stays, and finds a slot that wants nothing.
+        // Its entry in `changed` stays, and will find a slot without interest.
         *slot = Slot {
             generation: slot.generation.wrapping_add(1),
             flags: slot.flags & CHANGED,
@@ -422,7 +426,7 @@ impl Loop {
         }
     }
 
-    /// Tells the backend what has changed since the last wait.
+    /// Tells the backend the changes of interest since the last wait.
     fn flush(&mut self) {
         let mut changed = std::mem::take(&mut self.changed);
         for fd in changed.drain(..) {
@@ -454,7 +458,8 @@ impl Loop {
                     self.always_ready.push(fd);
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
-                    // Closed behind our back: the owner's next read or write says so.
+                    // Closed without `remove`: the owner's next read or write fails with the same
+                    // error.
                     let (readable, writable, hangup) = (true, true, true);
                     let ready = Ready { fd, readable, writable, hangup, ..Ready::default() };
                     self.ready.push_back((ready, slot.generation));
@@ -465,8 +470,8 @@ impl Loop {
         self.changed = changed;
     }
 
-    /// Waits for events until the next timer is due, or at most `limit` milliseconds if given.
-    /// Interrupted waits end early, without events and without an error.
+    /// Waits for events until the next timer is due, or at most `limit` milliseconds if given. An
+    /// interrupted wait ends early, without an error, and reports what is ready at that moment.
     pub fn wait(&mut self, limit: Option<u64>) -> io::Result<()> {
         let deadline = self.timers.next_deadline().unwrap_or(FOREVER);
         let soonest = deadline.min(self.rooms.due()).min(self.unwatched.due());
@@ -503,7 +508,7 @@ impl Loop {
         self.batch.clear();
         match self.backend.wait(limit, &mut self.batch) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                // A process that was stopped looks at what has come meanwhile before its timers.
+                // After SIGSTOP and SIGCONT, see what has arrived before timers expire.
                 let _ = self.backend.wait(Some(0), &mut self.batch);
             }
             Err(error) if os::out_of_memory(&error) || os::would_block(&error) => {
@@ -525,7 +530,8 @@ impl Loop {
                 self.give_up_watching(ready.fd);
             } else if let Some(slot) = self.slots.get_mut(ready.fd as usize) {
                 if let Some(generation) = ready.edge {
-                    // Of a connection that was closed here, and lives on in another process?
+                    // A stale edge: that connection was closed here but is still open in another
+                    // process.
                     if generation != slot.generation {
                         continue;
                     }
@@ -549,7 +555,8 @@ impl Loop {
                 continue;
             }
             if slot.flags & EDGE != 0 {
-                // What is left after this time is looked at before the next wait.
+                // If it is still ready after this event, `flush` delivers it again before the next
+                // wait.
                 self.note_change(ready.fd);
                 let found = slot.ready();
                 if found.is_empty() {
@@ -573,7 +580,7 @@ impl Loop {
         None
     }
 
-    /// True if what was found of a descriptor is still about the same one.
+    /// True if the descriptor's number has not been reused since the event was queued.
     fn is_current(&self, fd: RawFd, generation: u8) -> bool {
         let slot = self.slots.get(fd as usize);
         slot.is_some_and(|slot| slot.flags & REGISTERED != 0 && slot.generation == generation)
@@ -603,8 +610,8 @@ impl Loop {
         self.timers.cancel(timer);
     }
 
-    /// The next timer that is due, if there is one; it is disarmed. When there is none, those of C
-    /// modules have run.
+    /// The next timer that is due, disarmed. If there is none, runs the timers of C modules and
+    /// returns `None`.
     pub fn next_expired(&mut self) -> Option<(TimerId, Token)> {
         let expired = self.timers.pop_due(self.now);
         if expired.is_none() {
@@ -613,27 +620,27 @@ impl Loop {
         expired
     }
 
-    /// Gives memory back after a peak; to be called when little is registered.
+    /// Frees memory after a peak; call it when few descriptors are registered.
     pub fn shrink(&mut self) {
         let used = self.slots.iter().rposition(|slot| slot.flags != 0).map_or(0, |last| last + 1);
         if self.slots.capacity() > 4 * used.max(64) {
             self.slots.truncate(used);
             self.slots.shrink_to(2 * used);
             self.timers.shrink();
-            // The generations of what is cut off are forgotten, so nothing may refer to them.
-            // What is still ready is reported again by the next wait.
+            // The generations of the slots cut off are lost, so no queued event may refer to them.
+            // The next wait reports again what is still ready.
             self.ready.clear();
             self.ready.shrink_to(256);
         }
     }
 
-    /// Makes the loop of a forked child independent of its parent's: a fresh poller that
+    /// Makes the loop of a forked child independent of its parent's: creates a fresh poller that
     /// watches the same descriptors.
     pub fn renew_after_fork(&mut self) -> io::Result<()> {
         self.replace_backend(self.backend.mechanism())
     }
 
-    /// Goes on with the mechanism of `choice`.
+    /// Switches to the mechanism of `choice`.
     pub fn set_mechanism(&mut self, choice: &Choice) -> io::Result<()> {
         if self.backend.mechanism() == choice.mechanism {
             return Ok(());

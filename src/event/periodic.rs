@@ -1,10 +1,9 @@
-//! Descriptors that time tells of, as the system does not: a look at them is due every [`STEP`]
-//! milliseconds.
+//! Descriptors that the system cannot watch: the loop checks them every [`STEP`] milliseconds.
 
 use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 
-/// How often, in milliseconds.
+/// Milliseconds between two checks.
 pub(super) const STEP: u64 = 20;
 /// Never.
 pub(super) const FOREVER: u64 = u64::MAX;
@@ -21,7 +20,7 @@ impl Default for Periodic {
 }
 
 impl Periodic {
-    /// Adds a descriptor; the first one is due at `due`.
+    /// Adds a descriptor. The next check is no later than `due`.
     pub(super) fn add(&mut self, fd: RawFd, due: u64) {
         self.due = self.due.min(due);
         self.descriptors.insert(fd);
@@ -42,13 +41,13 @@ impl Periodic {
         }
     }
 
-    /// When the next look is due: [`FOREVER`] if there is nothing to look at.
+    /// When the next check is due: [`FOREVER`] if there are no descriptors.
     #[inline]
     pub(super) fn due(&self) -> u64 {
         self.due
     }
 
-    /// Takes all out, to be looked at now; those that stay are to be added again.
+    /// Takes all descriptors out to be checked now; the caller adds back those that stay.
     pub(super) fn take(&mut self) -> BTreeSet<RawFd> {
         self.due = FOREVER;
         std::mem::take(&mut self.descriptors)

@@ -8,14 +8,14 @@ use std::os::fd::RawFd;
 const ABSENT: u32 = u32::MAX;
 
 pub(super) struct Poller {
-    /// The set, dense: a descriptor without interest is not in it, as poll(2) would report its
-    /// hang-ups all the same.
+    /// Has no entry for a descriptor without interest, because poll(2) would still report its
+    /// hang-ups.
     set: Vec<libc::pollfd>,
     /// Index into `set` by descriptor.
     position: Vec<u32>,
 }
 
-/// poll(2) events for an interest; shared by the mechanisms that speak in them.
+/// The poll(2) event bits for an interest; shared by the mechanisms that use the same bits.
 pub(super) fn poll_bits(interest: Interest) -> libc::c_short {
     let mut bits = 0;
     if interest.contains(Interest::READ) {
@@ -71,7 +71,7 @@ impl Poller {
     }
 
     pub(super) fn remove(&mut self, fd: RawFd, old: Interest) {
-        // Fails never.
+        // Never fails.
         let _ = self.update(fd, old, Interest::empty());
     }
 

@@ -1,7 +1,7 @@
 //! Event ports, port_create(3C): Solaris and illumos.
 //!
-//! An association is one-shot: once its event has been retrieved it is gone, and is made again
-//! before the next wait if the interest still stands. That gives level-triggered semantics.
+//! An association is one-shot: retrieving its event removes it. It is made again before the next
+//! wait if there is still interest, which gives level-triggered semantics.
 
 // The types of the fields and constants differ from system to system.
 #![allow(clippy::unnecessary_cast)]
@@ -61,7 +61,7 @@ mod sys {
     }
 }
 
-/// How many events one wait takes. More stay in the kernel for the next turn.
+/// Most events that one wait takes. The rest stay in the kernel for the next turn.
 const BATCH: usize = 256;
 
 pub(super) struct Poller {
@@ -109,7 +109,7 @@ impl Poller {
         }
         self.interest[index] = new.reported();
         if new.contains(PAUSED) {
-            // One event may come of the association, and is dropped.
+            // The association that exists may raise one more event, which is dropped.
             return Ok(());
         }
         self.associate(fd, new)
@@ -135,8 +135,8 @@ impl Poller {
         let mut time = timespec(if ready.is_empty() { timeout } else { Some(0) });
         let time = time.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
         let mut count: libc::c_uint = 1;
-        // An interrupted call leaves `count` as it is, though there may be no event: this one, of
-        // no source, stands for it then.
+        // An interrupted call may leave `count` at 1 without an event. The entry read then is this
+        // one, whose source is none.
         self.events.clear();
         // SAFETY: port_event is plain data, for which all zeroes is a valid value.
         self.events.push(unsafe { std::mem::zeroed() });
@@ -153,12 +153,12 @@ impl Poller {
         });
         match result {
             Ok(_) => {}
-            // ETIME may come with events all the same: `count` tells.
+            // ETIME may still come with events: `count` says how many.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => {}
             Err(error) => return Err(error),
         }
         // SAFETY: the kernel has initialised `count` entries, at most BATCH, or none, and then
-        // `count` is still one and the first entry that of above.
+        // `count` is still one and the first entry is the zeroed one above.
         unsafe { self.events.set_len((count as usize).min(BATCH)) };
         for event in &self.events {
             if event.portev_source as libc::c_int == sys::PORT_SOURCE_FD as libc::c_int {

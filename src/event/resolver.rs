@@ -1,8 +1,8 @@
-//! Names of addresses for C code: asked for through its loop, answered by calling it.
+//! Reverse DNS for C code: the queries run in its loop, the answers come by callback.
 //!
-//! An answer is noted and given when no function of the resolver library runs, so that what is
-//! called may ask, cancel, and end the resolver. It is never given before the question's caller
-//! has returned.
+//! An answer is queued, and delivered when no function of the resolver library is on the stack, so
+//! that the callback may ask, cancel, and end the resolver. It is never delivered before
+//! [`Resolver::ask`] has returned.
 
 use super::{Callback, Condition, Context, Interest};
 use crate::os::dns::{Channel, Name};
@@ -17,7 +17,7 @@ use std::rc::Rc;
 /// `void (*)(void *context, char *name, int lifetime)`
 pub type Told = unsafe extern "C" fn(*mut c_void, *mut c_char, c_int);
 
-/// Who wants to know a name.
+/// The callback that gets the answer to a question.
 #[derive(Clone, Copy)]
 struct Asker {
     told: Option<Told>,
@@ -26,15 +26,15 @@ struct Asker {
 
 /// What C code calls `struct io_dns_ctx`.
 pub struct Resolver {
-    /// None at the end.
+    /// `None` once the resolver has ended.
     channel: RefCell<Option<Channel>>,
     shared: Rc<Shared>,
 }
 
-/// What the callbacks of the channel work with.
+/// What the channel's callbacks share with the resolver.
 struct Shared {
     io: *const Context,
-    /// The resolver, as the loop gives it back.
+    /// The resolver as a pointer, which the loop passes back to callbacks.
     handle: Cell<*mut c_void>,
     watched: RefCell<BTreeSet<RawFd>>,
     askers: RefCell<BTreeMap<u64, Asker>>,
@@ -43,7 +43,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// The channel wants a descriptor of its own watched.
+    /// Watches a descriptor of the channel for what it asks; stops if that is nothing.
     fn watch(&self, fd: RawFd, read: bool, write: bool) {
         let functions: [(Condition, unsafe extern "C" fn(*mut c_void, c_int)); 4] = [
             (Condition::Input, readable),
@@ -52,8 +52,8 @@ impl Shared {
             (Condition::Hangup, failed),
         ];
         let (handle, mut watched) = (self.handle.get(), self.watched.borrow_mut());
-        // SAFETY: the loop lives longer than the resolver, as was promised when that was made,
-        // and nobody uses it while the channel calls this.
+        // SAFETY: the loop outlives the resolver, as the caller of `Resolver::new` promised, and
+        // nobody uses the loop while the channel calls this.
         unsafe {
             Context::with(self.io, |events| {
                 if !read && !write {
@@ -75,13 +75,13 @@ impl Shared {
     }
 }
 
-/// What the loop knows as the resolver, for the time of a call.
+/// The resolver behind the handle that the loop passes, held for the duration of a call.
 ///
 /// # Safety
 /// `handle` was registered in the loop by a resolver that has not ended.
 unsafe fn borrow(handle: *mut c_void) -> Rc<Resolver> {
     let resolver = handle.cast_const().cast::<Resolver>();
-    // SAFETY: the handle is what `Rc::into_raw` has given, and counts until the resolver ends.
+    // SAFETY: the handle comes from `Rc::into_raw`, and holds a count until the resolver ends.
     unsafe {
         Rc::increment_strong_count(resolver);
         Rc::from_raw(resolver)
@@ -89,7 +89,7 @@ unsafe fn borrow(handle: *mut c_void) -> Rc<Resolver> {
 }
 
 unsafe extern "C" fn readable(handle: *mut c_void, fd: c_int) {
-    // SAFETY: the loop gives back what was registered; the end of a resolver unregisters it.
+    // SAFETY: the loop passes the handle that was registered; ending the resolver unregisters it.
     unsafe { borrow(handle) }.process(Some(fd), None);
 }
 
@@ -109,7 +109,8 @@ unsafe extern "C" fn due(handle: *mut c_void, _: c_int) {
 }
 
 impl Resolver {
-    /// A resolver in the loop of `io`, for C code to hold; `None` if there can be none.
+    /// Makes a resolver in the loop of `io`, for C code to hold; `None` if the channel cannot be
+    /// made.
     ///
     /// # Safety
     /// The loop lives longer than the resolver, and both are used by one thread.
@@ -130,20 +131,21 @@ impl Resolver {
         Some(resolver)
     }
 
-    /// Ends a resolver. Nobody is told anything any more.
+    /// Ends a resolver. No callback is called any more.
     ///
     /// # Safety
-    /// `resolver` is of [`new`](Self::new), has not ended, and is not used afterwards.
+    /// `resolver` comes from [`new`](Self::new), has not ended, and is not used afterwards.
     pub unsafe fn end(resolver: *const Resolver) {
         // SAFETY: as the caller promises.
         let resolver = unsafe { Rc::from_raw(resolver) };
         let shared = &resolver.shared;
         shared.askers.borrow_mut().clear();
-        // It closes its descriptors, and says so; whatever it does not say is done here.
+        // The channel reports the descriptors that it closes; those that it misses are unregistered
+        // below.
         resolver.channel.take();
         shared.answers.borrow_mut().clear();
         let watched = shared.watched.take();
-        // SAFETY: the loop exists, as the maker of the resolver has promised.
+        // SAFETY: the loop exists, as the caller of `new` promised.
         unsafe {
             Context::with(shared.io, |events| {
                 events.foreign_drop(shared.handle.get());
@@ -154,8 +156,8 @@ impl Resolver {
         }
     }
 
-    /// Asks for the name of an address; without one, the answer is that there is none. `told` gets
-    /// `context`, the name or null, and for how long it is valid or -1.
+    /// Asks for the name of an address; without an address, the answer is "no name". `told` gets
+    /// `context`, the name or null, and the seconds for which the name is valid or -1.
     pub fn ask(&self, address: Option<IpAddr>, told: Option<Told>, context: *mut c_void) {
         let id = self.shared.next.get();
         self.shared.next.set(id + 1);
@@ -174,26 +176,27 @@ impl Resolver {
         self.shared.askers.borrow_mut().retain(|_, asker| asker.context != context);
     }
 
-    /// Other servers; see [`Channel::set_servers`].
+    /// Sets other name servers; see [`Channel::set_servers`].
     pub fn set_servers(&self, servers: &CStr) -> i32 {
         const ARES_ENODATA: i32 = 1;
         let channel = self.channel.borrow();
         channel.as_ref().map_or(ARES_ENODATA, |channel| channel.set_servers(servers))
     }
 
-    /// Asks in a VRF, from the next socket on.
+    /// Sends queries through a VRF, from the next socket on.
     pub fn set_vrf(&self, name: Option<String>) {
         if let Some(channel) = &*self.channel.borrow() {
             channel.set_vrf(name);
         }
     }
 
-    /// Goes on with what is ready, and gives the answers that there are.
+    /// Lets the channel work on ready descriptors, then delivers the answers.
     fn process(&self, readable: Option<RawFd>, writable: Option<RawFd>) {
         if let Some(channel) = &*self.channel.borrow() {
             channel.process(readable, writable);
         }
-        // Only those that are there now: who is told may ask again, and know at once.
+        // Take the answers that are there now: a callback may ask again, which may add an answer at
+        // once.
         let answers = self.shared.answers.take();
         for (id, name) in answers {
             let asker = self.shared.askers.borrow_mut().remove(&id);
@@ -202,14 +205,15 @@ impl Resolver {
                 let lifetime = lifetime.map_or(-1, |s| c_int::try_from(s).unwrap_or(c_int::MAX));
                 let name = name.and_then(|name| CString::new(name.text).ok());
                 let text = name.as_ref().map_or(ptr::null(), |name| name.as_ptr());
-                // SAFETY: C code has given the function for this very call; the text lives on.
+                // SAFETY: C code has supplied the function to be called like this; the text
+                // outlives the call.
                 unsafe { told(context, text.cast_mut(), lifetime) };
             }
         }
         self.schedule();
     }
 
-    /// Sets the timer to when the channel wants to go on, or answers are to be given.
+    /// Sets the timer to the channel's next timeout, or to now if there are answers to deliver.
     fn schedule(&self) {
         let channel = self.channel.borrow();
         let Some(channel) = &*channel else {

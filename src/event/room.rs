@@ -1,5 +1,6 @@
-//! Channels that were full and do not say when there is room again: the BSDs call a full UNIX socket
-//! of datagrams writable all the time, and refuse to write (ENOBUFS). So time is what tells.
+//! Channels that were full and do not signal when there is room again: the BSDs report a full UNIX
+//! datagram socket as writable all the time, yet refuse the write (ENOBUFS). So the loop retries on
+//! a timer.
 
 use super::periodic::STEP;
 use super::{Interest, Loop, Ready};
@@ -7,7 +8,7 @@ use crate::os;
 use std::io;
 
 impl Interest {
-    /// What a channel is to be watched for after a message could not be sent for this reason.
+    /// The interest to watch a channel for after sending a message failed with `error`.
     pub fn in_room(error: &io::Error) -> Interest {
         if os::would_block(error) {
             Interest::WRITE
@@ -18,7 +19,7 @@ impl Interest {
 }
 
 impl Loop {
-    /// Says that there is room, now that it is time.
+    /// Reports every channel in `rooms` as writable, because the timer is due.
     #[cold]
     pub(super) fn tell_of_room(&mut self) {
         for fd in self.rooms.take() {

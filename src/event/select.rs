@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::ptr;
 
 pub(super) struct Poller {
-    /// Boxed, as the other mechanisms' pollers are a tenth of its size.
+    /// Boxed, because the other mechanisms' pollers are a tenth of its size.
     sets: Box<Sets>,
     /// One more than the highest descriptor in either set.
     limit: RawFd,
@@ -74,13 +74,13 @@ impl Poller {
     }
 
     pub(super) fn remove(&mut self, fd: RawFd, old: Interest) {
-        // What is refused was never there.
+        // Can fail only for a descriptor that was refused before and is in no set.
         let _ = self.update(fd, old, Interest::empty());
     }
 
     pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {
         let Sets { mut read, mut write } = *self.sets;
-        // No type names of the fields: the libc crate deprecates them for musl.
+        // Casts to `_`, because the libc crate deprecates the fields' type names for musl.
         let mut time = timeout.map(|ms| libc::timeval {
             // Some systems refuse more than 10^8 seconds.
             tv_sec: (ms / 1000).min(1_000_000) as _,

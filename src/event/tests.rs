@@ -6,8 +6,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Makes each function a test for each mechanism of the build: `event::tests::poll::NAME`. It is
-/// given the mechanism's name and a loop.
+/// Makes each function a test for each mechanism of the build: `event::tests::poll::NAME`. The
+/// function gets the mechanism's name and a loop.
 macro_rules! suite {
     ($($test:ident)*) => {
         suite! {
@@ -73,8 +73,8 @@ fn every_mechanism_has_the_suite() {
     assert_eq!(Mechanism::ALL.len(), count);
 }
 
-/// For who needs many descriptors, or handles signals: those are the process's, and tests run side
-/// by side.
+/// For tests that need many descriptors or handle signals: both belong to the process, and tests
+/// run in parallel.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -84,7 +84,7 @@ fn token(index: u32) -> Token {
     Token::new(1, index)
 }
 
-/// Events of one wait, by token index: (readable, writable, hangup).
+/// The events of one wait, by token index: (readable, writable, hangup).
 fn turn(events: &mut Loop, limit: u64) -> Vec<(u32, bool, bool, bool)> {
     events.wait(Some(limit)).expect("a wait");
     let mut found = Vec::new();
@@ -94,7 +94,7 @@ fn turn(events: &mut Loop, limit: u64) -> Vec<(u32, bool, bool, bool)> {
     found
 }
 
-/// Waits until something happens; a deadline of ten seconds.
+/// Waits until there are events, at most ten seconds.
 fn next_turn(events: &mut Loop) -> Vec<(u32, bool, bool, bool)> {
     for _ in 0..100 {
         let found = turn(events, 100);
@@ -184,7 +184,7 @@ fn an_event_of_a_removed_descriptor_is_not_delivered(name: &str, mut events: Loo
     events.register(&d, token(2), Interest::READ);
     events.wait(Some(1000)).expect("a wait");
     let first = events.next_event().expect("one of them").token.index();
-    // Its handler removes both, and registers a new owner under the other's number.
+    // The handler of one removes both, and registers a new owner under the other's number.
     events.remove(&b);
     events.remove(&d);
     let other = if first == 1 { &d } else { &b };
@@ -267,7 +267,7 @@ fn many_descriptors_at_once(name: &str, mut events: Loop) {
 
 fn readiness_that_has_passed_is_told_once_at_most(name: &str, mut events: Loop) {
     let _alone = alone();
-    // More than one wait takes.
+    // More than one wait returns.
     let mut pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().expect("a pair")).collect();
     for (index, (a, b)) in pairs.iter_mut().enumerate() {
         events.register(b, token(index as u32), Interest::READ);
@@ -277,7 +277,8 @@ fn readiness_that_has_passed_is_told_once_at_most(name: &str, mut events: Loop) 
     for (_, b) in &mut pairs {
         b.read_exact(&mut [0]).expect("to read");
     }
-    // A port has them sent to it when it is asked to watch; the others look again.
+    // An event port queued these events when the sockets were associated; the other mechanisms
+    // check readiness during the wait.
     let told = if name == "port" { pairs.len() - first } else { 0 };
     assert_eq!(turn(&mut events, 0).len(), told, "{name}");
     assert_eq!(turn(&mut events, 0), [], "{name}");
@@ -406,7 +407,7 @@ fn the_mechanism_follows_the_setting() {
     }
 }
 
-/// Waits until something of a stream happens; a deadline of ten seconds.
+/// Waits until a stream has an event, at most ten seconds.
 fn next_of_stream(events: &mut Loop, limit: u64) -> Option<Event> {
     let deadline = Instant::now() + std::time::Duration::from_secs(10);
     loop {
@@ -435,10 +436,10 @@ fn a_stream_is_level_triggered_until_its_owner_says_that_nothing_is_left(
     (&b).read_exact(&mut [0; 1]).expect("to read");
     events.read_in_part(&b);
     assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
-    // What comes after that is told, with or without a wait between.
+    // Data that arrives after that is reported, with or without a wait in between.
     a.write_all(b"z").expect("to write");
     assert!(next_of_stream(&mut events, 100).expect(name).readable);
-    // Interest that is given up and taken again finds what was there all the time.
+    // Interest that is dropped and restored finds the data that was there all the time.
     events.set_interest(&b, Interest::empty());
     assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
     events.set_interest(&b, Interest::READ);
@@ -452,7 +453,7 @@ fn the_end_of_a_stream_is_not_lost_behind_its_data(name: &str, mut events: Loop)
     events.register_stream(&b, token(1), Interest::READ);
     a.write_all(b"last").expect("to write");
     a.shutdown(Shutdown::Write).expect("to shut down");
-    // Both have arrived when the event is seen.
+    // Data and end have both arrived by the time the event is seen.
     std::thread::sleep(std::time::Duration::from_millis(20));
     assert!(next_of_stream(&mut events, 100).expect(name).readable);
     assert_eq!(events.reads_on(&b), events.has_edges(), "{name}");
@@ -484,8 +485,8 @@ fn a_stream_that_takes_nothing_more_is_writable_again_when_it_does(name: &str, m
     events.remove(&a);
 }
 
-/// A number that is used again must not get the events of its former connection, which lives on
-/// in another place.
+/// A reused number must not get the events of its former connection, which another descriptor keeps
+/// open.
 fn a_closed_stream_that_is_open_elsewhere_is_not_heard_of(name: &str, mut events: Loop) {
     let (mut a, b) = tcp_pair();
     let elsewhere = b.try_clone().expect("another descriptor");
@@ -509,8 +510,8 @@ fn a_closed_stream_that_is_open_elsewhere_is_not_heard_of(name: &str, mut events
     events.remove(&d);
 }
 
-/// epoll_ctl(2) of this program, which the emulations of the other mechanisms are made of as well: for
-/// a thread it can be out of memory for new entries.
+/// Replaces epoll_ctl(2) in this program, also for the emulations of the other mechanisms, which
+/// use it. For a thread, it can pretend to be out of memory for new entries.
 mod memory {
     use crate::os::process;
     use std::cell::Cell;
@@ -520,12 +521,12 @@ mod memory {
         static REFUSED: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// Whether memory is out from now on.
+    /// Turns the shortage of memory on or off.
     pub(super) fn is_out(out: bool) {
         OUT.set(out);
     }
 
-    /// How many entries were refused to this thread.
+    /// How many entries this thread was refused.
     pub(super) fn refused() -> usize {
         REFUSED.get()
     }
@@ -542,7 +543,7 @@ mod memory {
             libc::syscall(libc::SYS_epoll_ctl, epoll, operation, fd, event) as libc::c_int
         };
         let result = control(operation, event);
-        // What is there already is found without memory.
+        // An existing entry is changed without new memory.
         if OUT.get() && operation == libc::EPOLL_CTL_ADD && result == 0 {
             control(libc::EPOLL_CTL_DEL, std::ptr::null_mut());
             REFUSED.set(REFUSED.get() + 1);
@@ -602,7 +603,7 @@ fn going_on_after_a_pause_needs_no_memory(name: &str, mut events: Loop) {
     memory::is_out(false);
     b.read_exact(&mut [0]).expect("to read");
     assert_eq!(turn(&mut events, 0), [], "{name}");
-    // One that has hung up in a pause is silent, and is told of after it.
+    // A socket that hangs up during a pause is silent, and is reported after it.
     events.set_interest(&b, Interest::empty());
     drop(a);
     assert_eq!(turn(&mut events, 20), [], "{name}");
@@ -637,7 +638,7 @@ fn what_the_system_refuses_to_watch_is_told_all_the_same(name: &str, mut events:
     assert_eq!(turn(&mut events, 30), [], "{name}");
     memory::is_out(false);
     assert_eq!(turn(&mut events, 30), [], "{name}");
-    // The mechanism watches it now: a long wait is not cut short.
+    // The mechanism watches it again: a long wait is not cut short.
     let start = Instant::now();
     assert_eq!(turn(&mut events, 200), [], "{name}");
     assert!(start.elapsed().as_millis() >= 199, "{name}: {:?}", start.elapsed());
@@ -645,7 +646,7 @@ fn what_the_system_refuses_to_watch_is_told_all_the_same(name: &str, mut events:
     assert_eq!(next_turn(&mut events), [(1, true, false, false)], "{name}");
     events.remove(&b);
     assert_eq!(turn(&mut events, 0), [], "{name}");
-    // What is given up while it is refused is forgotten.
+    // A descriptor that is removed while it is refused is forgotten.
     memory::is_out(true);
     events.register(&b, token(2), Interest::READ);
     next_turn(&mut events);

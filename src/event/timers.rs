@@ -1,9 +1,9 @@
-//! Timers: a binary heap of deadlines with an index, so that arming, moving and cancelling one
-//! are O(log n) and finding the next is O(1).
+//! Timers: a binary heap of deadlines with an index. Arming, moving and cancelling a timer are
+//! O(log n); finding the next is O(1).
 
 use super::Token;
 
-/// Names an armed timer. Stays invalid for ever once the timer has expired or was cancelled.
+/// Names an armed timer. Never valid again once the timer has expired or been cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId {
     index: u32,
@@ -13,7 +13,7 @@ pub struct TimerId {
 #[derive(Clone, Copy)]
 struct Entry {
     generation: u32,
-    /// Position in the heap, or the next free entry.
+    /// Position in the heap; meaningless while the entry is free.
     position: u32,
     token: Token,
 }
@@ -24,8 +24,8 @@ pub(super) struct Timers {
     heap: Vec<(u64, u32)>,
     entries: Vec<Entry>,
     free: Vec<u32>,
-    /// Generation of entries that are new; grows when the table is thrown away, so that a
-    /// stale identifier can never name a later timer.
+    /// Generation that new entries start with. Raised whenever the table is thrown away, so that a
+    /// stale id can never name a later timer.
     first_generation: u32,
 }
 
@@ -172,7 +172,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain map: the same timers expire, none early, none late, none twice.
+        /// Compares with a plain map: the same timers expire, none early, none late, none twice.
         #[test]
         fn behaves_like_a_sorted_map(steps in prop::collection::vec(step(), 0..400)) {
             let mut timers = Timers::default();

@@ -1,7 +1,7 @@
-//! Descriptors that the system does not watch, though it should: it was out of memory, or out of what
-//! it has for that (ENOMEM and ENOSPC of epoll_ctl(2), ENOMEM of kevent(2), EAGAIN of
-//! port_associate(3C)), or the mechanism cannot (a number that select(2) has no bit for). They are
-//! asked about with poll(2), one by one, which needs no memory, and the system is asked again.
+//! Descriptors that the system refused to watch: it was out of memory or at a limit (ENOMEM and
+//! ENOSPC of epoll_ctl(2), ENOMEM of kevent(2), EAGAIN of port_associate(3C)), or the mechanism
+//! cannot watch them (a number beyond the set of select(2)). The loop checks them one by one with
+//! poll(2), which needs no memory, and keeps asking the system to watch them.
 
 use super::periodic::{FOREVER, STEP};
 use super::{Interest, Loop, Ready, EDGE, REGISTERED};
@@ -9,27 +9,27 @@ use crate::os::socket;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// Lets time pass when the system cannot even wait, no longer than a wait may be.
+/// Sleeps when the system cannot even wait: at most `timeout` milliseconds, and at most one step.
 pub(super) fn pause(timeout: u64) {
     std::thread::sleep(Duration::from_millis(timeout.min(STEP)));
 }
 
 impl Loop {
-    /// The system has refused to watch a descriptor as it is wanted.
+    /// Moves a descriptor to `unwatched` after the system refused to watch it.
     pub(super) fn give_up_watching(&mut self, fd: RawFd) {
         let Some(slot) = self.slots.get_mut(fd as usize) else {
             return;
         };
-        // Half of it may have been done; what was wanted before would be told for ever.
+        // The update may have been made in part; the earlier interest would be reported for ever.
         slot.flags &= !EDGE;
         slot.installed = Interest::empty();
         self.backend.remove(fd, Interest::all());
-        // Those that wait already are not looked at earlier for it.
+        // If others are waiting already, keep their time: check them no earlier.
         let due = if self.unwatched.due() == FOREVER { self.now } else { FOREVER };
         self.unwatched.add(fd, due);
     }
 
-    /// Asks the system again, now that it is time, and looks at what it still refuses to watch.
+    /// Asks the system again to watch the descriptors, and polls those that it still refuses.
     #[cold]
     pub(super) fn look_at_unwatched(&mut self) {
         for fd in self.unwatched.take() {

@@ -1,7 +1,7 @@
-//! Attribute-value pairs: what a query asks, and what an answer says.
+//! Attribute-value pairs: the contents of queries and answers.
 //!
-//! The layout is that of `av_ctx`, which modules read and write. The wire format is one line per
-//! attribute, `INDEX VALUE`, with line feeds in a value sent as carriage returns.
+//! The layout is that of `av_ctx`, which modules read and write. The wire format has a line per
+//! attribute, `INDEX VALUE`; a line feed in a value is sent as a carriage return.
 
 use crate::config::token::Code;
 use crate::library::blowfish::{encrypted_length, Key};
@@ -31,11 +31,11 @@ pub mod value {
     pub const NAK: &[u8] = b"NAK";
     /// RESULT: the backend has failed.
     pub const ERR: &[u8] = b"ERR";
-    /// RESULT: nobody knows.
+    /// RESULT: not found.
     pub const NFD: &[u8] = b"NFD";
 }
 
-/// What stays in answers that are kept: see [`Attributes::clear_private`].
+/// The attributes that stay in answers that are kept: see [`Attributes::clear_private`].
 const PUBLIC: [usize; 20] = [
     PATH,
     UID,
@@ -59,14 +59,14 @@ const PUBLIC: [usize; 20] = [
     CUSTOM_3,
 ];
 
-/// `av_ctx`: the values by attribute, and whom to tell when an answer is there.
+/// `av_ctx`: the values by attribute, and a callback for when there is an answer.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Attributes {
     values: [Option<Text>; COUNT],
     /// Called with [`context`](Self::context) when a deferred answer can be fetched.
     pub callback: *mut c_void,
-    /// Names the query for its owner.
+    /// The query's name, chosen by its owner.
     pub context: *mut c_void,
 }
 
@@ -86,7 +86,7 @@ impl Attributes {
         self.text(attribute).map(Text::bytes)
     }
 
-    /// As [`get`](Self::get), with its place in memory.
+    /// As [`get`](Self::get), but as the [`Text`] itself, which C code can keep a pointer to.
     pub fn text(&self, attribute: usize) -> Option<&Text> {
         self.values.get(attribute)?.as_ref()
     }
@@ -96,10 +96,10 @@ impl Attributes {
         self.values.get_mut(attribute)?.as_mut().map(Text::bytes_mut)
     }
 
-    /// Sets an attribute; what is no attribute is ignored.
+    /// Sets an attribute; an unknown one is ignored.
     pub fn set(&mut self, attribute: usize, value: &[u8]) {
         if let Some(slot) = self.values.get_mut(attribute) {
-            // The value may be part of the old one, which is dropped after this.
+            // Copy first: the value may be part of the old one, which is dropped below.
             let new = Text::new(value);
             *slot = Some(new);
         }
@@ -112,7 +112,7 @@ impl Attributes {
         }
     }
 
-    /// Appends to an attribute, with `separator` if it was set.
+    /// Appends to an attribute, after `separator` if it was set.
     pub fn add(&mut self, attribute: usize, separator: &[u8], value: &[u8]) {
         match self.get(attribute) {
             Some(old) => self.set(attribute, &[old, separator, value].concat()),
@@ -130,7 +130,7 @@ impl Attributes {
         self.values = [const { None }; COUNT];
     }
 
-    /// Unsets what must not outlive its query; what a profile is made of stays.
+    /// Unsets the attributes that must not outlive their query; those of a user's profile stay.
     pub fn clear_private(&mut self) {
         for (attribute, slot) in self.values.iter_mut().enumerate() {
             if !PUBLIC.contains(&attribute) {
@@ -139,13 +139,13 @@ impl Attributes {
         }
     }
 
-    /// Takes the values of `other`, which has none then. Whom to tell stays.
+    /// Moves the values of `other` here, which leaves it empty. The callback stays.
     pub fn take_values(&mut self, other: &mut Attributes) {
         self.clear();
         std::mem::swap(&mut self.values, &mut other.values);
     }
 
-    /// Copies the values of `other`. Whom to tell stays.
+    /// Copies the values of `other`. The callback stays.
     pub fn copy_values(&mut self, other: &Attributes) {
         self.values = other.values.clone();
     }
@@ -159,7 +159,7 @@ impl Attributes {
         }
     }
 
-    /// The attributes that are set, in the order of their indices.
+    /// The attributes that are set, in order of their indices.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &[u8])> {
         let set = self.values.iter().enumerate();
         set.filter_map(|(attribute, value)| Some((attribute, value.as_ref()?.bytes())))
@@ -177,7 +177,8 @@ impl Attributes {
         text
     }
 
-    /// Sets SERIAL, which names a query on its way, if it is unset: a digest of all values.
+    /// Sets SERIAL, which identifies a query in progress, to a digest of all values, unless it is
+    /// set.
     pub fn add_serial(&mut self) {
         if self.get(SERIAL).is_none() {
             let mut digest = Md5::default();
@@ -189,8 +190,8 @@ impl Attributes {
         }
     }
 
-    /// The wire format in a datagram, encrypted with a NUL if there is a key; `None` if it is too
-    /// long.
+    /// The wire format as a datagram. If there is a key, a NUL is appended and it is encrypted.
+    /// `None` if it is too long.
     pub fn datagram(&self, key: Option<&Key>) -> Option<Vec<u8>> {
         /// BUFSIZE_MAVIS
         const LONGEST: usize = 65535;
@@ -206,7 +207,7 @@ impl Attributes {
         Some(text)
     }
 
-    /// The wire format of the attributes that `wanted` wants.
+    /// The wire format of the attributes that `wanted` selects.
     pub fn encode(&self, wanted: impl Fn(usize) -> bool) -> Vec<u8> {
         let mut text = Vec::new();
         for (attribute, value) in self.iter().filter(|&(attribute, _)| wanted(attribute)) {
@@ -219,8 +220,8 @@ impl Attributes {
         text
     }
 
-    /// Sets the attributes that `text` has in wire format and `wanted` wants. Later lines win;
-    /// what is no line, and what is no attribute, is ignored.
+    /// Sets the attributes in `text`, in wire format, that `wanted` selects. Later lines win;
+    /// malformed lines and unknown attributes are ignored.
     pub fn decode(&mut self, text: &[u8], wanted: impl Fn(usize) -> bool) {
         let mut rest = text;
         while let Some(end) = memchr::memchr(b'\n', rest) {
@@ -242,8 +243,8 @@ fn replace(text: &mut [u8], from: u8, to: u8) {
     text.iter_mut().filter(|byte| **byte == from).for_each(|byte| *byte = to);
 }
 
-/// The attribute whose number a word begins with, as `%d` of scanf(3) reads it: white space and a
-/// sign may stand before the digits, and anything behind them.
+/// The attribute whose number a word begins with, read as by `%d` of scanf(3): white space and a
+/// sign may precede the digits, and anything may follow them.
 fn leading_number(word: &[u8]) -> Option<usize> {
     let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'\x0b';
     let word = &word[word.iter().take_while(|byte| blank(byte)).count()..];
@@ -262,7 +263,7 @@ fn leading_number(word: &[u8]) -> Option<usize> {
     (number < COUNT && !(negative && number > 0)).then_some(number)
 }
 
-/// The attribute of that name, in any case, or of that token's text.
+/// The attribute with this name, in any case, or with this text as its token.
 pub fn by_name(name: &[u8]) -> Option<usize> {
     let token = |number: u32| Code(number).text().as_bytes();
     NAMES.iter().position(|&(known, number)| {
@@ -335,7 +336,7 @@ mod tests {
         assert_eq!(got.iter().count(), 4);
     }
 
-    /// What a script prints by mistake must not become the TYPE of the query, which is number 0.
+    /// Text that a script prints by mistake must not become the query's TYPE, which is attribute 0.
     #[test]
     fn text_without_a_number_sets_no_attribute() {
         let mut got = pairs(&[(TYPE, "TACPLUS")]);

@@ -1,4 +1,4 @@
-//! Queries to a chain of modules.
+//! Sending queries down a chain of modules.
 
 use super::attributes::{self, value, Attributes};
 use super::passes;
@@ -9,32 +9,32 @@ use std::ffi::c_void;
 
 /// The version of the interface between library and modules.
 pub const API_VERSION: &str = "6";
-/// The digest of the token table: modules have token numbers compiled in.
+/// The digest of the token table, because modules have token numbers compiled in.
 pub const TOKEN_VERSION: &str = "a4cf21de3aea318d7fe186cb4b1e49a0";
 
-/// A query on its way: the modules may hold it, change it, or replace it.
+/// A query in progress: modules may keep it, change it, or replace it.
 pub type Query = Option<Owned<Attributes>>;
 
-/// What becomes of a query (MAVIS_FINAL and on).
+/// The result of sending a query (MAVIS_FINAL and so on).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Verdict(pub i32);
 
 impl Verdict {
-    /// The answer is there.
+    /// There is an answer.
     pub const FINAL: Verdict = Verdict(0);
-    /// The answer comes later, through the callback.
+    /// The answer will come later; the callback says when.
     pub const DEFERRED: Verdict = Verdict(1);
     /// There will be no answer.
     pub const IGNORE: Verdict = Verdict(2);
     /// The module gave up waiting.
     pub const TIMEOUT: Verdict = Verdict(3);
-    /// The answer is there, and its scripts have run.
+    /// There is an answer, and its scripts have run.
     pub const FINAL_DEFERRED: Verdict = Verdict(4);
 }
 
-/// Compares what a caller was compiled with against this library; each difference is said once per
-/// call, and false given.
+/// Compares the versions that a caller was compiled with against this library's. Reports the first
+/// difference to the log and to standard error, and returns false.
 pub fn check_version(api: &str, token: &str) -> bool {
     let complain = |what: &str, theirs: &str, ours: &str| {
         let text = format!("Warning: MAVIS {what} mismatch ({theirs} vs. {ours}). Expect trouble.");
@@ -48,7 +48,7 @@ pub fn check_version(api: &str, token: &str) -> bool {
     token == TOKEN_VERSION || complain("token hash", token, TOKEN_VERSION)
 }
 
-/// True if modules can do something with a query.
+/// True if the query has the attributes that modules need for its type.
 fn is_valid(query: &Attributes) -> bool {
     let set = |attributes: &[usize]| attributes.iter().all(|&a| query.get(a).is_some());
     match query.get(attributes::TYPE) {
@@ -59,7 +59,7 @@ fn is_valid(query: &Attributes) -> bool {
     }
 }
 
-/// Submits a query. With [`Verdict::DEFERRED`] it is the chain's, and `query` empty.
+/// Submits a query. After [`Verdict::DEFERRED`], the chain has the query, and `query` is empty.
 pub fn send(head: Option<Head>, query: &mut Query) -> Verdict {
     let (Some(head), Some(attributes)) = (head, query.as_mut()) else {
         return Verdict::IGNORE;
@@ -96,7 +96,7 @@ pub fn send(head: Option<Head>, query: &mut Query) -> Verdict {
     verdict
 }
 
-/// Fetches the answer to the query that its owner calls `name`; to be called from its callback.
+/// Fetches the answer to the query called `name`; for use in the query's callback.
 pub fn receive(head: Option<Head>, answer: &mut Query, name: *mut c_void) -> Verdict {
     let Some(head) = head else {
         return Verdict::IGNORE;
@@ -111,7 +111,7 @@ pub fn receive(head: Option<Head>, answer: &mut Query, name: *mut c_void) -> Ver
     verdict
 }
 
-/// Forgets the query that its owner calls `name`; what the modules say about it.
+/// Tells the modules to forget the query called `name`; returns their result.
 pub fn cancel(head: Head, name: *mut c_void) -> i32 {
     passes::end(name);
     head.cancel(name)

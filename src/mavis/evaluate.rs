@@ -1,4 +1,4 @@
-//! Running a script.
+//! Runs a module's script over a query.
 
 use super::attributes::{Attributes, IDENTITY_SOURCE, NAMES};
 use super::script::{Action, Attribute, Condition, Operand, Script, Statement, Test};
@@ -6,22 +6,22 @@ use crate::config::token::*;
 use crate::os::regex::Groups;
 use crate::os::{common_data, log};
 
-/// The debug bit of the trace of scripts.
+/// The debug bit that traces scripts.
 const DEBUG_ACL: u32 = 0x200;
 
-/// One run of a script over a query.
+/// One run of a script over a query's attributes.
 struct Run<'a> {
     attributes: &'a mut Attributes,
-    /// What the module is called.
+    /// The module's name.
     identity: &'a str,
-    /// The groups of the last match of PCRE in this run. They are a copy, as the attribute that was
-    /// matched may be set to something else.
+    /// The groups of the last PCRE match in this run. A copy, because the matched attribute may be
+    /// changed later.
     groups: Groups,
     traced: bool,
 }
 
-/// Runs `script` for the module called `identity`: the token that ended it (`return`, `continue`
-/// or `skip`), or [`S_unknown`] at its end.
+/// Runs `script` for the module called `identity`. Returns the token that ended it (`return`,
+/// `continue` or `skip`), or [`S_unknown`] if it ran to its end.
 pub fn evaluate(script: &Script, attributes: &mut Attributes, identity: &str) -> Code {
     let traced = common_data::debug() & DEBUG_ACL != 0;
     let mut run = Run { attributes, identity, groups: Vec::new(), traced };
@@ -86,7 +86,8 @@ impl Run<'_> {
         None
     }
 
-    /// `$0` to `$9` are the groups of the last match; a backslash makes the next character itself.
+    /// Replaces `$0` to `$9` by the groups of the last match; a backslash takes the next character
+    /// literally.
     fn substitute(&self, value: &[u8]) -> Vec<u8> {
         let mut text = Vec::with_capacity(value.len());
         let mut rest = value;
@@ -111,7 +112,8 @@ impl Run<'_> {
 
     fn condition(&mut self, condition: &Condition) -> bool {
         let line = condition.line;
-        // How the trace shows a comparison: class of the right side, left side, operator, right.
+        // For the trace of a comparison: class of the right side, left side, operator, right side,
+        // result.
         let (class, attribute, operator, right, result) = match &condition.test {
             Test::Not(inner) => {
                 let result = !self.condition(inner);

@@ -1,7 +1,8 @@
 //! MAVIS: asking modules about users and hosts.
 //!
 //! A query is a set of [attributes], sent down a [chain] of modules until one answers. [`script`]s
-//! hang on modules and change what goes in and out. `search` finds modules by name.
+//! belong to modules and change the attributes that go in and out. [`search`] finds modules by
+//! name.
 
 #![forbid(unsafe_code)]
 // Token constants carry the names of the C enumeration.

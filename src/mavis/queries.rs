@@ -1,7 +1,8 @@
-//! Questions to a chain that may be answered later: who has asked, and what has come back.
+//! Questions to a chain that may be answered later: tracks who asked, and collects the answers.
 //!
-//! A module calls back when an answer is there (`answered`), and wants it fetched at once. That
-//! may happen wherever C code runs, so what was fetched waits here until its owner asks.
+//! A module calls back when it has an answer (`answered`), which must be fetched at once. That can
+//! happen wherever C code runs, so the answer waits here until its owner takes it
+//! ([`Queries::next_answer`]).
 
 use super::attributes::{self, value, Attributes};
 use super::chain::{self, Query, Verdict};
@@ -14,46 +15,47 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::c_void;
 
-/// How many questions that nobody wants answered any more may be on their way, besides twice those
-/// that somebody does: a backend that works them off has no time for others.
+/// How many forgotten questions may be unanswered, in addition to twice the number that somebody
+/// still waits for. Beyond that, new questions are refused: the backend is busy with the forgotten
+/// ones.
 const MOST_FORGOTTEN: usize = 1000;
-/// An answer that has not come for so long after it was forgotten was lost, in milliseconds.
+/// Milliseconds after which a forgotten question that has had no answer is given up as lost.
 const LOST: u64 = 600_000;
 
-/// An answer, or the news that there is none.
+/// The outcome of a question that was answered later.
 #[derive(Debug)]
 pub struct Answer {
-    /// Who has asked.
+    /// The owner of the question.
     pub owner: u32,
-    /// What has become of the question.
+    /// The result of the question.
     pub verdict: Verdict,
     /// The answer, if there is one.
     pub answer: Query,
 }
 
-/// Questions by their numbers, which are their names for modules.
+/// The state of the questions, by number. To modules, the number is the question's name.
 #[derive(Default)]
 struct State {
     head: Option<Head>,
-    /// On their way.
+    /// Questions that have no answer yet.
     asked: HashSet<usize>,
-    /// What has come back.
+    /// Answers that have been fetched from modules.
     answers: VecDeque<(usize, Verdict, Query)>,
     strange_call_seen: bool,
 }
 
 thread_local! {
-    /// One process has one chain to ask.
+    /// A process has one chain to ask.
     static STATE: RefCell<State> = RefCell::default();
 }
 
-/// Called by a module, in its own good time: the answer to the question called `name` is there.
-/// Its type is that of the callback in av_new (mavis(3)).
+/// Called by a module, at any time, when it has the answer to the question called `name`. Its type
+/// is that of the callback of av_new (mavis(3)).
 extern "C" fn answered(name: *mut c_void) {
     let number = name as usize;
     let head = STATE.with_borrow(|state| state.head.filter(|_| state.asked.contains(&number)));
     let Some(head) = head else {
-        // Fetching what was fetched already would make modules follow null pointers.
+        // Do not fetch an answer twice: it would make modules follow null pointers.
         let seen =
             STATE.with_borrow_mut(|state| std::mem::replace(&mut state.strange_call_seen, true));
         if !seen {
@@ -64,7 +66,7 @@ extern "C" fn answered(name: *mut c_void) {
         return;
     };
     let mut answer: Query = None;
-    // The module runs now, and may come back here with another answer.
+    // The module runs during this call, and may call back here with another answer.
     let verdict = chain::receive(Some(head), &mut answer, name);
     if verdict != Verdict::DEFERRED {
         STATE.with_borrow_mut(|state| {
@@ -78,20 +80,20 @@ extern "C" fn answered(name: *mut c_void) {
 /// The questions of one process to its chain.
 pub struct Queries {
     chain: Chain,
-    /// Modules of the chain can be told that nobody wants to know any more.
+    /// All modules of the chain can cancel a question.
     cancels: bool,
     next: usize,
-    /// Who waits for an answer, by the question, and the other way round.
+    /// Who waits for the answer to a question, and the reverse.
     owners: HashMap<usize, u32>,
     by_owner: HashMap<u32, usize>,
-    /// Questions that are forgotten, and since when.
+    /// Forgotten questions, with the time when each was forgotten.
     forgotten: VecDeque<(u64, usize)>,
     prefix: String,
 }
 
 impl Queries {
-    /// Starts the modules of `chain`; `None` if one of them cannot. `cancels`: all of them can forget
-    /// a question.
+    /// Starts the modules of `chain`; `None` if one of them fails to start. `cancels`: all of them
+    /// can cancel a question.
     pub fn start(mut chain: Chain, cancels: bool, events: &mut Loop) -> Option<Queries> {
         common_data::refresh_clock();
         if events.lend(|| chain.start()) != 0 {
@@ -110,7 +112,8 @@ impl Queries {
         })
     }
 
-    /// Asks for `owner`, who may have one question on its way. The answer, unless it comes later.
+    /// Asks a question for `owner`, who may have only one at a time. Returns the answer, or `None`
+    /// if it comes later.
     pub fn ask(
         &mut self,
         events: &mut Loop,
@@ -123,7 +126,7 @@ impl Queries {
         let number = self.next;
         self.next += 1;
         let name = module::opaque(number);
-        // Modules take two questions with the same contents for one.
+        // Makes the question unique: modules treat two with the same contents as one.
         question.set(attributes::TIMESTAMP, format!("{}{number}", self.prefix).as_bytes());
         let callback: extern "C" fn(*mut c_void) = answered;
         question.callback = callback as *mut c_void;
@@ -138,12 +141,12 @@ impl Queries {
             self.by_owner.insert(owner, number);
             return None;
         }
-        // What the module may have said to the callback besides is nobody's.
+        // It has been answered: a later callback for it is ignored.
         STATE.with_borrow_mut(|state| state.asked.remove(&number));
         Some((verdict, query))
     }
 
-    /// True if there are too many questions on their way that nobody wants answered.
+    /// True if too many forgotten questions are unanswered.
     fn is_overrun(&mut self, now: u64) -> bool {
         let most = MOST_FORGOTTEN + 2 * self.by_owner.len();
         while let Some(&(since, number)) = self.forgotten.front() {
@@ -156,14 +159,14 @@ impl Queries {
             self.forgotten.pop_front();
         }
         if self.forgotten.len() > most {
-            // Answers come in any order.
+            // Answers come in any order: there may be answered questions behind the first.
             STATE.with_borrow(|state| self.forgotten.retain(|(_, n)| state.asked.contains(n)));
         }
         self.forgotten.len() > most
     }
 
-    /// `owner` does not want to know any more. The answer is fetched all the same when it comes, as
-    /// its module expects, and dropped.
+    /// Forgets the question of `owner`. When its answer comes, it is fetched all the same, as the
+    /// module expects, and dropped.
     pub fn forget(&mut self, events: &mut Loop, owner: u32) {
         let Some(number) = self.by_owner.remove(&owner) else {
             return;
@@ -179,7 +182,7 @@ impl Queries {
         }
     }
 
-    /// The next answer that somebody waits for.
+    /// The next answer that an owner still waits for.
     pub fn next_answer(&mut self) -> Option<Answer> {
         loop {
             let (number, verdict, answer) =
@@ -191,7 +194,7 @@ impl Queries {
         }
     }
 
-    /// Ends the modules.
+    /// Shuts the modules down.
     pub fn end(self, events: &mut Loop) {
         STATE.with_borrow_mut(|state| *state = State::default());
         events.lend(|| self.chain.end());
@@ -207,12 +210,13 @@ pub struct Host<'a> {
     pub server: String,
     /// `realm` of the listener.
     pub realm: &'a [u8],
-    /// Subject and other facts of its certificate.
+    /// The subject of its certificate, and other data about it.
     pub certificate: Option<(&'a str, &'a str)>,
 }
 
 impl Host<'_> {
-    /// As attributes: what backends for `HOST` look-ups of the TACACS+ family understand.
+    /// The question as attributes, in the form of the `HOST` look-ups that backends of the TACACS+
+    /// family understand.
     pub fn question(&self) -> Attributes {
         let mut question = Attributes::default();
         question.set(attributes::TYPE, value::TACPLUS);
@@ -231,19 +235,19 @@ impl Host<'_> {
     }
 }
 
-/// What modules say about a client.
+/// The modules' decision about a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// It may connect, to remotes with this tag if there is one.
     Admit(Option<String>),
     /// It may not, for this reason if there is one.
     Deny(Option<String>),
-    /// Nobody could say, because of this.
+    /// No module could decide, for this reason.
     Unknown(String),
 }
 
 impl Decision {
-    /// Reads an answer.
+    /// Derives the decision from an answer.
     pub fn of(verdict: Verdict, answer: &Query) -> Decision {
         let text = |attribute| answer.as_ref()?.text(attribute).map(|text| text.lossy());
         let unknown = |what: &str| {

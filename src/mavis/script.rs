@@ -1,4 +1,4 @@
-//! Scripts of modules: what they are made of, and how they are read. They are run by `evaluate`.
+//! Scripts of modules: their syntax tree and parser. [`evaluate`](super::evaluate) runs them.
 //!
 //! ```text
 //! script     = "script" ( "in" | "out" | "interim" ) [ "=" ] "{" { statement } "}"
@@ -31,18 +31,18 @@ pub struct Script {
 /// When a script runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// Before the module is asked.
+    /// Before the module gets the query.
     In,
-    /// When the answer is there, before the module sees it.
+    /// When there is an answer, before the module sees it.
     Interim,
-    /// When the module is done with the answer.
+    /// When the module has finished with the answer.
     Out,
 }
 
 /// A statement.
 #[derive(Debug)]
 pub struct Statement {
-    /// The line it begins on, from one.
+    /// The line it begins on, counted from 1.
     pub line: u32,
     /// What it does.
     pub action: Action,
@@ -61,18 +61,18 @@ pub enum Action {
     Upper(usize),
     /// Changes an attribute to lower case.
     Lower(usize),
-    /// Evaluates a condition, for the groups of its expressions.
+    /// Evaluates a condition for the groups that its expressions match.
     Evaluate(Condition),
     /// One branch or the other.
     If(Condition, Vec<Statement>, Option<Vec<Statement>>),
-    /// What braces hold.
+    /// Statements in braces.
     Block(Vec<Statement>),
 }
 
 /// A condition.
 #[derive(Debug)]
 pub struct Condition {
-    /// The line it begins on, from one.
+    /// The line it begins on, counted from 1.
     pub line: u32,
     /// What is tested.
     pub test: Test,
@@ -81,11 +81,11 @@ pub struct Condition {
 /// What a condition tests.
 #[derive(Debug)]
 pub enum Test {
-    /// Is not.
+    /// The condition is false.
     Not(Box<Condition>),
-    /// All are.
+    /// All conditions are true.
     And(Vec<Condition>),
-    /// One is.
+    /// At least one condition is true.
     Or(Vec<Condition>),
     /// An attribute is set.
     Defined(Attribute),
@@ -93,13 +93,13 @@ pub enum Test {
     Undefined(Attribute),
     /// An attribute is equal to a value or to another attribute.
     Equal(Attribute, Operand),
-    /// An expression of PCRE2 matches, with its text.
+    /// A PCRE2 expression matches; with its text.
     Pcre(Attribute, Pcre, String),
-    /// An expression of POSIX matches, with its text.
+    /// A POSIX expression matches; with its text.
     Posix(Attribute, Posix, String),
 }
 
-/// An attribute, and how the script calls it.
+/// An attribute, and its name in the script.
 #[derive(Debug)]
 pub struct Attribute {
     /// Its index.
@@ -207,7 +207,7 @@ fn statement(parser: &mut Parser<'_>, depth: usize) -> Result<Statement, ConfigE
     Ok(Statement { line, action })
 }
 
-/// What follows a condition or `else`: a statement, or nothing at all before a closing brace.
+/// The branch after a condition or `else`: a statement, or nothing before a closing brace.
 fn branch(parser: &mut Parser<'_>, depth: usize) -> Result<Vec<Statement>, ConfigError> {
     if parser.code() == S_closebra {
         return Ok(Vec::new());
@@ -234,7 +234,7 @@ pub fn condition(parser: &mut Parser<'_>) -> Result<Condition, ConfigError> {
     unary(parser, 0)
 }
 
-/// A row of conditions with one operator between them.
+/// Conditions joined by one operator.
 fn chain(
     parser: &mut Parser<'_>,
     depth: usize,
@@ -339,7 +339,7 @@ fn operand(parser: &mut Parser<'_>) -> Result<Operand, ConfigError> {
             None => Operand::Text(text),
         }
     } else {
-        // A word of the language is no text unless it is quoted.
+        // A reserved word is not text unless it is quoted.
         return attribute(parser).map(Operand::Attribute);
     };
     parser.advance()?;
@@ -360,8 +360,8 @@ fn regex(parser: &mut Parser<'_>, attribute: Attribute) -> Result<Test, ConfigEr
     Ok(test)
 }
 
-/// `action error|not-found = continue|reject`, with the token `action` current: which of the two,
-/// and what is to be done.
+/// `action error|not-found = continue|reject`, with the token `action` current. Returns the outcome
+/// and the token to act on.
 pub fn parse_action(parser: &mut Parser<'_>) -> Result<(Outcome, Code), ConfigError> {
     parser.advance()?;
     let outcome = match parser.code() {
@@ -379,11 +379,11 @@ pub fn parse_action(parser: &mut Parser<'_>) -> Result<(Outcome, Code), ConfigEr
     Ok((outcome, code))
 }
 
-/// What an `action` is for.
+/// The outcome that an `action` applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The backend has failed.
     Error,
-    /// The backend does not know.
+    /// The backend has no entry.
     NotFound,
 }

@@ -11,14 +11,14 @@ use std::sync::{Mutex, PoisonError};
 
 /// The folders of `mavis path`, in their order.
 static PATHS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-/// Modules of the C project that do not survive a cancelled query: `external` one that waits in its
-/// queue, `external-mt` the next end of its child, and `remote` does not pass it on to another.
+/// The C project's modules that break when a query is cancelled: `external` if the query is still
+/// in its queue, `external-mt` at the next exit of its child; `remote` does not pass the
+/// cancellation on to the next module.
 const CANNOT_CANCEL: [&str; 3] = ["external", "external-mt", "remote"];
-/// Modules of the C project that open files for reading, and sockets, and need no more once they
-/// have started.
+/// The C project's modules that, once started, only open sockets, and files for reading.
 const CONFINED: [&str; 8] = ["auth", "cache", "groups", "limit", "log", "null", "remote", "userdb"];
 
-/// How many modules were asked for.
+/// How many modules have been requested so far; numbers them.
 static MODULES: AtomicU32 = AtomicU32::new(0);
 
 /// `mavis path = DIRECTORY`, with the token `path` current.
@@ -28,7 +28,7 @@ pub fn parse_path(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Where the module called `name` may be, in the order of the search.
+/// The paths to try for the module called `name`, in order.
 fn candidates(name: &str) -> Vec<PathBuf> {
     if name.starts_with('/') {
         return vec![names::expand_system_type(name).into()];
@@ -47,15 +47,15 @@ fn candidates(name: &str) -> Vec<PathBuf> {
 
 /// A module that was loaded.
 pub struct Loaded {
-    /// Its identifier, by which it knows that a block is its own.
+    /// Its identifier, by which it recognises its own block.
     pub id: String,
-    /// The name of its file, without what is common to all.
+    /// The name of its file, without `libmavis_` and the suffix.
     pub name: String,
 }
 
 /// `mavis module [IDENTITY] = NAME {`, with the token `module` current. Appends the module to
-/// `chain`, and ends on the first token of its block. The inner error says that there is no such module, and the
-/// token is still its name.
+/// `chain`, and ends on the first token of its block. The inner error means that there is no such
+/// module; then the current token is still its name.
 pub fn load(
     parser: &mut Parser<'_>,
     chain: &mut Option<Head>,
@@ -75,7 +75,7 @@ pub fn load(
         match Head::load(*chain, io, &path, Some(&id)) {
             Ok(head) => Some((head, path)),
             Err(error) => {
-                // A file that is there and cannot be loaded is worth a word.
+                // Report a file that exists but cannot be loaded.
                 reasons.extend(path.exists().then_some(error));
                 None
             }
@@ -91,7 +91,7 @@ pub fn load(
     head.name_last(identity.as_deref());
     parser.advance()?;
     parser.expect(S_openbra)?;
-    // Whatever it is called here, and whatever link leads to it.
+    // The real file name, whatever the module is called here and whatever link leads to it.
     let file = std::fs::canonicalize(&path).unwrap_or(path);
     let stem =
         file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
@@ -104,16 +104,17 @@ pub fn load(
 pub struct Modules {
     /// The chain, if there are any.
     pub chain: Chain,
-    /// All of them can forget a query.
+    /// All of them can cancel a query.
     pub cancel: bool,
-    /// The first that may need more than a sandbox allows, if there is one.
+    /// The first module that may need more than a sandbox allows, if there is one.
     pub unconfined: Option<String>,
-    /// The loop, as C code knows it, for modules that work on their own time; null: they wait.
+    /// The loop's context, for modules that answer later; if it is null, modules block until they
+    /// have the answer.
     io: *mut c_void,
 }
 
 impl Modules {
-    /// None yet.
+    /// A configuration without modules so far.
     pub fn new(io: *mut c_void) -> Modules {
         Modules { chain: Chain::default(), cancel: true, unconfined: None, io }
     }

@@ -1,13 +1,13 @@
-//! How a source is read: a file, a URL, or shared memory of a broker.
+//! Reading one source: a file, a URL, or a broker's shared memory.
 
 use crate::os::{files, shm};
 use std::io;
 use std::path::Path;
 
 /// Reads a source by its name:
-/// * `ipc://KEY/LENGTH`: a System V shared memory segment made by the broker;
-/// * anything else with `://`: a URL, through libcurl where it is built in. Redirects are
-///   not followed; a status of 300 and above is an error;
+/// * `ipc://KEY/LENGTH`: a System V shared memory segment that the broker has made;
+/// * anything else with `://`: a URL, through libcurl where it is built in. Redirects are not
+///   followed; a status outside 200 to 299 is an error;
 /// * otherwise a regular file.
 pub(super) fn fetch(name: &str) -> io::Result<Vec<u8>> {
     if let Some(rest) = name.strip_prefix("ipc://") {
@@ -25,11 +25,11 @@ pub(super) fn fetch(name: &str) -> io::Result<Vec<u8>> {
 
 #[cfg(feature = "curl")]
 fn download(url: &str) -> io::Result<Vec<u8>> {
-    // ENOENT is what the C program says of whatever goes wrong here, and it is what scripts
-    // look for; the real reason goes with it.
+    // The C program reports every failure here as ENOENT, and scripts look for that text; the real
+    // reason follows it.
     let fail = |why: String| io::Error::other(format!("No such file or directory ({why})"));
     let (status, body) = crate::os::fetch::get(url).map_err(fail)?;
-    // 0: a scheme without statuses, such as file.
+    // 0: a scheme without status codes, such as file.
     match status {
         0 | 200..=299 => Ok(body),
         _ => Err(fail(format!("status {status}"))),

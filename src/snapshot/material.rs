@@ -1,4 +1,4 @@
-//! The files that TLS needs, read once by a process that may read them.
+//! The files that TLS needs, read once, by a process with the rights to read them.
 
 use crate::os::secret::Secret;
 use std::collections::BTreeMap;
@@ -9,23 +9,22 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Most bytes of one file: bundles of authorities have some 200 KiB, revocation lists a few
-/// MiB.
+/// Maximum bytes of one file: bundles of authorities have some 200 KiB, revocation lists a few MiB.
 const MOST: u64 = 16 << 20;
-/// Most bytes of all files: workers get them over their channels.
+/// Maximum bytes of all files: workers get them over their channels.
 const MOST_TOGETHER: usize = 32 << 20;
 
-/// Contents of files by their paths; of a directory, that of all PEM files in it.
+/// File contents by path. The content of a directory is that of all PEM files in it, concatenated.
 #[derive(Debug, Default)]
 pub struct Material {
-    /// Not by `Path`, for which a slash at the end makes no difference.
+    /// Keyed by `OsString`, because to `Path`, a trailing slash makes no difference.
     files: BTreeMap<OsString, Secret>,
-    /// Of all contents.
+    /// Total bytes of the contents.
     length: usize,
 }
 
 impl Material {
-    /// Reads a file or directory, unless its content is known.
+    /// Reads a file or directory, unless it has been read before.
     pub fn read(&mut self, path: &Path) -> io::Result<()> {
         if !self.files.contains_key(path.as_os_str()) {
             let content = read(path)?;
@@ -38,7 +37,7 @@ impl Material {
         Ok(())
     }
 
-    /// Reads what must be a file, unless its content is known.
+    /// Reads a file, unless it has been read before. A directory is an error.
     pub fn read_file(&mut self, path: &Path) -> io::Result<()> {
         if self.get(path).is_none() && fs::metadata(path)?.is_dir() {
             return Err(io::Error::from_raw_os_error(libc::EISDIR));
@@ -46,13 +45,13 @@ impl Material {
         self.read(path)
     }
 
-    /// The content of a file that was read.
+    /// The content of a file that has been read.
     pub fn get(&self, path: &Path) -> Option<&[u8]> {
         self.files.get(path.as_os_str()).map(|content| &**content)
     }
 
-    /// For another process: `head`, then path and content of each file, each after its length in
-    /// four bytes.
+    /// Encodes it for another process: `head`, then the path and content of each file, each
+    /// preceded by its length in four bytes.
     pub fn encode(&self, head: &[u8]) -> io::Result<Secret> {
         let fields = || self.files.iter().flat_map(|(path, content)| [path.as_bytes(), content]);
         let length: usize = fields().map(|field| 4 + field.len()).sum();
@@ -67,8 +66,7 @@ impl Material {
         Ok(data)
     }
 
-    /// Reads what [`encode`](Self::encode) has written behind its head; `None` if it is something
-    /// else.
+    /// Decodes what [`encode`](Self::encode) wrote after its head; `None` if the data is malformed.
     pub fn decode(mut rest: &[u8]) -> Option<Material> {
         let mut field = || -> Option<&[u8]> {
             let length = u32::from_be_bytes(*rest.first_chunk()?) as usize;
@@ -95,7 +93,7 @@ fn read(path: &Path) -> io::Result<Secret> {
     names.sort();
     let mut parts = Vec::new();
     for name in names {
-        // A link to nowhere, or a directory in it, is none of ours.
+        // Skip dangling links and subdirectories.
         if fs::metadata(&name).is_ok_and(|found| found.is_file()) {
             let content = read_file(&name)?;
             if memchr::memmem::find(&content, b"-----BEGIN ").is_some() {
@@ -114,7 +112,7 @@ fn read(path: &Path) -> io::Result<Secret> {
 }
 
 fn read_file(path: &Path) -> io::Result<Secret> {
-    // Without waiting for somebody at the other end of a FIFO.
+    // O_NONBLOCK: do not wait for a writer if it is a FIFO.
     let mut file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -123,7 +121,7 @@ fn read_file(path: &Path) -> io::Result<Secret> {
     if metadata.len() > MOST {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
-    // Straight into its place: no copy stays behind.
+    // Read straight into the secret, so that no copy stays in memory.
     let mut content = Secret::zeroed(metadata.len() as usize)?;
     file.read_exact(&mut content)?;
     Ok(content)

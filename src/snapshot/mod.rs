@@ -1,14 +1,14 @@
-//! The bytes that a configuration consists of: its texts, and the files for TLS. Each is read once, and
-//! what was checked is what runs, whatever becomes of the files meanwhile.
+//! The bytes of a configuration: its texts and its TLS files. Each is read once, so that exactly
+//! what was checked runs, even if the files change meanwhile.
 //!
-//! The broker reads all of it, with its own rights, before the first worker is started; for a reload
-//! a child of it does, and passes on what it has read. From there the texts ([`texts`]) go to own
-//! workers in a file without a name, which they inherit, and files for TLS ([`material`]) over the
-//! channel. Both go to the next image of the broker. Who inherits them has no other
-//! ([`reader::Reader::of_worker`], [`reader::Reader::of_image`]).
+//! The broker reads all of it, with its own rights, before it starts the first worker. For a
+//! reload, a child of the broker reads it and passes it back. The broker's own workers get the
+//! texts ([`texts`]) in an unnamed file that they inherit, and the TLS files ([`material`]) over
+//! the channel. The next image of the broker gets both. A process that inherits a complete snapshot
+//! reads no other texts ([`reader::Reader::of_worker`], [`reader::Reader::of_image`]).
 //!
-//! Not a part of it: what modules and worker programs of others read, who do that themselves, and the
-//! system's own authorities.
+//! Not part of it: files that MAVIS modules and other programs' workers read themselves, and the
+//! system's certificate authorities.
 
 #![forbid(unsafe_code)]
 

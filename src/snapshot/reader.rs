@@ -1,4 +1,4 @@
-//! Reads the texts of a configuration: each of them once.
+//! Reads the texts of a configuration, each one once.
 
 use super::fetch::fetch;
 use super::texts::{Failure, Texts};
@@ -9,42 +9,43 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Where the texts of a configuration come from.
+/// The source of a configuration's texts.
 #[derive(Debug)]
 pub struct Reader(Origin);
 
 #[derive(Debug)]
 enum Origin {
-    /// The files, as they are at each moment.
+    /// The files, read again each time.
     Files,
-    /// The files, once: what was read is not read again.
+    /// The files, each read only once.
     Once(RefCell<Texts>),
-    /// What another process has read. There is nothing besides.
+    /// What another process has read, and nothing else.
     Sealed(Texts),
 }
 
 impl Reader {
-    /// Reads files whenever they are asked for.
+    /// Reads a file each time it is asked for.
     pub fn direct() -> Reader {
         Reader(Origin::Files)
     }
 
-    /// Reads each file once, and remembers it.
+    /// Reads each file once and remembers it.
     pub fn recording() -> Reader {
         Reader(Origin::Once(RefCell::default()))
     }
 
-    /// For the next image of the broker, which is where the former one was.
+    /// For the next image of the broker, which is in the same directory as the former one.
     pub fn of_image(texts: Texts) -> Reader {
         Reader::inherited(Texts { directory: None, ..texts })
     }
 
-    /// For a worker.
+    /// For a worker, whose directory may differ from the broker's.
     pub fn of_worker(texts: Texts) -> Reader {
         Reader::inherited(texts)
     }
 
-    /// Has what another process has read. If that was not all of it, the rest is read here, once.
+    /// Starts with the texts that another process has read. If they are not complete, reads others
+    /// here, once.
     fn inherited(texts: Texts) -> Reader {
         match texts.complete {
             true => Reader(Origin::Sealed(texts)),
@@ -52,12 +53,12 @@ impl Reader {
         }
     }
 
-    /// True if no file is read.
+    /// True if no more files are read.
     pub fn is_sealed(&self) -> bool {
         matches!(self.0, Origin::Sealed(_))
     }
 
-    /// True if all is known that workers will ask for.
+    /// True if everything that workers will ask for has been read.
     pub fn is_complete(&self) -> bool {
         match &self.0 {
             Origin::Files => false,
@@ -66,7 +67,7 @@ impl Reader {
         }
     }
 
-    /// What was read so far.
+    /// The texts read so far.
     pub fn texts(&self) -> Texts {
         match &self.0 {
             Origin::Files => Texts::default(),
@@ -75,15 +76,15 @@ impl Reader {
         }
     }
 
-    /// Where relative names start from now on, and in workers: their directory, whose name must be
-    /// absolute.
+    /// Sets the directory, an absolute path, that relative names start from, both here from now on
+    /// and in workers.
     pub fn set_directory(&self, directory: Option<PathBuf>) {
         if let Origin::Once(texts) = &self.0 {
             texts.borrow_mut().directory = directory;
         }
     }
 
-    /// All was read that workers will ask for.
+    /// Records that everything that workers will ask for has been read.
     pub fn complete(&self) {
         if let Origin::Once(texts) = &self.0 {
             texts.borrow_mut().complete = true;
@@ -116,7 +117,7 @@ impl Reader {
         }
     }
 
-    /// The files that a pattern matches. An error has the path it is about.
+    /// The files that a pattern matches. An error comes with the path it is about.
     pub fn glob(&self, pattern: &OsStr) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
         match &self.0 {
             Origin::Files => files::glob(pattern).map_err(|failure| (failure.path, failure.error)),
@@ -140,7 +141,7 @@ impl Reader {
     }
 }
 
-/// glob(3) as it would be in `directory`: what a relative pattern matches is relative as well.
+/// glob(3) as if run in `directory`: the matches of a relative pattern are relative as well.
 fn find(pattern: &OsStr, directory: Option<&Path>) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     let Some(directory) = directory.filter(|_| Path::new(pattern).is_relative()) else {
         return files::glob(pattern).map_err(|failure| (failure.path, failure.error));
@@ -159,7 +160,8 @@ fn unknown() -> io::Error {
     io::Error::other("not a part of the configuration that was checked")
 }
 
-/// Workers may be in another directory, where the same name is another file.
+/// The key of a name in the tables: an absolute path, because workers may be in another directory,
+/// where the same relative name is another file.
 fn key(name: &OsStr, directory: Option<&Path>) -> OsString {
     if memchr::memmem::find(name.as_bytes(), b"://").is_some() {
         return name.to_owned();
@@ -193,13 +195,13 @@ mod tests {
             assert_eq!(reader.glob(pattern.as_os_str()).expect("a file"), [file.as_path()]);
         }
         assert_eq!(Reader::direct().source(name).expect("the text"), b"second");
-        // What is not in it is not read.
+        // A sealed reader does not read a file that it does not have.
         let other = folder.join("b.cfg");
         let other = other.to_str().expect("a name");
         let error = sealed.source(other).expect_err("nothing");
         assert!(error.to_string().contains("that was checked"), "{error}");
         assert!(sealed.glob(other.as_ref()).is_err());
-        // Where that is not all, it is.
+        // A reader with incomplete texts does.
         let some = Reader::inherited(Texts { complete: false, ..reader.texts() });
         assert_eq!(some.source(other).expect("the text"), b"more");
         let _ = fs::remove_dir_all(folder);

@@ -1,4 +1,4 @@
-//! The texts that a configuration consists of, as one process gives them to another.
+//! The texts of a configuration, as one process passes them to another.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,14 +6,15 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// Sources by their names, and what patterns of includes have matched, or why they could not be read.
+/// Sources by name, and the files that each `include` pattern matched; or why they could not be
+/// read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts {
     pub(super) sources: BTreeMap<OsString, Result<Vec<u8>, Failure>>,
     pub(super) patterns: BTreeMap<OsString, Result<Vec<PathBuf>, Failure>>,
-    /// Where relative names start for workers, if not where the broker is.
+    /// The workers' directory, which relative names start from; `None` if it is the broker's.
     pub(super) directory: Option<PathBuf>,
-    /// Nothing else is needed.
+    /// Everything that workers will ask for is here.
     pub complete: bool,
 }
 
@@ -43,12 +44,12 @@ impl From<Failure> for io::Error {
 }
 
 const MAGIC: &[u8] = b"tcprelay snapshot 2\n";
-/// What stands in the place of an errno.
+/// Used in place of an errno.
 const NO_FAILURE: i32 = 0;
 const OTHER_FAILURE: i32 = -1;
 
 impl Texts {
-    /// For another process.
+    /// Encodes the texts for another process.
     pub fn encode(&self) -> Vec<u8> {
         let mut data = MAGIC.to_vec();
         let bytes = |data: &mut Vec<u8>, bytes: &[u8]| {
@@ -87,7 +88,7 @@ impl Texts {
         data
     }
 
-    /// Reads what [`encode`](Self::encode) has written; `None` if it is something else.
+    /// Decodes what [`encode`](Self::encode) wrote; `None` if the data is malformed.
     pub fn decode(data: &[u8]) -> Option<Texts> {
         let mut reader = Cursor(data.strip_prefix(MAGIC)?);
         let complete = reader.take(1)?[0] != 0;
