@@ -1,4 +1,4 @@
-//! Connections on their way to workers: those that have found one in this turn, and those that wait.
+//! Connections on their way to workers: those assigned to one in this turn, and those that wait.
 
 use super::connection::Connection;
 use super::kind;
@@ -13,33 +13,34 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// How long a connection waits for a worker that is being started, in milliseconds.
+/// How long a connection waits for a worker that is starting, in milliseconds.
 const START_PATIENCE: u64 = 1000;
 
-/// How long accepting rests when the process has run out of something, in milliseconds.
+/// How long accepting pauses when the process has run out of descriptors or memory, in
+/// milliseconds.
 const REST: u64 = 200;
 
-/// Connections that no worker has got yet.
+/// Connections that no worker has yet.
 #[derive(Default)]
 pub(super) struct Dispatch {
-    /// No worker can take these at the moment.
+    /// No worker can take these at the moment; they wait in the order of their arrival.
     parked: VecDeque<Connection>,
     /// Assigned this turn; sent in batches when it ends.
     outbox: Vec<(WorkerId, Connection)>,
-    /// Until when nothing is tried.
+    /// Armed while accepting pauses, or while a connection waits for a worker to start.
     resume: Option<TimerId>,
-    /// Trouble is logged once, until accepting works again.
+    /// Trouble was logged; it is not logged again until accepting works.
     trouble: bool,
 }
 
 impl Dispatch {
-    /// Nothing more can be taken from the listeners at the moment.
+    /// True while nothing more may be taken from the listeners.
     pub(super) fn is_busy(&self) -> bool {
         self.resume.is_some() || !self.parked.is_empty()
     }
 
-    /// Gives a connection to a worker, or lets it wait. Sockets of connections for workers that take
-    /// several at once are sent with the next [`deliver`](Self::deliver).
+    /// Assigns a connection to a worker, or lets it wait. Connections for workers that take several
+    /// at once are not sent before the next [`deliver`](Self::deliver).
     pub(super) fn take(
         &mut self,
         connection: Connection,
@@ -51,11 +52,11 @@ impl Dispatch {
         if let Some(connection) = self.hand_over(connection, workers, listeners, events) {
             self.parked.push_back(connection);
         }
-        // Accepting is no progress if the connection could not be passed on.
+        // An accepted connection that no worker takes does not show that the trouble is over.
         self.trouble |= before && !self.parked.is_empty();
     }
 
-    /// Rests for a moment, as the system is out of something.
+    /// Pauses accepting for a moment: the system is out of some resource.
     pub(super) fn rest(&mut self, call: &str, error: &io::Error, events: &mut Loop) {
         if !std::mem::replace(&mut self.trouble, true) {
             log::braked(log::Kind::Accept, || format!("{call}: {}", os::reason(error)));
@@ -65,22 +66,23 @@ impl Dispatch {
         }
     }
 
-    /// Connections that no worker can take at the moment.
+    /// How many connections wait for a worker.
     pub(super) fn waiting(&self) -> usize {
         self.parked.len()
     }
 
-    /// A connection was taken, though not let in.
+    /// A connection was accepted, though not admitted: accepting works.
     pub(super) fn accepting_works(&mut self) {
         self.trouble = false;
     }
 
-    /// The time of rest is over.
+    /// The pause is over.
     pub(super) fn rested(&mut self) {
         self.resume = None;
     }
 
-    /// Finds a worker and sends it the connection; gives it back if nobody can take it now.
+    /// Finds a worker and sends it the connection; returns the connection if no worker can take it
+    /// now.
     fn hand_over(
         &mut self,
         connection: Connection,
@@ -90,7 +92,7 @@ impl Dispatch {
     ) -> Option<Connection> {
         let connection = workers.give_local(connection, events)?;
         let client = client(&connection, workers, listeners);
-        // Each turn ends, blocks a worker or loses one; a bound all the same.
+        // Every turn returns, or starts, blocks or loses a worker; bound the loop all the same.
         for _ in 0..2 * (workers.policy().limits().instances_max + 1) {
             let chosen = match workers.choose(client.as_ref(), events.now()) {
                 Choice::Worker(id) => id,
@@ -131,7 +133,8 @@ impl Dispatch {
                     });
                     return None;
                 }
-                // Too many descriptors in flight, no memory: not the worker's fault, and passing.
+                // Too many descriptors in flight, or no memory: temporary, and not the worker's
+                // fault.
                 Err(error) => {
                     self.rest("scm_send_msg: sendmsg", &error, events);
                     break;
@@ -141,7 +144,7 @@ impl Dispatch {
         Some(connection)
     }
 
-    /// Sends the connections that have found their workers, those for one worker together.
+    /// Sends the connections assigned in this turn, those for the same worker together.
     pub(super) fn deliver(
         &mut self,
         workers: &mut Workers,
@@ -175,7 +178,7 @@ impl Dispatch {
         }
     }
 
-    /// A worker has not got these connections.
+    /// These connections could not be sent to their worker.
     fn not_delivered(
         &mut self,
         id: WorkerId,
@@ -203,8 +206,8 @@ impl Dispatch {
         }
     }
 
-    /// A connection waits for a worker that is being started, but not for long if there is
-    /// another one that can take it.
+    /// Lets a connection wait for a worker that is starting, but not for long if another worker can
+    /// take it.
     fn wait_for_start(&mut self, workers: &Workers, events: &mut Loop) -> Choice {
         let now = events.now();
         let waited = workers.oldest_start().map_or(0, |started| now.saturating_sub(started));
@@ -228,7 +231,7 @@ impl Dispatch {
         if self.parked.is_empty() {
             return;
         }
-        // Whoever calls knows better than the timer that it is time.
+        // The caller knows better than the timer that it is time.
         if let Some(timer) = self.resume.take() {
             events.cancel(timer);
         }
@@ -241,8 +244,8 @@ impl Dispatch {
         self.deliver(workers, listeners, events);
     }
 
-    /// Takes connections out of the channel of a worker that does not read it, as long as others
-    /// can have them.
+    /// Takes connections back from the channel of a worker that does not read it, as long as other
+    /// workers can take them.
     pub(super) fn take_back(
         &mut self,
         id: WorkerId,
@@ -263,7 +266,7 @@ impl Dispatch {
         }
     }
 
-    /// Gives connections of workers that are gone to others.
+    /// Gives others the connections left unread by workers that are gone.
     pub(super) fn place_orphans(
         &mut self,
         workers: &mut Workers,
@@ -282,7 +285,7 @@ impl Dispatch {
         }
     }
 
-    /// Connections that were taken back from workers wait for others.
+    /// Queues connections taken back from workers.
     pub(super) fn adopt(&mut self, found: Vec<Connection>, listeners: &Listeners) {
         for mut connection in found {
             connection.listener = listeners.that_tells(&connection.accept);
@@ -290,7 +293,7 @@ impl Dispatch {
         }
     }
 
-    /// Connections that the former image had accepted and no worker could take.
+    /// Queues connections that the former image had accepted and no worker could take.
     pub(super) fn adopt_former(
         &mut self,
         former: Vec<(String, OwnedFd)>,
@@ -300,13 +303,13 @@ impl Dispatch {
         let mut refused = BTreeMap::new();
         for (key, socket) in former {
             let Some((listener, accept)) = listeners.find(&key) else {
-                // What its listener has settled, TLS for one, is not known here.
+                // Reset it: without its listener the settings, TLS for one, are unknown.
                 socket::reset_on_close(&socket);
                 *refused.entry(key).or_insert(0) += 1;
                 continue;
             };
             if blocking == Blocking::No {
-                // As those that are accepted here.
+                // Nonblocking, like connections accepted here.
                 let _ = socket::set_nonblocking(&socket, true);
             }
             let listener = Some(listener);
@@ -320,14 +323,14 @@ impl Dispatch {
         }
     }
 
-    /// Connections that wait, for the next image, with the keys of their listeners. A datagram is not
-    /// worth more than the client's next one.
+    /// Waiting connections with the keys of their listeners, for the next image. Datagrams are
+    /// dropped, as a network may drop them too.
     pub(super) fn left<'a>(&'a self, listeners: &Listeners) -> Vec<(String, BorrowedFd<'a>)> {
         let waiting = self.parked.iter().filter(|connection| connection.datagram.is_none());
         waiting
             .map(|connection| {
-                // One that was taken back may be of a listener that is gone already. The next
-                // image refuses it, and says so.
+                // A connection that was taken back may belong to a listener that is gone. The next
+                // image refuses it, and logs that.
                 let gone = || "of a former configuration".to_owned();
                 let key = connection.listener.map_or_else(gone, |index| listeners.key(index));
                 (key, connection.socket.as_fd())
@@ -335,12 +338,12 @@ impl Dispatch {
             .collect()
     }
 
-    /// In a child that is to serve what there is: those that wait are the parent's.
+    /// In a child that keeps the open sessions: the waiting connections stay the parent's.
     pub(super) fn forget(&mut self) {
         self.parked.clear();
     }
 
-    /// Connections that no worker can take any more are closed, and that is said.
+    /// Closes the waiting connections, as no worker can take them now, and logs that.
     pub(super) fn refuse_all(&mut self) {
         let parked = std::mem::take(&mut self.parked);
         let count = parked.len();
@@ -353,7 +356,7 @@ impl Dispatch {
     }
 }
 
-/// What a client is recognised by, if clients of its listener are remembered.
+/// The key by which a client is remembered; `None` if its listener remembers no clients.
 fn client(
     connection: &Connection,
     workers: &Workers,
@@ -365,7 +368,7 @@ fn client(
     Some((listener, Key { address: connection.client()?, port, protocol: protocol as i32 }))
 }
 
-/// True if a datagram is longer than the system lets it be.
+/// True if the system refuses to send a datagram of that length.
 fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMSGSIZE)
 }

@@ -1,4 +1,4 @@
-//! Who may connect: `permit` and `deny`.
+//! The access list: which clients may connect (`permit` and `deny`).
 
 use crate::config::broker::AclEntry;
 use crate::config::network::mask_bits;
@@ -17,15 +17,15 @@ impl Acl {
         Acl { entries }
     }
 
-    /// True if everybody is permitted, so that nobody's address needs to be known.
+    /// True if the list is empty: everybody is permitted, and no address needs to be looked up.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Consecutive entries of the same verb and negation form a group, whose networks are a
-    /// set. The first group that matches decides; a negated one matches if none of its networks
-    /// contains the address. If no group matches: denied, unless the list is empty. A network with a
-    /// zone contains no address of another one.
+    /// True if the client may connect. Consecutive entries of the same verb and negation form a
+    /// group, whose networks are a set. The first group that matches decides; a negated one matches
+    /// if none of its networks contains the address. If no group matches the client is denied,
+    /// unless the list is empty. A network with an IPv6 zone contains no address of another zone.
     pub fn permits(&self, client: ScopedIp) -> bool {
         let bits = match client.ip {
             IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a reading of the rule word by word.
+        /// Compares with a literal reading of the rule.
         #[test]
         fn agrees_with_the_plain_rule(
             entries in prop::collection::vec((any::<bool>(), any::<bool>(), 0u8..4, 120u8..=128), 0..8),

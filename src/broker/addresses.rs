@@ -1,12 +1,12 @@
-//! The addresses of listeners: literals, paths, and names that are resolved.
+//! The addresses of listeners: literals, paths, and names to be resolved.
 
 use crate::config::listen::Listener;
 use crate::config::network::is_host_name;
 use crate::os::address::{Address, NotAnAddress};
 use crate::os::{self, names};
 
-/// Resolves the addresses of listeners one after the other. Those of a range of ports have the same,
-/// which is asked for once.
+/// Resolves the addresses of listeners one after the other. The listeners of a port range share an
+/// address, which is looked up once.
 #[derive(Debug, Default)]
 pub struct Resolver {
     last: Option<(Option<String>, Result<Address, String>)>,

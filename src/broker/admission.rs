@@ -1,4 +1,4 @@
-//! Who is let in: the access list, and the limit of connections.
+//! Which clients are admitted: the access list, and the limit of connections.
 
 use super::acl::Acl;
 use super::text;
@@ -6,7 +6,7 @@ use crate::config::broker::Overload;
 use crate::os::address::ScopedIp;
 use crate::os::log;
 
-/// What becomes of a connection.
+/// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is served.
@@ -17,7 +17,7 @@ pub enum Verdict {
     Reset,
 }
 
-/// Who is let in.
+/// Decides which connections are admitted.
 #[derive(Debug)]
 pub struct Admission {
     acl: Acl,
@@ -31,26 +31,26 @@ impl Admission {
         Admission { acl, overload, overloaded: false }
     }
 
-    /// What the limit does to those who are too many.
+    /// What happens to connections beyond the limit.
     pub fn overload(&self) -> Overload {
         self.overload
     }
 
-    /// The limit is reached.
+    /// True while the limit is reached.
     pub fn is_overloaded(&self) -> bool {
         self.overloaded
     }
 
-    /// Those who are too many wait in the backlog.
+    /// True while connections beyond the limit wait in the backlog.
     pub fn is_queueing(&self) -> bool {
         self.overloaded && self.overload == Overload::Queue
     }
 
-    /// Decides about a connection; `full` if there are as many as there may be. A `client` without an
-    /// IP address is local, and permitted.
+    /// Decides about a connection; `full` if the limit is reached. A `client` without an IP address
+    /// is local, and permitted.
     pub fn judge(&self, full: bool, client: impl FnOnce() -> Option<ScopedIp>) -> Verdict {
         if full {
-            // Resetting closes the listeners, but for those that we could not open again.
+            // Resetting closes the listeners, except those that we could not open again.
             return match self.overload {
                 Overload::Reset => Verdict::Reset,
                 Overload::Queue | Overload::Close => Verdict::Closed,
@@ -67,7 +67,7 @@ impl Admission {
         Verdict::Admitted
     }
 
-    /// Follows the total across the limit. True if that was reached or left.
+    /// Notes whether the limit is reached. True if that has changed.
     pub fn follow(&mut self, full: bool, limit: usize) -> bool {
         if full == self.overloaded {
             return false;

@@ -11,22 +11,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub struct Connection {
     /// The socket.
     pub socket: OwnedFd,
-    /// Where it came from, if that listener is still there.
+    /// The listener it came from, if that still exists.
     pub listener: Option<usize>,
-    /// What a worker is told about it.
+    /// What the worker is told about it.
     pub accept: Accept,
-    /// What the client has sent, of a datagram.
+    /// The data of a datagram.
     pub datagram: Option<Vec<u8>>,
 }
 
 impl Connection {
-    /// The client's address; `None` if it is a local one.
+    /// The client's address; `None` for a local client.
     pub fn client(&self) -> Option<ScopedIp> {
         let client = socket::peer_address(&self.socket)?.scoped_ip()?;
         Some(ScopedIp { ip: unmapped(client.ip), ..client })
     }
 
-    /// What a worker is told, as C code sends it.
+    /// The message to the worker, as C code sends it.
     pub fn message(&self) -> Vec<u8> {
         match &self.datagram {
             Some(data) => self.accept.encode_datagram(data),
@@ -34,7 +34,8 @@ impl Connection {
         }
     }
 
-    /// Sends it to the worker at the other end of a channel. It stays open here.
+    /// Sends the connection to the worker at the other end of `channel`. The socket stays open
+    /// here.
     pub fn send(&self, channel: BorrowedFd<'_>) -> io::Result<()> {
         let socket = Some(self.socket.as_fd());
         match &self.datagram {

@@ -1,5 +1,5 @@
-//! What a check of the configuration has read: the checking child writes it into a pipe, and the
-//! broker gives it to its workers and to the next image.
+//! What a check of the configuration has read. The checking child writes it into a pipe, and the
+//! broker passes it on to its workers and to the next image.
 
 use super::handover::{Checked, FormerSecrets};
 use crate::os::files;
@@ -11,20 +11,20 @@ use std::os::fd::OwnedFd;
 
 const MAGIC: &[u8; 8] = b"tcprly 1";
 const HEAD: usize = MAGIC.len() + 16;
-/// More than any configuration with its certificates has.
+/// More than any configuration needs, certificates included.
 const MOST: u64 = 512 << 20;
 
 /// What the check of a good configuration has read.
 #[derive(Debug)]
 pub struct Findings {
-    /// The texts, encoded.
+    /// The texts of the configuration, encoded.
     pub snapshot: Vec<u8>,
     /// Contents of the files for TLS.
     pub checked: Checked,
 }
 
 impl Findings {
-    /// Writes all of it.
+    /// Writes all of it to the pipe.
     pub fn write(&self, pipe: OwnedFd) -> io::Result<()> {
         let secrets = FormerSecrets::new(&Ratchet::new([0; 32], 0, 1), Some(&self.checked))?;
         let secrets = secrets.encoded();
@@ -37,22 +37,22 @@ impl Findings {
     }
 }
 
-/// How far the broker has read it.
+/// Receives the findings, as they arrive.
 pub(super) struct Receiver {
     pub(super) pipe: OwnedFd,
     head: [u8; HEAD],
-    /// Of the head and what follows it.
+    /// Bytes read, of the head and the body together.
     filled: usize,
     body: Option<Secret>,
 }
 
 impl Receiver {
-    /// For the reading end of a pipe, which does not block.
+    /// `pipe` is the reading end, and nonblocking.
     pub(super) fn new(pipe: OwnedFd) -> Receiver {
         Receiver { pipe, head: [0; HEAD], filled: 0, body: None }
     }
 
-    /// Reads what there is; false if nothing more will come.
+    /// Reads what has arrived; false if nothing more will come.
     pub(super) fn read(&mut self) -> bool {
         loop {
             let target = match &mut self.body {
@@ -82,8 +82,7 @@ impl Receiver {
         Some((number(&rest[..8])?, number(&rest[8..])?))
     }
 
-    /// What was read; `None` if that is not all: the child is an older version, which writes
-    /// nothing.
+    /// What was read. `None` if it is incomplete: an older version of the child writes nothing.
     pub(super) fn finish(mut self) -> Option<Findings> {
         self.read();
         let (snapshot, secrets) = self.lengths()?;

@@ -1,9 +1,9 @@
 //! What one image of the broker leaves to the next when it executes itself again: listening
 //! sockets, workers that still have connections, the lock of the pid file, what was checked.
 //!
-//! The descriptors stay open. The text that says which they are is in a file without a name, whose
-//! number is in an environment variable. An older image that is to be next, and does not know that, gets
-//! the text in as many variables as it takes.
+//! The descriptors stay open. A text tells the next image which is which; it is in an unnamed file,
+//! whose descriptor number is in an environment variable. An older image that does not know the
+//! file gets the text itself, in as many variables as it takes.
 
 use crate::os::anonymous;
 use crate::os::entry::FileId;
@@ -25,78 +25,79 @@ use std::rc::Rc;
 /// Keys of sockets without a `listen` block begin with this.
 pub(super) const ACTIVATED: &str = "activated ";
 
-/// The environment variable.
+/// The environment variable that says where the text is.
 pub const VARIABLE: &str = "TCPRELAY_HANDOVER";
 
-/// Where a child that checks the configuration writes what it has read: a descriptor.
+/// The environment variable with a descriptor: a child that checks the configuration writes there
+/// what it has read.
 pub const REPORT_VARIABLE: &str = "TCPRELAY_CHECK_REPORT";
 
-/// A worker of the former generation.
+/// A worker of the former image.
 #[derive(Debug)]
 pub struct Leaving {
     /// Its process.
     pub pid: Pid,
     /// Our end of its channel.
     pub channel: OwnedFd,
-    /// A copy of its own end.
+    /// A copy of the worker's end.
     pub inbox: Option<OwnedFd>,
     /// Connections it still has.
     pub users: usize,
-    /// It has said something, so that it has its keys, or is not to get any.
+    /// It has sent a message, so it has its keys already, or is to get none.
     pub heard: bool,
 }
 
 /// A listening socket.
 #[derive(Debug)]
 pub struct LeftListener {
-    /// What its listener is recognised by.
+    /// The key of its listener.
     pub key: String,
     /// The socket.
     pub socket: OwnedFd,
-    /// The file of a UNIX socket that we have bound.
+    /// The file of a UNIX socket that the broker has bound.
     pub file: Option<FileId>,
 }
 
-/// What a process finds that was left to it.
+/// What the former image has left to this process.
 #[derive(Debug, Default)]
 pub struct Handover {
     /// Listening sockets.
     pub listeners: Vec<LeftListener>,
     /// Accepted connections that no worker could take yet, with the key of their listener.
     pub parked: Vec<(String, OwnedFd)>,
-    /// Workers that are to be asked to leave.
+    /// Workers of the former image, which are to be asked to leave.
     pub workers: Vec<Leaving>,
     /// The pid file.
     pub pid_file: Option<PidFile>,
-    /// The process is in the background already.
+    /// The process is already in the background.
     pub background: bool,
-    /// Children that keep the sessions of a single process.
+    /// Children that keep the sessions of single-process mode.
     pub keepers: Vec<Pid>,
     /// The copy of the former configuration in shared memory.
     pub segment: Option<Segment>,
     /// The texts that were checked.
     pub snapshot: Option<OwnedFd>,
-    /// What is too secret for the environment, and for a file.
+    /// What must not be in the environment or in a file.
     pub secrets: Option<FormerSecrets>,
-    /// How often an image of this process could not start with this.
+    /// How often images of this process have failed to start with this.
     pub attempt: u32,
 }
 
-/// Secrets of a former image, encoded.
+/// Secrets of the former image, encoded.
 #[derive(Debug)]
 pub struct FormerSecrets(Secret);
 
-/// What [`FormerSecrets`] consist of.
+/// What a check has read, as passed on in [`FormerSecrets`].
 #[derive(Debug)]
 pub struct Checked {
-    /// Contents of files for TLS.
+    /// Contents of the files for TLS.
     pub material: Rc<Material>,
     /// `tls session timeout` of the same configuration.
     pub session_timeout: u32,
 }
 
 impl FormerSecrets {
-    /// Keys of session tickets, and what a check has read, if there was one that tells.
+    /// Keys of session tickets, and what a check has read, if its version reports that.
     pub fn new(tickets: &Ratchet, checked: Option<&Checked>) -> io::Result<FormerSecrets> {
         let none = Material::default();
         let material = checked.map_or(&none, |checked| &*checked.material);
@@ -109,18 +110,18 @@ impl FormerSecrets {
         Ok(FormerSecrets(data))
     }
 
-    /// As encoded; `None` if it is something else.
+    /// From encoded data; `None` if it is malformed.
     pub(super) fn from_encoded(data: Secret) -> Option<FormerSecrets> {
         let secrets = FormerSecrets(data);
         secrets.decode().map(|_| secrets)
     }
 
-    /// The bytes.
+    /// The encoded data.
     pub(super) fn encoded(&self) -> &Secret {
         &self.0
     }
 
-    /// What they consist of.
+    /// Keys of session tickets, and what a check has read.
     pub fn decode(&self) -> Option<(Ratchet, Option<Checked>)> {
         let (head, encoded) = self.0.split_at_checked(5)?;
         let (material, tickets) = Ratchet::decode_with(encoded)?;
@@ -131,16 +132,16 @@ impl FormerSecrets {
     }
 }
 
-/// What a process finds in the variables.
+/// Why a process was started, by its environment.
 #[derive(Debug)]
 pub enum Former {
-    /// Nothing: the user started it.
+    /// The user started it.
     None,
     /// It is the next image of a broker.
     Image(Handover),
-    /// It checks a configuration before that.
+    /// It checks the configuration for a broker that wants to reload.
     Check {
-        /// Sockets without a `listen` block are served, so that none is needed.
+        /// The broker serves sockets without a `listen` block, so the configuration needs none.
         activated: bool,
         /// Where it writes what it has read.
         report: Option<OwnedFd>,
@@ -150,7 +151,7 @@ pub enum Former {
 const CHECK: &str = "check";
 const CHECK_ACTIVATED: &str = "check activated";
 
-/// The value of the variable for a child that checks the configuration.
+/// The value of [`VARIABLE`] for a child that checks the configuration.
 pub(super) fn check_value(activated: bool) -> &'static str {
     if activated {
         CHECK_ACTIVATED
@@ -159,7 +160,7 @@ pub(super) fn check_value(activated: bool) -> &'static str {
     }
 }
 
-/// The descriptor whose number a variable holds. The variable is removed.
+/// Takes the descriptor whose number a variable holds. The variable is removed.
 pub fn inherited(variable: &str) -> Option<OwnedFd> {
     let number = std::env::var(variable).ok()?.parse().ok();
     std::env::remove_var(variable);
@@ -175,7 +176,7 @@ fn adopt(number: RawFd) -> Option<OwnedFd> {
     Some(fd)
 }
 
-/// Where workers of ours find the texts of their configuration: a descriptor that stays open.
+/// The environment variable with a descriptor of the texts, for our own workers. It stays open.
 const SNAPSHOT_VARIABLE: &str = "TCPRELAY_SNAPSHOT";
 
 /// Tells programs that are started from now on where the texts are.
@@ -192,8 +193,8 @@ pub fn inherited_texts() -> Option<Texts> {
 }
 
 impl Handover {
-    /// Takes what the former image left, if there was one. The variables are removed, and what
-    /// they say is believed only if it was meant for this process.
+    /// Takes what the former image left, if there was one. The variables are removed, and believed
+    /// only if they were meant for this process.
     pub fn take() -> Former {
         let mut text = String::new();
         for number in 0.. {
@@ -256,7 +257,7 @@ impl Handover {
         match kind {
             "listener" => {
                 let key = decode(words.next()?);
-                // Former versions did not tell, and ignore what they do not know.
+                // Older versions did not send the file, and ignore fields they do not know.
                 let mut number = || words.next()?.parse().ok();
                 let file = number().zip(number());
                 let file = file.map(|(device, inode)| FileId { device, inode });
@@ -268,7 +269,7 @@ impl Handover {
                 let data = process::eat(fd, words.next()?.parse().ok()?).ok()?;
                 self.secrets = FormerSecrets::from_encoded(data);
             }
-            // As older images leave them.
+            // Sent by older images instead of `secrets`.
             "tickets" => {
                 let data = process::eat(fd, 0).ok()?;
                 let tickets = Ratchet::decode(data.first_chunk()?);
@@ -298,13 +299,13 @@ impl Handover {
         self.listeners.iter().any(|listener| listener.key.starts_with(ACTIVATED))
     }
 
-    /// The sockets that the service manager has opened.
+    /// The sockets opened by the service manager.
     pub fn activated(&self) -> impl Iterator<Item = &OwnedFd> {
         let activated = |listener: &&LeftListener| listener.key.starts_with(ACTIVATED);
         self.listeners.iter().filter(activated).map(|listener| &listener.socket)
     }
 
-    /// The same for another image of this process.
+    /// Leaves all of this to yet another image of the process.
     pub fn outgoing(&self) -> Outgoing<'_> {
         Outgoing {
             listeners: self
@@ -335,36 +336,37 @@ impl Handover {
     }
 }
 
-/// The lines behind the first one, which says for which process they are.
+/// The lines after the first, which names the process they are for; `None` if that is another
+/// process.
 fn lines_for_us(text: &str) -> Option<std::str::Split<'_, char>> {
     let mut lines = text.split('\n');
     let pid: Pid = lines.next()?.strip_prefix("pid ")?.parse().ok()?;
     (pid == process::id()).then_some(lines)
 }
 
-/// Behind a worker that has said something; former images do not look so far.
+/// Marks a worker that has sent a message. Older images ignore it.
 const HEARD: &str = "heard";
 
-/// A [`Leaving`] worker that still belongs to this image.
+/// A worker to be left to the next image, while it still belongs to this one.
 #[derive(Clone, Copy, Debug)]
 pub struct LeftWorker<'a> {
     /// Our end of its channel.
     pub channel: BorrowedFd<'a>,
-    /// A copy of its own end.
+    /// A copy of the worker's end.
     pub inbox: Option<BorrowedFd<'a>>,
     /// Its process.
     pub pid: Pid,
     /// Connections it still has.
     pub users: usize,
-    /// It has said something.
+    /// It has sent a message.
     pub heard: bool,
 }
 
-/// What is left to the next image. All of it still belongs to this one, which goes on with it if the
+/// What is left to the next image. Everything still belongs to this image, which goes on if the
 /// next one cannot be executed.
 #[derive(Debug, Default)]
 pub struct Outgoing<'a> {
-    /// Key, socket and file of each.
+    /// Key, socket and file of each listener.
     pub listeners: Vec<(String, BorrowedFd<'a>, Option<FileId>)>,
     /// See [`Handover`].
     pub parked: Vec<(String, BorrowedFd<'a>)>,
@@ -386,14 +388,14 @@ pub struct Outgoing<'a> {
     pub attempt: u32,
 }
 
-/// A program that takes the place of this one.
+/// The program that takes the place of this one.
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'a> {
-    /// The file.
+    /// The executable.
     pub executable: &'a Path,
     /// Arguments, argv\[0] included.
     pub arguments: &'a [OsString],
-    /// Environment without the variables of this module.
+    /// The environment, without the variables of this module.
     pub environment: &'a [(OsString, OsString)],
 }
 
@@ -417,7 +419,7 @@ impl Outgoing<'_> {
                 let more = pipe.chain([file.as_fd()]).collect();
                 self.execute(image, vec![(VARIABLE.to_owned(), value)], more)
             }
-            // Where a file without a name has to be made in a directory, that may not be possible.
+            // Some systems make the unnamed file in a directory, where that may fail.
             Err(_) => self.give_to_older(image),
         };
         if let Some((pipe, pid)) = feeder {
@@ -428,10 +430,10 @@ impl Outgoing<'_> {
         error
     }
 
-    /// As [`give`](Self::give) for an older image, which knows less and reads files itself.
+    /// As [`give`](Self::give), for an older image, which knows less and reads the files itself.
     pub fn give_to_older(&self, image: &Image<'_>) -> io::Error {
         let mut text = self.encode_basics();
-        // Without them sessions cannot be resumed, which is all.
+        // Without the keys sessions cannot be resumed; nothing else is lost.
         let tickets = self
             .secrets
             .and_then(FormerSecrets::decode)
@@ -464,7 +466,7 @@ impl Outgoing<'_> {
         process::execute(image.executable, image.arguments, &environment, &keep)
     }
 
-    /// What every image knows.
+    /// What every image understands.
     fn encode_basics(&self) -> String {
         let mut text = format!("pid {}", process::id());
         for (key, fd, file) in &self.listeners {
@@ -514,10 +516,10 @@ impl Outgoing<'_> {
     }
 }
 
-/// Most bytes of one variable (Linux takes 128 KiB).
+/// Most bytes in one variable (Linux takes 128 KiB).
 const PART: usize = 100_000;
 
-/// The name of a part.
+/// The name of the variable for one part of the text.
 fn variable(number: usize) -> String {
     if number == 0 {
         VARIABLE.to_owned()
@@ -526,7 +528,7 @@ fn variable(number: usize) -> String {
     }
 }
 
-/// Percent-encodes what would be taken for a separator.
+/// Percent-encodes separators, `%` itself, and bytes from 0x7f up.
 fn encode(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

@@ -1,11 +1,11 @@
-//! A broker that C code has built of our parts (`mavis/spawnd_headers.h`).
+//! A broker that C code has built from our parts (`mavis/spawnd_headers.h`).
 //!
-//! It is a second broker because the interface makes it one: C code has the listeners, the workers and
-//! all counters in variables and arrays of its own, may change any of them between two calls, and calls
-//! each part when it likes, from a loop of its own. So nothing can be kept here from one call to the
-//! next, as [`Broker`](super::life::Broker) does, and its state is asked for each time ([`Host`]). What
-//! is decided, and in what words it is logged, is the same as there: by [`Policy`], the access list, the
-//! channel's [`BrokerSide`] and [`text`].
+//! There is a second broker because the C interface requires it. C code keeps the listeners, the
+//! workers and all counters in variables and arrays of its own, may change any of them between two
+//! calls, and calls each part when it likes, from a loop of its own. So unlike
+//! [`Broker`](super::life::Broker) this one keeps nothing between calls, and asks for the state
+//! each time ([`Host`]). Decisions and log lines are the same in both: they come from [`Policy`],
+//! the access list, the channel's [`BrokerSide`] and [`text`].
 
 use super::connection::Connection;
 use super::policy::{Choice, Limits, Policy, WorkerId};
@@ -22,93 +22,93 @@ use crate::os::socket::{self, Keepalive};
 use crate::os::{self, log};
 use std::os::fd::OwnedFd;
 
-/// The state of the broker, as it is now.
+/// The state of the C program's broker, as it is now.
 pub trait Host {
-    /// The bounds that are set.
+    /// The configured bounds.
     fn limits(&self) -> Limits;
     /// How many connections there are.
     fn users(&self) -> usize;
-    /// There are as many connections as there may be.
+    /// True while the limit of connections is reached.
     fn is_full(&self) -> bool;
-    /// What the access list says.
+    /// True if the access list permits the client.
     fn permits(&self, client: ScopedIp) -> bool;
-    /// The workers that take connections, in their order, and how many each has.
+    /// The workers that take connections, in the order of their start, and how many each has.
     fn workers(&self) -> Vec<(WorkerId, usize)>;
-    /// Starts a worker, if there may be one more.
+    /// Starts a worker, unless there are as many as there may be.
     fn start_worker(&mut self);
-    /// The worker that a client had last.
+    /// The worker that a client had before.
     fn last(&mut self, client: &Key) -> Option<WorkerId>;
-    /// A client has got this worker.
+    /// Remembers the worker of a client.
     fn remember(&mut self, client: Key, worker: WorkerId);
-    /// Gives the connection to the worker in this process; back if there is none there.
+    /// Gives the connection to the worker in this process; returns it if there is none.
     fn give_here(&mut self, connection: Connection) -> Option<Connection>;
-    /// Sends a worker the connection, and counts it as the worker's if that is done.
+    /// Sends a connection to a worker, and counts it if that succeeds.
     fn give(&mut self, worker: WorkerId, connection: &Connection) -> Given;
     /// Connections of a worker have ended.
     fn ended(&mut self, worker: WorkerId, count: usize);
-    /// No worker gets more than that. False if that was so before.
+    /// Lowers the most connections of each worker. False if it was that low already.
     fn cap(&mut self, most: usize) -> bool;
-    /// Closes a worker's channel, and forgets it; with `kill` its process ends.
+    /// Closes a worker's channel and forgets the worker; `kill` ends its process as well.
     fn drop_worker(&mut self, worker: WorkerId, kill: bool);
     /// Asks all workers to leave.
     fn dismiss(&mut self);
     /// Executes the program again. Returns only if that fails, with the reason.
     fn restart(&mut self) -> String;
-    /// What is done with new connections when there are as many as there may be.
+    /// What happens to new connections while the limit is reached.
     fn overload(&self) -> Overload;
-    /// The same, in the words of the host.
+    /// The same, as the host words it.
     fn doing(&self) -> String;
-    /// It was done to the listeners.
+    /// True while the listeners do not accept because of the limit.
     fn is_stopped(&self) -> bool;
-    /// Does something to all listeners.
+    /// Makes all listeners do this.
     fn listen(&mut self, how: Listening);
-    /// Shows in the title of the process whether it accepts.
+    /// Shows in the process title whether connections are accepted.
     fn show(&mut self, accepting: bool);
 }
 
-/// What a listener is made for.
+/// The settings of a listener.
 #[derive(Debug)]
 pub struct Purpose {
-    /// It has datagrams.
+    /// It receives datagrams.
     pub datagrams: bool,
-    /// For each connection.
+    /// Set on each connection.
     pub keepalive: Keepalive,
-    /// For each connection; 0 for none.
+    /// The traffic class that is set on each connection; 0 for none.
     pub class: u8,
-    /// What workers are told.
+    /// What workers are told about its connections.
     pub accept: Accept,
-    /// What clients are remembered by, beside their address.
+    /// The port by which clients are remembered, besides their address.
     pub port: u16,
-    /// The same.
+    /// The protocol by which clients are remembered, besides their address.
     pub protocol: i32,
 }
 
-/// What has become of a connection that was sent to a worker.
+/// What happened to a connection that was sent to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
     /// The worker has it.
     Taken,
-    /// The worker has too much to read, and may still be well.
+    /// The worker's channel is full; the worker itself may be well.
     Busy,
     /// The worker is gone.
     Gone,
 }
 
-/// What listeners do.
+/// What listeners do with connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listening {
     /// They accept.
     Open,
-    /// They accept, to close at once, with the queue that is for that.
+    /// They accept, and close at once, with the backlog for overload.
     Refusing,
-    /// Connections queue up, in the queue that is for that.
+    /// Connections wait in the backlog for overload.
     Paused,
     /// They are closed.
     Closed,
 }
 
-/// Opens the socket of a listener; `again` if it was open before. `failed` is whether a failure was
-/// logged, which is done once.
+/// Opens the socket of a listener; `again` if it was open before. `failed` tells whether a failure
+/// has been logged: that is done once.
 pub fn open(
     config: listen::Listener,
     address: &Address,
@@ -131,22 +131,22 @@ pub fn open(
     }
 }
 
-/// A listener is open.
+/// Logs that a listener is open.
 pub fn opened(address: &Address, again: bool) {
     match again {
         false => log::message(&text::bound(address)),
-        // As a limit was left: clients can cause that.
+        // Limited, as clients can cause it by reaching the limit of connections.
         true => log::braked(log::Kind::Listener, || text::bound(address)),
     }
 }
 
-/// No listener could be opened, and the process ends.
+/// Exits: no listener could be opened.
 pub fn nothing_bound() -> ! {
     log::message(&format!("{} Exiting.", text::NOTHING_BOUND));
     std::process::exit(exit::TEMPORARY)
 }
 
-/// A listener is ready: takes a connection or datagram, and gives it to a worker.
+/// A listener is ready: accepts a connection or datagram, and gives it to a worker.
 pub fn accept(host: &mut impl Host, listener: &OwnedFd, purpose: &Purpose) {
     let taken = match purpose.datagrams {
         true => receive_datagram(listener),
@@ -166,7 +166,7 @@ pub fn accept(host: &mut impl Host, listener: &OwnedFd, purpose: &Purpose) {
         return;
     }
     if !purpose.datagrams {
-        // A UNIX socket has none of them.
+        // UNIX sockets have none of these options.
         let _ = socket::set_keepalive(&connection.socket);
         let _ = socket::set_keepalive_parameters(&connection.socket, purpose.keepalive);
         if purpose.class != 0 {
@@ -180,12 +180,12 @@ pub fn accept(host: &mut impl Host, listener: &OwnedFd, purpose: &Purpose) {
     follow_limit(host);
 }
 
-/// True if a connection of this client is to be served.
+/// True if a connection of this client may be served.
 fn admits(host: &impl Host, client: Option<ScopedIp>) -> bool {
     if host.is_full() {
         return false;
     }
-    // A peer without an IP address is local, and permitted.
+    // A client without an IP address is local, and permitted.
     let Some(client) = client.filter(|&client| !host.permits(client)) else {
         return true;
     };
@@ -193,12 +193,12 @@ fn admits(host: &impl Host, client: Option<ScopedIp>) -> bool {
     false
 }
 
-/// Gives a connection to a worker as [`Policy`] says.
+/// Gives a connection to the worker that [`Policy`] chooses.
 fn hand_over(host: &mut impl Host, connection: &Connection, client: Option<Key>) {
     let last = client.as_ref().and_then(|client| host.last(client));
     let mut busy = Vec::new();
     let mut may_start = true;
-    // Each turn ends, leaves a worker out, or has one started.
+    // Each turn returns, or excludes or starts a worker.
     for _ in 0..2 * (host.limits().instances_max + 1) {
         let workers = host.workers();
         let count = workers.len();
@@ -207,7 +207,7 @@ fn hand_over(host: &mut impl Host, connection: &Connection, client: Option<Key>)
         let chosen = match policy.choose(last) {
             Choice::Start if may_start => {
                 host.start_worker();
-                // One that cannot be started must not keep the others from serving.
+                // A worker that cannot be started must not keep the others from serving.
                 may_start = host.workers().len() > count;
                 continue;
             }
@@ -231,7 +231,7 @@ fn hand_over(host: &mut impl Host, connection: &Connection, client: Option<Key>)
     log::braked(log::Kind::Accept, || "no worker takes the connection".to_owned());
 }
 
-/// A worker, which has so many connections, has said something.
+/// A worker has sent a message. `has` is how many connections it has.
 pub fn hear(
     host: &mut impl Host,
     worker: WorkerId,
@@ -240,7 +240,7 @@ pub fn hear(
     (has, now): (usize, u64),
 ) {
     let message = match message {
-        // It would be told what only our broker knows.
+        // Not answered: only our own broker has the secrets to answer with.
         Ok(FromWorker::Hello(_)) => Ok(FromWorker::Unknown(FromWorker::HELLO)),
         other => other,
     };
@@ -272,7 +272,7 @@ pub fn hear(
     }
 }
 
-/// A connection was given: stops accepting if there are as many as there may be.
+/// A connection was given: stops accepting if the limit is reached now.
 fn follow_limit(host: &mut impl Host) {
     if !host.is_full() {
         return host.show(true);
@@ -287,7 +287,7 @@ fn follow_limit(host: &mut impl Host) {
     });
 }
 
-/// Connections have ended: accepts again, if that was stopped.
+/// Connections have ended: accepts again, if the limit had stopped that.
 pub fn resume(host: &mut impl Host) {
     if host.is_stopped() && !host.is_full() {
         log::braked(log::Kind::Limit, || text::RESUMING.to_owned());
@@ -295,8 +295,8 @@ pub fn resume(host: &mut impl Host) {
     }
 }
 
-/// Signals have arrived. A socket that was `inherited` cannot be had again, so that restarting is
-/// ending.
+/// Signals have arrived. A socket that was `inherited` cannot be opened again, so a restart means
+/// the end.
 pub fn signal(host: &mut impl Host, arrived: &Arrived, inherited: bool) {
     let restart = arrived.has(Signal::SIGHUP);
     let end = arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT);
@@ -322,7 +322,7 @@ pub fn signal(host: &mut impl Host, arrived: &Arrived, inherited: bool) {
 mod tests {
     use super::*;
 
-    /// Workers by their number of connections, of which some are busy or gone.
+    /// Workers by their number of connections; some are busy or gone.
     #[derive(Default)]
     struct Scene {
         users: Vec<usize>,
@@ -470,11 +470,11 @@ mod tests {
             let has = scene.users[0];
             hear(scene, WorkerId(0), &mut side, Ok(message), (has, 0));
         };
-        // Nobody answers, and nothing else comes of it.
+        // HELLO is not answered, and changes nothing.
         say(&mut scene, FromWorker::Hello(true));
         say(&mut scene, FromWorker::Done(3));
         assert_eq!((&*scene.users, &*scene.gone), (&[0][..], &[][..]));
-        // It serves: what ends a broker at the start costs the worker its place now.
+        // It serves, so BAD_CFG no longer ends the broker, only the worker.
         say(&mut scene, FromWorker::BadConfiguration);
         assert_eq!(scene.gone, [100]);
     }

@@ -1,35 +1,36 @@
-//! Children that keep the sessions of a single process which goes on without them.
+//! Keepers: children that keep the sessions of single-process mode when the process itself reloads
+//! or exits.
 
 use crate::os::process::{self, Fork, Gate, Pid};
 use crate::os::{self, log};
 use std::collections::BTreeSet;
 
-/// Those that have not ended yet.
+/// The keepers that are still running.
 #[derive(Debug, Default)]
 pub(super) struct Keepers(BTreeSet<Pid>);
 
 impl Keepers {
-    /// Those of a former image.
+    /// Takes over the keepers of the former image.
     pub(super) fn new(former: Vec<Pid>) -> Keepers {
         Keepers(former.into_iter().collect())
     }
 
-    /// There is none.
+    /// True if none is running.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Their processes.
+    /// Their process ids.
     pub(super) fn pids(&self) -> Vec<Pid> {
         self.0.iter().copied().collect()
     }
 
-    /// A process has ended.
+    /// A process has ended, which may be a keeper.
     pub(super) fn ended(&mut self, pid: Pid) {
         self.0.remove(&pid);
     }
 
-    /// Leaves the sessions to a child, which is to `serve` them and ends with what that returns.
+    /// Leaves the sessions to a child, which calls `serve` and exits with the status that returns.
     pub(super) fn leave(&mut self, serve: impl FnOnce() -> i32) {
         match process::fork() {
             Ok(Fork::Child) => std::process::exit(serve()),
@@ -38,8 +39,8 @@ impl Keepers {
         }
     }
 
-    /// The same for the time when another image has taken the place of this one: the child does
-    /// nothing as long as that is not certain.
+    /// As [`leave`](Self::leave), for a reload: the child does nothing until the next image has
+    /// certainly taken the place of this one.
     pub(super) fn leave_behind_gate(&mut self, serve: impl FnOnce() -> i32) -> Option<(Gate, Pid)> {
         match process::fork_at_gate() {
             Ok((Fork::Child, gate)) => {
@@ -59,7 +60,7 @@ impl Keepers {
         }
     }
 
-    /// There is no other image: the child goes, and this process keeps its sessions.
+    /// The next image could not be executed: the child goes, and this process keeps its sessions.
     pub(super) fn take_back(&mut self, (gate, pid): (Gate, Pid)) {
         gate.cancel();
         let _ = process::wait_for(pid);

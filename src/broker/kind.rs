@@ -1,5 +1,5 @@
-//! Who owns a descriptor or timer of the broker. Kinds from [`LOCAL_KINDS`] on belong to the relay of
-//! single-process mode.
+//! Token kinds: who owns a descriptor or timer of the broker. Kinds from [`LOCAL_KINDS`] on belong
+//! to the relay of single-process mode.
 
 use crate::channel::local::LOCAL_KINDS;
 

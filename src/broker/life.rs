@@ -31,14 +31,14 @@ use std::os::fd::OwnedFd;
 /// Connections taken from one listener per turn, so that none starves the others.
 const BATCH: usize = channel::DESCRIPTORS;
 
-/// How far the broker is on its way.
+/// The stage of the broker's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
-    /// Connections are taken.
+    /// Connections are accepted.
     Serving,
-    /// No connections are taken; it ends when all sessions have.
+    /// No connections are accepted; the broker exits when all sessions have ended.
     Draining,
-    /// The process is to end, with this status.
+    /// The process is about to exit with this status.
     Ended(i32),
 }
 
@@ -50,11 +50,12 @@ pub struct Broker {
     dispatch: Dispatch,
     workers: Workers,
     reload: Reload,
-    /// Children that keep the sessions of a single process that was reloaded.
+    /// Children that keep the sessions of single-process mode after a reload.
     keepers: Keepers,
     signals: Signals,
     pid_file: Option<PidFile>,
-    /// The configuration for workers that may not read the file; kept as long as we run.
+    /// The copy of the configuration in shared memory, for workers that may not read the file; kept
+    /// as long as the broker runs.
     shared: Option<Segment>,
     launcher: Option<File>,
     announced: bool,
@@ -75,19 +76,19 @@ pub struct Start {
     pub snapshot: Option<OwnedFd>,
     /// The copy of the configuration in shared memory.
     pub shared: Option<Segment>,
-    /// What workers are told that only this process may read.
+    /// What only this process may read, and its own workers are told.
     pub secrets: Secrets,
     /// Sockets of the service manager.
     pub activated: Vec<OwnedFd>,
     /// The pipe to the process that launched us into the background.
     pub launcher: Option<File>,
-    /// Who serves.
+    /// Who serves the connections.
     pub servers: Servers,
 }
 
 impl Broker {
-    /// Binds everything and starts the first workers. On failure: the exit status, and what a
-    /// former image has left is still there.
+    /// Binds everything and starts the first workers. Fails with the exit status; `handover` then
+    /// still has what the former image left.
     pub fn start(
         mut config: config::Broker,
         start: Start,
@@ -125,7 +126,7 @@ impl Broker {
             sticky: Stickiness::new(config.sticky, listeners.stickiness()),
             snapshot,
             secrets,
-            // What was in service is not given up because workers do not start at once.
+            // A service that was running is not given up because its workers do not start at once.
             settled: reloaded,
         };
         let workers = Workers::new(servers, setup);
@@ -150,7 +151,7 @@ impl Broker {
         };
         broker.workers.adopt(handover.workers, events);
         if reloaded {
-            // Whoever has ended while there was nobody to be told.
+            // Reap children that ended between the two images.
             broker.reap(events);
         }
         if single {
@@ -169,17 +170,17 @@ impl Broker {
         Ok(broker)
     }
 
-    /// How many connections all workers may have.
+    /// The most connections of all workers together.
     pub fn limit(&self) -> usize {
         self.workers.policy().limit()
     }
 
-    /// Connections that workers have, those that wait for one, and those of workers that leave.
+    /// Connections of all workers, leaving ones included, and those that wait for a worker.
     pub fn connections(&self) -> usize {
         self.workers.connections() + self.dispatch.waiting()
     }
 
-    /// Serves until the process is to end; returns its exit status.
+    /// Serves until the process is to exit; returns the exit status.
     pub fn run(&mut self, events: &mut Loop) -> i32 {
         loop {
             if let Some(status) = self.turn(events) {
@@ -188,8 +189,7 @@ impl Broker {
         }
     }
 
-    /// Waits for something to happen, and does what is to be done about it. The exit status, if
-    /// the process is to end.
+    /// Waits for events and handles them. Returns the exit status if the process is to exit.
     pub fn turn(&mut self, events: &mut Loop) -> Option<i32> {
         self.workers.follow_local_limit();
         self.check_overload(events);
@@ -221,7 +221,7 @@ impl Broker {
         }
     }
 
-    /// True while connections are taken, and workers started.
+    /// True while connections are accepted and workers started.
     fn is_serving(&self) -> bool {
         self.life == Life::Serving
     }
@@ -278,8 +278,8 @@ impl Broker {
 
     fn signal(&mut self, arrived: Arrived, events: &mut Loop) {
         if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT) {
-            // Before anything else: a check that has ended meanwhile must not start an image
-            // that knows nothing of this signal.
+            // Before anything else: a check that has ended in the meantime must not execute an
+            // image that knows nothing of this signal.
             match (self.life, self.stop) {
                 (Life::Serving, Stop::Drain) => self.drain(events),
                 _ => self.terminate(events),
@@ -293,7 +293,7 @@ impl Broker {
         }
         if arrived.has(Signal::SIGHUP) {
             if self.options.inetd {
-                // inetd starts a new one with the next connection.
+                // inetd starts a new broker with the next connection.
                 self.terminate(events);
             } else {
                 self.check_and(Purpose::Reload, events);
@@ -315,7 +315,7 @@ impl Broker {
             }
             self.keepers.ended(pid);
             let how = match ended {
-                // Whatever the status, as the C program says it.
+                // Whatever the status: the C program logs it like this.
                 Ended::Status(_) => "terminated normally".to_owned(),
                 Ended::Signal(signal) => format!("terminated abnormally (signal {signal})"),
             };
@@ -332,7 +332,7 @@ impl Broker {
         self.settle(events);
     }
 
-    /// Channels of workers are to be looked at.
+    /// The timer for watching the channels of workers has expired.
     fn watch_workers(&mut self, events: &mut Loop) {
         if matches!(self.life, Life::Ended(_)) {
             return;
@@ -346,7 +346,7 @@ impl Broker {
         self.workers.schedule_watch(events);
     }
 
-    /// What follows from what workers have said, or from their end.
+    /// Acts on what workers have said, or on their end.
     fn settle(&mut self, events: &mut Loop) {
         self.follow_news(events);
         self.check_overload(events);
@@ -367,7 +367,7 @@ impl Broker {
         }
     }
 
-    /// Takes connections from a listener that is readable.
+    /// Accepts connections from a listener that is readable.
     fn accept(&mut self, index: usize, events: &mut Loop) {
         let blocking = self.workers.blocking();
         for _ in 0..BATCH {
@@ -406,7 +406,7 @@ impl Broker {
         self.follow_pause(events);
     }
 
-    /// Takes what waits in the backlogs of listeners that are about to be closed.
+    /// Accepts what waits in the backlogs of listeners that are about to be closed.
     fn accept_backlogs(&mut self, events: &mut Loop) {
         for index in 0..self.listeners.len() {
             if let Some(most) = self.listeners.backlog(index) {
@@ -417,7 +417,7 @@ impl Broker {
         }
     }
 
-    /// True while no connections are taken from the listeners.
+    /// True while no connections are accepted.
     fn is_paused(&self) -> bool {
         self.admission.is_queueing() || self.dispatch.is_busy()
     }
@@ -427,7 +427,7 @@ impl Broker {
         self.listeners.set_paused(paused, events);
     }
 
-    /// Follows the total across the limit, in both directions.
+    /// Notices when the total reaches the limit, or falls below it.
     fn check_overload(&mut self, events: &mut Loop) {
         let policy = self.workers.policy();
         let full = policy.is_full();
@@ -437,7 +437,7 @@ impl Broker {
         }
     }
 
-    /// The end of the broker. Connections go on in the workers until they end.
+    /// Ends the broker. Workers keep their sessions until these end.
     fn terminate(&mut self, events: &mut Loop) {
         supervisor::notify("STOPPING=1");
         log::message(text::EXITING);
@@ -457,11 +457,11 @@ impl Broker {
         }
     }
 
-    /// SIGTERM with `stop = drain`: nothing new is taken, and the broker stays until the sessions
-    /// have ended, or were ended by the drain timeout.
+    /// SIGTERM with `stop = drain`: nothing new is accepted, and the broker stays until the
+    /// sessions have ended, or the drain timeout has ended them.
     fn drain(&mut self, events: &mut Loop) {
         supervisor::notify("STOPPING=1");
-        // Whoever has been let in by the kernel is served as well.
+        // Clients in the backlogs are connected already, so they are served as well.
         self.accept_backlogs(events);
         self.life = Life::Draining;
         self.reload.stop();
@@ -476,7 +476,7 @@ impl Broker {
         log::message(&format!("SIGTERM: no longer accepting, waiting for {count} sessions to end"));
     }
 
-    /// Ends a broker that drains and has nothing to wait for any more.
+    /// Ends a draining broker that has nothing left to wait for.
     fn finish_draining(&mut self, events: &mut Loop) {
         let sessions = self.workers.local().map_or(0, LocalWorker::sessions);
         let idle = sessions == 0 && self.workers.is_empty() && self.keepers.is_empty();
@@ -492,7 +492,7 @@ impl Broker {
         }
     }
 
-    /// Connections that workers which are gone have left wait for others, or for the next image.
+    /// Queues the connections left unread by workers that are gone, for others or the next image.
     fn collect_orphans(&mut self) {
         let found = self.workers.collect_orphans();
         self.dispatch.adopt(found, &self.listeners);
@@ -514,7 +514,7 @@ impl Broker {
         }
     }
 
-    /// SIGHUP or SIGUSR1: the configuration is checked first.
+    /// SIGHUP or SIGUSR1: checks the configuration first.
     fn check_and(&mut self, purpose: Purpose, events: &mut Loop) {
         self.reload.request(purpose, subject(&self.options, &self.listeners), events);
     }
@@ -548,8 +548,8 @@ fn subject<'a>(options: &'a Options, listeners: &Listeners) -> Subject<'a> {
     Subject { options, activated: listeners.has_inherited() }
 }
 
-/// What SIGTERM does if the configuration does not say. With process 1 of a container all others
-/// end at once, so it stays as long as there are sessions.
+/// What SIGTERM does if the configuration does not say. When process 1 of a container exits, the
+/// kernel kills all others, so there the broker stays while there are sessions.
 fn default_stop() -> Stop {
     if process::id() == 1 {
         Stop::Drain

@@ -24,31 +24,32 @@ pub use listener::open;
 /// How often binding is tried again if nothing could be bound after a reload, in seconds.
 const RELOAD_RETRY: u32 = 2;
 
-/// All of them. A listener is known by its place.
+/// All listeners, addressed by their index.
 pub(super) struct Listeners {
     all: Vec<Listener>,
-    /// Nothing is taken from them at the moment.
+    /// Nothing is accepted at the moment.
     paused: bool,
 }
 
-/// Whether the sockets of connections block.
+/// Whether the sockets of accepted connections block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blocking {
-    /// As workers of ours want them.
+    /// As our own workers want them.
     No,
-    /// As other programs get them from the C broker.
+    /// As other programs' workers get them from the C broker.
     Yes,
 }
 
 impl Listeners {
-    /// Those of a configuration, none of them bound. `inetd`: the first socket is standard input.
+    /// The listeners of a configuration, none of them bound. With `inetd`, standard input comes
+    /// first.
     pub(super) fn new(config: &mut Broker, inetd: bool) -> Listeners {
         let mut all = resolve(config, inetd);
         separate_families(&mut all);
         Listeners { all, paused: false }
     }
 
-    /// There is none.
+    /// True if there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -58,9 +59,10 @@ impl Listeners {
         self.all.len()
     }
 
-    /// Opens the listeners: sockets of a former image or of the service manager are used where
-    /// they fit. Fails only if nothing could be bound and nothing will be retried; after a reload
-    /// it is, as the former sessions still go on here.
+    /// Opens the listeners, using sockets of the former image or the service manager where they
+    /// fit. Fails if there are no listeners, or if none could be bound and none will be retried.
+    /// After a reload binding is always retried, as the sessions of the former image still go on
+    /// here.
     pub(super) fn bind(
         &mut self,
         mut former: Vec<LeftListener>,
@@ -96,8 +98,8 @@ impl Listeners {
                 log::message(&format!("{} (inherited)", text::bound(&listener.address)));
             }
         }
-        // Sockets that nothing in the new configuration fits are closed before others are
-        // opened: a listener may have got another address on the same port.
+        // Close the sockets that fit nothing in the new configuration before opening others: a
+        // listener may have moved to another address with the same port.
         former.retain(|left| {
             let keep = left.key.starts_with(ACTIVATED);
             if !keep {
@@ -146,7 +148,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// Removes the file of a UNIX socket that the new configuration does not have any more.
+    /// Removes the file of a UNIX socket that is no longer in the configuration.
     fn remove_abandoned_path(&self, left: &LeftListener) {
         if let Some(address @ Address::Unix(_)) = socket::local_address(&left.socket) {
             let known = self.all.iter().any(|listener| listener.address == address);
@@ -156,7 +158,7 @@ impl Listeners {
         }
     }
 
-    /// Descriptor 0 as the first listener (inetd wait mode).
+    /// Takes descriptor 0 as the first listener (inetd wait mode).
     pub(super) fn adopt_standard_input(&mut self) -> Result<(), i32> {
         match process::take_standard_input().and_then(|fd| Listener::inherited(fd, MOST_BACKLOG)) {
             Ok(listener) => {
@@ -171,7 +173,7 @@ impl Listeners {
         }
     }
 
-    /// Watches a listener, or arms the timer of its next attempt to bind.
+    /// Registers a listener, or arms the timer of its next attempt to bind.
     fn watch(&mut self, index: usize, events: &mut Loop) {
         let interest = self.interest();
         let listener = &mut self.all[index];
@@ -196,14 +198,14 @@ impl Listeners {
         }
     }
 
-    /// The timer of another attempt to bind has expired.
+    /// The timer of the next attempt to bind has expired.
     pub(super) fn bind_again(&mut self, index: usize, events: &mut Loop) {
         self.all[index].retry = None;
         self.all[index].open();
         self.watch(index, events);
     }
 
-    /// Watches the listeners, or not.
+    /// Stops or resumes accepting.
     pub(super) fn set_paused(&mut self, paused: bool, events: &mut Loop) {
         if std::mem::replace(&mut self.paused, paused) != paused {
             for fd in self.all.iter().filter_map(|listener| listener.socket.as_ref()) {
@@ -212,7 +214,7 @@ impl Listeners {
         }
     }
 
-    /// Takes one connection, or datagram; `None` if what came is of no use.
+    /// Accepts one connection, or receives one datagram; `None` if the datagram had to be dropped.
     pub(super) fn accept(
         &mut self,
         index: usize,
@@ -231,7 +233,7 @@ impl Listeners {
             return Ok(None);
         };
         if listener.address.family() == Family::Unix {
-            // Not inherited from the listener.
+            // This option is not inherited from the listening socket.
             socket::set_urgent_inline(&socket);
         }
         if listener.class != 0 {
@@ -243,15 +245,16 @@ impl Listeners {
         Ok(Some(Connection { socket, listener: Some(index), accept: listener.accept, datagram }))
     }
 
-    /// How many connections may wait in the backlog of a listener that is about to be closed. None
-    /// with a socket of the service manager: it stays open there, and they are served later.
+    /// How many connections may wait in the backlog of a listener that is about to be closed.
+    /// `None` for a socket of the service manager: it stays open there, and its backlog is served
+    /// later.
     pub(super) fn backlog(&self, index: usize) -> Option<usize> {
         let listener = &self.all[index];
         let ours = !listener.foreign && !listener.is_datagram();
         ours.then(|| usize::try_from(listener.config.backlog).unwrap_or(0).min(4096))
     }
 
-    /// The limit of connections was reached, or left.
+    /// The limit of connections was reached, or is no longer reached.
     pub(super) fn follow_limit(&mut self, full: bool, overload: Overload, events: &mut Loop) {
         let reset = overload == Overload::Reset;
         for index in 0..self.all.len() {
@@ -261,7 +264,7 @@ impl Listeners {
                 listener.close(events);
             } else if reset && std::mem::take(&mut listener.reopen) {
                 if !listener.open_again() {
-                    // It was bound before, so it is tried again, asked for or not.
+                    // It was bound before, so retry even if no retry is configured.
                     let delay = &mut listener.config.retry_delay;
                     *delay = (*delay).max(1);
                 }
@@ -287,12 +290,12 @@ impl Listeners {
         self.all.iter().for_each(Listener::remove_path);
     }
 
-    /// Some have no `listen` block.
+    /// True if there are sockets without a `listen` block.
     pub(super) fn has_inherited(&self) -> bool {
         self.all.iter().any(Listener::is_inherited)
     }
 
-    /// What a listener is known by in the next image.
+    /// The key of a listener, for the next image.
     pub(super) fn key(&self, index: usize) -> String {
         self.all[index].key()
     }
@@ -303,7 +306,7 @@ impl Listeners {
         Some((index, self.all[index].accept))
     }
 
-    /// A listener that tells this of its connections.
+    /// A listener whose connections have this [`Accept`].
     pub(super) fn that_tells(&self, accept: &Accept) -> Option<usize> {
         self.all.iter().position(|listener| listener.accept == *accept)
     }
@@ -313,17 +316,17 @@ impl Listeners {
         self.all[index].address.port()
     }
 
-    /// What each is configured to remember of its clients.
+    /// How each listener is configured to remember clients.
     pub(super) fn stickiness(&self) -> impl Iterator<Item = Sticky> + '_ {
         self.all.iter().map(|listener| listener.config.sticky)
     }
 
-    /// Key, socket and file of those that are bound, for the next image.
+    /// Key, socket and file of each bound listener, for the next image.
     pub(super) fn sockets(
         &self,
     ) -> impl Iterator<Item = (String, BorrowedFd<'_>, Option<FileId>)> + '_ {
         self.all.iter().filter_map(|listener| {
-            // One that the service manager opened is known by that.
+            // Mark the sockets that the service manager opened.
             let prefix = if listener.foreign { ACTIVATED } else { "" };
             let key = format!("{prefix}{}", listener.key());
             Some((key, listener.socket.as_ref()?.as_fd(), listener.file()))
@@ -331,7 +334,7 @@ impl Listeners {
     }
 }
 
-/// Resolves the addresses. One that cannot be resolved is reported, and its listener dropped.
+/// Resolves the addresses. A listener whose address cannot be resolved is reported and dropped.
 fn resolve(config: &mut Broker, inetd: bool) -> Vec<Listener> {
     let keepalive = config.keepalive;
     let mut resolver = Resolver::default();
@@ -352,7 +355,7 @@ fn resolve(config: &mut Broker, inetd: bool) -> Vec<Listener> {
         .collect()
 }
 
-/// Takes one datagram and makes a socket that is connected to its sender.
+/// Receives one datagram and makes a socket that is connected to its sender.
 pub fn receive(fd: &OwnedFd) -> io::Result<Option<(OwnedFd, Option<Vec<u8>>)>> {
     let mut data = vec![0; UDP_LIMIT];
     let (length, sender) = socket::receive_from(fd, &mut data)?;

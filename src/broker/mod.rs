@@ -1,12 +1,12 @@
 //! The broker: accepts connections and hands them to workers.
 //!
-//! [`life`] is the process; it owns the parts, and passes on what happens. `listeners` bind and accept,
-//! [`admission`] lets in or not, `accept` brings connections to `workers`, or lets them wait;
-//! `workers` starts, hears, watches and dismisses worker processes, and chooses among them. `reload`
-//! checks a configuration, and `handover` leaves all that there is to the next image.
+//! [`life`] is the process: it owns the parts and routes events to them. `listeners` bind and
+//! accept, [`admission`] admits or refuses, `accept` passes connections to `workers` or lets them
+//! wait. `workers` starts, hears, watches and dismisses worker processes, and chooses among them.
+//! `reload` checks a configuration, and `handover` leaves everything to the next image.
 //!
-//! Who gets a connection ([`policy`]), whom to refuse ([`acl`]) and who comes back to the same
-//! worker ([`sticky`]) are plain data structures without input or output.
+//! Which worker gets a connection ([`policy`]), which clients are refused ([`acl`]) and which come
+//! back to the same worker ([`sticky`]) are plain data structures without I/O.
 
 #![forbid(unsafe_code)]
 

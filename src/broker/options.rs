@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// About the process of a broker.
+/// Options of the broker process.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Base name of argv\[0], for titles.
+    /// Base name of argv\[0], for process titles.
     pub name: String,
-    /// What is executed on reload.
+    /// The program that is executed on reload.
     pub executable: PathBuf,
     /// The original arguments, argv\[0] included.
     pub arguments: Vec<OsString>,
@@ -16,6 +16,6 @@ pub struct Options {
     pub environment: Vec<(OsString, OsString)>,
     /// Descriptor 0 is a listening socket.
     pub inetd: bool,
-    /// The process went to the background.
+    /// The process runs in the background.
     pub background: bool,
 }

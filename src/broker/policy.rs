@@ -1,9 +1,10 @@
 //! Which worker gets a connection, when one is started, and when the broker is full.
 //!
-//! Pure bookkeeping: no processes, no sockets. The counters are derived from what was handed
-//! out and what workers report, are bounded by both, and go back whole when a worker goes.
+//! Pure bookkeeping: no processes, no sockets. The counters follow what was given to workers and
+//! what they report as ended. A false report cannot make them negative, and all connections of a
+//! worker are subtracted when it goes.
 
-/// Names a worker. The broker reuses none while it may still be known somewhere.
+/// Identifies a worker. The broker does not reuse an id while it may still be known somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub u32);
 
@@ -12,11 +13,11 @@ pub struct WorkerId(pub u32);
 pub struct Limits {
     /// Workers that are kept running.
     pub instances_min: usize,
-    /// Most workers.
+    /// The most workers.
     pub instances_max: usize,
-    /// Connections of a worker before another one is preferred.
+    /// Connections of a worker before another worker is preferred.
     pub users_min: usize,
-    /// Most connections of a worker that does not say how many it can handle.
+    /// The most connections of a worker that does not say how many it can handle.
     pub users_max: usize,
 }
 
@@ -27,9 +28,9 @@ pub enum Choice {
     Worker(WorkerId),
     /// Start a worker and ask again.
     Start,
-    /// One is being started: ask again when it is ready.
+    /// A worker is starting: ask again when it is ready.
     Wait,
-    /// Nobody can take it now.
+    /// No worker can take it now.
     Nobody,
 }
 
@@ -39,11 +40,11 @@ struct Worker {
     users: usize,
     /// The most connections it can handle, once it has said so.
     most: Option<usize>,
-    /// Its channel takes nothing at the moment.
+    /// Its channel is full.
     blocked: bool,
     /// It does not read its channel.
     stalled: bool,
-    /// It has not said yet that it is ready: a connection would be lost if it does not come up.
+    /// It has not reported yet that it is ready: if it failed to start, a connection would be lost.
     starting: bool,
 }
 
@@ -53,24 +54,24 @@ impl Worker {
     }
 }
 
-/// The workers that take connections, in the order of their start (a removed one's place is
-/// taken by the last).
+/// The workers that take connections, in the order of their start; when one is removed, the last
+/// takes its place.
 #[derive(Clone, Debug)]
 pub struct Policy {
     limits: Limits,
-    /// What a worker that has not said how many connections it can handle is taken for.
+    /// The maximum assumed for a worker that has not announced its own.
     expected: usize,
     workers: Vec<Worker>,
     total: usize,
 }
 
 impl Policy {
-    /// No workers yet.
+    /// Without workers.
     pub fn new(limits: Limits) -> Policy {
         Policy { limits, expected: limits.users_max, workers: Vec::new(), total: 0 }
     }
 
-    /// With these workers, and how many connections each has; they may be given more.
+    /// With these workers, all of them ready, and how many connections each has.
     pub fn with(limits: Limits, workers: impl IntoIterator<Item = (WorkerId, usize)>) -> Policy {
         let mut policy = Policy::new(limits);
         for (id, users) in workers {
@@ -83,17 +84,17 @@ impl Policy {
         policy
     }
 
-    /// The bounds in force.
+    /// The configured bounds.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Workers that take connections.
+    /// How many workers take connections.
     pub fn len(&self) -> usize {
         self.workers.len()
     }
 
-    /// True without any worker.
+    /// True if no worker takes connections.
     pub fn is_empty(&self) -> bool {
         self.workers.is_empty()
     }
@@ -103,7 +104,7 @@ impl Policy {
         self.total
     }
 
-    /// Most connections of all workers together, those included that may still be started.
+    /// The most connections of all workers together, workers included that may yet be started.
     pub fn limit(&self) -> usize {
         self.total.saturating_add(self.room())
     }
@@ -116,7 +117,7 @@ impl Policy {
         self.workers.iter().map(left).fold(more, usize::saturating_add)
     }
 
-    /// True if no further connection may be taken.
+    /// True if no more connections may be taken.
     pub fn is_full(&self) -> bool {
         self.room() == 0
     }
@@ -139,14 +140,14 @@ impl Policy {
         });
     }
 
-    /// A worker has come up.
+    /// A worker is ready.
     pub fn set_ready(&mut self, id: WorkerId) {
         if let Some(index) = self.index(id) {
             self.workers[index].starting = false;
         }
     }
 
-    /// A worker is gone, or takes no more connections. Returns how many it held.
+    /// A worker is gone, or takes no more connections. Returns how many it had.
     pub fn remove(&mut self, id: WorkerId) -> Option<usize> {
         let index = self.index(id)?;
         let users = self.workers.swap_remove(index).users;
@@ -154,9 +155,9 @@ impl Policy {
         Some(users)
     }
 
-    /// A worker announced the most connections it can handle, which holds for this one. Those that
-    /// have not said it, or are not started yet, are expected to handle what the best of the others
-    /// can. Returns that number if it is lower than before.
+    /// A worker has announced the most connections it can handle. Workers that have not announced a
+    /// number, or are not started yet, are expected to handle as many as the best of the others.
+    /// Returns the expected number if it is lower than before.
     pub fn cap(&mut self, id: WorkerId, max: usize) -> Option<usize> {
         let index = self.index(id)?;
         self.workers[index].most = Some(max.clamp(1, self.limits.users_max));
@@ -166,8 +167,8 @@ impl Policy {
         (self.expected < before).then_some(self.expected)
     }
 
-    /// The most connections of each worker from now on, in place of what was configured and said
-    /// before. True if that is a change.
+    /// Replaces the most connections of each worker, whatever was configured or announced. True if
+    /// that is a change.
     pub fn set_users_max(&mut self, max: usize) -> bool {
         let max = max.max(1);
         self.expected = max;
@@ -204,7 +205,7 @@ impl Policy {
         }
     }
 
-    /// A worker reports ended connections. No more are believed than it was given.
+    /// A worker reports that connections have ended; more than it was given are not believed.
     pub fn done(&mut self, id: WorkerId, count: usize) {
         if let Some(index) = self.index(id) {
             let ended = count.min(self.workers[index].users);
@@ -213,7 +214,7 @@ impl Policy {
         }
     }
 
-    /// Workers missing to the minimum.
+    /// How many workers are needed to reach `instances min`.
     pub fn missing(&self) -> usize {
         self.limits.instances_min.saturating_sub(self.workers.len())
     }
@@ -222,7 +223,7 @@ impl Policy {
     /// 1. the worker that this client had before, below its maximum;
     /// 2. the least used of the first `instances min` workers, below `users min`;
     /// 3. the least used of the others, below `users min`;
-    /// 4. one that is being started, or a new one, if there may be more;
+    /// 4. a worker that is starting, or a new one if another may be started;
     /// 5. the least used of all, below its maximum.
     pub fn choose(&self, sticky: Option<WorkerId>) -> Choice {
         if self.missing() > 0 {
@@ -235,8 +236,8 @@ impl Policy {
                 return Choice::Worker(worker.id);
             }
         }
-        // The turn of a worker that is still starting is waited for, so that who gets what does
-        // not depend on who is up first.
+        // If it is the turn of a worker that is still starting, wait for it. Otherwise the
+        // distribution would depend on which worker is up first.
         let least = |workers: &[Worker], below: &dyn Fn(&Worker) -> usize| {
             let open = workers.iter().filter(|worker| worker.is_open(below(worker)));
             let worker = open.min_by_key(|worker| worker.users)?;
@@ -256,7 +257,7 @@ impl Policy {
         least(&self.workers, &max).unwrap_or(Choice::Nobody)
     }
 
-    /// The least used worker that can take a connection at all, for when none can be started.
+    /// The least used worker that can take a connection at all, for when no other can be started.
     pub fn fallback(&self) -> Choice {
         self.workers
             .iter()
@@ -265,7 +266,7 @@ impl Policy {
             .map_or(Choice::Nobody, |worker| Choice::Worker(worker.id))
     }
 
-    /// Idle workers beyond the minimum, if the load is low enough to do without them.
+    /// Idle workers beyond the minimum, if the load is low enough without them.
     pub fn superfluous(&self) -> Vec<WorkerId> {
         let low = self.total < self.limits.users_min.saturating_mul(self.workers.len() + 1);
         if !low && self.total > 0 {
@@ -299,7 +300,7 @@ mod tests {
         })
     }
 
-    /// Gives one connection, starting workers as asked; the index of the worker, from one.
+    /// Gives one connection, starting workers as asked; returns the number of the worker, from one.
     fn give(policy: &mut Policy, next: &mut u32) -> Option<u32> {
         loop {
             match policy.choose(None) {
@@ -369,7 +370,7 @@ mod tests {
         assert_eq!(policy.cap(WorkerId(1), 15), None);
         assert_eq!(policy.cap(WorkerId(2), 1), None);
         assert_eq!(policy.limit(), 31);
-        // The only one that has said a number is believed, until another one says its own.
+        // The only number announced holds for all, until another worker announces its own.
         policy.remove(WorkerId(1));
         policy.remove(WorkerId(3));
         assert_eq!(policy.cap(WorkerId(2), 2), Some(2));
@@ -410,7 +411,7 @@ mod tests {
         assert_eq!(policy.total(), 0);
     }
 
-    /// A worker, as the simulation knows it.
+    /// The model of a worker in the simulation.
     #[derive(Default)]
     struct Model {
         users: usize,
@@ -452,8 +453,8 @@ mod tests {
     }
 
     proptest! {
-        /// A simulated broker: whatever happens, the counters equal the sums of what workers
-        /// hold, bounds hold when a connection is given, and a free place is always found.
+        /// A simulated broker: whatever happens, the counters equal the sums of what workers have,
+        /// bounds hold when a connection is given, and a free place is always found.
         #[test]
         fn simulation(
             instances_min in 0usize..4, more in 0usize..4, users_min in 0usize..6,
@@ -526,7 +527,7 @@ mod tests {
                             policy.cap(WorkerId(name), max);
                             let most = &mut model.get_mut(&name).expect("picked").most;
                             *most = Some(max.clamp(1, users_max));
-                            // Nobody is held to a number that no living worker has said.
+                            // No worker is held to a number that no living worker has announced.
                             let best = model.values().filter_map(|w| w.most).max();
                             prop_assert_eq!(Some(policy.expected), best);
                         }

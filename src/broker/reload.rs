@@ -1,5 +1,6 @@
-//! SIGHUP: the new configuration is checked by a child; if it is good the broker executes
-//! itself again, with its listening sockets and the channels of its old workers.
+//! SIGHUP and SIGUSR1: a child checks the new configuration. If it is good the broker executes
+//! itself again, with its listening sockets and the channels of its workers, or replaces the
+//! workers.
 
 use super::findings::{Findings, Receiver};
 use super::handover::{check_value, REPORT_VARIABLE, VARIABLE};
@@ -13,21 +14,21 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// How long a check may take, in milliseconds: a source may be a slow URL, and a foreign worker
-/// program may not know `-P`.
+/// How long a check may take, in milliseconds: the source may be a slow URL, and another program's
+/// worker may not know `-P`.
 const CHECK_TIMEOUT: u64 = 120_000;
-/// How often the end of a check is looked for that cannot be waited for, in milliseconds, and how many
-/// times.
+/// How often, in milliseconds, and how many times to look whether a check has ended whose exit
+/// status may be lost.
 const LOOK_PERIOD: u64 = 50;
 const MOST_LOOKS: u32 = 100;
-/// How long a signal waits for the workers of this image to be ready, in milliseconds. Otherwise images
-/// could follow each other so fast that nothing is ever served.
+/// How long a signal waits for the workers of this image to be ready, in milliseconds. Without a
+/// wait, images could follow each other so fast that nothing is ever served.
 const START_PATIENCE: u64 = 2000;
 
-/// What is to be done if the configuration is good. The greater one comes first.
+/// What to do if the configuration is good. If both are asked for, the greater one is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
-    /// SIGUSR1: workers that know it take the place of those there are.
+    /// SIGUSR1: new workers with the new configuration replace the running ones.
     ReplaceWorkers,
     /// SIGHUP: the program is executed again.
     Reload,
@@ -43,36 +44,36 @@ impl Purpose {
     }
 }
 
-/// A child that checks the configuration.
+/// A child that checks the configuration, and what it has reported so far.
 pub(super) struct Check {
     pid: Pid,
-    /// What it complains about.
+    /// The pipe with its complaints.
     output: OwnedFd,
     text: Vec<u8>,
-    /// What it has read.
+    /// The pipe with what it has read.
     findings: Receiver,
     purpose: Purpose,
-    /// A signal that came meanwhile: what it is about may have been written after this check has
-    /// read it.
+    /// A signal that came meanwhile: the change it announces may have been made after this check
+    /// read the files.
     again: Option<Purpose>,
-    /// How often its end was looked for since it has said all.
+    /// How often we have looked whether it has ended.
     looks: u32,
     timer: TimerId,
 }
 
-/// Checks that are still to come.
+/// Whether checks may begin.
 #[derive(Default)]
 pub(super) enum Due {
-    /// The workers of this image are not ready yet; what has come meanwhile, and when not to wait any
-    /// more.
+    /// The workers of this image are not ready yet. `Waiting` holds what was asked for meanwhile,
+    /// and the timer that ends the wait.
     #[default]
     Starting,
     Waiting(Purpose, TimerId),
-    /// Checks are made at once.
+    /// Checks begin at once.
     Serving,
 }
 
-/// What a check has come to.
+/// The result of a check.
 pub(super) struct Outcome {
     ended: Ended,
     text: Vec<u8>,
@@ -81,17 +82,18 @@ pub(super) struct Outcome {
     again: Option<Purpose>,
 }
 
-/// What is to be done about that.
+/// What to do after a check.
 pub(super) enum Next {
-    /// The configuration is good. `None`: the executable is an older one, and tells nothing.
+    /// The configuration is good. Without findings, the executable is an older one that does not
+    /// report any.
     Go(Purpose, Option<Findings>),
-    /// It is refused, and that was logged.
+    /// The configuration is refused, and that was logged.
     Stay,
 }
 
 impl Outcome {
-    /// Logs what the check has said. Besides what is to be done, there may be a signal that came
-    /// meanwhile.
+    /// Logs what the check has said. Returns what to do, and the signal that came meanwhile, if
+    /// any.
     pub(super) fn report(self) -> (Next, Option<Purpose>) {
         let Outcome { ended, text, findings, purpose, again } = self;
         if ended != Ended::Status(0) {
@@ -109,26 +111,27 @@ impl Outcome {
 pub(super) struct Reload {
     check: Option<Check>,
     due: Due,
-    /// Modules run in this process, and may ignore SIGCHLD: the end of a check is looked for.
+    /// Modules run in this process and may ignore SIGCHLD, so we look ourselves whether a check has
+    /// ended.
     beside_modules: bool,
 }
 
 /// What is checked.
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
-    /// The program that reads it, and how.
+    /// The program to be executed, and its command line.
     pub(super) options: &'a Options,
-    /// Sockets without a `listen` block are served.
+    /// The broker serves sockets without a `listen` block.
     pub(super) activated: bool,
 }
 
 impl Reload {
-    /// Nothing was asked for yet.
+    /// Nothing has been asked for.
     pub(super) fn new(beside_modules: bool) -> Reload {
         Reload { check: None, due: Due::default(), beside_modules }
     }
 
-    /// SIGHUP or SIGUSR1: the configuration is checked first.
+    /// SIGHUP or SIGUSR1: checks the configuration first.
     pub(super) fn request(&mut self, purpose: Purpose, subject: Subject<'_>, events: &mut Loop) {
         if let Some(check) = &mut self.check {
             check.again = check.again.max(Some(purpose));
@@ -145,7 +148,7 @@ impl Reload {
         }
     }
 
-    /// Workers are ready, or were waited for long enough: signals have their effect at once.
+    /// Workers are ready, or were waited for long enough: from now on signals take effect at once.
     pub(super) fn serving(&mut self, subject: Subject<'_>, events: &mut Loop) {
         if let Due::Waiting(purpose, timer) = std::mem::replace(&mut self.due, Due::Serving) {
             events.cancel(timer);
@@ -174,7 +177,7 @@ impl Reload {
         }
     }
 
-    /// The checking child has said something.
+    /// The checking child has written something.
     pub(super) fn event(&mut self, event: Event, events: &mut Loop) {
         match event.token.index() {
             FINDINGS => {
@@ -192,7 +195,7 @@ impl Reload {
         let Some(check) = &mut self.check else {
             return;
         };
-        // What writes without an end is heard again in the next turn, until its time is over.
+        // A child that writes without end is read again in the next turn, until its time is over.
         for _ in 0..16 {
             let Ok(Some(data)) = files::read_available(&check.output) else {
                 return;
@@ -209,8 +212,8 @@ impl Reload {
         }
     }
 
-    /// The checking child may say no more. A module in this process may have had its exit status thrown
-    /// away (SIGCHLD ignored); then what it has said tells how it ended.
+    /// Looks whether the checking child has ended without SIGCHLD. A module in this process may
+    /// have discarded its exit status by ignoring SIGCHLD; then an empty output counts as success.
     fn silent(&mut self, events: &mut Loop) -> Option<Outcome> {
         let check = self.check.as_ref().filter(|_| self.beside_modules)?;
         if process::exists(check.pid) {
@@ -220,7 +223,7 @@ impl Reload {
         self.ended(pid, Ended::Status(refused.into()), events)
     }
 
-    /// The end of a turn: as long as a check is running SIGCHLD must come.
+    /// The end of a turn: makes sure that SIGCHLD arrives while a check is running.
     pub(super) fn watch(&mut self, events: &mut Loop) -> Option<Outcome> {
         if self.check.is_none() || !self.beside_modules {
             return None;
@@ -229,7 +232,7 @@ impl Reload {
         self.silent(events)
     }
 
-    /// The check takes too long: it is ended, and counts as failed.
+    /// The check takes too long: kills it, which counts as failure.
     pub(super) fn timed_out(&mut self, events: &mut Loop) -> Option<Outcome> {
         if self.beside_modules {
             let outcome = self.silent(events);
@@ -250,7 +253,7 @@ impl Reload {
         None
     }
 
-    /// The result of a check is not of interest any more.
+    /// Kills the check: its result no longer matters.
     pub(super) fn stop(&self) {
         if let Some(check) = &self.check {
             process::kill_group(check.pid);
@@ -276,7 +279,7 @@ impl Reload {
         Some(Outcome { ended, text, findings, purpose, again })
     }
 
-    /// In a child of this process: the check is the parent's.
+    /// In a child of this process: the check stays the parent's.
     pub(super) fn forget(&mut self, events: &mut Loop) {
         if let Some(check) = self.check.take() {
             events.remove(&check.output);
@@ -291,8 +294,8 @@ fn start(purpose: Purpose, subject: Subject<'_>, events: &mut Loop) -> std::io::
     socket::set_nonblocking(&output, true)?;
     let (findings, report) = process::pipe()?;
     socket::set_nonblocking(&findings, true)?;
-    // What the next image will have, not what `setenv` made of it; its complaints are
-    // logged by us.
+    // The environment of the next image, without what `setenv` directives have changed here. Its
+    // complaints are logged by us, not on standard error.
     let mut environment = options.environment.clone();
     environment.retain(|(name, _)| name != "TCPRELAY_LOG_STDERR");
     environment.push((VARIABLE.into(), check_value(activated).into()));
@@ -317,11 +320,11 @@ fn start(purpose: Purpose, subject: Subject<'_>, events: &mut Loop) -> std::io::
     Ok(Check { pid, output, text, findings, purpose, again, looks, timer })
 }
 
-/// Which of a check's pipes a token is for.
+/// Which pipe of a check a token is for.
 const OUTPUT: u32 = 0;
 const FINDINGS: u32 = 1;
 
-/// A configuration was refused; what is wrong with it is logged.
+/// Logs that a configuration is refused, and why.
 fn refused(purpose: Purpose, text: &[u8]) {
     let signal = purpose.signal().as_str();
     for line in lines(text) {
@@ -334,7 +337,7 @@ fn refused(purpose: Purpose, text: &[u8]) {
     supervisor::notify("READY=1");
 }
 
-/// The texts of a configuration as a descriptor; without one they are read again.
+/// The texts of a configuration as a descriptor; `None` if they have to be read again.
 pub(super) fn share_texts(texts: &[u8]) -> Option<OwnedFd> {
     let made = anonymous::file(texts);
     if let Err(error) = &made {
@@ -343,7 +346,7 @@ pub(super) fn share_texts(texts: &[u8]) -> Option<OwnedFd> {
     made.ok()
 }
 
-/// What a checking child has said, without its process id in front.
+/// The output of a checking child, without the process id before each line.
 fn lines(text: &[u8]) -> impl Iterator<Item = String> {
     let text = String::from_utf8_lossy(text).into_owned();
     let lines: Vec<String> = text

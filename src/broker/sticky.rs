@@ -1,4 +1,4 @@
-//! Stickiness: a client address comes back to the worker it was given before.
+//! Stickiness: a client address comes back to the worker that it was given before.
 
 use super::policy::WorkerId;
 use crate::config::listen::Sticky;
@@ -38,12 +38,12 @@ impl Cache {
         Cache { period, size: size.max(1), entries, order, counter: 0 }
     }
 
-    /// The worker of a client, if it is remembered and not expired.
+    /// The worker of a client, unless it has expired.
     pub fn get(&self, key: &Key, now: u64) -> Option<WorkerId> {
         self.entries.get(key).filter(|entry| entry.expires > now).map(|entry| entry.worker)
     }
 
-    /// Remembers, or renews, the worker of a client.
+    /// Remembers the worker of a client, or renews it.
     pub fn put(&mut self, key: Key, worker: WorkerId, now: u64) {
         self.counter += 1;
         let entry = Entry { worker, expires: now + self.period, used: self.counter };
@@ -70,7 +70,7 @@ impl Cache {
     }
 }
 
-/// The caches of a broker: one for each listener that has its own, and one for the others.
+/// The caches of a broker: one for each listener with its own setting, and one for all the others.
 #[derive(Default)]
 pub struct Stickiness {
     section: Option<Cache>,
@@ -78,7 +78,7 @@ pub struct Stickiness {
 }
 
 impl Stickiness {
-    /// As configured, for the section and each listener.
+    /// As configured for the section, and for each listener.
     pub fn new(section: Sticky, listeners: impl Iterator<Item = Sticky>) -> Stickiness {
         let cache = |sticky: Sticky| {
             (sticky.period > 0).then(|| Cache::new(u64::from(sticky.period) * 1000, sticky.size))
@@ -91,7 +91,7 @@ impl Stickiness {
         self.section.is_some() || self.own.get(listener).is_some_and(Option::is_some)
     }
 
-    /// The worker that a client of this listener had.
+    /// The worker that a client of this listener had before.
     pub fn get(&self, listener: usize, key: &Key, now: u64) -> Option<WorkerId> {
         let own = self.own.get(listener).and_then(Option::as_ref);
         own.or(self.section.as_ref())?.get(key, now)

@@ -1,18 +1,17 @@
-//! What the broker says in the log: its own lines, and those of brokers that C code has built of its
-//! parts.
+//! Log lines of the broker, shared by our own broker and those that C code has built of its parts.
 
 use crate::config::broker::Overload;
 use crate::os::address::ScopedIp;
 use std::ffi::CStr;
 use std::fmt::Display;
 
-/// SIGTERM, and SIGINT.
+/// On SIGTERM and SIGINT.
 pub const EXITING: &str = "SIGTERM: exiting";
-/// SIGHUP.
+/// On SIGHUP.
 pub const RESTARTING: &str = "SIGHUP: restarting";
-/// The limit of users was left.
+/// The number of users fell below the limit.
 pub const RESUMING: &str = "resuming normal operation";
-/// A worker cannot use its configuration, and the broker ends.
+/// A worker cannot use its configuration, and the broker exits.
 pub const BAD_CONFIGURATION: &str = "Child reported fatal configuration problem. Exiting.";
 /// No listener could be opened.
 pub const NOTHING_BOUND: &str = "Failed to bind to any address or port.";
@@ -22,7 +21,7 @@ pub fn bound(address: &dyn Display) -> String {
     format!("bind to {address} succeeded")
 }
 
-/// It was not; a delay of 0 seconds is none.
+/// A listener could not be opened. A delay of 0 seconds means no retry.
 pub fn not_bound(address: &dyn Display, retry_delay: u32) -> String {
     match retry_delay {
         0 => format!("bind to {address} failed."),
@@ -30,7 +29,7 @@ pub fn not_bound(address: &dyn Display, retry_delay: u32) -> String {
     }
 }
 
-/// A client that may not connect.
+/// A client that the access list denies.
 pub fn rejected(client: ScopedIp) -> String {
     format!("connection attempt from [{client}] rejected")
 }
@@ -40,7 +39,7 @@ pub fn limited(most: usize) -> String {
     format!("child limits maximum number of users to {most}")
 }
 
-/// What is done with new connections when there are as many as there may be.
+/// What happens to new connections while the limit is reached.
 pub fn doing(overload: Overload) -> &'static str {
     doing_for_c(overload).to_str().unwrap_or_default()
 }
@@ -54,12 +53,12 @@ pub fn doing_for_c(overload: Overload) -> &'static CStr {
     }
 }
 
-/// There are as many connections as there may be.
+/// The limit of connections is reached.
 pub fn full(limit: usize, doing: &str) -> String {
     format!("limit of {limit} concurrent users reached, {doing} new connections")
 }
 
-/// A worker that has done something it may not do.
+/// A worker was killed because it broke the rules, or hung.
 pub fn killed(pid: u32, why: &str) -> String {
     format!("child (pid {pid}) {why}: it is killed")
 }

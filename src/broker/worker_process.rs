@@ -1,4 +1,5 @@
-//! How a worker process is called and started, by our broker and by those that C code has built.
+//! The command line of a worker process, and its start, for our own broker and those that C code
+//! has built.
 
 use crate::os::process::{self, Descriptors, Pid, Program};
 use crate::os::{self, channel, log};
@@ -21,25 +22,25 @@ pub fn arguments(
         arguments.push("-D".into());
     }
     if let Some(source) = source {
-        // An id stands behind a source.
+        // The id is positional too, so it needs a source before it.
         arguments.push(source);
         arguments.extend(id);
     }
     arguments
 }
 
-/// A worker that was started.
+/// A worker process that was started.
 pub struct Started {
     /// Its process.
     pub pid: Pid,
     /// The broker's end of its channel.
     pub channel: OwnedFd,
-    /// The worker's end, of which it has another copy as its standard input.
+    /// A copy of the worker's end of the channel, which is also its standard input.
     pub inbox: OwnedFd,
 }
 
-/// Starts a worker with a channel, whose buffers get that size unless it is 0, and with `kept` open.
-/// The error names the call.
+/// Starts a worker with a channel. `buffer` is the size of its buffers, or 0 for the system's;
+/// `kept` stays open in the worker. The error names the call that failed.
 pub fn start(
     program: &Program,
     buffer: i32,

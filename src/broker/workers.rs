@@ -1,4 +1,4 @@
-//! The workers of a broker: starting them, hearing them, letting them go, and which of them gets a
+//! The workers of a broker: starts them, hears them, lets them go, and chooses the one that gets a
 //! connection.
 
 mod flow;
@@ -37,23 +37,23 @@ use worker::Worker;
 
 /// Messages read from one worker per turn.
 const BATCH: usize = 64;
-/// How often workers beyond the minimum are looked at, in milliseconds.
+/// How often to look for idle workers beyond the minimum, in milliseconds.
 const TRIM_PERIOD: u64 = 4000;
-/// The relay inside the broker counts as the only worker.
+/// In single-process mode the relay in this process counts as the only worker.
 const LOCAL_WORKER: WorkerId = WorkerId(0);
 
-/// Who serves the connections. Settled when the broker starts.
+/// Who serves the connections. Fixed when the broker starts.
 pub enum Servers {
-    /// Processes of this program: they say when they are ready, and what they may not read they are
-    /// told.
+    /// Processes of this program. They say when they are ready, and are told the secrets that they
+    /// may not read themselves.
     Own(Program),
-    /// Processes of another program, which need not say that they are ready.
+    /// Processes of another program, which may never say that they are ready.
     Foreign(Program),
-    /// This process.
+    /// This process (single-process mode).
     Local {
         /// The relay.
         worker: Box<dyn LocalWorker>,
-        /// The most connections that it can handle.
+        /// The most connections it can handle.
         users_max: usize,
     },
 }
@@ -83,16 +83,16 @@ pub struct Secrets {
     pub tickets: Ratchet,
 }
 
-/// What concerns the broker as a whole.
+/// News that concern the whole broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
-    /// A worker has come up.
+    /// A worker is ready.
     Ready,
-    /// There will be no service: the broker is to end, with this status.
+    /// There can be no service: the broker is to exit with this status.
     End(i32),
 }
 
-/// The workers.
+/// The workers, and everything that is known about them.
 pub(super) struct Workers {
     servers: Servers,
     all: BTreeMap<WorkerId, Worker>,
@@ -108,7 +108,7 @@ pub(super) struct Workers {
     snapshot: Option<OwnedFd>,
     secrets: Secrets,
     leases: Leases,
-    /// No more are started.
+    /// No more workers are started.
     closing: bool,
     news: Vec<News>,
 }
@@ -120,12 +120,12 @@ pub(super) struct Setup<'a> {
     pub(super) sticky: Stickiness,
     pub(super) snapshot: Option<OwnedFd>,
     pub(super) secrets: Secrets,
-    /// There is a service that must not be given up because workers do not start at once.
+    /// A service is running, which must not be given up because workers do not start at once.
     pub(super) settled: bool,
 }
 
 impl Workers {
-    /// None yet; but the relay of this process is there.
+    /// Without worker processes; the relay of single-process mode is there at once.
     pub(super) fn new(servers: Servers, setup: Setup<'_>) -> Workers {
         let Setup { spawn, channel_buffer, sticky, snapshot, secrets, settled } = setup;
         publish_snapshot(snapshot.as_ref());
@@ -152,17 +152,17 @@ impl Workers {
         }
     }
 
-    /// What has happened that concerns the broker.
+    /// The news since the last call.
     pub(super) fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }
 
-    /// What is known of their connections.
+    /// How many connections each worker has, and may have.
     pub(super) fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// The relay of this process, if that serves.
+    /// The relay in this process, in single-process mode.
     pub(super) fn local(&self) -> Option<&dyn LocalWorker> {
         match &self.servers {
             Servers::Local { worker, .. } => Some(&**worker),
@@ -178,13 +178,14 @@ impl Workers {
         }
     }
 
-    /// Connections can be served without waiting for a worker that says it is ready.
+    /// True if connections can be served before any worker has said that it is ready.
     pub(super) fn serve_at_once(&self) -> bool {
-        // Without a minimum the first client's worker is started when it comes.
+        // Without a minimum, the first worker is started when a client comes.
         !matches!(self.servers, Servers::Own(_)) || self.policy.limits().instances_min == 0
     }
 
-    /// How workers want their sockets: other programs as from the C broker.
+    /// Whether sockets block when workers get them: other programs expect them as from the C
+    /// broker.
     pub(super) fn blocking(&self) -> Blocking {
         match self.servers {
             Servers::Foreign(_) => Blocking::Yes,
@@ -192,18 +193,18 @@ impl Workers {
         }
     }
 
-    /// There is no worker process.
+    /// True if there is no worker process.
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// Sessions that go on, in whatever process, of workers that leave.
+    /// Sessions of leaving workers, and of the relay in this process.
     pub(super) fn sessions(&self) -> usize {
         let local = self.local().map_or(0, LocalWorker::sessions);
         local + self.all.values().map(|worker| worker.users).sum::<usize>()
     }
 
-    /// Connections that worker processes have been given and have not reported as ended.
+    /// Connections that workers were given and have not reported as ended.
     pub(super) fn connections(&self) -> usize {
         let left: usize = self.all.values().map(|worker| worker.users).sum();
         self.policy.total() + left
@@ -214,7 +215,7 @@ impl Workers {
         while self.policy.missing() > 0 && self.start(events) {}
     }
 
-    /// Starts one worker; false if that is not to be done now, or fails.
+    /// Starts one worker; false if none may be started now, or the start fails.
     pub(super) fn start(&mut self, events: &mut Loop) -> bool {
         if self.restart.is_paused() || self.closing {
             return false;
@@ -256,7 +257,7 @@ impl Workers {
     }
 
     fn add(&mut self, worker: Worker, events: &mut Loop) -> WorkerId {
-        // Ids go round at the end of what a token can hold, and skip those still in use.
+        // Ids wrap around at the largest that a token can hold, and skip those still in use.
         let id = loop {
             let id = WorkerId(self.next);
             self.next = (self.next + 1) % Token::INDICES;
@@ -269,7 +270,7 @@ impl Workers {
         id
     }
 
-    /// Takes care of the workers of a former image, which have been asked to leave.
+    /// Takes over the workers of the former image, and asks them to leave.
     pub(super) fn adopt(&mut self, former: Vec<Leaving>, events: &mut Loop) {
         for Leaving { pid, channel, inbox, users, heard } in former {
             let side = BrokerSide::adopted(heard);
@@ -284,14 +285,14 @@ impl Workers {
             worker.users = users;
             let id = self.add(worker, events);
             if let Some(worker) = self.all.get_mut(&id) {
-                // It may not have reached the worker yet; twice is as good as once.
+                // The former image may have asked already; asking twice does no harm.
                 worker.farewell(events);
             }
         }
         self.schedule_watch(events);
     }
 
-    /// What is left of them to the next image.
+    /// The workers, for the next image.
     pub(super) fn left(&self) -> Vec<LeftWorker<'_>> {
         let left =
             |(&id, worker): (&WorkerId, &'_ Worker)| self.policy.users(id).unwrap_or(worker.users);
@@ -308,7 +309,7 @@ impl Workers {
             .collect()
     }
 
-    /// Something happened on a worker's channel.
+    /// A worker's channel is readable or writable, or was closed.
     pub(super) fn event(&mut self, id: WorkerId, event: Event, events: &mut Loop) {
         if event.writable {
             self.policy.set_blocked(id, false);
@@ -321,7 +322,7 @@ impl Workers {
         }
     }
 
-    /// Reads messages; all there are with a large `limit`.
+    /// Reads up to `limit` messages of a worker.
     fn hear(&mut self, id: WorkerId, limit: usize, events: &mut Loop) {
         for _ in 0..limit {
             let given = self.policy.users(id);
@@ -350,7 +351,7 @@ impl Workers {
         }
     }
 
-    /// Does what a message of a worker is about.
+    /// Acts on a message of a worker.
     fn act(&mut self, id: WorkerId, act: Act, events: &mut Loop) {
         let Some(worker) = self.all.get_mut(&id) else {
             return;
@@ -391,8 +392,8 @@ impl Workers {
         }
     }
 
-    /// Tells a worker what it has asked for: its place in the zone, without which it can do, and what
-    /// only we may read.
+    /// Answers HELLO: sends a worker its slot in the zone, which it can do without, and the secrets
+    /// that only the broker may read.
     fn answer(&mut self, id: WorkerId, events: &mut Loop) {
         let Some(worker) = self.all.get_mut(&id) else {
             return;
@@ -409,13 +410,14 @@ impl Workers {
         }
     }
 
-    /// What workers are told, as it is now.
+    /// The secrets as workers are told them now.
     pub(super) fn secrets(&mut self) -> &Secrets {
         self.secrets.tickets.advance(os::wall_clock());
         &self.secrets
     }
 
-    /// Lets workers start with what was checked: `None` if they are to read the files themselves.
+    /// Gives workers that are started from now on what was checked; with `None` they read the files
+    /// themselves.
     pub(super) fn renew(&mut self, checked: Option<(Rc<Material>, u32, Option<OwnedFd>)>) {
         let snapshot = checked.and_then(|(material, session_timeout, snapshot)| {
             self.secrets.material = material;
@@ -426,7 +428,7 @@ impl Workers {
         self.snapshot = snapshot;
     }
 
-    /// Kills a worker that cannot be trusted, or that hangs; it is replaced, with a pause.
+    /// Kills a worker that cannot be trusted, or that hangs. It is replaced after a pause.
     fn expel(&mut self, id: WorkerId, why: &str, events: &mut Loop) {
         let Some(worker) = self.all.get_mut(&id) else {
             return;
@@ -449,8 +451,8 @@ impl Workers {
         }
     }
 
-    /// There is a service, or has been, which a worker that cannot start does not end. Workers of other
-    /// programs may never say that they are ready.
+    /// True if there is or was a service, which does not end because a worker cannot start. Workers
+    /// of other programs may never say that they are ready, so their age counts.
     fn has_served(&self, now: u64) -> bool {
         let foreign = matches!(self.servers, Servers::Foreign(_));
         let serves = |worker: &Worker| {
@@ -460,9 +462,9 @@ impl Workers {
         self.restart.was_ever_ready() || self.all.values().any(serves)
     }
 
-    /// A worker cannot use its configuration. That ends the broker, unless workers have been
-    /// running: then the file was changed under a service that goes on, and the start is tried
-    /// again with pauses.
+    /// A worker cannot use its configuration. That ends the broker unless workers have been
+    /// serving: then the file was changed under a running service, and the start is tried again
+    /// with pauses.
     fn bad_configuration(&mut self, events: &mut Loop) {
         if self.closing {
             return;
@@ -482,7 +484,7 @@ impl Workers {
         self.news.push(News::End(status));
     }
 
-    /// The channel takes nothing: the worker gets no connections until it does.
+    /// The channel is full: the worker gets no connections until there is room.
     pub(super) fn set_blocked(&mut self, id: WorkerId, why: &io::Error, events: &mut Loop) {
         self.policy.set_blocked(id, true);
         if let Some(worker) = self.all.get(&id) {
@@ -490,15 +492,15 @@ impl Workers {
         }
     }
 
-    /// Asks a worker to leave when idle. It gets nothing after this message, so it can take
-    /// what is queued before it and then go.
+    /// Asks a worker to leave when idle. It gets nothing after this message, so it can serve what
+    /// is queued before it and then exit.
     fn dismiss(&mut self, id: WorkerId, events: &mut Loop) {
         if self.all.get(&id).is_some_and(|worker| !worker.side.is_leaving()) {
             self.let_go(id, events);
         }
     }
 
-    /// As [`dismiss`](Self::dismiss), of one that may have said that it leaves.
+    /// As [`dismiss`](Self::dismiss), for a worker that may have said already that it leaves.
     fn let_go(&mut self, id: WorkerId, events: &mut Loop) {
         let users = self.policy.remove(id);
         self.sticky.forget(id);
@@ -509,7 +511,7 @@ impl Workers {
         }
     }
 
-    /// Asks all of them to leave.
+    /// Asks all workers to leave.
     pub(super) fn dismiss_all(&mut self, events: &mut Loop) {
         let ids: Vec<WorkerId> = self.all.keys().copied().collect();
         for id in ids {
@@ -517,13 +519,13 @@ impl Workers {
         }
     }
 
-    /// Asks all of them to leave, and starts no more.
+    /// Asks all workers to leave, and starts no more.
     pub(super) fn close(&mut self, events: &mut Loop) {
         self.closing = true;
         self.dismiss_all(events);
     }
 
-    /// Workers beyond the minimum that have nothing to do leave.
+    /// Asks idle workers beyond the minimum to leave.
     pub(super) fn dismiss_superfluous(&mut self, events: &mut Loop) {
         self.trim = None;
         for id in self.policy.superfluous() {
@@ -532,7 +534,7 @@ impl Workers {
         self.schedule_trim(events);
     }
 
-    /// Arms the timer that looks for superfluous workers, while there may be any.
+    /// Arms the timer that looks for idle workers, while there are more than the minimum.
     fn schedule_trim(&mut self, events: &mut Loop) {
         if self.trim.is_none() && self.policy.len() > self.policy.limits().instances_min {
             self.trim = Some(events.arm(Token::new(kind::TRIM, 0), events.now() + TRIM_PERIOD));
@@ -545,7 +547,8 @@ impl Workers {
         self.start_missing(events);
     }
 
-    /// A worker takes nothing any more. It may still have sessions, and say that they end.
+    /// A worker's channel no longer takes anything. The worker may still have sessions, and report
+    /// their end.
     pub(super) fn lost(&mut self, id: WorkerId, error: &io::Error) {
         let Some(worker) = self.all.get_mut(&id).filter(|worker| !worker.side.is_leaving()) else {
             return;
@@ -566,7 +569,7 @@ impl Workers {
         let Some(id) = id else {
             return;
         };
-        // What it said last may say why.
+        // Its last messages may say why it ended.
         self.hear(id, usize::MAX, events);
         self.policy.remove(id);
         self.sticky.forget(id);
@@ -588,12 +591,12 @@ impl Workers {
         self.start_failed(ready, events);
     }
 
-    /// Whatever process has ended writes no more into the zone.
+    /// A process has ended and writes no more into the zone, so its slot is cleared for another.
     pub(super) fn release(&mut self, pid: Pid) {
         self.leases.ended(pid);
     }
 
-    /// A worker has not lived for long; `ready` if it served.
+    /// A worker did not live long; `ready` if it served.
     fn start_failed(&mut self, ready: bool, events: &mut Loop) {
         let first = !ready && !self.has_served(events.now());
         if first && self.restart.is_hopeless() {

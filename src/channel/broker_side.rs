@@ -1,6 +1,6 @@
-//! The broker's side of a channel: what a worker may say, and when. Whoever takes over a worker can
-//! send what it likes: a message out of place costs that worker its place, and never the broker its
-//! life.
+//! The broker's side of a channel: what a worker may say, and when. An attacker who takes over a
+//! worker can send anything, so a message out of place gets that worker killed, and never harms the
+//! broker.
 //!
 //! | message | Starting | Told | Ready | Leaving |
 //! | --- | --- | --- | --- | --- |
@@ -11,76 +11,76 @@
 //! | BAD_CFG | cannot start | cannot start | offence | ignored before MAX |
 //! | KEEPALIVE | idle | idle | idle | idle |
 //!
-//! Idle messages, and whatever else changes nothing, are limited by number. Our own workers are held
-//! to every word, as they are this program. Other programs are not, as the C brokers never minded:
-//! with them only what would do harm is an offence, and the rest is idle.
+//! Idle messages, and all others that change nothing, are limited in number. Our own workers are
+//! held strictly to the table, as they are this program. Other programs are not, as the C brokers
+//! never were strict: only a message that would do harm is an offence, and the rest is idle.
 //!
-//! No input or output; the clock is the caller's.
+//! No I/O; the caller has the clock.
 
 use super::protocol::{BadMessage, FromWorker};
 use super::Peer;
 use bitflags::bitflags;
 use std::fmt;
 
-/// How far a worker is.
+/// The stage of a worker's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Nothing shows yet that it serves.
     Starting,
-    /// It said HELLO and was answered; what it needs for its start is on the way.
+    /// It said HELLO; the answer that it needs for its start is on the way.
     Told,
     /// It serves.
     Ready,
     /// It was asked to leave, or said that it will.
     Leaving,
-    /// It broke the rules, or hung at its start, and was killed. Nothing it says counts.
+    /// It broke the rules, or its start hung, and it was killed. Its messages are ignored.
     Expelled,
 }
 
-/// What is to be done about a message.
+/// What to do about a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Nothing.
     Nothing,
-    /// So many of its connections have ended.
+    /// This many of its connections have ended.
     Ended(usize),
-    /// It can handle so many connections, and serves from now on.
+    /// It serves from now on, at most this many connections.
     Limit(usize),
     /// It wants no more connections.
     Leaves,
-    /// It cannot use its configuration, and will not come up.
+    /// It cannot use its configuration, and will not start.
     CannotStart,
-    /// It is our program and wants to know what only the broker may read.
+    /// It is our own program: answer with what only the broker may read.
     Answer,
-    /// To be logged, once for each worker.
+    /// Log this, once for each worker.
     Remark(String),
-    /// The worker is to go.
+    /// Kill the worker.
     Offence(Offence),
 }
 
-/// Why a worker has lost its place.
+/// Why a worker is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offence {
-    /// BAD_CFG of one that serves.
+    /// BAD_CFG from a worker that serves.
     BadConfiguration,
-    /// A message that comes once came again.
+    /// A message that is allowed once came again.
     Again(&'static str),
-    /// HELLO is the first message, or none.
+    /// HELLO after other messages.
     LateHello,
-    /// More connections have ended than it has.
+    /// It reports more connections as ended than it has.
     TooManyEnded {
-        /// What it said.
+        /// How many it reports.
         said: u32,
-        /// What it has.
+        /// How many it has.
         has: usize,
     },
-    /// A number of connections that cannot be.
+    /// An impossible number of connections.
     Impossible(&'static str, i64),
-    /// A type that is not known.
+    /// A message of unknown type.
     Unknown(u32),
-    /// It is no message.
+    /// A datagram that is not a message.
     Malformed(BadMessage),
-    /// Messages that say nothing, one after the other.
+    /// Too many idle messages.
     Flood,
 }
 
@@ -101,12 +101,12 @@ impl fmt::Display for Offence {
     }
 }
 
-/// Messages within a minute that say nothing; an honest worker sends one or two.
+/// The most idle messages in a minute; an honest worker sends one or two.
 const TRIFLES: u32 = 200;
 const MINUTE: u64 = 60_000;
 
 bitflags! {
-    /// What a worker has said, for messages that come once.
+    /// What a worker has said so far, for messages that are allowed once.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct Said: u8 {
         const ANYTHING = 1;
@@ -129,7 +129,7 @@ pub struct BrokerSide {
 }
 
 impl BrokerSide {
-    /// Of a worker that has just been started. A relay that `exec` names is [`Peer::Foreign`] until it
+    /// For a worker that was just started. A worker that `exec` names is [`Peer::Foreign`] until it
     /// says HELLO.
     pub fn new(peer: Peer) -> BrokerSide {
         BrokerSide {
@@ -142,19 +142,19 @@ impl BrokerSide {
         }
     }
 
-    /// Of a worker of a former image of the broker, on its way out. One that was `heard` by that image
-    /// has its answer to HELLO, or gets none.
+    /// For a worker of a former image of the broker, which is leaving. If that image has `heard`
+    /// it, it has its answer to HELLO, or gets none.
     pub fn adopted(heard: bool) -> BrokerSide {
         let said = if heard { Said::ANYTHING } else { Said::empty() };
         BrokerSide { stage: Stage::Leaving, said, ..BrokerSide::new(Peer::Foreign) }
     }
 
-    /// It has said something.
+    /// True if it has sent a message.
     pub fn has_been_heard(&self) -> bool {
         self.said.contains(Said::ANYTHING)
     }
 
-    /// How far it is.
+    /// The stage of its life.
     pub fn stage(&self) -> Stage {
         self.stage
     }
@@ -164,22 +164,22 @@ impl BrokerSide {
         self.peer
     }
 
-    /// It understands CONNECTIONS.
+    /// True if it understands CONNECTIONS.
     pub fn takes_connections(&self) -> bool {
         self.takes_connections
     }
 
-    /// It has not come up yet.
+    /// True if it is not ready yet.
     pub fn is_starting(&self) -> bool {
         matches!(self.stage, Stage::Starting | Stage::Told)
     }
 
-    /// It gets no more connections.
+    /// True if it gets no more connections.
     pub fn is_leaving(&self) -> bool {
         matches!(self.stage, Stage::Leaving | Stage::Expelled)
     }
 
-    /// It was seen to serve: it reads what it is sent, or has lived for long.
+    /// It evidently serves: it reads what it is sent, or has said MAX or DONE.
     pub fn serves(&mut self) {
         if self.is_starting() {
             self.stage = Stage::Ready;
@@ -198,7 +198,8 @@ impl BrokerSide {
         self.stage = Stage::Expelled;
     }
 
-    /// It says something; `has` is how many connections it was given and has not reported as ended.
+    /// The worker has sent a message. `has` is how many connections it was given and has not
+    /// reported as ended.
     pub fn hear(&mut self, message: Result<FromWorker, BadMessage>, has: usize, now: u64) -> Act {
         if self.stage == Stage::Expelled {
             return Act::Nothing;
@@ -248,7 +249,7 @@ impl BrokerSide {
             stage => {
                 self.said |= Said::DYING;
                 self.stage = Stage::Leaving;
-                // Both may say it at the same time.
+                // Broker and worker may decide at the same time that it leaves.
                 if stage == Stage::Leaving {
                     Act::Nothing
                 } else {
@@ -300,7 +301,7 @@ impl BrokerSide {
         self.trifle(now, Act::Remark(format!("Child used unknown message type {number}")))
     }
 
-    /// A message that changes nothing, and of which there may not be many.
+    /// A message that changes nothing; there may not be many.
     fn trifle(&mut self, now: u64, act: Act) -> Act {
         if now.saturating_sub(self.trifles_since) >= MINUTE {
             (self.trifles, self.trifles_since) = (0, now);
@@ -341,7 +342,7 @@ mod tests {
             assert_eq!(said(&mut side, FromWorker::Dying, 2), Act::Leaves);
             assert_eq!(said(&mut side, FromWorker::Done(2), 2), Act::Ended(2));
         }
-        // Both say it at the same time.
+        // Broker and worker decide at the same time that it leaves.
         let mut side = ready(Peer::Ours);
         side.dismissed();
         assert_eq!(said(&mut side, FromWorker::Dying, 0), Act::Nothing);
@@ -438,8 +439,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whatever order: keys are told once, and to nobody who has served;
-        /// nothing ends a broker but a worker that has not served; counts stay what they are.
+        /// Whatever messages come in whatever order: secrets are sent once at most, and never to a
+        /// worker that has served; only a worker that has not served can end the broker; counts
+        /// stay consistent.
         #[test]
         fn any_order_of_messages(
             ours: bool,

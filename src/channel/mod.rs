@@ -1,6 +1,7 @@
-//! What processes say to each other: the messages of broker and worker ([`protocol`]), a state machine
-//! for each of them that says what may come when and what is said next ([`broker_side`],
-//! [`worker_side`]), and the calls that take the channel's place in single-process mode ([`local`]).
+//! What broker and worker say to each other: the messages ([`protocol`]), a state machine for each
+//! side that says which message is allowed when and what to say next ([`broker_side`],
+//! [`worker_side`]), and the function calls that replace the channel in single-process mode
+//! ([`local`]).
 
 #![forbid(unsafe_code)]
 
@@ -11,11 +12,11 @@ pub mod protocol;
 mod tests;
 pub mod worker_side;
 
-/// Whose program is at the other end.
+/// Whose program is at the other end of the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// This one: it knows all messages.
+    /// This program: it knows all messages.
     Ours,
-    /// Another one, or not known yet.
+    /// Another program, or not known yet.
     Foreign,
 }

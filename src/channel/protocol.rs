@@ -1,6 +1,6 @@
-//! The messages between broker and worker: UNIX datagrams, one message each, host byte order,
-//! the type in the first four bytes. Sizes and numbers are those of the C programs, with which
-//! either side may be combined.
+//! The messages between broker and worker: UNIX datagrams, one message each, in host byte order,
+//! with the type in the first four bytes. Sizes and numbers are those of the C programs, so that
+//! either side may be a C program.
 
 use std::fmt;
 
@@ -10,11 +10,12 @@ pub const SHORT: usize = 8;
 pub const ACCEPT: usize = 40;
 /// Offset of the data in a UDPDATA message.
 pub const UDP_HEADER: usize = 40;
-/// Offset of the length of the data, two bytes with a sign, in a UDPDATA message.
+/// Offset of the data's length in a UDPDATA message: two bytes, signed.
 pub const UDP_LENGTH: usize = 32;
-/// Most data in a UDPDATA message.
+/// The most data in a UDPDATA message.
 pub const UDP_LIMIT: usize = 4096;
-/// Room for whatever either side receives; longer datagrams are told by their length.
+/// Room for the part of a message that either side looks at; a longer datagram is recognised by its
+/// length.
 pub const RECEIVE: usize = 64;
 
 const TYPE_DONE: u32 = 0;
@@ -27,42 +28,45 @@ const TYPE_MAX: u32 = 5;
 pub const TYPE_ACCEPT: u32 = 6;
 /// The type of a UDPDATA message.
 pub const TYPE_UDP_DATA: u32 = 7;
-/// Between our own programs only: the C programs know nothing of them. A worker says HELLO if
-/// its environment has [`BROKER_VARIABLE`], and gets SECRETS, before it sends anything else.
+/// HELLO and SECRETS are spoken between our own programs only; C programs do not know them. A
+/// worker whose environment has [`BROKER_VARIABLE`] says HELLO before anything else, and gets
+/// SECRETS.
 const TYPE_HELLO: u32 = 64;
 const TYPE_SECRETS: u32 = 65;
-/// Several connections of one listener, for a worker that has said in its HELLO that it takes
-/// them: an ACCEPT with as many descriptors as its last four bytes say. The sockets do not block,
-/// and have the options that a worker would set.
+/// Several connections of one listener, for a worker whose HELLO says that it takes them: an
+/// ACCEPT, and a count of descriptors in four more bytes. The sockets are nonblocking, and have the
+/// options that a worker would set.
 const TYPE_CONNECTIONS: u32 = 67;
 /// Size of a CONNECTIONS message.
 pub const CONNECTIONS: usize = ACCEPT + 4;
-/// In the count of a HELLO: the worker takes CONNECTIONS messages.
+/// Bit in the count of a HELLO: the worker takes CONNECTIONS messages.
 const TAKES_CONNECTIONS: u32 = 1;
-/// Before SECRETS, if the worker may take part in the zone, whose descriptor comes along.
+/// Sent before SECRETS if the worker may take part in the zone; the zone's descriptor comes along.
 const TYPE_ZONE: u32 = 66;
 
-/// The environment variable by which a worker knows that its broker is ours. Its value is
-/// [`WITH_TLS`] if there are listeners with TLS.
+/// The environment variable that tells a worker that its broker is ours. The value is [`WITH_TLS`]
+/// if there are listeners with TLS, otherwise [`WITHOUT_TLS`].
 pub const BROKER_VARIABLE: &str = "TCPRELAY_BROKER";
-/// There are listeners with TLS.
+/// The value if there are listeners with TLS.
 pub const WITH_TLS: &str = "tls";
-/// There are none.
+/// The value if there are none.
 pub const WITHOUT_TLS: &str = "plain";
 
-/// Bytes before the data of a SECRETS message: type, and the length of all data together.
+/// Bytes before the data of a SECRETS message: the type, and the length of the data in all
+/// messages.
 const SECRETS_HEADER: usize = 8;
-/// Most data in a SECRETS message: macOS takes datagrams of 2048 bytes.
+/// The most data in one SECRETS message: macOS takes datagrams of 2048 bytes.
 const SECRETS_PART: usize = 1500;
 /// Room for a SECRETS message.
 pub const SECRETS_RECEIVE: usize = SECRETS_HEADER + SECRETS_PART;
-/// Most data that is accepted.
+/// The most secrets that a worker accepts, in bytes.
 const SECRETS_LIMIT: usize = 64 << 20;
 
-/// What the socket type field says: the connections handed over are streams.
+/// The socket type in an ACCEPT message: connections are streams.
 const SOCKET_TYPE_STREAM: u32 = libc::SOCK_STREAM as u32;
 
-/// How long a message is, by its type. A datagram says it itself.
+/// How long a message is, by its type. `datagram` is called for the data length of a UDPDATA
+/// message.
 pub fn message_length(kind: u32, datagram: impl FnOnce() -> i16) -> usize {
     match kind {
         TYPE_ACCEPT => ACCEPT,
@@ -74,9 +78,9 @@ pub fn message_length(kind: u32, datagram: impl FnOnce() -> i16) -> usize {
 /// A message of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromWorker {
-    /// So many connections have ended.
+    /// This many connections have ended.
     Done(u32),
-    /// Nothing; its delivery says that the broker is there.
+    /// Nothing; if it can be sent, the broker is still there.
     KeepAlive,
     /// Give me no more connections, I exit when idle.
     Dying,
@@ -84,10 +88,10 @@ pub enum FromWorker {
     BadConfiguration,
     /// The most connections I can handle.
     Max(i32),
-    /// I am of the same family; tell me what only you may read. Set if I take several
+    /// I am the same program; send me the secrets that only you may read. True if I take several
     /// connections at once.
     Hello(bool),
-    /// A type that is not known.
+    /// An unknown type.
     Unknown(u32),
 }
 
@@ -96,39 +100,39 @@ pub enum FromWorker {
 pub enum FromBroker {
     /// Exit when idle. Our broker sends nothing after it.
     MayDie,
-    /// A connection; its descriptor comes along.
+    /// A connection, whose descriptor comes along.
     Accept(Accept),
-    /// So many connections, with their descriptors.
+    /// This many connections, whose descriptors come along.
     Connections(Accept, u32),
-    /// A datagram, with a connected socket. Counts as a connection.
+    /// A datagram, with a socket connected to its sender. Counts as a connection.
     Datagram,
-    /// Your slot in the zone; its descriptor comes along.
+    /// Your slot in the zone, whose descriptor comes along.
     Zone(u32),
-    /// A type that is not for this worker.
+    /// A type that workers do not act on.
     Other(u32),
 }
 
 /// What a worker is told about a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Accept {
-    /// 0: no TLS, otherwise the versions, a byte each.
+    /// The TLS versions, a byte each; 0 without TLS.
     pub tls_versions: u32,
-    /// The number of the protocol's word, 0 if unset.
+    /// The token number of the configured AAA protocol; 0 if unset.
     pub aaa_protocol: u32,
     /// Bits of [`crate::config::listen::flag`].
     pub flags: u32,
     /// NUL-padded; at most 15 bytes are used.
     pub realm: [u8; 16],
-    /// The IPPROTO number of the listener; 0 for one that was inherited.
+    /// The IPPROTO number of the listener; 0 for an inherited listener.
     pub protocol: u32,
 }
 
-/// A datagram that is no message.
+/// A datagram that is too short for its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadMessage {
-    /// How long it is.
+    /// Its length.
     pub length: usize,
-    /// How long it must be at least.
+    /// The least length that the message needs.
     pub expected: usize,
 }
 
@@ -153,15 +157,15 @@ fn require(data: &[u8], expected: usize) -> Result<(), BadMessage> {
 }
 
 impl FromWorker {
-    /// The type of HELLO, for those to whom it is unknown.
+    /// The type of HELLO, for brokers that treat it as unknown.
     pub(crate) const HELLO: u32 = TYPE_HELLO;
 
-    /// Reads a message. `data` may be the beginning of a longer one.
+    /// Decodes a message. `data` may be cut off after the first bytes.
     pub fn decode(data: &[u8]) -> Result<FromWorker, BadMessage> {
         require(data, SHORT)?;
         let count = word(data, 4).unwrap_or(0);
         Ok(match word(data, 0).unwrap_or(u32::MAX) {
-            // A negative count is as wrong as one that is too large; both are bounded by what
+            // A negative count is as wrong as one that is too large; the caller bounds both by what
             // the worker has.
             TYPE_DONE => FromWorker::Done(u32::try_from(count as i32).unwrap_or(0)),
             TYPE_KEEPALIVE => FromWorker::KeepAlive,
@@ -200,7 +204,7 @@ fn put(data: &mut [u8], offset: usize, value: u32) {
 }
 
 impl FromBroker {
-    /// Reads a message. A short one is known by its type alone.
+    /// Decodes a message. For MAY_DIE, UDPDATA and unknown messages the type alone is enough.
     pub fn decode(data: &[u8]) -> Result<FromBroker, BadMessage> {
         require(data, 4)?;
         Ok(match word(data, 0).unwrap_or(u32::MAX) {
@@ -222,17 +226,17 @@ impl FromBroker {
         })
     }
 
-    /// MAY_DIE.
+    /// Encodes MAY_DIE.
     pub fn may_die() -> [u8; SHORT] {
         short(TYPE_MAY_DIE, 0)
     }
 
-    /// Nothing: whoever reads it shows that it reads. All workers ignore it.
+    /// Encodes a message without meaning, which shows that the worker reads. All workers ignore it.
     pub fn probe() -> [u8; SHORT] {
         short(TYPE_KEEPALIVE, 0)
     }
 
-    /// ZONE.
+    /// Encodes ZONE.
     pub fn zone(slot: usize) -> [u8; SHORT] {
         short(TYPE_ZONE, slot as u32)
     }
@@ -246,7 +250,7 @@ pub fn datagram(data: &[u8]) -> Option<(Accept, &[u8])> {
     Some((Accept { protocol: 0, ..Accept::decode(data) }, payload))
 }
 
-/// The SECRETS messages with `data`, beginning at `offset`: the next one.
+/// Encodes the next SECRETS message: a part of `data` that begins at `offset`.
 pub fn secrets_message(data: &[u8], offset: usize) -> Vec<u8> {
     let part = &data[offset..data.len().min(offset + SECRETS_PART)];
     let mut message = vec![0; SECRETS_HEADER];
@@ -256,8 +260,8 @@ pub fn secrets_message(data: &[u8], offset: usize) -> Vec<u8> {
     message
 }
 
-/// Adds a SECRETS message to what has been received; `None` if it is none. True when that was
-/// the last one.
+/// Adds a SECRETS message to what was `received`; `None` if it is not a valid one. True if it was
+/// the last.
 pub fn add_secrets(message: &[u8], received: &mut Vec<u8>) -> Option<bool> {
     if word(message, 0)? != TYPE_SECRETS {
         return None;
@@ -272,7 +276,7 @@ pub fn add_secrets(message: &[u8], received: &mut Vec<u8>) -> Option<bool> {
     Some(received.len() == total)
 }
 
-/// How much data a SECRETS message from [`secrets_message`] carries.
+/// How much data is in a message from [`secrets_message`].
 pub fn secrets_length(message: &[u8]) -> usize {
     message.len() - SECRETS_HEADER
 }
@@ -290,7 +294,7 @@ impl Accept {
         }
     }
 
-    /// The bytes of an ACCEPT message.
+    /// Encodes an ACCEPT message.
     pub fn encode(&self) -> [u8; ACCEPT] {
         let mut data = [0; ACCEPT];
         self.header(&mut data, TYPE_ACCEPT);
@@ -299,7 +303,7 @@ impl Accept {
         data
     }
 
-    /// The bytes of a CONNECTIONS message for `count` descriptors.
+    /// Encodes a CONNECTIONS message for `count` descriptors.
     pub fn encode_connections(&self, count: usize) -> [u8; CONNECTIONS] {
         let mut data = [0; CONNECTIONS];
         data[..ACCEPT].copy_from_slice(&self.encode());
@@ -308,7 +312,7 @@ impl Accept {
         data
     }
 
-    /// The bytes of a UDPDATA message with `payload`, of which at most [`UDP_LIMIT`] are sent.
+    /// Encodes a UDPDATA message with `payload`, of which at most [`UDP_LIMIT`] bytes are sent.
     pub fn encode_datagram(&self, payload: &[u8]) -> Vec<u8> {
         let payload = &payload[..payload.len().min(UDP_LIMIT)];
         let mut data = vec![0; UDP_HEADER];

@@ -1,5 +1,5 @@
-//! Both sides at the ends of one channel: nothing is lost, said twice or out of place, in whatever
-//! order they run. The channel itself loses nothing and keeps the order, as a socket pair does.
+//! Both sides of a channel together: in whatever order they run, nothing is lost, said twice or
+//! said out of place. The channel itself loses nothing and keeps the order, as a socket pair does.
 
 use super::broker_side::{Act, BrokerSide, Stage};
 use super::protocol::{secrets_length, secrets_message, Accept, FromBroker, FromWorker};
@@ -8,44 +8,44 @@ use super::Peer;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
-/// The number of a connection stands for its descriptor.
+/// The number of a connection, in place of its descriptor.
 type Connection = u32;
-/// That of the zone.
+/// Stands for the descriptor of the zone.
 const ZONE: Connection = u32::MAX;
 
-/// Who is at the ends.
+/// Which programs are at the two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pair {
-    /// Broker and worker of ours.
+    /// Our broker and our worker.
     Ours,
-    /// A worker of ours that `exec` names: the broker knows it by its HELLO.
+    /// Our broker and our worker, which `exec` names: the broker recognises it by its HELLO.
     Named,
-    /// A broker of ours, and a worker that knows no HELLO and need not say MAX.
+    /// Our broker, and a worker that knows no HELLO and need not say MAX.
     ForeignWorker,
-    /// A broker that gives connections at once and answers no HELLO.
+    /// A broker that sends connections at once and does not answer HELLO, and our worker.
     ForeignBroker,
-    /// The same, and the worker knows: it inherits nothing of one of ours.
+    /// The same, but our worker knows: its environment does not say that the broker is ours.
     KnownForeignBroker,
 }
 
 /// What happens next.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// The broker has so many connections for the worker.
+    /// The broker has this many connections for the worker.
     Give(u8),
     /// The broker reads a message.
     Hear,
-    /// The broker wants the worker to leave.
+    /// The broker asks the worker to leave.
     Dismiss,
     /// The worker goes on with its start, or reads a message.
     Work,
-    /// The worker says what is due.
+    /// The worker sends what is due.
     Say,
     /// A session ends.
     End,
     /// The worker wants to leave.
     Leave,
-    /// A minute without anything.
+    /// The keep-alive timer of the worker expires.
     KeepAlive,
 }
 
@@ -73,14 +73,14 @@ fn pair() -> impl Strategy<Value = Pair> {
     ]
 }
 
-/// The worker's process: how far it is.
+/// How far the worker process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Process {
-    /// It reads its configuration.
+    /// It is reading its configuration.
     Reads,
-    /// It waits for the answer to HELLO.
+    /// It is waiting for the answer to HELLO.
     Asks,
-    /// It has been told.
+    /// It has the answer, and is starting.
     Comes,
     /// It serves.
     Serves,
@@ -94,16 +94,17 @@ struct World {
     broker: BrokerSide,
     worker: WorkerSide<Connection>,
     process: Process,
-    /// Messages on their way, and whether the worker has closed its end for the broker.
+    /// Messages on their way, and whether the worker has closed the channel for the broker.
     down: VecDeque<(Vec<u8>, VecDeque<Connection>)>,
     up: VecDeque<FromWorker>,
     closed: bool,
-    /// Connections: the next one, those that others got, those that were served, the open sessions.
+    /// Connections: the next one, those that other workers got, those that were served, open
+    /// sessions.
     next: Connection,
     elsewhere: Vec<Connection>,
     served: Vec<Connection>,
     sessions: usize,
-    /// What the broker has counted.
+    /// How many connections the broker has counted.
     has: usize,
     told: usize,
     secrets: Vec<u8>,
@@ -168,7 +169,7 @@ impl World {
     }
 
     fn give(&mut self, count: u32) {
-        // Our own workers say when they are ready; others may never.
+        // Our own workers say when they are ready; other programs' workers may never.
         let waits = self.pair == Pair::Ours && self.broker.stage() != Stage::Ready;
         if self.broker.is_leaving() || waits {
             return;
@@ -298,7 +299,7 @@ impl World {
         }
     }
 
-    /// The worker's process ends: nobody is left behind.
+    /// The worker process ends: no connection may be left behind.
     fn end(&mut self) {
         let mut left = self.down.iter().flat_map(|(_, connections)| connections);
         assert!(left.all(|&connection| connection == ZONE), "connections are left in the channel");
@@ -316,7 +317,7 @@ impl World {
         }
     }
 
-    /// Everybody goes on until nothing is left to be done.
+    /// Both sides go on until nothing is left to do.
     fn finish(&mut self) {
         for round in 0..10_000 {
             if round == 50 {
@@ -345,8 +346,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whoever is at the ends: each connection is served once, here or by others, the counts agree in
-    /// the end, and nobody honest loses its place.
+    /// Whichever programs are at the ends: each connection is served once, here or by another
+    /// worker, the counts agree in the end, and no honest worker is killed.
     #[test]
     fn nothing_is_lost_between_the_sides(
         pair in pair(),
@@ -361,7 +362,7 @@ proptest! {
         world.check();
     }
 
-    /// The same where a channel cannot be closed for the broker: one of ours answers DYING.
+    /// The same where a channel cannot be closed for the broker: our own broker answers DYING.
     #[test]
     fn a_farewell_is_answered_where_channels_cannot_be_closed(
         named: bool,
@@ -377,8 +378,8 @@ proptest! {
         world.check();
     }
 
-    /// Whatever a broker sends, in whatever order: a worker takes every connection it is given once,
-    /// is told once, and says things in their order.
+    /// Whatever a broker sends, in whatever order: the worker serves every connection once, takes
+    /// one answer to HELLO, and says everything in its order.
     #[test]
     fn a_worker_bears_any_broker(
         known: bool,
@@ -421,7 +422,7 @@ proptest! {
                 FromBroker::decode(&message),
                 Ok(FromBroker::Accept(_) | FromBroker::Connections(..) | FromBroker::Datagram)
             );
-            // While it comes up nothing is read.
+            // While it is starting, it reads nothing.
             if noise || !ready && worker.answer_due().is_none() {
                 continue;
             }
@@ -453,7 +454,7 @@ fn a_broker_that_does_not_answer_is_another_program() {
     let mut worker = WorkerSide::<Connection>::new(Peer::Ours, true);
     assert_eq!(worker.ask(5), Some(FromWorker::Hello(true)));
     assert_eq!(worker.answer_due(), Some(5 + ANSWER_PATIENCE));
-    // Each part of an answer gives the next one the same time.
+    // Each part of the answer extends the deadline.
     let part = secrets_message(&[0; 2000], 0);
     assert!(matches!(worker.hear(&part, &mut VecDeque::new(), 100), Order::Nothing));
     assert_eq!(worker.answer_due(), Some(100 + ANSWER_PATIENCE));
@@ -474,7 +475,7 @@ fn what_the_channel_does_not_take_is_said_later_and_in_order() {
     worker.ready(3);
     worker.ended(2);
     worker.leave(0);
-    // Nothing was sent: it is due still.
+    // It was not sent, so it is still due.
     assert_eq!(worker.due(), Some(FromWorker::Max(3)));
     worker.said(FromWorker::Max(3));
     worker.ended(1);

@@ -8,11 +8,11 @@
 //! | ZONE, SECRETS | not read | the answer | not read | ignored |
 //! | KEEPALIVE, unknown | not read | ignored | not read | ignored |
 //!
-//! What is not read stays in the channel. A connection that comes early waits for the worker to be
-//! ready; none is dropped, as the broker has counted it. Said are HELLO, then MAX or BAD_CFG, then
-//! DONE and KEEPALIVE, and DYING once, behind the DONEs of its time.
+//! Unread messages stay in the channel. A connection that comes early waits until the worker is
+//! ready; none is dropped, as the broker has counted it. The worker says HELLO, then MAX or
+//! BAD_CFG, then DONE and KEEPALIVE, and DYING once, after the DONEs that were due before it.
 //!
-//! No input or output; the clock is the caller's. Descriptors are of type `F`.
+//! No I/O; the caller has the clock. Descriptors are of type `F`.
 
 use super::protocol::{add_secrets, Accept, BadMessage, FromBroker, FromWorker};
 use super::Peer;
@@ -21,14 +21,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
 
-/// How long a broker may take for each part of its answer to HELLO, in milliseconds.
+/// How long the broker may take for each part of its answer to HELLO, in milliseconds.
 pub const ANSWER_PATIENCE: u64 = 10_000;
-/// How long a broker is waited for that does not read DYING; and one of ours, which answers it, where
-/// the channel cannot be closed before it is read to the end.
+/// How long to wait for the broker to read DYING, in milliseconds; and how long for our own broker
+/// to answer it with MAY_DIE, where a channel cannot be closed before it is read to the end.
 const FAREWELL_PATIENCE: u64 = 1000;
 const MAY_DIE_PATIENCE: u64 = 10_000;
 
-/// What the broker has sent only us: wiped when it is not needed any more.
+/// What the broker has sent for us alone: wiped when dropped.
 #[derive(Default)]
 pub struct Secrets(Vec<u8>);
 
@@ -55,39 +55,39 @@ impl Drop for Secrets {
 /// The answer to HELLO.
 #[derive(Debug)]
 pub struct Answer<F> {
-    /// As encoded by the broker.
+    /// As the broker has encoded them.
     pub secrets: Secrets,
-    /// The zone that workers share, and our slot there, if we may take part.
+    /// The shared zone and our slot in it, if we may take part.
     pub zone: Option<(F, u32)>,
 }
 
 /// What the broker wants.
 #[derive(Debug)]
 pub enum Order<F> {
-    /// Nothing now. Descriptors that are left are not for us.
+    /// Nothing to do. Descriptors that are left over are not for us.
     Nothing,
-    /// Serve so many connections, whose descriptors came along.
+    /// Serve connections, whose descriptors came along.
     Serve {
         /// What they have in common.
         accept: Accept,
-        /// How many the broker has counted, whether all descriptors have arrived or not.
+        /// How many the broker has counted, whether or not all descriptors have arrived.
         count: usize,
-        /// The sockets have the options that a worker sets.
+        /// The sockets have the options that a worker would set.
         prepared: bool,
     },
-    /// A datagram, counted as a connection.
+    /// A datagram, which counts as a connection.
     Datagram,
-    /// Let sessions come to their end.
+    /// Let the sessions end.
     Drain,
-    /// This is the answer to HELLO.
+    /// The answer to HELLO.
     Told(Answer<F>),
-    /// End at once: we are not needed.
+    /// Exit at once: the worker is not needed.
     Unneeded,
-    /// To be logged: it is no message.
+    /// Log that this is not a message.
     Remark(BadMessage),
 }
 
-/// Messages with their descriptors, in their order.
+/// Early messages with their descriptors, in their order.
 pub type Early<F> = VecDeque<(FromBroker, VecDeque<F>)>;
 
 #[derive(Debug)]
@@ -96,30 +96,32 @@ enum State<F> {
     Starting,
     /// HELLO was sent.
     Asking { secrets: Secrets, zone: Option<(F, u32)>, deadline: u64, early: Early<F> },
-    /// It has what it needs, and is coming up.
+    /// The worker has what it needs, and is starting.
     Told { early: Early<F> },
     /// Connections are served.
     Ready,
-    /// DYING was sent, or is due, since this time. What the broker sends before it reads that is ours.
+    /// DYING was sent, or is due, since this time. Connections that the broker sends before it
+    /// reads that have to be served.
     Announced { since: u64 },
-    /// The broker sends no connection any more, but some may be in the channel.
+    /// The broker sends no more connections, but some may still be in the channel.
     Dismissed,
-    /// The channel takes no more, and what was there has been read.
+    /// The channel takes no more messages, and has been read to the end.
     Closed,
 }
 
-/// Whether the process may end.
+/// Whether the process may exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Connections may come.
+    /// Not yet: connections may come.
     Stay,
-    /// The channel is to be closed for the broker, and read to its end; then it may, if that works.
+    /// Close the channel for the broker, where the system can do that, and read it to the end. If
+    /// that brings no session, the process may exit.
     Close,
-    /// None can come any more.
+    /// Yes: no more connections can come.
     Now,
 }
 
-/// What the broker is to be told.
+/// What the broker has to be told.
 #[derive(Debug, Default)]
 struct Due {
     max: Option<i32>,
@@ -135,25 +137,25 @@ pub struct WorkerSide<F> {
     peer: Peer,
     state: State<F>,
     due: Due,
-    /// The broker is gone: nothing is said any more.
+    /// The broker is gone: nothing more is sent.
     cut: bool,
-    /// The channel can be closed for the broker, and what it has sent be read to the end.
+    /// The channel can be closed for the broker and still be read to the end.
     can_close: bool,
 }
 
 impl<F> WorkerSide<F> {
-    /// Of a worker that starts. `peer` is what its environment says of the broker.
+    /// For a worker that starts. `peer` is what its environment says about the broker.
     pub fn new(peer: Peer, can_close: bool) -> WorkerSide<F> {
         let (state, due) = (State::Starting, Due::default());
         WorkerSide { peer, state, due, cut: false, can_close }
     }
 
-    /// Whose broker it is; certain once the worker has been told.
+    /// Whose program the broker is; certain once HELLO was answered.
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// What is to be asked at the start. `None`: there is nobody who would answer.
+    /// What to ask at the start; `None` if the broker would not answer.
     pub fn ask(&mut self, now: u64) -> Option<FromWorker> {
         if !matches!(self.state, State::Starting) {
             return None;
@@ -168,7 +170,7 @@ impl<F> WorkerSide<F> {
         Some(FromWorker::Hello(true))
     }
 
-    /// Until when the answer to HELLO is waited for.
+    /// When to stop waiting for the answer to HELLO.
     pub fn answer_due(&self) -> Option<u64> {
         match self.state {
             State::Asking { deadline, .. } => Some(deadline),
@@ -176,7 +178,7 @@ impl<F> WorkerSide<F> {
         }
     }
 
-    /// There is no answer to HELLO: the broker is another program after all.
+    /// HELLO was not answered: the broker is another program after all.
     pub fn unanswered(&mut self) {
         if let State::Asking { early, .. } = &mut self.state {
             self.state = State::Told { early: std::mem::take(early) };
@@ -184,7 +186,7 @@ impl<F> WorkerSide<F> {
         }
     }
 
-    /// Connections that wait for the worker to come up.
+    /// How many connections wait until the worker is ready.
     pub fn waiting(&self) -> usize {
         match &self.state {
             State::Asking { early, .. } | State::Told { early } => {
@@ -194,15 +196,15 @@ impl<F> WorkerSide<F> {
         }
     }
 
-    /// It cannot come up: BAD_CFG is still to be said, if it may be.
+    /// The worker cannot start. Returns BAD_CFG if that may still be said.
     pub fn cannot_start(&self) -> Option<FromWorker> {
         let early =
             matches!(self.state, State::Starting | State::Asking { .. } | State::Told { .. });
         early.then_some(FromWorker::BadConfiguration)
     }
 
-    /// It has come up, for at most `max` connections. What came before that is to be gone through
-    /// with [`take`](Self::take).
+    /// The worker is ready for at most `max` connections. Returns the messages that came early;
+    /// pass each to [`take`](Self::take).
     pub fn ready(&mut self, max: i32) -> Early<F> {
         self.unanswered();
         let State::Told { early } = &mut self.state else {
@@ -214,7 +216,8 @@ impl<F> WorkerSide<F> {
         early
     }
 
-    /// A message of the broker, whose descriptors are in `sockets`; those it does not take are left.
+    /// The broker has sent a message. Its descriptors are in `sockets`; those that are not taken
+    /// stay there.
     pub fn hear(&mut self, data: &[u8], sockets: &mut VecDeque<F>, now: u64) -> Order<F> {
         let message = FromBroker::decode(data);
         let State::Asking { secrets, zone, deadline, early } = &mut self.state else {
@@ -241,7 +244,7 @@ impl<F> WorkerSide<F> {
         Order::Nothing
     }
 
-    /// A message to a worker that is ready.
+    /// Acts on a message to a worker that is ready.
     pub fn take(&mut self, message: FromBroker) -> Order<F> {
         match message {
             FromBroker::Accept(accept) => Order::Serve { accept, count: 1, prepared: false },
@@ -268,7 +271,7 @@ impl<F> WorkerSide<F> {
         }
     }
 
-    /// It wants no more connections: DYING is due. False if it is leaving already.
+    /// The worker wants no more connections: DYING is due. False if it is leaving already.
     pub fn leave(&mut self, now: u64) -> bool {
         let stays = !self.is_leaving();
         if stays {
@@ -278,28 +281,28 @@ impl<F> WorkerSide<F> {
         stays
     }
 
-    /// Sending or receiving has failed: the broker is gone. The order is what follows from that.
+    /// Sending or receiving has failed: the broker is gone. Returns what to do about that.
     pub fn lost(&mut self) -> Order<F> {
         self.cut = true;
         self.dismissed()
     }
 
-    /// The broker is gone.
+    /// True if the broker is gone.
     pub fn is_cut(&self) -> bool {
         self.cut
     }
 
-    /// No connection should come any more.
+    /// True if no more connections should come.
     pub fn is_leaving(&self) -> bool {
         matches!(self.state, State::Announced { .. } | State::Dismissed | State::Closed)
     }
 
-    /// DYING was said, and nothing was heard of it yet.
+    /// True if DYING is due or sent, and the broker has not answered.
     pub fn awaits_farewell(&self) -> bool {
         matches!(self.state, State::Announced { .. })
     }
 
-    /// The channel is not to be read any more.
+    /// True if the channel need not be read again.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
     }
@@ -309,19 +312,19 @@ impl<F> WorkerSide<F> {
         self.due.ended += count;
     }
 
-    /// The broker is to be shown that we are there, which is how its end is noticed.
+    /// Show the broker that we are there; if sending fails, the broker is gone.
     pub fn keep_alive(&mut self) {
         self.due.keep_alive |= !self.is_leaving();
     }
 
-    /// True if there is something to be said.
+    /// True if there is something to send.
     #[inline]
     pub fn is_due(&self) -> bool {
         let Due { max, ended, keep_alive, dying } = &self.due;
         (*ended > 0 || *keep_alive || *dying || max.is_some()) && !self.cut
     }
 
-    /// What is to be said next.
+    /// What to send next.
     pub fn due(&self) -> Option<FromWorker> {
         if self.cut {
             return None;
@@ -338,7 +341,7 @@ impl<F> WorkerSide<F> {
         }
     }
 
-    /// That was said.
+    /// The message was sent.
     pub fn said(&mut self, message: FromWorker) {
         // Any message shows that we are there.
         self.due.keep_alive = false;
@@ -350,14 +353,14 @@ impl<F> WorkerSide<F> {
         }
     }
 
-    /// Whether the process may end, of a worker without sessions that has read its channel to the end.
-    /// `unread` is what the broker has not read of what was said.
+    /// Whether the process may exit, if it has no sessions and has read its channel to the end.
+    /// `unread` tells how much of what we sent the broker has not read.
     pub fn exit(&self, unread: impl FnOnce() -> usize, now: u64) -> Exit {
         match self.state {
             State::Closed => Exit::Now,
             State::Dismissed => Exit::Close,
             State::Announced { since } => {
-                // Whoever has read our DYING sends nothing after that.
+                // A broker that has read our DYING sends nothing more, whatever program it is.
                 let heard = self.can_close && !self.due.dying && unread() == 0;
                 if heard || now.saturating_sub(since) >= self.patience() {
                     Exit::Close

@@ -1,4 +1,4 @@
-//! Start of a broker process.
+//! The start of a broker process.
 
 use super::options::{self, Options};
 use super::own::{self, Listeners, OwnRemote};
@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// The main function of a process that is no worker.
+/// The main function of a process that is not a worker.
 pub(super) fn main(process: &Process, inetd: bool) -> i32 {
     let options = match process.options(options::BROKER) {
         Ok(options) => options,
@@ -63,7 +63,7 @@ pub(super) fn main(process: &Process, inetd: bool) -> i32 {
     }
     let reloaded = matches!(origin, Origin::Former);
     match run(process, &options, inetd, &mut handover, origin) {
-        // A service is not given up because an image of it cannot start at the moment.
+        // A running service is not given up because its next image cannot start at the moment.
         Err(status) if reloaded => start_again(process, handover, status),
         Ok(status) | Err(status) => status,
     }
@@ -73,24 +73,24 @@ pub(super) fn main(process: &Process, inetd: bool) -> i32 {
 enum Origin {
     /// The user, or a service manager.
     User,
-    /// A former image of it.
+    /// The former image of this process.
     Former,
-    /// A broker that wants its configuration to be checked.
+    /// A broker that wants its configuration checked.
     Check {
-        /// Sockets without a `listen` block are served.
+        /// The broker serves sockets without a `listen` block.
         activated: bool,
-        /// Where it wants to know what was read.
+        /// The pipe for what was read.
         report: Option<OwnedFd>,
     },
 }
 
-/// The first pause before an image that could not start is executed again, and how often it is
-/// doubled.
+/// The first pause before an image that could not start is executed again, and how often the pause
+/// is doubled.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MOST_DOUBLINGS: u32 = 4;
 
-/// Executes this image again, after a pause, with what it was left. Returns the exit status if it is to
-/// end.
+/// Pauses, then executes this image again with what the former one left. Returns an exit status if
+/// it is to exit instead.
 fn start_again(process: &Process, mut handover: Handover, status: i32) -> i32 {
     signals::block_all();
     let mut pause = FIRST_PAUSE * (1 << handover.attempt.min(MOST_DOUBLINGS));
@@ -110,7 +110,7 @@ fn start_again(process: &Process, mut handover: Handover, status: i32) -> i32 {
         }
         handover.attempt = handover.attempt.saturating_add(1);
         if signals::is_pending(Signal::SIGHUP) {
-            // The files may be better than what was checked.
+            // SIGHUP: the files may be better now than what was checked.
             handover.snapshot = None;
             handover.secrets = handover.secrets.take().and_then(|secrets| {
                 let (tickets, _) = secrets.decode()?;
@@ -144,7 +144,7 @@ fn run(
     };
     let texts = handover.snapshot.as_ref().and_then(|fd| anonymous::read(fd).ok());
     let texts = texts.and_then(|texts| Texts::decode(&texts));
-    // Before any fork: they are for this process by its id.
+    // Before any fork: the variables name this process by its id.
     let activated = supervisor::activated_sockets();
     let how = if inetd { "startup via inetd" } else { "startup" };
     log::message(&format!("{how} (version {})", super::version()));
@@ -175,7 +175,7 @@ fn run(
         report.message(log::Severity::ERROR, "FATAL: No listeners defined.");
         return Err(exit::OS_ERROR);
     }
-    // The last word has the file, as in the C program.
+    // The file overrides the command line, as in the C program.
     let single = config.single_process.unwrap_or(options.single_process);
     if single && process.kind == Kind::Spawnd {
         let text = format!("{source}: {} has no relay to run in a single process", process.name);
@@ -205,7 +205,7 @@ fn run(
         report.message(log::Severity::ERROR, &refusal.text);
         refusal.status
     })?;
-    // Others read the files themselves.
+    // Other programs' workers read the files themselves.
     let own_workers = has_own_workers(process, &config, single);
     let snapshot = match own_workers && !options.version {
         true => share_texts(handover, &system.reader),
@@ -213,7 +213,7 @@ fn run(
     };
     if options.parse_only || options.version {
         if own_workers {
-            // That has been checked here.
+            // The files for TLS were checked here, so the worker need not do it again.
             std::env::remove_var(BROKER_VARIABLE);
         }
         if options.version && config.spawn.program.is_none() && !process.is_foreign() {
@@ -221,8 +221,9 @@ fn run(
             return Ok(0);
         }
         let program = worker_program(process, options, &config, single, worker_source);
-        // What workers read, they must be able to read: programs of others the configuration, unless there
-        // is a copy in shared memory, our own what their modules want.
+        // Run the check as the worker's user, which must be able to read the files: other programs'
+        // workers read the configuration, unless there is a copy in shared memory, and our own what
+        // their modules want.
         let (uid, _) = process::identity();
         let checks = checks_reload.is_some() || options.parse_only && uid == 0;
         let as_worker = checks && !single && (own_workers || config.spawn.ipc_key == 0);
@@ -239,13 +240,13 @@ fn run(
         if let (0, Some(pipe)) = (status, check_report) {
             let checked = Checked { material: secrets.material, session_timeout };
             let snapshot = system.reader.texts().encode();
-            // If nobody reads it, nobody waits for it.
+            // If nobody reads the pipe, nobody waits for the findings.
             let _ = Findings { snapshot, checked }.write(pipe);
         }
         return Ok(status);
     }
     process::set_umask(0o022);
-    // Where a process is does not change by reload, nor does its id.
+    // A reload keeps foreground or background, and the pid.
     let background = if reloaded {
         handover.background
     } else {
@@ -266,13 +267,13 @@ fn run(
             if !reloaded {
                 return Err(exit::OS_ERROR);
             }
-            // Workers can do without, if they may read the file or are ours.
+            // Workers can do without the copy if they may read the file or are our own.
             None
         }
         Ok(shared) => shared,
     };
     let (shared, worker_source) = match shared {
-        // Own workers have what was checked, under the name of the file.
+        // Our own workers get what was checked, under the name of the file.
         Some((segment, _)) if own_workers => (Some(segment), worker_source),
         Some((segment, name)) => (Some(segment), name),
         None => (None, worker_source),
@@ -315,7 +316,7 @@ fn run(
     super::install_crash_handler(&common);
     let result = prepare(process, options, config, single, start, handover, &system);
     let status = match result {
-        // The program has more to do before it serves.
+        // The program that uses the library has more to do before it serves.
         Ok((broker, events)) if single && process.is_foreign() => {
             single::keep(broker, events, worker);
             0
@@ -324,15 +325,15 @@ fn run(
         Err(status) if reloaded => return Err(status),
         Err(status) => status,
     };
-    // Told already, if the service was up; the launcher does not read any more then.
+    // If the service was up, the launcher was told so, and has stopped reading.
     if let Some(mut launcher) = launcher {
         let _ = launcher.write_all(&[status as u8]);
     }
     Ok(status)
 }
 
-/// Reads the source and the broker's section of it. `wrong` gets what could be read of a section with
-/// mistakes.
+/// Reads the source, and the broker's section in it. `wrong` gets what could be read of a section
+/// with mistakes.
 fn read(
     process: &Process,
     options: &Options,
@@ -342,13 +343,13 @@ fn read(
 ) -> Result<(Vec<u8>, Config, Common), ReadError> {
     let name = &options.arguments[0];
     if fetches && name.contains("://") {
-        // A server may take its time; the user must be able to end that.
+        // A slow server must not keep the user from ending the program.
         signals::unblock_end();
     }
     let source = section::open(name, system)?;
     let text = source.text.clone();
     let positional = options.arguments.get(1).map(String::as_str);
-    // In single-process mode the argument selects the relay's section, as in the C program.
+    // In single-process mode the argument names the relay's section, as in the C program.
     let positional = positional.filter(|_| !options.single_process || options.worker_id.is_some());
     let section = match (&options.broker_id, positional, &process.kind) {
         (Some(id), ..) => id,
@@ -359,7 +360,8 @@ fn read(
     };
     let rules = system.report.rules();
     let reading = config::read(source, section, rules, system.clone(), |parser| {
-        // Mistakes before the section would be reported again by whoever reads another one.
+        // Mistakes before the section would be reported again by a worker that reads its own
+        // section.
         let only_here = !parser.has_reported();
         let config = config::broker::parse(parser, process.is_foreign())?;
         *wrong = only_here.then(|| config.clone());
@@ -372,7 +374,7 @@ fn read(
     Ok((text, config, common))
 }
 
-/// `-P` says if a listener has no address.
+/// With `-P`, a listener whose address cannot be resolved is a mistake.
 fn check_addresses(config: &Config) -> Result<(), ConfigError> {
     let mut resolver = Resolver::default();
     for listener in &config.listeners {
@@ -386,18 +388,18 @@ fn check_addresses(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Lets a worker report the mistakes in its section beside those in the broker's.
+/// Runs a worker that reports the mistakes in its section, after those in the broker's.
 fn check_relay_section(process: &Process, options: &Options, config: &Config) {
     let single = config.single_process.unwrap_or(options.single_process);
     if process.kind != Kind::Spawnd && has_own_workers(process, config, single) {
         let source = worker_source(options, config);
-        // The status is that of the mistakes before.
+        // The exit status is that of the mistakes reported before.
         let program = worker_program(process, options, config, single, source);
         let _ = run_once(options, program, false, None);
     }
 }
 
-/// A listener on which TLS was asked for must not end up without it.
+/// Refuses stream listeners with DTLS versions only: where TLS was asked for, there must be TLS.
 fn refuse_datagram_tls(config: &Config) -> Result<(), String> {
     let wrong = config.listeners.iter().find(|listener| {
         let datagrams_only = listener.dtls_versions != 0 && listener.tls_versions == 0;
@@ -412,18 +414,18 @@ fn refuse_datagram_tls(config: &Config) -> Result<(), String> {
     }
 }
 
-/// For whom [`read_secrets`] reads.
+/// What [`read_secrets`] needs to know for its checks.
 #[derive(Clone, Copy, Debug)]
 struct SecretsCheck<'a> {
     single: bool,
-    /// Remotes must not be among them.
+    /// Remotes must not be among these.
     listeners: &'a Listeners,
     purpose: Purpose,
 }
 
 /// Reads and checks what the relay's section needs for TLS: this process may read files that
-/// workers may not, and a broken file is found before anything is started. Nothing is done for
-/// worker programs of others, nor is a mistake in the section reported: the worker does that.
+/// workers may not, and a broken file is found before anything is started. Other programs' workers
+/// are left alone, and mistakes in the section are left to the worker to report.
 fn read_secrets(
     process: &Process,
     options: &Options,
@@ -455,7 +457,8 @@ fn read_secrets(
     let section = relay_section(process, options, config, single);
     let tls = has_tls_listeners(config);
     let mut session_timeout = 0;
-    // Names in it start where the workers will be, as they are told by the system.
+    // Relative names in the section start in the workers' directory, written as the system will
+    // report it there.
     let directory = config.spawn.directory.as_ref().filter(|_| !single);
     system.reader.set_directory(directory.and_then(|directory| directory.canonicalize().ok()));
     if let Some(checked) = security::check(&source, &section, system, listeners, tls, purpose)? {
@@ -471,7 +474,7 @@ fn read_secrets(
     Ok((secrets, session_timeout))
 }
 
-/// The texts of the configuration as workers inherit them: as a former image has left them, or as they
+/// The texts of the configuration for workers to inherit: as the former image left them, or as they
 /// were read here.
 fn share_texts(handover: &Handover, reader: &Reader) -> Option<OwnedFd> {
     let texts = match &handover.snapshot {
@@ -484,8 +487,8 @@ fn share_texts(handover: &Handover, reader: &Reader) -> Option<OwnedFd> {
     texts.ok()
 }
 
-/// A remote that is a listener is a mistake, which a check refuses. A service of which a part works
-/// is better than none: it begins without that remote.
+/// A remote that is a listener of this relay is a mistake, and a check refuses it. But a service
+/// that works in part is better than none, so it starts without that remote.
 fn own_remotes(own: &[OwnRemote], check: bool, report: &Report) -> Result<(), Refusal> {
     if let (true, Some((last, others))) = (check, own.split_last()) {
         for remote in others {
@@ -500,7 +503,7 @@ fn own_remotes(own: &[OwnRemote], check: bool, report: &Report) -> Result<(), Re
     Ok(())
 }
 
-/// True if workers are this program, or this very process.
+/// True if the workers run this program, or are this very process.
 fn has_own_workers(process: &Process, config: &Config, single: bool) -> bool {
     !process.is_foreign() && (config.spawn.program.is_none() || single)
 }
@@ -509,7 +512,7 @@ fn has_tls_listeners(config: &Config) -> bool {
     config.listeners.iter().any(|listener| listener.tls_versions != 0)
 }
 
-/// The name of the relay's section, if one is given; a worker's own name otherwise.
+/// The configured name of the relay's section; `None` if workers use their own name.
 fn relay_id<'a>(options: &'a Options, config: &'a Config, single: bool) -> Option<&'a String> {
     let positional = options.arguments.get(1).filter(|_| single && options.single_process);
     options.worker_id.as_ref().or(positional).or(config.spawn.id.as_ref())
@@ -519,11 +522,11 @@ fn relay_section(process: &Process, options: &Options, config: &Config, single: 
     relay_id(options, config, single).unwrap_or(&process.name).clone()
 }
 
-/// Where workers read their configuration.
+/// Where workers read their configuration from.
 fn worker_source(options: &Options, config: &Config) -> OsString {
     let source = config.spawn.config.as_ref().unwrap_or(&options.arguments[0]);
     match &config.spawn.directory {
-        // The worker reads it from another directory.
+        // Workers start in another directory.
         Some(_) if !source.contains("://") => {
             std::path::absolute(source).unwrap_or_else(|_| PathBuf::from(source)).into()
         }
@@ -531,8 +534,8 @@ fn worker_source(options: &Options, config: &Config) -> OsString {
     }
 }
 
-/// The worker program; in single-process mode it is this one, whatever is configured. A relative
-/// path is made absolute if workers are in another directory.
+/// The program that workers execute; always this one in single-process mode. A relative path is
+/// made absolute if workers start in another directory.
 fn worker_path(process: &Process, config: &Config, single: bool) -> PathBuf {
     let configured = config.spawn.program.clone().filter(|_| !single);
     let path = configured.unwrap_or_else(|| process.executable());
@@ -542,7 +545,7 @@ fn worker_path(process: &Process, config: &Config, single: bool) -> PathBuf {
     }
 }
 
-/// How workers are executed: PATH \[-d LEVEL] \[-D] SOURCE \[ID].
+/// How to execute workers: PATH \[-d LEVEL] \[-D] SOURCE \[ID].
 fn worker_program(
     process: &Process,
     options: &Options,
@@ -564,7 +567,7 @@ fn worker_program(
     }
 }
 
-/// `-P` and `-v`: one worker with the same option; its exit status is ours.
+/// `-P` and `-v`: runs one worker with the same option, and returns its exit status.
 fn run_once(
     options: &Options,
     mut program: Program,
@@ -574,7 +577,7 @@ fn run_once(
     let flag = if options.version { "-v" } else { "-P" };
     program.arguments.insert(0, flag.into());
     if !as_worker {
-        // The configuration is checked with our own identity, wherever we are.
+        // Check with our own identity, in our own directory.
         program.identity = Identity::default();
         program.directory = None;
     }
@@ -597,7 +600,7 @@ fn run_once(
     }
 }
 
-/// The environment without what was meant for this image alone.
+/// The environment without the variables meant for this image alone.
 fn original_environment(process: &Process) -> Vec<(OsString, OsString)> {
     const PRIVATE: [&str; 6] = [
         "LISTEN_PID",
@@ -617,14 +620,14 @@ fn original_environment(process: &Process) -> Vec<(OsString, OsString)> {
 
 /// The two processes after going to the background.
 enum Side {
-    /// The one that was started by the user: its exit status.
+    /// The process that the user started, with its exit status.
     Launcher(i32),
-    /// The one that serves, with the pipe on which it tells the launcher how it went.
+    /// The process that serves, with the pipe for telling the launcher how the start went.
     Daemon(OwnedFd),
 }
 
-/// The launcher ends when the daemon serves, so that its exit status tells whether there is a
-/// service.
+/// Goes to the background. The launcher exits when the daemon serves or has failed, so that its
+/// exit status tells whether there is a service.
 fn go_to_background(keep_stderr: bool) -> Result<Side, i32> {
     let failed = |error: std::io::Error| {
         log::message(&format!("fork: {}", os::reason(&error)));
@@ -651,8 +654,8 @@ fn go_to_background(keep_stderr: bool) -> Result<Side, i32> {
     }
 }
 
-/// `ipc key`: workers read a copy of the configuration in shared memory. Returns the segment,
-/// and the name by which workers find it.
+/// `ipc key`: copies the configuration into shared memory for workers. Returns the segment, and the
+/// name by which workers find it.
 fn share_configuration(
     config: &Config,
     text: &[u8],
@@ -673,7 +676,7 @@ fn share_configuration(
     Ok(Some((segment, format!("ipc://{}/{}", spawn.ipc_key, text.len()).into())))
 }
 
-/// Everything between the configuration and the first event: pid file, loop, broker.
+/// Everything between reading the configuration and the first event: pid file, loop, broker.
 fn prepare(
     process: &Process,
     options: &Options,
@@ -708,7 +711,7 @@ fn prepare(
     Ok((broker, events))
 }
 
-/// Takes the pid file, or goes on with that of the former image.
+/// Takes the pid file, or keeps that of the former image.
 fn take_pid_file(
     path: Option<&Path>,
     mut former: Option<PidFile>,
@@ -728,7 +731,7 @@ fn take_pid_file(
                 holder.map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
             let path = path.display();
             if reloaded {
-                // A service is not given up for its pid file.
+                // A service is not given up because of its pid file.
                 log::message(&format!("pid_write({path}): locked by {holder}"));
                 return Ok(None);
             }
@@ -764,7 +767,8 @@ fn local_worker(
         log::message("No remote services defined! Exiting.");
         return Err(exit::USAGE);
     }
-    // Ten for the first listener and the rest of the process, as in a worker.
+    // Ten descriptors for the first listener and the rest of the process, as in a worker, and one
+    // for each further listener.
     let own = 9 + config.listeners.len().max(1) as u64;
     let users = usize::try_from(descriptors.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(1);
     let listener = has_tls_listeners(config);

@@ -1,4 +1,4 @@
-//! Programs of others that use the library as broker, or as a worker's start.
+//! Other programs that use the library as a broker, or to start a worker.
 
 use super::options::{self, Options};
 use super::single::{self, HostedWorker};
@@ -14,25 +14,25 @@ use std::cell::RefCell;
 use std::ffi::{c_void, OsString};
 use std::path::Path;
 
-/// How a broker has ended.
+/// How a call of the broker has ended.
 pub enum Hosted {
-    /// With this exit status.
+    /// The broker has ended with this exit status.
     Ended(i32),
-    /// Without having begun: it was executed as its own worker.
+    /// It did not start: the program was executed as its own worker.
     Recursive,
-    /// Not at all: it serves in the loop of this context, beside the worker.
+    /// It goes on: it serves in the loop of this context, in one process with the worker.
     Single {
         /// What C code calls `struct io_context *`.
         context: *mut c_void,
-        /// What the worker is to know.
+        /// What the worker needs to know.
         worker: HostedWorker,
-        /// How many connections it can have.
+        /// How many connections the worker may have.
         limit: usize,
     },
 }
 
 thread_local! {
-    /// A broker that is one process with its worker, with the loop that it serves in.
+    /// A broker in one process with its worker, and the loop in which it serves.
     static BROKER: RefCell<Option<(Broker, *mut Loop)>> = const { RefCell::new(None) };
 }
 
@@ -44,7 +44,7 @@ fn process(kind: Kind, arguments: Vec<OsString>) -> Process {
     Process { kind, name, arguments, environment: std::env::vars_os().collect() }
 }
 
-/// The command line of a worker process. The error is the exit status.
+/// Reads the command line of a worker process. The error is the exit status.
 pub fn hosted_worker(arguments: Vec<OsString>) -> Result<HostedWorker, i32> {
     let process = process(Kind::Foreign { broker: String::new() }, arguments);
     let options: Options = process.options(options::WORKER)?;
@@ -60,8 +60,8 @@ pub fn hosted_worker(arguments: Vec<OsString>) -> Result<HostedWorker, i32> {
     Ok(HostedWorker { name: process.name, configuration, section: arguments.next() })
 }
 
-/// Runs the broker of a program, with the section `id`; `worker` is that of the program, if it is to
-/// be one process.
+/// Runs the broker of another program, with the section `id`. `worker` is the program's worker, for
+/// the case that both run in one process.
 pub fn hosted_broker(
     arguments: Vec<OsString>,
     id: Option<String>,
@@ -89,8 +89,8 @@ pub fn hosted_broker(
     }
 }
 
-/// A loop for C code. `None` if there can be none, or none of the mechanism that the environment
-/// names, which is said.
+/// Makes a loop for C code. `None` if that fails, or if the mechanism that the environment names is
+/// not available, which is logged.
 pub fn hosted_loop() -> Option<Loop> {
     if let Some(warning) = Choice::from_environment().warning {
         log::message(&warning);
@@ -102,7 +102,7 @@ pub fn hosted_loop() -> Option<Loop> {
 }
 
 /// One turn of a loop that C code has made or was given: its own descriptors and timers, and the
-/// broker's if that is in this process.
+/// broker's if the broker is in this process.
 pub fn serve_foreign(events: &mut Loop) {
     let this = std::ptr::from_mut(events);
     let hosted = BROKER.with_borrow_mut(|slot| slot.take_if(|(_, of)| *of == this));

@@ -1,4 +1,4 @@
-//! mavistest: sends queries through a chain of modules and shows what comes back.
+//! mavistest: sends queries through a chain of modules and shows the results.
 
 // Token constants carry the names of the C enumeration.
 #![allow(non_upper_case_globals)]
@@ -21,7 +21,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// The status of a wrong command line, which is that of the C program.
+/// The exit status for a wrong command line, as in the C program.
 const WRONG: i32 = 255;
 
 #[derive(Default)]
@@ -29,7 +29,7 @@ struct Options {
     parse_only: bool,
     debug: i64,
     loops: u32,
-    /// `-t`: shows how long all queries took, and nothing else.
+    /// `-t`: shows only how long all queries took.
     timed: bool,
     /// `-a ATTRIBUTE -v VALUE`
     attributes: Vec<(usize, Vec<u8>)>,
@@ -89,7 +89,7 @@ fn parse(arguments: &[OsString], name: &str) -> Option<Options> {
             b'P' => options.parse_only = true,
             b't' => options.timed = true,
             b'd' => options.debug = number(value())?,
-            // A negative number of queries is none.
+            // A negative number of queries means none.
             b'l' => options.loops = u32::try_from(number(value())?).unwrap_or(0),
             b'a' => {
                 let text = value()?;
@@ -169,8 +169,8 @@ fn show(what: &str, query: &Query) {
     }
 }
 
-/// What the section has for us: modules, and what all sections share. Anything else belongs to the
-/// program whose configuration this is.
+/// Reads from the section what mavistest needs: modules, and what all sections share. The rest is
+/// for the program whose configuration this is.
 fn modules(parser: &mut Parser<'_>) -> Result<Chain, ConfigError> {
     let mut found = Modules::new(std::ptr::null_mut());
     let mut depth = 0;
@@ -180,7 +180,7 @@ fn modules(parser: &mut Parser<'_>) -> Result<Chain, ConfigError> {
             S_closebra if depth == 0 => return Ok(found.chain),
             S_closebra => depth -= 1,
             S_openbra => depth += 1,
-            // The word is also a value, and the beginning of directives for the program.
+            // The word `mavis` may also be a value, or begin a directive of the program.
             S_mavis if depth == 0 && matches!(parser.peek()?, S_module | S_path) => {
                 search::parse(parser, &mut found)?;
                 continue;
@@ -192,7 +192,7 @@ fn modules(parser: &mut Parser<'_>) -> Result<Chain, ConfigError> {
     }
 }
 
-/// The query that the command line asks for.
+/// Builds the query from the command line.
 fn query(options: &Options, number: u32) -> Result<Attributes, i32> {
     let mut query = Attributes::default();
     for (attribute, value) in &options.attributes {
@@ -218,7 +218,7 @@ fn query(options: &Options, number: u32) -> Result<Attributes, i32> {
             query.set(attributes::TYPE, value::TACPLUS);
             query.set(attributes::USER, user);
             let kinds: [&[u8]; 3] = [b"INFO", b"AUTH", b"CHPW"];
-            // What was asked for by name goes first.
+            // A type given with `-a` takes precedence.
             if query.get(attributes::TACTYPE).is_none() {
                 query.set(attributes::TACTYPE, kinds[passwords.len()]);
             }

@@ -1,4 +1,4 @@
-//! The programs: what a process is, how it starts, and how it ends.
+//! The programs: what a process is, how it starts, and how it exits.
 
 #![forbid(unsafe_code)]
 
@@ -38,16 +38,16 @@ pub enum Kind {
     Tcprelay,
     /// The broker alone.
     Spawnd,
-    /// One query through a chain of modules.
+    /// mavistest: sends queries through a chain of modules.
     Mavistest,
-    /// A program that uses the library: broker and its own worker in one executable.
+    /// Another program that uses the library: a broker and its own worker in one executable.
     Foreign {
         /// The name of the broker's section.
         broker: String,
     },
 }
 
-/// What every process of the programs knows about itself.
+/// What a process knows about itself.
 struct Process {
     kind: Kind,
     /// Base name of argv\[0].
@@ -84,7 +84,7 @@ pub fn main(kind: Kind, arguments: Vec<OsString>) -> i32 {
 }
 
 impl Process {
-    /// Reads the command line; on a mistake the usage is shown, and the exit status given.
+    /// Reads the command line. On a mistake, shows the usage and returns the exit status.
     fn options(&self, letters: &str) -> Result<Options, i32> {
         let program = self.arguments.first().map_or("".into(), |name| name.to_string_lossy());
         let arguments = self.arguments.get(1..).unwrap_or(&[]);
@@ -105,7 +105,7 @@ impl Process {
         common_data::set_debug(known_debug_bits(options.debug));
         let parse_only = options.parse_only || options.version;
         let terminal = process::stderr_is_terminal();
-        // What modules ask.
+        // Modules look at these.
         common_data::set_parse_only(parse_only.into());
         common_data::set_debug_stderr(options.debug_to_stderr.into());
         common_data::set_debug_terminal(terminal.into());
@@ -115,7 +115,7 @@ impl Process {
         Report { parse_only, debug_to_stderr, terminal, unknown_names }
     }
 
-    /// True for a program that uses the library.
+    /// True for another program that uses the library.
     fn is_foreign(&self) -> bool {
         matches!(self.kind, Kind::Foreign { .. })
     }
@@ -124,7 +124,7 @@ impl Process {
         usage(&self.name)
     }
 
-    /// argv\[0] if it names a path, otherwise the resolved path of the executable.
+    /// argv\[0] if that is a path, otherwise the resolved path of the executable.
     fn executable(&self) -> std::path::PathBuf {
         match self.arguments.first() {
             Some(name) if name.as_bytes().contains(&b'/') => name.into(),
@@ -181,16 +181,16 @@ pub fn version() -> String {
     text
 }
 
-/// Makes the event loop, with the mechanism of the environment, and raises the limit of
-/// descriptors. Returns that limit as well.
+/// Makes the event loop, with the mechanism that the environment names, and raises the limit of
+/// descriptors. Returns the loop and the limit.
 pub fn make_loop() -> Result<(Loop, u64), i32> {
     let mut events = early_loop()?;
     let limit = settle_loop(&mut events)?;
     Ok((events, limit))
 }
 
-/// A loop for modules that are loaded while the configuration is read, which may name a mechanism
-/// in the environment.
+/// A loop with the default mechanism, for modules that are loaded while the configuration is read.
+/// The configuration may still name another mechanism in the environment.
 fn early_loop() -> Result<Loop, i32> {
     let choice = Choice::from_setting(None);
     Loop::new(&choice).map_err(|error| mechanism_failed(&choice, &error))
@@ -201,12 +201,12 @@ fn mechanism_failed(choice: &Choice, error: &std::io::Error) -> i32 {
     exit::OS_ERROR
 }
 
-/// Gives a loop the mechanism of the environment, says which that is, once for each process, and
-/// raises the limit of descriptors, which is returned.
+/// Switches a loop to the mechanism that the environment names, logs that once for each process,
+/// and raises the limit of descriptors. Returns the limit.
 fn settle_loop(events: &mut Loop) -> Result<u64, i32> {
     let choice = Choice::from_environment();
     if let Some(warning) = &choice.warning {
-        // Workers inherit the note, or read the setting again, and need not say it again.
+        // Workers inherit this variable, and need not repeat the warning.
         const WARNED: &str = "TCPRELAY_MECHANISM_WARNED";
         if std::env::var(WARNED).as_ref() != Ok(warning) {
             log::message(warning);
@@ -223,7 +223,7 @@ fn settle_loop(events: &mut Loop) -> Result<u64, i32> {
     Ok(limit)
 }
 
-/// Installs what is to be done when the program crashes.
+/// Installs the handler for crashes, with what the configuration wants done.
 fn install_crash_handler(common: &Common) {
     crash::install(crash::Actions {
         version: version(),

@@ -1,10 +1,10 @@
 //! The command line, in the manner of getopt(3): letters may be bundled, and options may follow
-//! the arguments.
+//! arguments.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-/// What was asked for.
+/// The options of a broker or worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// `-P`
@@ -25,17 +25,17 @@ pub struct Options {
     pub broker_id: Option<String>,
     /// `-p`
     pub pid_file: Option<String>,
-    /// Configuration source and id.
+    /// The configuration source, and the id of the section.
     pub arguments: Vec<String>,
 }
 
-/// The letters of a broker and of a worker; a colon: takes an argument.
+/// The option letters of a broker; a colon means that the option takes an argument.
 pub const BROKER: &str = "vPd:i:p:bf1I:D";
-/// As [`BROKER`].
+/// The option letters of a worker.
 pub const WORKER: &str = "vPd:D";
 
-/// Reads `arguments` (without argv\[0]). The error is getopt's complaint, empty if the usage
-/// alone is to be shown.
+/// Reads `arguments` (without argv\[0]). The error is getopt's complaint, or empty if only the
+/// usage is to be shown.
 pub fn parse(name: &str, letters: &str, arguments: &[OsString]) -> Result<Options, String> {
     let mut options = Options::default();
     let mut rest = arguments.iter();
@@ -96,7 +96,7 @@ impl Options {
     }
 }
 
-/// atoi(3): the number at the beginning, 0 if there is none.
+/// Like atoi(3): the number at the beginning of the text, or 0.
 fn leading_integer(text: &str) -> i64 {
     let text = text.trim_start();
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);

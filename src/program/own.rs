@@ -1,5 +1,5 @@
-//! Remotes that are listeners of this relay: a session with one becomes a client of the relay again,
-//! and so on until all places are taken.
+//! Finds remotes that are listeners of this relay: a session with such a remote becomes a client of
+//! the relay again, and so on until no connections are left.
 
 use crate::broker::addresses::Resolver;
 use crate::config::broker::Broker as Config;
@@ -12,18 +12,18 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-/// The environment variable with what is left out, for workers: a line each.
+/// The environment variable that tells workers which remotes to leave out, one a line.
 pub(super) const VARIABLE: &str = "TCPRELAY_OWN_REMOTES";
 
-/// On Linux no other socket can be bound to an address while one for all of them has the port.
-/// Elsewhere a server of another program may be there.
+/// On Linux a listener for all addresses keeps every other socket from its port, at any single
+/// address. Elsewhere another program's server may listen at one of them.
 const ALL_MEANS_EACH: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 #[derive(Debug)]
 struct Listener {
     protocol: Protocol,
     address: Address,
-    /// Serves IPv4 as well.
+    /// Serves IPv4 as well as IPv6.
     both: bool,
 }
 
@@ -31,7 +31,7 @@ struct Listener {
 #[derive(Debug, Default)]
 pub(super) struct Listeners(Vec<Listener>);
 
-/// Multipath TCP and TCP reach each other.
+/// The transport of a protocol: Multipath TCP and TCP reach each other.
 fn transport(protocol: Protocol) -> Protocol {
     match protocol {
         Protocol::Mptcp => Protocol::Tcp,
@@ -44,13 +44,13 @@ fn is_ipv4(address: &Address) -> bool {
 }
 
 impl Listeners {
-    /// The listeners of a configuration, and those that the service manager has opened.
+    /// The listeners of a configuration, and the sockets that the service manager has opened.
     pub(super) fn of(config: &Config, activated: &[&OwnedFd]) -> Listeners {
         let mut resolver = Resolver::default();
         let known: Vec<_> = config
             .listeners
             .iter()
-            // In another routing domain the same address may be another host's.
+            // In another routing domain the same address may belong to another host.
             .filter(|listener| listener.kind != Kind::Datagram && listener.vrf.is_none())
             .filter_map(|listener| Some((listener, resolver.resolve(listener).ok()?)))
             .collect();
@@ -86,7 +86,7 @@ impl Listeners {
 
     fn has(&self, remote: &Remote) -> bool {
         let address = reached(&remote.address);
-        // Asked for at most once for a remote.
+        // Looked up at most once for each remote.
         let mut local = None;
         self.0.iter().any(|listener| match (&listener.address, &address) {
             (Address::Unix(own), Address::Unix(path)) => files::is_same(own, path),
@@ -102,7 +102,7 @@ impl Listeners {
         })
     }
 
-    /// The remotes that are among the listeners, each with its place in the configuration.
+    /// The remotes that are among the listeners, with their places in the configuration.
     pub(super) fn among(&self, settings: &Relay) -> Vec<OwnRemote> {
         let remotes = settings.remotes.iter().zip(&settings.places);
         remotes
@@ -138,7 +138,7 @@ impl Listener {
     }
 }
 
-/// What a connection to an address reaches: that of no host means this host.
+/// The address that a connection really reaches: the unspecified address means this host.
 fn reached(address: &Address) -> Address {
     let Address::Ip(address) = address else {
         return address.clone();
@@ -155,12 +155,12 @@ fn reached(address: &Address) -> Address {
     Address::Ip(address)
 }
 
-/// A remote that is a listener.
+/// A remote that is a listener of this relay.
 #[derive(Clone, Debug)]
 pub(super) struct OwnRemote {
-    /// What workers know it by.
+    /// The name by which workers recognise it.
     pub(super) name: String,
-    /// What the user is told.
+    /// The message for the user.
     pub(super) text: String,
 }
 
@@ -168,7 +168,7 @@ fn name(remote: &Remote) -> String {
     format!("{} {}", remote.protocol.name(), remote.address)
 }
 
-/// Tells workers what to leave out.
+/// Tells workers which remotes to leave out.
 pub(super) fn tell(own: &[OwnRemote]) {
     if own.is_empty() {
         return std::env::remove_var(VARIABLE);
@@ -177,7 +177,8 @@ pub(super) fn tell(own: &[OwnRemote]) {
     std::env::set_var(VARIABLE, names.join("\n"));
 }
 
-/// Leaves out what the broker has found to be itself. False if there was never a remote.
+/// Leaves out the remotes that the broker has found to be itself. False if there were no remotes to
+/// begin with.
 pub(super) fn leave_out(settings: &mut Relay) -> bool {
     let own = std::env::var(VARIABLE).unwrap_or_default();
     let some = !settings.remotes.is_empty();

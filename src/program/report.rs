@@ -7,30 +7,30 @@ use crate::os::regex::{posix_ignore_case, PCRE_CASELESS_UTF};
 use crate::os::{common_data, log, process};
 use std::path::Path;
 
-/// The last word about a configuration with mistakes.
+/// The last message about a configuration with mistakes.
 const FATAL: &str = "Detected fatal configuration error. Exiting.";
 
-/// The options of the command line that decide where messages go.
+/// The command-line options that decide where messages go.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
-    /// `-P`: to standard error, with the process id.
+    /// `-P`: messages go to standard error, with the process id.
     pub parse_only: bool,
-    /// `-D`: errors and debug output to standard error even if it is no terminal.
+    /// `-D`: errors and debug output go to standard error even if it is no terminal.
     pub debug_to_stderr: bool,
     /// Standard error is a terminal.
     pub terminal: bool,
-    /// Whether names that are not known are mistakes.
+    /// Whether unknown names are mistakes.
     pub unknown_names: UnknownNames,
 }
 
 impl Report {
-    /// How a configuration is read in this process, as it is now.
+    /// The rules for reading a configuration in this process, as it is now.
     pub fn rules(&self) -> Rules {
         let Report { parse_only, unknown_names, .. } = *self;
         Rules { parse_only, unknown_names, debug: common_data::debug() }
     }
 
-    /// A message that does not end the parsing.
+    /// Reports something that does not end the parsing.
     pub fn message(&self, severity: log::Severity, text: &str) {
         if self.parse_only {
             log::stderr(&format!("{}: {text}\n", process::id()));
@@ -40,8 +40,8 @@ impl Report {
         }
     }
 
-    /// A message of a program of others. `level` is a mask of debug bits, which may make it one of
-    /// the trace.
+    /// A message of another program that uses the library. `level` is a mask of debug bits; if one
+    /// of them is set for this process, the message is debug output.
     pub fn program_message(&self, priority: i32, level: u32, text: &str) {
         let traced = common_data::debug() & level != 0;
         let severity = log::Severity::of(priority);
@@ -66,7 +66,7 @@ impl Report {
         }
     }
 
-    /// The error that ended the parsing, and what follows it.
+    /// Reports the error that ended the parsing.
     pub fn failure(&self, error: &ReadError) {
         match error {
             ReadError::Open { name, error } => {
@@ -86,7 +86,7 @@ impl Report {
         }
     }
 
-    /// A mistake in the text.
+    /// Reports a mistake in the text.
     pub fn syntax(&self, error: &ConfigError) {
         if self.debug_to_stderr {
             log::stderr(&format!("{}\n{error}\n", error.consumed()));
@@ -96,8 +96,8 @@ impl Report {
         self.message(log::Severity::ERROR, &error.to_string());
     }
 
-    /// Does what a text wants done, in its order. True if it has said where standard error goes, so that
-    /// it must stay there in the background.
+    /// Applies the effects of a text in their order. True if the text directs debug output to
+    /// standard error or a file: standard error must then stay as it is in the background.
     pub fn apply(&self, effects: Vec<Effect>) -> bool {
         let mut keeps_stderr = false;
         for effect in effects {
@@ -129,7 +129,7 @@ impl Report {
             }
             Target::StandardError => {}
             Target::File(path, place) => {
-                // Workers may not be allowed to write where the broker may.
+                // Not fatal: workers may not be allowed to write where the broker may.
                 if let Err(error) = process::redirect_stderr(Path::new(&path)) {
                     let reason = crate::os::reason(&error);
                     let text = format!("{place}: Couldn't open {path}: {reason}");
@@ -151,10 +151,10 @@ pub fn publish_case(stack: u64) {
     common_data::set_posix_flags(if ignored { posix_ignore_case() } else { 0 });
 }
 
-/// Tells modules what configuration this is, and in which folder.
+/// Tells modules the name of the configuration and its directory.
 pub fn publish_name(name: &str, directory: &str) {
     common_data::set_configuration_file(name);
-    // The paths below it are made with a slash.
+    // C code forms the paths below it with a slash.
     common_data::set_configuration_directory(match directory.trim_end_matches('/') {
         "" => "/",
         "." => "./",

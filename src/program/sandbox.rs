@@ -1,4 +1,4 @@
-//! Whether a worker is confined, and what is said if it is not.
+//! Whether a worker is confined, and what is logged if it is not.
 
 use crate::config::common::Common;
 use crate::config::relay::Relay;
@@ -8,13 +8,13 @@ use crate::os::sandbox::{self, Confinement, Needs};
 use crate::os::{self, log, scope};
 use std::path::{Path, PathBuf};
 
-/// What the configuration says about it.
+/// What decides about the sandbox of a worker.
 pub(super) struct Sandbox {
-    /// `sandbox`, if it is set.
+    /// The directive `sandbox`, if it is set.
     wanted: Option<bool>,
-    /// What may need more than a sandbox allows.
+    /// Something that may need more than a sandbox allows.
     obstacle: Option<String>,
-    /// Where remotes on this host are.
+    /// UNIX sockets of remotes.
     sockets: Vec<PathBuf>,
     modules: bool,
     kernel_tls: bool,
@@ -22,9 +22,9 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Takes down what there is to know before all of it goes its own ways.
+    /// Collects what the sandbox needs to know, before settings and modules are moved elsewhere.
     pub(super) fn of(settings: &Relay, common: &Common, modules: &Modules) -> Sandbox {
-        // These are run when the worker crashes.
+        // gcore and debug-cmd are run when the worker crashes.
         let gcore = common.core_directory.as_ref().and(common.core_command.as_ref());
         let obstacle = if let Some(name) = &modules.unconfined {
             Some(format!("the module '{name}' may start programs or write files"))
@@ -47,8 +47,9 @@ impl Sandbox {
         }
     }
 
-    /// Confines the process, unless that is not wanted or would be in the way. A worker that cannot
-    /// be confined is better than none.
+    /// Confines the process if the configuration wants that. If it does not say, something that may
+    /// need more than a sandbox allows prevents it. A worker that cannot be confined goes on
+    /// without.
     pub(super) fn enter(&self) {
         match (self.wanted, &self.obstacle) {
             (Some(false), _) => return,

@@ -14,7 +14,7 @@ use crate::os::process::exit;
 use crate::os::{log, names};
 use std::rc::Rc;
 
-/// Opens a source.
+/// Opens a configuration source.
 pub(super) fn open(name: &str, system: &Live) -> Result<Source, ReadError> {
     config::system::open(name, system)
         .map_err(|error| ReadError::Open { name: name.to_owned(), error })
@@ -39,8 +39,9 @@ pub(super) fn read(
     Ok((section.resolve(&mut names::resolve)?, common, modules))
 }
 
-/// Reads a worker's section for what it says of files: nothing that it does is done, nothing is said,
-/// and its modules are not loaded. `None` if there are mistakes, which the worker will report.
+/// Reads a worker's section only to learn which files and remotes it names: no effect is applied,
+/// nothing is logged, and no module is loaded. `None` if there are mistakes, which the worker will
+/// report.
 pub(super) fn examine(source: Source, section: &str, system: &Rc<Live>) -> Option<Relay> {
     let rules = config::rules::Rules { parse_only: false, debug: 0, ..system.report.rules() };
     let reading = config::read(source, section, rules, system.clone(), |parser| {
@@ -50,8 +51,9 @@ pub(super) fn examine(source: Source, section: &str, system: &Rc<Live>) -> Optio
     section.resolve(&mut names::resolve).ok()
 }
 
-/// Starts the modules, if the settings want them to be asked. Otherwise nobody needs them. Fails, and
-/// says so, if one of them cannot be started: who may connect is not left to the others.
+/// Starts the modules, if the settings have them asked; otherwise they are not needed. If a module
+/// cannot be started that is logged, and the worker must not start: the other modules alone must
+/// not decide who may connect.
 pub(super) fn start_modules(
     settings: &Relay,
     modules: Modules,

@@ -1,4 +1,4 @@
-//! What TLS needs at the start of a process: files that are read, and checked.
+//! What TLS needs at the start of a process: reads the files, and checks them.
 
 use super::own::{Listeners, OwnRemote};
 use super::section;
@@ -16,7 +16,7 @@ use crate::tls::tickets::Ratchet;
 use crate::tls::validity::{self, Finding, Subject};
 use std::rc::Rc;
 
-/// Why a process cannot start, and the exit status that goes with it.
+/// Why a process cannot start, and its exit status.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) text: String,
@@ -30,8 +30,8 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Reads the files that a section names and that are not known yet. Those of listeners only if
-/// there are any with TLS.
+/// Reads the files that a section names, unless they are known already. Those for listeners are
+/// read only if there are listeners with TLS.
 fn read(settings: &Relay, material: &mut Material, listener: bool) -> Result<(), Refusal> {
     for (path, kind) in context::files(settings, listener) {
         let read = match kind {
@@ -43,7 +43,7 @@ fn read(settings: &Relay, material: &mut Material, listener: bool) -> Result<(),
     Ok(())
 }
 
-/// As [`contexts`], with what the broker has read: no file is.
+/// As [`contexts`], from what the broker has read: no file is read here.
 pub(super) fn contexts_of_broker(
     settings: &Relay,
     material: &Material,
@@ -59,7 +59,7 @@ pub(super) fn contexts_of_broker(
     Ok(library::wiping(|| Contexts::load(settings, material, tickets, listener))?)
 }
 
-/// Makes the contexts of a process that relays. `tickets`: those of the broker, if it has told.
+/// Makes the TLS contexts of a process that relays. `tickets` are the broker's, if it has sent any.
 pub(super) fn contexts(
     settings: &Relay,
     material: &mut Material,
@@ -79,8 +79,9 @@ pub(super) fn contexts(
     Ok(library::wiping(|| Contexts::load(settings, material, tickets, listener))?)
 }
 
-/// What workers will be told, with the keys of session tickets that a former image has left, or
-/// fresh ones. Without a `listener` that has TLS nothing is asked of OpenSSL, which may be unable.
+/// The secrets for workers, with the keys of session tickets that the former image left, or fresh
+/// ones. Without a `listener` that has TLS, OpenSSL is not asked for random keys, as it may be
+/// unable to give any.
 pub(super) fn secrets(former: Option<Ratchet>, listener: bool) -> Result<Secrets, Refusal> {
     let tickets = match former.filter(|tickets| !tickets.is_unset()) {
         Some(tickets) => tickets,
@@ -91,19 +92,19 @@ pub(super) fn secrets(former: Option<Ratchet>, listener: bool) -> Result<Secrets
 }
 
 fn fresh() -> Result<Ratchet, Refusal> {
-    // Another period may be set later.
+    // The period is set later, if another one is configured.
     Ratchet::random(os::wall_clock(), 7200).map_err(|errors| Refusal {
         text: format!("RAND_priv_bytes: {errors}"),
         status: exit::OS_ERROR,
     })
 }
 
-/// What a configuration is checked for.
+/// Why a configuration is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A service that is to begin, or `-P`.
+    /// A service is about to start, or `-P`.
     Start,
-    /// One that is running: it goes on with certificates that have expired meanwhile.
+    /// A service is running: it goes on with certificates that have expired meanwhile.
     Reload,
 }
 
@@ -111,13 +112,13 @@ pub(super) enum Purpose {
 pub(super) struct Checked {
     pub(super) material: Rc<Material>,
     pub(super) session_timeout: u32,
-    /// What the user should know.
+    /// Warnings for the user.
     pub(super) warnings: Vec<String>,
-    /// Remotes that are listeners.
+    /// Remotes that are listeners of this relay.
     pub(super) own: Vec<OwnRemote>,
 }
 
-/// Looks at the dates of everything that TLS uses. Returns what is to be said of it.
+/// Checks the dates of everything that TLS uses. Returns the warnings.
 pub(super) fn examine(
     settings: &Relay,
     material: &Material,
@@ -139,9 +140,9 @@ pub(super) fn examine(
     Ok(warnings)
 }
 
-/// Reads a relay's section and the files for its TLS, and makes sure that they can be used. `None` if
-/// the section cannot be read. Its keys are wiped here when they were tried, and stay only as they are
-/// to be passed on.
+/// Reads a relay's section and its files for TLS, and makes sure that they can be used. `None` if
+/// the section cannot be read. Keys that were parsed for this are wiped; only the contents of the
+/// files stay, to be passed on.
 pub(super) fn check(
     source: &Source,
     section: &str,
@@ -157,7 +158,7 @@ pub(super) fn check(
     };
     let mut material = Material::default();
     let made = contexts(&settings, &mut material, None, tls).map_err(|refusal| {
-        // Otherwise the message names a file.
+        // Other messages name a file.
         let place = format!("{name}: id = {section}: ");
         let place = if refusal.status == exit::CONFIGURATION { &place } else { "" };
         Refusal { text: format!("{place}{}", refusal.text), ..refusal }

@@ -1,5 +1,5 @@
-//! The system that configurations are read on: their files, as the snapshot has them, and the rest as
-//! it is.
+//! The system on which configurations are read: their files as the snapshot has them, everything
+//! else as it is now.
 
 use super::report::Report;
 use crate::config::effect::Effect;
@@ -23,23 +23,24 @@ pub struct Live {
 }
 
 impl Live {
-    /// With files from `reader`.
+    /// Reads files through `reader`.
     pub fn new(report: Report, reader: Reader) -> Live {
         Live { report, reader, keeps_stderr: Cell::new(false) }
     }
 
-    /// With files as they are whenever they are read.
+    /// Reads files as they are at that moment.
     pub fn direct(report: Report) -> Live {
         Live::new(report, Reader::direct())
     }
 
-    /// Does what a text wants done, and gives what it has set.
+    /// Applies the effects of a text, and returns its settings.
     pub fn settle<T>(&self, reading: Reading<T>) -> Result<(T, Common), ReadError> {
         self.apply(reading.effects);
         reading.result
     }
 
-    /// A text has said where standard error goes, so that it stays there in the background.
+    /// True if a text directs debug output to standard error or a file: standard error must then
+    /// stay as it is in the background.
     pub fn keeps_stderr(&self) -> bool {
         self.keeps_stderr.get()
     }

@@ -1,4 +1,4 @@
-//! Start of a worker process.
+//! The start of a worker process.
 
 use super::options::{self, Options};
 use super::sandbox::Sandbox;
@@ -49,10 +49,10 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     if !options.parse_only {
         config::on_abandon(bad_configuration);
     }
-    // A broker of ours leaves what it has checked.
+    // A broker of ours has left the texts that it checked.
     let reader = inherited_texts().map_or_else(Reader::direct, Reader::of_worker);
     let system = Rc::new(Live::new(report, reader));
-    // Modules may use the loop as soon as they are there.
+    // Modules may use the loop as soon as they are loaded.
     let mut events = super::early_loop()?;
     let read = read(&options.arguments[0], section, &system, &mut events);
     let (mut settings, common, modules) = read.map_err(|error| {
@@ -63,7 +63,8 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         error.exit_status()
     })?;
     if options.parse_only {
-        // By themselves these checks are the broker's, which knows its listeners.
+        // For a broker of ours that has not made these checks itself; the variable says whether it
+        // has listeners with TLS.
         if std::env::var_os(BROKER_VARIABLE).is_some() {
             let listener = has_tls_listeners(&settings);
             let mut material = Material::default();
@@ -124,7 +125,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let sandbox = Sandbox::of(&settings, &common, &modules);
     let queries =
         start_modules(&settings, modules, &mut events).inspect_err(|_| link.cannot_start())?;
-    // Another program's broker has nothing to share.
+    // Another program's broker has no zone to share.
     let alone = settings.balance_alone || !own_broker;
     let zone = zone.filter(|_| !alone);
     let mut engine = Engine::new(settings, tls, queries);
@@ -141,7 +142,8 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     Ok(worker.run(&mut events))
 }
 
-/// True if there are listeners with TLS, or, with a broker that does not tell, may be.
+/// True if there are listeners with TLS. If the broker does not say, certificates mean that there
+/// may be.
 fn has_tls_listeners(settings: &Relay) -> bool {
     match std::env::var(BROKER_VARIABLE).as_deref() {
         Ok(WITH_TLS) => true,
@@ -150,19 +152,20 @@ fn has_tls_listeners(settings: &Relay) -> bool {
     }
 }
 
-/// What a broker has told: contents of files for TLS, keys of session tickets, and our place in the
-/// zone.
+/// What the broker has sent: contents of the files for TLS, keys of session tickets, and our slot
+/// in the zone.
 type Told = (Material, Option<Ratchet>, Option<(OwnedFd, u32)>);
 
-/// `None` if the broker's answer is of no use: it is another version, which we do without.
+/// `None` if the broker's answer cannot be decoded: it is another version, and the worker does
+/// without.
 fn decode(answer: Answer<OwnedFd>) -> Option<Told> {
     let (material, tickets) = Ratchet::decode_with(&answer.secrets)?;
     Some((material, Some(tickets), answer.zone))
 }
 
-/// Tells the broker that starting again will not help. Nothing was said to it before.
+/// Tells the broker that starting this worker again would not help. This is the first message.
 fn bad_configuration() {
     let message = FromWorker::BadConfiguration.encode();
-    // A broker that does not hear it sees the process end.
+    // If the broker does not get it, it sees the process exit.
     let _ = channel::send(std::io::stdin().as_fd(), &message, None);
 }

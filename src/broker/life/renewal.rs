@@ -1,4 +1,4 @@
-//! What a broker does about SIGHUP and SIGUSR1 once the configuration was checked.
+//! What the broker does about SIGHUP and SIGUSR1 once the configuration has been checked.
 
 use super::Broker;
 use crate::broker::handover::{FormerSecrets, Image, Outgoing};
@@ -30,8 +30,8 @@ impl Broker {
         }
     }
 
-    /// SIGUSR1: workers that know what was checked. An older executable tells nothing, and its workers
-    /// read for themselves.
+    /// SIGUSR1: starts workers with what was checked. An older executable does not report that, and
+    /// its workers read the files themselves.
     fn replace_workers(&mut self, findings: Option<Findings>, events: &mut Loop) {
         log::message("SIGUSR1: replacing all workers");
         self.workers.renew(findings.map(|Findings { snapshot, checked }| {
@@ -42,14 +42,14 @@ impl Broker {
         self.settle(events);
     }
 
-    /// Executes this program again, in this process.
+    /// SIGHUP: executes the program again, in this process.
     fn restart_image(
         &mut self,
         findings: Option<Findings>,
         again: Option<Purpose>,
         events: &mut Loop,
     ) {
-        // What arrives from here on waits for the next image, or for the end of this attempt.
+        // Signals that arrive from here on wait for the next image, or for the end of this attempt.
         signals::block_all();
         let arrived = self.signals.take();
         if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT) {
@@ -94,7 +94,8 @@ impl Broker {
             arguments: &self.options.arguments,
             environment: &self.options.environment,
         };
-        // An older version does not tell what it has read, nor does it know what we would leave.
+        // An executable that did not report what it has read is an older version, and would not
+        // understand the new handover either.
         let error = match findings {
             Some(_) => outgoing.give(&image),
             None => outgoing.give_to_older(&image),
@@ -112,14 +113,14 @@ impl Broker {
         self.settle(events);
     }
 
-    /// In the child: nothing but the sessions.
+    /// In a child: serves the open sessions, and nothing else.
     pub(super) fn drain_sessions(&mut self, events: &mut Loop) -> i32 {
         let Ok(signals) = Signals::install(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
         else {
             return process::exit::OS_ERROR;
         };
         process::new_session();
-        // The parent's pipe: it must not miss its signals because we read them.
+        // The pipe is shared with the parent, which must not miss a signal because we read it.
         events.remove(self.signals.descriptor());
         self.reload.forget(events);
         self.dispatch.forget();
@@ -128,7 +129,7 @@ impl Broker {
             log::message(&format!("event loop: {}", os::reason(&error)));
             return process::exit::OS_ERROR;
         }
-        // Bound to the variable: the pipe of the handlers must stay open.
+        // Bound to a name, so that the pipe of the signal handlers stays open.
         let _signals = signals;
         let Some(local) = self.workers.local_mut() else {
             return 0;

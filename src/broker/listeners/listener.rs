@@ -21,19 +21,20 @@ pub(super) struct Listener {
     pub(super) address: Address,
     /// `None` while it is not bound.
     pub(super) socket: Option<OwnedFd>,
-    /// The file of a UNIX socket that we have bound: nothing else at its path is ours.
+    /// The file of a UNIX socket that we have bound. Any other file at its path is not ours.
     file: Option<FileId>,
     /// What workers are told about its connections.
     pub(super) accept: Accept,
-    /// Some connections need options that they do not inherit from the socket.
+    /// The traffic class to set on each connection, as not all inherit it from the socket; 0 for
+    /// none.
     pub(super) class: u8,
     pub(super) retry: Option<TimerId>,
-    /// The socket was opened by the service manager or inetd: it cannot be opened again here,
-    /// and its path is not ours.
+    /// The socket was opened by the service manager or inetd: it cannot be opened again here, and
+    /// its path is not ours.
     pub(super) foreign: bool,
     /// It was closed because of overload, and is to be opened again.
     pub(super) reopen: bool,
-    /// Whether an IPv6 socket is to leave IPv4 alone; `None`: as the system has it.
+    /// Whether an IPv6 socket refuses IPv4; `None` for the system's default.
     ipv6_only: Option<bool>,
     logged_failure: bool,
     backlog: i32,
@@ -48,7 +49,7 @@ impl Listener {
         let datagrams = config.protocol == Protocol::Udp;
         let tls_versions = match (datagrams, config.tls_versions, config.dtls_versions) {
             (true, _, dtls) => dtls,
-            // Versions of DTLS alone make no sense here, and least of all plain text.
+            // DTLS versions alone make no sense here, but must not turn into plain text either.
             (false, 0, 1..) => TLS_DEFAULT,
             (false, tls, _) => tls,
         };
@@ -82,7 +83,8 @@ impl Listener {
         }
     }
 
-    /// A listener for a socket that was opened before us (inetd wait mode, socket activation).
+    /// A listener for a socket that was opened before we started (inetd wait mode, socket
+    /// activation).
     pub(super) fn inherited(fd: OwnedFd, backlog: i32) -> io::Result<Listener> {
         let config = config::Listener { backlog, ..config::Listener::new(0) };
         let address =
@@ -99,9 +101,9 @@ impl Listener {
         self.accept.protocol == 0
     }
 
-    /// What the listener is recognised by in the next image of the broker. A zone is a number
-    /// there: an interface of the same name may be another one by then, and the socket is bound to
-    /// the former.
+    /// The key by which the next image recognises the listener. An IPv6 zone is written as a
+    /// number: by then another interface may have its name, while the socket stays bound to the
+    /// former one.
     pub(super) fn key(&self) -> String {
         let vrf = self.config.vrf.as_deref().unwrap_or("");
         let address = match &self.address {
@@ -115,18 +117,18 @@ impl Listener {
         self.config.kind == Kind::Datagram
     }
 
-    /// True if other processes may listen here as well.
+    /// True if other processes may listen on the same port.
     fn shares_port(&self) -> bool {
         self.config.reuse_port && self.address.family() != Family::Unix && !self.is_datagram()
     }
 
-    /// True if this listener is for all IPv6 addresses, and perhaps IPv4 with them.
+    /// True if this listener is for all IPv6 addresses, and perhaps for IPv4 as well.
     fn is_ipv6_wildcard(&self) -> bool {
         self.address.ip() == Some(Ipv6Addr::UNSPECIFIED.into())
     }
 
-    /// True if the socket takes IPv4 connections, or not, as this listener is to. One that is bound
-    /// to an address takes none anyway, and Linux says so whatever was set.
+    /// True if the socket takes IPv4 connections or not as this listener wants. A socket bound to a
+    /// single address takes none anyway, and Linux reports it as IPv6-only whatever was set.
     fn suits_families(&self, fd: &OwnedFd) -> bool {
         if !self.is_ipv6_wildcard() {
             return true;
@@ -139,11 +141,12 @@ impl Listener {
         wanted.is_none_or(|wanted| socket::is_ipv6_only(fd).is_ok_and(|only| only == wanted))
     }
 
-    /// Takes over a socket that is bound already, and its file if that is known. What its former
-    /// owner has set and this configuration does not goes back to what a new socket has.
+    /// Takes over a bound socket, and its file if that is known. Options that the former owner set
+    /// and this configuration does not go back to the defaults of a new socket.
     pub(super) fn adopt(&mut self, fd: OwnedFd, file: Option<FileId>) -> io::Result<()> {
-        // That is settled when a socket is bound, so this one makes room for one that is bound
-        // anew. We cannot do that for one of the service manager's, nor need datagrams of ours.
+        // Port sharing is fixed when a socket is bound, so a socket that differs makes room for a
+        // new one. Sockets of the service manager cannot be opened again, and datagram sockets
+        // always share.
         let settled = self.foreign || self.is_datagram();
         if !settled && socket::shares_port(&fd) != self.shares_port() {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -155,12 +158,12 @@ impl Listener {
         let family = self.address.family();
         if family != Family::Unix && !self.is_datagram() {
             let system = socket::default_keepalive_parameters(family);
-            // SCTP sockets have none of them.
+            // SCTP sockets have none of these options.
             let _ = socket::set_keepalive_parameters(&fd, system);
             let _ = socket::set_user_timeout(&fd, system);
         }
         self.prepare(&fd)?;
-        // The service manager has its own idea of the backlog, unless ours was asked for.
+        // The service manager has chosen a backlog; keep it unless another one is configured.
         let settled = self.foreign && self.backlog == MOST_BACKLOG;
         if !self.is_datagram() && !settled {
             socket::listen(&fd, self.backlog)?;
@@ -216,12 +219,13 @@ impl Listener {
         Ok(())
     }
 
-    /// Creates, binds and listens. Failures and the success are logged, each failure once.
+    /// Creates, binds and listens. Success is logged, and a failure the first time.
     pub(super) fn open(&mut self) -> bool {
         self.open_saying(log::message)
     }
 
-    /// As [`open`](Self::open), as a limit that closed it was left: clients can cause that.
+    /// As [`open`](Self::open), when the limit that closed it is no longer reached. Clients can
+    /// cause that, so logging is limited.
     pub(super) fn open_again(&mut self) -> bool {
         self.open_saying(|text| log::braked(log::Kind::Listener, || text.to_owned()))
     }
@@ -269,7 +273,7 @@ impl Listener {
         }
         self.prepare(&fd).map_err(call("setsockopt"))?;
         if let Some(vrf) = &config.vrf {
-            // As the C program: it goes on in the default domain, and says so.
+            // As the C program does: log it, and go on in the default routing domain.
             if let Err(error) = socket::set_vrf(&fd, vrf) {
                 let reason = os::reason(&error);
                 log::braked(log::Kind::Listener, || {
@@ -293,17 +297,17 @@ impl Listener {
         }
     }
 
-    /// Binds a UNIX socket to its path, listens, and gives the file mode and owner.
+    /// Binds a UNIX socket to its path, listens, and sets mode and owner of the file.
     fn bind_file(&self, fd: &OwnedFd, path: &Path) -> Result<Option<FileId>, (String, io::Error)> {
         let entry = Entry::of(path);
-        // Until it listens, others of our kind would take it for one that was left behind.
+        // Until it listens, another process of ours would take the socket for a stale one.
         let lock = entry.as_ref().ok().map(Entry::lock_directory);
         if let Ok(entry) = &entry {
             remove_stale_socket(entry, path, self.file);
         }
         let bind = || socket::bind(fd, &self.address);
         match self.config.mode {
-            // From the beginning, so that there is nothing to change afterwards.
+            // Bind with the final mode, so that there is nothing to change afterwards.
             Some(mode) => process::with_umask(!mode & 0o777, bind),
             None => bind(),
         }
@@ -331,7 +335,7 @@ impl Listener {
         Ok(id)
     }
 
-    /// Mode and owner as configured, and otherwise as given.
+    /// Mode and owner as configured, or else as given.
     fn permissions(&self, otherwise: Permissions) -> Permissions {
         Permissions {
             mode: self.config.mode.or(otherwise.mode),
@@ -340,12 +344,12 @@ impl Listener {
         }
     }
 
-    /// Waits until it is certain whether a UNIX socket that is there is of no use any more.
+    /// Waits until it is certain whether a UNIX socket at the path is stale.
     pub(super) fn await_rival(&self) {
         if let Address::Unix(path) = &self.address {
             let is_unsure =
                 |entry: &Entry| entry.socket().is_some() && is_young(path) && is_refused(path);
-            // Whoever touches it again and again does not keep us from starting.
+            // The wait has an end, in case somebody keeps touching the file.
             let end = Instant::now() + 2 * YOUTH;
             while Instant::now() < end && Entry::of(path).is_ok_and(|entry| is_unsure(&entry)) {
                 std::thread::sleep(LOOK_PAUSE);
@@ -388,15 +392,15 @@ impl Listener {
     }
 }
 
-/// Removes the file of a UNIX socket of ours, while that is open still: no other file can have its
-/// numbers.
+/// Removes the file of our UNIX socket while the socket is still open, so that no other file can
+/// have got its device and inode numbers.
 pub(super) fn remove_file(path: &Path, socket: &OwnedFd, known: Option<FileId>) {
     let Ok(entry) = Entry::of(path) else {
         return;
     };
     let _lock = entry.lock_directory();
     let file = known.or_else(|| entry.bound_file(socket, None).ok().map(|file| file.id()));
-    // Otherwise it is gone, or another one's.
+    // If that fails, the file is gone, or belongs to another socket.
     let _ = file.map(|file| entry.remove(file));
 }
 
@@ -413,12 +417,12 @@ pub fn open(config: config::Listener, address: Address) -> Result<OwnedFd, (Stri
     Listener::new(config, address, Keepalive::default()).try_open().map(|(fd, _)| fd)
 }
 
-/// Where IPv6 listeners for all addresses share their port with IPv4 ones, each family gets its own:
-/// otherwise the first one would take both, and the other fail. Listeners in two routing domains are
-/// not in each other's way.
+/// Gives each family a socket of its own where IPv6 listeners for all addresses share a port with
+/// IPv4 listeners: otherwise the first one would take both families, and the other would fail.
+/// Listeners in different routing domains do not collide.
 pub(super) fn separate_families(listeners: &mut [Listener]) {
     let place = |listener: &Listener| {
-        // Multipath TCP has the ports of TCP.
+        // Multipath TCP shares the ports of TCP.
         let protocol = match listener.config.protocol {
             Protocol::Mptcp => Protocol::Tcp,
             protocol => protocol,
@@ -443,8 +447,8 @@ pub(super) fn separate_families(listeners: &mut [Listener]) {
     }
 }
 
-/// How long a process may take between binding a UNIX socket and listening on it: until then it
-/// refuses as one does that was left behind.
+/// How long a process may take between bind(2) and listen(2) on a UNIX socket. In between it
+/// refuses connections, just as a stale socket does.
 const YOUTH: Duration = Duration::from_secs(1);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -459,7 +463,7 @@ fn is_refused(path: &Path) -> bool {
     answer.is_err_and(|error| error.raw_os_error() == Some(libc::ECONNREFUSED))
 }
 
-/// Removes a socket file that nobody listens on any more; one that is `own` at once.
+/// Removes a socket file that nobody listens on: our `own` at once, any other when it is not young.
 fn remove_stale_socket(entry: &Entry, path: &Path, own: Option<FileId>) {
     if let Some(file) = entry.socket() {
         if is_refused(path) && (own == Some(file) || !is_young(path)) {

@@ -1,42 +1,42 @@
-//! How a worker reads its channel.
+//! How well a worker reads its channel.
 
 use crate::os::channel::{self, Unread};
 
-/// After so long without being read, what is in a channel goes to others, in milliseconds.
+/// If a worker reads nothing for this long, its unread connections go to others. In milliseconds.
 const OVERDUE: u64 = 1000;
-/// A worker is not complained of more often than this.
+/// Least time between two complaints about a worker, in milliseconds.
 const QUIET: u64 = 60_000;
 
-/// What was sent to a worker, and how it reads that.
+/// What was sent to a worker, and how far it has read.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     /// Messages sent, and how many of them it is known to have read.
     sent: u64,
     read: u64,
-    /// Since when something is unread, and nothing has been read.
+    /// Since when there is something unread, without anything being read.
     unread_since: Option<u64>,
-    /// Since when it has been given up on.
+    /// Since when it has been stalled: it reads nothing, and gets no connections.
     stalled_since: Option<u64>,
-    /// All but the probe was taken back.
+    /// Everything but the probe was taken back.
     emptied: bool,
-    /// When that was last logged, and whether it was this time.
+    /// When a stall was last logged, and whether the present one was.
     complained: Option<u64>,
     told: bool,
 }
 
-/// What a look at a channel has shown.
+/// What a look at a channel shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// There is nothing to wait for.
+    /// Nothing is unread.
     Idle,
-    /// The worker reads, or has not had the time to.
+    /// The worker reads, or has not had enough time to.
     Fair,
-    /// It has not read anything for too long.
+    /// The worker has read nothing for too long.
     Overdue,
 }
 
 impl Flow {
-    /// That of a channel which is new here, with so much unread.
+    /// For a channel that is new to this broker, with `unread` in it.
     pub(super) fn with(unread: Unread, now: u64) -> Flow {
         let mut flow = Flow::default();
         match unread {
@@ -56,7 +56,7 @@ impl Flow {
                 return Pace::Idle;
             }
             Unread::Messages(count) => count as u64,
-            // How many is not known: any of them may be the last.
+            // The number is not known: assume that nothing more was read.
             Unread::Something => self.sent.saturating_sub(self.read),
         };
         let read = self.sent.saturating_sub(left);
@@ -72,35 +72,35 @@ impl Flow {
         }
     }
 
-    /// The worker has said something: it is alive.
+    /// The worker has sent something: it is alive.
     pub(super) fn heard(&mut self, now: u64) {
         if self.unread_since.is_some() && !channel::COUNTS_UNREAD {
             self.unread_since = Some(now);
         }
     }
 
-    /// It was sent something.
+    /// A message was sent to it.
     pub(super) fn sent(&mut self, now: u64) {
         self.sent += 1;
         self.unread_since.get_or_insert(now);
     }
 
-    /// It has read something.
+    /// True if it has read a message.
     pub(super) fn has_read(&self) -> bool {
         self.read > 0
     }
 
-    /// There is something unread, or it has been given up on.
+    /// True if it has to be watched: something is unread, or it is stalled.
     pub(super) fn is_waited_for(&self) -> bool {
         self.unread_since.is_some() || self.stalled_since.is_some()
     }
 
-    /// Since when it has been given up on.
+    /// Since when it has been stalled.
     pub(super) fn stalled_since(&self) -> Option<u64> {
         self.stalled_since
     }
 
-    /// It is given up on, until it reads again. True if that is to be logged.
+    /// It is stalled from now on, until it reads again. True if that is to be logged.
     pub(super) fn stall(&mut self, now: u64) -> bool {
         self.stalled_since = Some(now);
         self.told = self.complained.is_none_or(|last| now - last >= QUIET);
@@ -117,12 +117,13 @@ impl Flow {
         self.told
     }
 
-    /// All was taken back, and one message put in its place: when that is read, the worker is back.
+    /// Everything was taken back, and a probe was put in its place. When the worker reads that, it
+    /// is back.
     pub(super) fn emptied(&mut self) {
         (self.sent, self.read, self.emptied) = (1, 0, true);
     }
 
-    /// All was taken back.
+    /// True if everything but the probe was taken back.
     pub(super) fn is_emptied(&self) -> bool {
         self.emptied
     }
@@ -137,7 +138,7 @@ mod tests {
         let mut flow = Flow { sent: 5, unread_since: Some(0), ..Flow::default() };
         assert_eq!(flow.look(Unread::Messages(5), 900), Pace::Fair);
         assert_eq!(flow.look(Unread::Messages(5), 1000), Pace::Overdue);
-        // One was read; as many come as are read.
+        // One message was read; then as many arrive as are read.
         assert_eq!(flow.look(Unread::Messages(4), 1250), Pace::Fair);
         flow.sent += 3;
         assert_eq!(flow.look(Unread::Messages(4), 2200), Pace::Fair);

@@ -1,4 +1,4 @@
-//! Which worker gets a connection, and giving it.
+//! Choosing a worker for a connection, and giving the connection to it.
 
 use super::worker::{unblock, Worker};
 use super::{Workers, LOCAL_WORKER};
@@ -13,13 +13,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 impl Workers {
-    /// When the worker was started that has been starting for longest.
+    /// When the oldest worker that is still starting was started.
     pub(in crate::broker) fn oldest_start(&self) -> Option<u64> {
         let starting = self.all.values().filter(|worker| worker.side.is_starting());
         starting.map(|worker| worker.started).min()
     }
 
-    /// Which worker is to get a connection: of this client, if clients of its listener are remembered.
+    /// Chooses a worker for a connection of `client`, which is given if its listener remembers
+    /// clients.
     pub(in crate::broker) fn choose(&self, client: Option<&(usize, Key)>, now: u64) -> Choice {
         let sticky = client.and_then(|(listener, key)| self.sticky.get(*listener, key, now));
         self.policy.choose(sticky)
@@ -30,7 +31,7 @@ impl Workers {
         self.sticky.holds_for(listener)
     }
 
-    /// A worker was given a connection, of this client.
+    /// Counts a connection that was given to a worker, and remembers the client.
     pub(in crate::broker) fn given(
         &mut self,
         id: WorkerId,
@@ -46,7 +47,7 @@ impl Workers {
         }
     }
 
-    /// A worker has not got so many connections that it was counted for.
+    /// Takes back connections that were counted, but could not be sent to the worker.
     pub(in crate::broker) fn not_given(&mut self, id: WorkerId, count: usize) {
         self.policy.done(id, count);
     }
@@ -61,7 +62,7 @@ impl Workers {
         self.reach(id)?.send(connection)
     }
 
-    /// Sends connections that were accepted alike to a worker that takes several at once.
+    /// Sends connections with the same [`Accept`] to a worker that takes several at once.
     pub(in crate::broker) fn send_together<'a>(
         &self,
         id: WorkerId,
@@ -70,7 +71,7 @@ impl Workers {
     ) -> io::Result<()> {
         let worker = self.reach(id)?;
         if self.blocking() == Blocking::Yes {
-            // A worker of ours that is configured as another program.
+            // A worker of ours that `exec` names, so its sockets were accepted for another program.
             unblock(sockets.clone())?;
         }
         worker.send_together(accept, sockets)
@@ -80,7 +81,7 @@ impl Workers {
         self.all.get(&id).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTCONN))
     }
 
-    /// Gives a connection to the relay of this process; gives it back if that does not serve.
+    /// Gives a connection to the relay in this process; returns it if there is none.
     pub(in crate::broker) fn give_local(
         &mut self,
         connection: Connection,
@@ -94,7 +95,7 @@ impl Workers {
         None
     }
 
-    /// Single-process mode: sessions that have ended give their places back.
+    /// Single-process mode: subtracts the sessions that have ended.
     pub(in crate::broker) fn collect_local(&mut self, events: &mut Loop) {
         if let Some(local) = self.local_mut() {
             let ended = local.turn(events);
@@ -102,7 +103,7 @@ impl Workers {
         }
     }
 
-    /// Single-process mode: how many sessions the worker can have is up to it.
+    /// Single-process mode: the worker may change its limit of sessions at any time.
     pub(in crate::broker) fn follow_local_limit(&mut self) {
         if let Some(limit) = self.local().and_then(LocalWorker::limit) {
             self.policy.set_users_max(limit);

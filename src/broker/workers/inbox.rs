@@ -1,8 +1,8 @@
-//! The broker's copy of a worker's end of the channel.
+//! The inbox: the broker's copy of a worker's end of the channel.
 //!
-//! A datagram is received by one of the two, so a connection that the broker takes back is its own
-//! again, whatever the worker does at that moment, and what a worker has left unread when it ends is
-//! not lost with it.
+//! A datagram is received by either the broker or the worker, never by both. So a connection that
+//! the broker takes back is its own, whatever the worker does at that moment, and connections that
+//! a worker leaves unread when it ends are not lost.
 
 use crate::broker::connection::Connection;
 use crate::channel::protocol::{datagram, FromBroker, UDP_HEADER, UDP_LIMIT};
@@ -15,12 +15,13 @@ use std::os::fd::{AsFd, OwnedFd};
 /// What the broker has found in a channel.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// Connections, and how many the worker was given with them: descriptors may get lost when the
+    /// Connections, and how many the worker was counted for. Descriptors may get lost when the
     /// system is out of memory.
     Connections(Vec<Connection>, usize),
-    /// A message without any.
+    /// A message without connections.
     Other,
-    /// The worker has opened its end to others: what is there need not be the broker's.
+    /// The worker has given its end a name, so that others can send to it: messages there need not
+    /// be the broker's.
     Foreign,
     Nothing,
 }
@@ -30,7 +31,7 @@ pub(super) fn find(inbox: &OwnedFd) -> io::Result<Found> {
     if !channel::is_private(inbox)? {
         return Ok(Found::Foreign);
     }
-    // Descriptors for which there is no room are lost, so there has to be.
+    // Descriptors for which there is no room are lost, so make sure that there is room.
     let room = (0..channel::DESCRIPTORS)
         .map(|_| inbox.try_clone())
         .collect::<io::Result<Vec<OwnedFd>>>()?;
@@ -43,8 +44,9 @@ pub(super) fn find(inbox: &OwnedFd) -> io::Result<Found> {
         Err(error) if os::would_block(&error) => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
-    // It may have got its name, and been sent this, a moment ago; a name stays. If the system cannot tell,
-    // what was received is not thrown away for it.
+    // Check again: the worker may have got a name, and this message from another process, a moment
+    // ago. A name cannot be removed, so this check is final. If the system cannot tell, keep what
+    // was received.
     if matches!(channel::is_private(inbox), Ok(false)) {
         sockets.iter().for_each(socket::do_not_linger);
         return Ok(Found::Foreign);
@@ -68,10 +70,10 @@ pub(super) fn find(inbox: &OwnedFd) -> io::Result<Found> {
     Ok(Found::Connections(found, given))
 }
 
-/// Copies of the ends of workers that are gone.
+/// The inboxes of workers that are gone.
 #[derive(Default)]
 pub(super) struct Orphans {
-    /// Each with how many connections have been taken out.
+    /// Each with the number of connections that were taken out.
     inboxes: VecDeque<(OwnedFd, usize)>,
 }
 
@@ -81,7 +83,7 @@ impl Orphans {
         self.inboxes.extend(inbox.map(|inbox| (inbox, 0)));
     }
 
-    /// The next connections that a worker has left unread.
+    /// The next connections left unread by a worker that is gone.
     pub(super) fn next(&mut self) -> io::Result<Option<Vec<Connection>>> {
         while let Some((inbox, taken)) = self.inboxes.front_mut() {
             match find(inbox)? {
@@ -106,7 +108,7 @@ impl Orphans {
         Ok(None)
     }
 
-    /// All that there is, of those that can be read.
+    /// All connections that can still be read.
     pub(super) fn drain(&mut self) -> Vec<Connection> {
         let mut all = Vec::new();
         while let Some((inbox, _)) = self.inboxes.pop_front() {

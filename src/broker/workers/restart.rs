@@ -1,4 +1,4 @@
-//! The brake on starting workers that die at once.
+//! The brake on starting workers that die young.
 
 use crate::broker::kind;
 use crate::event::{Loop, TimerId, Token};
@@ -10,15 +10,15 @@ pub(super) const SETTLED: u64 = 10_000;
 const FIRST_PAUSE: u64 = 100;
 const LONGEST_PAUSE: u64 = 60_000;
 const LONGEST_PAUSE_IF_READY: u64 = 1000;
-/// Failed starts in a row, before any worker was ever ready, that end the broker.
+/// If no worker was ever ready, the broker exits after this many failed starts in a row.
 const GIVE_UP: u32 = 4;
 
-/// How starts have gone.
+/// How recent starts went.
 #[derive(Default)]
 pub(super) struct Restart {
     /// Workers that died young.
     failures: u32,
-    /// Those of them that were never ready, since one last was.
+    /// Those of them that were never ready, counted since a worker last was.
     failed_starts: u32,
     ever_ready: bool,
     last: u64,
@@ -26,7 +26,7 @@ pub(super) struct Restart {
 }
 
 impl Restart {
-    /// `settled`: workers have been running, so that a failed start is no reason to end.
+    /// `settled`: workers were running before, so a failed start does not end the broker.
     pub(super) fn new(settled: bool) -> Restart {
         Restart { ever_ready: settled, ..Restart::default() }
     }
@@ -36,35 +36,35 @@ impl Restart {
         self.pause = None;
     }
 
-    /// Starting is not to be tried at the moment.
+    /// True if no start may be tried at the moment.
     pub(super) fn is_paused(&self) -> bool {
         self.pause.is_some()
     }
 
-    /// A worker has come up: starting is possible.
+    /// A worker is ready: starting works.
     pub(super) fn ready(&mut self) {
         self.failed_starts = 0;
         self.ever_ready = true;
     }
 
-    /// A worker has lived for long.
+    /// A worker has lived long enough.
     pub(super) fn settled(&mut self) {
         self.failures = 0;
         self.ready();
     }
 
-    /// A worker was ready at some time.
+    /// True if any worker was ever ready.
     pub(super) fn was_ever_ready(&self) -> bool {
         self.ever_ready
     }
 
-    /// One more failed start is one too many.
+    /// True if the broker gives up with the next failed start.
     pub(super) fn is_hopeless(&self) -> bool {
         self.failed_starts + 1 >= GIVE_UP
     }
 
-    /// Counts a failed start and arms the pause before the next one. Workers that die together
-    /// are one failure.
+    /// Counts a failed start and arms the pause before the next one. Workers that die during a
+    /// pause count as one failure.
     pub(super) fn failed(&mut self, ready: bool, events: &mut Loop) {
         if self.pause.is_some() {
             return;
@@ -78,8 +78,8 @@ impl Restart {
         self.pause = Some(events.arm(Token::new(kind::RESTART, 0), events.now() + pause));
     }
 
-    /// How long to wait after a failed start, in milliseconds: a worker that was `ready` is missed
-    /// more than one that never was.
+    /// How long to wait after a failed start, in milliseconds. The pauses are shorter for a worker
+    /// that was `ready`, as it is missed more than one that never was.
     fn next_pause(&mut self, ready: bool, now: u64) -> u64 {
         if now.saturating_sub(self.last) > LONGEST_PAUSE + SETTLED {
             (self.failures, self.failed_starts) = (0, 0);
@@ -87,7 +87,7 @@ impl Restart {
         self.last = now;
         self.failures += 1;
         self.failed_starts += u32::from(!ready);
-        // One that was killed while it started says nothing about the next.
+        // If a worker was killed while it started, that says nothing about the next start.
         let (failures, longest) = if ready {
             (self.failures, LONGEST_PAUSE_IF_READY)
         } else {

@@ -1,4 +1,5 @@
-//! Workers that do not read their channels: what lies there goes to others, and they are replaced.
+//! Watches for workers that do not read their channels: their unread connections go to others, and
+//! they are replaced.
 
 use super::flow::Pace;
 use super::inbox::{find, Found};
@@ -14,16 +15,16 @@ use crate::event::{Loop, TimerId, Token};
 use crate::os::log;
 use std::io;
 
-/// How often channels with something unread are looked at, in milliseconds.
+/// How often to look at channels with something unread, in milliseconds.
 const LOOK: u64 = 250;
-/// One that has just been started may take so long for its first read, while nobody else serves: another
-/// one would not be faster.
+/// How long a starting worker may take for its first read while no other worker serves, in
+/// milliseconds: another one would not be faster.
 const OVERDUE_AT_START: u64 = 5000;
-/// By how much the patience with a start may grow, as a power of two, when starts take too long one
-/// after the other: a machine may be slow.
+/// How many times the patience with starts may double. Each start that takes too long doubles it,
+/// as the machine may be slow.
 const MOST_PATIENCE: u32 = 3;
 
-/// How long workers may be silent, in milliseconds; 0 is for ever.
+/// How long workers may be silent, in milliseconds; 0 means for ever.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// `start timeout`.
@@ -42,10 +43,10 @@ impl Patience {
     }
 }
 
-/// Watching workers.
+/// The state of the watch.
 pub(super) struct Watch {
     patience: Patience,
-    /// Starts in a row that took too long.
+    /// How many starts in a row took too long.
     slow_starts: u32,
     timer: Option<(TimerId, u64)>,
 }
@@ -55,12 +56,12 @@ impl Watch {
         Watch { patience, slow_starts: 0, timer: None }
     }
 
-    /// A worker has come up.
+    /// A worker is ready.
     pub(super) fn started(&mut self) {
         self.slow_starts = 0;
     }
 
-    /// How long the present starts may take.
+    /// How long a start may take now; `None` means for ever.
     fn start_patience(&self) -> Option<u64> {
         let patience = self.patience.start << self.slow_starts.min(MOST_PATIENCE);
         (patience > 0).then_some(patience)
@@ -68,7 +69,7 @@ impl Watch {
 }
 
 impl Workers {
-    /// A worker was sent a message with connections.
+    /// A message with connections was sent to a worker.
     pub(in crate::broker) fn note_sent(&mut self, id: WorkerId, events: &mut Loop) {
         if let Some(worker) = self.all.get_mut(&id) {
             worker.flow.sent(events.now());
@@ -76,7 +77,7 @@ impl Workers {
         }
     }
 
-    /// Arms the timer for the time at which there will be something to look at.
+    /// Arms the timer for the next time at which a look is worthwhile.
     pub(in crate::broker) fn schedule_watch(&mut self, events: &mut Loop) {
         let patience = self.watch.start_patience();
         let deadline = |worker: &Worker| {
@@ -105,8 +106,9 @@ impl Workers {
         }
     }
 
-    /// The timer has expired: looks at all channels. Returns the workers that do not read theirs; all
-    /// are looked at before anything is taken from one, so that it does not go to another of them.
+    /// The timer has expired: looks at all channels. Returns the workers that do not read theirs.
+    /// All are looked at before anything is taken back, so that connections do not go to another
+    /// stalled worker.
     pub(in crate::broker) fn look_at_all(&mut self, events: &mut Loop) -> Vec<WorkerId> {
         self.watch.timer = None;
         self.end_hung_starts(events);
@@ -115,7 +117,7 @@ impl Workers {
         ids
     }
 
-    /// Workers that have not come up in time.
+    /// Kills workers that are not ready in time.
     fn end_hung_starts(&mut self, events: &mut Loop) {
         let Some(patience) = self.watch.start_patience() else {
             return;
@@ -124,7 +126,7 @@ impl Workers {
         let hangs = |worker: &Worker| {
             let since = match worker.side.peer() {
                 Peer::Ours => Some(worker.started),
-                // Another program need not say that it is up. One that reads nothing is not.
+                // Other programs' workers need not say that they are ready, but have to read.
                 Peer::Foreign => worker.flow.stalled_since(),
             };
             worker.side.is_starting()
@@ -153,7 +155,8 @@ impl Workers {
         let Some(unread) = worker.unread() else {
             return Pace::Idle;
         };
-        // Whoever has said HELLO is waiting for the answer, and reads nothing else before it.
+        // After HELLO a worker of ours is starting, and need not read connections before it is
+        // ready.
         if worker.side.stage() == Stage::Told {
             return Pace::Fair;
         }
@@ -190,19 +193,19 @@ impl Workers {
         pace
     }
 
-    /// True if somebody can be given what a worker has not read.
+    /// True if another worker can take what a worker has not read.
     pub(in crate::broker) fn can_take_over(&self) -> bool {
         self.policy.fallback() != Choice::Nobody
     }
 
-    /// Starts another worker for what one has not read, if it is the turn of a new one.
+    /// Starts another worker for unread connections, if the policy wants a new one.
     pub(in crate::broker) fn start_for_others(&mut self, events: &mut Loop) {
         if self.policy.choose(None) == Choice::Start {
             self.start(events);
         }
     }
 
-    /// Takes the next connections out of the channel of a worker that does not read it.
+    /// Takes back the next connections from the channel of a worker that does not read it.
     pub(in crate::broker) fn take_back(
         &mut self,
         id: WorkerId,
@@ -223,13 +226,14 @@ impl Workers {
                 }
                 Found::Other => {}
                 Found::Foreign => {
-                    // Whatever is there ends with the worker, not with us.
+                    // What is in the channel ends with the worker; it need not be ours, so it is
+                    // not taken.
                     drop(worker.take_inbox());
                     self.expel(id, "has given its channel a name", events);
                     break;
                 }
                 Found::Nothing => {
-                    // When it reads this it is with us again.
+                    // When the worker reads this probe, it gets connections again.
                     worker.probe(events);
                     break;
                 }
@@ -238,18 +242,18 @@ impl Workers {
         Ok(None)
     }
 
-    /// The next connections that workers which are gone have left unread.
+    /// The next connections left unread by a worker that is gone.
     pub(in crate::broker) fn next_orphans(&mut self) -> io::Result<Option<Vec<Connection>>> {
         self.orphans.next()
     }
 
-    /// All of them.
+    /// All connections left unread by workers that are gone.
     pub(in crate::broker) fn collect_orphans(&mut self) -> Vec<Connection> {
         self.orphans.drain()
     }
 
-    /// A worker that has not read anything for very long is replaced. It keeps its sessions, and
-    /// leaves when it wakes up and they have ended.
+    /// Replaces a worker that has read nothing for very long. It keeps its sessions, and exits when
+    /// it wakes up and they have ended.
     pub(in crate::broker) fn give_up_on(&mut self, id: WorkerId, events: &mut Loop) {
         let limit = self.watch.patience.stall;
         let Some(worker) = self.all.get(&id) else {
@@ -260,7 +264,7 @@ impl Workers {
         if limit == 0 || waited < limit || worker.side.is_leaving() {
             return;
         }
-        // No more processes of this kind than there may be workers.
+        // Workers that were given up on still run: never more of them than `instances max`.
         let given_up =
             |worker: &&Worker| worker.side.is_leaving() && worker.flow.stalled_since().is_some();
         if self.all.values().filter(given_up).count() >= self.policy.limits().instances_max {

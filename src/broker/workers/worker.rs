@@ -14,33 +14,33 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-/// A worker.
+/// A worker process, as the broker knows it.
 pub(super) struct Worker {
     pub(super) pid: Pid,
     pub(super) started: u64,
-    /// What it has said, and may say.
+    /// The state of the protocol with it.
     pub(super) side: BrokerSide,
-    /// How it reads its channel.
+    /// How well it reads its channel.
     pub(super) flow: Flow,
     /// It was given a connection.
     pub(super) served: bool,
-    /// Connections of a leaving worker.
+    /// Connections it still has; counted here only when it leaves, and by the policy before.
     pub(super) users: usize,
     channel: OwnedFd,
-    /// A copy of the worker's end, by which the broker takes back what is not read.
+    /// A copy of the worker's end, from which the broker takes back what the worker does not read.
     inbox: Option<OwnedFd>,
-    /// Something strange that it said was logged.
+    /// A strange message of the worker was logged.
     remarked: bool,
-    /// MAY_DIE could not be sent yet.
+    /// MAY_DIE is to be sent as soon as the channel has room.
     farewell_due: bool,
     /// The files for TLS that belong to the texts it was started with.
     material: Rc<Material>,
-    /// What is being sent in answer to HELLO, and how far that has come.
+    /// The answer to HELLO, and how much of it was sent.
     secrets: Option<(Secret, usize)>,
 }
 
 impl Worker {
-    /// A worker at the other end of `channel`, whose own end is `inbox` if that is known.
+    /// A worker at the other end of `channel`. `inbox` is a copy of its own end, if there is one.
     pub(super) fn new(
         pid: Pid,
         channel: OwnedFd,
@@ -73,17 +73,17 @@ impl Worker {
         &self.material
     }
 
-    /// Begins to watch its channel.
+    /// Starts to watch its channel.
     pub(super) fn register(&self, token: Token, events: &mut Loop) {
         events.register(&self.channel, token, Interest::READ);
     }
 
-    /// Its channel is not watched any more.
+    /// Stops watching its channel, without forgetting it.
     pub(super) fn ignore(&self, events: &mut Loop) {
         events.set_interest(&self.channel, Interest::empty());
     }
 
-    /// Its channel is about to be closed.
+    /// Forgets its channel, which is about to be closed.
     pub(super) fn unregister(&self, events: &mut Loop) {
         events.remove(&self.channel);
     }
@@ -93,12 +93,12 @@ impl Worker {
         self.channel.as_fd()
     }
 
-    /// The copy of its own end.
+    /// The copy of the worker's end.
     pub(super) fn inbox(&self) -> Option<&OwnedFd> {
         self.inbox.as_ref()
     }
 
-    /// Gives the copy of its own end away.
+    /// Gives away the copy of the worker's end.
     pub(super) fn take_inbox(&mut self) -> Option<OwnedFd> {
         self.inbox.take()
     }
@@ -108,17 +108,17 @@ impl Worker {
         Some(channel::unread(&self.channel, self.inbox.as_ref()?))
     }
 
-    /// True the first time: something strange that it says is logged once.
+    /// True the first time: only the first strange message of a worker is logged.
     pub(super) fn remark(&mut self) -> bool {
         !std::mem::replace(&mut self.remarked, true)
     }
 
-    /// Waits until the channel, which takes nothing, takes more.
+    /// The channel is full: waits until it has room.
     pub(super) fn await_room(&self, why: &io::Error, events: &mut Loop) {
         events.set_interest(&self.channel, Interest::READ | Interest::in_room(why));
     }
 
-    /// The channel takes more: goes on with what is due.
+    /// The channel has room: sends what is due.
     pub(super) fn has_room(&mut self, events: &mut Loop) {
         events.set_interest(&self.channel, Interest::READ);
         self.send_secrets(events);
@@ -127,7 +127,7 @@ impl Worker {
         }
     }
 
-    /// Nothing is said to it any more.
+    /// Sends it nothing more.
     pub(super) fn abandon(&mut self) {
         self.secrets = None;
         self.farewell_due = false;
@@ -138,7 +138,7 @@ impl Worker {
         connection.send(self.channel())
     }
 
-    /// Sends connections that were accepted alike, whose sockets do not block.
+    /// Sends several connections with the same [`Accept`]; their sockets must not block.
     pub(super) fn send_together<'a>(
         &self,
         accept: &Accept,
@@ -148,8 +148,8 @@ impl Worker {
         channel::send_with(self.channel(), &accept.encode_connections(sockets.len()), &sockets)
     }
 
-    /// Tells it its place in the zone. A channel that is full already has no room for the keys either,
-    /// and they are sent later.
+    /// Sends it its slot in the zone. If the channel has no room for that, the worker does without;
+    /// only the secrets are sent later.
     pub(super) fn tell_zone(&self, slot: usize, zone: BorrowedFd<'_>) {
         let _ = channel::send(self.channel(), &FromBroker::zone(slot), Some(zone));
     }
@@ -160,7 +160,7 @@ impl Worker {
         self.send_secrets(events);
     }
 
-    /// Goes on with it, as far as the channel takes it.
+    /// Goes on with the answer as long as the channel has room.
     fn send_secrets(&mut self, events: &mut Loop) {
         while let Some((data, sent)) = &mut self.secrets {
             let mut message = secrets_message(data, *sent);
@@ -172,7 +172,7 @@ impl Worker {
                 Err(error) if channel::is_full(&error) => {
                     return self.await_room(&error, events);
                 }
-                // Gone already: SIGCHLD is on its way.
+                // The worker is gone; SIGCHLD is on its way.
                 Err(_) => *sent = data.len(),
             }
             if *sent == data.len() {
@@ -181,23 +181,23 @@ impl Worker {
         }
     }
 
-    /// Sends MAY_DIE, now or when the channel takes it.
+    /// Sends MAY_DIE, now or as soon as the channel has room.
     pub(super) fn farewell(&mut self, events: &mut Loop) {
         match channel::send(self.channel(), &FromBroker::may_die(), None) {
             Err(error) if channel::is_full(&error) => {
                 self.farewell_due = true;
                 self.await_room(&error, events);
             }
-            // Gone already: SIGCHLD is on its way.
+            // If the worker is gone, SIGCHLD is on its way.
             _ => self.farewell_due = false,
         }
     }
 
-    /// Puts something into the channel that was emptied, and must be read.
+    /// Puts a message into the emptied channel, which the worker has to read.
     pub(super) fn probe(&mut self, events: &mut Loop) {
         self.flow.emptied();
         if self.side.is_leaving() {
-            // It was taken out with the rest.
+            // MAY_DIE was taken out with the rest.
             self.farewell(events);
         } else {
             let _ = channel::send(self.channel(), &FromBroker::probe(), None);
@@ -205,7 +205,8 @@ impl Worker {
     }
 }
 
-/// Makes sockets of connections as a worker that takes several at once expects them.
+/// Makes the sockets of connections nonblocking, as a worker that takes several at once expects
+/// them.
 pub(super) fn unblock<'a>(sockets: impl Iterator<Item = &'a OwnedFd>) -> io::Result<()> {
     for socket in sockets {
         socket::set_nonblocking(socket, true)?;
