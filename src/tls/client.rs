@@ -1,4 +1,4 @@
-//! The side that connects, for one remote.
+//! The connecting side, for one remote.
 
 use super::error::{own, Error};
 use super::identity::identity;
@@ -14,13 +14,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
-/// The side that connects, for one remote.
+/// The connecting side, for one remote.
 pub struct Connector {
     context: SslContext,
     handler: Handler,
     name: Option<String>,
-    /// Sessions to resume, the latest last, encoded: OpenSSL marks the session that follows a
-    /// resumed one as not to be resumed, and that mark does not survive.
+    /// Sessions to resume, the latest last. Encoded, as OpenSSL marks the session that follows a
+    /// resumed one as not to be resumed, and encoding drops that mark.
     sessions: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
@@ -30,11 +30,12 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// Sessions kept for one remote: a ticket of TLS 1.3 is used once.
+/// The most sessions kept for one remote. More than one, as a TLS 1.3 ticket is used only once.
 const MOST_SESSIONS: usize = 16;
 
 impl Connector {
-    /// Loads certificates and settings. `records`: who has them, if the remote has no word of its own.
+    /// Loads certificates and settings. `records` applies if the remote has no such setting of its
+    /// own.
     pub fn new(
         settings: &RemoteTls,
         records: RecordLayer,
@@ -91,7 +92,7 @@ impl Connector {
         })
     }
 
-    /// A new connection.
+    /// Starts a connection.
     pub fn connect(&self) -> Result<Stream, ErrorStack> {
         let mut ssl = Ssl::new(&self.context)?;
         if let Some(name) = &self.name {
@@ -111,7 +112,7 @@ impl Connector {
         Stream::new(ssl, false, self.handler)
     }
 
-    /// A session to resume. One of TLS 1.3 is taken out, as its ticket should not be seen twice
+    /// A session to resume. A TLS 1.3 session is taken out, as its ticket should not be seen twice
     /// (RFC 8446 appendix C.4).
     fn resumable(&self) -> Option<SslSession> {
         let mut sessions = self.sessions.lock().ok()?;

@@ -36,7 +36,7 @@ impl Contexts {
                 connectors.push(None);
                 continue;
             };
-            // The addresses of one host share theirs.
+            // The addresses of one host share a connector.
             let same =
                 |other: &Remote| other.tls.as_ref().is_some_and(|other| Rc::ptr_eq(other, tls));
             let connector = match settings.remotes[..index].iter().position(same) {
@@ -56,7 +56,7 @@ impl Contexts {
         Ok(Contexts { acceptor, connectors, tickets })
     }
 
-    /// Follows the clock with the keys of tickets.
+    /// Replaces the ticket keys, if it is time.
     pub fn renew_tickets(&mut self, now: u64) {
         if self.tickets.advance(now) {
             library::set_ticket_keys(self.tickets.keys());

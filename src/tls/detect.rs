@@ -1,6 +1,6 @@
 //! `tls = auto`: TLS or not, from the first bytes of a client.
 
-/// What the first bytes say.
+/// What the first bytes show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum First {
     /// Too few to tell.
@@ -11,7 +11,7 @@ pub enum First {
     Plain,
 }
 
-/// Most bytes that are needed.
+/// The most bytes that are needed to tell.
 pub const NEEDED: usize = 6;
 
 /// Looks at the first bytes: a ClientHello begins with a record header of type handshake,
@@ -48,14 +48,15 @@ mod tests {
         for length in 0..NEEDED {
             assert_eq!(first(&hello[..length]), First::Undecided);
         }
-        // Its first record may have as little as one byte of it (RFC 8446 section 5.1).
+        // The first record may hold as little as one byte of the ClientHello (RFC 8446 section
+        // 5.1).
         for length in 1..5 {
             assert_eq!(first(&[22, 3, 1, 0, length, 1]), First::Tls);
         }
         for plain in [&b"GET / HTTP/1.1\r\n"[..], b"S", b"\x16\x03\x01\x00\x00\x00", b"\x16\x16"] {
             assert_eq!(first(plain), First::Plain);
         }
-        // An alert, and application data: not the beginning of anything.
+        // Neither an alert nor application data begins a connection.
         assert_eq!(first(&[21, 3, 3, 0, 2, 1]), First::Plain);
         assert_eq!(first(&[23, 3, 3, 0, 20, 1]), First::Plain);
     }

@@ -1,4 +1,4 @@
-//! What is wrong with the files and settings of TLS, in the words of the C program.
+//! What is wrong with TLS files and settings, in the words of the C program.
 
 use crate::config::relay::Relay;
 use crate::os::tls as library;
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 /// Why TLS cannot be set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// The file and what was done with it, and the reason.
+    /// The file, what was done with it, and why that failed.
     pub text: String,
-    /// The configuration is wrong by itself, whatever the files hold.
+    /// The configuration itself is wrong, whatever the files contain.
     pub configuration: bool,
 }
 
@@ -22,7 +22,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The calls that the messages name, as the C program has them.
+/// The calls that messages name, as in the C program.
 pub(super) const CHAIN_CALL: &str = "SSL_CTX_use_certificate_chain_file";
 
 pub(super) const KEY_CALL: &str = "SSL_CTX_use_PrivateKey_file";
@@ -46,7 +46,7 @@ impl Error {
         Error::at(call, path, library::first_error(errors))
     }
 
-    /// A file that cannot be read, as OpenSSL says it.
+    /// A file that cannot be read, reported as OpenSSL would.
     pub fn unreadable(path: &Path, settings: &Relay, error: &io::Error) -> Error {
         let remotes = || settings.remotes.iter().filter_map(|remote| remote.tls.as_deref());
         let certificates = || {

@@ -1,4 +1,4 @@
-//! Certificates of our own, with their chains and keys.
+//! Our own certificates, with their chains and keys.
 
 use super::error::{Error, CHAIN_CALL, KEY_CALL};
 use crate::config::tls::Certificate;
@@ -12,7 +12,7 @@ use openssl::ssl::SslContextBuilder;
 use openssl::x509::X509;
 use std::path::Path;
 
-/// What is in the file of a certificate: itself, its chain, and in PKCS#12 its key.
+/// The content of a certificate file: the certificate, its chain, and in PKCS#12 its key.
 pub(super) struct Bundle {
     pub(super) certificates: Vec<X509>,
     key: Option<PKey<Private>>,
@@ -39,12 +39,12 @@ pub(super) fn bundle(certificate: &Certificate, material: &Material) -> Result<B
             return Err(Error::at(CHAIN_CALL, path, text));
         }
     }
-    // An empty file has no first one.
+    // An empty file has no first certificate, which must be an error.
     X509::from_pem(content).map_err(failed)?;
     Ok(Bundle { certificates: X509::stack_from_pem(content).map_err(failed)?, key: None })
 }
 
-/// A file without PEM that begins as DER does: with a sequence.
+/// True for a file without PEM that begins as DER does: with a sequence.
 fn is_der(content: &[u8]) -> bool {
     content.first() == Some(&0x30) && memchr::memmem::find(content, b"-----BEGIN ").is_none()
 }
@@ -80,7 +80,7 @@ pub(super) fn identity(
     let failed = |errors: ErrorStack| Error::library(KEY_CALL, key_path, &errors);
     let fits = |one: &X509| one.public_key().is_ok_and(|public| public.public_eq(&key));
     if !fits(&leaf) {
-        // OpenSSL says something else of keys that are not even of the same kind.
+        // OpenSSL reports something else for keys that are not even of the same kind.
         let mut text = "error:05800074:x509 certificate routines::key values mismatch".to_owned();
         if let Some(other) = certificates.iter().find(|one| fits(one)) {
             text += &format!(
@@ -96,7 +96,7 @@ pub(super) fn identity(
     Ok(leaf)
 }
 
-/// Why no handshake can use a key (RFC 8446 section 4.2.3, RFC 8422 section 5.1.1).
+/// Why no handshake can use a key, if that is so (RFC 8446 section 4.2.3, RFC 8422 section 5.1.1).
 fn unusable(key: &PKey<Public>) -> Option<String> {
     const CURVES: [Nid; 3] = [Nid::X9_62_PRIME256V1, Nid::SECP384R1, Nid::SECP521R1];
     match key.id() {
@@ -114,7 +114,7 @@ fn unusable(key: &PKey<Public>) -> Option<String> {
     }
 }
 
-/// Reads a key. Without a passphrase an encrypted one is refused: nobody is asked.
+/// Reads a key. Without a passphrase an encrypted key is refused; nobody is asked for one.
 fn private_key(certificate: &Certificate, path: &Path, pem: &[u8]) -> Result<PKey<Private>, Error> {
     if is_der(pem) && PKey::private_key_from_der(pem).is_ok() {
         let text = "it is DER, and PEM is needed (openssl pkey -inform DER)";

@@ -1,9 +1,9 @@
-//! TLS without I/O: bytes of the wire go in, plain bytes and bytes for the wire come out.
+//! TLS without I/O: bytes from the wire go in, plain bytes and bytes for the wire come out.
 //!
 //! OpenSSL does the handshake. After it, the records of the usual cipher suites are handled by
-//! [`records`] with OpenSSL's ciphers, and the library's connection object, which takes some
-//! 15 KiB, is given back; other suites stay with the library. [`stream`] is what the relay
-//! uses, [`context`] holds certificates and settings.
+//! [`records`] with OpenSSL's ciphers, and the library's connection object (some 15 KiB) is freed;
+//! other suites stay with the library. [`stream`] is what the relay uses, [`context`] holds
+//! certificates and settings.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,7 @@ pub mod tickets;
 mod trust;
 pub mod validity;
 
-/// A growing place for bytes that keeps its memory, without clearing what will be overwritten.
+/// A growing buffer. It keeps its memory, and does not clear what will be overwritten.
 #[derive(Debug, Default)]
 pub struct Buffer {
     data: Vec<u8>,
@@ -34,7 +34,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// What is in it.
+    /// The bytes in it.
     pub fn filled(&self) -> &[u8] {
         &self.data[..self.length]
     }
@@ -49,7 +49,7 @@ impl Buffer {
         self.length == 0
     }
 
-    /// Room for `length` more bytes, with whatever was there before.
+    /// Room for at least `length` more bytes, with whatever was there before.
     pub fn spare(&mut self, length: usize) -> &mut [u8] {
         if self.data.len() - self.length < length {
             self.data.resize(self.length + length, 0);

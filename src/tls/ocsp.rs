@@ -1,4 +1,4 @@
-//! OCSP responses that are stapled (RFC 6066 section 8).
+//! Stapled OCSP responses (RFC 6066 section 8).
 
 use super::error::{Error, OCSP_CALL};
 use crate::snapshot::material::Material;
@@ -7,7 +7,7 @@ use openssl::ocsp::OcspResponse;
 use openssl::ssl::SslRef;
 use std::path::Path;
 
-/// Reads an OCSP response (RFC 6960), which must be one.
+/// Reads a file, which must be an OCSP response (RFC 6960).
 pub(super) fn ocsp_response(path: &Path, material: &Material) -> Result<Vec<u8>, Error> {
     let response = material.get(path).unwrap_or_default().to_vec();
     match OcspResponse::from_der(&response) {
@@ -16,7 +16,7 @@ pub(super) fn ocsp_response(path: &Path, material: &Material) -> Result<Vec<u8>,
     }
 }
 
-/// Staples the response for the certificate that is sent.
+/// Staples the response for the certificate that is being sent.
 pub(super) fn staple(
     ssl: &mut SslRef,
     responses: &[(Vec<u8>, Vec<u8>)],

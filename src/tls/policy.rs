@@ -7,12 +7,12 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslMethod, SslMode, SslOptions};
 use std::fmt;
 
-/// Who has the records of a session after its handshake.
+/// Who handles the records of a session after its handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Handler {
     /// [`records`](super::records).
     Own,
-    /// OpenSSL goes on with them.
+    /// OpenSSL, as during the handshake.
     #[default]
     Openssl,
     /// The kernel.
@@ -29,8 +29,8 @@ impl fmt::Display for Handler {
     }
 }
 
-/// Who is to have them. OpenSSL must, if nothing but a FIPS module may see keys, or if the system
-/// wants records to be padded, which we do not do.
+/// Who is to handle the records. It must be OpenSSL if only a FIPS module may see keys, or if the
+/// system wants records to be padded, which our record layer does not do.
 pub(super) fn handler(setting: RecordLayer) -> Handler {
     match setting {
         RecordLayer::Auto if !library::is_fips_required() && !system::policy().padding => {
@@ -41,8 +41,8 @@ pub(super) fn handler(setting: RecordLayer) -> Handler {
 }
 
 /// Cipher suites of TLS 1.2 and 1.3, if none are configured: those with forward secrecy and an
-/// AEAD, as Mozilla's intermediate recommendation has them. The shortest keys of AES come first, with
-/// the hash that goes with them: none of them can be broken, and they cost least.
+/// AEAD, as in Mozilla's intermediate recommendation. The shortest AES keys come first, with the
+/// hash that goes with them: none of the key lengths can be broken, and the shortest costs least.
 const WITH_AES: [&str; 2] = [
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
      ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
@@ -50,7 +50,7 @@ const WITH_AES: [&str; 2] = [
     "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
 ];
 
-/// On processors without instructions for AES.
+/// The same for processors without AES instructions.
 const WITHOUT_AES: [&str; 2] = [
     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:\
      ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
@@ -58,7 +58,7 @@ const WITHOUT_AES: [&str; 2] = [
     "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384",
 ];
 
-/// True if the processor has instructions for AES, or if that is not known.
+/// True if the processor has AES instructions, or if that is not known.
 fn has_aes() -> bool {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     let has = std::arch::is_x86_feature_detected!("aes");
@@ -69,11 +69,12 @@ fn has_aes() -> bool {
     has
 }
 
-/// Groups, if none are configured. The first is refused by an OpenSSL before 3.5.
+/// Groups, if none are configured. OpenSSL before 3.5 refuses the first list.
 const GROUPS: [&str; 2] =
     ["X25519MLKEM768:X25519:prime256v1:secp384r1", "X25519:prime256v1:secp384r1"];
 
-/// A context of the side that accepts. If its records are to be ours, it tells their secrets.
+/// A context for the accepting side. If our record layer is to have the records, their secrets can
+/// be captured.
 pub(super) fn server_context(handler: Handler) -> Result<SslContextBuilder, ErrorStack> {
     match handler {
         Handler::Own => common(library::deriving_context(SslMethod::tls_server())?),
@@ -81,13 +82,13 @@ pub(super) fn server_context(handler: Handler) -> Result<SslContextBuilder, Erro
     }
 }
 
-/// A context of the side that connects: its records of TLS 1.3 stay with OpenSSL, as tickets come
-/// among them.
+/// A context for the connecting side. Its TLS 1.3 records stay with OpenSSL, as tickets come among
+/// them.
 pub(super) fn client_context() -> Result<SslContextBuilder, ErrorStack> {
     common(SslContextBuilder::new(SslMethod::tls_client())?)
 }
 
-/// What every context has.
+/// Sets up what every context has.
 fn common(mut builder: SslContextBuilder) -> Result<SslContextBuilder, ErrorStack> {
     builder.set_options(
         SslOptions::NO_SSLV2
@@ -123,14 +124,14 @@ pub(super) fn ciphers(
             .map_err(|errors| refused("cipher-suites", suites, &errors)),
         None if system.cipher_suites => Ok(()),
         None => {
-            // A library without one of them keeps its own.
+            // A library that lacks one of them keeps its own list.
             let _ = builder.set_ciphersuites(default_suites);
             Ok(())
         }
     }
 }
 
-/// Groups for key exchange: those that are configured, the system's, or ours.
+/// Sets the groups for key exchange: those configured, the system's, or ours.
 pub(super) fn groups(builder: &mut SslContextBuilder, list: Option<&str>) -> Result<(), Error> {
     match list {
         Some(list) => {

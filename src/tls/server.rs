@@ -1,4 +1,4 @@
-//! The side that accepts: certificates by name, tickets, certificates of clients.
+//! The accepting side: certificates by name, tickets, client certificates.
 
 use super::error::{own, Error, CA_CALL, CHAIN_CALL};
 use super::identity::{self, identity, names_of};
@@ -20,12 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
-/// The side that accepts.
+/// The accepting side.
 pub struct Acceptor {
-    /// The one for clients that name nothing known.
+    /// The context for clients that ask for no name, or for an unknown one.
     context: SslContext,
     handler: Handler,
-    /// The versions that the system allows, if it says so.
+    /// The oldest and the newest version that the system's policy allows, where it sets one.
     bounds: [Option<SslVersion>; 2],
 }
 
@@ -36,15 +36,16 @@ impl fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    /// Loads certificates and settings. Whether they are valid today is not looked at
-    /// ([`examine`](super::validity::examine)).
+    /// Loads certificates and settings. Does not check whether they are valid today
+    /// ([`examine`](super::validity::examine) does).
     pub fn new(settings: &Tls, material: &Material) -> Result<Acceptor, Error> {
         let handler = policy::handler(settings.records);
         let mut groups = group(settings, material)?;
         if groups.is_empty() {
             return Err(Error::wrong("TLS listener without tls cert-file"));
         }
-        // The first one is for everybody else. A name in two certificates is the earlier's.
+        // The first group is for everybody else. If a name is in two certificates, the earlier one
+        // has it.
         let first = groups.remove(0);
         let mut builder = server_context(settings, handler, &first.certificates, material)?;
         let bounds = [builder.min_proto_version(), builder.max_proto_version()];
@@ -65,8 +66,8 @@ impl Acceptor {
         Ok(Acceptor { context: builder.build(), handler, bounds })
     }
 
-    /// A new connection. `versions` as in the ACCEPT message: a byte for each version, the low
-    /// byte of its number.
+    /// Starts a connection. `versions` is as in the ACCEPT message: a byte for each version, which
+    /// is the low byte of its number.
     pub fn accept(&self, versions: u32) -> Result<Stream, ErrorStack> {
         let known = [(3, SslVersion::TLS1_2), (4, SslVersion::TLS1_3)];
         let listed = |&&(byte, _): &&(u8, SslVersion)| versions.to_ne_bytes().contains(&byte);
@@ -74,7 +75,7 @@ impl Acceptor {
         let last = known.iter().rfind(listed).map(|&(_, version)| version);
         let [least, most] = self.bounds;
         let mut ssl = Ssl::new(&self.context)?;
-        // The system's policy may allow less. If nothing is left no handshake succeeds, and says so.
+        // The system's policy may allow less. If nothing is left, handshakes fail and say so.
         let is = |bound: Option<SslVersion>, version| bound == Some(version);
         ssl.set_min_proto_version(if is(least, SslVersion::TLS1_3) { least } else { first })?;
         ssl.set_max_proto_version(if is(most, SslVersion::TLS1_2) { most } else { last })?;
@@ -84,7 +85,7 @@ impl Acceptor {
     }
 }
 
-/// Chooses the certificate by the name that a client asks for.
+/// Selects the certificate by the name that a client asks for.
 fn select(
     ssl: &mut SslRef,
     alert: &mut SslAlert,
@@ -94,7 +95,7 @@ fn select(
 ) -> Result<(), SniError> {
     let name = ssl.servername(NameType::HOST_NAME).map(str::to_ascii_lowercase);
     if let Some(name) = name {
-        // The whole name, or with its first label as the wildcard of a certificate.
+        // Look for the whole name, then with a wildcard in place of its first label.
         let wildcard = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
         for candidate in std::iter::once(&name).chain(&wildcard) {
             if first.contains(candidate) {
@@ -112,7 +113,7 @@ fn select(
     Err(SniError::NOACK)
 }
 
-/// Certificates that share a context: for the same names, with keys of different kinds.
+/// Certificates that share a context: they have the same names, and keys of different kinds.
 struct Group<'a> {
     names: Vec<String>,
     kinds: Vec<Id>,
@@ -159,7 +160,7 @@ fn server_context(
     }
     ciphers(&mut builder, settings.ciphers.as_deref(), settings.cipher_suites.as_deref())?;
     groups(&mut builder, settings.groups.as_deref())?;
-    // Tickets only: what is cached in one worker would be of no use in another.
+    // Tickets only: a session cached in one worker is of no use in another.
     builder.set_session_cache_mode(SslSessionCacheMode::OFF);
     if settings.session_timeout == 0 {
         builder.set_options(SslOptions::NO_TICKET);
@@ -172,7 +173,7 @@ fn server_context(
         }
         builder.set_num_tickets(1).map_err(own)?;
     }
-    // A session that was begun under other rules for certificates of clients is not resumed.
+    // A session that began under other rules for client certificates is not resumed.
     builder.set_session_id_context(&rules(settings, material)).map_err(own)?;
     if !settings.alpn.is_empty() {
         let protocols = settings.alpn.clone();
@@ -192,10 +193,10 @@ fn server_context(
     Ok(builder)
 }
 
-/// Most bytes of the names of authorities: the message has 2^16 - 1, and says other things too.
+/// The most bytes of authorities' names: the message can have 2^16 - 1, and holds other things too.
 const MOST_NAMES: usize = 65_000;
 
-/// What certificates of clients must be like.
+/// Sets what client certificates must be like.
 fn verification(
     builder: &mut SslContextBuilder,
     settings: &Tls,
@@ -242,13 +243,13 @@ fn verification(
     Ok(())
 }
 
-/// What decides about certificates of clients, as a digest.
+/// A digest of everything that decides about client certificates.
 fn rules(settings: &Tls, material: &Material) -> [u8; 32] {
     let mut hash = Sha256::new();
     let authorities = &settings.authorities;
     let (verify, depth) = (settings.verify, authorities.depth);
     hash.update(format!("tcprelay {verify:?} {depth:?}").as_bytes());
-    // As before, where there are none: sessions outlive a reload.
+    // If there are none, hash what releases without them did: sessions outlive a reload.
     if !settings.checks.is_empty() {
         hash.update(format!("{:?}", settings.checks).as_bytes());
     }

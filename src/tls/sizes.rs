@@ -1,25 +1,25 @@
 //! Sizes of records: a record can be read only when all of it is there.
 //!
-//! What comes first is sent in records that fit into one segment, so that its receiver can begin
-//! with the first segment that arrives. Each is longer than the one before, up to the longest that
-//! there are: then it is the cost of a record that counts. After a pause it begins again, as the
-//! connection's congestion window does (RFC 5681 section 4.1).
+//! The first record fits into one segment, so that its receiver can begin when that segment
+//! arrives. Each record is longer than the one before, up to the longest possible: by then it is
+//! the cost of each record that counts. After a pause the sizes start again, as the connection's
+//! congestion window does (RFC 5681 section 4.1).
 
 use super::records::MOST_PLAIN;
 
-/// Plain bytes of the first record: with what sealing adds (29 bytes), and headers of TCP and IPv6
-/// with options, one segment of an Ethernet.
+/// Plain bytes of the first record. With what sealing adds (29 bytes), and headers of TCP and IPv6
+/// with options, they fill one Ethernet segment.
 const FIRST: usize = 1360;
 
 /// The sizes of one side's records.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
-    /// Records sent since the beginning, as far as that matters.
+    /// Records sent since the last restart; no longer counted once they have the longest size.
     sent: u8,
 }
 
 impl Sizes {
-    /// Most plain bytes of the next record.
+    /// The most plain bytes of the next record.
     pub(super) fn next(&mut self) -> usize {
         let size = FIRST * (usize::from(self.sent) + 1);
         if size >= MOST_PLAIN {
@@ -29,7 +29,7 @@ impl Sizes {
         size
     }
 
-    /// There was a pause.
+    /// Starts again with the first size, after a pause.
     pub(super) fn restart(&mut self) {
         self.sent = 0;
     }

@@ -1,4 +1,4 @@
-//! One end with TLS: its handshake, its records, its end.
+//! One end of a TLS connection: its handshake, its records, and its close_notify.
 
 use super::policy::Handler;
 use super::records::{Control, Failure, KernelKeys, Numbers, Records, Secrets, Suite, Version};
@@ -16,18 +16,18 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::ops::{Deref, DerefMut};
 
-/// Most bytes of a handshake that wait for the rest of a message.
+/// Room for one read from the library: the most plain bytes of a record.
 const READ_SIZE: usize = 16384;
 
-/// Between OpenSSL and the wire: what has come, and what is to go.
+/// Between OpenSSL and the wire: bytes that have arrived, and bytes to be sent.
 #[derive(Debug, Default)]
 struct Wire {
     input: Vec<u8>,
     taken: usize,
     output: Vec<u8>,
-    /// Records that the library has taken.
+    /// Records that the library has read.
     received: Tally,
-    /// Records that it has sent.
+    /// Records that the library has written.
     sent: Tally,
 }
 
@@ -50,7 +50,7 @@ impl Wire {
         rest
     }
 
-    /// Moves what is to go, and holds no memory for it.
+    /// Moves the output to `out`, and keeps no memory for it.
     fn deliver(&mut self, out: &mut Buffer) {
         out.extend(&std::mem::take(&mut self.output));
     }
@@ -85,7 +85,8 @@ impl Write for Wire {
     }
 }
 
-/// What OpenSSL has of a session. It does not wipe all secrets of a connection that it frees.
+/// OpenSSL's connection object. OpenSSL does not wipe all secrets of a connection that it frees;
+/// dropping this does.
 struct Library(Option<SslStream<Wire>>);
 
 impl Drop for Library {
@@ -108,12 +109,12 @@ impl DerefMut for Library {
     }
 }
 
-/// A handshake that goes on, or a session whose records OpenSSL handles.
+/// A handshake in progress, or a session whose records OpenSSL handles.
 struct Session {
     stream: Library,
     captured: Captured,
-    /// How many records had been sent when a step ended that had derived the server's secret and
-    /// waited for the client: everything that is sent later is sealed with it.
+    /// How many records had been sent by the end of the step that derived the server's secret and
+    /// then waited for the client: everything sent later is sealed with that secret.
     sent_before: Option<u64>,
 }
 
@@ -129,19 +130,19 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kernel {
     No,
-    /// As soon as it can be handed over.
+    /// As soon as the records can be handed over.
     Wanted,
     Yes,
 }
 
-/// One end.
+/// One end of a TLS connection.
 pub struct Stream {
     state: State,
     server: bool,
     handler: Handler,
-    /// What was negotiated, if somebody wants to know.
+    /// What was negotiated, if a summary was asked for.
     summary: Option<Box<Summary>>,
-    /// Bytes of the wire that have not been looked at: the beginning of a record, or what came
+    /// Bytes from the wire that were not processed yet: the beginning of a record, or what came
     /// with the end of the handshake.
     held: Vec<u8>,
     /// There may be whole records in `held`.
@@ -165,7 +166,7 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    /// `handler`: who is to have the records, if it can.
+    /// `handler`: who is to handle the records after the handshake, if that is possible.
     pub(super) fn new(ssl: Ssl, server: bool, handler: Handler) -> Result<Stream, ErrorStack> {
         let stream = SslStream::new(ssl, Wire::default())?;
         let stream = Library(Some(stream));
@@ -185,8 +186,8 @@ impl Stream {
         })
     }
 
-    /// Goes on with the handshake: takes bytes of the wire, appends what is to be sent to
-    /// `output`, also if it fails. True when it is done.
+    /// Continues the handshake: takes bytes from the wire, and appends what has to be sent to
+    /// `output`, even if it fails. True when the handshake is done.
     pub fn handshake(&mut self, input: &[u8], output: &mut Buffer) -> Result<bool, String> {
         let session = match &mut self.state {
             State::Handshake(session) => session,
@@ -232,13 +233,13 @@ impl Stream {
         self.summary.get_or_insert_default();
     }
 
-    /// Asks for the records to be left to the kernel.
+    /// Asks for the records to be handled by the kernel.
     pub fn want_kernel(&mut self) {
         self.kernel = Kernel::Wanted;
     }
 
-    /// Keys for the kernel, for sending and receiving, if the records are to be, and can be, handed
-    /// over now: what is received goes on at the border of two records.
+    /// Keys for the kernel, for sending and receiving, if it is to have the records and they can be
+    /// handed over now: that is, if the next byte received starts a record.
     pub fn kernel_keys(&self) -> Option<[KernelKeys; 2]> {
         match &self.state {
             State::Records(records) if self.held.is_empty() && self.kernel == Kernel::Wanted => {
@@ -249,7 +250,7 @@ impl Stream {
         }
     }
 
-    /// The keys of a direction after it was handed over and has got new ones.
+    /// The new keys of a direction that was handed over before.
     pub fn new_kernel_keys(&self, way: Way) -> Option<KernelKeys> {
         match &self.state {
             State::Records(records) => records.kernel_keys(way).ok(),
@@ -257,7 +258,7 @@ impl Stream {
         }
     }
 
-    /// The kernel has taken the records, or has not.
+    /// Notes whether the kernel has taken the records.
     pub fn set_kernel(&mut self, taken: bool) {
         self.kernel = if taken { Kernel::Yes } else { Kernel::No };
         if taken {
@@ -270,8 +271,8 @@ impl Stream {
         self.kernel == Kernel::Yes
     }
 
-    /// A record that the kernel has opened and that is no data.
-    /// A failure comes with the alert that tells the other side.
+    /// Handles a record other than data that the kernel has opened. A failure comes with the alert
+    /// to send to the other side.
     pub fn control(&mut self, kind: u8, message: &[u8]) -> Result<Control, (u8, String)> {
         match &mut self.state {
             State::Records(records) => match records.control(kind, message) {
@@ -288,7 +289,7 @@ impl Stream {
         }
     }
 
-    /// The kernel has opened a record of data.
+    /// Notes that the kernel has opened a data record.
     pub fn note_data(&mut self) {
         if let State::Records(records) = &mut self.state {
             records.note_data();
@@ -305,8 +306,8 @@ impl Stream {
         matches!(self.state, State::Handshake(_))
     }
 
-    /// The handshake is done. From here on the records are ours, if they are to be, and if it is
-    /// known for sure how they go on.
+    /// The handshake is done. From here on our record layer handles the records, if it is to, and
+    /// if it is known for sure from which state they continue.
     fn established(&mut self) {
         let State::Handshake(mut session) = std::mem::replace(&mut self.state, State::Failed)
         else {
@@ -323,13 +324,14 @@ impl Stream {
         self.unread = !self.held.is_empty();
         self.state = match taken_over {
             Some(records) => {
-                // Or the library would take the session for a failed one, not to be resumed.
+                // Otherwise the library would take the session for a failed one, which is not to be
+                // resumed.
                 session.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
                 State::Records(Box::new(records))
             }
             None => {
                 self.note_handler(Handler::Openssl);
-                // Not needed any more.
+                // The captured secrets are no longer needed.
                 session.captured = Captured::default();
                 State::Library(session)
             }
@@ -343,22 +345,22 @@ impl Stream {
         }
     }
 
-    /// Who has the records, or is to have them when the handshake is done.
+    /// Who handles the records, or is to when the handshake is done.
     pub fn handler(&self) -> Handler {
         self.handler
     }
 
-    /// True if bytes of the wire have been received that no [`read`](Self::read) has seen.
+    /// True if bytes from the wire were received that no [`read`](Self::read) has seen.
     pub fn has_unread(&self) -> bool {
         self.unread
     }
 
-    /// How many bytes of the wire are kept for the next [`read`](Self::read).
+    /// How many bytes from the wire are kept for the next [`read`](Self::read).
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Puts what is held at the beginning of a buffer for reading, and forgets it.
+    /// Moves what is held to the beginning of a read buffer.
     pub fn take_held(&mut self, buffer: &mut [u8]) {
         let held = std::mem::take(&mut self.held);
         buffer[..held.len()].copy_from_slice(&held);
@@ -366,8 +368,8 @@ impl Stream {
     }
 
     /// Decrypts. `wire` begins with what was [held](Self::take_held). Plain bytes are appended to
-    /// `plain`, answers of the protocol to `reply`, also if it fails. True when the other side has
-    /// said that nothing follows.
+    /// `plain`, protocol replies to `reply`, even if it fails. True when the other side has sent
+    /// close_notify.
     pub fn read(
         &mut self,
         wire: &[u8],
@@ -427,18 +429,18 @@ impl Stream {
         Ok(())
     }
 
-    /// Nothing was sent for a while.
+    /// Notes that nothing was sent for a while.
     pub fn paused(&mut self) {
         self.sizes.restart();
     }
 
-    /// Says that nothing follows (close_notify).
+    /// Sends close_notify.
     pub fn close(&mut self, output: &mut Buffer) {
         match &mut self.state {
             State::Records(records) => records.close(output),
             State::Library(session) => {
                 let stream = &mut session.stream;
-                // The other side's answer is not waited for.
+                // The other side's close_notify is not waited for.
                 if !stream.get_shutdown().contains(ShutdownState::SENT) {
                     let _ = stream.shutdown();
                 }
@@ -449,9 +451,9 @@ impl Stream {
     }
 }
 
-/// Takes over from OpenSSL, with proof: the suite is one of ours, all secrets are known, each way of
-/// the wire has been counted to the end of a record, and OpenSSL has nothing left that it has read.
-/// Otherwise it goes on.
+/// Takes the records over from OpenSSL, if that is provably right: the suite is one of ours, all
+/// secrets are known, each direction of the wire was counted to the end of a record, and OpenSSL
+/// has nothing left that it has read. Otherwise OpenSSL keeps them.
 fn take_over(session: &Session, server: bool) -> Option<Records> {
     let ssl = session.stream.ssl();
     let Wire { sent, received, .. } = session.stream.get_ref();
@@ -464,7 +466,7 @@ fn take_over(session: &Session, server: bool) -> Option<Records> {
         return None;
     }
     match ssl.version2()? {
-        // A client's tickets come after the handshake, and are the library's matter.
+        // A client gets tickets after the handshake, and only the library can handle those.
         SslVersion::TLS1_3 if server => {
             let suite = Suite::of(Version::Tls13, number)?;
             let known = |secret: &'_ Option<SecretBytes>| -> bool {
@@ -474,8 +476,8 @@ fn take_over(session: &Session, server: bool) -> Option<Records> {
             if !known(client) || !known(server) {
                 return None;
             }
-            // What was sent since then are tickets. The client's Finished, the last record that was
-            // taken, still had the keys of the handshake.
+            // Records sent since then are tickets. The client's Finished, the last record read, was
+            // still protected with the handshake keys.
             let numbers = Numbers { sent: sent.records() - session.sent_before?, received: 0 };
             let secrets = Secrets::Traffic { ours: server.as_ref()?, theirs: client.as_ref()? };
             Records::new(suite, &secrets, numbers).ok()
@@ -518,7 +520,8 @@ fn read_from_library(
     result
 }
 
-/// An error in the words of the C program, with the reason and the certificate if one was refused.
+/// An error in the words of the C program. If a certificate was refused, that includes which one,
+/// and why.
 fn describe(error: &openssl::ssl::Error, ssl: &SslRef) -> String {
     match error.ssl_error() {
         Some(errors) if library::is_about_a_certificate(errors) => {

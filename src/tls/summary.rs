@@ -7,35 +7,35 @@ use openssl::hash::MessageDigest;
 use openssl::ssl::{NameType, SslRef};
 use openssl::x509::X509Ref;
 
-/// What was negotiated, for the access log and whoever decides about a session.
+/// What was negotiated, for the access log and for modules that decide about a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// As `TLSv1.3`.
+    /// Such as `TLSv1.3`.
     pub version: String,
-    /// The name of the cipher suite in OpenSSL.
+    /// OpenSSL's name of the cipher suite.
     pub cipher: String,
     /// The name that the client asked for.
     pub server_name: Option<String>,
-    /// The protocol that was agreed upon.
+    /// The protocol that ALPN has settled on.
     pub protocol: Option<String>,
     /// The subject of the other side's certificate.
     pub subject: Option<String>,
     /// Its issuer.
     pub issuer: Option<String>,
-    /// What modules are told of that certificate.
+    /// What modules are told about that certificate.
     pub certificate: Option<Certificate>,
-    /// Who has the records.
+    /// Who handles the records.
     pub handler: Handler,
-    /// An earlier session was resumed.
+    /// True if an earlier session was resumed.
     pub resumed: bool,
 }
 
 /// A certificate as MAVIS modules know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Certificate {
-    /// The subject, as `/C=DE/CN=joe`.
+    /// The subject, such as `/C=DE/CN=joe`.
     pub subject: String,
-    /// Other names, issuer, serial number and fingerprints, as `san="…",issuer="…",…`.
+    /// Other names, issuer, serial number and fingerprints, such as `san="…",issuer="…",…`.
     pub data: String,
 }
 
@@ -61,7 +61,7 @@ fn certificate(certificate: &X509Ref) -> Certificate {
         |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
     let mut data = Vec::new();
     let mut add = |name: &str, value: String| {
-        // A certificate may say anything; the value must stay one.
+        // A certificate may contain anything; its value must stay a single value.
         let value: String = value.chars().filter(|&c| c != '"' && !c.is_control()).collect();
         data.push(format!("{name}=\"{value}\""));
     };

@@ -1,15 +1,15 @@
-//! Counts records that pass on the wire, whatever is in them.
+//! Counts records that pass on the wire, whatever they contain.
 
 /// A header has type, version and length (RFC 8446 section 5.1).
 const HEADER: usize = 5;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 
-/// The records of one way of a wire.
+/// The records in one direction of a wire.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     header: [u8; HEADER],
     have: usize,
-    /// Of the record's body.
+    /// Bytes of the record's body that are still to come.
     left: usize,
     records: u64,
     since_change: u64,
@@ -17,7 +17,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// So many bytes more.
+    /// Counts bytes that pass.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.have < HEADER {
@@ -50,17 +50,17 @@ impl Tally {
         }
     }
 
-    /// No record has begun without having ended.
+    /// True if no record has begun without having ended.
     pub(super) fn is_at_border(&self) -> bool {
         self.have == 0
     }
 
-    /// All records, but for ChangeCipherSpec, which TLS 1.3 does not protect.
+    /// How many records have passed, except for ChangeCipherSpec, which TLS 1.3 does not protect.
     pub(super) fn records(&self) -> u64 {
         self.records
     }
 
-    /// In TLS 1.2: those that are protected. `None` unless keys have changed just once.
+    /// TLS 1.2: how many of them were protected. `None` unless keys have changed exactly once.
     pub(super) fn since_change(&self) -> Option<u64> {
         (self.changes == 1).then_some(self.since_change)
     }

@@ -1,8 +1,8 @@
-//! Keys of session tickets: the same in all workers, new ones from time to time, never stored.
+//! Keys of session tickets: the same in all workers, replaced from time to time, never stored.
 //!
-//! All processes start from one random secret and replace it by its hash at the same moments
-//! of the wall clock. So they need not talk to each other, and a secret that is found later does
-//! not open older tickets. A ticket can be opened for one period after the one it was made in.
+//! All processes start from one random secret, and replace it by its hash at the same moments of
+//! the wall clock. So they need not communicate, and a secret that leaks later does not open older
+//! tickets. A ticket can be opened in the period it was made in and in the next one.
 
 use crate::os::secret::{Secret, SecretBytes};
 use crate::os::tls::TicketKey;
@@ -11,10 +11,10 @@ use openssl::md::Md;
 use openssl::md_ctx::MdCtx;
 use std::io;
 
-/// The longest jump of the clock that is followed step by step.
+/// How many periods of a clock jump are followed step by step.
 const MOST_STEPS: u64 = 1_000_000;
 
-/// What is common to all processes of a service.
+/// The secret that all processes of a service share, and its schedule.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ratchet {
     secret: SecretBytes,
@@ -42,35 +42,35 @@ fn derive(secret: &[u8], label: &str) -> Option<SecretBytes> {
 }
 
 impl Ratchet {
-    /// A fresh one, from 32 random bytes; `now` and `period` in seconds.
+    /// Starts from 32 random bytes; `now` and `period` are in seconds.
     pub fn new(secret: [u8; 32], now: u64, period: u64) -> Ratchet {
         let secret = SecretBytes::copy(&secret);
         Ratchet { secret, since: now, former: None, period: period.max(1) }
     }
 
-    /// A fresh one with a secret that nobody knows.
+    /// Starts from a random secret that nobody knows.
     pub fn random(now: u64, period: u64) -> Result<Ratchet, openssl::error::ErrorStack> {
         let mut ratchet = Ratchet::new([0; 32], now, period);
         openssl::rand::rand_priv_bytes(&mut ratchet.secret)?;
         Ok(ratchet)
     }
 
-    /// One without a secret, for who has no tickets: it never gives keys.
+    /// A ratchet without a secret, for services without tickets: it never gives keys.
     pub fn unset() -> Ratchet {
         Ratchet::new([0; 32], 0, 1)
     }
 
-    /// True for [`unset`](Self::unset), in whatever process it was made.
+    /// True for [`unset`](Self::unset), in whichever process it was made.
     pub fn is_unset(&self) -> bool {
         self.secret.iter().all(|&byte| byte == 0)
     }
 
-    /// Sets another period, from now on.
+    /// Sets another period, which counts from now on.
     pub fn set_period(&mut self, period: u64) {
         self.period = period.max(1);
     }
 
-    /// Follows the clock; true if the keys have changed. A clock that goes back changes nothing.
+    /// Follows the clock; true if the keys have changed. A clock that is set back changes nothing.
     pub fn advance(&mut self, now: u64) -> bool {
         let steps = now.saturating_sub(self.since) / self.period;
         if steps == 0 || self.is_unset() {
@@ -87,7 +87,7 @@ impl Ratchet {
         true
     }
 
-    /// The keys: for new tickets, and for those of the former period.
+    /// The keys: first for new tickets, then for those of the former period.
     pub fn keys(&self) -> Vec<TicketKey> {
         let key = |secret: &SecretBytes| {
             let mut name = [0; 16];
@@ -98,12 +98,13 @@ impl Ratchet {
         if self.is_unset() {
             return Vec::new();
         }
-        // Without a hash there are no tickets.
+        // If hashing fails, there are no tickets.
         let keys: Option<_> = std::iter::once(&self.secret).chain(&self.former).map(key).collect();
         keys.unwrap_or_default()
     }
 
-    /// For another process, with the files for TLS: as [`encode`](Self::encode), then the files.
+    /// Encodes the ratchet and the TLS files for another process: [`encode`](Self::encode), then
+    /// the files.
     pub fn encode_with(&self, files: &Material) -> io::Result<Secret> {
         files.encode(&self.encode())
     }
@@ -114,8 +115,8 @@ impl Ratchet {
         Some((Material::decode(files)?, Ratchet::decode(ratchet)))
     }
 
-    /// For another process: 32 bytes of secret, the time, the period, and the former secret or
-    /// zeroes.
+    /// Encodes the ratchet for another process: 32 bytes of secret, the time, the period, and the
+    /// former secret or zeroes.
     pub fn encode(&self) -> SecretBytes {
         let mut data = SecretBytes::zeroed(ENCODED);
         data[..32].copy_from_slice(&self.secret);
@@ -180,7 +181,7 @@ mod tests {
         assert!(!Ratchet::random(1, 2).unwrap().is_unset());
     }
 
-    /// Executables of both kinds run beside each other during a reload.
+    /// The old and the new image run beside each other during a reload, so their keys must agree.
     #[test]
     fn keys_are_those_of_earlier_executables() {
         let mut ratchet = Ratchet::new([7; 32], 1000, 100);

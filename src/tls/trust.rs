@@ -1,4 +1,4 @@
-//! Authorities and revocation lists: what certificates of the other side are checked against.
+//! Authorities and revocation lists, against which the other side's certificates are checked.
 
 use super::error::{own, Error, CA_CALL, CRL_CALL};
 use crate::config::tls::{Authorities, Check};
@@ -16,8 +16,8 @@ use openssl::x509::{
 use std::net::IpAddr;
 use std::sync::{Mutex, OnceLock};
 
-/// Loads authorities, the system's if none are configured, and revocation lists; returns what was
-/// configured.
+/// Loads authorities (the system's if none are configured) and revocation lists. Returns the
+/// configured authorities.
 pub(super) fn trust(
     builder: &mut SslContextBuilder,
     authorities: &Authorities,
@@ -40,8 +40,8 @@ pub(super) fn trust(
         }
     }
     if !trusted.is_empty() {
-        // Who names an intermediate authority, or the very certificate, trusts that one, and not all
-        // that its root has signed.
+        // A configuration that names an intermediate authority, or the very certificate, trusts
+        // that one, and not all that its root has signed.
         store.set_flags(X509VerifyFlags::PARTIAL_CHAIN).map_err(|errors| own(&errors))?;
     }
     for path in &authorities.revoked {
@@ -66,7 +66,7 @@ pub(super) fn trust(
     Ok(trusted)
 }
 
-/// What is known of a certificate that was refused, for the message.
+/// Describes a certificate that was refused, for the message.
 type Refused = Mutex<String>;
 
 fn refused_index() -> Option<Index<Ssl, Refused>> {
@@ -74,7 +74,7 @@ fn refused_index() -> Option<Index<Ssl, Refused>> {
     *INDEX.get_or_init(|| Ssl::new_ex_index().ok())
 }
 
-/// Makes a session remember which certificate is refused.
+/// Makes a session remember which certificate was refused.
 pub(super) fn watch(ssl: &mut Ssl) -> Result<(), ErrorStack> {
     if let (Some(index), false) = (refused_index(), ssl.verify_mode() == SslVerifyMode::NONE) {
         ssl.set_ex_data(index, Refused::default());
@@ -95,7 +95,7 @@ pub(super) fn reason(ssl: &SslRef) -> String {
     text
 }
 
-/// Keeps what [`reason`] will tell.
+/// Keeps what [`reason`] will report.
 fn remember(chain: &X509StoreContextRef) {
     let ssl = X509StoreContext::ssl_idx().ok().and_then(|index| chain.ex_data(index));
     let refused = ssl.zip(refused_index()).and_then(|(ssl, index)| ssl.ex_data(index));
@@ -141,7 +141,7 @@ pub(super) fn set_verify(
     });
 }
 
-/// Whether a certificate is as a check wants it.
+/// True if a certificate meets a check.
 fn is_met(check: &Check, certificate: &X509Ref) -> Result<bool, ErrorStack> {
     Ok(match check {
         Check::Subject(name, text) => certificate.subject_name().entries().any(|entry| {
@@ -166,7 +166,7 @@ fn is_met(check: &Check, certificate: &X509Ref) -> Result<bool, ErrorStack> {
     })
 }
 
-/// An address in a certificate.
+/// Decodes an IP address in a certificate.
 pub(super) fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     match *bytes {
         [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
@@ -176,8 +176,9 @@ pub(super) fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
 
 const UNABLE_TO_GET_CRL: i32 = 3; // X509_V_ERR_UNABLE_TO_GET_CRL
 
-/// OpenSSL wants a list for every certificate of a chain, for the last one as well, which is trusted
-/// by itself: the issuer of an intermediate authority is of no concern to who trusts that one.
+/// Forgives a missing list for the last certificate of a chain, which is trusted by itself. OpenSSL
+/// wants a list for every certificate, but a configuration that trusts an intermediate authority is
+/// not concerned with that authority's issuer.
 fn forgive(chain: &mut X509StoreContextRef) -> bool {
     let last = chain.chain().map_or(0, |chain| chain.len()).saturating_sub(1);
     let trusted = chain.error_depth() as usize == last && last > 0;
@@ -188,7 +189,7 @@ fn forgive(chain: &mut X509StoreContextRef) -> bool {
     forgiven
 }
 
-/// The PEM blocks of a kind, with their first and last lines.
+/// The PEM blocks of one kind, with their first and last lines.
 pub(super) fn pem_blocks<'a>(content: &'a [u8], kind: &[u8]) -> Vec<&'a [u8]> {
     let begin = [b"-----BEGIN ", kind, b"-----"].concat();
     let end = [b"-----END ", kind, b"-----"].concat();

@@ -1,5 +1,5 @@
-//! Whether what TLS is set up with is valid today: certificates by their dates, lists of revocations
-//! by theirs.
+//! Checks by their dates whether the certificates and revocation lists configured for TLS are valid
+//! today.
 
 use super::error::{Error, CHAIN_CALL, CRL_CALL};
 use super::identity::bundle;
@@ -14,31 +14,31 @@ use openssl::nid::Nid;
 use openssl::x509::{X509Crl, X509VerifyResult, X509};
 use std::path::Path;
 
-/// What is not valid today.
+/// Something that is not valid today.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The file, and what is wrong with it.
     pub text: String,
-    /// Of what it is.
+    /// What it is about.
     pub subject: Subject,
 }
 
 /// What a [`Finding`] is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// The certificate of clients that ask for no name or an unknown one has expired.
+    /// The certificate for clients that ask for no name, or for an unknown one, has expired.
     DefaultCertificate,
     /// Another certificate has expired.
     OtherCertificate,
-    /// A certificate of our own is not valid yet.
+    /// One of our own certificates is not valid yet.
     Early,
-    /// A list of revocations has expired.
+    /// A revocation list has expired.
     Revocations,
-    /// Something else, which may become valid, or keeps some clients out only.
+    /// Something else, which may become valid, or keeps out only some clients.
     Other,
 }
 
-/// Looks at everything that [`Contexts::load`](super::context::Contexts::load) would load.
+/// Examines everything that [`Contexts::load`](super::context::Contexts::load) would load.
 pub fn examine(
     settings: &Relay,
     material: &Material,
@@ -59,7 +59,7 @@ pub fn examine(
         certificate(&tls.certificate, Subject::OtherCertificate, material, &mut findings)?;
         revocations(&tls.authorities, material, &mut findings)?;
     }
-    // The addresses of one host share theirs.
+    // The addresses of one host share their settings, and so have the same findings.
     findings.dedup();
     Ok(findings)
 }
@@ -74,7 +74,7 @@ fn certificate(
         return Ok(());
     };
     let failed = |errors: ErrorStack| Error::library(CHAIN_CALL, path, &errors);
-    // Of the chain as well: what has been signed with an expired one is refused like it.
+    // The chain too: what an expired certificate has signed is refused like that certificate.
     let chain = bundle(certificate, material)?.certificates;
     let now = Asn1Time::days_from_now(0).map_err(failed)?;
     for (index, one) in chain.iter().enumerate() {
@@ -114,8 +114,9 @@ fn certificate(
     Ok(())
 }
 
-/// True if clients need the issuer's certificate to be sent: it says where to get it (RFC 5280 section
-/// 4.2.2.1), as those of public authorities do, and the system does not trust it.
+/// True if clients need the issuer's certificate to be sent: this certificate says where to get it
+/// (RFC 5280 section 4.2.2.1), as those of public authorities do, and the system does not trust the
+/// issuer.
 fn lacks_issuer(certificate: &X509) -> bool {
     let own = certificate.issued(certificate) == X509VerifyResult::OK;
     let named = certificate.authority_info().is_some_and(|access| {

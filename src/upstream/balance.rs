@@ -1,20 +1,20 @@
-//! Which remote a session is connected to: bookkeeping with an injected clock.
+//! Selects the remote for a session: bookkeeping with an injected clock.
 //!
-//! The arithmetic is that of the C program: the priority of a remote is
-//! `(use × 256) / weight`, and the smallest wins. Dead remotes take no part. With `ties = first`
-//! equals are as in the C program: the first one wins. Otherwise they take turns, by weight. The turn
-//! of a remote is when it is due, on a clock that selections move: being selected puts it off by a
-//! step, the shorter the larger the weight, and the earliest wins. One that was dead for a while, or
-//! busier than others, begins where the clock is now: what it has missed is not made up for, so it gets
-//! no burst of sessions.
+//! The arithmetic is that of the C program: the priority of a remote is `(use × 256) / weight`, and
+//! the smallest wins. Dead remotes take no part. With `ties = first` ties are resolved as in the C
+//! program: the first remote wins. Otherwise tied remotes take turns, by weight. The turn of a
+//! remote is a time on a clock that selections advance; the earliest turn wins. Being selected puts
+//! a remote's turn off by a step, which is shorter the larger its weight. A remote that was dead
+//! for a while, or busier than others, resumes where the clock is now: the turns it missed are not
+//! made up for, so it gets no burst of sessions.
 //!
-//! A dead mark is lifted by `rebalance` (with every so many selections), when all remotes are
-//! dead, and for one attempt at a time after `retry delay`.
+//! A dead mark is lifted by `rebalance` (every so many selections), when all remotes are dead, and
+//! for one attempt at a time after `retry delay`.
 //!
-//! Use and dead marks are in a zone, which workers may share. Each has its own copy of what it
-//! has read there last, in an order that makes selecting as fast with many remotes as with few.
+//! Use and dead marks are in a zone, which workers may share. Each worker has a copy of what it
+//! last read there, in an order that makes selecting as fast with many remotes as with few.
 //!
-//! Remotes come and go while sessions run. One that is taken out is not selected any more, and drains:
+//! Remotes come and go while sessions run. A removed remote is not selected any more, and drains:
 //! its place and its row are given up with the last session that uses it.
 
 #[cfg(test)]
@@ -35,16 +35,16 @@ use tree::{Tree, OUT};
 /// What one session has tried already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tried {
-    /// In order.
+    /// Sorted, for binary search.
     failed: Vec<RemoteId>,
-    /// Of these, those for which this host was short of something.
+    /// Those of them that failed because this host was short of something.
     aside: Vec<RemoteId>,
-    /// All were dead, and their marks were lifted once for this session.
+    /// All remotes were dead, and their marks were lifted for this session. Done once per session.
     revived: bool,
 }
 
 impl Tried {
-    /// Remotes that only this host has kept it from are to be tried again. False if there are none.
+    /// Lets remotes be tried again that failed only because of this host. False if there are none.
     pub fn retry_aside(&mut self) -> bool {
         let aside = std::mem::take(&mut self.aside);
         self.failed.retain(|id| !aside.contains(id));
@@ -62,21 +62,21 @@ impl Tried {
     }
 }
 
-/// What balancing has to know of a remote.
+/// What balancing has to know about a remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// At least 1.
     pub weight: u32,
-    /// A small number, as there is a place for each.
+    /// A small number, as it is used as an index.
     pub tag: Option<u32>,
-    /// By what it is known in the zone; at least 1, and different for each.
+    /// The name of the remote in the zone; at least 1, and different for each remote.
     pub identity: u64,
 }
 
-/// The step of a remote with weight 1. That of another one is a whole part of it for all weights up to
-/// 10, and most others that are used.
+/// The step of a remote with weight 1. It is divisible by all weights up to 10, and by most others
+/// that are used.
 const STEP: u64 = 256 * TICK;
-/// Turns are compared in ticks of the clock, so that they round as priorities do.
+/// Turns are compared in ticks of this size, so that they round as priorities do.
 const TICK: u64 = 5040;
 /// The largest number in half a word.
 const HALF: u64 = u32::MAX as u64;
@@ -85,7 +85,7 @@ const HALF: u64 = u32::MAX as u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     InUse,
-    /// It was taken out, and some sessions still use it.
+    /// It was removed, and some sessions still use it.
     Draining,
     Vacant,
 }
@@ -94,17 +94,17 @@ struct Remote {
     id: RemoteId,
     standing: Standing,
     weight: u64,
-    /// By how much its turn is put off by a session.
+    /// How far a session puts off its turn.
     step: u64,
     tag: Option<u32>,
-    /// Its place among those with its tag.
+    /// Its place in the group of its tag.
     place: usize,
     identity: u64,
     /// Its row in the zone.
     row: usize,
     /// Sessions of this worker that use it.
     own: u64,
-    /// What the zone said last.
+    /// What the zone said when it was last read.
     state: State,
 }
 
@@ -116,7 +116,7 @@ impl Remote {
     }
 }
 
-/// Those with one tag, or all.
+/// All remotes, or those with one tag.
 #[derive(Default)]
 struct Group {
     members: Vec<usize>,
@@ -129,29 +129,29 @@ pub struct Balancer {
     remotes: Vec<Remote>,
     /// Places without a remote.
     vacant: Vec<usize>,
-    /// Which remote has a row.
+    /// The remote of each row.
     by_row: Vec<Option<usize>>,
-    /// All, and then those with each tag.
+    /// The group of all remotes, then one group per tag.
     groups: Vec<Group>,
-    /// Dead remotes by the time when they may be tried again.
+    /// Dead remotes, by the time when they may be tried again.
     dead: BTreeSet<(u64, usize)>,
-    /// The latest time that was heard of: what is due since then takes part.
+    /// The latest time that was passed in: dead remotes that are due by then take part.
     now: u64,
-    /// Rows to be read again; kept for its memory.
+    /// Rows to read again; a field only to keep the allocation.
     changes: Vec<usize>,
     /// 0 for never.
     rebalance: u64,
     retry_delay: u64,
     ties: Ties,
-    /// Turns are counted from here, in ticks.
+    /// Ranks count turns from here, in ticks.
     origin: u64,
     /// 0 for never.
     fail_count: u64,
 }
 
 impl Balancer {
-    /// Without remotes: `rebalance` as configured; `retry_delay` in milliseconds, 0 for never. The zone
-    /// is not shared.
+    /// A balancer without remotes: `rebalance` as configured; `retry_delay` in milliseconds, 0 for
+    /// never. Its zone is not shared.
     pub fn empty(rebalance: i32, retry_delay: u64) -> Balancer {
         Balancer {
             zone: Zone::own(0),
@@ -170,7 +170,7 @@ impl Balancer {
         }
     }
 
-    /// As [`empty`](Self::empty), with remotes by their weights.
+    /// Like [`empty`](Self::empty), with remotes of these weights.
     pub fn new(weights: &[u32], rebalance: i32, retry_delay: u64) -> Balancer {
         let mut balancer = Balancer::empty(rebalance, retry_delay);
         let entry =
@@ -180,7 +180,7 @@ impl Balancer {
         balancer
     }
 
-    /// Adds remotes. `None`: a shared zone has no room for them.
+    /// Adds remotes. `None` if a shared zone has no room for them.
     pub fn add(&mut self, entries: &[Entry]) -> Option<Vec<RemoteId>> {
         self.zone.make_room(entries.len());
         let identities: Vec<u64> = entries.iter().map(|entry| entry.identity).collect();
@@ -213,8 +213,8 @@ impl Balancer {
         Some(ids)
     }
 
-    /// Changes what is known of a remote that was not taken out. False if a shared zone has no room for
-    /// what it is now; it stays as it was.
+    /// Changes what is known of a remote. False if the remote was removed, or if a shared zone has
+    /// no room for its new identity; the remote stays as it was.
     pub fn change(&mut self, index: usize, entry: &Entry) -> bool {
         if !self.is_in_use(index) {
             return false;
@@ -232,7 +232,7 @@ impl Balancer {
         true
     }
 
-    /// A remote is not selected any more. It is there as long as sessions use it.
+    /// Removes a remote: it is not selected any more, but stays as long as sessions use it.
     pub fn remove(&mut self, index: usize) {
         if self.is_in_use(index) {
             self.remotes[index].standing = Standing::Draining;
@@ -241,13 +241,13 @@ impl Balancer {
         }
     }
 
-    /// The remote in a place, also if it drains.
+    /// The remote in a place, even if it drains.
     pub(super) fn id(&self, index: usize) -> Option<RemoteId> {
         let remote = self.remotes.get(index)?;
         (remote.standing != Standing::Vacant).then_some(remote.id)
     }
 
-    /// True if a place has a remote that was not taken out.
+    /// True if a place has a remote that was not removed.
     pub(super) fn is_in_use(&self, index: usize) -> bool {
         self.remotes.get(index).is_some_and(|remote| remote.standing == Standing::InUse)
     }
@@ -269,7 +269,7 @@ impl Balancer {
         self.zone.leave_row(row);
     }
 
-    /// Gives up the place of a remote that was taken out and that no session uses.
+    /// Gives up the place of a removed remote that no session uses.
     fn vacate_if_drained(&mut self, index: usize) {
         let remote = &mut self.remotes[index];
         if remote.standing != Standing::Draining || remote.own > 0 {
@@ -283,18 +283,18 @@ impl Balancer {
         self.vacant.push(index);
     }
 
-    /// Which of equals is selected, before anything is.
+    /// Sets which of tied remotes is selected. Call it before the first selection.
     pub fn set_ties(&mut self, ties: Ties) {
         self.ties = ties;
     }
 
-    /// How many sessions in a row a remote may cut short before it is taken for dead; 0 for any
+    /// Sets how many sessions in a row a remote may cut short before it is marked dead; 0 for any
     /// number.
     pub fn set_fail_count(&mut self, count: u32) {
         self.fail_count = count.into();
     }
 
-    /// Shares a zone with other workers. False if that has no room: it is not shared then.
+    /// Shares a zone with other workers. False if the zone has no room; it is not shared then.
     pub fn share(&mut self, zone: Zone) -> bool {
         let present = |&index: &usize| self.remotes[index].standing != Standing::Vacant;
         let indices: Vec<usize> = (0..self.remotes.len()).filter(present).collect();
@@ -333,10 +333,11 @@ impl Balancer {
         }
     }
 
-    /// The smallest is selected: the priority, and of equals the turn, in half a word each.
+    /// The rank of a remote; the smallest is selected. Its upper half is the priority, its lower
+    /// half the turn, which breaks ties.
     fn rank(&self, index: usize) -> u64 {
         let remote = &self.remotes[index];
-        // Due: not later than now.
+        // A remote is due at its retry time, not only after it.
         if remote.state.retry_at > self.now {
             return OUT;
         }
@@ -360,14 +361,14 @@ impl Balancer {
         }
     }
 
-    /// Takes over what the zone says about a remote.
+    /// Reads the state of a remote from the zone, and updates its rank.
     fn refresh(&mut self, index: usize) {
         if self.read(index) {
             self.enter(index);
         }
     }
 
-    /// Reads what the zone says about a remote. True if that is news.
+    /// Reads the state of a remote from the zone. True if it has changed.
     fn read(&mut self, index: usize) -> bool {
         let remote = &mut self.remotes[index];
         let state = self.zone.state(remote.row);
@@ -381,7 +382,7 @@ impl Balancer {
         former != state
     }
 
-    /// Takes over what others have changed, and what time has.
+    /// Takes over what other workers have changed, and what has become due.
     fn catch_up(&mut self, now: u64) {
         let mut changes = std::mem::take(&mut self.changes);
         self.zone.changes(&mut changes);
@@ -402,9 +403,9 @@ impl Balancer {
         }
     }
 
-    /// Picks a remote for a session, and counts it as used by it. `None`: there is none left
-    /// that this session has not tried. The clock is to be the same for all that share a zone.
-    /// `tag`: only remotes with it will do.
+    /// Selects a remote for a session, and counts it as used by the session. `None` if no remote is
+    /// left that this session has not tried. All workers that share a zone must pass the same
+    /// clock. `tag`: only remotes with this tag will do.
     pub fn select(&mut self, tag: Option<u32>, tried: &mut Tried, now: u64) -> Option<usize> {
         self.catch_up(now);
         if self.rebalance != 0 && self.zone.count_selection(self.rebalance) {
@@ -413,7 +414,7 @@ impl Balancer {
         let mut picked = self.pick(tag, tried);
         if picked.is_none() && !tried.revived {
             tried.revived = true;
-            // The others' remotes are none of the business of a session with a tag.
+            // A session with a tag does not lift the marks of remotes without it.
             self.revive(tag);
             if tag.is_none() {
                 self.zone.restart_selections();
@@ -424,12 +425,12 @@ impl Balancer {
     }
 
     fn pick(&mut self, tag: Option<u32>, tried: &Tried) -> Option<usize> {
-        // Other workers may be faster, but not with each of them all the time.
+        // Other workers may win the race for a dead remote, but not for each of them every time.
         for _ in 0..=self.remotes.len() {
             let index = self.best(tag, tried)?;
             let remote = &self.remotes[index];
             let State { retry_at, .. } = remote.state;
-            // One session at a time finds out whether a dead one is back, of whichever worker.
+            // One session at a time, of all workers, finds out whether a dead remote is back.
             if retry_at == 0 || self.zone.put_off(remote.row, retry_at, self.retry_time()) {
                 self.take_turn(index);
                 self.add_own(index, 1);
@@ -440,7 +441,7 @@ impl Balancer {
         None
     }
 
-    /// A remote has had its turn.
+    /// Puts off the turn of a remote that was selected, and advances the clock.
     fn take_turn(&mut self, index: usize) {
         if self.ties == Ties::First {
             return;
@@ -461,8 +462,8 @@ impl Balancer {
         }
     }
 
-    /// The best one that the session has not failed on. Remotes it failed on are marked dead, unless the
-    /// marks were lifted: those are left out of this selection.
+    /// The best remote that the session has not failed on. Remotes it failed on are usually marked
+    /// dead; where the marks were lifted, they are left out of this selection.
     fn best(&mut self, tag: Option<u32>, tried: &Tried) -> Option<usize> {
         let number = tag.map_or(0, |tag| 1 + tag as usize);
         let mut hidden = Vec::new();
@@ -486,7 +487,7 @@ impl Balancer {
         best
     }
 
-    /// Lifts all dead marks, or those of remotes with a tag.
+    /// Lifts all dead marks, or those of the remotes with a tag.
     fn revive(&mut self, tag: Option<u32>) {
         let concerned = |index: usize| tag.is_none() || self.remotes[index].tag == tag;
         let dead: Vec<usize> =
@@ -512,7 +513,7 @@ impl Balancer {
         self.refresh(index);
     }
 
-    /// A session could not be connected to this remote. True if that is news.
+    /// A session could not be connected to this remote, which is marked dead. True if that is news.
     pub fn failed(&mut self, index: usize, tried: &mut Tried, now: u64) -> bool {
         self.catch_up(now);
         tried.add_failed(self.remotes[index].id);
@@ -523,27 +524,28 @@ impl Balancer {
         news
     }
 
-    /// A session cannot be connected to this remote, which is no fault of the remote's: only this
-    /// session does without it.
+    /// A session cannot be connected to this remote, for a reason that is not the remote's fault:
+    /// only this session goes without it.
     pub fn rule_out(&mut self, index: usize, tried: &mut Tried) {
         tried.add_failed(self.remotes[index].id);
         self.released(index);
     }
 
-    /// As [`rule_out`](Self::rule_out), for a reason that may pass ([`Tried::retry_aside`]).
+    /// Like [`rule_out`](Self::rule_out), for a reason that may pass ([`Tried::retry_aside`]).
     pub fn set_aside(&mut self, index: usize, tried: &mut Tried) {
         tried.aside.push(self.remotes[index].id);
         self.rule_out(index, tried);
     }
 
-    /// A session was connected to this remote. True if it was reported as down before.
+    /// A session was connected to this remote, which lifts its mark. True if the remote was
+    /// reported as down before.
     pub fn connected(&mut self, index: usize) -> bool {
         if self.is_on_trial(index) {
-            // That it accepts says nothing.
+            // It has cut sessions short: that it accepts another one proves nothing.
             return false;
         }
         let row = self.remotes[index].row;
-        // Others may have marked it meanwhile.
+        // Other workers may have marked it meanwhile.
         self.zone.set_retry_at(row, 0);
         if self.remotes[index].state.retry_at != 0 {
             self.refresh(index);
@@ -551,8 +553,8 @@ impl Balancer {
         self.zone.report(row, false)
     }
 
-    /// The remote has ended a session at once, without a word. True if it is taken for dead, and that
-    /// is news.
+    /// The remote has ended a session at once, without sending anything. True if it is now marked
+    /// dead, and that is news.
     pub fn cut_short(&mut self, index: usize, now: u64) -> bool {
         let row = self.remotes[index].row;
         if self.fail_count == 0 || self.zone.count_cut_short(row) < self.fail_count {
@@ -564,8 +566,8 @@ impl Balancer {
         self.zone.report(row, true)
     }
 
-    /// The remote has answered a session, or has kept it long enough. True if it was reported as down
-    /// before.
+    /// The remote has answered a session, or has kept it long enough. True if the remote was
+    /// reported as down before.
     pub fn proved(&mut self, index: usize) -> bool {
         let row = self.remotes[index].row;
         let was_on_trial = self.is_on_trial(index);
@@ -575,24 +577,24 @@ impl Balancer {
         was_on_trial && self.connected(index)
     }
 
-    /// The remote has cut short so many sessions in a row that another one like them is enough.
+    /// True if the remote has cut short so many sessions in a row that one more marks it dead.
     fn is_on_trial(&self, index: usize) -> bool {
         let row = self.remotes[index].row;
         self.fail_count != 0 && self.zone.cut_short(row) >= self.fail_count
     }
 
-    /// The last attempt on this remote failed.
+    /// True if the last attempt on this remote failed.
     pub fn is_down(&self, index: usize) -> bool {
         self.zone.is_down(self.remotes[index].row)
     }
 
-    /// A session does not use this remote any more.
+    /// A session no longer uses this remote.
     pub fn released(&mut self, index: usize) {
         self.add_own(index, -1);
         self.vacate_if_drained(index);
     }
 
-    /// Sessions that use a remote, of all workers as far as this one has heard.
+    /// How many sessions use this remote, of all workers as far as this one has read.
     pub fn used(&self, index: usize) -> u64 {
         self.remotes[index].state.used
     }

@@ -1,15 +1,15 @@
-//! Reaching a remote: from nothing to a stream that carries what it is given.
+//! Reaching a remote: from nothing to a connection that can carry data.
 //!
-//! A [`Dial`] is a value. It makes and owns the socket; its owner watches that for
+//! A [`Dial`] is a value. It makes and owns the socket. Its owner watches the socket for
 //! [`interest`](Dial::interest), calls [`step`](Dial::step) when it is ready or the time of
-//! [`due`](Dial::due) has come, and gets a [`Connection`] or a [`Failure`] in the end. It knows neither
-//! loop nor session, so whoever wants to know whether a remote answers can use it as well.
+//! [`due`](Dial::due) has come, and finally gets a [`Connection`] or a [`Failure`]. A dial knows
+//! neither loop nor session, so a health check could use it as well.
 //!
 //! ```text
 //! busy ⇄ connecting → handshaking (with TLS) → ready
 //! ```
 //!
-//! What is to be said before anything else (a PROXY header) belongs between connecting and handshaking.
+//! Anything to be sent before all else (a PROXY header) belongs between connecting and handshaking.
 
 use super::handshake::{Handshake, Progress as Handshaken, Scratch, Unsent};
 use super::options;
@@ -23,18 +23,18 @@ use crate::tls::stream::Stream;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// A UNIX socket whose backlog is full is tried again this often, in milliseconds: unlike TCP the
-/// system does not wait for us.
+/// How often a UNIX socket whose backlog is full is tried again, in milliseconds: unlike with TCP,
+/// the system does not wait for us.
 const BUSY_STEP: u64 = 20;
 /// No deadline.
 const NEVER: u64 = u64::MAX;
 
-/// Where it stands.
+/// How far a connect attempt has come.
 #[derive(Debug)]
 enum State {
     /// Nothing has been done yet.
     Fresh,
-    /// The backlog of a UNIX socket is full; it is tried again at this time.
+    /// The backlog of a UNIX socket is full; `again` is when it is tried again.
     Busy {
         again: u64,
     },
@@ -44,11 +44,11 @@ enum State {
     Over,
 }
 
-/// An attempt to reach a remote.
+/// A connect attempt, which is to reach one remote.
 #[derive(Debug)]
 pub struct Dial {
     remote: RemoteId,
-    /// Of connecting, then of the handshake.
+    /// The deadline of connecting, then of the handshake.
     deadline: u64,
     state: State,
 }
@@ -56,17 +56,17 @@ pub struct Dial {
 /// Why a step is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It begins, or is tried again.
+    /// The attempt begins, or is made again.
     Start,
     /// The socket is ready.
     Ready,
     /// The socket is ready, and not because of an error.
     Sound,
-    /// It is the time of [`Dial::due`].
+    /// The time of [`Dial::due`] has come.
     Time,
 }
 
-/// What a step needs to know.
+/// What a step works with.
 pub struct Dialer<'a> {
     /// The remotes.
     pub registry: &'a Registry,
@@ -74,7 +74,7 @@ pub struct Dialer<'a> {
     pub settings: &'a Relay,
     /// In milliseconds, of any clock.
     pub now: u64,
-    /// Memory.
+    /// Memory that steps use and do not keep.
     pub scratch: Scratch<'a>,
 }
 
@@ -83,37 +83,38 @@ pub struct Dialer<'a> {
 pub struct Connection {
     /// The socket.
     pub socket: OwnedFd,
-    /// Its TLS, if it has any; the handshake is done.
+    /// Its TLS stream, if it has TLS; the handshake is done.
     pub stream: Option<Stream>,
-    /// What is to be sent before anything else.
+    /// What has to be sent before anything else.
     pub unsent: Unsent,
 }
 
 /// Why a remote could not be reached.
 #[derive(Debug)]
 pub enum Failure {
-    /// This process has no descriptor left, for any remote. It can be tried again.
+    /// This process has no descriptor left, so no remote can be reached. The attempt can be made
+    /// again.
     Descriptors(io::Error),
-    /// This host is short of something, or has not got the local address; with the call that said so.
+    /// This host is short of something, or lacks the local address. Includes the call that said so.
     Host(&'static str, io::Error),
-    /// What else is wrong. Also EACCES and EPERM: a firewall that forbids this remote may let others
+    /// Anything else. Also EACCES and EPERM: a firewall that forbids this remote may let others
     /// through.
     Remote(String),
 }
 
-/// What a step has led to.
+/// The result of a step.
 #[derive(Debug)]
 pub enum Progress {
-    /// It goes on when the socket is ready, or it is time.
+    /// The attempt continues when the socket is ready, or at the time of [`Dial::due`].
     Waiting,
     /// The remote was reached.
     Ready(Connection),
-    /// It was not. The socket, if there is one, is closed with the dial.
+    /// The remote was not reached. The socket, if there is one, is closed with the dial.
     Failed(Failure),
 }
 
 impl Dial {
-    /// An attempt that begins with [`Cause::Start`].
+    /// A connect attempt, to be begun with [`Cause::Start`].
     pub fn new(remote: RemoteId) -> Dial {
         Dial { remote, deadline: NEVER, state: State::Fresh }
     }
@@ -131,7 +132,7 @@ impl Dial {
         }
     }
 
-    /// What the socket is to be watched for.
+    /// What to watch the socket for.
     pub fn interest(&self) -> Interest {
         match &self.state {
             State::Connecting(_) => Interest::WRITE,
@@ -140,7 +141,7 @@ impl Dial {
         }
     }
 
-    /// When the next step is to be made, if the socket is not ready before.
+    /// When to make the next step, if the socket is not ready before.
     pub fn due(&self) -> Option<u64> {
         let due = match &self.state {
             State::Busy { again } => *again,
@@ -150,12 +151,12 @@ impl Dial {
         (due != NEVER).then_some(due)
     }
 
-    /// Something waits to be sent.
+    /// True if something waits to be sent.
     pub fn has_unsent(&self) -> bool {
         matches!(&self.state, State::Handshaking(_, handshake) if handshake.has_unsent())
     }
 
-    /// Goes as far as is possible without waiting.
+    /// Goes as far as possible without waiting.
     pub fn step(&mut self, cause: Cause, dialer: &mut Dialer<'_>) -> Progress {
         let registry = dialer.registry;
         let Some(remote) = registry.get(self.remote) else {
@@ -262,7 +263,7 @@ fn failed(text: impl Into<String>) -> Progress {
     Progress::Failed(Failure::Remote(text.into()))
 }
 
-/// So many seconds later; 0 is never.
+/// This many seconds later; 0 means never.
 fn after(now: u64, seconds: u32) -> u64 {
     if seconds == 0 {
         NEVER
@@ -271,20 +272,20 @@ fn after(now: u64, seconds: u32) -> u64 {
     }
 }
 
-/// On a port where nobody listens the system may connect a socket to itself, if it happens to
-/// choose that port for it (TCP's simultaneous open).
+/// If nobody listens on a port, the system may choose that very port for the socket that connects,
+/// and connect it to itself (TCP's simultaneous open).
 fn is_self_connected(socket: &OwnedFd, remote: &Remote) -> bool {
     socket::local_address(socket).as_ref() == Some(remote.address())
 }
 
 /// Why a socket to a remote could not be made.
 enum Unopened {
-    /// Its backlog is full.
+    /// The backlog of the remote's UNIX socket is full.
     Busy(io::Error),
     For(Failure),
 }
 
-/// Makes a socket for a remote and starts connecting; true if that was done at once.
+/// Makes a socket for a remote and starts to connect. True if it is connected at once.
 fn open(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), Unopened> {
     let family = remote.address().family();
     let sort = |call| {

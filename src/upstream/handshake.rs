@@ -1,4 +1,4 @@
-//! A TLS handshake over a socket, of either side.
+//! A TLS handshake over a socket, for either side.
 
 use crate::event::Interest;
 use crate::os::{self, socket};
@@ -11,7 +11,7 @@ const GONE: &str = "the connection has ended";
 
 /// Memory that every step needs and none keeps.
 pub struct Scratch<'a> {
-    /// Where reading goes.
+    /// Where reads go.
     pub input: &'a mut [u8],
     /// What is to be sent.
     pub output: &'a mut Buffer,
@@ -20,7 +20,7 @@ pub struct Scratch<'a> {
 /// How far a handshake has come.
 #[derive(Debug)]
 pub enum Progress {
-    /// The other side is waited for.
+    /// Waiting for the other side.
     Waiting,
     /// It is done.
     Done,
@@ -28,7 +28,7 @@ pub enum Progress {
     Failed(String),
 }
 
-/// What the other side has not taken yet.
+/// Bytes that the other side has not taken yet.
 #[derive(Debug, Default)]
 pub struct Unsent(Vec<u8>);
 
@@ -38,7 +38,7 @@ impl Unsent {
         self.0.is_empty()
     }
 
-    /// Sends what is taken.
+    /// Sends as much as the socket takes.
     pub fn flush(&mut self, socket: &OwnedFd) -> io::Result<()> {
         if !self.0.is_empty() {
             let count = send(socket, &self.0)?;
@@ -47,7 +47,7 @@ impl Unsent {
         Ok(())
     }
 
-    /// Sends bytes behind what waits already.
+    /// Sends bytes, after those that wait already.
     fn send(&mut self, socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
         let count = if self.0.is_empty() { send(socket, bytes)? } else { 0 };
         self.0.extend_from_slice(&bytes[count..]);
@@ -60,7 +60,7 @@ impl Unsent {
     }
 }
 
-/// Sends what is taken at once; returns how much that is.
+/// Sends as much as the socket takes at once; returns how much that is.
 fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
@@ -73,7 +73,7 @@ fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
     Ok(sent)
 }
 
-/// A handshake.
+/// A handshake, and what it still has to send.
 #[derive(Debug)]
 pub struct Handshake {
     stream: Stream,
@@ -81,22 +81,22 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// Nothing has been said yet.
+    /// A handshake in which nothing has been sent yet.
     pub fn new(stream: Stream) -> Handshake {
         Handshake { stream, unsent: Unsent::default() }
     }
 
-    /// Begins on the side that connects, which has the first word.
+    /// Begins on the side that connects, which sends first.
     pub fn speak(&mut self, socket: &OwnedFd, scratch: &mut Scratch<'_>) -> Progress {
         self.step(socket, Some(&[]), scratch)
     }
 
-    /// Begins with what has been read already.
+    /// Begins with bytes that were read already.
     pub fn feed(&mut self, socket: &OwnedFd, input: &[u8], scratch: &mut Scratch<'_>) -> Progress {
         self.step(socket, Some(input), scratch)
     }
 
-    /// Goes on with what can be read.
+    /// Continues with what can be read.
     pub fn go_on(&mut self, socket: &OwnedFd, scratch: &mut Scratch<'_>) -> Progress {
         if self.unsent.flush(socket).is_err() {
             return Progress::Failed(GONE.to_owned());
@@ -112,7 +112,7 @@ impl Handshake {
     ) -> Progress {
         loop {
             scratch.output.clear();
-            // What the handshake says, and whether there may be more to read at once.
+            // How far the handshake has come, and whether there may be more to read at once.
             let (progress, more) = match given.take() {
                 Some(input) => (self.stream.handshake(input, scratch.output), true),
                 None => match socket::read(socket, scratch.input) {
@@ -126,8 +126,8 @@ impl Handshake {
                     Err(error) => return Progress::Failed(os::reason(&error)),
                 },
             };
-            // At once, even a ticket: it acknowledges what the client has sent, which may wait for
-            // that with its first data.
+            // Send at once, even a ticket: it acknowledges what the client has sent, and the client
+            // may hold back its first data until then.
             let sent = self.unsent.send(socket, scratch.output.filled());
             match progress {
                 Err(text) => return Progress::Failed(text),
@@ -139,7 +139,7 @@ impl Handshake {
         }
     }
 
-    /// What its socket is to be watched for.
+    /// What to watch the socket for.
     pub fn interest(&self) -> Interest {
         if self.unsent.is_empty() {
             Interest::READ
@@ -158,7 +158,7 @@ impl Handshake {
         self.stream.is_untouched()
     }
 
-    /// The end, when it is done, with what is still to be sent before anything else.
+    /// The stream of a finished handshake, and what has to be sent before anything else.
     pub fn into_parts(self) -> (Stream, Unsent) {
         (self.stream, self.unsent)
     }

@@ -1,11 +1,11 @@
-//! Which worker has which slot of the zone that workers share.
+//! Leases of slots in the shared zone: which worker has which.
 
 use super::zone::{Zone, SLOTS};
 use crate::os::process::Pid;
 use crate::os::{self, log};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The zone, made when the first worker asks for it, and who takes part.
+/// The zone, created when the first worker asks for it, and the workers that take part.
 #[derive(Default)]
 pub struct Leases {
     zone: Option<(Zone, OwnedFd)>,
@@ -13,7 +13,7 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// What a worker needs to take part: the memory, and its slot. `None`: it has to do without.
+    /// What a worker needs to join: the memory, and its slot. `None`: it has to do without.
     pub fn admit(&mut self, pid: Pid) -> Option<(BorrowedFd<'_>, usize)> {
         if self.zone.is_none() {
             match Zone::create() {
@@ -25,7 +25,7 @@ impl Leases {
         Some((fd.as_fd(), self.slots.assign(pid)?))
     }
 
-    /// A process has ended, and writes no more.
+    /// A process has ended, and writes no more: its slot is free again.
     pub fn ended(&mut self, pid: Pid) {
         if let (Some(slot), Some((zone, _))) = (self.slots.release(pid), &self.zone) {
             zone.clear(slot);
@@ -44,7 +44,7 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// The slot of a process; a free one if it has none.
+    /// The slot of a process, or a free one if it has none yet.
     fn assign(&mut self, pid: Pid) -> Option<usize> {
         let place = |wanted: Option<Pid>| self.0.iter().position(|&slot| slot == wanted);
         let slot = place(Some(pid)).or_else(|| place(None))?;

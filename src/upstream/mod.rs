@@ -1,5 +1,5 @@
-//! Remotes: which there are ([`registry`]), which one is next ([`balance`]), what workers know of them in
-//! common ([`zone`], with [`leases`] of places there), and how one is reached ([`dial`]).
+//! Remotes: which ones there are ([`registry`]), which one is next ([`balance`]), what workers
+//! share about them ([`zone`], with [`leases`] of its slots), and how to reach one ([`dial`]).
 
 #![forbid(unsafe_code)]
 

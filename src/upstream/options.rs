@@ -1,4 +1,4 @@
-//! Options of connections to remotes.
+//! Socket options of upstream connections.
 
 use crate::config::relay::Remote;
 use crate::os::address::Family;
@@ -7,7 +7,7 @@ use crate::os::{self, log};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// Sets what the configuration says about keepalive and the user timeout, which only TCP has.
+/// Sets keepalive and the user timeout as configured. Only TCP has them.
 pub fn apply(socket: &OwnedFd, remote: &Remote) -> io::Result<()> {
     if remote.protocol == Protocol::Sctp || remote.address.family() == Family::Unix {
         return Ok(());
@@ -16,11 +16,11 @@ pub fn apply(socket: &OwnedFd, remote: &Remote) -> io::Result<()> {
     keepalive.and(socket::set_user_timeout(socket, remote.keepalive))
 }
 
-/// Tries the options of each remote on a socket of its kind, and says which are refused: the
-/// connections go on without them, and say nothing.
+/// Tries the options of each remote on a socket of its kind, and logs which are refused.
+/// Connections go on without those, and do not log it again.
 pub fn try_all(remotes: &[Remote]) {
     for remote in remotes.iter().filter(|remote| remote.keepalive != Keepalive::default()) {
-        // Without the protocol no connection is made either, and that is said then.
+        // If the protocol is missing, connecting fails as well and logs that.
         let family = remote.address.family();
         let fresh = socket::create(family, Kind::Stream, remote.protocol);
         if let Err(error) = fresh.map_or(Ok(()), |fresh| apply(&fresh, remote)) {

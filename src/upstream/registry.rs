@@ -1,8 +1,8 @@
-//! The remotes of a process: which there are, how they stand, and which one is next.
+//! The remotes of a process: which ones there are, their state, and which one is next.
 //!
-//! Remotes are added, changed and taken out while sessions run. Selecting one lends it to a session; one
-//! that is taken out is lent to nobody any more, and drains: it is there until the last session has
-//! given it back.
+//! Remotes are added, changed and removed while sessions run. Selecting a remote lends it to a
+//! session. A removed remote is lent to nobody any more, and drains: it stays until the last
+//! session has given it back.
 
 use super::balance::{Balancer, Entry, Tried};
 use super::remote::{Remote, RemoteId};
@@ -12,7 +12,7 @@ use crate::tls::client::Connector;
 use std::collections::HashSet;
 use std::rc::Rc;
 
-/// Names a tag of remotes.
+/// A tag of remotes, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag(u32);
 
@@ -21,7 +21,7 @@ pub struct Tag(u32);
 pub struct NoRoom;
 
 struct Place {
-    /// By what it is known in the zone. Another remote with the same address has another one.
+    /// The name of the remote in the zone. Of two remotes with the same address each has its own.
     identity: u64,
     remote: Remote,
 }
@@ -31,14 +31,14 @@ pub struct Registry {
     balancer: Balancer,
     /// By the index of the id.
     places: Vec<Option<Place>>,
-    /// The identities of those that are there.
+    /// The identities in use.
     identities: HashSet<u64>,
-    /// Tags; their numbers are the indices.
+    /// Tags; the number of a tag is its index.
     tags: Vec<String>,
 }
 
 impl Registry {
-    /// The remotes of a section, with their connectors in the same order.
+    /// The remotes of a section, with their TLS connectors in the same order.
     pub fn new(settings: &Relay, connectors: Vec<Option<Rc<Connector>>>) -> Registry {
         let retry_delay = u64::from(settings.retry_delay) * 1000;
         let mut balancer = Balancer::empty(settings.rebalance, retry_delay);
@@ -49,17 +49,17 @@ impl Registry {
         let connectors = connectors.into_iter().chain(std::iter::repeat(None));
         let remotes = settings.remotes.iter().cloned().zip(connectors);
         let remotes = remotes.map(|(settings, connector)| Remote { settings, connector });
-        // A zone that is not shared has room for all.
+        // Never fails: a zone that is not shared has room for all.
         let _ = registry.add_all(remotes.collect());
         registry
     }
 
-    /// Shares a zone with other workers. False if that has no room for the remotes.
+    /// Shares a zone with other workers. False if the zone has no room for the remotes.
     pub fn share(&mut self, zone: Zone) -> bool {
         self.balancer.share(zone)
     }
 
-    /// Adds a remote. One that drains may have the same address; it is another one.
+    /// Adds a remote. A draining remote may have the same address; it is another remote.
     pub fn add(&mut self, remote: Remote) -> Result<RemoteId, NoRoom> {
         self.add_all(vec![remote])?.pop().ok_or(NoRoom)
     }
@@ -101,8 +101,8 @@ impl Registry {
         Entry { weight: settings.weight, tag: tag.map(|tag| tag.0), identity: place.identity }
     }
 
-    /// Changes a remote: weight, tag, TLS, and where it is. Sessions that use it stay. One that drains
-    /// is not changed.
+    /// Changes a remote: its weight, tag, TLS, or where it is. Sessions that use it stay. A
+    /// draining remote is not changed.
     pub fn change(&mut self, id: RemoteId, remote: Remote) -> Result<(), NoRoom> {
         let former = match self.get(id) {
             Some(former) if self.balancer.is_in_use(id.index()) => former.identity(),
@@ -130,7 +130,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes a remote out: no session gets it any more.
+    /// Removes a remote: no new session gets it.
     pub fn remove(&mut self, id: RemoteId) {
         if self.get(id).is_some() {
             self.balancer.remove(id.index());
@@ -138,13 +138,13 @@ impl Registry {
         }
     }
 
-    /// The place of a remote, if it is still there.
+    /// The place of a remote, if the remote is still there.
     fn index(&self, id: RemoteId) -> Option<usize> {
         let index = id.index();
         (self.balancer.id(index) == Some(id)).then_some(index)
     }
 
-    /// What a remote is, also while it drains.
+    /// The remote with this id, even while it drains.
     pub fn get(&self, id: RemoteId) -> Option<&Remote> {
         Some(&self.places.get(self.index(id)?)?.as_ref()?.remote)
     }
@@ -154,15 +154,15 @@ impl Registry {
         self.tags.iter().position(|known| known == name).map(|number| Tag(number as u32))
     }
 
-    /// Lends a session the remote that is next, of those with a tag if there is one. `None`: none is
-    /// left that the session has not tried. The clock is that of [`crate::os::monotonic_clock`], as
-    /// all that share a zone have to have the same.
+    /// Selects the next remote and lends it to a session; with a tag, only remotes that have it.
+    /// `None` if none is left that the session has not tried. The clock must be
+    /// [`crate::os::monotonic_clock`], as all workers that share a zone need the same one.
     pub fn select(&mut self, tag: Option<Tag>, tried: &mut Tried, now: u64) -> Option<RemoteId> {
         let index = self.balancer.select(tag.map(|tag| tag.0), tried, now)?;
         self.balancer.id(index)
     }
 
-    /// A session gives back a remote that could not be reached. True if it is marked as dead, and that
+    /// A session gives back a remote that could not be reached, which is marked dead. True if that
     /// is news.
     pub fn failed(&mut self, id: RemoteId, tried: &mut Tried, now: u64) -> bool {
         let news = self.index(id).is_some_and(|index| self.balancer.failed(index, tried, now));
@@ -170,7 +170,7 @@ impl Registry {
         news
     }
 
-    /// A session gives back a remote that this host cannot reach, which is no fault of the remote's.
+    /// A session gives back a remote that this host cannot reach, which is not the remote's fault.
     pub fn rule_out(&mut self, id: RemoteId, tried: &mut Tried) {
         if let Some(index) = self.index(id) {
             self.balancer.rule_out(index, tried);
@@ -178,7 +178,7 @@ impl Registry {
         self.forget_if_gone(id);
     }
 
-    /// As [`rule_out`](Self::rule_out), for a reason that may pass ([`Tried::retry_aside`]).
+    /// Like [`rule_out`](Self::rule_out), for a reason that may pass ([`Tried::retry_aside`]).
     pub fn set_aside(&mut self, id: RemoteId, tried: &mut Tried) {
         if let Some(index) = self.index(id) {
             self.balancer.set_aside(index, tried);
@@ -186,24 +186,24 @@ impl Registry {
         self.forget_if_gone(id);
     }
 
-    /// A session was connected to a remote. True if that was reported as down before.
+    /// A session was connected to a remote. True if the remote was reported as down before.
     pub fn connected(&mut self, id: RemoteId) -> bool {
         self.index(id).is_some_and(|index| self.balancer.connected(index))
     }
 
-    /// A remote has ended a session at once, without a word. True if it is taken for dead, and that is
-    /// news.
+    /// A remote has ended a session at once, without sending anything. True if it is now marked
+    /// dead, and that is news.
     pub fn cut_short(&mut self, id: RemoteId, now: u64) -> bool {
         self.index(id).is_some_and(|index| self.balancer.cut_short(index, now))
     }
 
-    /// A remote has answered a session, or has kept it long enough. True if it was reported as down
-    /// before.
+    /// A remote has answered a session, or has kept it long enough. True if the remote was reported
+    /// as down before.
     pub fn proved(&mut self, id: RemoteId) -> bool {
         self.index(id).is_some_and(|index| self.balancer.proved(index))
     }
 
-    /// The last attempt on this remote failed.
+    /// True if the last attempt on this remote failed.
     pub fn is_down(&self, id: RemoteId) -> bool {
         self.index(id).is_some_and(|index| self.balancer.is_down(index))
     }
@@ -216,12 +216,12 @@ impl Registry {
         }
     }
 
-    /// Sessions that use a remote, of all workers as far as this one has heard.
+    /// How many sessions use a remote, of all workers as far as this one has read.
     pub fn used(&self, id: RemoteId) -> u64 {
         self.index(id).map_or(0, |index| self.balancer.used(index))
     }
 
-    /// As [`used`](Self::used), of all remotes.
+    /// Like [`used`](Self::used), for all remotes together.
     pub fn all_used(&self) -> u64 {
         (0..self.places.len())
             .filter(|&index| self.places[index].is_some())

@@ -1,4 +1,4 @@
-//! What a remote is: its name within this process, what is known of it, and its name among processes.
+//! What a remote is: its id within this process, its settings, and its identity among processes.
 
 use crate::config;
 use crate::os::address::Address;
@@ -7,8 +7,8 @@ use crate::tls::client::Connector;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 
-/// Names a remote of a [`Registry`](super::registry::Registry) for good: when its place goes to another
-/// remote, that one has another id.
+/// Names a remote of a [`Registry`](super::registry::Registry) for good: when its place goes to
+/// another remote, that one gets another id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemoteId {
     index: u32,
@@ -21,7 +21,7 @@ impl RemoteId {
         RemoteId { index: index as u32, generation: NonZeroU32::MIN }
     }
 
-    /// The next one of the same place.
+    /// The next remote of the same place.
     pub(super) fn next(self) -> RemoteId {
         let generation = self.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         RemoteId { generation, ..self }
@@ -36,9 +36,9 @@ impl RemoteId {
 /// A remote: what is configured, and how to speak TLS with it.
 #[derive(Clone)]
 pub struct Remote {
-    /// Where it is, how much it gets, and who may be sent there.
+    /// As configured: where it is, its weight, its tag.
     pub settings: config::relay::Remote,
-    /// If it speaks TLS.
+    /// Present if it speaks TLS.
     pub connector: Option<Rc<Connector>>,
 }
 
@@ -48,16 +48,17 @@ impl Remote {
         &self.settings.address
     }
 
-    /// The socket carries the session's bytes as they are, in one stream: with TLS, and with SCTP, whose
-    /// reads end with a message, a short read does not say that there is nothing more.
+    /// True if the socket carries the session's bytes as they are, in one stream, so that a short
+    /// read means that nothing is left. Not so with TLS, nor with SCTP, whose reads end with a
+    /// message.
     pub fn is_stream(&self) -> bool {
         self.connector.is_none() && self.settings.protocol != Protocol::Sctp
     }
 
-    /// By what processes that share a zone know it; at least 1. It is FNV-1a (64 bits) over address,
-    /// protocol and tag, so all releases agree: a byte for the family (4, 6, or 1 for UNIX), the
-    /// address (with port and scope in network order, or the path and a NUL), the name of the protocol
-    /// and a NUL, and the tag, if any, behind a byte of 1.
+    /// The name of the remote among processes that share a zone; at least 1. It is FNV-1a (64 bits)
+    /// over address, protocol and tag, so all releases agree: a byte for the family (4, 6, or 1 for
+    /// UNIX), the address (with port and scope in network order, or the path and a NUL), the name
+    /// of the protocol and a NUL, and the tag, if any, after a byte of 1.
     pub fn identity(&self) -> u64 {
         let mut hash = Fnv::new();
         match &self.settings.address {
@@ -136,7 +137,7 @@ mod tests {
         }
     }
 
-    /// Other releases use these numbers: they must not change.
+    /// Other releases use these numbers, so they must not change.
     #[test]
     fn identities_stay() {
         let mut bytes = vec![4, 192, 0, 2, 1, 0, 80];

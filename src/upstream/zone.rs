@@ -1,24 +1,25 @@
-//! The zone: what the workers of a broker know in common about remotes. How many sessions of each worker
-//! use which, which are dead until when, and how many selections there were.
+//! The zone: what the workers of a broker share about remotes. It says how many sessions of each
+//! worker use which remote, which remotes are dead and until when, and how many selections were
+//! made.
 //!
-//! It is a table of atomic words. A remote is known by what it is ([`identity`]), not by its number, so
-//! that workers with other configurations, or with the addresses of a host in another order, agree about
-//! those that they have in common. Its row has a word for each worker, which that worker alone
-//! writes; what all use is the sum, so no total can be wrong when a worker dies: the broker then
-//! clears its words.
+//! It is a table of atomic words, with a row for each remote. A remote is known by its
+//! [`identity`], not by its number: so workers with different configurations, or with the addresses
+//! of a host in another order, agree about the remotes they have in common. A row has a word for
+//! each worker, which that worker alone writes. The use of a remote is the sum of these words, so
+//! no total is wrong when a worker dies: the broker then clears its words.
 //!
-//! A row belongs to its remote as long as a worker holds it, which a bit for each worker tells. A row
-//! that nobody holds keeps its marks, for a worker that starts again, until another remote needs it. Rows
-//! are taken under a lock; the broker opens it for a worker that died with it, and one that does not get
-//! it in time does without rows.
+//! A row belongs to its remote as long as a worker holds it, and has a bit for each worker that
+//! does. A row that nobody holds keeps its marks, for a worker that starts again, until another
+//! remote needs it. Rows are taken under a lock. The broker opens the lock of a worker that died
+//! with it; a worker that does not get the lock in time does without rows.
 //!
-//! Whoever changes a row says so to each other worker, by a bit for the row in a set that belongs
-//! to that worker. A worker takes its bits before it selects, and reads those rows again; however
-//! much has happened, a row is read once. A bit without a change does no harm, and what a rogue
-//! process may write leads to wrong numbers at worst.
+//! A worker that changes a row tells each other worker, by a bit for the row in a set that belongs
+//! to that other worker. A worker takes its bits before it selects, and reads those rows again;
+//! however much has happened, a row is read once. A bit without a change does no harm, and whatever
+//! a rogue process writes leads to wrong numbers at worst.
 //!
-//! All is sequentially consistent: a bit that is found set was not taken yet by its owner, who
-//! will read the row after that, so it need not be set again.
+//! All is sequentially consistent but the turns, which are hints. If a bit is found set, its owner
+//! has not taken it yet and will read the row after that, so the bit need not be set again.
 //!
 //! [`identity`]: super::remote::Remote::identity
 
@@ -33,14 +34,14 @@ use std::sync::atomic::{
 use std::thread;
 use std::time::Duration;
 
-/// Most workers that share a zone.
+/// The most workers that can share a zone.
 pub const SLOTS: usize = 59;
-/// Most remotes in a shared zone: one word has a bit for each word of their bits.
+/// The most remotes in a shared zone: the summary word has a bit for each word of row bits.
 pub const REMOTES: usize = 64 * 64;
 
-/// Places in the header, on cache lines of their own: what the words below mean, a bit for each
-/// worker that takes part, the count of selections, how far turns have come, who takes rows (its slot
-/// and 1, or 0).
+/// Words of the header, on cache lines of their own: what the words below mean; a bit for each
+/// worker that takes part; the count of selections; how far turns have come; the worker that is
+/// taking rows (its slot plus 1, or 0).
 const LAYOUT: usize = 0;
 const MEMBERS: usize = 8;
 const SELECTIONS: usize = 16;
@@ -48,13 +49,13 @@ const TURNS: usize = 24;
 const LOCK: usize = 32;
 const HEADER: usize = 64;
 
-/// To be changed with the layout, for brokers and workers of different versions.
+/// Change this with the layout: broker and workers may be of different versions.
 const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  3");
 
-/// Places in the row of a remote: what it is, 0 if the row was never used; when it may be tried again, 0
-/// if it is alive; 1 if it was reported as down and not yet as up again; its next turn; sessions in a
-/// row that it has cut short; the use by each worker. With all workers a row has 64 words, and its
-/// first cache line is enough for three of them.
+/// Words of a remote's row: its identity, 0 if the row was never used; when it may be tried again,
+/// 0 if it is alive; 1 if it was reported as down and not yet as up again; its next turn; how many
+/// sessions in a row it has cut short; its use by each worker. With all workers a row has 64 words;
+/// for up to three workers its first cache line is enough.
 const IDENTITY: usize = 0;
 const RETRY_AT: usize = 1;
 const REPORTED: usize = 2;
@@ -62,26 +63,26 @@ const TURN: usize = 3;
 const CUT_SHORT: usize = 4;
 const USED: usize = 5;
 
-/// Places in the set of a worker: a bit for each word with bits, and these words.
+/// Words of a worker's set: the summary, with a bit for each word of row bits, and those words.
 const SUMMARY: usize = 0;
 const BITS: usize = 8;
 const SET: usize = BITS + REMOTES / 64;
 
-/// All words of a shared zone. Most are never touched, and take no memory.
+/// The number of words in a shared zone. Most are never touched, and take no memory.
 const SIZE: usize = HOLDERS + REMOTES;
-/// Where the sets of the workers begin in one.
+/// Where the sets of the workers begin.
 pub(crate) const SETS: usize = HEADER + REMOTES * (USED + SLOTS);
-/// Where the bits of those who hold rows begin, a word for each row.
+/// Where the words of holders begin: one per row, with a bit for each worker that holds it.
 const HOLDERS: usize = SETS + SLOTS * SET;
 
-/// How often the lock is tried, and how long is waited in between: rows are taken in microseconds.
+/// How often the lock is tried, and the pause between two tries. Taking rows takes microseconds.
 const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_micros(100);
 
-/// A remote that is dead until it is declared alive, however late it is.
+/// The retry time of a remote that stays dead until it is declared alive.
 pub const FOREVER: u64 = u64::MAX;
 
-/// What the workers know in common, as seen by one of them.
+/// The zone, as one process sees it.
 pub struct Zone {
     words: Words,
     remotes: usize,
@@ -91,10 +92,10 @@ pub struct Zone {
     holders: usize,
 }
 
-/// The state of a remote.
+/// The state of a remote, as all workers together see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// Sessions of all workers that use it.
+    /// How many sessions of all workers use it.
     pub used: u64,
     /// When it may be tried again, 0 if it is alive.
     pub retry_at: u64,
@@ -103,27 +104,27 @@ pub struct State {
 }
 
 impl Zone {
-    /// One that is not shared.
+    /// A zone that is not shared.
     pub fn own(remotes: usize) -> Zone {
         let holders = HEADER + remotes * (USED + 1);
         Zone { words: Words::own(holders + remotes), remotes, slots: 1, slot: 0, holders }
     }
 
-    /// One for workers to join, by the descriptor.
+    /// Creates a zone that workers can join, by the descriptor.
     pub fn create() -> io::Result<(Zone, OwnedFd)> {
         let (words, fd) = Words::create(SIZE)?;
         words[LAYOUT].store(THIS_LAYOUT, SeqCst);
-        // The broker has no slot: what it changes is news for all.
+        // The broker has no slot of its own, so its changes are announced to all workers.
         Ok((Zone::shared(words, SLOTS), fd))
     }
 
-    /// Takes part in one, with the slot that the broker has assigned.
+    /// Joins a zone, with the slot that the broker has assigned.
     pub fn join(fd: &OwnedFd, slot: usize) -> io::Result<Zone> {
         let words = Words::map(fd, SIZE)?;
         if slot >= SLOTS || words[LAYOUT].load(SeqCst) != THIS_LAYOUT {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        // From now on changes are announced to us.
+        // From now on other workers announce changes to us.
         words[MEMBERS].fetch_or(1 << slot, SeqCst);
         Ok(Zone::shared(words, slot))
     }
@@ -132,7 +133,7 @@ impl Zone {
         Zone { words, remotes: REMOTES, slots: SLOTS, slot, holders: HOLDERS }
     }
 
-    /// Makes room for so many more remotes, if it is not shared.
+    /// Makes room for this many more remotes, if the zone is not shared.
     pub fn make_room(&mut self, more: usize) {
         let held = (0..self.remotes).filter(|&row| self.is_held(row)).count();
         if self.slots > 1 || held + more <= self.remotes {
@@ -150,7 +151,8 @@ impl Zone {
         *self = larger;
     }
 
-    /// A worker has ended: its sessions are over.
+    /// A worker has ended, and its sessions with it: clears its words, gives up its rows and its
+    /// lock.
     pub fn clear(&self, slot: usize) {
         if slot >= self.slots {
             return;
@@ -166,8 +168,8 @@ impl Zone {
         self.unlock(slot);
     }
 
-    /// Takes the rows of remotes, each of which has an identity of its own. `None`: there are not
-    /// enough, or they could not be had in time; none is taken then.
+    /// Takes the rows of remotes, each of which has an identity of its own. `None` if there are not
+    /// enough rows, or if the lock could not be taken in time; no row is taken then.
     pub fn take_rows(&self, identities: &[u64]) -> Option<Vec<usize>> {
         let lock = &self.words[LOCK];
         let free = || lock.compare_exchange(0, self.slot as u64 + 1, SeqCst, SeqCst).is_ok();
@@ -190,16 +192,16 @@ impl Zone {
     }
 
     fn unlock(&self, slot: usize) {
-        // Somebody else's is left alone.
+        // A lock of another worker is left alone.
         let _ = self.words[LOCK].compare_exchange(slot as u64 + 1, 0, SeqCst, SeqCst);
     }
 
-    /// The rows of these remotes, and for those that have none rows that nobody holds, the
-    /// used ones first.
+    /// The rows of these remotes. Remotes without a row get rows that nobody holds: first those
+    /// that were used before.
     fn find(&self, identities: &[u64]) -> Option<Vec<usize>> {
         let mut wanted: HashMap<u64, usize> =
             identities.iter().enumerate().map(|(place, &identity)| (identity, place)).collect();
-        // Two with one identity cannot share a row: each counts for itself.
+        // Two remotes with one identity cannot share a row: each counts for itself.
         if wanted.len() < identities.len() || wanted.contains_key(&0) {
             return None;
         }
@@ -208,7 +210,7 @@ impl Zone {
         let mut end = 0;
         while end < self.remotes {
             let identity = self.field(end, IDENTITY).load(SeqCst);
-            // Rows are used in order.
+            // Rows are used in order, so all the rest are unused.
             if identity == 0 {
                 break;
             }
@@ -223,7 +225,7 @@ impl Zone {
         rows.into_iter().map(|row| row.or_else(|| vacant.next())).collect()
     }
 
-    /// Makes a row that of a remote, if it is not already, and holds it.
+    /// Holds a row, and clears it first if it was another remote's.
     fn hold(&self, row: usize, identity: u64) {
         let place = self.field(row, IDENTITY);
         if place.load(SeqCst) != identity {
@@ -239,7 +241,7 @@ impl Zone {
         self.words[self.holders + row].load(SeqCst) != 0
     }
 
-    /// Gives a row up. None of our sessions may use the remote.
+    /// Gives up a row. None of our sessions may use its remote any more.
     pub fn leave_row(&self, row: usize) {
         self.set_used(row, 0);
         self.words[self.holders + row].fetch_and(!(1 << self.slot), SeqCst);
@@ -249,7 +251,7 @@ impl Zone {
         &self.words[HEADER + row * (USED + self.slots) + field]
     }
 
-    /// Other workers are to look at this row again.
+    /// Tells other workers to read this row again.
     fn announce(&self, row: usize) {
         if self.slots == 1 {
             return;
@@ -260,8 +262,8 @@ impl Zone {
             others &= others - 1;
             if slot < SLOTS {
                 let (word, set) = (row / 64, SETS + slot * SET);
-                // In this order: whoever finds the word's bit set need not care for it, as
-                // everybody who sets it goes on to the summary.
+                // In this order: a worker that finds the row's bit set can leave it at that, as
+                // whoever has set it goes on to the summary.
                 for (place, bit) in [(BITS + word, row % 64), (SUMMARY, word)] {
                     let place = &self.words[set + place];
                     if place.load(SeqCst) & 1 << bit == 0 {
@@ -272,14 +274,14 @@ impl Zone {
         }
     }
 
-    /// Adds the rows that others have changed since the last call.
+    /// Adds the rows that other workers have changed since the last call.
     pub fn changes(&self, rows: &mut Vec<usize>) {
         if self.slots == 1 {
             return;
         }
         let take = |place: usize| {
             let place = &self.words[SETS + self.slot * SET + place];
-            // Mostly there is nothing, which is found out without writing.
+            // Mostly nothing is set, which a load finds out without writing.
             let mut bits = if place.load(SeqCst) == 0 { 0 } else { place.swap(0, SeqCst) };
             std::iter::from_fn(move || {
                 let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
@@ -303,14 +305,14 @@ impl Zone {
         State { used, retry_at, turn }
     }
 
-    /// Says how many of our sessions use a remote.
+    /// Sets how many of our sessions use a remote.
     pub fn set_used(&self, row: usize, count: u64) {
         debug_assert!(self.slot < self.slots);
         self.field(row, USED + self.slot).store(count, SeqCst);
         self.announce(row);
     }
 
-    /// A remote is dead, and may be tried again then; or alive, with 0.
+    /// Marks a remote as dead until `time`, when it may be tried again, or as alive with 0.
     pub fn set_retry_at(&self, row: usize, time: u64) {
         let place = self.field(row, RETRY_AT);
         if place.load(SeqCst) != time && place.swap(time, SeqCst) != time {
@@ -318,7 +320,7 @@ impl Zone {
         }
     }
 
-    /// Puts off the next attempt with a dead remote. False if another worker was faster.
+    /// Puts off the next attempt on a dead remote. False if another worker was faster.
     pub fn put_off(&self, row: usize, from: u64, to: u64) -> bool {
         let done = self.field(row, RETRY_AT).compare_exchange(from, to, SeqCst, SeqCst).is_ok();
         if done {
@@ -327,57 +329,59 @@ impl Zone {
         done
     }
 
-    /// Remembers that a remote is down, or up again. True if that is news.
+    /// Records that a remote is down, or up again. True if that is news.
     pub fn report(&self, row: usize, down: bool) -> bool {
         let down = u64::from(down);
         let place = self.field(row, REPORTED);
         place.load(SeqCst) != down && place.swap(down, SeqCst) != down
     }
 
-    /// The last attempt on a remote failed.
+    /// True if the last attempt on a remote failed.
     pub fn is_down(&self, row: usize) -> bool {
         self.field(row, REPORTED).load(SeqCst) != 0
     }
 
-    /// How far turns have come. It and the turns are hints: that two workers write them in the same
-    /// moment does no harm, and whoever sees that a remote is used more sees its turn.
+    /// How far turns have come. This and the turns are hints: it does no harm if two workers write
+    /// them at the same moment, and a worker that sees that a remote is used more sees its turn
+    /// too.
     pub fn turns(&self) -> u64 {
         self.words[TURNS].load(Relaxed)
     }
 
-    /// Turns have come so far.
+    /// Sets how far turns have come.
     pub fn set_turns(&self, turn: u64) {
         self.words[TURNS].store(turn, Relaxed);
     }
 
-    /// The next turn of a remote. It is announced with the use that follows.
+    /// Sets the next turn of a remote. The use that follows announces it.
     pub fn set_turn(&self, row: usize, turn: u64) {
         self.field(row, TURN).store(turn, Relaxed);
     }
 
-    /// Counts a session that a remote has cut short; returns how many it has now.
+    /// Counts a session that a remote has cut short; returns the new count.
     pub fn count_cut_short(&self, row: usize) -> u64 {
         self.field(row, CUT_SHORT).fetch_add(1, SeqCst).saturating_add(1)
     }
 
-    /// How many sessions a remote has cut short in a row.
+    /// How many sessions in a row a remote has cut short.
     pub fn cut_short(&self, row: usize) -> u64 {
         self.field(row, CUT_SHORT).load(SeqCst)
     }
 
-    /// A session was not cut short: the count begins anew.
+    /// A session was not cut short: restarts the count.
     pub fn forget_cut_short(&self, row: usize) {
         self.field(row, CUT_SHORT).store(0, SeqCst);
     }
 
-    /// Counts a selection. True if `limit` had been reached; this one is the first again then.
+    /// Counts a selection. True if the count had reached `limit`; this selection then counts as the
+    /// first.
     pub fn count_selection(&self, limit: u64) -> bool {
         let next = |count| Some(if count >= limit { 1 } else { count + 1 });
         let before = self.words[SELECTIONS].fetch_update(SeqCst, SeqCst, next);
         before.is_ok_and(|count| count >= limit)
     }
 
-    /// The next selection is the second one.
+    /// Restarts the count of selections: the next one is the second.
     pub fn restart_selections(&self) {
         self.words[SELECTIONS].store(1, SeqCst);
     }
@@ -417,11 +421,11 @@ mod tests {
         a.set_retry_at(1, 600);
         a.leave_row(0);
         a.leave_row(1);
-        // What is dead is so for the next one as well,
+        // A dead mark stays for the next worker that takes the row,
         assert_eq!(b.take_rows(&[10]), Some(vec![0]));
         assert_eq!(b.state(0).retry_at, 500);
         b.leave_row(0);
-        // but another remote begins anew.
+        // but another remote starts afresh.
         assert_eq!(a.take_rows(&[30]), Some(vec![0]));
         assert_eq!(a.state(0), State::default());
         assert_eq!(a.take_rows(&[40]), Some(vec![2]));

@@ -1,4 +1,4 @@
-//! The access log: a line for each session.
+//! The access log: one line per session.
 
 use super::pair::{End, Pair};
 use crate::os::address::Address;
@@ -7,7 +7,7 @@ use crate::tls::summary::Summary;
 use crate::upstream::registry::Registry;
 use std::os::fd::OwnedFd;
 
-/// What the access log needs to know; only there if it is on.
+/// What the access log records of a session; allocated only if the log is on.
 #[derive(Debug)]
 pub(super) struct Access {
     client: String,
@@ -57,8 +57,8 @@ impl std::fmt::Display for Outcome {
 }
 
 impl Access {
-    /// The line of a session that has ended: what has gone to and fro, if it got so far, and what was
-    /// negotiated with its client.
+    /// The line of a session that has ended: how many bytes it relayed, if it got that far, and
+    /// what was negotiated with its client.
     pub(super) fn line(
         &self,
         pair: Option<&Pair>,

@@ -1,4 +1,4 @@
-//! Asking modules whether a client may connect.
+//! Asks MAVIS modules whether a client may connect.
 
 use super::access::Outcome;
 use super::client::TlsClient;
@@ -30,7 +30,8 @@ impl Shared {
 }
 
 impl Session {
-    /// The client is there, its TLS if it has any is up: it is admitted, or modules are asked.
+    /// The client is there, and its TLS handshake, if any, is done: it is admitted, or modules are
+    /// asked.
     pub(super) fn admit(
         &mut self,
         client: Option<Box<TlsClient>>,
@@ -50,7 +51,7 @@ impl Session {
         };
         let answer = queries.ask(context.events, question, context.index);
         if answer.is_none() {
-            // A module may have taken its time.
+            // The call into the modules may have taken a while.
             context.events.refresh_clock();
         }
         let deadline = context.events.now() + u64::from(settings.timeout) * 1000;
@@ -62,8 +63,8 @@ impl Session {
         }
     }
 
-    /// What modules are asked. `None` if the client has broken its connection: it has no address any more,
-    /// and must not be taken for one on a UNIX socket.
+    /// What modules are asked. `None` if the client has broken its connection: it then has no
+    /// address any more, and must not be taken for a client on a UNIX socket.
     fn question(&self, client: Option<&TlsClient>, realm: &[u8]) -> Option<Attributes> {
         let (peer, local) =
             (socket::peer_address(&self.client), socket::local_address(&self.client));
@@ -85,7 +86,7 @@ impl Session {
         Some(host.question())
     }
 
-    /// No answer has come in time.
+    /// No answer came in time.
     pub(super) fn unanswered(&mut self, context: &mut Context<'_>) -> Next {
         if let Some(queries) = &mut context.shared.queries {
             queries.forget(context.events, context.index);
@@ -93,7 +94,7 @@ impl Session {
         self.decided(Decision::Unknown("no answer in time".into()), context)
     }
 
-    /// Modules have decided.
+    /// Acts on the decision of the modules.
     pub(super) fn decided(&mut self, decision: Decision, context: &mut Context<'_>) -> Next {
         let (client, timer) = match std::mem::replace(&mut self.state, State::Over) {
             State::Authorizing { client, timer, .. } => (client, timer),
@@ -143,13 +144,13 @@ impl Session {
         log::braked(log::Kind::Admission, || format!("mavis: client {client}: {text}"));
     }
 
-    /// A client that waits to be admitted has said something, or is gone.
+    /// A client that waits to be admitted has sent something, or is gone.
     pub(super) fn heard(&mut self, event: Event) -> Next {
         let Session { client: socket, client_link, state, .. } = self;
         let State::Authorizing { client, heard, .. } = state else {
             return Next::Wait;
         };
-        // The rest of its handshake.
+        // Send the rest of the handshake.
         let flushed = match client {
             Some(client) if event.writable => client.flush(socket),
             _ => Ok(()),
@@ -157,8 +158,8 @@ impl Session {
         if flushed.is_err() || socket::take_error(socket).is_err() {
             return Next::client_broke();
         }
-        // Its data stays where it is until there is a remote to take it. The end without a word
-        // before it is no half-close: nobody waits for answers to nothing.
+        // The client's data stays unread until there is a remote to take it. An end without data
+        // before it is not a half-close: nobody waits for an answer to nothing.
         let has_spoken = client.as_ref().is_some_and(|client| client.has_spoken());
         match socket::peek(socket) {
             Ok(0) if !has_spoken => Next::Close(Outcome::Closed, Parting::Orderly),

@@ -1,4 +1,4 @@
-//! Clients of listeners with TLS, from the first byte until they are relayed.
+//! Clients of TLS listeners, from the first byte until they are relayed.
 
 use crate::event::TimerId;
 use crate::os::address::Address;
@@ -7,27 +7,27 @@ use crate::upstream::handshake::{Handshake, Unsent};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// What is known of a client of a listener with TLS from the start.
+/// What is known from the start about a client of a TLS listener.
 #[derive(Debug)]
 pub(super) struct Origin {
-    /// The system forgets it when the connection breaks.
+    /// Kept here, as the system forgets it when the connection breaks.
     pub(super) address: Option<Address>,
-    /// `realm` of the listener, as a number of the engine's.
+    /// The engine's number for the listener's `realm`.
     pub(super) realm: u8,
 }
 
-/// A client that may speak TLS or not.
+/// A client that may or may not speak TLS.
 #[derive(Debug)]
 pub(super) struct Detecting {
     pub(super) origin: Origin,
-    /// That the listener allows.
+    /// The TLS versions that the listener allows.
     pub(super) versions: u32,
-    /// What it has said so far.
+    /// What the client has sent so far.
     pub(super) early: Vec<u8>,
     pub(super) timer: Option<TimerId>,
 }
 
-/// A client that is in its handshake.
+/// A client in its TLS handshake.
 #[derive(Debug)]
 pub(super) struct Accepting {
     pub(super) origin: Origin,
@@ -39,16 +39,16 @@ pub(super) struct Accepting {
 #[derive(Debug)]
 pub(super) enum Speech {
     Tls(Stream),
-    /// This is what it has said already.
+    /// Holds the bytes that the client has sent already.
     Plain(Vec<u8>),
 }
 
-/// A client of a listener with TLS that is there.
+/// A client of a TLS listener that has finished its handshake, or speaks no TLS.
 #[derive(Debug)]
 pub(super) struct TlsClient {
     pub(super) speech: Speech,
     pub(super) address: Option<Address>,
-    /// The rest of its handshake.
+    /// The last bytes of the handshake, still to be sent.
     pub(super) unsent: Unsent,
 }
 
@@ -61,7 +61,7 @@ impl TlsClient {
         self.unsent.flush(client)
     }
 
-    /// It has said something that nobody has taken yet.
+    /// True if the client has sent something that nobody has read yet.
     pub(super) fn has_spoken(&self) -> bool {
         match &self.speech {
             Speech::Tls(stream) => stream.has_unread(),
@@ -76,7 +76,7 @@ impl TlsClient {
         }
     }
 
-    /// Its TLS.
+    /// The client's TLS stream.
     pub(super) fn stream(&self) -> Option<&Stream> {
         match &self.speech {
             Speech::Tls(stream) => Some(stream),

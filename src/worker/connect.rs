@@ -1,4 +1,4 @@
-//! From a client that may connect to a remote that it is connected to: one attempt after the other.
+//! Connecting a client to a remote: one connect attempt after the other.
 
 use super::access::Outcome;
 use super::client::{Speech, TlsClient};
@@ -13,18 +13,19 @@ use crate::upstream::dial::{Cause, Connection, Dial, Dialer, Failure, Progress};
 use crate::upstream::remote::RemoteId;
 use std::io;
 
-/// How long a session waits before it tries again what this host was short of, in milliseconds.
+/// How long a session waits before it retries what this host was short of, in milliseconds.
 const HOST_STEP: u64 = 200;
 
 impl Session {
-    /// Selects a remote and begins to reach it, or begins again with the one that is selected. The error
-    /// is that there are no descriptors, for any remote.
+    /// Selects a remote and starts to connect, or starts again with the remote already selected.
+    /// Fails only if this process has no descriptor left, so that no other remote could be reached
+    /// either.
     pub(super) fn dial(&mut self, context: &mut Context<'_>) -> io::Result<Next> {
         if let State::Choosing(seeking) = &mut self.state {
             let mut tried = seeking.tried.take().map(|boxed| *boxed).unwrap_or_default();
             let selected =
                 context.shared.registry.select(seeking.tag, &mut tried, os::monotonic_clock());
-            // Most sessions have failed nowhere and own no list.
+            // Most sessions have failed nowhere, and need no list.
             if tried != Tried::default() {
                 seeking.tried = Some(Box::new(tried));
             }
@@ -37,7 +38,7 @@ impl Session {
         self.advance(Cause::Start, context)
     }
 
-    /// Goes on with reaching a remote. Fails as [`dial`](Self::dial) does.
+    /// Continues a connect attempt. Fails as [`dial`](Self::dial) does.
     pub(super) fn advance(&mut self, cause: Cause, context: &mut Context<'_>) -> io::Result<Next> {
         let Context { index, shared, events } = context;
         let State::Dialing { dial, timer, .. } = &mut self.state else {
@@ -76,7 +77,7 @@ impl Session {
         }
     }
 
-    /// The remote could not be reached: the next one is to be selected.
+    /// The remote could not be reached: notes why, and has the next one selected.
     fn not_reached(&mut self, failure: &Failure, context: &mut Context<'_>) -> Next {
         let Context { shared, events, .. } = context;
         let State::Dialing { mut seeking, dial, timer } =
@@ -90,7 +91,7 @@ impl Session {
         let remote = dial.remote();
         match failure {
             Failure::Host(call, error) => {
-                // No fault of the remote's: it is not marked as dead.
+                // Not the remote's fault, so it is not marked as dead.
                 shared.tell_of_host(remote, call, error);
                 if os::host_is_short(error) {
                     shared.registry.set_aside(remote, tried);
@@ -106,8 +107,8 @@ impl Session {
         Next::Dial
     }
 
-    /// No remote is left. If it is this host that was short of something, ports, say, that may pass while
-    /// the connect timeout has not: then the session tries again in a moment.
+    /// No remote is left. If this host was short of something, such as ports, that may pass: the
+    /// session tries again in a moment, until the connect timeout is over.
     fn none_is_left(&mut self, context: &mut Context<'_>) -> Next {
         let (now, give_up_at) = (context.events.now(), self.give_up_at(context.shared));
         let State::Choosing(seeking) = &mut self.state else {
@@ -124,8 +125,9 @@ impl Session {
         Next::Wait
     }
 
-    /// What this host was short of may be there again. One attempt tells for all that wait: looking for a
-    /// port that is not there is expensive.
+    /// Retries what this host was short of. Searching for a free port is expensive when there is
+    /// none, so one attempt stands for all waiting sessions: when it fails, the others wait until
+    /// `host_due`.
     pub(super) fn try_again(&mut self, context: &mut Context<'_>) -> Next {
         let (now, give_up_at) = (context.events.now(), self.give_up_at(context.shared));
         let State::Short { seeking, timer } = &mut self.state else {
@@ -140,8 +142,8 @@ impl Session {
         Next::Dial
     }
 
-    /// Until when the session waits for what this host is short of. It has been active last when it
-    /// became one to be connected.
+    /// When the session gives up waiting for what this host is short of. `active` is when it
+    /// started to look for a remote.
     fn give_up_at(&self, shared: &Shared) -> u64 {
         self.active + u64::from(shared.settings.connect_timeout) * 1000
     }
@@ -158,8 +160,8 @@ impl Session {
         shared.connected(remote);
         let probation = shared.begin_probation(events, *index);
         let Connection { socket, stream, unsent } = connection;
-        // More often than not the client's first bytes are there; the remote's are not yet, unless they
-        // have come with the end of its handshake.
+        // Usually the client's first bytes are there already. The remote's are not, unless they
+        // came with the end of its handshake.
         let second = stream.as_ref().filter(|stream| stream.has_unread()).map(|_| End::Upstream);
         let mut tls =
             stream.map(|stream| Box::new(Tls { upstream: Some(stream), ..Tls::default() }));
@@ -210,7 +212,7 @@ fn set_timer(timer: &mut Option<TimerId>, due: Option<u64>, token: Token, events
 }
 
 impl Shared {
-    /// A remote could not be reached. That is reported, if it is news.
+    /// Marks a remote that could not be reached, and logs that if it is news.
     fn failed(&mut self, id: RemoteId, tried: &mut Tried, error: &str) {
         let line = self.registry.get(id).map(|remote| {
             format!(
@@ -224,7 +226,7 @@ impl Shared {
         }
     }
 
-    /// A remote was reached.
+    /// A remote was reached; logs that if it was reported as down before.
     fn connected(&mut self, id: RemoteId) {
         if self.registry.connected(id) {
             let address = self.address(id);
@@ -234,8 +236,8 @@ impl Shared {
         }
     }
 
-    /// No descriptor is to be had for the remote that was selected, which is not its fault.
-    /// Returns why.
+    /// Logs once that no descriptor is left for an upstream socket, which is not the remote's
+    /// fault. Returns the reason.
     pub(super) fn without_descriptors(&mut self, error: &io::Error) -> String {
         let why = os::reason(error);
         if !std::mem::replace(&mut self.descriptor_trouble, true) {
@@ -244,7 +246,7 @@ impl Shared {
         why
     }
 
-    /// There was all that a connection to this remote takes.
+    /// This host had all that a connection to this remote takes: the next shortage is logged again.
     fn host_has_all(&mut self, remote: RemoteId) {
         (self.descriptor_trouble, self.host_due) = (false, 0);
         if !self.host_trouble.is_empty() {
@@ -252,7 +254,7 @@ impl Shared {
         }
     }
 
-    /// This host could not begin a connection to a remote.
+    /// Logs once that this host could not start a connect attempt to a remote.
     fn tell_of_host(&mut self, remote: RemoteId, call: &str, error: &io::Error) {
         if self.host_trouble.insert(remote) {
             let (address, reason) = (self.address(remote), os::reason(error));

@@ -1,4 +1,5 @@
-//! One direction: how far it has come, and what waits in it; and the buffers that all share.
+//! One direction of a session: its state and what waits in it. Also the buffers that all directions
+//! share.
 
 use crate::config::relay::Splice;
 use crate::os::pipe::Pipe;
@@ -9,48 +10,49 @@ use crate::upstream::handshake::Scratch;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// Most bytes of one read.
+/// The most bytes that one read takes.
 pub(super) const READ_SIZE: usize = 128 * 1024;
-/// Buffers, and pipes, kept for the next direction that needs one; more are given back to the
-/// system.
+/// Buffers, and pipes, kept for the next direction that needs one; any more are freed.
 const POOL_LIMIT: usize = 16;
-/// Most pipes of a worker, kept or in use: they take two descriptors each.
+/// The most pipes of a worker, kept or in use. Each takes two descriptors.
 const PIPES: usize = 64;
-/// Descriptors of a worker that are not of sessions; it tells the broker that it can take half of
-/// the others.
+/// Descriptors that a worker needs for itself. A session needs two, so the worker tells the broker
+/// that it can take half as many sessions as it has other descriptors.
 const OTHER_DESCRIPTORS: u64 = 10;
-/// When there was no pipe to be had, so many reads are not spliced before another one is asked for.
+/// When no pipe could be made, this many reads are copied before another pipe is tried.
 const PIPELESS_READS: u16 = 1000;
-/// A read of so much is a sign of a bulk transfer, which pays to splice. So many more large reads
-/// than small ones are taken as one; more than the limit do not count, so that its end is noticed.
+/// A read of this many bytes is a sign of a bulk transfer, which is worth splicing. A direction is
+/// taken for one after `BULK_READS` more large reads than small ones. Large reads count up to
+/// `BULK_READS_LIMIT`, so that the end of a bulk transfer is noticed.
 const BULK_READ: u64 = 16 * 1024;
 const BULK_READS: u8 = 4;
 const BULK_READS_LIMIT: u8 = 16;
-/// The ends of this direction cannot be spliced.
+/// Marks a direction that is not spliced, because its ends cannot be.
 const COPIED: u8 = u8::MAX;
-/// A direction that has carried so much is worth a look at how its bytes are sent.
+/// After this many bytes it is worth checking how the sink sends them (see
+/// [`socket::unpace_within_host`]).
 const LONG: u64 = 1 << 20;
 
-/// How far a direction has come.
+/// The state of a direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum State {
-    /// Bytes may still come.
+    /// More bytes may come.
     #[default]
     Open,
-    /// The kernel carries the bytes by itself. The source is ready when that is over.
+    /// The kernel carries the bytes by itself. The source becomes ready when that is over.
     Spliced,
-    /// The source has ended; what is buffered is still to be written, and then the sink to be told.
+    /// The source has ended. What is buffered is still to be written, then the sink is told.
     Ended,
-    /// The source has ended without a proper word. What is buffered is still to be written; a sink with
-    /// TLS is not told that nothing follows.
+    /// The source has ended improperly: by a TLS error or without close_notify. What is buffered is
+    /// still to be written; a TLS sink gets no close_notify either.
     CutOff,
-    /// The last that is buffered tells a sink with TLS that nothing follows.
+    /// The last bytes in the buffer are close_notify for a TLS sink.
     Told,
-    /// Everything is written and the sink has been told the end, or the direction was given up.
+    /// Everything is written and the sink was told of the end, or the direction was given up.
     Shut,
 }
 
-/// What the sink has not taken yet.
+/// Data that the sink has not taken yet.
 #[derive(Debug)]
 pub(super) enum Pending {
     Bytes { data: Vec<u8>, written: usize },
@@ -71,8 +73,8 @@ impl Pending {
         }
     }
 
-    /// Writes what is taken. What cannot be spliced to this sink is taken out of its pipe; `Some`
-    /// says why.
+    /// Writes as much as the sink takes. What cannot be spliced into this sink is moved out of its
+    /// pipe; `Some` says why.
     fn write(&mut self, sink: &OwnedFd) -> Result<Option<Unspliced>, Stop> {
         let mut unspliced = None;
         if let Pending::Piped(pipe) = self {
@@ -113,17 +115,17 @@ impl Pending {
     }
 }
 
-/// Why bytes were copied that were to be spliced.
+/// Why bytes that were to be spliced were copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unspliced {
-    /// These sockets cannot be spliced, or this process may not.
+    /// These sockets cannot be spliced, or this process may not do it.
     Never,
-    /// Memory has run out. Copying needs none.
+    /// Descriptors or memory have run out. Copying needs none.
     Now,
 }
 
 impl Unspliced {
-    /// `None` if an error is not about splicing but about a connection.
+    /// `None` if the error is about a connection rather than about splicing.
     pub(super) fn because(error: &io::Error) -> Option<Unspliced> {
         match error.raw_os_error() {
             Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM) => {
@@ -135,19 +137,19 @@ impl Unspliced {
     }
 }
 
-/// One direction.
+/// One direction of a session.
 #[derive(Debug, Default)]
 pub(super) struct Direction {
     pub(super) state: State,
     pub(super) pending: Option<Box<Pending>>,
-    /// Bytes relayed, as they are without TLS.
+    /// Bytes relayed, counted without TLS.
     pub(super) bytes: u64,
-    /// How many more of the last reads were large than small, or [`COPIED`].
+    /// How many more of the recent reads were large than small, or [`COPIED`].
     bulk: u8,
 }
 
 impl Direction {
-    /// One with bytes that the sink is to get before anything else.
+    /// A direction that starts with bytes to write before anything else.
     pub(super) fn holding(data: Vec<u8>) -> Direction {
         let pending = Pending::Bytes { data, written: 0 };
         Direction {
@@ -161,27 +163,27 @@ impl Direction {
         self.state == State::Open && self.pending.is_none()
     }
 
-    /// True if it matters that the source is ready.
+    /// True if the loop has to report when the source is ready.
     pub(super) fn wants_read(&self) -> bool {
         self.reads() || self.state == State::Spliced
     }
 
-    /// True if something waits for the sink, or it could not be told the end yet.
+    /// True if something waits for the sink, or the sink could not be told of the end yet.
     pub(super) fn wants_write(&self) -> bool {
         self.pending.is_some() || self.state == State::Ended
     }
 
-    /// The source will send nothing more.
+    /// True if the source sends nothing more.
     pub(super) fn has_ended(&self) -> bool {
         !matches!(self.state, State::Open | State::Spliced)
     }
 
-    /// A sink with TLS gets no more word of ours.
+    /// True if a TLS sink gets no more messages of ours.
     pub(super) fn is_silent(&self) -> bool {
         matches!(self.state, State::CutOff | State::Told | State::Shut)
     }
 
-    /// Gives the direction up: what is buffered is dropped.
+    /// Gives the direction up, and drops what is buffered.
     pub(super) fn abandon(&mut self, buffers: &mut Buffers) {
         self.state = State::Shut;
         if let Some(pending) = self.pending.take() {
@@ -189,24 +191,24 @@ impl Direction {
         }
     }
 
-    /// What is in a pipe waits now.
+    /// Keeps what is in a pipe until the sink takes it.
     pub(super) fn hold_pipe(&mut self, pipe: Pipe, pool: &mut Pool) {
         let mut pending = pool.pop().unwrap_or_default();
         *pending = Pending::Piped(pipe);
         self.pending = Some(pending);
     }
 
-    /// The source has ended without a proper word: a sink with TLS gets none either.
+    /// The source has ended improperly: a TLS sink gets no close_notify either.
     pub(super) fn cut_off(&mut self) {
         self.state = State::CutOff;
     }
 
-    /// What the sink has not taken yet.
+    /// How many bytes the sink has not taken yet.
     pub(super) fn unwritten(&self) -> usize {
         self.pending.as_ref().map_or(0, |pending| pending.length())
     }
 
-    /// Counts bytes that were read at once, or by the kernel.
+    /// Counts bytes of one read, or those that the kernel has carried.
     pub(super) fn carried(&mut self, count: u64, sink: &OwnedFd) {
         let before = self.bytes;
         self.bytes += count;
@@ -231,12 +233,12 @@ impl Direction {
         }
     }
 
-    /// Splicing does not work here, or is of no use any more.
+    /// Turns splicing off for good: it does not work here, or is no longer of use.
     pub(super) fn copy_only(&mut self) {
         self.bulk = COPIED;
     }
 
-    /// Bytes had to be copied.
+    /// Notes why bytes had to be copied.
     pub(super) fn note_unspliced(&mut self, why: Unspliced) {
         self.bulk = match why {
             Unspliced::Never => COPIED,
@@ -244,15 +246,15 @@ impl Direction {
         };
     }
 
-    /// Takes what waits out of its pipe, whose descriptors somebody else needs. If that fails, so
-    /// will the next write, which ends the session.
+    /// Moves what waits from its pipe to memory, as the pipe's descriptors are needed elsewhere. If
+    /// that fails, so will the next write, which ends the session.
     pub(super) fn unpipe(&mut self) {
         if let Some(pending) = &mut self.pending {
             let _ = pending.unpipe();
         }
     }
 
-    /// Writes what waits. True if nothing does any more.
+    /// Writes what waits. True if nothing is left.
     pub(super) fn flush(&mut self, sink: &OwnedFd, buffers: &mut Buffers) -> Result<bool, Stop> {
         if let Some(pending) = &mut self.pending {
             let unspliced = pending.write(sink)?;
@@ -270,7 +272,7 @@ impl Direction {
         Ok(true)
     }
 
-    /// Writes bytes of the wire, behind what waits already.
+    /// Writes bytes as they go on the wire, after those that wait already.
     pub(super) fn send(
         &mut self,
         sink: &OwnedFd,
@@ -287,16 +289,16 @@ impl Direction {
     }
 }
 
-/// What follows some bytes of the wire.
+/// What follows the bytes being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Perhaps nothing: they leave at once.
+    /// Perhaps nothing: send them at once.
     Unknown,
-    /// More bytes, or the end: they may wait for it a little.
+    /// More bytes, or the end: they may wait for that a little.
     Soon,
 }
 
-/// Writes what is taken at once; returns how much that is.
+/// Writes as much as the sink takes at once; returns how much that is.
 pub(super) fn write(sink: &OwnedFd, data: &[u8], next: Next) -> Result<usize, Stop> {
     let send = match next {
         Next::Unknown => socket::write,
@@ -313,18 +315,18 @@ pub(super) fn write(sink: &OwnedFd, data: &[u8], next: Next) -> Result<usize, St
     Ok(written)
 }
 
-/// Boxed, as a direction holds them in eight bytes.
+/// Boxed, so that a direction holds it in eight bytes.
 pub(super) type Pool = Vec<Box<Pending>>;
 
 /// The shared buffers, and the pool.
 pub(super) struct Buffers {
-    /// Where reading goes.
+    /// Where reads go.
     pub(super) scratch: Box<[u8]>,
-    /// Decrypted.
+    /// Decrypted bytes.
     pub(super) plain: Buffer,
-    /// Encrypted, or of a handshake.
+    /// Encrypted bytes, or those of a handshake.
     pub(super) wire: Buffer,
-    /// Answers of the TLS protocol to what was read.
+    /// Replies of the TLS protocol to what was read.
     pub(super) reply: Buffer,
     pub(super) pool: Pool,
     splice: Splice,
@@ -333,12 +335,12 @@ pub(super) struct Buffers {
     places: usize,
     /// How many pipes there may be beside the sessions.
     pipe_limit: usize,
-    /// Reads that are not spliced, as there was no pipe to be had.
+    /// How many reads are still to be copied because no pipe could be made.
     pipeless: u16,
 }
 
 impl Buffers {
-    /// `descriptors`: how many the process may have.
+    /// `descriptors`: the process's descriptor limit.
     pub(super) fn new(splice: Splice, descriptors: u64) -> Buffers {
         let places = descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2;
         Buffers {
@@ -355,8 +357,8 @@ impl Buffers {
         }
     }
 
-    /// Pipes are to leave their descriptors to so many sessions, and to as many more as may come
-    /// with one message. False if too many pipes have something in them.
+    /// Limits pipes so that descriptors are left for this many sessions, and for as many more as
+    /// one message may bring. False if too many pipes have something in them.
     pub(super) fn leave_places(&mut self, sessions: usize) -> bool {
         let taken = sessions + channel::DESCRIPTORS;
         self.pipe_limit = self.places.saturating_sub(taken).min(PIPES);
@@ -364,12 +366,12 @@ impl Buffers {
         self.places_are_left()
     }
 
-    /// True if no pipe is one too many.
+    /// True if there are no more pipes than the limit allows.
     pub(super) fn places_are_left(&self) -> bool {
         Pipe::count() <= self.pipe_limit
     }
 
-    /// What a handshake needs.
+    /// The memory that a handshake needs.
     pub(super) fn scratch(&mut self) -> Scratch<'_> {
         Scratch { input: &mut self.scratch, output: &mut self.wire }
     }
@@ -391,7 +393,7 @@ impl Buffers {
         self.splice
     }
 
-    /// An empty pipe; `None` if there is none to be had.
+    /// An empty pipe, or `None` if there is none to be had.
     pub(super) fn take_pipe(&mut self) -> Option<Pipe> {
         if let Some(pipe) = self.pipes.pop() {
             return Some(pipe);
@@ -403,7 +405,7 @@ impl Buffers {
         if Pipe::count() >= self.pipe_limit {
             return None;
         }
-        // This user's share of pipes may be used up (pipe(7)), which is not asked for every time.
+        // The user's share of pipes may be used up (pipe(7)); do not try again for every read.
         let pipe = Pipe::new();
         if pipe.is_err() {
             self.pipeless = PIPELESS_READS;
@@ -418,7 +420,7 @@ impl Buffers {
         }
     }
 
-    /// Gives back what was kept for the next direction, when there is none.
+    /// Frees what is kept for the next direction, when there is no session.
     pub(super) fn shrink(&mut self) {
         self.pool = Vec::new();
         self.release_pipes();
@@ -430,12 +432,12 @@ impl Buffers {
     }
 }
 
-/// What is left to be read.
+/// What is left to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// There may be more at once.
+    /// There may be more to read at once.
     Perhaps,
-    /// There was less than there was room for: nothing but, perhaps, the end.
+    /// The read was short: nothing is left but, perhaps, the end.
     NothingYet,
     /// Reading would have blocked.
     Nothing,
@@ -456,6 +458,6 @@ pub(super) enum Stop {
     Source,
     /// Writing failed: the sink's connection is broken.
     Sink,
-    /// The source has broken the TLS protocol, or has said that it cannot go on.
+    /// The source has violated the TLS protocol, or has said that it cannot go on.
     Failed(String),
 }

@@ -1,4 +1,4 @@
-//! All sessions of a worker over the event loop.
+//! Runs all sessions of a worker on the event loop.
 
 use super::access::{Access, Outcome};
 use super::direction::Buffers;
@@ -19,10 +19,10 @@ use crate::upstream::zone::Zone;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// The first kind that is not the engine's.
+/// The first token kind after the engine's own.
 pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 5;
 
-/// All sessions, and what they share.
+/// All sessions of a worker, and what they share.
 pub struct Engine {
     sessions: Table<Session>,
     shared: Shared,
@@ -30,57 +30,58 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine without sessions. `queries`: whom to ask, if the settings want that.
+    /// Creates an engine without sessions. `queries` asks the MAVIS modules, if the settings want
+    /// authorization.
     pub fn new(settings: Relay, tls: Contexts, queries: Option<Queries>) -> Engine {
         upstream::try_options(&settings.remotes);
         let shared = Shared::new(settings, tls, queries);
         Engine { sessions: Table::new(), shared, ended: 0 }
     }
 
-    /// Shares a zone with other workers, before the first session. False if there is no room
-    /// for the remotes.
+    /// Joins a zone shared with other workers; call it before the first session. False if the zone
+    /// has no room for the remotes.
     pub fn share(&mut self, zone: Zone) -> bool {
         self.shared.registry.share(zone)
     }
 
-    /// Open sessions.
+    /// The number of open sessions.
     pub fn open(&self) -> usize {
         self.sessions.len()
     }
 
-    /// All sessions.
+    /// All sessions, with their numbers.
     #[cfg(test)]
     pub(super) fn sessions_for_tests(&mut self) -> Vec<(u32, &Session)> {
         self.sessions.all()
     }
 
-    /// Sessions that use a remote, as balancing knows it: as many as there are open ones with a remote, and
-    /// with a shared zone those of the other workers.
+    /// How many sessions use a remote, as balancing counts them: this worker's sessions that have
+    /// one, and in a shared zone those of the other workers too.
     pub fn remotes_in_use(&self) -> u64 {
         self.shared.registry.all_used()
     }
 
-    /// The end of a turn of the loop: what modules have answered is dealt with. Returns how many
-    /// sessions have ended since the last call.
+    /// Ends a turn of the loop: acts on what modules have answered. Returns how many sessions have
+    /// ended since the last call.
     pub fn turn(&mut self, events: &mut Loop) -> usize {
         self.take_answers(events);
         std::mem::take(&mut self.ended)
     }
 
-    /// Ends the modules that were asked.
+    /// Stops the modules.
     pub fn end_modules(&mut self, events: &mut Loop) {
         if let Some(queries) = self.shared.queries.take() {
             queries.end(events);
         }
     }
 
-    /// Takes a connection: a session begins. `prepared`: it does not block, and has the options
-    /// that our own broker's listeners hand down.
+    /// Starts a session for an accepted connection. `prepared`: the socket is non-blocking already,
+    /// and has the options that our own broker's listeners pass on.
     pub fn accept(&mut self, events: &mut Loop, client: OwnedFd, accept: &Accept, prepared: bool) {
         match self.new_session(events, client, accept, prepared) {
             Some(session) => {
                 self.begin(events, session, accept);
-                // Modules may have answered before they have returned.
+                // A module may have answered before the call returned.
                 self.take_answers(events);
             }
             // Counted as ended, so that the broker gets the slot back.
@@ -88,7 +89,7 @@ impl Engine {
         }
     }
 
-    /// `None` if the connection cannot be served, which is logged.
+    /// `None` if the connection cannot be served. The reason is logged, unless memory has run out.
     fn new_session(
         &mut self,
         events: &Loop,
@@ -143,8 +144,8 @@ impl Engine {
         self.run(events, index, Cause::Arrival);
     }
 
-    /// Something happens to a session: does what follows, until there is something to wait for or it is
-    /// over.
+    /// Runs a session's state machine: handles `cause` and whatever follows from it, until the
+    /// session has to wait or is over.
     fn run(&mut self, events: &mut Loop, index: u32, cause: Cause) {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
@@ -166,8 +167,8 @@ impl Engine {
         }
     }
 
-    /// No descriptor is to be had for the remote that a session is to be connected to. Pipes give theirs, if
-    /// there are any, and it goes on.
+    /// No descriptor is left for the upstream socket of a session. Frees the descriptors of pipes,
+    /// if there are any, and tries again; otherwise closes the session.
     fn make_room(&mut self, events: &mut Loop, index: u32, error: &io::Error) {
         if self.release_pipes() {
             return self.run(events, index, Cause::Room);
@@ -176,7 +177,7 @@ impl Engine {
         self.close(events, index, &Outcome::Failed(reason), Parting::Orderly);
     }
 
-    /// A session is over: both ends are closed, and its place is free.
+    /// Closes a session: both ends are closed, and its number is free again.
     fn close(&mut self, events: &mut Loop, index: u32, outcome: &Outcome, parting: Parting) {
         let Some(session) = self.sessions.remove(index) else {
             return;
@@ -190,7 +191,7 @@ impl Engine {
         }
     }
 
-    /// Deals with the answers that modules have given.
+    /// Acts on the answers that modules have given.
     fn take_answers(&mut self, events: &mut Loop) {
         while let Some(answer) =
             self.shared.queries.as_mut().and_then(|queries| queries.next_answer())
@@ -200,14 +201,14 @@ impl Engine {
         }
     }
 
-    /// Pipes take no descriptors that the broker was promised for connections.
+    /// Keeps pipes from taking descriptors that the broker was promised for connections.
     fn leave_places(&mut self) {
         if !self.shared.buffers.leave_places(self.sessions.len()) {
             self.empty_pipes(Buffers::places_are_left);
         }
     }
 
-    /// Moves what is in pipes to memory, until that is enough.
+    /// Moves the contents of pipes to memory, until `enough` says so.
     fn empty_pipes(&mut self, enough: impl Fn(&Buffers) -> bool) {
         for index in self.sessions.indices() {
             if enough(&self.shared.buffers) {
@@ -243,7 +244,7 @@ impl Engine {
         match token.kind() {
             kind::IDLE => self.run(events, token.index(), Cause::IdleTime),
             kind::STATE => {
-                // The answer that was waited for may have just come.
+                // The answer may have arrived in this very turn.
                 self.take_answers(events);
                 self.run(events, token.index(), Cause::Time(timer));
             }
@@ -256,7 +257,8 @@ impl Engine {
         }
     }
 
-    /// Open sessions may go on for the drain timeout, if one is configured.
+    /// Starts the drain timeout, if one is configured: sessions still open when it expires are
+    /// reset.
     pub fn drain(&mut self, events: &mut Loop) {
         let timeout = u64::from(self.shared.settings.drain_timeout) * 1000;
         if timeout > 0 {

@@ -1,4 +1,4 @@
-//! Clients of listeners with TLS until they are there: detection, handshakes, and what goes wrong.
+//! Clients of TLS listeners until their handshake is done: detection, the handshake, and failures.
 
 use super::client::{Accepting, Detecting, Origin, Speech, TlsClient};
 use super::pair::End;
@@ -14,8 +14,8 @@ use crate::upstream::handshake::{Handshake, Progress, Unsent};
 use std::os::fd::OwnedFd;
 
 impl Shared {
-    /// What a session begins with on a listener with TLS, or without. `None` if there is no way to serve
-    /// it, which is logged once.
+    /// The first state of a session, whether or not its listener has TLS. `None` if memory has run
+    /// out; call [`can_serve`](Self::can_serve) first.
     pub(super) fn first_state(
         &mut self,
         accept: &Accept,
@@ -40,7 +40,7 @@ impl Shared {
         Some(State::Accepting(Box::new(Accepting { origin, handshake, timer: None })))
     }
 
-    /// True if connections of this listener can be served; if not, that is logged once.
+    /// True if connections of this listener can be served. If not, that is logged once.
     pub(super) fn can_serve(&mut self, accept: &Accept) -> bool {
         let versions = accept.tls_versions;
         if versions == 0 {
@@ -76,7 +76,7 @@ impl Shared {
         Some(Handshake::new(stream))
     }
 
-    /// Limits the time of a client's handshake and of its detection, from now on.
+    /// Starts the time limit of a client's detection and handshake.
     pub(super) fn arm_handshake(&self, events: &mut Loop, index: u32) -> Option<TimerId> {
         let timeout = u64::from(self.settings.tls.handshake_timeout) * 1000;
         (timeout > 0).then(|| events.arm(Token::new(kind::STATE, index), events.now() + timeout))
@@ -84,7 +84,7 @@ impl Shared {
 }
 
 impl Session {
-    /// Limits the time until the client is there.
+    /// Starts that time limit, if the session begins with detection or a handshake.
     pub(super) fn limit_handshake(&mut self, context: &mut Context<'_>) {
         let timer = match &mut self.state {
             State::Detecting(detecting) => &mut detecting.timer,
@@ -94,7 +94,7 @@ impl Session {
         *timer = context.shared.arm_handshake(context.events, context.index);
     }
 
-    /// Looks at the first bytes of a client that may speak TLS or not.
+    /// Looks at the first bytes of a client that may or may not speak TLS.
     pub(super) fn detect(&mut self, context: &mut Context<'_>) -> Next {
         let State::Detecting(detecting) = &mut self.state else {
             return Next::Wait;
@@ -107,7 +107,7 @@ impl Session {
             Err(_) => return Next::client_broke(),
         };
         detecting.early.extend_from_slice(&scratch[..count]);
-        // No TLS client ends its side before it has said anything.
+        // No TLS client shuts down its side before it has sent anything.
         let plain = match first(&detecting.early) {
             First::Undecided if count > 0 => return Next::Wait,
             First::Undecided | First::Plain => true,
@@ -135,7 +135,7 @@ impl Session {
         self.accepted(progress, context)
     }
 
-    /// Goes on with the client's handshake, with what can be read.
+    /// Continues the client's handshake, with what can be read.
     pub(super) fn go_on_accepting(&mut self, context: &mut Context<'_>) -> Next {
         let State::Accepting(accepting) = &mut self.state else {
             return Next::Wait;
@@ -166,7 +166,7 @@ impl Session {
     /// The client's handshake has failed.
     pub(super) fn not_accepted(&mut self, text: &str) -> Next {
         if let State::Accepting(accepting) = &self.state {
-            // A client that leaves without a word was a port scan, or a health check.
+            // A client that leaves without sending anything was a port scan, or a health check.
             if !accepting.handshake.is_untouched() {
                 let address = accepting.origin.address.clone();
                 self.accept_trouble(text, address.as_ref());
@@ -179,7 +179,7 @@ impl Session {
         self.tls_trouble(text, format!("SSL_accept ({}): {text}", name(address)));
     }
 
-    /// An end has broken the TLS protocol, or has given up.
+    /// Logs that an end has violated the TLS protocol, or has given up.
     pub(super) fn tls_end_trouble(&mut self, end: End, text: &str) {
         let Some(pair) = self.pair() else {
             return;
@@ -197,7 +197,8 @@ impl Session {
         self.tls_trouble(text, line);
     }
 
-    /// Logs what is wrong with the TLS of an end, unless there is too much of that.
+    /// Logs what is wrong with the TLS of an end, at a limited rate. The access log gets the
+    /// session's first such trouble.
     fn tls_trouble(&mut self, text: &str, line: String) {
         if let Some(access) = &mut self.access {
             access.trouble.get_or_insert_with(|| text.to_owned());

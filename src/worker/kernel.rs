@@ -12,8 +12,8 @@ const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 const FATAL: u8 = 2;
 const BAD_RECORD_MAC: [u8; 2] = [FATAL, 20];
 
-/// Hands the records of an end to the kernel, if that is wanted and can be done now. Where the
-/// kernel does not know the cipher, they stay with us.
+/// Hands the TLS records of an end to the kernel, if that is wanted and can be done now. If the
+/// kernel does not know the cipher, the worker keeps handling them.
 pub(super) fn offer(side: &mut Side<'_>) -> Result<(), Stop> {
     let Some(tls) = &mut side.tls else {
         return Ok(());
@@ -25,26 +25,26 @@ pub(super) fn offer(side: &mut Side<'_>) -> Result<(), Stop> {
         && ktls::set_keys(side.fd, Way::Receive, &receive.get()).is_ok();
     tls.set_kernel(taken);
     match taken.then(|| ktls::set_keys(side.fd, Way::Send, &send.get())) {
-        // There is no way back for the direction that was taken.
+        // The kernel has the receiving side already, and that cannot be undone.
         Some(Err(error)) => Err(Stop::Failed(format!("kernel TLS: {}", os::reason(&error)))),
         _ => Ok(()),
     }
 }
 
-/// Says that nothing follows. False if it has to be tried again.
+/// Sends close_notify. False if it has to be tried again.
 pub(super) fn close(fd: &OwnedFd) -> bool {
     !matches!(ktls::send_control(fd, ALERT, &CLOSE_NOTIFY), Err(error) if os::would_block(&error))
 }
 
 /// What was received.
 pub(super) enum Received {
-    /// So many bytes of data.
+    /// This many bytes of data.
     Data(usize),
-    /// Nothing now.
+    /// Nothing at the moment.
     Nothing,
-    /// Something that is no data, and has been dealt with.
+    /// A record other than data, which has been handled.
     Control,
-    /// The other side has said that nothing follows.
+    /// The other side has sent close_notify.
     Closed,
     /// The end of the connection.
     End,
@@ -74,7 +74,7 @@ pub(super) fn receive(fd: &OwnedFd, tls: &mut Stream, buffer: &mut [u8]) -> Resu
             tls.note_data();
             return Ok(Received::Data(length));
         }
-        // A record of data without any is no end.
+        // A data record without content is not the end.
         (kind, _) => kind.unwrap_or(ktls::DATA),
     };
     let control = tls.control(kind, &buffer[..received.length]).map_err(|(alert, text)| {
@@ -87,7 +87,7 @@ pub(super) fn receive(fd: &OwnedFd, tls: &mut Stream, buffer: &mut [u8]) -> Resu
     }
     if let Some((kind, message)) = control.answer {
         match ktls::send_control(fd, kind, &message) {
-            // That there is no renegotiation need not be said.
+            // Only the refusal of a renegotiation, which may be dropped.
             Err(error) if os::would_block(&error) && !control.new_send_keys => {}
             result => result.map(drop).map_err(unable)?,
         }

@@ -1,4 +1,4 @@
-//! The worker's end of its channel: carries out what [`WorkerSide`] says.
+//! The worker's end of its channel to the broker: carries out what [`WorkerSide`] decides.
 
 use crate::channel::protocol::{FromBroker, RECEIVE, SECRETS_RECEIVE};
 use crate::channel::worker_side::{Answer, Early, Exit, Order, WorkerSide};
@@ -10,37 +10,38 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What [`Link::ask`] has got.
+/// The result of [`Link::ask`].
 #[derive(Debug)]
 pub enum Start {
-    /// The answer.
+    /// The broker's answer.
     Told(Answer<OwnedFd>),
-    /// Nothing: the broker is another program.
+    /// No answer: the broker is, or is taken for, another program.
     Alone,
-    /// The worker is not needed.
+    /// The broker does not need this worker.
     Unneeded,
 }
 
-/// The worker's end.
+/// The worker's end of the channel.
 #[derive(Debug)]
 pub struct Link {
     channel: OwnedFd,
     side: WorkerSide<OwnedFd>,
-    /// Descriptors of the message that is being read.
+    /// Descriptors of the message being read.
     sockets: VecDeque<OwnedFd>,
-    /// How it is found out that the channel, which was full, takes more.
+    /// How to find out that the channel, which was full, has room again.
     room: Interest,
 }
 
 impl Link {
-    /// Takes over the channel to a broker that is said to be this program, or another one.
+    /// Takes over the channel to a broker. `peer`: the broker is said to be this program, or
+    /// another one.
     pub fn new(channel: OwnedFd, peer: Peer) -> Link {
         let side = WorkerSide::new(peer, channel::CAN_END_RECEIVING);
         Link { channel, side, sockets: VecDeque::new(), room: Interest::WRITE }
     }
 
-    /// Asks the broker for what only it may read, and waits for that. Connections that come meanwhile
-    /// are kept.
+    /// Asks the broker for what only the broker may read, and waits for the answer. Connections
+    /// that arrive meanwhile are kept.
     pub fn ask(&mut self) -> Start {
         let Some(hello) = self.side.ask(os::monotonic_clock()) else {
             return Start::Alone;
@@ -66,21 +67,21 @@ impl Link {
         Start::Alone
     }
 
-    /// The worker cannot come up, and starting it again will not help.
+    /// Tells the broker that the worker cannot start, and that starting it again will not help.
     pub fn cannot_start(&self) {
         if let Some(message) = self.side.cannot_start() {
-            // A broker that does not hear it sees the process end.
+            // If the message is lost, the broker still sees the process end.
             let _ = channel::send(self.channel.as_fd(), &message.encode(), None);
         }
     }
 
-    /// The worker has come up, and takes so many connections: that is said with the next
-    /// [`flush`](Self::flush). Returns what came before.
+    /// The worker has started and takes up to `max` connections: the next [`flush`](Self::flush)
+    /// tells the broker. Returns the messages that came before.
     pub(super) fn ready(&mut self, max: i32) -> Early<OwnedFd> {
         self.side.ready(max)
     }
 
-    /// Takes the next message. An error is one of would-block, or the end of the broker.
+    /// Receives the next message. The error is would-block, or means that the broker is gone.
     pub(super) fn receive(&mut self, now: u64) -> io::Result<Order<OwnedFd>> {
         self.receive_into(&mut [0; RECEIVE], now)
     }
@@ -96,12 +97,12 @@ impl Link {
         Ok(order)
     }
 
-    /// The next connection of the message that was received last.
+    /// The next connection of the message received last.
     pub(super) fn next_socket(&mut self) -> Option<OwnedFd> {
         self.sockets.pop_front()
     }
 
-    /// Goes back to a message that came early.
+    /// Returns to a message that came early, with its descriptors.
     pub(super) fn recall(
         &mut self,
         message: FromBroker,
@@ -111,38 +112,38 @@ impl Link {
         self.side.take(message)
     }
 
-    /// Sessions have ended, or connections could not be served.
+    /// Counts sessions that have ended, and connections that could not be served.
     pub(super) fn ended(&mut self, count: usize) {
         self.side.ended(count);
     }
 
-    /// Shows the broker that we are there, with the next [`flush`](Self::flush).
+    /// Sends the broker a keepalive, with the next [`flush`](Self::flush).
     pub(super) fn keep_alive(&mut self) {
         self.side.keep_alive();
     }
 
-    /// Tells the broker that no more connections are wanted, with the next [`flush`](Self::flush).
-    /// False if that is settled already.
+    /// Tells the broker to send no more connections, with the next [`flush`](Self::flush). False if
+    /// that is settled already.
     pub(super) fn leave(&mut self, now: u64) -> bool {
         self.side.leave(now)
     }
 
-    /// No connection should come any more.
+    /// True if the broker should send no more connections.
     pub(super) fn is_leaving(&self) -> bool {
         self.side.is_leaving()
     }
 
-    /// The broker may not have read that we leave.
+    /// True if the broker may not have read yet that this worker leaves.
     pub(super) fn awaits_farewell(&self) -> bool {
         self.side.awaits_farewell()
     }
 
-    /// True if there is something to be said.
+    /// True if there is something to send.
     pub(super) fn is_due(&self) -> bool {
         self.side.is_due()
     }
 
-    /// Says what is due. The order is what follows if the broker is gone.
+    /// Sends what is due. Returns the order that follows if the broker is gone.
     pub(super) fn flush(&mut self) -> Order<OwnedFd> {
         while let Some(message) = self.side.due() {
             match channel::send(self.channel.as_fd(), &message.encode(), None) {
@@ -157,7 +158,7 @@ impl Link {
         Order::Nothing
     }
 
-    /// The broker is gone. The order is what follows from that.
+    /// The broker is gone. Returns the order that follows from that.
     pub(super) fn failed(&mut self, call: &str, error: &io::Error) -> Order<OwnedFd> {
         if !self.side.is_leaving() {
             log::message(&format!("{call}: {}", os::reason(error)));
@@ -165,26 +166,27 @@ impl Link {
         self.side.lost()
     }
 
-    /// Begins to watch the channel.
+    /// Starts to watch the channel.
     pub(super) fn register(&self, token: Token, events: &mut Loop) {
         events.register(&self.channel, token, Interest::READ);
     }
 
-    /// Watches for what is waited for: messages, and room for what is due.
+    /// Watches the channel for messages, and for room if something is due.
     pub(super) fn watch(&self, events: &mut Loop) {
         let write = self.side.due().map_or(Interest::empty(), |_| self.room);
-        // One that is closed would be ready for ever.
+        // A closed channel would be readable for ever.
         let read = if self.side.is_closed() { Interest::empty() } else { Interest::READ };
         events.set_interest(&self.channel, read | write);
     }
 
-    /// Whether a worker that has read everything and has no session may end.
+    /// Whether a worker that has read everything and has no session may exit.
     pub(super) fn exit(&self, now: u64) -> Exit {
         self.side.exit(|| socket::unsent_bytes(&self.channel), now)
     }
 
-    /// Lets the broker send nothing more, where the system can see to that: it then finds another
-    /// worker, whatever it has read of ours. What it has sent is still to be read.
+    /// Stops the broker from sending more, where the system can do that: the broker then picks
+    /// another worker, even if it has not read that this one leaves. What it has sent already still
+    /// has to be read.
     pub(super) fn close(&mut self, events: &mut Loop) {
         if channel::end_receiving(&self.channel) {
             self.side.closed();

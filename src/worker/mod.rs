@@ -1,10 +1,11 @@
 //! The worker: relays sessions between clients and remotes.
 //!
-//! A [`session`](self) is in one state at a time: its client arrives (`handshake`, if there is TLS), is
-//! admitted (`authorize`), gets a remote (`connect`), and is relayed (`relaying`). `pump` moves the bytes
-//! of one `direction` of the `pair` of ends, with TLS by [`crate::tls`] or by the `kernel`. [`engine`] has
-//! all sessions over the event loop, and [`process`] is the process around it with its [`link`] to the
-//! broker.
+//! A [`session`](self) is in exactly one state: its client arrives (`handshake`, on a TLS
+//! listener), is admitted (`authorize`), is connected to a remote (`connect`), and is relayed
+//! (`relaying`). `pump` moves bytes in one `direction` between the two ends, the `pair`; TLS
+//! records are handled by [`crate::tls`] or by the operating system (`kernel`). [`engine`] runs all
+//! sessions on the event loop. [`process`] is the worker process around it, and [`link`] its
+//! channel to the broker.
 
 #![forbid(unsafe_code)]
 

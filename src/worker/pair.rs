@@ -8,7 +8,7 @@ use crate::tls::stream::Stream;
 use crate::upstream::remote::RemoteId;
 use std::os::fd::OwnedFd;
 
-/// A session in which nothing has moved for so many milliseconds begins with short records again.
+/// After this many milliseconds without traffic a session starts with short TLS records again.
 const PAUSE: u64 = 1000;
 
 /// The ends of a session.
@@ -27,16 +27,16 @@ impl End {
     }
 }
 
-/// An end that is neither read nor written: whether it is polled for a reset.
+/// Whether to poll an end for a reset while it is neither read nor written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
     Up,
-    /// It was seen hung up, without an error: polling it for that again would spin.
+    /// The end hung up, without an error: polling it for hangups again would spin.
     HungUp,
 }
 
 impl Link {
-    /// What an end is watched for, which is `wanted` or, without that, resets.
+    /// What to watch an end for: `wanted` or, if that is empty, resets.
     pub(super) fn interest(self, wanted: Interest) -> Interest {
         match self {
             Link::Up if wanted.is_empty() => Interest::HANGUP,
@@ -45,20 +45,20 @@ impl Link {
     }
 }
 
-/// TLS at the ends of a session; only there if it is needed.
+/// TLS state of the ends of a session; allocated only if an end has TLS.
 #[derive(Debug, Default)]
 pub(super) struct Tls {
     pub(super) client: Option<Stream>,
     pub(super) upstream: Option<Stream>,
-    /// Of the client.
+    /// The client's address.
     pub(super) address: Option<Address>,
 }
 
-/// The upstream end of a session, and what goes to and fro. The client's socket is the session's.
+/// The upstream end of a session, and both directions. The client's socket belongs to the session.
 pub(super) struct Pair {
     pub(super) upstream: OwnedFd,
     pub(super) upstream_link: Link,
-    /// The remote that the session has been lent.
+    /// The remote lent to the session.
     pub(super) remote: RemoteId,
     /// Client to remote.
     pub(super) up: Direction,
@@ -90,7 +90,7 @@ impl Pair {
         }
     }
 
-    /// The direction that reads from `end`, with its ends.
+    /// The direction that reads from `end`, with both ends.
     pub(super) fn flow<'a>(&'a mut self, end: End, client: &'a OwnedFd) -> Flow<'a> {
         let (client_tls, upstream_tls) = match &mut self.tls {
             Some(tls) => (tls.client.as_mut(), tls.upstream.as_mut()),
@@ -105,7 +105,8 @@ impl Pair {
         }
     }
 
-    /// Pumps the direction that reads from `end`, and tells the loop what that has found.
+    /// Pumps the direction that reads from `end`, and tells the loop what that showed about
+    /// readiness.
     pub(super) fn pump(
         &mut self,
         end: End,
@@ -128,10 +129,10 @@ impl Pair {
         pumped
     }
 
-    /// What follows when the direction that reads from `end` has come to its end, while both ends are
-    /// there.
+    /// What to do when the direction that reads from `end` ends, while both ends are still
+    /// connected.
     pub(super) fn ending(&self, end: End) -> Ending {
-        // Closing tells the other end as well.
+        // The other direction has ended too, and closing the socket tells the sink as well.
         if self.direction(end.other()).state == State::Shut {
             Ending::Close
         } else {
@@ -139,10 +140,10 @@ impl Pair {
         }
     }
 
-    /// Ends the splices of both directions, if there are any.
+    /// Takes spliced directions back from the kernel.
     pub(super) fn take_back(&mut self, client: &OwnedFd) {
         for end in [End::Client, End::Upstream] {
-            // That an end is broken is known, or matters no more.
+            // Ignored: a broken end is known already, or no longer matters.
             let _ = self.flow(end, client).take_back();
         }
     }
@@ -151,12 +152,12 @@ impl Pair {
         self.direction(end).state == State::Spliced
     }
 
-    /// Nothing moves any more in either direction.
+    /// True if nothing moves any more in either direction.
     pub(super) fn is_shut(&self) -> bool {
         self.up.state == State::Shut && self.down.state == State::Shut
     }
 
-    /// Says to the ends with TLS that nothing follows, if that can be done at once.
+    /// Sends close_notify to the ends with TLS, if that can be done at once.
     pub(super) fn say_goodbye(&mut self, client: &OwnedFd, buffers: &mut Buffers) {
         let Some(tls) = &mut self.tls else {
             return;
@@ -167,7 +168,8 @@ impl Pair {
         say_goodbye(&mut side, &self.up, buffers);
     }
 
-    /// Bytes are going to move, which last did at `active`.
+    /// Lets TLS start with short records again after a pause. Call it before bytes move; `active`
+    /// is when they last did.
     pub(super) fn stir(&mut self, active: u64, now: u64) {
         if let Some(tls) = self.tls.as_mut().filter(|_| now >= active + PAUSE) {
             for stream in [&mut tls.client, &mut tls.upstream].into_iter().flatten() {
@@ -176,7 +178,7 @@ impl Pair {
         }
     }
 
-    /// What an end is to be watched for.
+    /// What to watch an end for.
     pub(super) fn interest(&self, end: End, link: Link) -> Interest {
         let (from, to) = (self.direction(end), self.direction(end.other()));
         let mut wanted = Interest::empty();

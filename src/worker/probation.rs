@@ -1,7 +1,8 @@
-//! Remotes that accept sessions only to end them (`fail count`): a session in which the remote is the
-//! first to end or reset its side, within `fail time` and without having sent anything, was cut short.
+//! Remotes that accept sessions only to end them (`fail count`). If the remote is the first to end
+//! or reset its side, within `fail time` and without having sent anything, it has cut the session
+//! short.
 //!
-//! A session is on probation as long as that is open.
+//! A session is on probation until that is decided.
 
 use super::pair::End;
 use super::session::{Context, Session, State};
@@ -11,7 +12,7 @@ use crate::os::{self, log, socket};
 use crate::upstream::remote::RemoteId;
 
 impl Shared {
-    /// Both ends of a session are there.
+    /// Both ends are connected: the session's probation begins, if there is a `fail count`.
     pub(super) fn begin_probation(&self, events: &mut Loop, index: u32) -> Option<TimerId> {
         if self.settings.fail_count == 0 {
             return None;
@@ -20,7 +21,7 @@ impl Shared {
         Some(events.arm(Token::new(kind::STATE, index), due))
     }
 
-    /// A remote does not cut its session short.
+    /// A remote has not cut its session short.
     pub(super) fn proved(&mut self, remote: RemoteId) {
         if self.registry.proved(remote) {
             let address = self.address(remote);
@@ -30,7 +31,7 @@ impl Shared {
 }
 
 impl Session {
-    /// The direction that reads from `end` has been pumped.
+    /// Judges the remote, after the direction that reads from `end` was pumped.
     pub(super) fn judge(&mut self, end: End, context: &mut Context<'_>) {
         let State::Relaying { pair, probation } = &mut self.state else {
             return;
@@ -43,7 +44,7 @@ impl Session {
         }
     }
 
-    /// An end has left.
+    /// An end has left, which ends the probation.
     pub(super) fn end_probation(&mut self, end: End, context: &mut Context<'_>) {
         let Context { shared, events, .. } = context;
         let State::Relaying { pair, probation } = &mut self.state else {
@@ -56,7 +57,7 @@ impl Session {
         if end != End::Upstream || pair.down.bytes > 0 {
             return;
         }
-        // A client whose end is not found yet may have been the first.
+        // The client may have left first, without our having read its end yet.
         let gone = match socket::peek(&self.client) {
             Ok(count) => count == 0 || events.reads_on(&self.client),
             Err(error) => !os::would_block(&error),

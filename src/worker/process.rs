@@ -19,13 +19,14 @@ const KEEPALIVE: u8 = WORKER_KINDS + 2;
 const BROKER_DEATH: u8 = WORKER_KINDS + 3;
 const _: () = assert!(BROKER_DEATH < Token::KINDS);
 
-/// How often the broker is told that we are there, which shows its end where nothing else does.
+/// How often the broker is sent a keepalive, in milliseconds. Sending shows that the broker is gone
+/// where nothing else does.
 const KEEPALIVE_PERIOD: u64 = 60_000;
-/// How often a worker looks whether the broker has read that it leaves, in milliseconds.
+/// How often a leaving worker checks whether the broker has read that it leaves, in milliseconds.
 const FAREWELL_STEP: u64 = 20;
 /// Messages taken per turn.
 const BATCH: usize = 16;
-/// Sent by the kernel when the broker dies, where it can.
+/// The signal that the kernel sends when the broker dies, where it can.
 const PARENT_DEATH: Signal = Signal::SIGUSR2;
 
 /// The worker process.
@@ -34,7 +35,7 @@ pub struct Worker {
     engine: Engine,
     link: Link,
     signals: Signals,
-    /// Readable when the broker is dead, where no signal tells that.
+    /// Readable when the broker is dead; only where no signal reports that.
     death: Option<OwnedFd>,
     retire_limit: usize,
     accepted: usize,
@@ -53,7 +54,7 @@ impl Worker {
         events: &mut Loop,
     ) -> io::Result<Worker> {
         let signals = Signals::install(&[Signal::SIGTERM, Signal::SIGHUP, PARENT_DEATH])?;
-        // Nobody waits for children here; they must not stay as zombies.
+        // Nobody waits for children here, and they must not stay as zombies.
         os::signals::ignore(Signal::SIGCHLD)?;
         let death = parent::watch(PARENT_DEATH);
         if let Some(death) = &death {
@@ -76,8 +77,8 @@ impl Worker {
         })
     }
 
-    /// Tells the broker that connections may come, as many as fit into `descriptors`, and takes those
-    /// that have come before.
+    /// Tells the broker to send connections, as many as fit into `descriptors`, and serves those
+    /// that came before.
     pub fn begin(&mut self, descriptors: u64, events: &mut Loop) {
         let max = descriptors.saturating_sub(10) / 2;
         let early = self.link.ready(i32::try_from(max).unwrap_or(i32::MAX));
@@ -89,7 +90,7 @@ impl Worker {
         }
     }
 
-    /// Serves until the process is not needed any more; returns its exit status.
+    /// Serves until the process is no longer needed; returns its exit status.
     pub fn run(&mut self, events: &mut Loop) -> i32 {
         loop {
             if let Some(status) = self.turn(events) {
@@ -98,8 +99,8 @@ impl Worker {
         }
     }
 
-    /// Waits for something to happen, and deals with it. The exit status, if the process is not
-    /// needed any more.
+    /// Waits for events, and handles them. Returns the exit status once the process is no longer
+    /// needed.
     pub fn turn(&mut self, events: &mut Loop) -> Option<i32> {
         let looks = self.link.awaits_farewell() && self.engine.open() == 0;
         if let Err(error) = events.wait(looks.then_some(FAREWELL_STEP)) {
@@ -123,7 +124,7 @@ impl Worker {
         None
     }
 
-    /// The sessions.
+    /// The engine, which has the sessions.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -180,7 +181,7 @@ impl Worker {
         }
     }
 
-    /// Takes messages of the broker, at most `limit`. True if there were no more.
+    /// Handles messages of the broker, at most `limit`. True if there were no more.
     fn read_channel(&mut self, limit: usize, events: &mut Loop) -> bool {
         for _ in 0..limit {
             let order = match self.link.receive(events.now()) {
@@ -198,7 +199,7 @@ impl Worker {
         false
     }
 
-    /// Does what the broker wants.
+    /// Carries out an order of the broker.
     fn obey(&mut self, order: Order<OwnedFd>, events: &mut Loop) {
         match order {
             Order::Serve { accept, count, prepared } => {
@@ -216,7 +217,7 @@ impl Worker {
                 self.link.ended(1);
             }
             Order::Drain => self.engine.drain(events),
-            // These are for a worker that is not ready.
+            // Nothing to do: most of these are meant for a worker that is not ready yet.
             Order::Nothing | Order::Remark(_) | Order::Told(_) | Order::Unneeded => {}
         }
     }
@@ -229,7 +230,8 @@ impl Worker {
         events: &mut Loop,
     ) {
         let Some(client) = client else {
-            // Descriptors have run out, or the broker is wrong. Logged once, until it works again.
+            // Descriptors have run out, or the broker has sent none. Logged once, until it works
+            // again.
             if !std::mem::replace(&mut self.descriptor_trouble, true) {
                 log::braked(log::Kind::Session, || {
                     "scm_recv_msg: a connection came without its descriptor".to_owned()
@@ -247,7 +249,8 @@ impl Worker {
         }
     }
 
-    /// True if no connection is, or can come, in the channel. What is there is taken.
+    /// True if the channel holds no connection, and none can come. Connections found there are
+    /// served.
     fn may_exit(&mut self, events: &mut Loop) -> bool {
         if !self.is_idle(events) {
             return false;
@@ -262,7 +265,7 @@ impl Worker {
         }
     }
 
-    /// Takes what is in the channel. True if no session has come of that.
+    /// Reads the channel empty, and serves what was in it. True if no session is open after that.
     fn is_idle(&mut self, events: &mut Loop) -> bool {
         self.read_channel(usize::MAX, events) && self.engine.open() == 0
     }

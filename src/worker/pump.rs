@@ -1,14 +1,14 @@
 //! One direction of a session: bytes from a source to a sink, each with TLS or without.
 //!
-//! Data is read into one buffer that all sessions of the worker share, and written at once.
-//! Only what the sink does not take is copied into a buffer of its own, from a pool; while
-//! there is one the source is not read, so a direction never holds more than one read. What waits
-//! there are bytes of the wire: with TLS at the sink they are encrypted already.
+//! Data is read into one buffer that all sessions of the worker share, and written at once. Only
+//! what the sink does not take is copied to a buffer of its own, from a pool. While a direction has
+//! such a buffer its source is not read, so a direction never holds more than one read. The buffer
+//! holds bytes as they go on the wire: with TLS at the sink they are encrypted already.
 //!
-//! A direction that is carrying much is spliced: its bytes stay within the kernel. Where that can
-//! splice sockets, it is left to it altogether, until the source has ended or somebody wants to know
-//! how far it has come. Elsewhere they go from socket to pipe to socket. The pipe is one of a pool,
-//! and taken for as long as it holds something.
+//! A direction that carries a lot is spliced: its bytes stay in the kernel. A kernel that can
+//! splice sockets does all of the work, until the source ends or somebody has to know how far it
+//! has come. Other kernels move the bytes from socket to pipe to socket. The pipe comes from a
+//! pool, and is held only as long as there is something in it.
 
 use super::direction::{
     write, Buffers, Direction, Left, Next, Pool, Side, State, Stop, Unspliced, READ_SIZE,
@@ -20,10 +20,10 @@ use crate::tls::Buffer;
 use std::io;
 use std::net::Shutdown;
 
-/// Reads of one direction per turn, so that one bulk transfer does not starve the others.
+/// Reads of one direction per turn, limited so that one bulk transfer does not starve the others.
 const READS_PER_TURN: usize = 4;
-/// An end with TLS is not read while so much waits for it: every read may bring an answer of
-/// the protocol, and an end that takes none must not make us hold more and more.
+/// A TLS end is not read while more than this waits to be sent to it. Every read may produce a
+/// protocol reply, and an end that takes no replies must not make us hold more and more.
 pub(super) const REPLY_LIMIT: usize = 2 * READ_SIZE;
 
 /// A direction with its ends.
@@ -40,25 +40,26 @@ pub(super) struct Flow<'a> {
 pub(super) enum Ending {
     /// The sink's sending side is shut down.
     Shutdown,
-    /// The connections will be closed anyway; only TLS needs a word before.
+    /// The connections will be closed anyway; only a TLS sink needs close_notify before.
     Close,
-    /// Nothing: the end is not a proper one.
+    /// Nothing: this is not an orderly end.
     Nothing,
 }
 
-/// What [`pump`] has done.
+/// What a call of [`pump`] has done.
 #[derive(Debug)]
 pub(super) struct Pumped {
     /// Bytes have moved.
     pub(super) moved: bool,
-    /// The source's connection has ended without the end of its TLS session.
+    /// The source's connection has ended without close_notify.
     pub(super) truncated: bool,
-    /// Of the source.
+    /// What is left to read from the source.
     pub(super) left: Left,
     pub(super) stop: Stop,
 }
 
-/// Moves what can be moved without blocking. `reads_on`: behind a short read there may be the end.
+/// Moves what can be moved without blocking. `reads_on`: the end may be waiting behind a short
+/// read.
 pub(super) fn pump(
     mut flow: Flow<'_>,
     buffers: &mut Buffers,
@@ -67,7 +68,7 @@ pub(super) fn pump(
 ) -> Pumped {
     let before = (flow.direction.bytes, flow.direction.unwritten());
     let was_open = flow.direction.state == State::Open;
-    // The end leaves together with the last data.
+    // Look for the end after a short read, so that it leaves together with the last data.
     let last = reads_on && ending != Ending::Nothing;
     let (left, stop) = match flow.step(buffers, last) {
         Ok(left) => (left, None),
@@ -95,7 +96,7 @@ impl Flow<'_> {
             let left = match &self.source.tls {
                 Some(tls) if tls.in_kernel() => self.step_kernel(buffers)?,
                 Some(_) => self.step_tls(buffers)?,
-                // Where a splice has ended, reading tells why.
+                // If a splice has just ended, reading tells why.
                 None if self.splices(buffers) && !(returned && turn == 0) => {
                     self.step_splice(buffers, last)?
                 }
@@ -121,7 +122,7 @@ impl Flow<'_> {
         }
         let Buffers { scratch, wire, pool, .. } = buffers;
         let (mut next, mut broken) = (Next::Unknown, false);
-        // Less than there was room for: that was all there is; if not, the next turn tells.
+        // A short read took all there was; anything newer shows in the next turn.
         let mut left = if count < scratch.len() { Left::NothingYet } else { Left::Perhaps };
         if last && left == Left::NothingYet {
             match socket::read(self.source.fd, &mut scratch[count..]) {
@@ -147,7 +148,7 @@ impl Flow<'_> {
             && self.sink.tls.as_ref().is_none_or(|tls| tls.in_kernel())
     }
 
-    /// As [`step_plain`](Self::step_plain), within the kernel.
+    /// Like [`step_plain`](Self::step_plain), but within the kernel.
     fn step_splice(&mut self, buffers: &mut Buffers, last: bool) -> Result<Left, Stop> {
         match splicing::start(self.source.fd, self.sink.fd) {
             Ok(()) => {
@@ -164,8 +165,8 @@ impl Flow<'_> {
         }
     }
 
-    /// Ends the splice of a direction that was left to the kernel, and counts what that has
-    /// carried. True if it was.
+    /// Takes a spliced direction back from the kernel, and counts what the kernel has carried. True
+    /// if it was spliced.
     pub(super) fn take_back(&mut self) -> Result<bool, Stop> {
         if self.direction.state != State::Spliced {
             return Ok(false);
@@ -180,7 +181,7 @@ impl Flow<'_> {
         }
     }
 
-    /// As [`step_plain`](Self::step_plain), through a pipe.
+    /// Like [`step_plain`](Self::step_plain), but through a pipe.
     fn step_pipe(&mut self, buffers: &mut Buffers, last: bool) -> Result<Left, Stop> {
         let Some(mut pipe) = buffers.take_pipe() else {
             return self.step_plain(buffers, last);
@@ -190,8 +191,8 @@ impl Flow<'_> {
             result => {
                 buffers.put_pipe(pipe);
                 match result {
-                    // Linux splices up to the mark of urgent data and no further: it says that there
-                    // is nothing, or that the source has ended, though there is more to be read.
+                    // Linux splices up to the urgent-data mark and no further: it reports that
+                    // there is nothing, or that the source has ended, though there is more to read.
                     Ok(_) => {}
                     Err(error) if os::would_block(&error) => {}
                     Err(error) => {
@@ -205,7 +206,7 @@ impl Flow<'_> {
         self.direction.carried(count as u64, self.sink.fd);
         self.direction.hold_pipe(pipe, &mut buffers.pool);
         self.direction.flush(self.sink.fd, buffers)?;
-        // The room in a pipe is not known in bytes: that this was all shows next time.
+        // A pipe's room is not known in bytes, so only the next fill shows whether this was all.
         Ok(Left::Perhaps)
     }
 
@@ -235,7 +236,7 @@ impl Flow<'_> {
             return Ok(Left::Nothing);
         };
         let held = tls.held();
-        // What came with the end of the handshake comes before anything new.
+        // Bytes that came with the end of the handshake go first.
         let count = if tls.has_unread() {
             0
         } else {
@@ -255,7 +256,7 @@ impl Flow<'_> {
         reply.clear();
         let result = tls.read(&scratch[..held + count], plain, reply);
         if !reply.is_empty() && !self.back.is_silent() {
-            // If it cannot be sent, the next read tells why.
+            // If the reply cannot be sent, the next read tells why.
             let _ = self.back.send(self.source.fd, reply.filled(), Next::Unknown, pool);
         }
         if !plain.is_empty() {
@@ -273,7 +274,7 @@ impl Flow<'_> {
         }
     }
 
-    /// The end of the direction, if it has come.
+    /// Ends the direction and tells the sink, if the end has come.
     fn end(&mut self, buffers: &mut Buffers, ending: Ending) -> Result<(), Stop> {
         let direction = &mut *self.direction;
         if matches!(direction.state, State::Open | State::Spliced | State::Shut)
@@ -285,7 +286,7 @@ impl Flow<'_> {
         if let (Some(tls), true) = (&mut self.sink.tls, tells) {
             if tls.in_kernel() {
                 if !kernel::close(self.sink.fd) {
-                    // To be tried again when the sink takes something.
+                    // Try again when the sink takes something.
                     return Ok(());
                 }
             } else {
@@ -307,14 +308,14 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// Sends what a client has sent before it was clear that it speaks no TLS.
+    /// Sends what a client had sent before it was clear that it speaks no TLS.
     pub(super) fn send_early(&mut self, early: &[u8], buffers: &mut Buffers) -> Result<(), Stop> {
         let Buffers { wire, pool, .. } = buffers;
         deliver(self.direction, &mut self.sink, early, Next::Unknown, wire, pool)
     }
 }
 
-/// Says that nothing follows to an end with TLS, if that can be done at once.
+/// Sends close_notify to an end with TLS, if that can be done at once.
 pub(super) fn say_goodbye(sink: &mut Side<'_>, direction: &Direction, buffers: &mut Buffers) {
     if direction.is_silent() || direction.pending.is_some() {
         return;

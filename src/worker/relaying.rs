@@ -1,4 +1,4 @@
-//! A session with both ends: moving bytes, and how it comes to its end.
+//! A session with both ends connected: moving bytes, and how the session ends.
 
 use super::access::Outcome;
 use super::direction::{State as Flowing, Stop};
@@ -10,15 +10,16 @@ use crate::event::{TimerId, Token};
 use crate::os::socket;
 use std::net::Shutdown;
 
-/// A breaking session is looked at this often, in milliseconds: the system does not tell when
-/// its send queue is empty. Rarer the longer nothing has happened.
+/// How often a breaking session is checked, in milliseconds: the system does not tell when its send
+/// queue is empty. Less often the longer nothing has happened.
 const LINGER_STEP: u64 = 20;
 const LINGER_LONGEST_STEP: u64 = 1000;
-/// A breaking session whose receiver takes nothing for this long is reset at once.
+/// A breaking session is reset at once when its receiver has taken nothing for this many
+/// milliseconds.
 const LINGER_LIMIT: u64 = 30_000;
 
 impl Session {
-    /// Moves what can be moved from one end, or from two.
+    /// Moves what can be moved from one end, or from both.
     pub(super) fn pump(
         &mut self,
         first: End,
@@ -70,14 +71,14 @@ impl Session {
         }
     }
 
-    /// An end's connection is broken. What it had sent is still delivered; nothing goes to it
-    /// any more.
+    /// An end's connection is broken. What that end had sent is still delivered; nothing more goes
+    /// to it.
     fn broken(&mut self, end: End, context: &mut Context<'_>) -> Option<Next> {
         match &mut self.state {
             State::Relaying { pair, .. } => pair.take_back(&self.client),
             State::Breaking { pair, broken } | State::Lingering { pair, broken, .. } => {
                 if *broken != end {
-                    // Nobody is left to deliver to.
+                    // The other end was broken already: nobody is left to deliver to.
                     return Some(Next::Close(Outcome::Broken(*broken), Parting::Reset));
                 }
                 pair.direction_mut(end).abandon(&mut context.shared.buffers);
@@ -93,7 +94,7 @@ impl Session {
         let Context { shared, events, .. } = context;
         pair.direction_mut(end.other()).abandon(&mut shared.buffers);
         self.active = events.now();
-        // What is left in its receive queue can still be read.
+        // What is left in the broken end's receive queue can still be read.
         pair.direction_mut(end).copy_only();
         let buffers = &mut shared.buffers;
         let pumped = pair.pump(end, &self.client, Ending::Nothing, buffers, events);
@@ -106,8 +107,8 @@ impl Session {
         None
     }
 
-    /// An end has broken the TLS protocol, or given up. What it had sent before is delivered, and
-    /// the session ends.
+    /// An end has violated the TLS protocol, or given up. What it had sent before is delivered, and
+    /// then the session ends.
     fn tls_failed(&mut self, end: End, text: &str, context: &mut Context<'_>) {
         self.tls_end_trouble(end, text);
         let Context { shared, events, .. } = context;
@@ -116,7 +117,7 @@ impl Session {
             State::Breaking { pair, .. } | State::Lingering { pair, .. } => (pair, false),
             _ => return,
         };
-        // The alert is on its way; nothing else goes there any more.
+        // Our alert is on its way; nothing else goes to that end.
         pair.direction_mut(end.other()).abandon(&mut shared.buffers);
         let _ = socket::shutdown(pair.end(end, &self.client), Shutdown::Write);
         let direction = pair.direction_mut(end);
@@ -143,9 +144,9 @@ impl Session {
         }
     }
 
-    /// A broken session has delivered all it could: the other end is reset as soon as its
-    /// system has sent everything, as a reset overtakes what is still queued. `armed`: the timer for the
-    /// next look.
+    /// A broken session has delivered all it could. Resets the other end as soon as its send queue
+    /// is empty, as a reset overtakes what is still queued. `armed`: the timer for the next check,
+    /// if it is running.
     pub(super) fn linger(&mut self, armed: Option<TimerId>, context: &mut Context<'_>) -> Next {
         let (pair, broken, before) = match std::mem::replace(&mut self.state, State::Over) {
             State::Breaking { pair, broken } => (pair, broken, 0),
@@ -177,7 +178,7 @@ impl Session {
         Next::Wait
     }
 
-    /// An end that is neither read nor written at the moment was hung up.
+    /// A hangup was reported for an end that is neither read nor written at the moment.
     pub(super) fn hung_up(&mut self, end: End, context: &mut Context<'_>) -> Next {
         let (pair, broken) = match &mut self.state {
             State::Relaying { pair, .. } => (pair, None),
@@ -191,7 +192,8 @@ impl Session {
             End::Client => self.client_link = Link::HungUp,
             End::Upstream => pair.upstream_link = Link::HungUp,
         }
-        // If it is known to be broken, what it had sent is still on its way: reading tells the end.
+        // If the end is known to be broken already, what it had sent is still on its way, and
+        // reading finds the end of that.
         if error.is_err() && broken != Some(end) {
             if let Some(next) = self.broken(end, context) {
                 return next;

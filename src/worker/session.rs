@@ -1,4 +1,4 @@
-//! One session: its client, where it stands, and what follows from what happens to it.
+//! One session: its client, its state, and what follows from each event.
 //!
 //! ```text
 //! Arrived ─────────────────────┐
@@ -7,8 +7,8 @@
 //!                                          Short
 //! ```
 //!
-//! Whatever happens is a [`Cause`] for a step, and a step says what is [`Next`]. `Engine::run` does that,
-//! in a loop, until there is something to wait for or the session is over.
+//! Every event is a [`Cause`] for a step, and a step returns what is [`Next`]. `Engine::run` does
+//! that, in a loop, until the session has to wait or is over.
 
 use super::access::{Access, Outcome};
 use super::client::{Accepting, Detecting, TlsClient};
@@ -25,68 +25,71 @@ use crate::upstream::dial::{self, Dial};
 use crate::upstream::registry::Tag;
 use std::os::fd::OwnedFd;
 
-/// A client that is to be connected, and what was tried for it.
+/// A client that needs a remote, and what was tried for it.
 #[derive(Debug, Default)]
 pub(super) struct Seeking {
-    /// Of a listener with TLS.
+    /// Present if the client came from a TLS listener.
     pub(super) client: Option<Box<TlsClient>>,
     /// Only remotes with this tag will do.
     pub(super) tag: Option<Tag>,
-    /// Most sessions have failed nowhere, and own no list.
+    /// `None` for most sessions, which have failed nowhere.
     pub(super) tried: Option<Box<Tried>>,
 }
 
-/// What a client has said that waits for its admission. It stays where it is until there is a remote to
-/// take it.
+/// Whether a client that waits for admission has sent anything. Its data stays unread until there
+/// is a remote to take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     Nothing,
     Something,
 }
 
-/// Where a session stands.
+/// The state of a session.
 pub(super) enum State {
-    /// The client is there, and has no TLS. `realm` of its listener, as a number of the engine's.
+    /// The client is there, without TLS. The number is the engine's for the listener's `realm`.
     Arrived(u8),
-    /// Whether the client speaks TLS is not clear yet.
+    /// It is not clear yet whether the client speaks TLS.
     Detecting(Box<Detecting>),
     /// The client is in its TLS handshake.
     Accepting(Box<Accepting>),
-    /// Modules are asked whether the client may connect.
+    /// Modules are being asked whether the client may connect.
     Authorizing { client: Option<Box<TlsClient>>, heard: Heard, timer: TimerId },
-    /// A remote is to be selected.
+    /// A remote has to be selected.
     Choosing(Seeking),
-    /// This host is short of what the last attempts needed. Then they are made again.
+    /// This host was short of what the last connect attempts needed. `timer` expires when they are
+    /// to be made again.
     Short { seeking: Seeking, timer: TimerId },
-    /// A remote is being reached; the client is not read.
+    /// A remote is being connected to; meanwhile the client is not read.
     Dialing { seeking: Seeking, dial: Dial, timer: Option<TimerId> },
-    /// Both ends are there. Until `probation` expires, the remote may be found to cut the session short.
+    /// Both ends are connected. While `probation` is armed, the remote may turn out to cut sessions
+    /// short.
     Relaying { pair: Pair, probation: Option<TimerId> },
-    /// One end broke. What it had sent is still delivered to the other one, which is then
-    /// reset.
+    /// The connection of the end `broken` failed. What it had sent is still delivered to the other
+    /// end, which is then reset.
     Breaking { pair: Pair, broken: End },
-    /// All of that is delivered to the system, which has not sent so many bytes of it.
+    /// All of that was handed to the system, which has not sent `unsent` bytes of it yet.
     Lingering { pair: Pair, broken: End, unsent: u32, timer: TimerId },
-    /// On its way from one state to the next, or over.
+    /// Moving from one state to the next, or over.
     Over,
 }
 
-/// A session. Small, as there may be tens of thousands that do nothing.
+/// A session. Kept small, as tens of thousands of them may be idle.
 pub(super) struct Session {
     pub(super) client: OwnedFd,
     pub(super) client_link: Link,
-    /// When the last byte moved, or the session got so far, in milliseconds of the loop.
+    /// When the last byte moved or the session last got further, in milliseconds of the loop's
+    /// clock.
     pub(super) active: u64,
     pub(super) idle_timer: Option<TimerId>,
     pub(super) access: Option<Box<Access>>,
     pub(super) state: State,
 }
 
-/// What happens to a session.
+/// An event in the life of a session.
 pub(super) enum Cause {
     /// It begins.
     Arrival,
-    /// There may be descriptors again for the remote that it is to be connected to.
+    /// There may be descriptors again for the upstream socket.
     Room,
     /// An end is ready.
     Event(End, Event),
@@ -94,7 +97,7 @@ pub(super) enum Cause {
     Time(TimerId),
     /// Its idle timer has expired.
     IdleTime,
-    /// Modules have said this of its client.
+    /// Modules have decided about its client.
     Decision(Decision),
 }
 
@@ -106,15 +109,15 @@ pub(super) enum Parting {
     Reset,
 }
 
-/// What is next.
+/// What to do next.
 pub(super) enum Next {
-    /// Something happens.
+    /// Wait for the next event.
     Wait,
-    /// [`Session::dial`].
+    /// Call [`Session::dial`].
     Dial,
-    /// [`Session::pump`], from one end or two.
+    /// Call [`Session::pump`], for one end or for both.
     Pump(End, Option<End>),
-    /// The session is over.
+    /// Close the session, which is over.
     Close(Outcome, Parting),
 }
 
@@ -130,7 +133,7 @@ impl Next {
     }
 }
 
-/// Where a step takes place.
+/// What a step works with.
 pub(super) struct Context<'a> {
     /// The session's number.
     pub(super) index: u32,
@@ -150,7 +153,7 @@ impl Session {
         }
     }
 
-    /// What follows from `cause`.
+    /// Handles `cause`; returns what to do next.
     pub(super) fn step(&mut self, cause: Cause, context: &mut Context<'_>) -> Next {
         match cause {
             Cause::Event(end, event) => self.ready(end, event, context),
@@ -170,7 +173,8 @@ impl Session {
     fn ready(&mut self, end: End, event: Event, context: &mut Context<'_>) -> Next {
         match (&self.state, end) {
             (State::Relaying { .. } | State::Breaking { .. } | State::Lingering { .. }, _) => {
-                // Writable: the direction that ends here goes on. Readable: the one that begins here.
+                // Writable: the direction that ends here continues. Readable: the one that starts
+                // here.
                 match (event.writable, event.readable) {
                     (true, true) => Next::Pump(end.other(), Some(end)),
                     (true, false) => Next::Pump(end.other(), None),
@@ -179,7 +183,7 @@ impl Session {
                 }
             }
             (State::Dialing { .. }, End::Upstream) => {
-                // Edges tell of errors reliably.
+                // With edge-triggered events, a ready socket without a hangup has no error.
                 let sound = !event.hangup && context.events.has_edges();
                 let cause = if sound { dial::Cause::Sound } else { dial::Cause::Ready };
                 self.advance(cause, context).unwrap_or(Next::Dial)
@@ -198,8 +202,7 @@ impl Session {
         }
     }
 
-    /// The client is not read while there is no remote. It may take the rest of its handshake, or hang
-    /// up.
+    /// Without a remote the client is not read. It may take the rest of its handshake, or hang up.
     fn client_waits(&mut self, event: Event) -> Next {
         let Session { client, client_link, state, .. } = self;
         let tls = match state {
@@ -247,15 +250,16 @@ impl Session {
                 Next::Wait
             }
             State::Lingering { timer, .. } if *timer == expired => self.linger(None, context),
-            // Cancelled too late.
+            // The timer expired before it could be cancelled.
             _ => Next::Wait,
         }
     }
 
-    /// The idle timer is renewed lazily: it looks when the session was last active.
+    /// The idle timer is renewed lazily: when it expires, this checks when the session was last
+    /// active.
     fn idle(&mut self, context: &mut Context<'_>) -> Next {
         self.idle_timer = None;
-        // What the kernel carries by itself shows when it is taken back.
+        // Bytes that the kernel carries by itself are counted when a direction is taken back.
         for end in [End::Client, End::Upstream] {
             if self.pair().is_some_and(|pair| pair.is_spliced(end)) {
                 match self.pump(end, None, context) {
@@ -273,7 +277,7 @@ impl Session {
         Next::Close(Outcome::Idle, parting)
     }
 
-    /// Something is known to be on its way.
+    /// True if something is known to be still on its way.
     fn is_unfinished(&self) -> bool {
         let unsent = |client: &Option<Box<TlsClient>>| {
             client.as_ref().is_some_and(|client| client.has_unsent())
@@ -289,7 +293,7 @@ impl Session {
         }
     }
 
-    /// Both ends, if there are two.
+    /// Both ends, if the session has two.
     pub(super) fn pair(&self) -> Option<&Pair> {
         match &self.state {
             State::Relaying { pair, .. }
@@ -314,7 +318,7 @@ impl Session {
         self.idle_timer = Some(context.events.arm(token, due));
     }
 
-    /// Closes both ends, and gives back what the session has been lent.
+    /// Closes both ends, and gives back the remote, timers and buffers of the session.
     pub(super) fn close(mut self, outcome: &Outcome, parting: Parting, context: &mut Context<'_>) {
         let Context { index, shared, events } = context;
         for timer in [self.idle_timer, self.state_timer()].into_iter().flatten() {
@@ -357,7 +361,7 @@ impl Session {
         }
     }
 
-    /// What was negotiated with the client.
+    /// What was negotiated with the client in TLS.
     fn client_summary(&self) -> Option<&Summary> {
         let client = match &self.state {
             State::Authorizing { client, .. } => client,
@@ -369,7 +373,7 @@ impl Session {
         client.as_ref()?.stream()?.summary()
     }
 
-    /// Says to the ends with TLS that nothing follows, if that can be done at once.
+    /// Sends close_notify to the ends with TLS, if that can be done at once.
     fn say_goodbye(&mut self, buffers: &mut Buffers) {
         let client = match &mut self.state {
             State::Relaying { pair, .. }
@@ -387,7 +391,7 @@ impl Session {
         }
     }
 
-    /// The timer of the state.
+    /// The timer of the current state.
     pub(super) fn state_timer(&self) -> Option<TimerId> {
         match &self.state {
             State::Detecting(detecting) => detecting.timer,
@@ -401,7 +405,7 @@ impl Session {
         }
     }
 
-    /// Watches both ends for what is next.
+    /// Watches both ends for what the state waits for.
     pub(super) fn watch(&self, events: &mut Loop) {
         if let State::Relaying { pair, .. } = &self.state {
             events.set_interest(&self.client, pair.interest(End::Client, self.client_link));
@@ -423,7 +427,7 @@ impl Session {
         }
     }
 
-    /// What the client is to be watched for.
+    /// What to watch the client for.
     pub(super) fn client_interest(&self) -> Interest {
         let link = self.client_link;
         let unsent = |client: &Option<Box<TlsClient>>| match client {
@@ -448,8 +452,8 @@ impl Session {
         }
     }
 
-    /// The end that broke has nothing more to say when all it had sent is delivered; the other one may
-    /// break as well.
+    /// Once all that the broken end had sent is delivered, nothing more comes from it, so it is not
+    /// watched. The other end may break as well.
     fn broken_interest(&self, pair: &Pair, end: End, link: Link) -> Interest {
         match &self.state {
             State::Lingering { broken, .. } if *broken == end => Interest::empty(),

@@ -12,7 +12,7 @@ use crate::upstream::remote::RemoteId;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
-/// Kinds of tokens; they follow the broker's, as both share a loop in single-process mode.
+/// Token kinds. They start after the broker's, as both share a loop in single-process mode.
 pub(super) mod kind {
     use super::LOCAL_KINDS;
     pub(in crate::worker) const CLIENT: u8 = LOCAL_KINDS;
@@ -22,29 +22,29 @@ pub(super) mod kind {
     pub(in crate::worker) const DRAIN: u8 = LOCAL_KINDS + 4;
 }
 
-/// What sessions share.
+/// What all sessions of a worker share.
 pub(super) struct Shared {
     pub(super) settings: Relay,
     pub(super) registry: Registry,
     pub(super) buffers: Buffers,
     pub(super) tls: Contexts,
-    /// Connections of TLS listeners cannot be served: logged once.
+    /// Whether it was logged that TLS connections cannot be served; it is logged only once.
     pub(super) tls_unusable: bool,
-    /// Modules that decide who may connect.
+    /// Asks the MAVIS modules that decide who may connect.
     pub(super) queries: Option<Queries>,
-    /// The realms of listeners that were seen, NUL-padded; their numbers are the indices. The first
-    /// is that of listeners without one.
+    /// Realms of listeners seen so far, NUL-padded. A realm's number is its index; the first is for
+    /// listeners without a realm.
     pub(super) realms: Vec<[u8; 16]>,
-    /// Running out of descriptors, and what else this host is short of, is reported once, until
-    /// connections can be made again.
+    /// Set when it was logged that descriptors have run out, and `host_trouble` when it was logged
+    /// what else this host is short of. Each is logged once, until connections can be made again.
     pub(super) descriptor_trouble: bool,
     pub(super) host_trouble: BTreeSet<RemoteId>,
-    /// Before that, no session tries again what this host was short of.
+    /// Until this time no session retries what this host was short of.
     pub(super) host_due: u64,
 }
 
 impl Shared {
-    /// `queries`: whom to ask, if the settings want that.
+    /// `queries` asks the MAVIS modules, if the settings want authorization.
     pub(super) fn new(settings: Relay, mut tls: Contexts, queries: Option<Queries>) -> Shared {
         let connectors = std::mem::take(&mut tls.connectors);
         Shared {
@@ -71,8 +71,8 @@ impl Shared {
     }
 }
 
-/// Watches an end. `stream`: a short read says that there is nothing more, which is not so with TLS,
-/// nor with SCTP, where a read ends with a message.
+/// Registers an end with the loop. `stream`: a short read means that nothing is left to read. Not
+/// so with TLS, nor with SCTP, where a read ends with a message.
 pub(super) fn register(
     events: &mut Loop,
     end: &OwnedFd,

@@ -1,13 +1,14 @@
-//! A table of values by small numbers that stay the same as long as the value is there.
+//! A table of values, numbered by small integers that do not change while the value is there.
 //!
-//! It grows by chunks, so that nothing is ever copied, nor memory held for what may come.
+//! It grows by chunks, so values are never copied to a larger table, and no memory is held for
+//! values that may never come.
 
 const CHUNK: usize = 256;
 
 /// A part of the table.
 #[derive(Debug)]
 struct Chunk<T> {
-    /// [`CHUNK`] of them, or none while nobody is here.
+    /// [`CHUNK`] places, or none: the memory of an unused chunk may be given back.
     places: Box<[Option<T>]>,
     used: usize,
 }
@@ -16,7 +17,7 @@ struct Chunk<T> {
 #[derive(Debug)]
 pub(super) struct Table<T> {
     chunks: Vec<Chunk<T>>,
-    /// Chunks with places.
+    /// Chunks whose places are allocated.
     present: usize,
     vacant: Vec<u32>,
     /// Numbers below this one have been in use.
@@ -29,7 +30,7 @@ impl<T> Table<T> {
         Table { chunks: Vec::new(), present: 0, vacant: Vec::new(), limit: 0, length: 0 }
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub(super) fn len(&self) -> usize {
         self.length
     }
@@ -69,8 +70,9 @@ impl<T> Table<T> {
         places.filter_map(|(index, place)| Some((index, place.as_ref()?))).collect()
     }
 
-    /// Takes a value out; its number may be given to another one. What a peak has left behind goes
-    /// when there is four times as much as is needed, and all of it with the last value.
+    /// Takes a value out; its number may be reused. Frees unused chunks when more than four times
+    /// as many places are allocated as are needed. With the last value all chunks are freed, unless
+    /// there is only one.
     pub(super) fn remove(&mut self, index: u32) -> Option<T> {
         let chunk = self.chunks.get_mut(index as usize / CHUNK)?;
         let value = chunk.places.get_mut(index as usize % CHUNK)?.take()?;

@@ -1,6 +1,6 @@
-//! Sessions of an engine over real sockets: clients and remotes come, speak, end and break in any order.
-//! After each turn what the engine counts is what there is; in the end nothing is left, and every byte
-//! has arrived once and in order.
+//! Runs sessions of an engine over real sockets: clients and remotes connect, send, end and break
+//! in any order. After each turn the engine's counts must match its sessions; at the end nothing
+//! may be left, and every byte must have arrived once and in order.
 
 use super::engine::Engine;
 use super::session::State;
@@ -18,21 +18,21 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-/// One side of a session, outside.
+/// A client or a remote, seen from outside the engine.
 struct Side {
     socket: Option<UnixStream>,
-    /// How many bytes it has sent, and received of those of the other side.
+    /// Bytes it has sent, and bytes of the other side it has received.
     sent: usize,
     received: usize,
-    /// It has sent its end.
+    /// It has shut down its sending side.
     ended: bool,
-    /// It has seen the other side's.
+    /// It has seen the end of the other side.
     saw_end: bool,
-    /// It was closed with something unread, or has met an error.
+    /// It was closed, or has met an error.
     broken: bool,
 }
 
-/// The byte at a position, by the side that sends it.
+/// The byte at a position of what side `number` sends.
 fn byte(number: usize, position: usize) -> u8 {
     (position.wrapping_mul(31) + position / 251 + number * 7) as u8
 }
@@ -94,8 +94,8 @@ impl Side {
     }
 }
 
-/// The engine, its remotes, and both sides of its sessions. Clients send as odd numbers, remotes as even
-/// ones; a remote learns its number from the first byte.
+/// The engine, its remotes, and the outer sides of its sessions. All clients send as number 1, all
+/// remotes as number 2.
 struct World {
     events: Loop,
     engine: Engine,
@@ -161,7 +161,7 @@ impl World {
         self.engine.accept(&mut self.events, theirs.into(), &accept, true);
     }
 
-    /// Some turns of the loop, as the worker makes them.
+    /// Runs some turns of the loop, as the worker does.
     fn turn(&mut self) {
         for _ in 0..4 {
             self.events.wait(Some(0)).expect("to wait");
@@ -183,7 +183,7 @@ impl World {
         assert_eq!(self.engine.open() + self.ended, self.begun, "every session is counted once");
     }
 
-    /// What holds whenever nothing is being done.
+    /// Checks what must hold between any two events.
     fn check(&mut self) {
         let (mut timers, mut lent) = (0, 0);
         for (_, session) in self.engine.sessions_for_tests() {
@@ -211,7 +211,7 @@ impl World {
                 | State::Choosing(_)
                 | State::Over => panic!("no session is left like this"),
             }
-            // What is asked for is what there is a use for.
+            // An end is watched for writing exactly if there is something to write.
             if let Some(pair) = session.pair() {
                 for end in [super::pair::End::Client, super::pair::End::Upstream] {
                     let interest = pair.interest(end, super::pair::Link::Up);
@@ -291,7 +291,7 @@ proptest! {
             match step {
                 Step::Connect => world.connect(),
                 Step::Toggle(which) => world.toggle(which % remotes),
-                // All clients send the same, and all remotes.
+                // All clients send the same bytes, and so do all remotes.
                 Step::Client(which, act) if !world.clients.is_empty() => {
                     let which = which % world.clients.len();
                     perform(&mut world.clients[which], &act, 1, 2);
@@ -305,7 +305,7 @@ proptest! {
             world.turn();
             world.check();
         }
-        // Everybody comes to an end, and takes what is left.
+        // Everybody shuts down, and reads what is left.
         for side in world.clients.iter_mut().chain(&mut world.remotes) {
             side.end();
         }
@@ -322,7 +322,7 @@ proptest! {
         prop_assert_eq!(world.engine.open(), 0);
         prop_assert_eq!(world.events.armed(), 0);
         prop_assert_eq!(world.engine.remotes_in_use(), 0);
-        // With nobody broken, all has arrived.
+        // If nobody broke, everything has arrived.
         let sides = || world.clients.iter().chain(&world.remotes);
         if sides().all(|side| !side.broken) && world.remotes.len() == world.clients.len() {
             let sent = |sides: &[Side]| sides.iter().map(|side| side.sent).sum::<usize>();
@@ -336,7 +336,7 @@ proptest! {
     }
 }
 
-/// With as many remotes that are down as there may be, no stack grows, and the last one is found.
+/// With as many dead remotes as there may be, the stack does not grow, and the last one is found.
 #[test]
 fn the_last_of_many_remotes_is_found() {
     let mut world = World::new(4000, 0, 0);

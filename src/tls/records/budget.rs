@@ -1,8 +1,9 @@
-//! How many records without data the other side may send: each costs us something, and a KeyUpdate
-//! two keys.
+//! Limits how many records without data the other side may send: each costs us something, and a
+//! KeyUpdate costs two keys.
 //!
-//! Data that it sends gives the whole budget back, a record that we send gives one back, as a client
-//! that only reads may limit the bytes of a key; so does a second that passes.
+//! Data from the other side restores the whole budget. A second that passes gives one record back.
+//! So does each record that we send, as a client that only reads may limit the bytes of a key, and
+//! then updates often.
 
 /// The whole budget.
 const MOST: u32 = 32;
@@ -10,7 +11,7 @@ const MOST: u32 = 32;
 #[derive(Debug)]
 pub(super) struct Budget {
     left: u32,
-    /// When it last changed, in milliseconds; 0 before it has.
+    /// The time up to which seconds were given back, in milliseconds; 0 if that has not begun.
     since: u64,
 }
 
@@ -21,18 +22,18 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Data has come.
+    /// Notes that data was received.
     pub(super) fn received(&mut self) {
         *self = Budget::default();
     }
 
-    /// A record was sent.
+    /// Notes that a record was sent.
     pub(super) fn sent(&mut self) {
         self.left = (self.left + 1).min(MOST);
     }
 
-    /// A record without data has come; false if that was one too many. `now` is in milliseconds, and
-    /// asked only if it matters.
+    /// Counts a record without data; false if it was one too many. `now` returns milliseconds, and
+    /// is only called if the time matters.
     pub(super) fn spend(&mut self, now: impl FnOnce() -> u64) -> bool {
         if self.left < MOST / 2 {
             let now = now();

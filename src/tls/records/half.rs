@@ -1,4 +1,5 @@
-//! One direction: its keys and the number of its next record. A record goes in and comes out.
+//! One direction of a session: its keys and the number of its next record. Seals or opens one
+//! record at a time.
 
 use super::keys::expand_label;
 use super::suite::{Suite, Version};
@@ -15,7 +16,7 @@ pub(super) enum Purpose {
     Open,
 }
 
-/// One direction's keys.
+/// The keys of one direction.
 pub(super) struct Half {
     suite: Suite,
     purpose: Purpose,
@@ -32,7 +33,7 @@ impl Drop for Half {
     }
 }
 
-/// A record is not what its sender has sealed.
+/// The record is not what its sender has sealed.
 pub(super) struct Forged;
 
 impl Half {
@@ -54,7 +55,7 @@ impl Half {
         Ok(half)
     }
 
-    /// RFC 8446 section 7.3.
+    /// Derives key and IV from a traffic secret (RFC 8446 section 7.3).
     pub(super) fn from_secret(
         suite: Suite,
         secret: SecretBytes,
@@ -65,7 +66,7 @@ impl Half {
         Half::new(suite, &key, &iv, secret, purpose)
     }
 
-    /// The keys after a KeyUpdate (RFC 8446 section 7.2).
+    /// Switches to the keys after a KeyUpdate (RFC 8446 section 7.2).
     pub(super) fn update(&mut self) -> Result<(), ErrorStack> {
         let length = self.suite.hash.length();
         let next = expand_label(self.suite.hash, &self.secret, "traffic upd", length)?;
@@ -83,7 +84,8 @@ impl Half {
         }
     }
 
-    /// The nonce of the next record: its number, exclusive-or the IV, or behind the salt.
+    /// The nonce of the next record: the IV XORed with the record's number, or the salt with the
+    /// number after it.
     fn nonce(&self) -> [u8; 12] {
         let mut nonce = self.iv;
         let explicit = self.suite.explicit_nonce() > 0;
@@ -93,7 +95,7 @@ impl Half {
         nonce
     }
 
-    /// What is authenticated besides the data; returns its length.
+    /// What is authenticated besides the data, and its length.
     fn additional(&self, kind: u8, plain: usize, sealed: usize) -> ([u8; 13], usize) {
         let mut data = [0; 13];
         match self.suite.version {
@@ -111,7 +113,7 @@ impl Half {
         }
     }
 
-    /// Appends one record to `out`.
+    /// Seals one record, and appends it to `out`.
     pub(super) fn seal(
         &mut self,
         kind: u8,
@@ -146,8 +148,8 @@ impl Half {
         Ok(())
     }
 
-    /// Opens a record's body into the spare room of `plain`; returns the length there. The body is
-    /// not shorter than a nonce and a tag.
+    /// Opens a record's body into the spare room of `plain`; returns how many bytes are there. The
+    /// body must be no shorter than a nonce and a tag.
     pub(super) fn open(
         &mut self,
         kind: u8,
@@ -158,7 +160,7 @@ impl Half {
         let (explicit, sealed) = body.split_at(self.suite.explicit_nonce());
         let (data, tag) = sealed.split_at(sealed.len() - TAG);
         let mut nonce = self.nonce();
-        // What the sender chose, which need not be the number of the record.
+        // The sender chose this nonce, which need not be the number of the record.
         nonce[12 - explicit.len()..].copy_from_slice(explicit);
         let (additional, length) = self.additional(kind, data.len(), body.len());
         self.context.decrypt_init(None, None, Some(&nonce))?;

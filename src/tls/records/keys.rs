@@ -1,5 +1,5 @@
-//! From the secrets of a handshake to the keys of records (RFC 8446 section 7.3, RFC 5246 section
-//! 6.3), by OpenSSL's derivation.
+//! Derives record keys from the secrets of a handshake (RFC 8446 section 7.3, RFC 5246 section
+//! 6.3), with OpenSSL's key derivation.
 
 use crate::os::secret::SecretBytes;
 use crate::os::tls::kdf::{self, Hash};
@@ -20,7 +20,7 @@ pub(super) fn expand_label(
     info[3..3 + PREFIX.len()].copy_from_slice(PREFIX);
     info[3 + PREFIX.len()..end].copy_from_slice(label.as_bytes());
     let mut key = SecretBytes::zeroed(length);
-    // A context of no bytes follows.
+    // An empty context follows.
     kdf::expand(hash, secret, &info[..=end], &mut key)?;
     Ok(key)
 }
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn labels_expand_as_in_the_example_of_tls_1_3() {
         let secret = hex("a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643");
-        // What was derived before leaves nothing behind in the thread's contexts.
+        // Earlier derivations leave nothing behind in the thread's contexts.
         for _ in 0..3 {
             let key = expand_label(Hash::Sha256, &secret, "key", 16).unwrap();
             assert_eq!(key[..], hex("9f02283b6c9c07efc26bb9f2ac92e356"));

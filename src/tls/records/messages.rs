@@ -1,12 +1,12 @@
-//! Messages of the handshake protocol after the handshake, which records may cut anywhere (RFC 8446
-//! section 5.1, RFC 5246 section 6.2.1).
+//! Handshake protocol messages after the handshake. Records may cut them anywhere (RFC 8446 section
+//! 5.1, RFC 5246 section 6.2.1).
 
 use super::suite::Version;
 use super::{alert, refuse, Refusal};
 
 /// Length of a message's header: type and length.
 const HEADER: usize = 4;
-/// The longest message of TLS 1.2 that is waited for: nobody's ClientHello is longer.
+/// The longest TLS 1.2 message that is accepted: nobody's ClientHello is longer.
 const MOST: usize = 1 << 17;
 
 mod kind {
@@ -18,13 +18,13 @@ mod kind {
 /// What the other side wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Message {
-    /// It has taken new keys, and wants us to take some (RFC 8446 section 4.6.3), or not.
+    /// It has taken new keys; `requested` if it wants us to do the same (RFC 8446 section 4.6.3).
     KeyUpdate { requested: bool },
-    /// TLS 1.2: to negotiate again.
+    /// TLS 1.2: to renegotiate.
     Renegotiate,
 }
 
-/// The message that is coming in: its beginning, and in TLS 1.2 how much of it is left.
+/// The message being received: its beginning, and in TLS 1.2 how much of it is left.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     start: [u8; HEADER],
@@ -33,13 +33,13 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    /// A message has begun, and has not ended.
+    /// True if a message has begun, and has not ended.
     pub(super) fn is_within_one(&self) -> bool {
         self.have > 0
     }
 
-    /// Takes the content of a record of the handshake protocol; returns the message that ends with
-    /// it. Of several in TLS 1.2 one is enough, as they say the same.
+    /// Takes the content of a handshake protocol record; returns the message that ends in it. If
+    /// several end in TLS 1.2, one is returned, as they all ask for the same.
     pub(super) fn take(
         &mut self,
         version: Version,
@@ -71,7 +71,7 @@ impl Messages {
         Ok(message)
     }
 
-    /// Looks at as much of the header as there is.
+    /// Checks as much of the header as there is.
     fn check(&mut self, version: Version) -> Result<(), Refusal> {
         let expected = match version {
             Version::Tls13 => self.start[0] == kind::KEY_UPDATE,
@@ -97,7 +97,7 @@ impl Messages {
     }
 }
 
-/// RFC 8446 section 5.1: a message before new keys ends its record.
+/// RFC 8446 section 5.1: a message before a key change must end its record.
 fn key_update(body: &[u8], rest: &[u8]) -> Result<Message, Refusal> {
     match (body, rest) {
         (&[request @ (0 | 1)], []) => Ok(Message::KeyUpdate { requested: request == 1 }),

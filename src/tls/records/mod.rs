@@ -1,9 +1,9 @@
 //! Records after the handshake: TLS 1.3 (RFC 8446 section 5) and the AEAD cipher suites of
 //! TLS 1.2 (RFC 5246 section 6.2, RFC 5288, RFC 7905).
 //!
-//! [`Records`] is the only way in: `open` for what has come, `seal` for what is to go, `update` for
-//! new keys, `close` for the end. Bytes go in and come out; nothing here knows of a socket, of a
-//! handshake or of OpenSSL's connections, whose ciphers and key derivation it uses.
+//! [`Records`] is the only way in: `open` for bytes received, `seal` for data to send, `update` for
+//! new keys, `close` for the end. It works on bytes: nothing here knows of a socket, of a handshake
+//! or of OpenSSL's connections. It does use OpenSSL's ciphers and key derivation.
 
 mod budget;
 mod half;
@@ -27,11 +27,11 @@ use std::fmt;
 const HEADER: usize = 5;
 /// Length of the tag of all AEADs here.
 const TAG: usize = 16;
-/// Most plain bytes of a record.
+/// The most plain bytes in a record.
 pub const MOST_PLAIN: usize = 16384;
-/// Most bytes of a record of TLS 1.3 behind its header; TLS 1.2 allows 1792 more.
+/// The most bytes in a TLS 1.3 record after its header; TLS 1.2 allows 1792 more.
 const MOST_SEALED: usize = MOST_PLAIN + 256;
-/// Records after which new keys are taken for sending (RFC 8446 section 5.5 asks for it before
+/// After this many records new keys are used for sending (RFC 8446 section 5.5 asks for that before
 /// 2^24.5 records of AES-GCM).
 pub const REKEY_AFTER: u64 = 1 << 23;
 
@@ -42,7 +42,7 @@ mod content {
     pub(super) const DATA: u8 = 23;
 }
 
-/// KeyUpdate that asks for none (RFC 8446 section 4.6.3).
+/// A KeyUpdate that requests none in return (RFC 8446 section 4.6.3).
 const KEY_UPDATE_MESSAGE: [u8; 5] = [24, 0, 0, 1, 0];
 
 /// Alerts (RFC 8446 section 6).
@@ -65,7 +65,7 @@ mod alert {
 pub enum Failure {
     /// The other side has sent this fatal alert.
     Alert(u8),
-    /// The other side has broken the protocol, or its data was changed on the way.
+    /// The other side has violated the protocol, or its data was changed on the way.
     Protocol(&'static str),
     /// A cipher failed.
     Library(String),
@@ -87,7 +87,7 @@ impl From<ErrorStack> for Failure {
     }
 }
 
-/// A failure with the alert that tells the other side.
+/// A failure, with the alert to send to the other side.
 #[derive(Debug)]
 struct Refusal(u8, Failure);
 
@@ -101,25 +101,25 @@ impl From<ErrorStack> for Refusal {
     }
 }
 
-/// What [`Records::open`] has done.
+/// The result of [`Records::open`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// Bytes of whole records; the rest is the beginning of one.
+    /// Bytes of complete records; the rest is the beginning of one.
     pub consumed: usize,
-    /// The other side has said that nothing follows.
+    /// The other side has sent close_notify.
     pub closed: bool,
 }
 
 /// What follows from a record that the kernel has opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Control {
-    /// The other side has said that nothing follows.
+    /// The other side has sent close_notify.
     pub closed: bool,
-    /// There are new keys for what is received.
+    /// The keys for receiving are new.
     pub new_receive_keys: bool,
-    /// A record to be sent, by type and content.
+    /// A record to send: its type and content.
     pub answer: Option<(u8, Vec<u8>)>,
-    /// After that there are new keys for what is sent.
+    /// After that record the keys for sending are new.
     pub new_send_keys: bool,
 }
 
@@ -129,13 +129,13 @@ pub struct Records {
     suite: Suite,
     read: Half,
     write: Half,
-    /// Of the handshake protocol.
+    /// Messages of the handshake protocol.
     messages: Messages,
     budget: Budget,
     closed: bool,
-    /// The other side wants us to take new keys.
+    /// The other side has requested that we take new keys.
     update_due: bool,
-    /// How often the other side has taken new ones.
+    /// How often the other side has taken new keys.
     updates: u64,
     failed: bool,
 }
@@ -150,7 +150,7 @@ pub struct KernelKeys {
 }
 
 impl KernelKeys {
-    /// As the system takes them.
+    /// The keys as the system takes them.
     pub fn get(&self) -> ktls::Keys<'_> {
         ktls::Keys {
             tls13: self.tls13,
@@ -168,14 +168,14 @@ impl Drop for KernelKeys {
     }
 }
 
-/// What the keys of records are made of.
+/// The secrets from which record keys are derived.
 #[derive(Clone, Copy)]
 pub enum Secrets<'a> {
-    /// TLS 1.3: the traffic secrets of this side and of the other.
+    /// TLS 1.3: the traffic secrets of both sides.
     Traffic {
-        /// Of what this side sends.
+        /// For what this side sends.
         ours: &'a [u8],
-        /// Of what the other side sends.
+        /// For what the other side sends.
         theirs: &'a [u8],
     },
     /// TLS 1.2.
@@ -184,12 +184,12 @@ pub enum Secrets<'a> {
         secret: &'a [u8],
         /// The randoms of client and server.
         randoms: [&'a [u8]; 2],
-        /// This side is the server.
+        /// True if this side is the server.
         server: bool,
     },
 }
 
-/// How many records have been sent and received with the keys of a session.
+/// How many records were sent and received with the keys of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
     /// Records sent.
@@ -199,7 +199,7 @@ pub struct Numbers {
 }
 
 impl Records {
-    /// Goes on from the end of a handshake.
+    /// Continues from the end of a handshake.
     pub fn new(
         suite: Suite,
         secrets: &Secrets<'_>,
@@ -241,8 +241,8 @@ impl Records {
         })
     }
 
-    /// Opens the whole records at the beginning of `wire`. Plain bytes are appended to `plain`,
-    /// answers of the protocol to `reply`; so is the alert, if it fails.
+    /// Opens the complete records at the beginning of `wire`. Plain bytes are appended to `plain`,
+    /// protocol replies to `reply`; so is the alert, if it fails.
     pub fn open(
         &mut self,
         wire: &[u8],
@@ -270,11 +270,11 @@ impl Records {
         if std::mem::take(&mut self.update_due) {
             self.update(reply)?;
         }
-        // Nothing that follows a close_notify is looked at.
+        // Anything after a close_notify is ignored.
         Ok(Taken { consumed: if self.closed { wire.len() } else { consumed }, closed: self.closed })
     }
 
-    /// Opens one record; returns its length, 0 if it is not complete.
+    /// Opens one record; returns its length, or 0 if it is not complete.
     fn next_record(
         &mut self,
         wire: &[u8],
@@ -315,12 +315,12 @@ impl Records {
                 return refuse(alert::RECORD_OVERFLOW, "record too long");
             }
             Version::Tls12 => (kind, opened),
-            // RFC 8446 section 5.4: content, type and padding together.
+            // RFC 8446 section 5.4: this limits content, type and padding together.
             Version::Tls13 if opened > MOST_PLAIN + 1 => {
                 return refuse(alert::RECORD_OVERFLOW, "record too long");
             }
             Version::Tls13 => {
-                // Padding of zeroes, before it the type.
+                // The type is the last byte before the padding, which is zeroes.
                 let inner = &plain.spare(opened)[..opened];
                 match inner.iter().rposition(|&byte| byte != 0) {
                     Some(at) => (inner[at], at),
@@ -333,7 +333,7 @@ impl Records {
             plain.advance(opened);
         } else {
             let message = &plain.spare(opened)[..opened];
-            // What is no data is short, but for a ClientHello.
+            // Anything but data is short, except for a ClientHello.
             let message = message.to_vec();
             if let Some((kind, answer)) = self.no_data(kind, &message)? {
                 self.write.seal(kind, &answer, reply)?;
@@ -342,7 +342,8 @@ impl Records {
         Ok(HEADER + length)
     }
 
-    /// A record that holds no data, or data where there must be none. Returns a record to be sent.
+    /// Handles a record without data, or with data where there must be none. Returns a record to
+    /// send.
     fn no_data(&mut self, kind: u8, content: &[u8]) -> Result<Option<(u8, [u8; 2])>, Refusal> {
         if !self.budget.spend(os::monotonic_clock) {
             return refuse(alert::UNEXPECTED_MESSAGE, "too many records without data");
@@ -359,7 +360,7 @@ impl Records {
         Ok(None)
     }
 
-    /// TLS 1.3 lets nothing come between the parts of a message.
+    /// True if TLS 1.3 allows no other record now, as a message has begun and not ended.
     fn within_message(&self) -> bool {
         self.version == Version::Tls13 && self.messages.is_within_one()
     }
@@ -372,7 +373,7 @@ impl Records {
                 _ => refuse(alert::DECODE_ERROR, "bad alert"),
             };
         };
-        // The level means nothing in TLS 1.3.
+        // The level has no meaning in TLS 1.3.
         let warning = match self.version {
             Version::Tls13 => number == alert::USER_CANCELED,
             Version::Tls12 => level == alert::WARNING,
@@ -394,15 +395,15 @@ impl Records {
                 self.update_due |= requested;
                 Ok(None)
             }
-            // RFC 5246 section 7.2.2: we do not negotiate again, and go on as before.
+            // RFC 5246 section 7.2.2: we refuse to renegotiate, and go on as before.
             Some(Message::Renegotiate) => {
                 Ok(Some((content::ALERT, [alert::WARNING, alert::NO_RENEGOTIATION])))
             }
         }
     }
 
-    /// A record that the kernel has opened and that is no data. Keys that follow from it are taken
-    /// at once. A failure comes with the alert that tells the other side.
+    /// Handles a record other than data that the kernel has opened. New keys that follow from it
+    /// are taken at once. A failure comes with the alert to send to the other side.
     pub fn control(&mut self, kind: u8, message: &[u8]) -> Result<Control, (u8, Failure)> {
         let updates = self.updates;
         let answer = self.no_data(kind, message).map_err(|Refusal(alert, why)| (alert, why))?;
@@ -420,23 +421,23 @@ impl Records {
         Ok(control)
     }
 
-    /// New keys for what the kernel sends: the record that is to be sent before they are used.
+    /// Takes new keys for what the kernel sends. Returns the record to send before they are used.
     pub fn kernel_update(&mut self) -> Result<(u8, Vec<u8>), ErrorStack> {
         self.write.update()?;
         Ok((content::HANDSHAKE, KEY_UPDATE_MESSAGE.to_vec()))
     }
 
-    /// The kernel has opened a record of data.
+    /// Notes that the kernel has opened a data record.
     pub fn note_data(&mut self) {
         self.budget.received();
     }
 
-    /// The kernel has sealed data.
+    /// Notes that the kernel has sealed data.
     pub fn note_sent(&mut self) {
         self.budget.sent();
     }
 
-    /// What the kernel needs for one direction.
+    /// The keys that the kernel needs for one direction.
     pub fn kernel_keys(&self, way: Way) -> Result<KernelKeys, ErrorStack> {
         let half = match way {
             Way::Send => &self.write,
@@ -451,7 +452,7 @@ impl Records {
         })
     }
 
-    /// Sends KeyUpdate and takes new keys. TLS 1.2 has no such thing, and keeps its own.
+    /// Sends a KeyUpdate and takes new keys. TLS 1.2 has no KeyUpdate, and keeps its keys.
     pub fn update(&mut self, out: &mut Buffer) -> Result<(), ErrorStack> {
         if self.version == Version::Tls12 {
             return Ok(());
@@ -472,9 +473,9 @@ impl Records {
         Ok(())
     }
 
-    /// Tells the other side that nothing follows.
+    /// Sends close_notify.
     pub fn close(&mut self, out: &mut Buffer) {
-        // Without a cipher there is no proper end either.
+        // If the cipher fails, there can be no orderly end either.
         let close = [alert::WARNING, alert::CLOSE_NOTIFY];
         let _ = self.write.seal(content::ALERT, &close, out);
     }

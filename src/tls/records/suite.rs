@@ -59,7 +59,7 @@ impl Aead {
     }
 }
 
-/// What was negotiated.
+/// The version and cipher suite that were negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suite {
     pub(super) version: Version,
@@ -68,7 +68,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// By its number; `None` if its records are not handled here.
+    /// The suite with this number; `None` if its records are not handled here.
     pub fn of(version: Version, number: [u8; 2]) -> Option<Suite> {
         use {Aead::*, Hash::*};
         let (aead, hash) = match (version, u16::from_be_bytes(number)) {
@@ -85,7 +85,7 @@ impl Suite {
         Some(Suite { version, aead, hash })
     }
 
-    /// The length of a secret of TLS 1.3.
+    /// The length of a TLS 1.3 secret.
     pub fn secret_length(self) -> usize {
         self.hash.length()
     }

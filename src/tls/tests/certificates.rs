@@ -44,7 +44,7 @@ fn clients_show_certificates_if_they_must() {
         let path = setup.file("crl.pem", list.clone());
         setup.settings.authorities.revoked.push(path);
         if verify == Verify::No {
-            // A list that nobody is checked against is a mistake.
+            // A revocation list is a mistake if nobody is checked against it.
             assert!(setup.try_acceptor().unwrap_err().configuration);
             setup.settings.authorities.revoked.clear();
         }
@@ -139,7 +139,7 @@ fn a_list_may_have_authorities_and_revocations_of_several() {
     }
 }
 
-/// The common name of the certificate that a client has got.
+/// The common name of the certificate that a client has received.
 fn shown(pair: &Pair) -> String {
     let certificate = pair.ssl().peer_certificate().unwrap();
     library::name_text(certificate.subject_name()).split([',', '=']).nth(1).unwrap().to_owned()
@@ -224,7 +224,7 @@ fn the_first_of_our_protocols_that_a_client_offers_is_taken() {
                 assert_eq!(theirs.as_deref(), expected.map(str::as_bytes));
                 assert_eq!(pair.ours.summary().unwrap().protocol.as_deref(), expected);
                 pair.talk(&[1]);
-                // Where none are configured, none are agreed upon.
+                // If none are configured, none is agreed on.
                 let pair = Pair::server(&without, BOTH, &client, "a.example").established();
                 assert_eq!(pair.ssl().selected_alpn_protocol(), None);
             }
@@ -253,7 +253,7 @@ fn our_client_checks_the_server() {
             }
         }
     }
-    // Another authority's.
+    // Another authority's certificate.
     let foreign = Identity::authority("foreign").sign(&["a.example", "192.0.2.1"], pki::ec_key());
     let server = self::server(choice, |builder| show(builder, &foreign));
     let (error, alert) = Pair::client(&remote(|_| ()), &server).refused();
@@ -288,7 +288,7 @@ fn our_client_shows_its_certificate() {
             pair.talk(&[1, 20_000]);
         }
         let mut pair = Pair::client(&self::connector(choice), &server).shake();
-        // In TLS 1.3 we learn it with the first data.
+        // In TLS 1.3 we learn of it with the first data.
         pair.pass();
         assert!(pair.error.is_some() && pair.alert.is_some(), "{choice:?}");
     }
@@ -296,7 +296,7 @@ fn our_client_shows_its_certificate() {
 
 #[test]
 fn a_stapled_response_arrives() {
-    // Responses without a body: the status alone is told.
+    // Responses without a body, which have only a status.
     let [first, second] = [3u8, 6].map(|status| vec![0x30, 3, 0x0a, 1, status]);
     let other = pki().authority.sign(&["b.example"], pki::ec_key());
     let mut setup = Setup::new(&[&pki().ec, &pki().rsa, &other]);
@@ -320,7 +320,7 @@ fn a_stapled_response_arrives() {
                     if asked {
                         ssl.set_status_type(StatusType::OCSP).unwrap();
                     }
-                    // A chain signed by another kind of key is not this test's matter.
+                    // This test does not care that a chain is signed by another kind of key.
                     ssl.set_verify(SslVerifyMode::NONE);
                 });
                 let mut pair = pair.established();
@@ -354,7 +354,7 @@ fn keys_of_both_kinds_serve_one_name() {
     }
 }
 
-/// RFC 6066 section 4: such a client need not take longer records.
+/// RFC 6066 section 4: such a client need not accept longer records.
 #[test]
 fn a_client_that_wants_short_records_gets_them() {
     for choice in CHOICES {
@@ -405,7 +405,7 @@ fn encrypted_keys_need_their_passphrase() {
     let passphrase = b"correct horse";
     let key = pki().ec.key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), passphrase);
     let key = key.unwrap();
-    // In the traditional form too.
+    // In the traditional format too.
     let ec = pki().ec.key.ec_key().unwrap();
     let old = ec.private_key_to_pem_passphrase(Cipher::aes_128_cbc(), passphrase).unwrap();
     for key in [key, old] {
@@ -424,7 +424,7 @@ fn encrypted_keys_need_their_passphrase() {
         let acceptor = setup.acceptor();
         Pair::server(&acceptor, BOTH, &client(|_| ()), "").established().talk(&[1]);
     }
-    // One that is not needed does no harm.
+    // A passphrase that is not needed does no harm.
     let mut setup = Setup::new(&[&pki().ec]);
     setup.settings.certificates[0].passphrase = Some(Passphrase("unused".into()));
     setup.acceptor();
@@ -477,7 +477,7 @@ fn a_certificate_without_its_key_is_refused() {
     }
 }
 
-/// The chain of each kind of key is sent with it.
+/// Each certificate is sent with its own chain, whatever its kind of key.
 #[test]
 fn chains_are_sent_with_their_certificates() {
     let [middle, other] = ["middle", "other"].map(Identity::authority);
@@ -508,8 +508,8 @@ fn chains_are_sent_with_their_certificates() {
     }
 }
 
-/// Who is trusted need not be a root: nobody else of that root is admitted, and nobody's list but its
-/// own is needed.
+/// A trusted authority need not be a root: clients of its root's other authorities are not
+/// admitted, and only its own list is needed.
 #[test]
 fn an_intermediate_authority_is_trusted_by_itself() {
     let root = Identity::authority("root");
@@ -531,12 +531,12 @@ fn an_intermediate_authority_is_trusted_by_itself() {
     assert!(admitted(&[], &good) && admitted(&[], &revoked) && !admitted(&[], &unknown));
     let lists = [list];
     assert!(admitted(&lists, &good) && !admitted(&lists, &revoked) && !admitted(&lists, &unknown));
-    // The list of somebody else is none of the one that is needed.
+    // Another authority's list does not replace the one that is needed.
     let lists = [revocations(&other, &[])];
     assert!(!admitted(&lists, &good));
 }
 
-/// Most is known of a client that has only begun.
+/// Asks a stream all that it can answer, before and after its handshake.
 #[test]
 fn a_stream_says_how_far_it_is() {
     let acceptor = Setup::new(&[&pki().ec]).acceptor();
@@ -556,7 +556,7 @@ fn a_stream_says_how_far_it_is() {
     pair.talk(&[0, 1]);
 }
 
-/// What an unverified certificate lacks is not the reason of anything that happens later.
+/// What an unverified certificate lacks is not reported as the reason for a later failure.
 #[test]
 fn later_errors_of_a_remote_that_is_not_verified_are_told_as_they_are() {
     for choice in [CHOICES[0], CHOICES[3]] {
@@ -614,7 +614,7 @@ fn names_of_client_authorities_fit_into_a_handshake() {
     let error = setup.try_acceptor().unwrap_err();
     assert!(error.text.contains("ca.pem"), "{error}");
     assert!(error.text.contains("750 authorities") && error.text.contains("65"), "{error}");
-    // As many as can be carried are carried, in both versions.
+    // As many as fit are sent, in both versions.
     setup.files.pop();
     setup.file("ca.pem", pem(&all[..600]));
     let acceptor = setup.acceptor();
@@ -624,7 +624,7 @@ fn names_of_client_authorities_fit_into_a_handshake() {
     }
 }
 
-/// What is said of files that cannot be used tells what to do about them.
+/// Messages about files that cannot be used say what to do about them.
 #[test]
 fn files_that_cannot_be_used_are_told_apart() {
     let setup_with = |chain: Vec<u8>, key: Vec<u8>| {
@@ -688,7 +688,7 @@ fn a_refused_certificate_is_named_and_so_is_a_missing_list() {
     let client = client(|builder| show(builder, &foreign));
     let (error, _) = Pair::server(&setup.acceptor(), BOTH, &client, "").refused();
     assert!(error.contains("CN=joe") && error.contains("issued by CN=other"), "{error}");
-    // A list of somebody else is none of this authority.
+    // Another authority's list does not count for this authority.
     let path = setup.file("crl.pem", revocations(&other, &[]));
     setup.settings.authorities.revoked.push(path);
     let client = self::client(|builder| show(builder, &pki().client));
@@ -730,7 +730,7 @@ fn certificates_are_checked_by_subject_name_and_key() {
             assert_eq!(alert, got(alert::HANDSHAKE_FAILURE));
         }
     }
-    // Of servers as well; one of several is enough.
+    // For servers as well; one matching check is enough.
     let server = server(CHOICES[0], |builder| show(builder, &pki().ec));
     for (checks, pass) in [
         (vec![Check::Spki(spki(&pki().ec))], true),
@@ -744,7 +744,7 @@ fn certificates_are_checked_by_subject_name_and_key() {
             false => assert!(pair.shake().error.unwrap().contains("CN=a.example")),
         }
     }
-    // Without verification nobody would look.
+    // Without verification nobody would check.
     let setup = Setup::new(&[&pki().ec]).with(|tls| tls.checks = vec![cn("client")]);
     assert!(setup.try_acceptor().unwrap_err().configuration);
 }
@@ -777,7 +777,7 @@ fn remotes_are_offered_what_is_configured() {
     }
 }
 
-/// A certificate that says where its issuer's is to be found, as public authorities' do.
+/// A certificate that says where to find its issuer's, as those of public authorities do.
 #[test]
 fn a_missing_intermediate_is_warned_about() {
     let identity = &pki().ec;

@@ -1,21 +1,21 @@
-//! The same records for our record layer and for OpenSSL's, with the same keys: both take the same
-//! data, and refuse the same with the same alert.
+//! Gives the same records, with the same keys, to our record layer and to OpenSSL's: both must take
+//! the same data, and refuse the same records with the same alert.
 
 use super::*;
 
-/// One record, or what becomes of it.
+/// One record, or what happens to it.
 #[derive(Clone, Debug)]
 enum Step {
     Data(usize, usize),
-    /// A KeyUpdate in pieces of so many bytes.
+    /// A KeyUpdate, cut into pieces of this many bytes.
     Update(bool, usize),
     /// Any content of any type.
     Record(u8, Vec<u8>, usize),
-    /// Without a type of its own, in TLS 1.3.
+    /// In TLS 1.3, content without a type.
     Inner(Vec<u8>),
     /// A changed bit.
     Changed(usize, u8),
-    /// A record that comes twice.
+    /// A record that arrives twice.
     Twice,
     Warning(u8),
 }
@@ -35,17 +35,17 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a record layer has made of a wire.
+/// What a record layer has made of the wire's bytes.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     plain: Vec<u8>,
     closed: bool,
     failed: bool,
-    /// The alert that it has sent because of that.
+    /// The alert that it has sent, if it has failed.
     alert: Option<u8>,
 }
 
-/// The fatal alert among what was sent.
+/// The last fatal alert among the records sent.
 fn alert_of(mut wire: Vec<u8>, opener: &mut Direction) -> Option<u8> {
     let mut alert = None;
     while let Some((kind, content)) = opener.open(&mut wire) {
@@ -59,7 +59,7 @@ fn alert_of(mut wire: Vec<u8>, opener: &mut Direction) -> Option<u8> {
 }
 
 fn compare(choice: Choice, steps: &[Step]) -> Result<(), TestCaseError> {
-    // A session of OpenSSL's, both ends.
+    // A session with OpenSSL on both ends.
     let lines = Lines::default();
     let server = server(choice, |builder| {
         builder.set_num_tickets(0).unwrap();
@@ -83,7 +83,7 @@ fn compare(choice: Choice, steps: &[Step]) -> Result<(), TestCaseError> {
         peer.get_mut().input.extend(std::mem::take(&mut theirs.get_mut().output));
     }
     prop_assert!(theirs.ssl().is_init_finished());
-    // And ours with the same keys.
+    // And our record layer, with the same keys.
     let suite = |version| Suite::of(version, choice.number).unwrap();
     let (mut records, mut sealer, openers) = if choice.tls13 {
         let [ours, other] =
@@ -125,7 +125,7 @@ fn compare(choice: Choice, steps: &[Step]) -> Result<(), TestCaseError> {
                 }
                 sealer.update();
             }
-            // OpenSSL negotiates again in TLS 1.2, or gives up; we go on.
+            // In TLS 1.2 OpenSSL renegotiates or gives up, and we go on.
             Step::Update(..) => {}
             Step::Record(22, ..) if !choice.tls13 => {}
             Step::Record(kind, content, padding) => {
@@ -174,7 +174,7 @@ fn compare(choice: Choice, steps: &[Step]) -> Result<(), TestCaseError> {
     expected.alert = alert_of(theirs.get_ref().output.clone(), &mut theirs_opener);
     prop_assert!(ours.plain == expected.plain, "{} and {}", ours.plain.len(), expected.plain.len());
     prop_assert_eq!((ours.closed, ours.failed), (expected.closed, expected.failed));
-    // OpenSSL has other alerts for some records that nobody sends.
+    // OpenSSL has other alerts for some records that no implementation sends.
     let differs = steps.iter().any(|step| matches!(step, Step::Record(..) | Step::Inner(..)));
     prop_assert!(differs || ours.alert == expected.alert, "{ours:?} and {expected:?}");
     Ok(())

@@ -1,4 +1,4 @@
-//! The way from a handshake to the records, and what may be negotiated.
+//! From the handshake to the records, and what may be negotiated.
 
 use super::*;
 
@@ -42,8 +42,8 @@ fn a_client_may_have_to_try_again_with_another_group() {
     assert_eq!(pair.refused().1, got(alert::HANDSHAKE_FAILURE));
 }
 
-/// How many records were sent at the end of the handshake, and how many have come: every way in
-/// which a handshake of TLS 1.3 can end.
+/// Checks how many records were sent at the end of the handshake, and how many were received, for
+/// every way in which a TLS 1.3 handshake can end.
 #[test]
 fn the_numbers_of_the_first_records_are_right_however_the_handshake_went() {
     // A certificate whose ticket takes more than one record.
@@ -55,12 +55,13 @@ fn the_numbers_of_the_first_records_are_right_however_the_handshake_went() {
         for case in 0..128u32 {
             let [tickets, keys, retry, asked, shown, eager, named] =
                 [0, 1, 2, 3, 4, 5, 6].map(|bit| case >> bit & 1 == 1);
-            // Without being asked nothing is shown, and without tickets keys mean nothing.
+            // A client that is not asked shows no certificate, and without tickets their keys do
+            // not matter.
             if shown && !asked || keys && !tickets || (retry && !choice.tls13) {
                 continue;
             }
             if named && !choice.tls13 {
-                // The other name's key is of the other kind.
+                // The key of the other name is of the other kind.
                 continue;
             }
             let verify = if asked { Verify::Optional } else { Verify::No };
@@ -97,7 +98,7 @@ fn the_numbers_of_the_first_records_are_right_however_the_handshake_went() {
             assert_eq!(pair.ours.summary().unwrap().subject.is_some(), shown);
             if choice.tls13 {
                 assert_eq!(has_retry(&pair), retry);
-                // The last flight are tickets, if there are any.
+                // The last flight consists of tickets, if there are any.
                 let length = if keys { pair.flights.last().unwrap().len() } else { 0 };
                 assert_eq!(length > 16384, keys && shown, "a ticket of {length} bytes");
                 assert_eq!(pair.flights.len(), 1 + usize::from(retry) + usize::from(keys));
@@ -151,7 +152,7 @@ fn the_versions_of_the_listener_count() {
     assert_eq!(alert, got(alert::HANDSHAKE_FAILURE));
 }
 
-/// `tls records = openssl`: nothing of ours takes part in anything after the handshake.
+/// `tls records = openssl`: our record layer takes no part in anything after the handshake.
 #[test]
 fn the_library_has_the_records_if_it_is_to() {
     for choice in CHOICES {

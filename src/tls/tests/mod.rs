@@ -1,5 +1,5 @@
-//! Whole sessions in memory: our side against OpenSSL's, and against one that has the keys and
-//! no manners.
+//! Whole sessions in memory: our side against OpenSSL's, and against a side that has the keys and
+//! breaks the rules.
 
 mod certificates;
 mod differential;
@@ -46,12 +46,12 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Versions in an ACCEPT message.
+/// Versions as in an ACCEPT message.
 const TLS12: u32 = 3;
 const TLS13: u32 = 4;
 const BOTH: u32 = TLS12 | TLS13 << 8;
 
-/// Alerts, as numbers of the protocol.
+/// Alerts, by their numbers in the protocol.
 mod alert {
     pub(super) const UNEXPECTED_MESSAGE: u8 = 10;
     pub(super) const BAD_RECORD_MAC: u8 = 20;
@@ -68,14 +68,14 @@ mod alert {
     pub(super) const NO_APPLICATION_PROTOCOL: u8 = 120;
 }
 
-/// A suite, and who handles its records on our side.
+/// A cipher suite, and who handles its records on our side.
 #[derive(Clone, Copy, Debug)]
 struct Choice {
     tls13: bool,
     name: &'static str,
     number: [u8; 2],
     rsa: bool,
-    /// The library, whatever the side.
+    /// The library handles them, whichever side is ours.
     library: bool,
 }
 
@@ -102,7 +102,7 @@ const CHOICES: [Choice; 15] = [
     choice("ECDHE-RSA-AES256-SHA384", 0xc028, true, true),
 ];
 
-/// Those whose other side [`sealing`] can be.
+/// Suites for which [`sealing`] can play the other side.
 fn sealable() -> impl Iterator<Item = Choice> {
     CHOICES.into_iter().filter(|choice| !choice.library && choice.number[0] != 0)
 }
@@ -115,7 +115,7 @@ struct Pki {
     client: Identity,
 }
 
-/// Made once: keys of RSA take their time.
+/// Made once, as RSA keys take their time.
 fn pki() -> &'static Pki {
     static PKI: OnceLock<Pki> = OnceLock::new();
     PKI.get_or_init(|| {
@@ -151,7 +151,7 @@ impl Setup {
         name.into()
     }
 
-    /// Clients are asked for certificates of this authority.
+    /// Asks clients for certificates of this authority.
     fn verifying(mut self, verify: Verify, authority: &Identity) -> Setup {
         self.settings.verify = verify;
         let path = self.file("ca.pem", pem(&[&authority.certificate]));
@@ -164,7 +164,7 @@ impl Setup {
         self
     }
 
-    /// Only this suite.
+    /// Allows only this suite.
     fn only(self, choice: Choice) -> Setup {
         self.with(|tls| match choice.tls13 {
             true => tls.cipher_suites = Some(choice.name.into()),
@@ -176,7 +176,7 @@ impl Setup {
         Acceptor::new(&self.settings, &material(&self.files))
     }
 
-    /// With keys for tickets.
+    /// An acceptor, with keys for tickets.
     fn acceptor(&self) -> Acceptor {
         library::set_ticket_keys(Ratchet::new([7; 32], 0, 1000).keys());
         self.try_acceptor().unwrap()
@@ -187,7 +187,7 @@ fn pem(certificates: &[&X509]) -> Vec<u8> {
     certificates.iter().flat_map(|one| one.to_pem().unwrap()).collect()
 }
 
-/// Files by name, without any on the disk.
+/// Files by name, none of which is on disk.
 fn material(files: &[(String, Vec<u8>)]) -> Material {
     let mut data = Ratchet::new([0; 32], 0, 1).encode().to_vec();
     for field in files.iter().flat_map(|(name, content)| [name.as_bytes(), content]) {
@@ -197,7 +197,7 @@ fn material(files: &[(String, Vec<u8>)]) -> Material {
     Ratchet::decode_with(&data).unwrap().0
 }
 
-/// The other side's wire.
+/// The other side's end of the wire.
 #[derive(Debug, Default)]
 struct Pipe {
     input: VecDeque<u8>,
@@ -228,22 +228,23 @@ impl Write for Pipe {
 struct Pair {
     ours: Stream,
     peer: SslStream<Pipe>,
-    /// Lengths of the pieces in which the wire reaches us, over and over; none: as it comes.
+    /// Lengths of the pieces in which bytes reach us, used in turn; if empty, they arrive as they
+    /// come.
     pieces: Vec<usize>,
     next: usize,
-    /// What OpenSSL's side says as soon as it may.
+    /// What OpenSSL's side sends as soon as it may.
     eager: Vec<u8>,
     plain: Buffer,
-    /// The other side has said to us that nothing follows.
+    /// The other side has sent us close_notify.
     closed: bool,
     /// Why our side has failed.
     error: Option<String>,
     done: bool,
-    /// The alert that OpenSSL's side has got, or another reason for its failure.
+    /// The alert that OpenSSL's side has received, or another reason for its failure.
     alert: Option<u32>,
-    /// Our side has said that nothing follows.
+    /// Our side has sent close_notify.
     peer_closed: bool,
-    /// Records that we have sent, and all of our bytes.
+    /// The bytes that we have sent, piece by piece.
     flights: Vec<Vec<u8>>,
 }
 
@@ -278,12 +279,12 @@ impl Pair {
         }
     }
 
-    /// A client of OpenSSL.
+    /// A client of OpenSSL, with our side as the server.
     fn server(acceptor: &Acceptor, versions: u32, client: &SslContext, name: &str) -> Pair {
         Pair::server_with(acceptor, versions, client, name, |_| ())
     }
 
-    /// One that resumes a session.
+    /// A client that resumes a session.
     fn resuming(
         acceptor: &Acceptor,
         client: &SslContext,
@@ -313,7 +314,7 @@ impl Pair {
         Pair::new(ours, ssl)
     }
 
-    /// A server of OpenSSL.
+    /// A server of OpenSSL, with our side as the client.
     fn client(connector: &Connector, server: &SslContext) -> Pair {
         let mut ours = connector.connect().unwrap();
         ours.want_summary();
@@ -324,7 +325,7 @@ impl Pair {
         pair
     }
 
-    /// Hands bytes of the wire to our side, as the relay does.
+    /// Hands bytes from the wire to our side, as the relay does.
     fn feed(&mut self, piece: &[u8]) {
         if self.error.is_some() {
             return;
@@ -354,7 +355,7 @@ impl Pair {
         }
     }
 
-    /// What the other side has written, taken from the wire.
+    /// Takes what the other side has written from the wire.
     fn wire(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.peer.get_mut().output)
     }
@@ -374,14 +375,14 @@ impl Pair {
         }
     }
 
-    /// Brings what the other side has written to ours; true if there was anything.
+    /// Hands what the other side has written to our side. True if there was anything.
     fn pass(&mut self) -> bool {
         let wire = self.wire();
         self.feed_all(&wire);
         !wire.is_empty()
     }
 
-    /// As far as the handshake goes.
+    /// Shakes hands, as far as that goes.
     fn shake(mut self) -> Pair {
         loop {
             if !self.done && self.alert.is_none() {
@@ -403,7 +404,7 @@ impl Pair {
         }
     }
 
-    /// The whole handshake, which must succeed.
+    /// Does the whole handshake, which must succeed.
     fn established(self) -> Pair {
         let pair = self.shake();
         assert_eq!((&pair.error, pair.alert), (&None, None));
@@ -411,10 +412,10 @@ impl Pair {
         pair
     }
 
-    /// The handshake fails: why on our side, and the alert on the other.
+    /// Does a handshake that must fail. Returns the reason on our side, and the alert on the other.
     fn refused(self) -> (String, Option<u32>) {
         let mut pair = self.shake();
-        // A client of TLS 1.3 learns it later.
+        // A TLS 1.3 client learns of it later.
         pair.peer_reads();
         (pair.error.expect("a failure"), pair.alert)
     }
@@ -458,7 +459,7 @@ impl Pair {
         all
     }
 
-    /// Data in both directions.
+    /// Sends data in both directions.
     fn talk(&mut self, sizes: &[usize]) {
         for &size in sizes {
             let data = pattern(size);
@@ -482,7 +483,7 @@ impl Pair {
         format!("{:?}", self.ours)
     }
 
-    /// Our side has failed, and has told the other side with this alert; nothing was delivered.
+    /// Our side must have failed, have sent this alert, and have delivered nothing.
     fn broken_with(mut self, alert: u8) {
         assert!(self.error.is_some(), "expected alert {alert}, and no failure");
         assert_eq!(self.reads(), b"");
@@ -495,7 +496,7 @@ impl Pair {
         assert!(out.is_empty());
     }
 
-    /// Becomes the other side, from here on: with its keys. The secrets come from `lines`.
+    /// Plays the other side from here on, with its keys. The secrets come from `lines`.
     fn seized(&self, choice: Choice, lines: &Lines) -> Direction {
         if choice.tls13 {
             return Direction::tls13(choice.number, &lines.secret("CLIENT_TRAFFIC_SECRET_0"));
@@ -514,7 +515,7 @@ fn pattern(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at ^ at >> 8 ^ size) as u8).collect()
 }
 
-/// What OpenSSL says about its secrets.
+/// The secrets that OpenSSL reports, as lines of a key log.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -550,7 +551,7 @@ fn version(builder: &mut SslContextBuilder, version: SslVersion) {
     builder.set_max_proto_version(Some(version)).unwrap();
 }
 
-/// Only this suite.
+/// Allows only this suite.
 fn only(builder: &mut SslContextBuilder, choice: Choice) {
     if choice.tls13 {
         version(builder, SslVersion::TLS1_3);
@@ -593,7 +594,7 @@ fn session(choice: Choice) -> Pair {
     Pair::server(&acceptor, BOTH, &client, "a.example").established()
 }
 
-/// The same, with the other side's keys.
+/// The same, together with the other side's keys.
 fn seized(choice: Choice) -> (Pair, Direction) {
     let lines = Lines::default();
     let (acceptor, client) = server_and_client(choice, &lines);
@@ -602,7 +603,7 @@ fn seized(choice: Choice) -> (Pair, Direction) {
     (pair, direction)
 }
 
-/// Settings of a remote, for a server named `a.example` of our authority.
+/// A connector to a server that our authority has named `a.example`.
 fn remote(change: impl FnOnce(&mut RemoteTls)) -> Connector {
     let mut settings = RemoteTls {
         authorities: Authorities { file: Some("ca.pem".into()), ..<_>::default() },

@@ -24,7 +24,7 @@ fn data_goes_both_ways_with_every_suite_as_the_server() {
 fn data_goes_both_ways_with_every_suite_as_the_client() {
     for choice in CHOICES {
         let mut pair = client_session(choice);
-        // Tickets of TLS 1.3 come later, and are the library's matter.
+        // Tickets of TLS 1.3 come after the handshake, and the library handles them.
         let ours = !choice.library && !choice.tls13;
         let handler = if ours { "Stream(records)" } else { "Stream(library)" };
         assert_eq!(pair.handler(), handler, "{choice:?}");
@@ -34,7 +34,7 @@ fn data_goes_both_ways_with_every_suite_as_the_client() {
     }
 }
 
-/// The lengths of the records of some data, header and all.
+/// The lengths of the records for some data, with their headers.
 fn lengths(pair: &mut Pair, data: &[u8]) -> Vec<usize> {
     let mut out = Buffer::default();
     pair.ours.write(data, &mut out).unwrap();
@@ -84,10 +84,10 @@ fn every_byte_may_come_alone() {
 /// What the two sides do in turn.
 #[derive(Clone, Debug)]
 enum Turn {
-    /// OpenSSL's side writes; what it has written is passed on only later.
+    /// OpenSSL's side writes; `Pass` hands that to our side later.
     Theirs(usize),
     Ours(usize),
-    /// OpenSSL's side takes new keys, and wants that of us or not.
+    /// OpenSSL's side takes new keys, and requests that we do so, or not.
     Update(bool),
     Pass,
 }
@@ -120,7 +120,7 @@ fn take_turns(pair: &mut Pair, turns: &[Turn], eager: usize) -> Result<(), TestC
                 ours.extend(data);
             }
             Turn::Update(request) if tls13 => {
-                // One that was announced before has not been sent yet.
+                // Does nothing if an earlier KeyUpdate has not been sent yet.
                 if testing::key_update(pair.ssl(), *request) {
                     pair.peer.write_all(b"u").unwrap();
                     theirs.push(b'u');
@@ -133,7 +133,7 @@ fn take_turns(pair: &mut Pair, turns: &[Turn], eager: usize) -> Result<(), TestC
             }
         }
     }
-    // What the other side reads may make it answer.
+    // Reading may make the other side reply.
     for _ in 0..3 {
         pair.pass();
         they_got.extend(pair.peer_reads());
@@ -182,12 +182,12 @@ proptest! {
         pair.peer.write_all(&pattern(size + 1)).unwrap();
         let mut wire = pair.wire();
         let at = at.index(wire.len());
-        // The minor version has a test of its own.
+        // The minor version has its own test.
         prop_assume!(at != 2);
         wire[at] ^= 1 << bit;
         pair.feed_all(&wire);
         prop_assert_eq!(pair.reads(), b"good");
-        // A length may now be longer than what has come.
+        // After a change the length may exceed what has arrived.
         prop_assert!(pair.error.is_some() || [3, 4].contains(&at));
     }
 }
@@ -231,7 +231,7 @@ fn records_out_of_order_are_refused() {
             let (mut pair, mut sealer) = seized(choice);
             let records: Vec<_> = (0..3).map(|at| sealer.seal(23, &[at], 0)).collect();
             let (last, first) = order.split_last().unwrap();
-            // A first one that is in its place is data.
+            // Record 0 in its own place is data.
             if *order != [1, 0] {
                 first.iter().for_each(|&at| pair.feed_all(&records[at]));
                 assert_eq!(pair.reads(), [&[0u8][..], &[]][usize::from(first.is_empty())]);
@@ -269,7 +269,7 @@ fn keys_are_updated_as_the_client_wishes() {
                 assert!(testing::key_update(pair.ssl(), request));
                 pair.peer_writes(&pattern(round * 20_000 + 1));
                 assert!(pair.reads() == pattern(round * 20_000 + 1));
-                // The library answers with the next data.
+                // The library replies with the next data.
                 if !choice.library {
                     assert_eq!(pair.flights.len() - before, usize::from(request));
                 }
@@ -303,7 +303,7 @@ fn key_updates_in_a_row_have_a_limit() {
                 sealer.update();
                 record
             };
-            // With data in between there may be any number.
+            // With data in between any number is allowed.
             for _ in 0..100 {
                 let record = update(&mut sealer);
                 pair.feed_all(&record);
@@ -314,12 +314,12 @@ fn key_updates_in_a_row_have_a_limit() {
             let before = pair.flights.len();
             pair.feed_all(&many);
             assert_eq!(pair.error, None);
-            // Requests that come together have one answer.
+            // Requests that arrive together get one reply.
             let answers = pair.flights.len() - before;
             assert_eq!(answers, usize::from(message == UPDATE_REQUESTED));
             pair.write(b"still here");
             assert_eq!(pair.peer_reads(), b"still here");
-            // As many as the time that passes makes good.
+            // More than the passing time gives back.
             let many: Vec<u8> = (0..300).flat_map(|_| update(&mut sealer)).collect();
             pair.feed_all(&many);
             pair.broken_with(alert::UNEXPECTED_MESSAGE);
@@ -327,7 +327,7 @@ fn key_updates_in_a_row_have_a_limit() {
     }
 }
 
-/// RFC 8446 section 5.1: a message before new keys ends its record. 2 is no request.
+/// RFC 8446 section 5.1: a message before a key change ends its record. 2 is not a valid request.
 #[test]
 fn messages_that_are_no_key_update_end_a_session() {
     let wrong: [&[u8]; 9] = [
@@ -342,7 +342,7 @@ fn messages_that_are_no_key_update_end_a_session() {
         &[0, 0, 0, 0],
     ];
     for choice in sealable() {
-        // A HelloRequest is answered by TLS 1.2, and a ClientHello.
+        // TLS 1.2 replies to a HelloRequest and to a ClientHello.
         let answered = |message: &&[u8]| matches!(message.first(), Some(0 | 1)) && !choice.tls13;
         for message in wrong.into_iter().filter(|message| !answered(message)) {
             let (mut pair, mut sealer) = seized(choice);
@@ -368,7 +368,8 @@ fn a_client_that_has_said_goodbye_can_still_be_told_something() {
         for mut pair in [session(choice), client_session(choice)] {
             pair.peer.write_all(b"last words").unwrap();
             let _ = pair.peer.shutdown();
-            // Nothing that follows counts, together with it or later.
+            // Nothing that follows counts, whether it arrives together with the close_notify or
+            // later.
             let wire = [&pair.wire()[..], b"rubbish"].concat();
             pair.feed_all(&wire);
             pair.feed_all(b"rubbish");
@@ -434,7 +435,7 @@ fn records_have_a_largest_length() {
         assert!(pair.reads() == pattern(16384));
         pair.feed_all(&sealer.seal(23, &pattern(16385), 0));
         pair.broken_with(alert::RECORD_OVERFLOW);
-        // The header alone is enough, as nobody should have to keep so much.
+        // The header alone is enough: nobody should have to buffer that much.
         let most: u16 = if choice.tls13 { 16384 + 256 } else { 16384 + 2048 };
         let (mut pair, _) = seized(choice);
         pair.feed_all(&[&[23, 3, 3][..], &(most + 1).to_be_bytes()].concat());
@@ -490,7 +491,7 @@ fn what_is_no_record_ends_a_session() {
         for bytes in rubbish {
             let mut pair = session(choice);
             pair.feed_all(bytes);
-            // The library waits for as much as a header seems to announce, but not in TLS 1.3.
+            // The library waits for as much as the header seems to announce, but not in TLS 1.3.
             assert_eq!(pair.reads(), b"");
             assert!(pair.error.is_some() || bytes.len() == 6, "{choice:?} {bytes:?}");
         }
@@ -517,7 +518,7 @@ fn an_alert_that_nobody_has_sealed_is_no_goodbye() {
 #[test]
 fn alerts_are_understood() {
     for choice in sealable() {
-        // user_canceled, and in TLS 1.2 any warning, is followed by something.
+        // After user_canceled, and in TLS 1.2 after any warning, the session goes on.
         let harmless = if choice.tls13 { [[1, 90], [2, 90]] } else { [[1, 90], [1, 41]] };
         let (mut pair, mut sealer) = seized(choice);
         for alert in harmless {
@@ -525,7 +526,7 @@ fn alerts_are_understood() {
         }
         pair.feed_all(&sealer.seal(23, b"data", 0));
         assert_eq!((pair.reads(), &pair.error), (b"data".to_vec(), &None));
-        // The level of a close_notify means nothing.
+        // The level of a close_notify has no meaning.
         pair.feed_all(&sealer.seal(21, &[2, 0], 0));
         assert!(pair.closed);
         for alert in [[2, 40], if choice.tls13 { [1, 40] } else { [2, 10] }] {
@@ -544,7 +545,7 @@ fn alerts_are_understood() {
     }
 }
 
-/// OpenSSL gives up when it may not negotiate again; what matters is that it is told so.
+/// OpenSSL gives up when it may not renegotiate; what matters is that it is told so.
 #[test]
 fn a_client_that_negotiates_again_is_told_that_we_do_not() {
     const NO_RENEGOTIATION: u32 = 339;
@@ -579,7 +580,7 @@ fn a_client_hello_in_a_session_does_not_break_it() {
     }
 }
 
-/// A ClientHello with OpenSSL's usual ciphers, and one with TLS 1.3 besides.
+/// A ClientHello with OpenSSL's usual ciphers, and one that also offers TLS 1.3.
 #[test]
 fn a_client_that_offers_everything_again_is_told_that_we_do_not() {
     const NO_RENEGOTIATION: u32 = 339;
@@ -595,7 +596,7 @@ fn a_client_that_offers_everything_again_is_told_that_we_do_not() {
     }
 }
 
-/// One with a ticket has more than 256 bytes.
+/// A ClientHello with a ticket has more than 256 bytes.
 #[test]
 fn a_long_client_hello_in_a_session_does_not_break_it() {
     for choice in sealable().filter(|choice| !choice.tls13) {
@@ -615,7 +616,7 @@ fn a_server_that_negotiates_again_is_told_that_we_do_not() {
         let _ = pair.peer.do_handshake();
         pair.pass();
         assert_eq!(pair.error, None, "{choice:?}");
-        // The answer is there, and OpenSSL's server goes on or gives up as it likes.
+        // The reply is there, and OpenSSL's server goes on or gives up as it likes.
         pair.peer_reads();
         pair.pass();
         assert_eq!(pair.reads(), b"");
@@ -660,12 +661,12 @@ fn new_keys_are_taken_before_the_old_ones_are_worn_out() {
             }
         }
         assert!(data == pattern(5 * 16384));
-        // After two records, and no more.
+        // After two records, and never again.
         assert_eq!(updates, if choice.tls13 { vec![2 * 16384] } else { vec![] });
     }
 }
 
-/// Splits the first protected record of the other side of TLS 1.2, its Finished, into records of one
+/// Splits the other side's first protected record in TLS 1.2, its Finished, into records of one
 /// byte each, and shakes hands. Returns the other side's keys, at the number of its next record.
 fn with_split_finished(mut pair: Pair, choice: Choice, lines: &Lines) -> (Pair, Direction) {
     let server = pair.ssl().is_server();
@@ -704,7 +705,7 @@ fn with_split_finished(mut pair: Pair, choice: Choice, lines: &Lines) -> (Pair, 
     (pair, keys.expect("a Finished"))
 }
 
-/// RFC 5246 section 6.2.1: a message may be cut into records anywhere, a Finished too.
+/// RFC 5246 section 6.2.1: records may cut a message anywhere, even a Finished.
 #[test]
 fn a_finished_may_come_in_several_records() {
     for choice in sealable().filter(|choice| !choice.tls13) {
@@ -729,7 +730,7 @@ fn a_finished_may_come_in_several_records() {
     }
 }
 
-/// RFC 8446 section 5.1: so may a KeyUpdate, but nothing may come between its parts.
+/// RFC 8446 section 5.1: records may also cut a KeyUpdate, but nothing may come between its parts.
 #[test]
 fn a_key_update_may_come_in_several_records() {
     for choice in sealable().filter(|choice| choice.tls13) {
@@ -759,7 +760,7 @@ fn a_key_update_may_come_in_several_records() {
     }
 }
 
-/// In TLS 1.2 a ClientHello is as long as it says, in however many records.
+/// In TLS 1.2 a ClientHello is as long as it says, however many records it takes.
 #[test]
 fn a_client_hello_in_a_session_may_come_in_several_records() {
     for choice in sealable().filter(|choice| !choice.tls13) {
@@ -815,7 +816,7 @@ fn what_is_empty_or_too_long_has_its_own_alert() {
             pair.feed_all(&sealer.seal(22, message, 0));
             pair.broken_with(expected);
         }
-        // Content, type and padding together have 2^14 + 1 bytes at most.
+        // Content, type and padding together have at most 2^14 + 1 bytes.
         let (mut pair, mut sealer) = seized(choice);
         pair.feed_all(&sealer.seal(23, b"data", 16384 - 4));
         assert_eq!(pair.reads(), b"data");
@@ -824,7 +825,7 @@ fn what_is_empty_or_too_long_has_its_own_alert() {
     }
 }
 
-/// RFC 8448 section 3: what client and server send after the handshake, to the byte.
+/// RFC 8448 section 3: what client and server send after the handshake, byte for byte.
 #[test]
 fn records_are_those_of_the_trace_in_the_standard() {
     let hex = |text: &str| -> Vec<u8> {

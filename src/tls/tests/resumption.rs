@@ -1,4 +1,4 @@
-//! Sessions that go on where others have ended.
+//! Sessions that resume earlier ones.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn sessions_are_resumed_for_one_more_period() {
     let other = pki().authority.sign(&["b.example"], pki::rsa_key());
     for choice in CHOICES {
         let identity = if choice.rsa { &pki().rsa } else { &pki().ec };
-        // The second one's records and tickets are those of another context.
+        // The records and tickets of the second name are those of another context.
         let name = if choice.tls13 { "b.example" } else { "a.example" };
         let setup = Setup::new(&[identity, &other]).only(choice);
         for (later, resumed) in [(0, true), (99, true), (100, true), (199, true), (200, false)] {
@@ -53,16 +53,17 @@ fn sessions_are_resumed_for_one_more_period() {
             assert_eq!(second.handler(), handler);
             assert!(second.reads() == pattern(20_000));
             second.talk(&[1, 20_000]);
-            // A ticket of the former period is renewed; in TLS 1.3 each is used once anyway.
+            // A ticket of the former period is replaced; in TLS 1.3 each ticket is used once
+            // anyway.
             let renewed = match choice.tls13 || !resumed {
                 true => sessions.lock().unwrap().pop(),
-                // OpenSSL does not tell about this one.
+                // OpenSSL does not report this ticket.
                 false => second.ssl().session().map(|session| session.to_owned()),
             };
             let renewed = renewed.filter(|one| one.to_der().unwrap() != session.to_der().unwrap());
             assert_eq!(renewed.is_some(), choice.tls13 || later >= 100, "{choice:?} {later}");
             if let Some(session) = renewed {
-                // Good for one period more.
+                // It can be opened for one more period.
                 contexts.renew_tickets(1000 + later + 100);
                 let acceptor = contexts.acceptor.as_ref().unwrap();
                 let third = Pair::resuming(acceptor, &client, name, &session);
@@ -83,7 +84,7 @@ fn another_process_opens_our_tickets() {
         let mut first = Pair::server(&setup.acceptor(), BOTH, &client, "").established();
         first.talk(&[1]);
         let session = sessions.lock().unwrap().pop().unwrap();
-        // A thread has keys of its own, as a process does.
+        // A thread has its own ticket keys, as a process does.
         let resumed = std::thread::scope(|scope| {
             scope
                 .spawn(|| {
@@ -149,7 +150,7 @@ fn our_client_resumes_sessions() {
             assert_eq!(pair.ours.summary().unwrap().resumed, round > 0);
             pair.talk(&[1, 20_000]);
         }
-        // One that a server has forgotten is no obstacle.
+        // A session that the server has forgotten does no harm.
         let forgetful = self::server(choice, |_| ());
         let mut pair = Pair::client(&connector, &forgetful).established();
         assert!(!pair.ssl().session_reused());
@@ -157,12 +158,12 @@ fn our_client_resumes_sessions() {
     }
 }
 
-/// A copy that can be resumed: OpenSSL marks a session whose connection went away without a word.
+/// A copy that can be resumed: OpenSSL marks a session whose connection ended without close_notify.
 fn again(session: &SslSession) -> SslSession {
     SslSession::from_der(&session.to_der().unwrap()).unwrap()
 }
 
-/// In TLS 1.3 a ticket is used once: without another one every second handshake were a full one.
+/// A TLS 1.3 ticket is used once: without a new one every second handshake would be a full one.
 #[test]
 fn a_client_with_a_certificate_gets_another_ticket_each_time() {
     for choice in CHOICES {
@@ -184,7 +185,7 @@ fn a_client_with_a_certificate_gets_another_ticket_each_time() {
     }
 }
 
-/// But it must show it again in the end, however often it has resumed.
+/// A client must show its certificate again in the end, however often it has resumed.
 #[test]
 fn a_client_with_a_certificate_shows_it_again_when_the_session_is_too_old() {
     let choice = CHOICES[0];

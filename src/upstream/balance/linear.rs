@@ -1,5 +1,5 @@
-//! The arithmetic in its plainest form, which looks at each remote for each selection: what the
-//! other one is compared with.
+//! The arithmetic in its plainest form, which looks at every remote for each selection. Tests
+//! compare the real balancer with it.
 
 use super::{STEP, TICK};
 use crate::config::relay::Ties;
@@ -25,7 +25,7 @@ struct Remote {
     turn: u64,
     used: u64,
     dead: bool,
-    /// When a dead remote may be tried again; `u64::MAX`: not by time.
+    /// When a dead remote may be tried again; `u64::MAX` for never.
     retry_at: u64,
     /// It was reported as down and not yet as up again.
     reported: bool,
@@ -66,20 +66,20 @@ impl Linear {
         }
     }
 
-    /// Which of equals is selected.
+    /// Sets which of tied remotes is selected.
     pub(super) fn set_ties(&mut self, ties: Ties) {
         self.ties = ties;
     }
 
-    /// Gives each remote its tag, by a number.
+    /// Gives each remote the number of its tag.
     pub(super) fn set_tags(&mut self, tags: impl Iterator<Item = Option<u32>>) {
         for (remote, tag) in self.remotes.iter_mut().zip(tags) {
             remote.tag = tag;
         }
     }
 
-    /// Picks a remote for a session, and counts it as used by it. `None`: there is none left
-    /// that this session has not tried.
+    /// Selects a remote for a session, and counts it as used by the session. `None` if no remote is
+    /// left that this session has not tried.
     pub(super) fn select(&mut self, attempts: &mut Attempts, now: u64) -> Option<usize> {
         if self.rebalance != 0 && self.selections == self.rebalance {
             self.revive();
@@ -93,7 +93,7 @@ impl Linear {
                     self.revive();
                     self.selections += 1;
                 }
-                // The others' remotes are none of its business.
+                // A session with a tag does not lift the marks of remotes without it.
                 tag => {
                     let tagged = self.remotes.iter_mut().filter(|remote| remote.tag == tag);
                     tagged.for_each(|remote| remote.dead = false);
@@ -110,7 +110,7 @@ impl Linear {
         }
         remote.used += 1;
         if remote.dead {
-            // One session at a time finds out whether it is back.
+            // One session at a time finds out whether a dead remote is back.
             remote.retry_at = self.retry_delay.saturating_add(now);
         }
         Some(index)
@@ -136,7 +136,7 @@ impl Linear {
         }
     }
 
-    /// A session could not be connected to this remote. True if that is news.
+    /// A session could not be connected to this remote, which is marked dead. True if that is news.
     pub(super) fn failed(&mut self, index: usize, attempts: &mut Attempts, now: u64) -> bool {
         self.released(index);
         attempts.failed.push(index as u32);
@@ -154,7 +154,7 @@ impl Linear {
         std::mem::replace(&mut remote.reported, false)
     }
 
-    /// A session does not use this remote any more.
+    /// A session no longer uses this remote.
     pub(super) fn released(&mut self, index: usize) {
         let remote = &mut self.remotes[index];
         remote.used = remote.used.saturating_sub(1);

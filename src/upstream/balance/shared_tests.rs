@@ -1,4 +1,4 @@
-//! Several workers that share a zone choose as one that knows all.
+//! Several workers that share a zone select as a single one would that knows everything.
 
 use super::linear::{Attempts, Linear};
 use super::{Balancer, Entry, Tried};
@@ -7,7 +7,7 @@ use crate::upstream::zone::{Zone, REMOTES, SETS};
 use proptest::prelude::*;
 use std::os::fd::OwnedFd;
 
-/// What is configured.
+/// A configuration.
 #[derive(Clone, Debug)]
 struct Setting {
     weights: Vec<u32>,
@@ -41,7 +41,7 @@ impl Setting {
     }
 }
 
-/// A session, as each of the two sees it.
+/// A session, as the workers and the model see it.
 struct Session {
     worker: usize,
     tag: Option<u32>,
@@ -51,14 +51,14 @@ struct Session {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A session begins, of this worker and with this tag.
+    /// A session of this worker begins, with this tag.
     Begin(usize, Option<u32>),
     /// A session without a remote selects one.
     Select(usize),
     Connected(usize),
     Failed(usize),
     End(usize),
-    /// A worker is killed, and started again.
+    /// A worker is killed and restarted.
     Die(usize),
     Wait(u64),
 }
@@ -149,7 +149,7 @@ proptest! {
                 _ => {}
             }
         }
-        // Sessions end; in a worker that has just begun nothing is left.
+        // Sessions end; a worker that has just begun must see none left.
         for session in sessions {
             session.remote.into_iter().for_each(|remote| all[session.worker].released(remote));
         }
@@ -161,7 +161,7 @@ proptest! {
 }
 
 proptest! {
-    /// Whatever is in the memory, selecting ends, and what it gives exists.
+    /// Whatever is in the memory, selecting ends, and returns a remote that exists.
     #[test]
     fn nonsense_is_survived(
         setting in setting(),
@@ -172,7 +172,7 @@ proptest! {
         let (broker, fd) = Zone::create().expect("memory");
         let mut balancer = setting.worker(&fd, 0);
         for (now, (place, value, fails)) in steps.into_iter().enumerate() {
-            // The header and the first rows, and what is announced to the first worker.
+            // Into the header and the first rows, and into the first worker's set.
             broker.scribble(place, value);
             broker.scribble(SETS + place % 100, value);
             let mut tried = Tried::default();
@@ -189,7 +189,8 @@ proptest! {
     }
 }
 
-/// One after the other over four workers, of which one comes late: each remote gets its share.
+/// One session after the other, over four workers, one of which starts late: each remote gets its
+/// share.
 #[test]
 fn equals_take_turns_over_all_workers() {
     let (weights, tags) = (vec![1, 2, 3], vec![None; 3]);
@@ -210,7 +211,7 @@ fn equals_take_turns_over_all_workers() {
     assert_eq!(count, [1000, 2000, 3000]);
 }
 
-/// What one worker has seen in a row, the other one need not see again.
+/// What one worker has seen counts for the other one, which need not see it again.
 #[test]
 fn sessions_that_are_cut_short_are_counted_over_all_workers() {
     let (_broker, fd) = Zone::create().expect("memory");
@@ -280,7 +281,7 @@ fn no_count_is_lost_among_threads() {
                         chance /= 3;
                     }
                 }
-                // All have heard of everything when they have nothing more to say.
+                // Each worker gives everything back, so a late worker must see no use.
                 open.into_iter().for_each(|remote| balancer.released(remote));
             });
         }
@@ -299,7 +300,7 @@ fn whoever_has_heard_of_everything_agrees() {
         ties: Ties::Least,
     };
     let (_broker, fd) = Zone::create().expect("memory");
-    // Each thread stops with sessions open; afterwards each knows those of all.
+    // Each thread stops with sessions open; afterwards every worker must count those of all.
     let work = &|slot| {
         let mut balancer = setting.worker(&fd, slot);
         for _ in 0..2_000 {
@@ -337,7 +338,7 @@ fn the_order_of_remotes_does_not_matter() {
     assert_eq!(b.select(None, &mut Tried::default(), 0), Some(0));
     assert_eq!(b.select(None, &mut Tried::default(), 0), Some(1));
     assert_eq!((b.used(2), a.select(None, &mut Tried::default(), 0)), (1, Some(0)));
-    // One that nobody else knows is no trouble.
+    // A remote that no other worker knows does no harm.
     b.failed(0, &mut Tried::default(), 0);
     assert_eq!(a.select(None, &mut Tried::default(), 0), Some(1));
 }

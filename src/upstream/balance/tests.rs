@@ -1,4 +1,4 @@
-//! Balancing by itself.
+//! The balancer by itself, without other workers.
 
 use super::*;
 use proptest::prelude::*;
@@ -14,14 +14,14 @@ fn the_worked_example() {
     assert_eq!(chosen, [0, 1, 2, 2, 1, 2, 0, 1, 2, 2, 1, 2]);
 }
 
-/// One whose ties are those of the C program.
+/// A balancer that resolves ties as the C program does.
 fn first(weights: &[u32]) -> Balancer {
     let mut balancer = Balancer::new(weights, 0, 0);
     balancer.set_ties(Ties::First);
     balancer
 }
 
-/// So many sessions, one after the other.
+/// This many sessions, one after the other.
 fn one_by_one(balancer: &mut Balancer, count: usize) -> Vec<usize> {
     let one = |_| {
         let index = select(balancer, 0);
@@ -56,7 +56,7 @@ fn equals_take_turns_by_weight() {
     assert_eq!(shares(&chosen[..6], 3), [1, 2, 3]);
     let chosen = one_by_one(&mut Balancer::new(&[1000, 1], 0, 0), 1001);
     assert_eq!(shares(&chosen, 2), [1000, 1]);
-    // These round to the same for four sessions each.
+    // The priorities of these round to the same for four sessions at a time.
     let mut balancer = Balancer::new(&[1000, 1], 0, 0);
     let chosen: Vec<usize> = (0..6).map(|_| select(&mut balancer, 0)).collect();
     assert_eq!(chosen, [0, 0, 0, 0, 1, 0]);
@@ -67,7 +67,7 @@ fn equals_take_turns_by_weight() {
 #[test]
 fn turns_go_on_for_ever() {
     let mut balancer = Balancer::new(&[1, 1, 1], 0, 0);
-    // Half a word is full after so many sessions, and again.
+    // The turns in ranks, half a word, are full after this many sessions, and then again.
     for count in [HALF / 512, HALF / 256, HALF / 256 * 9] {
         balancer.zone.set_turns(count * STEP);
         for row in 0..3 {
@@ -80,7 +80,7 @@ fn turns_go_on_for_ever() {
 
 #[test]
 fn what_was_missed_is_not_made_up_for() {
-    // By one that was dead,
+    // By a remote that was dead,
     let mut balancer = Balancer::new(&[1, 1, 1], 0, 1000);
     let mut tried = Tried::default();
     assert_eq!(balancer.select(None, &mut tried, 0), Some(0));
@@ -92,7 +92,7 @@ fn what_was_missed_is_not_made_up_for() {
     let after = one_by_one(&mut balancer, 9);
     assert_eq!(shares(&after, 3), [3, 3, 3]);
     assert_eq!(shares(&after[..3], 3), [1, 1, 1]);
-    // or had a session that took long.
+    // or by one with a session that took long.
     let long = select(&mut balancer, 1000);
     let others = one_by_one(&mut balancer, 1000);
     assert_eq!(shares(&others, 3)[long], 0);
@@ -111,7 +111,7 @@ fn a_remote_that_cuts_sessions_short_is_taken_for_dead() {
         balancer.released(index);
         (index, up_again)
     };
-    // One that answers between them starts the count anew.
+    // A session that is answered restarts the count.
     for _ in 0..2 {
         assert!(!balancer.cut_short(0, 0) && !balancer.cut_short(0, 0));
         assert!(!balancer.proved(0));
@@ -119,10 +119,10 @@ fn a_remote_that_cuts_sessions_short_is_taken_for_dead() {
     assert!(!balancer.cut_short(0, 0) && !balancer.cut_short(0, 0));
     assert!(balancer.cut_short(0, 0));
     assert!((0..5).all(|_| session(&mut balancer, 999) == (1, false)));
-    // Then one session tries it. That it was connected says nothing,
+    // Then one session tries it. Being connected proves nothing,
     assert_eq!(session(&mut balancer, 1000), (0, false));
     assert_eq!(session(&mut balancer, 1000), (1, false));
-    // and if it is cut short, that is enough.
+    // and one more session cut short is enough.
     assert!(!balancer.cut_short(0, 1100));
     assert_eq!(session(&mut balancer, 2099), (1, false));
     assert_eq!(session(&mut balancer, 2100), (0, false));
@@ -147,7 +147,7 @@ fn when_all_cut_sessions_short_all_are_tried() {
     assert_eq!(shares(&one_by_one(&mut off, 10), 2), [5, 5]);
 }
 
-/// A session's selections until one succeeds; `up` tells which remotes answer.
+/// Selects for one session until a connect attempt succeeds; `up` says which remotes answer.
 fn connect(balancer: &mut Balancer, up: &[bool], now: u64) -> (Option<usize>, usize) {
     let mut tried = Tried::default();
     let mut count = 0;
@@ -162,7 +162,7 @@ fn connect(balancer: &mut Balancer, up: &[bool], now: u64) -> (Option<usize>, us
     (None, count)
 }
 
-/// The remote gets every session that finds it as idle as the others, and cuts it short.
+/// A remote that ends every session at once is always as idle as any other.
 #[test]
 fn a_remote_that_ends_all_sessions_at_once_draws_no_more_than_its_share() {
     let mut balancer = Balancer::new(&[1, 1, 1], 0, 0);
@@ -175,7 +175,8 @@ fn a_remote_that_ends_all_sessions_at_once_draws_no_more_than_its_share() {
             0 => balancer.released(0),
             _ => open.push(index),
         }
-        // The others' sessions are over before the next one comes, now and then a step later.
+        // Other remotes' sessions end before the next one begins, except that now and then they end
+        // a step later.
         if step % 10 != 0 {
             open.drain(..).for_each(|index| balancer.released(index));
         }
@@ -217,7 +218,7 @@ fn after_the_retry_delay_one_session_tries() {
     let mut balancer = Balancer::new(&[1, 1], 0, 1000);
     assert_eq!(connect(&mut balancer, &[false, true], 0), (Some(1), 2));
     assert_eq!(connect(&mut balancer, &[true, true], 999), (Some(1), 1));
-    // Due: the first session is given it, the next one meanwhile is not.
+    // The dead remote is due: the first session gets it, and meanwhile the next one does not.
     assert_eq!(select(&mut balancer, 1000), 0);
     assert_eq!(select(&mut balancer, 1000), 1);
     assert!(balancer.connected(0));
@@ -237,7 +238,7 @@ fn a_tag_restricts_the_choice() {
     balancer.failed(1, &mut tried, 0);
     assert_eq!(balancer.select(tag, &mut tried, 0), Some(2));
     balancer.failed(2, &mut tried, 0);
-    // Nobody else will do, however idle, and what is down for others stays so.
+    // No remote without the tag will do, however idle it is; a session without a tag gets it.
     assert_eq!(balancer.select(tag, &mut tried, 0), None);
     assert_eq!(balancer.select(Some(8), &mut Tried::default(), 0), None);
     assert_eq!(select(&mut balancer, 0), 0);
@@ -258,8 +259,8 @@ fn a_change_of_state_is_news_once() {
 }
 
 proptest! {
-    /// A seeded simulation: remotes go up and down, sessions come and go. No session fails
-    /// while a remote is up, none tries a remote twice, and the counts stay right.
+    /// A seeded simulation: remotes go up and down, sessions begin and end. No session fails while
+    /// a remote is up, none tries a remote twice, and the counts stay right.
     #[test]
     fn simulation(
         weights in prop::collection::vec(1u32..300, 1..6),

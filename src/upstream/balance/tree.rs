@@ -1,15 +1,15 @@
-//! Places with numbers, the first of the smallest of which is found at once (a tournament).
+//! Numbered places: finds the first place with the smallest number at once (a tournament tree).
 
-/// Takes part in no tournament.
+/// The number of a place that takes no part.
 pub(super) const OUT: u64 = u64::MAX;
 
-/// A complete binary tree in a row: the root is at 1, the children of `n` at `2n` and `2n + 1`, the
-/// places are the leaves. Each inner node has the smaller number of its children.
+/// A complete binary tree in an array: the root is at 1, node `n` has its children at `2n` and
+/// `2n+1`, and the places are the leaves. Each inner node has the smaller number of its children.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tree(Vec<u64>);
 
 impl Tree {
-    /// So many places, none of which takes part.
+    /// A tree of this many places, none of which takes part.
     pub(super) fn new(places: usize) -> Tree {
         Tree(vec![OUT; 2 * places.next_power_of_two()])
     }
@@ -21,7 +21,7 @@ impl Tree {
         while node > 1 {
             node /= 2;
             let winner = self.0[2 * node].min(self.0[2 * node + 1]);
-            // Further up nothing changes either.
+            // Nothing changes further up either.
             if std::mem::replace(&mut self.0[node], winner) == winner {
                 return;
             }

@@ -1,4 +1,4 @@
-//! Attempts with real sockets and a clock of the test's own.
+//! Connect attempts with real sockets, and with a clock of the test's own.
 
 use super::super::remote::remote;
 use super::*;
@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// Remotes, and what it takes to dial them.
+/// Remotes, and what is needed to dial them.
 struct World {
     registry: Registry,
     settings: Relay,
@@ -52,7 +52,7 @@ impl World {
         progress
     }
 
-    /// Steps as long as the socket gets ready, and waits for that.
+    /// Steps whenever the socket is ready, until the attempt has ended.
     fn follow(&mut self, dial: &mut Dial, cause: Cause) -> Progress {
         let until = Instant::now() + Duration::from_secs(30);
         let mut progress = self.step(dial, cause);
@@ -66,7 +66,7 @@ impl World {
         progress
     }
 
-    /// Steps whenever it is time; returns when it has failed, and why.
+    /// Steps whenever it is time, until the attempt has failed; returns when, and why.
     fn expire(&mut self, dial: &mut Dial) -> (u64, String) {
         loop {
             self.now = dial.due().expect("a deadline");
@@ -77,12 +77,12 @@ impl World {
     }
 }
 
-/// What holds after each step.
+/// Checks what must hold after each step.
 fn check(dial: &Dial, progress: &Progress, cause: Cause, now: u64) {
     let watched = !dial.interest().is_empty();
     assert_eq!(dial.socket().is_some(), watched, "{dial:?}");
     match progress {
-        // Something will happen, and after a timer has expired not at once.
+        // Something will happen, but not at once if a timer has just expired.
         Progress::Waiting => {
             assert!(watched || dial.due().is_some(), "{dial:?}");
             let later = dial.due().is_none_or(|due| due > now);
@@ -111,7 +111,7 @@ fn reason(progress: Progress) -> String {
     }
 }
 
-/// The path of a socket.
+/// The path of a UNIX socket.
 struct Place(PathBuf);
 
 impl Place {
@@ -182,7 +182,7 @@ fn a_remote_that_refuses_has_failed() {
     assert_eq!(reason(world.follow(&mut dial, Cause::Start)), "Connection refused");
 }
 
-// Elsewhere a full backlog refuses.
+// On other systems a full backlog refuses.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_busy_one_is_tried_until_the_deadline() {
@@ -196,7 +196,7 @@ fn a_busy_one_is_tried_until_the_deadline() {
     let (when, _) = world.expire(&mut dial);
     assert!((6000..6000 + BUSY_STEP).contains(&when), "{when}");
 
-    // As soon as there is room it is reached.
+    // It is reached as soon as there is room.
     let mut dial = Dial::new(dial.remote());
     assert!(matches!(world.step(&mut dial, Cause::Start), Progress::Waiting));
     listener.accept().expect("the first one");
@@ -204,11 +204,11 @@ fn a_busy_one_is_tried_until_the_deadline() {
     assert!(matches!(world.step(&mut dial, Cause::Time), Progress::Ready(_)));
 }
 
-// Elsewhere a full backlog refuses.
+// On other systems a full backlog refuses.
 #[cfg(target_os = "linux")]
 #[test]
 fn connecting_has_a_deadline() {
-    // Nobody accepts, and the system drops what does not fit.
+    // Nobody accepts, and the system drops connections that do not fit.
     let (listener, remote) = listener();
     let fd = listener.try_clone().expect("a copy").into();
     socket::listen(&fd, 0).expect("a short backlog");
@@ -282,8 +282,8 @@ fn a_local_address_that_is_not_there_is_this_hosts_fault() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever its owner tells it and when, and whatever the remote does, it says what it waits for, and
-    /// it comes to an end in time.
+    /// Whatever its owner tells it and when, and whatever the remote does, an attempt says what it
+    /// waits for, and ends in time.
     #[test]
     fn every_attempt_ends(
         listens in any::<bool>(),
@@ -317,7 +317,7 @@ proptest! {
                     full.pop();
                     one.accept().expect("the one that fills it").0
                 })),
-                // Too early, or for nothing.
+                // A start where there is nothing to start.
                 4 if dial.socket().is_some() => progress = world.step(&mut dial, Cause::Start),
                 _ => {}
             }
@@ -329,7 +329,7 @@ proptest! {
             progress = world.step(&mut dial, Cause::Time);
         }
         prop_assert!(listens || !matches!(progress, Progress::Ready(_)));
-        // None of these says anything, so no handshake is done.
+        // None of these remotes sends anything, so no handshake is done.
         prop_assert!(!with_tls || !matches!(progress, Progress::Ready(_)));
     }
 }

@@ -1,4 +1,4 @@
-//! Remotes come, change and go while sessions use them.
+//! Remotes are added, changed and removed while sessions use them.
 
 use super::super::remote::remote;
 use super::*;
@@ -28,12 +28,12 @@ fn a_remote_that_is_taken_out_drains() {
     let second = select(&mut registry).expect("a remote");
     registry.remove(first);
     assert!((0..4).all(|_| select(&mut registry) == Some(second)));
-    // It is there for the session that has it, and then no more.
+    // The remote is there for the session that has it, and then no more.
     assert_eq!(address(&registry, Some(first)).as_deref(), Some("[192.0.2.1]:80"));
     registry.connected(first);
     registry.release(first);
     assert!(registry.get(first).is_none());
-    // Its place is another's, who has another id.
+    // Its place goes to another remote, which has another id.
     let third = registry.add(remote("192.0.2.3:80", None)).expect("room");
     assert_eq!(third.index(), first.index());
     assert!(third != first && registry.get(first).is_none());
@@ -51,7 +51,7 @@ fn a_remote_that_comes_back_while_it_drains_is_another_one() {
     assert_eq!(select(&mut registry), Some(new));
     let mut tried = Tried::default();
     assert!(registry.failed(old, &mut tried, 0));
-    // That the old one failed says nothing of the new one.
+    // The failure of the old remote says nothing about the new one.
     assert_eq!(registry.select(None, &mut tried, 0), Some(new));
 }
 
@@ -79,7 +79,7 @@ fn a_change_takes_effect_with_the_next_selection() {
         count += u32::from(select(&mut registry) == Some(id));
     }
     assert_eq!(count, 5, "six of eight, with the one it had");
-    // A tag and an address as well; those who use it stay.
+    // The tag and the address change as well; sessions that use the remote stay.
     registry.change(id, remote("192.0.2.9:80", Some("blue"))).expect("room");
     assert_eq!(registry.used(id), 6);
     assert_eq!(address(&registry, Some(id)).as_deref(), Some("[192.0.2.9]:80"));
@@ -137,8 +137,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Two workers, whose remotes come and go each for itself: what is lent is there until it is given
-    /// back, what was taken out is lent to nobody, and in the end no row is held nor used.
+    /// Two workers whose remotes come and go independently: a remote that was lent stays until it
+    /// is given back, a removed remote is lent to nobody, and in the end no row is held or used.
     #[test]
     fn nothing_is_lost_while_remotes_come_and_go(
         steps in prop::collection::vec((0usize..2, step()), 0..150),
