@@ -1,10 +1,12 @@
-/* The exported variables are defined on the Rust side, where the linker's export list is made. A
-   program may hold a copy of one (R_*_COPY), so that nobody may address them directly: this code
-   goes through the global offset table, as every C compiler does for what others may replace. */
+/* The exported variables are defined in Rust (ffi/data.rs), as the linker exports only Rust symbols
+   from this library. A program may have its own copy of one (R_*_COPY), so the library must not use
+   the definitions directly. This code takes their addresses from the global offset table, as C
+   compilers do for symbols that may be replaced. */
 #include "shims.h"
 
-/* The public header says where the fields of common_data are. What it checks of other structs does not
-   hold everywhere: jmp_buf, a part of struct sym, has another size on most systems. */
+/* The public header has the layout of common_data. Its checks of other structs are switched off
+   here, as they do not hold everywhere: struct sym contains a jmp_buf, whose size differs between
+   systems. */
 #include <misc/cdefs.h>
 #undef MAVIS_SIZE
 #undef MAVIS_OFFSET
@@ -22,7 +24,7 @@ HIDDEN void *compat_spawnd_data(void) { return spawnd_data; }
 HIDDEN void *compat_coredump_handler(void) { return coredump_handler; }
 HIDDEN void *compat_rbtree_null_node(void) { return &rbtree_null_node; }
 
-/* Where the fields of common_data are that the library itself follows (src/os/common_data.rs). */
+/* Addresses of the fields of common_data that the library itself uses (src/os/common_data.rs). */
 #define FIELD(name, field)                                                                         \
 	HIDDEN void *compat_##name(void) { return &common_data.field; }
 FIELD(debug_bits, debug)

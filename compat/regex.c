@@ -1,14 +1,13 @@
-/* Regular expressions of POSIX (regex(7)): the type behind them differs between systems, and only
-   their C compilers know it. */
+/* POSIX regular expressions (regex(7)), in C because regex_t differs between systems. */
 #include "shims.h"
 
 #include <regex.h>
 #include <stdlib.h>
 
-/* What makes an expression ignore case. */
+/* The flag that makes an expression ignore case. */
 HIDDEN int compat_regex_ignore_case(void) { return REG_ICASE; }
 
-/* A compiled extended expression, on the heap; NULL with the reason in `error`. */
+/* Compiles an extended expression, on the heap; NULL on failure, with the reason in `error`. */
 HIDDEN void *compat_regex_new(const char *pattern, int flags, char *error, size_t size)
 {
 	regex_t *regex = calloc(1, sizeof *regex);
@@ -20,7 +19,7 @@ HIDDEN void *compat_regex_new(const char *pattern, int flags, char *error, size_
 	return NULL;
 }
 
-/* Non-zero if it matches somewhere in the text. */
+/* Non-zero if the expression matches somewhere in the text. */
 HIDDEN int compat_regex_matches(const void *regex, const char *text)
 {
 	return !regexec(regex, text, 0, NULL, 0);

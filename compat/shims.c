@@ -1,9 +1,9 @@
 /* Functions of libmavis that only C can define: those with variable arguments, and those that may
-   leave by longjmp, as no Rust frame may be left that way. Each calls the Rust side, waits until
-   that has returned, and only then goes on, jumps or ends the process.
+   leave by longjmp, which must not skip a Rust frame. Each calls the Rust half, and continues,
+   jumps or ends the process only after that has returned.
 
-   The names are the exported ones with `compat_` in front; the exported ones jump here
-   (ffi/trampolines.rs). */
+   The names are the exported ones with `compat_` in front. The exported functions are jumps to
+   these (ffi/trampolines.rs). */
 #include "shims.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@
 #define EX_CONFIG 78
 #define RUST (tcprelay_interface())
 
-/* The message, or the format if there is no memory for more. */
+/* A formatted message, or just the format if there is no memory for more. */
 struct text {
 	const char *text;
 	char *memory;
@@ -140,7 +140,7 @@ HIDDEN _Noreturn void compat_parse_error_expect(struct sym *sym, ...)
 	fail(sym);
 }
 
-/* --- the lexer and what reads values ------------------------------------------------------- */
+/* --- the lexer, and functions that read values --------------------------------------------- */
 
 HIDDEN void compat_sym_get(struct sym *sym) { UNLESS(sym, RUST->sym_get(sym)); }
 HIDDEN void compat_sym_init(struct sym *sym) { UNLESS(sym, RUST->sym_init(sym)); }
@@ -185,7 +185,7 @@ HIDDEN void compat_add_token_to_alias(struct token_list **list, struct sym *sym)
 
 /* --- modules and scripts ------------------------------------------------------------------- */
 
-/* The part of a module's context that is needed here: its `parse` entry. */
+/* The start of a module's context, up to its `parse` function, which is called here. */
 struct mavis_ctx {
 	void *handle, *append, *init;
 	int (*parse)(struct mavis_ctx *, struct sym *, char *id);

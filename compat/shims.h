@@ -1,4 +1,4 @@
-/* What the C side of libmavis and its Rust side are to each other. Private to the library. */
+/* The interface between the C half and the Rust half of libmavis. Private to the library. */
 #ifndef TCPRELAY_SHIMS_H
 #define TCPRELAY_SHIMS_H
 
@@ -15,8 +15,8 @@ struct mavis_cond;
 struct mavis_action;
 struct token_list;
 
-/* Filled by the Rust side. Functions that read configuration return 0, or 1 after keeping an error
-   that `failure` is to deal with; the order is that of `Interface` in ffi/interface.rs. */
+/* Filled in by the Rust half; the order is that of `Interface` in ffi/interface.rs. Functions that
+   read configuration return 0, or 1 after keeping an error, which `failure` then handles. */
 struct tcprelay_interface {
 	int (*main)(int kind, int argc, char **argv);
 
@@ -28,7 +28,8 @@ struct tcprelay_interface {
 
 	int (*describe_expected)(struct sym *, const int *codes, size_t count);
 	void (*keep_error)(struct sym *, const char *text);
-	/* Reports the error that was kept; returns where to jump to, or NULL: the process ends. */
+	/* Reports the error that was kept; returns the jmp_buf to jump to, or NULL to end the
+	 * process. */
 	void *(*failure)(struct sym *);
 
 	int (*sym_get)(struct sym *);
@@ -47,7 +48,8 @@ struct tcprelay_interface {
 	int (*parse_debug)(struct sym *, unsigned *mask);
 	int (*parse_common)(struct sym *);
 	int (*parse_mavispath)(struct sym *);
-	/* Loads the module that the text names, and appends it: 0 loaded, 1 error, -1 not found. */
+	/* Loads the module that the configuration names, and appends it: 0 loaded, 1 error kept, -1
+	 * not found. */
 	int (*load_module)(struct mavis_ctx **head, struct io_context *, struct sym *, char *id, size_t size);
 	int (*mavis_script_parse)(struct mavis_ctx *, void *pool, struct sym *);
 	int (*parse_action)(struct mavis_ctx *, struct sym *);
@@ -58,7 +60,7 @@ struct tcprelay_interface {
 	int (*parse_timespec)(void *table, struct sym *);
 	int (*add_token_to_alias)(struct token_list **, struct sym *);
 	int (*spawnd_parse_decls)(struct sym *);
-	/* cfg_read_config in two halves, as the middle is a function of the program. */
+	/* cfg_read_config in two halves: between them, C calls a function of the program. */
 	struct sym *(*open_configuration)(const char *url, const char *id);
 	void (*close_configuration)(struct sym *);
 };

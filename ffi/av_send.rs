@@ -6,15 +6,15 @@ use crate::mavis::attributes::Attributes;
 use crate::os::socket;
 use std::ffi::{c_int, c_void};
 
-/// A query that was sent to a server: the answer comes later.
+/// The query was sent to a server, and the answer will come later.
 const DEFERRED: c_int = 1;
-/// A query that could not be sent.
+/// The query could not be sent.
 const IGNORE: c_int = 2;
 
 entry! {
     /// `int av_send(av_ctx *, int sock, sockaddr_union *, struct blowfish_ctx *)`: sends the wire
-    /// text as one datagram, encrypted with its NUL if there is a key. DEFERRED, or IGNORE if it
-    /// was not sent.
+    /// text as one datagram, encrypted, with its NUL, if there is a key. Returns DEFERRED, or
+    /// IGNORE if it was not sent.
     #[otherwise(IGNORE)]
     pub fn av_send(
         pairs: &Attributes,

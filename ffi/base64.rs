@@ -6,8 +6,8 @@ use crate::library::base64;
 use std::ffi::{c_char, c_int};
 
 entry! {
-    /// `int base64enc(char *in, size_t in_len, char *out, size_t *out_len)`: 0 and the text with a
-    /// NUL, its length in `*out_len`; -1 if it does not fit.
+    /// `int base64enc(char *in, size_t in_len, char *out, size_t *out_len)`: writes the text with a
+    /// NUL, and its length to `*out_len`. Returns 0; -1 if it does not fit.
     #[otherwise(-1)]
     pub fn base64enc(
         data: *const c_char,
@@ -28,8 +28,9 @@ entry! {
         0
     }
 
-    /// `int base64dec(char *in, size_t in_len, char *out, size_t *out_len)`: 0 and the data with a
-    /// NUL, its length in `*out_len`; -1 if the text is not base 64, or the data might not fit.
+    /// `int base64dec(char *in, size_t in_len, char *out, size_t *out_len)`: writes the data with a
+    /// NUL, and its length to `*out_len`. Returns 0; -1 if the text is not base 64, or the data
+    /// might not fit.
     #[otherwise(-1)]
     pub fn base64dec(
         text: *const c_char,
@@ -41,7 +42,7 @@ entry! {
         let Some(data) = base64::decode(unsafe { slice(text.cast(), text_length) }) else {
             return -1;
         };
-        // The C library asks for as much as the longest text of that length could need.
+        // The C library demands room for the most data that a text of this length can hold.
         let least = text_length / 4 * 3 + 1;
         // SAFETY: as above.
         if *length < least || !unsafe { put_text(out, *length, &data) } {

@@ -8,8 +8,8 @@ use std::ffi::c_char;
 use std::ptr::{self, NonNull};
 
 entry! {
-    /// `struct blowfish_ctx *blowfish_init(char *key, size_t keylen)`: expands a key into memory
-    /// that is given back with free(3).
+    /// `struct blowfish_ctx *blowfish_init(char *key, size_t keylen)`: expands a key, into memory
+    /// to be freed with free(3).
     #[otherwise(ptr::null_mut())]
     pub fn blowfish_init(key: *const c_char, length: usize) -> *mut Key {
         // SAFETY: the key has that many bytes.
@@ -17,8 +17,8 @@ entry! {
     }
 
     /// `size_t blowfish_enc(struct blowfish_ctx *ctx, a_char *data, size_t dlen)`: encrypts in
-    /// place and returns the length, for which there must be room: a multiple of 8, or 4 more. What
-    /// is added to the data is zero before it is encrypted.
+    /// place and returns the new length, for which there must be room: a multiple of 8, or 4 more.
+    /// The data is padded with zeroes before it is encrypted.
     #[otherwise(0)]
     pub fn blowfish_enc(key: &Key, data: NonNull<u8>, length: usize) -> usize {
         let whole = encrypted_length(length);
@@ -31,10 +31,10 @@ entry! {
     }
 
     /// `size_t blowfish_dec(struct blowfish_ctx *ctx, a_char *data, size_t dlen)`: decrypts in
-    /// place, up to the next multiple of 8, and returns a number of 32-bit words.
+    /// place, up to the next multiple of 8, and returns the length in 32-bit words.
     #[otherwise(0)]
     pub fn blowfish_dec(key: &Key, data: NonNull<u8>, length: usize) -> usize {
-        // SAFETY: the data goes on to the next multiple of 8.
+        // SAFETY: the buffer extends to the next multiple of 8.
         key.decrypt(unsafe { slice_mut(data.as_ptr(), length.saturating_add(7) / 8 * 8) });
         encrypted_length(length) / 4
     }

@@ -1,8 +1,8 @@
 //! The exported variables.
 //!
-//! They are defined here, where the linker's export list is made, and addressed by nobody on this
-//! side: a program may hold the copy that counts. They are reached through the global offset table
-//! (`compat/data.c`).
+//! They are defined here because the linker exports only Rust symbols from this library. Rust code
+//! must not use them directly: a program may hold the copy that counts (a copy relocation), so
+//! `compat/data.c` looks up their addresses through the global offset table.
 
 #![allow(non_upper_case_globals)]
 
@@ -10,11 +10,11 @@ use super::layout::common_data::CommonData;
 use std::ffi::{c_char, c_void};
 use std::ptr;
 
-/// Data that C code may write, and that is therefore never referred to as a Rust value.
+/// Data that C code may write at any time, so that Rust never makes a reference to it.
 #[repr(transparent)]
 pub struct Exported<T>(std::cell::UnsafeCell<T>);
 
-// SAFETY: nothing on the Rust side reads or writes the content.
+// SAFETY: no Rust code reads or writes the content through this type.
 unsafe impl<T> Sync for Exported<T> {}
 
 impl<T> Exported<T> {
@@ -23,21 +23,21 @@ impl<T> Exported<T> {
     }
 }
 
-/// `str_t`: a text and its length.
+/// `str_t`: a string and its length.
 #[repr(C)]
 pub struct Str {
     text: *const c_char,
     length: usize,
 }
 
-/// `struct av_char`: the name of an attribute, and the number of its token, 0 for none.
+/// `struct av_char`: the name of an attribute, and its token number, or 0 if it has none.
 #[repr(C)]
 pub struct AvChar {
     name: *const c_char,
     token: u32,
 }
 
-// SAFETY: constants behind pointers to constants.
+// SAFETY: constants that point to constants.
 unsafe impl Sync for Str {}
 // SAFETY: as above.
 unsafe impl Sync for AvChar {}
@@ -50,14 +50,15 @@ const fn attribute(name: &'static [u8], token: u32) -> AvChar {
     AvChar { name: name.as_ptr().cast(), token }
 }
 
-// `codestring`, by token number with an empty entry at the end, and `av_char`, by attribute.
+// `codestring`, indexed by token number, with an empty entry at the end; and `av_char`, indexed by
+// attribute.
 include!(concat!(env!("OUT_DIR"), "/exported.rs"));
 
 /// `struct common_data common_data`
 #[no_mangle]
 pub static common_data: Exported<CommonData> = Exported::new(CommonData::ZERO);
 
-/// `struct timeval io_now`: seconds and microseconds since 1970 as of the last turn of the loop.
+/// `struct timeval io_now`: the time since 1970, as of the last turn of the loop.
 #[no_mangle]
 pub static io_now: Exported<libc::timeval> = Exported::new(libc::timeval { tv_sec: 0, tv_usec: 0 });
 
@@ -65,12 +66,13 @@ pub static io_now: Exported<libc::timeval> = Exported::new(libc::timeval { tv_se
 #[no_mangle]
 pub static spawnd_data: Exported<[u64; 22]> = Exported::new([0; 22]);
 
-/// `void (*coredump_handler)(int, siginfo_t *, void *)`: the handler of SIGSEGV before ours.
+/// `void (*coredump_handler)(int, siginfo_t *, void *)`: the handler of SIGSEGV that was installed
+/// before ours.
 #[no_mangle]
 pub static coredump_handler: Exported<*const c_void> = Exported::new(ptr::null());
 
-/// `rbnode_type rbtree_null_node`: three pointers to itself, no key, black. No module has a use
-/// for it.
+/// `rbnode_type rbtree_null_node`: three pointers to itself, no key, black. Exported for
+/// completeness: no module uses it.
 #[repr(C)]
 pub struct NullNode {
     links: [*const NullNode; 3],

@@ -1,4 +1,4 @@
-//! mavis/debug.h: the trace. What has variable arguments is formatted by the C side.
+//! mavis/debug.h: the debug trace. The C half formats its lines (`compat/shims.c`).
 
 use super::entry::entry;
 use crate::library::trace;
@@ -7,7 +7,8 @@ use std::ffi::c_ulong;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 entry! {
-    /// `void debug(u_long level, char *format, ...)`: a line of the trace.
+    /// `void debug(u_long level, char *format, ...)`: writes a line of the trace to standard error,
+    /// if a bit of `level` is set in `common_data.debug`.
     pub(in crate::ffi) fn debug_message(level: c_ulong, message: String) {
         static INDENT: AtomicUsize = AtomicUsize::new(0);
         if c_ulong::from(common_data::debug()) & level == 0 {
@@ -18,7 +19,7 @@ entry! {
         log::stderr(&format!("{:6}: {line}", process::id()));
     }
 
-    /// `void debug_setpid(void)`: after a fork.
+    /// `void debug_setpid(void)`: notes the process id, to be called after a fork.
     pub fn debug_setpid() {
         common_data::set_process_id(process::id());
     }

@@ -1,4 +1,4 @@
-//! What every entry of the C ABI is made of: the macro, and the types that its arguments can have.
+//! The macro that defines entry points of the C ABI, and the types that their arguments can have.
 //!
 //! ```text
 //! entry! {
@@ -8,19 +8,21 @@
 //! }
 //! ```
 //!
-//! defines `av_get(av_ctx *, int)` as C code calls it. The type of an argument says what C passes
-//! and what is checked before the body runs ([`Argument`]): a null pointer for `&T`, `&mut T`,
-//! `&CStr` and the like never gets there. `otherwise` is what the entry answers then, and if the
-//! body panics: no panic leaves. Without `otherwise` the entry returns nothing.
+//! defines `av_get(av_ctx *, int)` as C code calls it. The type of an argument says what C passes,
+//! and what is checked before the body runs ([`Argument`]): the body never sees a null pointer
+//! where it asks for `&T`, `&mut T`, `&CStr` and the like. The entry returns `otherwise` if a check
+//! fails, or if the body panics, as no panic may unwind into C. Without `otherwise` the entry
+//! returns nothing.
 //!
-//! `pub fn` is exported under its name. `pub(in crate::ffi) fn` and `fn` are called by C code too, but only
-//! through a pointer: the C half of the library has them in a table, others get them as a callback.
+//! `pub fn` is exported under its name. `pub(in crate::ffi) fn` and `fn` are called by C code too,
+//! but only through a pointer: from the table of the library's C half (`interface.rs`), or as a
+//! callback.
 
 use std::ffi::{c_char, CStr};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr::NonNull;
 
-/// Runs an entry. A panic is a bug of the library and must not unwind into C: it is logged, and
+/// Runs an entry. A panic is a bug in this library and must not unwind into C: it is logged, and
 /// the caller gets `otherwise`.
 pub(crate) fn guard<T>(otherwise: T, entry: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(entry)).unwrap_or_else(|_| {
@@ -30,21 +32,21 @@ pub(crate) fn guard<T>(otherwise: T, entry: impl FnOnce() -> T) -> T {
     })
 }
 
-/// What an argument can be. The C side passes [`Raw`](Self::Raw).
+/// A type that an entry can take. C passes [`Raw`](Self::Raw).
 pub trait Argument: Sized {
     /// As C passes it.
     type Raw;
 
-    /// `None` for a null pointer where there must be none.
+    /// Converts the argument; `None` for a null pointer where the entry must not get one.
     ///
     /// # Safety
-    /// The argument is as the C declaration of the entry says: a pointer is null, or valid for what
-    /// it points at until the entry returns. Text ends with NUL. What this side changes is used by
-    /// nobody else meanwhile.
+    /// The argument is as the C declaration of the entry says: a pointer is null, or valid for its
+    /// target until the entry returns. Text ends with NUL. Nothing else uses memory that the entry
+    /// changes until it returns.
     unsafe fn take(raw: Self::Raw) -> Option<Self>;
 }
 
-/// Numbers and pointers that the body checks are passed on as they are.
+/// Passed to the body unchanged: numbers, and raw pointers, which the body checks itself.
 macro_rules! as_they_are {
     ($([$($generic:ident)*] $type:ty;)*) => {$(
         impl<$($generic),*> Argument for $type {
@@ -61,7 +63,7 @@ as_they_are! {
     [T] *const T; [T] *mut T;
 }
 
-/// A function that must be there.
+/// A callback that must not be null.
 macro_rules! functions {
     ($([$($argument:ident)*])*) => {$(
         impl<Result, $($argument),*> Argument for unsafe extern "C" fn($($argument),*) -> Result {
@@ -91,7 +93,7 @@ impl<T> Argument for &mut T {
     }
 }
 
-/// Not null, and followed by the body only.
+/// Not null; only the body dereferences it.
 impl<T> Argument for NonNull<T> {
     type Raw = *mut T;
     unsafe fn take(raw: *mut T) -> Option<Self> {
@@ -108,7 +110,7 @@ impl Argument for &CStr {
     }
 }
 
-/// A text without its NUL.
+/// A string without its NUL.
 impl Argument for &[u8] {
     type Raw = *const c_char;
     unsafe fn take(raw: *const c_char) -> Option<Self> {
@@ -117,7 +119,7 @@ impl Argument for &[u8] {
     }
 }
 
-/// A text for people.
+/// A string to be shown or logged: bytes that are not UTF-8 are replaced.
 impl Argument for String {
     type Raw = *const c_char;
     unsafe fn take(raw: *const c_char) -> Option<Self> {
@@ -126,7 +128,7 @@ impl Argument for String {
     }
 }
 
-/// What may be missing: a null pointer is `None` in the body.
+/// An optional argument: a null pointer is `None` in the body.
 impl<T: Argument> Argument for Option<T> {
     type Raw = T::Raw;
     unsafe fn take(raw: T::Raw) -> Option<Self> {
@@ -135,7 +137,8 @@ impl<T: Argument> Argument for Option<T> {
     }
 }
 
-/// A value that is copied before the body runs: the result may go to the same place.
+/// A value that is copied before the body runs, so that the result may be written to the same
+/// place.
 pub struct Copied<T>(pub T);
 
 impl<T: Copy> Argument for Copied<T> {
@@ -146,7 +149,7 @@ impl<T: Copy> Argument for Copied<T> {
     }
 }
 
-/// Where a result goes; nowhere if C code has passed a null pointer.
+/// A place for a result; nothing is written if C code passes a null pointer.
 pub struct Out<T>(*mut T);
 
 impl<T> Argument for Out<T> {
@@ -161,12 +164,12 @@ impl<T> Out<T> {
     pub fn put(&self, value: T) {
         if !self.0.is_null() {
             // SAFETY: `take` was promised room for a value until the entry returns, and the body of
-            // an entry keeps no argument.
+            // an entry does not keep its arguments.
             unsafe { self.0.write(value) };
         }
     }
 
-    /// False if nobody wants the result.
+    /// False if the caller passed a null pointer and does not want the result.
     pub fn is_wanted(&self) -> bool {
         !self.0.is_null()
     }
@@ -202,7 +205,7 @@ macro_rules! entry {
         $(#[doc = $doc])*
         ///
         /// # Safety
-        /// The arguments are as the C side declares them.
+        /// The arguments are as the C declaration says.
         pub(in crate::ffi) unsafe extern "C" fn $name(
             $($argument: <$type as $crate::ffi::entry::Argument>::Raw),*
         ) $(-> $result)? {
@@ -290,7 +293,7 @@ mod tests {
         }
     }
 
-    /// The exceptions have no body that could panic: jumps to C functions, and variables.
+    /// The exceptions, jumps to C functions and variables, have no body that could panic.
     #[test]
     fn functions_for_c_are_defined_with_the_macro() {
         let mut files = Vec::new();
@@ -299,7 +302,7 @@ mod tests {
         for file in files {
             let text = fs::read_to_string(&file).unwrap();
             let text = text.split("#[cfg(test)]").next().unwrap();
-            // Types of functions go on with a parenthesis.
+            // A function type has a parenthesis here instead of a name.
             let defined = text
                 .match_indices("extern \"C\" fn ")
                 .filter(|(at, start)| !text[at + start.len()..].starts_with('('))

@@ -7,8 +7,8 @@ use crate::os::names;
 use std::ffi::{c_char, c_int, CStr};
 
 entry! {
-    /// `char *groups_list2ascii(size_t size, gid_t *list, char *buf, size_t buflen)`: as many of the
-    /// groups as fit, with commas. Returns `buf`.
+    /// `char *groups_list2ascii(size_t size, gid_t *list, char *buf, size_t buflen)`: writes as
+    /// many of the groups as fit, with commas. Returns `buf`.
     #[otherwise(buffer)]
     pub fn groups_list2ascii(
         size: usize,
@@ -16,13 +16,13 @@ entry! {
         buffer: *mut c_char,
         room: usize,
     ) -> *mut c_char {
-        // SAFETY: list and buffer are as long as the C side says.
+        // SAFETY: list and buffer are as long as the caller says.
         unsafe { put_text(buffer, room, groups::to_text(slice(list, size), room).as_bytes()) };
         buffer
     }
 
-    /// `void groups_ascii2list(char *alist, int *size, gid_t *list)`: the numbers of a text. There
-    /// must be room for as many as the text has, up to 65536.
+    /// `void groups_ascii2list(char *alist, int *size, gid_t *list)`: reads the numbers of a text.
+    /// `list` must have room for all of them, up to 65536; `*size` gets their number.
     pub fn groups_ascii2list(text: Option<&[u8]>, size: Out<c_int>, list: *mut libc::gid_t) {
         let mut numbers = groups::from_text(text.unwrap_or_default());
         if list.is_null() {
@@ -35,8 +35,8 @@ entry! {
         }
     }
 
-    /// `char *groups_getlist(char *name, gid_t gid, char *buf, size_t buflen)`: `gid` and the other
-    /// groups of a user, as many as fit, with commas. Returns `buf`.
+    /// `char *groups_getlist(char *name, gid_t gid, char *buf, size_t buflen)`: writes `gid` and
+    /// the other groups of a user, as many as fit, with commas. Returns `buf`.
     #[otherwise(buffer)]
     pub fn groups_getlist(
         name: Option<&CStr>,

@@ -1,4 +1,5 @@
-//! What the C side of the library calls (`compat/shims.h`), and how our programs enter.
+//! The table of functions through which the library's C half calls Rust (`compat/shims.h`), and
+//! through which our own programs enter the library.
 
 use super::entry::entry;
 use super::layout::alias::AliasName;
@@ -14,7 +15,8 @@ use crate::os::process::exit;
 use crate::program::{self, Kind};
 use std::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
-/// `struct tcprelay_interface`. Functions that read return 0, or 1 after keeping an error.
+/// `struct tcprelay_interface`, in the order of `compat/shims.h`. Functions that read configuration
+/// return 0, or 1 after keeping an error for `failure`.
 #[repr(C)]
 #[allow(missing_docs, reason = "the names are those of what they implement")]
 pub struct Interface {
@@ -103,7 +105,7 @@ pub(super) static INTERFACE: Interface = Interface {
 };
 
 entry! {
-    /// Runs one of our programs (`program.rs`).
+    /// Runs one of our own programs (`program.rs`).
     #[otherwise(exit::OS_ERROR)]
     fn main(kind: c_int, argc: c_int, argv: *const *const c_char) -> c_int {
         let kind = match kind {

@@ -1,4 +1,4 @@
-//! mavis/internal.h: what is exported although nobody outside is known to use it.
+//! mavis/internal.h: functions that are exported although no other program is known to use them.
 
 use super::entry::entry;
 use super::interface::{Interface, INTERFACE};
@@ -12,8 +12,8 @@ use crate::program::{self, Hosted};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
-/// Runs the broker of a program. Returns only if it is one process with its worker;
-/// `common_data.io` is its loop then.
+/// Runs the broker of a C program. Returns only in single-process mode, where `common_data.io` is
+/// then the loop.
 pub(super) fn broker(argc: c_int, argv: *const *const c_char, id: Option<String>) {
     // SAFETY: the arguments are those of main().
     let arguments = unsafe { scm::arguments(argc, argv) };
@@ -33,8 +33,8 @@ pub(super) fn broker(argc: c_int, argv: *const *const c_char, id: Option<String>
 }
 
 entry! {
-    /// `int spawnd_main(int argc, char **argv, char **envp, char *id)`: the broker. Returns only if
-    /// it is one process with its worker; `common_data.io` is its loop then.
+    /// `int spawnd_main(int argc, char **argv, char **envp, char *id)`: runs the broker. Returns
+    /// only in single-process mode, where `common_data.io` is then the loop.
     #[otherwise(1)]
     pub fn spawnd_main(
         argc: c_int,
@@ -46,15 +46,15 @@ entry! {
         0
     }
 
-    /// `struct token_list **add_alias(char *name)`: begins to define an alias.
+    /// `struct token_list **add_alias(char *name)`: starts the definition of an alias.
     #[otherwise(ptr::null_mut())]
     pub fn add_alias(name: &[u8]) -> *mut AliasName {
         Environment::current().borrow_mut().add_alias(name);
         alias::keep(name)
     }
 
-    /// `void add_token_to_alias(struct token_list **p, struct sym *)`: the current token, which
-    /// stays that.
+    /// `void add_token_to_alias(struct token_list **p, struct sym *)`: adds the current token to
+    /// the alias, without taking it.
     #[otherwise(0)]
     pub(in crate::ffi) fn add_token_to_alias(list: *mut AliasName, sym: Reader) -> c_int {
         sym.read(|parser| {
@@ -65,13 +65,14 @@ entry! {
         })
     }
 
-    /// `void catchsegv(int sig, siginfo_t *, void *)`: the handler; it does not return.
+    /// `void catchsegv(int sig, siginfo_t *, void *)`: the handler of SIGSEGV and SIGBUS; it does
+    /// not return.
     pub fn catchsegv(number: c_int, _info: *mut libc::siginfo_t, _context: *mut c_void) {
         crash::caught(number);
     }
 
-    /// For the library's own C side and its programs only: other programs find nothing to use in
-    /// it.
+    /// For the library's own C half and our own programs only. It changes from release to release,
+    /// so other programs must not use it.
     #[otherwise(ptr::null())]
     pub fn tcprelay_interface() -> *const Interface {
         &raw const INTERFACE

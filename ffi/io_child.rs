@@ -1,4 +1,4 @@
-//! misc/io_child.h: children with a function to call at their end.
+//! misc/io_child.h: child processes, each with a function to call when it ends.
 
 use super::entry::entry;
 use crate::os::children::{self, Ending};
@@ -11,15 +11,15 @@ type Function = Option<unsafe extern "C" fn(libc::pid_t, *mut c_void, c_int)>;
 fn ending(function: Function, context: *mut c_void) -> Ending {
     Box::new(move |pid, status| {
         if let Some(function) = function {
-            // SAFETY: the program has given the function for this very call.
+            // SAFETY: the program registered the function for this call.
             unsafe { function(pid, context, status) };
         }
     })
 }
 
 entry! {
-    /// `pid_t io_child_fork(void (*fun)(pid_t, void *, int), void *ctx)`: forks, and remembers the
-    /// child. As fork(2).
+    /// `pid_t io_child_fork(void (*fun)(pid_t, void *, int), void *ctx)`: fork(2), and remembers
+    /// the child.
     #[otherwise(-1)]
     pub fn io_child_fork(function: Function, context: *mut c_void) -> libc::pid_t {
         match children::fork(ending(function, context)) {
@@ -32,13 +32,13 @@ entry! {
         }
     }
 
-    /// `void io_child_reap(void)`: reaps what has ended, and calls its functions.
+    /// `void io_child_reap(void)`: reaps the children that have ended, and calls their functions.
     pub fn io_child_reap() {
         children::reap();
     }
 
-    /// `void io_child_set(pid_t pid, void (*fun)(pid_t, void *, int), void *ctx)`: another function
-    /// for a child that is remembered.
+    /// `void io_child_set(pid_t pid, void (*fun)(pid_t, void *, int), void *ctx)`: replaces the
+    /// function of a remembered child.
     pub fn io_child_set(pid: libc::pid_t, function: Function, context: *mut c_void) {
         children::set(pid, ending(function, context));
     }

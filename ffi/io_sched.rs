@@ -1,12 +1,14 @@
 //! misc/io_sched.h: the event loop for C, and TLS over a descriptor in it.
 //!
-//! A null context, a loop that is not lent out, and a descriptor below zero are answered and not
-//! followed. Callbacks and timer procedures are `void (*)(void *, int)`.
+//! A null context, a loop that is not lent out, or a negative descriptor does no harm: most
+//! functions then do nothing and return their error value. Callbacks and timer procedures are `void
+//! (*)(void *, int)`.
 //!
-//! A session of TLS is one of the OpenSSL that this library is linked to. An operation that waits
-//! for the direction which is not its own would not be resumed by what the program watches: until
-//! it is finished its callback stands in for both of the descriptor's, and only that direction is
-//! watched. The end of a session always is such an operation.
+//! A TLS session must be of the OpenSSL that this library is linked to. TLS may make a read wait
+//! until the socket is writable, or a write until it is readable, and the program does not watch
+//! for that. So until such an operation has finished, its callback replaces both callbacks of the
+//! descriptor, and only the direction it waits for is watched. A shutdown is always such an
+//! operation.
 
 use super::entry::{entry, Argument, Out};
 use super::layout::common_data;
@@ -19,7 +21,7 @@ use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
-/// A loop that is lent out to C code, which calls this library from one thread.
+/// A loop that is lent out to C code. C code calls this library from one thread only.
 pub struct Events<'a>(&'a mut Loop);
 
 impl Argument for Events<'_> {
@@ -43,13 +45,13 @@ impl DerefMut for Events<'_> {
     }
 }
 
-/// A wait in microseconds. Carries of more than a second are the caller's to have.
+/// A wait in microseconds; `microseconds` may be more than a second.
 fn wait(seconds: c_long, microseconds: c_long) -> i64 {
     #[allow(clippy::unnecessary_cast, reason = "the types differ between systems")]
     (seconds as i64).saturating_mul(1_000_000).saturating_add(microseconds as i64)
 }
 
-/// An answer of io_is_invalid_*.
+/// The result of `io_is_invalid_*`.
 fn invalid(fd: c_int, invalid: bool) -> c_int {
     if fd < 0 {
         -1
@@ -69,14 +71,15 @@ entry! {
     }
 
     /// `struct io_context *io_destroy(struct io_context *io, void (*freeproc)(void *))`: ends a
-    /// loop of [`io_init`]. `freeproc` gets each context that is registered. Descriptors stay open.
+    /// loop of [`io_init`]. `freeproc` is called with each registered context. Descriptors stay
+    /// open.
     #[otherwise(ptr::null_mut())]
     pub fn io_destroy(
         io: *const Context,
         freeproc: Option<unsafe extern "C" fn(*mut c_void)>,
     ) -> *mut c_void {
-        // SAFETY: the loop is null or of io_init, and not used afterwards; one that a module was
-        // lent is left alone.
+        // SAFETY: the loop is null or came from io_init, and is not used afterwards; a loop lent to
+        // a module is left alone.
         unsafe {
             let contexts = Loop::end_foreign(io);
             if let Some(free) = freeproc {
@@ -99,20 +102,21 @@ entry! {
         unsafe { libc::close(fd) }
     }
 
-    /// `int io_get_nfds_limit(struct io_context *io)`: how many descriptors there can be.
+    /// `int io_get_nfds_limit(struct io_context *io)`: how many descriptors the process may have.
     #[otherwise(0)]
     pub fn io_get_nfds_limit(_events: Events) -> c_int {
         c_int::try_from(crate::os::process::descriptor_limit()).unwrap_or(c_int::MAX)
     }
 
-    /// `int io_poll(struct io_context *io, int timeout)`: one round; waits `timeout` milliseconds,
-    /// for ever if that is negative. Returns how many descriptors were ready.
+    /// `int io_poll(struct io_context *io, int timeout)`: one turn: waits up to `timeout`
+    /// milliseconds, or for ever if that is negative, and calls the callbacks. Returns how many
+    /// descriptors were ready.
     #[otherwise(0)]
     pub fn io_poll(events: Events, timeout: c_int) -> c_int {
         events.foreign_poll(u64::try_from(timeout).ok()) as c_int
     }
 
-    /// `void io_main(struct io_context *io)`: serves for ever.
+    /// `void io_main(struct io_context *io)`: runs the loop for ever.
     pub fn io_main(io: NonNull<Context>) {
         loop {
             // SAFETY: the loop exists.
@@ -120,14 +124,14 @@ entry! {
         }
     }
 
-    /// One turn of [`io_main`], which goes on whatever becomes of it.
+    /// One turn of [`io_main`]. An entry of its own, so that the loop survives a panic in it.
     fn turn(events: Events) {
         common_data::refresh_clock();
         program::serve_foreign(&mut events);
     }
 
-    /// `int io_sched_exec(struct io_context *io)`: runs what is due; milliseconds until the next
-    /// is, -1 if there is none.
+    /// `int io_sched_exec(struct io_context *io)`: runs the timers that are due. Returns the
+    /// milliseconds until the next one, -1 if there is none.
     #[otherwise(-1)]
     pub fn io_sched_exec(events: Events) -> c_int {
         common_data::refresh_clock();
@@ -135,55 +139,57 @@ entry! {
         next.map_or(-1, |ms| c_int::try_from(ms + 1).unwrap_or(c_int::MAX))
     }
 
-    /// `void io_register(io, int fd, void *context)`: a descriptor without callbacks and interest.
+    /// `void io_register(io, int fd, void *context)`: registers a descriptor, without callbacks and
+    /// interest.
     pub fn io_register(events: Events, fd: c_int, context: *mut c_void) {
         events.foreign_register(fd, context);
     }
 
-    /// `void *io_unregister(io, int fd)`: returns the context.
+    /// `void *io_unregister(io, int fd)`: unregisters a descriptor, and returns its context.
     #[otherwise(ptr::null_mut())]
     pub fn io_unregister(events: Events, fd: c_int) -> *mut c_void {
         events.foreign_unregister(fd)
     }
 
-    /// `void io_clone(io, int to, int from)`: `to` becomes what `from` is.
+    /// `void io_clone(io, int to, int from)`: copies context, callbacks and interest of `from` to
+    /// `to`.
     pub fn io_clone(events: Events, to: c_int, from: c_int) {
         events.foreign_clone(to, from);
     }
 
-    /// `void *io_get_ctx(io, int fd)`: the context.
+    /// `void *io_get_ctx(io, int fd)`: the context of a descriptor.
     #[otherwise(ptr::null_mut())]
     pub fn io_get_ctx(events: Events, fd: c_int) -> *mut c_void {
         events.foreign_context(fd)
     }
 
-    /// `void io_set_i(io, int fd)`: interest on.
+    /// `void io_set_i(io, int fd)`: starts to watch for input.
     pub fn io_set_i(events: Events, fd: c_int) {
         events.foreign_want(fd, Interest::READ, true);
     }
 
-    /// `void io_clr_i(io, int fd)`: interest off.
+    /// `void io_clr_i(io, int fd)`: stops watching for input.
     pub fn io_clr_i(events: Events, fd: c_int) {
         events.foreign_want(fd, Interest::READ, false);
     }
 
-    /// `void io_set_o(io, int fd)`: interest on.
+    /// `void io_set_o(io, int fd)`: starts to watch for output.
     pub fn io_set_o(events: Events, fd: c_int) {
         events.foreign_want(fd, Interest::WRITE, true);
     }
 
-    /// `void io_clr_o(io, int fd)`: interest off.
+    /// `void io_clr_o(io, int fd)`: stops watching for output.
     pub fn io_clr_o(events: Events, fd: c_int) {
         events.foreign_want(fd, Interest::WRITE, false);
     }
 
-    /// `int io_want_read(io, int fd)`: the interest.
+    /// `int io_want_read(io, int fd)`: 1 if input is watched for.
     #[otherwise(0)]
     pub fn io_want_read(events: Events, fd: c_int) -> c_int {
         events.foreign_wants(fd, Interest::READ).into()
     }
 
-    /// `int io_want_write(io, int fd)`: the interest.
+    /// `int io_want_write(io, int fd)`: 1 if output is watched for.
     #[otherwise(0)]
     pub fn io_want_write(events: Events, fd: c_int) -> c_int {
         events.foreign_wants(fd, Interest::WRITE).into()
@@ -194,12 +200,13 @@ entry! {
         events.foreign_set_callback(fd, Condition::Input, function);
     }
 
-    /// `void io_clr_cb_i(io, int fd)`: back to what complains.
+    /// `void io_clr_cb_i(io, int fd)`: back to the fallback callback; interest off.
     pub fn io_clr_cb_i(events: Events, fd: c_int) {
         events.foreign_clear_callback(fd, Condition::Input);
     }
 
-    /// `void io_set_cb_inv_i(io, void *function)`: what complains, for later registrations.
+    /// `void io_set_cb_inv_i(io, void *function)`: sets the fallback callback of later
+    /// registrations.
     pub fn io_set_cb_inv_i(events: Events, function: Callback) {
         events.foreign_set_invalid(Condition::Input, function);
     }
@@ -215,12 +222,13 @@ entry! {
         events.foreign_set_callback(fd, Condition::Output, function);
     }
 
-    /// `void io_clr_cb_o(io, int fd)`: back to what complains.
+    /// `void io_clr_cb_o(io, int fd)`: back to the fallback callback; interest off.
     pub fn io_clr_cb_o(events: Events, fd: c_int) {
         events.foreign_clear_callback(fd, Condition::Output);
     }
 
-    /// `void io_set_cb_inv_o(io, void *function)`: what complains, for later registrations.
+    /// `void io_set_cb_inv_o(io, void *function)`: sets the fallback callback of later
+    /// registrations.
     pub fn io_set_cb_inv_o(events: Events, function: Callback) {
         events.foreign_set_invalid(Condition::Output, function);
     }
@@ -236,12 +244,13 @@ entry! {
         events.foreign_set_callback(fd, Condition::Error, function);
     }
 
-    /// `void io_clr_cb_e(io, int fd)`: back to what complains.
+    /// `void io_clr_cb_e(io, int fd)`: back to the fallback callback.
     pub fn io_clr_cb_e(events: Events, fd: c_int) {
         events.foreign_clear_callback(fd, Condition::Error);
     }
 
-    /// `void io_set_cb_inv_e(io, void *function)`: what complains, for later registrations.
+    /// `void io_set_cb_inv_e(io, void *function)`: sets the fallback callback of later
+    /// registrations.
     pub fn io_set_cb_inv_e(events: Events, function: Callback) {
         events.foreign_set_invalid(Condition::Error, function);
     }
@@ -257,12 +266,13 @@ entry! {
         events.foreign_set_callback(fd, Condition::Hangup, function);
     }
 
-    /// `void io_clr_cb_h(io, int fd)`: back to what complains.
+    /// `void io_clr_cb_h(io, int fd)`: back to the fallback callback.
     pub fn io_clr_cb_h(events: Events, fd: c_int) {
         events.foreign_clear_callback(fd, Condition::Hangup);
     }
 
-    /// `void io_set_cb_inv_h(io, void *function)`: what complains, for later registrations.
+    /// `void io_set_cb_inv_h(io, void *function)`: sets the fallback callback of later
+    /// registrations.
     pub fn io_set_cb_inv_h(events: Events, function: Callback) {
         events.foreign_set_invalid(Condition::Hangup, function);
     }
@@ -273,8 +283,8 @@ entry! {
         events.foreign_callback(fd, Condition::Hangup)
     }
 
-    /// `void io_sched_add(io, void *key, void *procedure, time_t, suseconds_t)`: before what the
-    /// key has.
+    /// `void io_sched_add(io, void *key, void *procedure, time_t, suseconds_t)`: adds a timer in
+    /// front of the others of this key.
     pub fn io_sched_add(
         events: Events,
         key: *mut c_void,
@@ -285,8 +295,8 @@ entry! {
         events.foreign_schedule(key, procedure, wait(seconds, microseconds), false);
     }
 
-    /// `void io_sched_app(io, void *key, void *procedure, time_t, suseconds_t)`: behind what the
-    /// key has.
+    /// `void io_sched_app(io, void *key, void *procedure, time_t, suseconds_t)`: adds a timer
+    /// behind the others of this key.
     pub fn io_sched_app(
         events: Events,
         key: *mut c_void,
@@ -297,24 +307,27 @@ entry! {
         events.foreign_schedule(key, procedure, wait(seconds, microseconds), true);
     }
 
-    /// `void *io_sched_pop(io, void *key)`: removes the first; the procedure of the next.
+    /// `void *io_sched_pop(io, void *key)`: removes the first timer of a key. Returns the procedure
+    /// of the next, or null.
     #[otherwise(ptr::null_mut())]
     pub fn io_sched_pop(events: Events, key: *mut c_void) -> Callback {
         events.foreign_pop(key)
     }
 
-    /// `void io_sched_drop(io, void *key)`: removes all.
+    /// `void io_sched_drop(io, void *key)`: removes all timers of a key.
     pub fn io_sched_drop(events: Events, key: *mut c_void) {
         events.foreign_drop(key);
     }
 
-    /// `int io_sched_del(io, void *key, void *procedure)`: -1 if something was removed.
+    /// `int io_sched_del(io, void *key, void *procedure)`: removes the first timer of a key if it
+    /// has this procedure, otherwise all later ones that have it. -1 if there were any.
     #[otherwise(0)]
     pub fn io_sched_del(events: Events, key: *mut c_void, procedure: Callback) -> c_int {
         -c_int::from(events.foreign_delete(key, procedure))
     }
 
-    /// `int io_sched_renew_proc(io, void *key, void *procedure)`: 0 if it was armed again, else -1.
+    /// `int io_sched_renew_proc(io, void *key, void *procedure)`: restarts the first timer of a
+    /// key, if it has this procedure or `procedure` is null. 0, or -1 if nothing was restarted.
     #[otherwise(-1)]
     pub fn io_sched_renew_proc(events: Events, key: *mut c_void, procedure: Callback) -> c_int {
         common_data::refresh_clock();
@@ -325,41 +338,41 @@ entry! {
         }
     }
 
-    /// `void *io_sched_peek(io, void *key)`: the procedure of the first.
+    /// `void *io_sched_peek(io, void *key)`: the procedure of a key's first timer.
     #[otherwise(ptr::null_mut())]
     pub fn io_sched_peek(events: Events, key: *mut c_void) -> Callback {
         events.foreign_peek(key)
     }
 
-    /// `struct timeval *io_sched_peek_time(io, void *key)`: when the first is due.
+    /// `struct timeval *io_sched_peek_time(io, void *key)`: when a key's first timer is due.
     #[otherwise(ptr::null())]
     pub fn io_sched_peek_time(events: Events, key: *mut c_void) -> *const libc::timeval {
         events.foreign_peek_time(key)
     }
 
-    /// `int io_is_invalid_i(io, int fd)`: 1 if the callback is what complains, -1 for no
-    /// descriptor.
+    /// `int io_is_invalid_i(io, int fd)`: 1 if the callback is the fallback one, -1 if `fd` is
+    /// negative.
     #[otherwise(-1)]
     pub fn io_is_invalid_i(events: Events, fd: c_int) -> c_int {
         invalid(fd, events.foreign_is_invalid(fd, Condition::Input))
     }
 
-    /// `int io_is_invalid_o(io, int fd)`: 1 if the callback is what complains, -1 for no
-    /// descriptor.
+    /// `int io_is_invalid_o(io, int fd)`: 1 if the callback is the fallback one, -1 if `fd` is
+    /// negative.
     #[otherwise(-1)]
     pub fn io_is_invalid_o(events: Events, fd: c_int) -> c_int {
         invalid(fd, events.foreign_is_invalid(fd, Condition::Output))
     }
 
-    /// `int io_is_invalid_e(io, int fd)`: 1 if the callback is what complains, -1 for no
-    /// descriptor.
+    /// `int io_is_invalid_e(io, int fd)`: 1 if the callback is the fallback one, -1 if `fd` is
+    /// negative.
     #[otherwise(-1)]
     pub fn io_is_invalid_e(events: Events, fd: c_int) -> c_int {
         invalid(fd, events.foreign_is_invalid(fd, Condition::Error))
     }
 
-    /// `int io_is_invalid_h(io, int fd)`: 1 if the callback is what complains, -1 for no
-    /// descriptor.
+    /// `int io_is_invalid_h(io, int fd)`: 1 if the callback is the fallback one, -1 if `fd` is
+    /// negative.
     #[otherwise(-1)]
     pub fn io_is_invalid_h(events: Events, fd: c_int) -> c_int {
         invalid(fd, events.foreign_is_invalid(fd, Condition::Hangup))
@@ -376,7 +389,7 @@ fn size(count: usize) -> libc::ssize_t {
     libc::ssize_t::try_from(count).unwrap_or(libc::ssize_t::MAX)
 }
 
-/// The result of an operation, in the first form.
+/// The result of an operation, as the functions without `_ex` report it.
 fn with_errno(outcome: Outcome) -> libc::ssize_t {
     match outcome {
         Outcome::Done(count) => size(count),
@@ -391,7 +404,7 @@ fn with_errno(outcome: Outcome) -> libc::ssize_t {
     }
 }
 
-/// The result of an operation, in the second form.
+/// The result of an operation, as the `_ex` functions report it.
 fn with_status(outcome: Outcome, status: &Out<c_uint>) -> libc::ssize_t {
     let (count, value) = match outcome {
         Outcome::Done(count) => (count, OK),
@@ -403,7 +416,7 @@ fn with_status(outcome: Outcome, status: &Out<c_uint>) -> libc::ssize_t {
     size(count)
 }
 
-/// The loop, a descriptor in it, and what to call when an operation can go on.
+/// The loop, a descriptor in it, and the callback for when an operation can go on.
 struct Place<'a> {
     events: Option<Events<'a>>,
     fd: c_int,
@@ -411,7 +424,8 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Watches for what an operation needs that would go on by itself once `own` is the case.
+    /// Makes the loop wait for the direction that an operation needs, unless that is `own`, which
+    /// the program watches itself.
     fn settle(self, outcome: Outcome, own: Interest) -> Outcome {
         let needed = match outcome {
             Outcome::WantRead => Interest::READ,
@@ -426,7 +440,8 @@ impl Place<'_> {
 }
 
 /// # Safety
-/// `ssl` is null or a session of this process's OpenSSL; `buffer` null or with room for `count`.
+/// `ssl` is null or a session of this process's OpenSSL; `buffer` is null or has room for `count`
+/// bytes.
 unsafe fn read(ssl: *mut SSL, buffer: *mut c_void, count: usize, place: Place<'_>) -> Outcome {
     if ssl.is_null() || buffer.is_null() {
         return Outcome::Failed;
@@ -436,7 +451,7 @@ unsafe fn read(ssl: *mut SSL, buffer: *mut c_void, count: usize, place: Place<'_
 }
 
 /// # Safety
-/// As for [`read`], but that the buffer has `count` bytes to read.
+/// As for [`read`], except that the buffer holds `count` bytes to send.
 unsafe fn write(ssl: *mut SSL, buffer: *const c_void, count: usize, place: Place<'_>) -> Outcome {
     if ssl.is_null() || buffer.is_null() {
         return Outcome::Failed;
@@ -446,8 +461,8 @@ unsafe fn write(ssl: *mut SSL, buffer: *const c_void, count: usize, place: Place
 }
 
 entry! {
-    /// `ssize_t io_SSL_read(SSL *, void *buf, size_t, io, int fd, void *cb)`: bytes; 0 with EAGAIN
-    /// if it is too early; -1 with EIO for errors and at the end.
+    /// `ssize_t io_SSL_read(SSL *, void *buf, size_t, io, int fd, void *cb)`: the number of bytes
+    /// read; 0 with EAGAIN if the operation must wait; -1 with EIO for errors and at the end.
     #[otherwise(-1)]
     pub fn io_SSL_read(
         ssl: *mut SSL,
@@ -457,12 +472,12 @@ entry! {
         fd: c_int,
         callback: Callback,
     ) -> libc::ssize_t {
-        // SAFETY: session and buffer are null or what `read` wants.
+        // SAFETY: session and buffer are as `read` requires.
         with_errno(unsafe { read(ssl, buffer, count, Place { events, fd, callback }) })
     }
 
     /// `ssize_t io_SSL_read_ex(SSL *, void *buf, size_t, io, int fd, void *cb, enum io_status *)`:
-    /// bytes, or 0, and how it went.
+    /// the number of bytes read, or 0, and the status of the operation.
     #[otherwise(0)]
     pub fn io_SSL_read_ex(
         ssl: *mut SSL,
@@ -489,7 +504,7 @@ entry! {
         fd: c_int,
         callback: Callback,
     ) -> libc::ssize_t {
-        // SAFETY: session and buffer are null or what `write` wants.
+        // SAFETY: session and buffer are as `write` requires.
         with_errno(unsafe { write(ssl, buffer, count, Place { events, fd, callback }) })
     }
 
@@ -511,9 +526,10 @@ entry! {
         with_status(outcome, &status)
     }
 
-    /// `int io_SSL_shutdown(SSL *, io, int fd, void *cb)`: 1 if both ends have said that nothing
-    /// will follow. Otherwise -1, with EAGAIN if `cb` will be called to go on, EINPROGRESS if only
-    /// the other end's word is missing, which another call would wait for, and EIO for errors.
+    /// `int io_SSL_shutdown(SSL *, io, int fd, void *cb)`: 1 if both ends have sent close_notify.
+    /// Otherwise -1, with EAGAIN if `cb` will be called to continue; with EINPROGRESS if only the
+    /// other end's close_notify is missing, which another call would wait for; and with EIO for
+    /// errors.
     #[otherwise(-1)]
     pub fn io_SSL_shutdown(
         ssl: *mut SSL,
@@ -525,7 +541,7 @@ entry! {
             set_errno(libc::EIO);
             return -1;
         }
-        // SAFETY: the session is one of this process's OpenSSL.
+        // SAFETY: the session is of this process's OpenSSL.
         let outcome = unsafe { foreign::shutdown(ssl) };
         let place = Place { events, fd, callback };
         place.settle(outcome.unwrap_or(Outcome::Done(0)), Interest::empty());

@@ -1,4 +1,4 @@
-//! mavis/log.h: messages. What has variable arguments is formatted by the C side.
+//! mavis/log.h: log messages. The C half formats those with variable arguments (`compat/shims.c`).
 
 use super::entry::entry;
 use crate::os::{common_data, log};

@@ -1,5 +1,6 @@
-//! mavis/mavis.h: the start of a program, text for people, and in the folder: attributes, chains of
-//! modules, conditions, configurations, the reader and what reads values, scripts, and times.
+//! mavis/mavis.h: starting a program, its usage text, and escaped strings. The rest of that header
+//! is in the folder: attributes, chains of modules, conditions, configurations, the lexer and the
+//! functions that read values, scripts, and time specifications.
 
 pub mod attributes;
 pub mod chain;
@@ -18,7 +19,7 @@ use crate::os::process::{self, exit};
 use crate::program;
 use std::ffi::c_char;
 
-/// What everything starts from.
+/// Sets `common_data` to its defaults, and opens the log.
 pub(super) fn start() {
     common_data::start();
     let terminal = process::stderr_is_terminal();
@@ -32,7 +33,7 @@ pub(super) fn start() {
 }
 
 entry! {
-    /// `void init_common_data(void)`: what everything starts from.
+    /// `void init_common_data(void)`: sets `common_data` to its defaults, and opens the log.
     pub fn init_common_data() {
         start();
     }

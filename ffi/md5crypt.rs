@@ -5,13 +5,13 @@ use crate::library::md5crypt;
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// The result with its NUL: magic, salt, a dollar and 22 digits, and room to spare.
+/// The result with its NUL: magic, salt, a dollar, 22 digits, and room to spare.
 static STORED: [AtomicU8; 64] = [const { AtomicU8::new(0) }; 64];
 
 entry! {
     /// `char *md5crypt(const char *pw, const char *salt)`: the stored form of a password, valid
-    /// until somebody asks again. As with crypt(3), an error is a text that is no stored form, and
-    /// that differs from the salt.
+    /// until the next call. As with crypt(3), an error gives a text that is not a stored form and
+    /// differs from the salt.
     #[otherwise(c"*0".as_ptr().cast_mut())]
     pub fn md5crypt(password: Option<&[u8]>, salt: Option<&[u8]>) -> *mut c_char {
         let stored = match (password, salt) {

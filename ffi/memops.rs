@@ -1,7 +1,7 @@
-//! misc/memops.h: memory that must be there, and pools of memory that is given back together.
+//! misc/memops.h: allocation that cannot fail, and pools whose memory is freed together.
 //!
-//! All of it is of malloc(3). Without memory the process ends with status 71 (EX_OSERR). A pool is
-//! null for memory without one, or came from `mem_create`.
+//! All memory comes from malloc(3). If there is none left, the process exits with status 71
+//! (EX_OSERR). A pool comes from `mem_create`, or is null for memory outside of any pool.
 
 use super::entry::entry;
 use super::memory::slice;
@@ -11,22 +11,22 @@ use crate::os::malloc::{allocate, granted, Text};
 use std::ffi::{c_char, c_int, c_uint, c_void, CStr};
 use std::ptr;
 
-/// What is called when a pool is destroyed.
+/// A call to make when a pool is destroyed.
 struct Action {
     function: unsafe extern "C" fn(*mut c_void),
     argument: *mut c_void,
 }
 
-/// `mem_t`. C code has only its address.
+/// `mem_t`, opaque to C code.
 #[derive(Default)]
 pub struct Pool(pool::Pool<Action>);
 
-/// The place in the C source that asks for memory.
+/// Names the line of C source that asks for memory, for the log.
 fn place<'a>(call: &'a str, file: Option<&'a CStr>, line: c_int) -> impl FnOnce() -> String + 'a {
     move || format!("{call} ({}:{line})", file.unwrap_or_default().to_string_lossy())
 }
 
-/// Makes memory part of a pool, if there is one.
+/// Adds memory to a pool, if there is one.
 pub(super) fn attach(pool: Option<&mut Pool>, memory: *mut c_void) -> *mut c_void {
     if let Some(Pool(content)) = pool {
         content.attach(memory.expose_provenance());
@@ -34,12 +34,12 @@ pub(super) fn attach(pool: Option<&mut Pool>, memory: *mut c_void) -> *mut c_voi
     memory
 }
 
-/// Memory of zeroes.
+/// Zeroed memory.
 pub(super) fn zeroed(pool: Option<&mut Pool>, size: usize) -> *mut c_void {
     attach(pool, allocate(size, "mem_alloc").as_ptr().cast())
 }
 
-/// A copy with a NUL.
+/// A copy with a NUL added.
 pub(super) fn text(pool: Option<&mut Pool>, bytes: &[u8]) -> *mut c_char {
     attach(pool, Text::new(bytes).into_raw().cast()).cast()
 }
@@ -58,10 +58,11 @@ unsafe fn copy(pool: Option<&mut Pool>, from: *const u8, length: usize) -> *mut 
     attach(pool, memory.cast())
 }
 
-/// realloc(3). The result is in the pool if the memory was, or if there was none; then it is zeroes.
+/// realloc(3). The result is in the pool if the old block was. Without an old block, the result is
+/// zeroed and in the pool.
 ///
 /// # Safety
-/// The memory is null, or of malloc(3) and not used afterwards.
+/// The memory is null, or came from malloc(3) and is not used afterwards.
 pub(super) unsafe fn resize(
     mut pool: Option<&mut Pool>,
     memory: *mut c_void,
@@ -71,12 +72,13 @@ pub(super) unsafe fn resize(
         return zeroed(pool, size);
     }
     let ours = pool.as_mut().is_some_and(|Pool(content)| content.detach(memory.addr()));
-    // SAFETY: as the caller promises. Size 0 would give the memory back.
+    // SAFETY: as the caller promises. Size 0 would free the memory.
     let memory = unsafe { libc::realloc(memory, size.max(1)) };
     attach(pool.filter(|_| ours), granted(memory, place("realloc", Some(c"mem_realloc"), 0)))
 }
 
-/// free(3). What is not in the pool is somebody else's or was given back before, and only logged.
+/// free(3). If there is a pool and the block is not in it, the block belongs to somebody else or
+/// was freed before: it is left alone and logged.
 ///
 /// # Safety
 /// Memory without a pool is null, or of malloc(3) and not used afterwards.
@@ -85,7 +87,7 @@ pub(super) unsafe fn free(pool: Option<&mut Pool>, memory: *mut c_void) {
         return;
     }
     if pool.is_none_or(|Pool(content)| content.detach(memory.addr())) {
-        // SAFETY: as the caller promises; what is in a pool is of malloc(3).
+        // SAFETY: as the caller promises; memory in a pool came from malloc(3).
         unsafe { libc::free(memory) };
     } else {
         log::braked(log::Kind::Module, || format!("mem_free: {memory:p} is not in the pool"));
@@ -109,7 +111,7 @@ entry! {
         file: Option<&CStr>,
         line: c_int,
     ) -> *mut c_void {
-        // SAFETY: the memory is of malloc(3). Size 0 would give it back.
+        // SAFETY: the memory came from malloc(3). Size 0 would free it.
         granted(unsafe { libc::realloc(memory, size.max(1)) }, place("realloc", file, line))
     }
 
@@ -121,8 +123,8 @@ entry! {
         granted(copy.cast(), place("strdup", file, line)).cast()
     }
 
-    /// `mem_t *mem_create(enum mem_type type)`: a pool; null for 0, which is memory without a pool.
-    /// The kinds of pool differ in nothing but speed, and not here.
+    /// `mem_t *mem_create(enum mem_type type)`: a pool; null for type 0, which stands for memory
+    /// without a pool. In the C library the other types differ in speed; here they are the same.
     #[otherwise(ptr::null_mut())]
     pub fn mem_create(kind: c_uint) -> *mut Pool {
         match kind {
@@ -131,13 +133,13 @@ entry! {
         }
     }
 
-    /// `void *mem_destroy(mem_t *m)`: gives back all memory of the pool, then calls what
-    /// `mem_add_free` has asked for, which may use the pool. Returns null.
+    /// `void *mem_destroy(mem_t *m)`: frees all memory of the pool, then makes the calls that
+    /// `mem_add_free` asked for, which may still use the pool. Returns null.
     #[otherwise(ptr::null_mut())]
     pub fn mem_destroy(pool: *mut Pool) -> *mut c_void {
         loop {
-            // SAFETY: the pool is null or of `mem_create`. The reference ends before anybody is
-            // called.
+            // SAFETY: the pool is null or of `mem_create`. The reference ends before any callback
+            // runs.
             let Some(Pool(content)) = (unsafe { pool.as_mut() }) else {
                 return ptr::null_mut();
             };
@@ -146,20 +148,20 @@ entry! {
                 break;
             }
             for block in blocks {
-                // SAFETY: what is in a pool is of malloc(3) and belongs to the pool.
+                // SAFETY: memory in a pool came from malloc(3) and belongs to the pool.
                 unsafe { libc::free(ptr::with_exposed_provenance_mut(block)) };
             }
             for Action { function, argument } in actions {
-                // SAFETY: whoever has asked for the call has given the function for it.
+                // SAFETY: `mem_add_free` was given the function for this call.
                 unsafe { function(argument) };
             }
         }
-        // SAFETY: it came from `Box::into_raw`, and nobody uses it any more.
+        // SAFETY: it came from `Box::into_raw`, and nothing uses it any more.
         drop(unsafe { Box::from_raw(pool) });
         ptr::null_mut()
     }
 
-    /// `void *mem_alloc(mem_t *m, size_t size)`: memory of zeroes.
+    /// `void *mem_alloc(mem_t *m, size_t size)`: zeroed memory.
     #[otherwise(ptr::null_mut())]
     pub fn mem_alloc(pool: Option<&mut Pool>, size: usize) -> *mut c_void {
         zeroed(pool, size)
@@ -186,31 +188,30 @@ entry! {
     }
 
     /// `void *mem_realloc(mem_t *m, void *p, size_t len)`: realloc(3). The result is in the pool if
-    /// the memory was, or if there was none; then it is zeroes.
+    /// the old block was. Without an old block, the result is zeroed and in the pool.
     #[otherwise(ptr::null_mut())]
     pub fn mem_realloc(pool: Option<&mut Pool>, memory: *mut c_void, size: usize) -> *mut c_void {
-        // SAFETY: the memory is null or of malloc(3).
+        // SAFETY: the memory is null or came from malloc(3).
         unsafe { resize(pool, memory, size) }
     }
 
-    /// `void *mem_free(mem_t *m, void *ptr)`: gives back the memory that `*ptr` points at, and
-    /// clears `*ptr`. Returns null.
+    /// `void *mem_free(mem_t *m, void *ptr)`: frees the memory that `*ptr` points at, and sets
+    /// `*ptr` to null. Returns null.
     #[otherwise(ptr::null_mut())]
     pub fn mem_free(pool: Option<&mut Pool>, pointer: &mut *mut c_void) -> *mut c_void {
-        // SAFETY: the memory is null or of malloc(3).
+        // SAFETY: the memory is null or came from malloc(3).
         unsafe { free(pool, std::mem::replace(pointer, ptr::null_mut())) };
         ptr::null_mut()
     }
 
-    /// `void *mem_attach(mem_t *m, void *p)`: makes memory of malloc(3) part of the pool; returns
-    /// it.
+    /// `void *mem_attach(mem_t *m, void *p)`: adds memory of malloc(3) to the pool; returns it.
     #[otherwise(memory)]
     pub fn mem_attach(pool: Option<&mut Pool>, memory: *mut c_void) -> *mut c_void {
         attach(pool, memory)
     }
 
-    /// `void *mem_detach(mem_t *m, void *p)`: takes memory out of the pool; returns it, or null if
-    /// it was not there.
+    /// `void *mem_detach(mem_t *m, void *p)`: takes memory out of the pool, to be freed by the
+    /// caller; returns it, or null if it was not in the pool.
     #[otherwise(ptr::null_mut())]
     pub fn mem_detach(pool: Option<&mut Pool>, memory: *mut c_void) -> *mut c_void {
         match pool.is_none_or(|Pool(content)| content.detach(memory.addr())) {
@@ -243,7 +244,7 @@ mod tests {
     #[test]
     fn memory_of_a_pool_is_given_back_once() {
         let mut called = 0u32;
-        // SAFETY: each function gets what it asks for.
+        // SAFETY: each function gets the arguments it requires.
         unsafe {
             let pool = mem_create(2);
             let mut block = mem_alloc(pool, 10);
@@ -264,7 +265,7 @@ mod tests {
 
     #[test]
     fn without_pool_it_is_plain_memory() {
-        // SAFETY: each function gets what it asks for.
+        // SAFETY: each function gets the arguments it requires.
         unsafe {
             assert!(mem_create(0).is_null());
             let text = mem_strndup(ptr::null_mut(), b"text".as_ptr(), 2);

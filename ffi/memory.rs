@@ -1,8 +1,8 @@
-//! Memory of C callers as slices, and results into it.
+//! Slices over memory of C callers, and writing results into it.
 
 use std::ffi::c_char;
 
-/// `count` values; none for a null pointer, or if there cannot be so many.
+/// `count` values; empty for a null pointer, or if `count` is larger than any slice can be.
 ///
 /// # Safety
 /// `start` is null or points at `count` values that nobody changes while the result lives.
@@ -14,7 +14,7 @@ pub(super) unsafe fn slice<'a, T>(start: *const T, count: usize) -> &'a [T] {
     unsafe { std::slice::from_raw_parts(start, count) }
 }
 
-/// As [`slice`], to be changed.
+/// As [`slice`], but mutable.
 ///
 /// # Safety
 /// As for [`slice`], and nobody else uses the values while the result lives.
@@ -30,7 +30,8 @@ fn possible<T>(count: usize) -> bool {
     count.checked_mul(size_of::<T>()).is_some_and(|size| isize::try_from(size).is_ok())
 }
 
-/// Writes a text and its NUL. False if they do not fit, or the pointer is null.
+/// Writes a text and its NUL. False, and nothing is written, if they do not fit or the pointer is
+/// null.
 ///
 /// # Safety
 /// `out` is null or has room for `room` bytes, which nobody else uses during the call.
@@ -38,7 +39,8 @@ pub(super) unsafe fn put_text(out: *mut c_char, room: usize, text: &[u8]) -> boo
     if out.is_null() || text.len() >= room {
         return false;
     }
-    // SAFETY: text and NUL fit, as was asked; the text is no part of the room, as it is ours.
+    // SAFETY: text and NUL fit, as was checked; the text does not overlap the room, as it is Rust's
+    // own.
     unsafe {
         out.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), text.len());
         out.add(text.len()).write(0);

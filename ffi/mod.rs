@@ -1,12 +1,13 @@
 //! The C ABI of libmavis.so: entry points, and no logic.
 //!
-//! One file per C header, as `symbols.tsv` lists them; what both sides look into is in `layout`. An
-//! entry (`entry.rs`) takes its arguments as Rust can hold them, calls the code in `src` that
-//! tcprelay itself uses, and turns the result back. Null pointers and numbers out of range are
-//! answered as the contract says and never followed. No panic leaves.
+//! One file per C header, as `symbols.tsv` lists them; the structs that both C and Rust access are
+//! in `layout`. An entry point (`entry.rs`) checks its arguments and converts them to Rust types,
+//! calls the code in `src` that tcprelay itself uses, and converts the result back. A null pointer
+//! or a number out of range gets the answer that the C interface defines, and is never
+//! dereferenced. No panic unwinds into C.
 //!
-//! What has variable arguments or may leave by longjmp is defined in C (`compat/shims.c`);
-//! `trampolines.rs` exports it. Nothing in `src` uses this module.
+//! Functions that take variable arguments or may leave by longjmp are defined in C
+//! (`compat/shims.c`), and `trampolines.rs` exports them. Nothing in `src` uses this module.
 
 mod entry;
 mod interface;

@@ -1,5 +1,4 @@
-//! misc/mymd5.h: MD5. `myMD5_CTX` has 88 bytes; a number in it that is none of its own only spoils
-//! the digest.
+//! misc/mymd5.h: MD5. `myMD5_CTX` has 88 bytes; garbage in it only spoils the digest.
 
 use super::entry::{entry, Out};
 use super::memory::slice;
@@ -12,13 +11,14 @@ entry! {
         context.put(Md5::new());
     }
 
-    /// `void myMD5Update(myMD5_CTX *context, void *input, size_t inputLen)`: continues it.
+    /// `void myMD5Update(myMD5_CTX *context, void *input, size_t inputLen)`: adds data to it.
     pub fn myMD5Update(context: &mut Md5, data: *const u8, length: usize) {
         // SAFETY: the data has that many bytes.
         context.update(unsafe { slice(data, length) });
     }
 
-    /// `void myMD5Final(u_char digest[16], myMD5_CTX *context)`: ends it, and clears the context.
+    /// `void myMD5Final(u_char digest[16], myMD5_CTX *context)`: finishes it, and clears the
+    /// context.
     pub fn myMD5Final(digest: Out<[u8; 16]>, context: &mut Md5) {
         digest.put(context.finish());
     }
@@ -36,7 +36,7 @@ entry! {
             return -1;
         }
         let mut context = Md5::new();
-        // SAFETY: there are that many pieces, of the lengths that they say.
+        // SAFETY: there are that many pieces, each as long as it says.
         unsafe {
             for piece in slice(pieces, count.try_into().unwrap_or(0)) {
                 context.update(slice(piece.iov_base.cast::<u8>(), piece.iov_len));

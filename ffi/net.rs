@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::ptr;
 use std::sync::OnceLock;
 
-/// The numbers of C for an order.
+/// An order as -1, 0 or 1.
 fn sign(order: Ordering) -> c_int {
     match order {
         Ordering::Less => -1,
@@ -20,7 +20,7 @@ fn sign(order: Ordering) -> c_int {
     }
 }
 
-/// 0 for what was done.
+/// 0 if it was done, otherwise -1.
 fn done(done: bool) -> c_int {
     if done {
         0
@@ -29,7 +29,7 @@ fn done(done: bool) -> c_int {
     }
 }
 
-/// Asked once: C code has the answers for good.
+/// Asked once, so that the answer never changes: C code may keep it.
 fn has_ipv6() -> bool {
     static HAVE: OnceLock<bool> = OnceLock::new();
     *HAVE.get_or_init(names::has_ipv6)
@@ -48,21 +48,21 @@ fn utf8(text: &[u8]) -> Option<&str> {
 }
 
 entry! {
-    /// `int v6_common_cidr(struct in6_addr *a, struct in6_addr *b, int min)`: how many bits two
-    /// addresses have in common at their beginning, `min` at most.
+    /// `int v6_common_cidr(struct in6_addr *a, struct in6_addr *b, int min)`: the length of the
+    /// common prefix of two addresses, at most `min` bits.
     #[otherwise(0)]
     pub fn v6_common_cidr(a: &Address, b: &Address, most: c_int) -> c_int {
         network::common_length(a, b, most)
     }
 
-    /// `void v6_network(struct in6_addr *n, struct in6_addr *a, int m)`: `*n` is `*a` with its host
-    /// bits clear. Both may be the same.
+    /// `void v6_network(struct in6_addr *n, struct in6_addr *a, int m)`: sets `*n` to `*a` with its
+    /// host bits clear. `n` may be `a`.
     pub fn v6_network(result: Out<Address>, address: Copied<Address>, length: c_int) {
         result.put(network::network(&address.0, length));
     }
 
-    /// `void v6_broadcast(struct in6_addr *b, struct in6_addr *a, int m)`: `*b` is `*a` with its
-    /// host bits set. Both may be the same.
+    /// `void v6_broadcast(struct in6_addr *b, struct in6_addr *a, int m)`: sets `*b` to `*a` with
+    /// its host bits set. `b` may be `a`.
     pub fn v6_broadcast(result: Out<Address>, address: Copied<Address>, length: c_int) {
         result.put(network::broadcast(&address.0, length));
     }
@@ -81,14 +81,14 @@ entry! {
         -c_int::from(network::contains(net, length, address))
     }
 
-    /// `void v6_ntoh(struct in6_addr *a, struct in6_addr *b)`: `*a` is `*b` in the other byte
-    /// order. Both may be the same.
+    /// `void v6_ntoh(struct in6_addr *a, struct in6_addr *b)`: sets `*a` to `*b` in the other byte
+    /// order. `a` may be `b`.
     pub fn v6_ntoh(result: Out<Address>, address: Copied<Address>) {
         result.put(address.0.map(u32::from_be));
     }
 
-    /// `int v6_ptoh(struct in6_addr *a, int *cm, char *s)`: reads an address or a network, and the
-    /// length of its prefix out of 128. -1 if that fails; nothing is written then.
+    /// `int v6_ptoh(struct in6_addr *a, int *cm, char *s)`: reads an address or a network, and its
+    /// prefix length, of 128 bits. -1 if the text is neither; nothing is written then.
     #[otherwise(-1)]
     pub fn v6_ptoh(address: Out<Address>, length: Out<c_int>, text: &[u8]) -> c_int {
         let Some((result, bits)) = utf8(text).and_then(network::parse_network) else {
@@ -99,8 +99,8 @@ entry! {
         0
     }
 
-    /// `int v6_ptoh_ext(struct in6_addr *addr, struct in6_addr *mask, char *s)`: as `v6_ptoh` with
-    /// the mask, which stays as it is for an IPv6 address without one.
+    /// `int v6_ptoh_ext(struct in6_addr *addr, struct in6_addr *mask, char *s)`: as `v6_ptoh`, but
+    /// gives the mask. An IPv6 address without a mask leaves `*mask` unchanged.
     #[otherwise(-1)]
     pub fn v6_ptoh_ext(address: Out<Address>, mask: Out<Address>, text: &[u8]) -> c_int {
         let Some((result, bits)) = utf8(text).and_then(network::parse_masked) else {
@@ -119,21 +119,21 @@ entry! {
         -c_int::from(has_ipv6())
     }
 
-    /// `char *inet_wildcard(void)`: the address of any host, a constant.
+    /// `char *inet_wildcard(void)`: the wildcard address, in a static string.
     #[otherwise(ptr::null_mut())]
     pub fn inet_wildcard() -> *mut c_char {
         any_host().as_ptr().cast_mut()
     }
 
-    /// `char *inet_any(void)`: the network of all addresses, a constant.
+    /// `char *inet_any(void)`: the network of all addresses, in a static string.
     #[otherwise(ptr::null_mut())]
     pub fn inet_any() -> *mut c_char {
         if has_ipv6() { c"::/0" } else { c"0.0.0.0/0" }.as_ptr().cast_mut()
     }
 
-    /// `int service_to_port(uint16_t *p, char *service, int proto)`: the port, from the number the
-    /// text begins with, or from its name in services(5), for the socket type. -1 if the number is
-    /// none of a port; a name that is not known leaves `*p` as it is.
+    /// `int service_to_port(uint16_t *p, char *service, int proto)`: the port: the number that the
+    /// text begins with, or that of a service in services(5), for the socket type `proto`. -1 if
+    /// the number is not a port; an unknown name leaves `*p` unchanged.
     #[otherwise(-1)]
     pub fn service_to_port(port: Out<u16>, service: &CStr, kind: c_int) -> c_int {
         match port_of(service, kind) {
@@ -148,7 +148,7 @@ entry! {
     }
 }
 
-/// `None` for a number that is none of a port, `Some(None)` for an unknown name.
+/// `None` for a number that is not a port, `Some(None)` for an unknown name.
 fn port_of(service: &CStr, kind: c_int) -> Option<Option<u16>> {
     match network::leading_port(&service.to_string_lossy()) {
         Some(number) => number.map(Some),
@@ -157,27 +157,30 @@ fn port_of(service: &CStr, kind: c_int) -> Option<Option<u16>> {
 }
 
 entry! {
-    /// `uint16_t su_get_port(sockaddr_union *sa)`: in host byte order; 0 for families without.
+    /// `uint16_t su_get_port(sockaddr_union *sa)`: the port, in host byte order; 0 for families
+    /// without ports.
     #[otherwise(0)]
     pub fn su_get_port(su: SockaddrUnion) -> u16 {
         su.port()
     }
 
-    /// `int su_set_port(sockaddr_union *sa, uint16_t port)`: -1 for families without.
+    /// `int su_set_port(sockaddr_union *sa, uint16_t port)`: sets the port; -1 for families without
+    /// ports.
     #[otherwise(-1)]
     pub fn su_set_port(su: InPlace, port: u16) -> c_int {
         done(su.change(|su| su.set_port(port)))
     }
 
-    /// `int su_convert(sockaddr_union *sa, u_int af)`: IPv4 to IPv4-mapped IPv6, or back. -1 for
-    /// others.
+    /// `int su_convert(sockaddr_union *sa, u_int af)`: converts IPv4 to IPv4-mapped IPv6, or back.
+    /// -1 for other addresses.
     #[otherwise(-1)]
     pub fn su_convert(su: InPlace, family: c_uint) -> c_int {
         done(su.change(|su| i32::try_from(family).is_ok_and(|family| su.convert(family))))
     }
 
-    /// `int su_copy_addr(sockaddr_union *dst, sockaddr_union *src)`: the address without the port,
-    /// IPv4 and IPv4-mapped as the destination's family says. -1 if it has no such address.
+    /// `int su_copy_addr(sockaddr_union *dst, sockaddr_union *src)`: copies the address and not the
+    /// port, converting between IPv4 and IPv4-mapped to the destination's family. -1 if that family
+    /// has no such address.
     #[otherwise(-1)]
     pub fn su_copy_addr(to: InPlace, from: SockaddrUnion) -> c_int {
         done(to.change(|to| from.host().is_some_and(|host| to.set_host(host))))
@@ -198,13 +201,14 @@ entry! {
     }
 
     /// `int su_cmp_addr(sockaddr_union *dst, sockaddr_union *src)`: the order of addresses, -1, 0
-    /// or 1; -1 if one is of a foreign family.
+    /// or 1; -1 if the family of one is unknown.
     #[otherwise(-1)]
     pub fn su_cmp_addr(a: SockaddrUnion, b: SockaddrUnion) -> c_int {
         a.compare_hosts(&b).map_or(-1, sign)
     }
 
-    /// `int su_cmp(sockaddr_union *dst, sockaddr_union *src)`: as `su_cmp_addr`, and then by port.
+    /// `int su_cmp(sockaddr_union *dst, sockaddr_union *src)`: as `su_cmp_addr`; equal addresses
+    /// are ordered by port.
     #[otherwise(-1)]
     pub fn su_cmp(a: SockaddrUnion, b: SockaddrUnion) -> c_int {
         a.compare_hosts(&b).map_or(-1, |order| sign(order.then(a.port().cmp(&b.port()))))
@@ -216,14 +220,15 @@ entry! {
         su.length()
     }
 
-    /// `int su_socket(int domain, int type, int protocol)`: a non-blocking socket; -1 and errno.
+    /// `int su_socket(int domain, int type, int protocol)`: a non-blocking socket; -1 with errno
+    /// set on failure.
     #[otherwise(-1)]
     pub fn su_socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
         sockaddr::open(domain, kind, protocol).unwrap_or(-1)
     }
 
-    /// `int su_bind(int s, sockaddr_union *sa)`: bind(2) with SO_REUSEADDR and SO_KEEPALIVE; -1 and
-    /// errno.
+    /// `int su_bind(int s, sockaddr_union *sa)`: bind(2) with SO_REUSEADDR and SO_KEEPALIVE; -1
+    /// with errno set on failure.
     #[otherwise(-1)]
     pub fn su_bind(fd: c_int, su: SockaddrUnion) -> c_int {
         done(sockaddr::bind(fd, &su.raw()).is_ok())
@@ -247,7 +252,8 @@ entry! {
     }
 
     /// `int su_pton(sockaddr_union *su, char *src)`: reads an address: IPv4, IPv6, a path, or one
-    /// of them after `inet:`, `inet6:` or `unix:`. -1 if it is none, and an address without family.
+    /// of them after `inet:`, `inet6:` or `unix:`. If the text is none of these, returns -1, and
+    /// `*su` has no family.
     #[otherwise(-1)]
     pub fn su_pton(su: &mut SockaddrUnion, text: &[u8]) -> c_int {
         let found = SockaddrUnion::parse(text);
@@ -255,8 +261,8 @@ entry! {
         done(found.is_some())
     }
 
-    /// `int su_pton_p(sockaddr_union *su, char *src, uint16_t port)`: as `su_pton`, with a port,
-    /// which the text may have as well: `1.2.3.4:80`, `[::1]:80`.
+    /// `int su_pton_p(sockaddr_union *su, char *src, uint16_t port)`: as `su_pton`, with the port
+    /// `port`, unless the text has its own: `1.2.3.4:80`, `[::1]:80`.
     #[otherwise(-1)]
     pub fn su_pton_p(su: &mut SockaddrUnion, text: &[u8], port: u16) -> c_int {
         let found = SockaddrUnion::parse_with_port(text, port);
@@ -265,9 +271,10 @@ entry! {
     }
 
     /// `int su_addrinfo(char *address, char *port, int protocol, int family, int count, void *data,
-    /// int (*func)(sockaddr_union *, void *))`: calls `func` with the address, or with those of a
-    /// host, up to `count` of them unless that is 0, until it returns 0. Without an address it is
-    /// that of any host. `protocol` is a socket type. -1 if port or host are not known.
+    /// int (*func)(sockaddr_union *, void *))`: calls `func` with the address, or with each address
+    /// of a host name, up to `count` of them unless that is 0, until `func` returns 0. A null
+    /// `address` is the wildcard address. `protocol` is a socket type. -1 if port or host are
+    /// unknown.
     #[otherwise(-1)]
     pub fn su_addrinfo(
         address: Option<&CStr>,
@@ -285,7 +292,8 @@ entry! {
         let most = if count > 0 { count as usize } else { usize::MAX };
         for mut su in addresses.iter().copied().take(most) {
             su.set_port(port.unwrap_or(0));
-            // SAFETY: the function is the caller's; the address lives as long as the call.
+            // SAFETY: the caller passed the function for this; the address lives as long as the
+            // call.
             if unsafe { function(&mut su, data) } == 0 {
                 break;
             }
@@ -294,7 +302,8 @@ entry! {
     }
 
     /// `int su_nameinfo(sockaddr_union *su, char *host, size_t hostlen, char *serv, size_t servlen,
-    /// int flags)`: getnameinfo(3), also for paths, which have no service. 0 or an error.
+    /// int flags)`: getnameinfo(3), extended to paths, which have no service. 0, or an error of
+    /// getnameinfo(3) or this library.
     #[otherwise(-1)]
     pub fn su_nameinfo(
         su: SockaddrUnion,
@@ -306,7 +315,7 @@ entry! {
     ) -> c_int {
         match su.host() {
             Some(Host::Ip(_)) => {
-                // SAFETY: the rooms are those of the buffers, which are two.
+                // SAFETY: the sizes are those of the buffers, which do not overlap.
                 let (host, service) = unsafe {
                     (slice_mut(host.cast(), host_room), slice_mut(service.cast(), service_room))
                 };
@@ -335,8 +344,8 @@ entry! {
         0
     }
 
-    /// `int su_htop(sockaddr_union *su, struct in6_addr *a, int sa_family)`: the other way round,
-    /// without a port. -1 if the address is none of that family.
+    /// `int su_htop(sockaddr_union *su, struct in6_addr *a, int sa_family)`: the reverse of
+    /// `su_ptoh`, without a port. -1 if the address cannot be of that family.
     #[otherwise(-1)]
     pub fn su_htop(out: Out<SockaddrUnion>, address: &Address, family: c_int) -> c_int {
         let host = Host::Ip(IpAddr::V6(network::to_ipv6(address)));
@@ -347,7 +356,7 @@ entry! {
     }
 }
 
-/// The address that a text is, or those of the host that it names.
+/// The address in the text, or the addresses of the host that it names.
 fn addresses(text: &[u8], family: c_int) -> Vec<SockaddrUnion> {
     if let Some(literal) = SockaddrUnion::parse(text) {
         return vec![literal];

@@ -1,4 +1,4 @@
-//! misc/ostype.h: the type of the system.
+//! misc/ostype.h: the type of the operating system.
 
 use super::entry::entry;
 use super::memory::put_text;
@@ -7,21 +7,22 @@ use crate::os::names;
 use std::ffi::{c_char, CString};
 use std::sync::OnceLock;
 
-/// C code keeps the pointer.
+/// Static, as C code keeps the pointer.
 fn running() -> &'static CString {
     static RUNNING: OnceLock<CString> = OnceLock::new();
     RUNNING.get_or_init(|| CString::new(names::system_type()).unwrap_or_default())
 }
 
 entry! {
-    /// `char *ostype(void)`: `sysname-release-machine` in lower case, valid for ever.
+    /// `char *ostype(void)`: `sysname-release-machine` in lower case, in static memory.
     #[otherwise(c"".as_ptr().cast_mut())]
     pub fn ostype() -> *mut c_char {
         running().as_ptr().cast_mut()
     }
 
-    /// `char *ostypef(char *format, char *s, size_t len)`: writes the format, with `%o` and `%O`
-    /// replaced by the type of the running system and that the library was built for. Returns `s`.
+    /// `char *ostypef(char *format, char *s, size_t len)`: writes the format, with `%o` replaced by
+    /// the type of the running system and `%O` by that of the system the library was built for.
+    /// Returns `s`.
     #[otherwise(out)]
     pub fn ostypef(format: Option<&[u8]>, out: *mut c_char, room: usize) -> *mut c_char {
         let built = [std::env::consts::OS, "-", std::env::consts::ARCH].concat();

@@ -1,4 +1,4 @@
-//! The programs' side of libmavis.so: they are thin, and enter the library here.
+//! Included by our programs, not by the library: their thin mains enter libmavis.so here.
 
 use std::ffi::{c_char, c_int, CString};
 use std::os::unix::ffi::OsStringExt;

@@ -6,14 +6,14 @@ use crate::library::radix::{Entry, Tree};
 use std::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};
 
-/// Gives a payload back; the second argument is that of `radix_drop`.
+/// Frees a payload; the second argument is the one passed to `radix_drop`.
 type Free = unsafe extern "C" fn(*mut c_void, *mut c_void);
 /// Compares payloads: 0 if they are the same.
 type Compare = unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int;
 /// Takes an address, its prefix length, the payload and the argument of `radix_walk`.
 type Visit = unsafe extern "C" fn(*mut Address, c_int, *mut c_void, *mut c_void);
 
-/// `struct radixtree`. C code has only its address.
+/// `struct radixtree`, opaque to C code.
 #[derive(Default)]
 pub struct RadixTree {
     tree: Tree,
@@ -33,10 +33,10 @@ fn parse(text: &[u8]) -> Option<(Address, i32)> {
     network::parse_network(std::str::from_utf8(text).ok()?)
 }
 
-/// Adds a prefix; the payload that is there already, if it is another one.
+/// Adds a prefix. Returns null, or the different payload that the prefix already has.
 ///
 /// # Safety
-/// The tree is valid, and nobody has a reference to it: its functions may use it.
+/// The tree is valid, and nobody has a reference to it: its callbacks may use it.
 unsafe fn add(
     tree: NonNull<RadixTree>,
     address: &mut Address,
@@ -44,7 +44,7 @@ unsafe fn add(
     payload: *mut c_void,
 ) -> *mut c_void {
     *address = network::network(address, length);
-    // SAFETY: as the caller promises. The reference ends before anybody is called.
+    // SAFETY: as the caller promises. The reference ends before any callback runs.
     let (compare, there) = unsafe {
         let radix = &mut *tree.as_ptr();
         let there = radix.tree.add(address, length.clamp(0, 128) as u8, number(payload));
@@ -59,7 +59,7 @@ unsafe fn add(
     }
 }
 
-/// The last payload of a search, and all of them in `all`, if that is not null.
+/// The payload of the longest match; all payloads of the search go to `all`, if that is not null.
 ///
 /// # Safety
 /// `all` is null or has room for all payloads, which are 129 at most.
@@ -80,15 +80,15 @@ unsafe fn look_up(tree: &RadixTree, address: &Address, all: *mut *mut c_void) ->
 
 entry! {
     /// `struct radixtree *radix_new(void (*f)(void *, void *), int (*c)(void *, void *))`: an empty
-    /// tree, whose payloads are given back with `f` and compared with `c`.
+    /// tree, whose payloads are freed with `f` and compared with `c`.
     #[otherwise(ptr::null_mut())]
     pub fn radix_new(free: Option<Free>, compare: Option<Compare>) -> *mut RadixTree {
         Box::into_raw(Box::new(RadixTree { free, compare, ..RadixTree::default() }))
     }
 
     /// `void *radix_add(struct radixtree *rt, struct in6_addr *a, int m, void *d)`: clears the host
-    /// bits of `*a` and adds the prefix. Null if it is new, or there with the same payload, as
-    /// pointers or `c` tell; otherwise the payload that is there, and stays.
+    /// bits of `*a` and adds the prefix. Null if the prefix is new, or already has the same payload
+    /// (the same pointer, or `c` says so); otherwise the existing payload, which is kept.
     #[otherwise(ptr::null_mut())]
     pub fn radix_add(
         tree: NonNull<RadixTree>,
@@ -96,12 +96,12 @@ entry! {
         length: c_int,
         payload: *mut c_void,
     ) -> *mut c_void {
-        // SAFETY: the tree is of `radix_new`.
+        // SAFETY: the tree came from `radix_new`.
         unsafe { add(tree, address, length, payload) }
     }
 
     /// `int radix_add_str(struct radixtree *rt, char *cidr, void *payload)`: as `radix_add`; 0 if
-    /// the prefix is new, 1 if it is there with another payload, -1 if the text is no network.
+    /// the prefix was added, 1 if it already has another payload, -1 if the text is not a network.
     #[otherwise(-1)]
     pub fn radix_add_str(
         tree: Option<NonNull<RadixTree>>,
@@ -119,9 +119,9 @@ entry! {
     }
 
     /// `void *radix_lookup(struct radixtree *rt, struct in6_addr *a, void **arr)`: the payload of
-    /// the longest prefix that contains the address, or null. With `arr`, for which 129 places are
-    /// enough for any tree, all payloads are written there, the shortest prefix first, without an
-    /// end mark.
+    /// the longest prefix that contains the address, or null. If `arr` is not null, the payloads of
+    /// all matching prefixes are written there, the shortest prefix first, without an end mark; 129
+    /// places are enough for any tree.
     #[otherwise(ptr::null_mut())]
     pub fn radix_lookup(tree: &RadixTree, address: &Address, all: *mut *mut c_void) -> *mut c_void {
         // SAFETY: there is room for all payloads.
@@ -129,7 +129,7 @@ entry! {
     }
 
     /// `void *radix_lookup_str(struct radixtree *rt, char *addr, void **arr)`: as `radix_lookup`;
-    /// null if the text is no address.
+    /// null if the text is not an address.
     #[otherwise(ptr::null_mut())]
     pub fn radix_lookup_str(tree: &RadixTree, text: &[u8], all: *mut *mut c_void) -> *mut c_void {
         match parse(text) {
@@ -140,19 +140,20 @@ entry! {
     }
 
     /// `void radix_walk(struct radixtree *rt, void (*f)(struct in6_addr *, int, void *, void *),
-    /// void *data)`: calls `f` for every prefix, longer ones before those that contain them. It may
-    /// change the tree.
+    /// void *data)`: calls `f` for every prefix, longer ones before those that contain them. `f`
+    /// may change the tree.
     pub fn radix_walk(tree: NonNull<RadixTree>, visit: Visit, data: *mut c_void) {
-        // SAFETY: the tree is of `radix_new`. The reference ends before anybody is called.
+        // SAFETY: the tree came from `radix_new`. The reference ends before any callback runs.
         let entries = unsafe { tree.as_ref() }.tree.entries();
         for Entry { mut prefix, length, payload } in entries {
-            // SAFETY: the function is the caller's; the address lives as long as the call.
+            // SAFETY: the caller passed the function for this; the address lives as long as the
+            // call.
             unsafe { visit(&mut prefix, c_int::from(length), pointer(payload), data) };
         }
     }
 
-    /// `void radix_drop(struct radixtree **rt, void *data)`: gives back all payloads and the tree,
-    /// and clears the pointer.
+    /// `void radix_drop(struct radixtree **rt, void *data)`: frees all payloads and the tree, and
+    /// sets the pointer to null.
     pub fn radix_drop(handle: &mut *mut RadixTree, data: *mut c_void) {
         let tree = std::mem::replace(handle, ptr::null_mut());
         if tree.is_null() {

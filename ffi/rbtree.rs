@@ -1,4 +1,4 @@
-//! misc/rbtree.h: red-black trees of C structures, and where their nodes come from.
+//! misc/rbtree.h: red-black trees of C structures, and the allocation of their nodes.
 
 use super::entry::{entry, Out};
 use super::layout::rbtree::{raw, Compare, Free, RbNode, RbTree, Tree};
@@ -8,19 +8,19 @@ use std::ptr::{self, NonNull};
 
 entry! {
     /// `rbtree_type *rbtree_create(int (*cmpf)(const void *, const void *), void (*freef)(const
-    /// void *))`: an empty tree, to be given back with free(3).
+    /// void *))`: an empty tree, to be freed with free(3).
     #[otherwise(ptr::null_mut())]
     pub fn rbtree_create(compare: Option<Compare>, free: Option<Free>) -> *mut RbTree {
         Tree::allocate(compare, free)
     }
 
-    /// `void rbtree_init(rbtree_type *rbtree, ...)`: makes memory of the caller an empty tree.
+    /// `void rbtree_init(rbtree_type *rbtree, ...)`: makes an empty tree in the caller's memory.
     pub fn rbtree_init(tree: Out<RbTree>, compare: Option<Compare>, free: Option<Free>) {
         tree.put(RbTree::new(compare, free));
     }
 
     /// `rbnode_type *rbtree_insert(rbtree_type *rbtree, rbnode_type *data)`: inserts a node whose
-    /// key is set, and returns it; null if the key is in the tree already.
+    /// key is set, and returns it; null if the tree already has the key.
     #[otherwise(ptr::null_mut())]
     pub fn rbtree_insert(tree: Tree, node: NonNull<RbNode>) -> *mut RbNode {
         match tree.locate(tree.key(node)) {
@@ -40,7 +40,7 @@ entry! {
     }
 
     /// `int rbtree_find_less_equal(rbtree_type *rbtree, const void *key, rbnode_type **result)`: 1
-    /// and the node with the key, or 0 and the one with the largest smaller key, or null.
+    /// and the node with this key; otherwise 0 and the node with the largest smaller key, or null.
     #[otherwise(0)]
     pub fn rbtree_find_less_equal(
         tree: Option<Tree>,
@@ -82,7 +82,7 @@ entry! {
     }
 
     /// `rbnode_type *rbtree_delete_node(rbtree_type *rbtree, rbnode_type *to_delete)`: unlinks a
-    /// node and returns it. Other nodes keep their keys.
+    /// node and returns it. Other nodes are relinked, and keep their addresses and keys.
     #[otherwise(node)]
     pub fn rbtree_delete_node(tree: Tree, node: *mut RbNode) -> *mut RbNode {
         if let Some(node) = NonNull::new(node) {
@@ -103,7 +103,7 @@ entry! {
     }
 
     /// `void traverse_postorder(rbtree_type *tree, void (*func)(rbnode_type *, void *), void
-    /// *arg)`: calls `func` for every node, children first. It may give the node back.
+    /// *arg)`: calls `func` for every node, children first. `func` may free the node.
     pub fn traverse_postorder(
         tree: Tree,
         function: unsafe extern "C" fn(*mut RbNode, *mut c_void),
@@ -112,22 +112,22 @@ entry! {
         let mut next = rbtree::first_in_postorder(&tree);
         while let Some(node) = next {
             next = rbtree::next_in_postorder(&tree, node);
-            // SAFETY: the function is the caller's, and for nodes of this tree. What it may give
-            // back is not looked at any more.
+            // SAFETY: the caller passed the function for the nodes of this tree. The node is not
+            // used after the call, as the function may free it.
             unsafe { function(node.as_ptr(), argument) };
         }
     }
 
-    /// `rbnode_type *rbnode_alloc(void)`: a node of zeroes.
+    /// `rbnode_type *rbnode_alloc(void)`: a zeroed node.
     #[otherwise(ptr::null_mut())]
     pub fn rbnode_alloc() -> *mut RbNode {
         RbNode::allocate().as_ptr()
     }
 
-    /// `void rbnode_free(rbnode_type *rbnode)`: gives a node back that is in no tree. One that was
-    /// given back before is left alone.
+    /// `void rbnode_free(rbnode_type *rbnode)`: frees a node that is in no tree. A node that was
+    /// freed before is left alone.
     pub fn rbnode_free(node: NonNull<RbNode>) {
-        // SAFETY: the node is of `rbnode_alloc`.
+        // SAFETY: the node came from `rbnode_alloc`.
         unsafe { RbNode::give_back(node) };
     }
 }
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn nodes_go_in_and_out_by_their_keys() {
         let key = |number: usize| ptr::without_provenance::<c_void>(number);
-        // SAFETY: each function gets what it asks for; the keys are only compared.
+        // SAFETY: each function gets the arguments it requires; the keys are only compared.
         unsafe {
             let tree = rbtree_create(Some(by_address), None);
             for number in [5, 3, 9, 3] {

@@ -1,4 +1,4 @@
-//! mavis/scm.h: messages between broker and worker, and the start of a program that is both.
+//! mavis/scm.h: messages between broker and worker, and the start of a program that can be either.
 
 use super::entry::{entry, guard, Out};
 use super::internal;
@@ -17,33 +17,33 @@ use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::ptr::NonNull;
 
-/// `struct scm_data`: a type, and a count.
+/// `struct scm_data`: the type of a message, and a count.
 #[repr(C)]
 pub struct Data {
     kind: u32,
     count: c_int,
 }
 
-/// The type of scm_send_msg.
+/// The signature of scm_send_msg.
 pub(super) type Send = unsafe extern "C" fn(c_int, *mut Data, c_int) -> c_int;
-/// The type of scm_recv_msg.
+/// The signature of scm_recv_msg.
 pub(super) type Receive = unsafe extern "C" fn(c_int, *mut u8, usize, *mut c_int) -> c_int;
 
-/// Where C code finds functions in `common_data`.
+/// Sets the functions in `common_data` through which C code sends and receives.
 pub(super) fn set_functions() {
     let (send, receive): (Send, Receive) = (scm_send_msg, scm_recv_msg);
     common_data::set_scm_send(send as *const c_void);
     common_data::set_scm_receive(receive as *const c_void);
 }
 
-/// The same where broker and worker are one process.
+/// The same for single-process mode.
 pub(super) fn set_functions_in_one_process() {
     let (send, receive): (Send, Receive) = (fakescm_send_msg, fakescm_recv_msg);
     common_data::set_scm_send(send as *const c_void);
     common_data::set_scm_receive(receive as *const c_void);
 }
 
-/// The arguments of a C program.
+/// The arguments of a C program's main().
 ///
 /// # Safety
 /// `argv` has `argc` NUL-terminated strings.
@@ -57,7 +57,8 @@ pub(super) unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<O
     (0..count).map(argument).collect()
 }
 
-/// Tells a program of the C kind what its broker wants of it.
+/// Tells a C program through `common_data` what its broker wants it to do: its name, configuration
+/// and section.
 pub(super) fn enter_worker(worker: &HostedWorker) {
     common_data::set_program_name(&worker.name);
     let system = super::mavis::reading::system();
@@ -68,12 +69,12 @@ pub(super) fn enter_worker(worker: &HostedWorker) {
     }
 }
 
-/// The worker of a program that is one process with its broker. The program counts its sessions
-/// itself, in `common_data.users_cur`; `common_data.users_max_total` is how many it can have.
-/// SCM_DONE says nothing here: some programs send it in this mode and some do not.
+/// The worker of a C program in single-process mode. The program counts its sessions itself, in
+/// `common_data.users_cur`, up to `common_data.users_max_total`. SCM_DONE is ignored: only some
+/// programs send it in this mode.
 #[derive(Default)]
 pub(super) struct OwnWorker {
-    /// Connections given to the program, less those reported as ended.
+    /// Connections given to the program, minus those reported as ended.
     given: usize,
 }
 
@@ -109,7 +110,7 @@ impl LocalWorker for OwnWorker {
 /// The bytes of a message.
 ///
 /// # Safety
-/// It is one, whose type says how long it is.
+/// It is a message as long as its type says.
 unsafe fn contents<'a>(message: NonNull<Data>) -> &'a [u8] {
     // SAFETY: as the caller promises.
     unsafe {
@@ -120,14 +121,14 @@ unsafe fn contents<'a>(message: NonNull<Data>) -> &'a [u8] {
     }
 }
 
-/// Tells the broker that starting this program again will not help.
+/// Tells the broker that it need not start this program again: the configuration is bad.
 pub(super) fn tell_bad_configuration() {
     let message = FromWorker::BadConfiguration.encode();
-    // A broker that does not hear it sees the process end.
+    // If the message does not arrive, the broker still sees the process end.
     let _ = channel::send(std::io::stdin().as_fd(), &message, None);
 }
 
-/// Tells the broker, and ends the process.
+/// Tells the broker that the configuration is bad, and ends the process.
 pub(super) fn fatal() -> ! {
     guard((), tell_bad_configuration);
     std::process::exit(exit::CONFIGURATION);
@@ -135,11 +136,11 @@ pub(super) fn fatal() -> ! {
 
 entry! {
     /// `int scm_send_msg(int sock, struct scm_data *, int fd)`: sends a message, with a descriptor
-    /// if `fd` is one. 0 if it was sent.
+    /// unless `fd` is negative. 0 if it was sent.
     #[otherwise(-1)]
     pub fn scm_send_msg(sock: c_int, message: Option<NonNull<Data>>, fd: c_int) -> c_int {
         let sent = match message {
-            // SAFETY: the message is one; the descriptors are open ones, and not closed here.
+            // SAFETY: the message is valid; the descriptors are open, and not closed here.
             Some(message) if sock >= 0 => unsafe {
                 let fd = (fd > -1).then(|| BorrowedFd::borrow_raw(fd));
                 channel::send(BorrowedFd::borrow_raw(sock), contents(message), fd)
@@ -157,14 +158,14 @@ entry! {
         }
     }
 
-    /// `int scm_recv_msg(int sock, struct scm_data_accept *, size_t size, int *fd)`: receives one.
-    /// 0, or -1 at the end, for an error, or if the message is longer than `size`.
+    /// `int scm_recv_msg(int sock, struct scm_data_accept *, size_t size, int *fd)`: receives a
+    /// message. 0, or -1 at the end, for an error, or if the message is longer than `size`.
     #[otherwise(-1)]
     pub fn scm_recv_msg(sock: c_int, buffer: NonNull<u8>, size: usize, fd: Out<c_int>) -> c_int {
         if sock < 0 {
             return -1;
         }
-        // SAFETY: there is that room; the socket is an open one, and not closed here.
+        // SAFETY: there is that room; the socket is open, and not closed here.
         let (sock, buffer) = unsafe {
             let buffer = std::slice::from_raw_parts_mut(buffer.as_ptr(), size);
             (BorrowedFd::borrow_raw(sock), buffer)
@@ -187,11 +188,11 @@ entry! {
         }
     }
 
-    /// `int fakescm_send_msg(int sock, struct scm_data *, int fd)`: as scm_send_msg, where broker
-    /// and worker are one process. 0
+    /// `int fakescm_send_msg(int sock, struct scm_data *, int fd)`: as scm_send_msg in
+    /// single-process mode, where the message takes effect at once. Returns 0.
     #[otherwise(0)]
     pub fn fakescm_send_msg(_sock: c_int, message: NonNull<Data>, fd: c_int) -> c_int {
-        // SAFETY: the message is one, and of the type that the functions take.
+        // SAFETY: the message is valid, and of the type that the functions take.
         unsafe {
             match FromWorker::decode(contents(message)) {
                 Ok(FromWorker::Max(count)) => {
@@ -210,7 +211,8 @@ entry! {
         0
     }
 
-    /// `int fakescm_recv_msg(...)`: nothing ever comes where broker and worker are one process. 0
+    /// `int fakescm_recv_msg(...)`: receives nothing: there is no channel in single-process mode.
+    /// Returns 0.
     #[otherwise(0)]
     pub fn fakescm_recv_msg(
         _sock: c_int,
@@ -221,14 +223,15 @@ entry! {
         0
     }
 
-    /// `void scm_fatal(void)`: tells the broker, and ends the process.
+    /// `void scm_fatal(void)`: tells the broker that the configuration is bad, and ends the
+    /// process.
     pub fn scm_fatal() {
         fatal();
     }
 
-    /// `void scm_main(int argc, char **argv, char **envp)`: the start of a program that is broker
-    /// and worker. Returns in the worker, with `common_data` filled in; the broker ends here,
-    /// unless it is one process with its worker.
+    /// `void scm_main(int argc, char **argv, char **envp)`: starts a program that is its own broker
+    /// and worker. Returns in the worker, with `common_data` filled in. A broker does not return,
+    /// except in single-process mode.
     pub fn scm_main(argc: c_int, argv: *mut *mut c_char, envp: *mut *mut c_char) {
         mavis::start();
         common_data::set_argv(argv, envp);

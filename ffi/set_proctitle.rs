@@ -11,7 +11,7 @@ pub(super) const ACCEPTING: c_int = 1;
 /// Not accepting now.
 pub(super) const FULL: c_int = 2;
 
-/// Shows what a process is doing.
+/// Shows what the process is doing, with its number of connections.
 pub(super) fn show(status: c_int) {
     let count = |number: c_int| usize::try_from(number).unwrap_or(0);
     let users = common_data::users_cur();
@@ -30,8 +30,8 @@ pub(super) fn show(status: c_int) {
 }
 
 entry! {
-    /// `void set_proctitle(int status)`: what a worker is doing: 0 accepting, 1 accepting as one of
-    /// several, 2 not accepting now, 3 not accepting any more.
+    /// `void set_proctitle(int status)`: shows what a worker is doing: 0 accepting, 1 accepting as
+    /// one of several workers, 2 not accepting now, 3 never accepting again.
     pub fn set_proctitle(status: c_int) {
         show(status);
     }

@@ -7,10 +7,11 @@ use std::ffi::c_char;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The program knows that the memory of its arguments will be written over.
+/// Set once the program has called `setproctitle_init`: it knows that its arguments will be
+/// overwritten.
 static ALLOWED: AtomicBool = AtomicBool::new(false);
 
-/// Shows a title, if the program allows it.
+/// Shows a title, if the program has allowed that.
 pub(super) fn show(write: impl FnOnce(&mut Title)) {
     if !ALLOWED.load(Ordering::Relaxed) {
         return;
@@ -23,13 +24,13 @@ pub(super) fn show(write: impl FnOnce(&mut Title)) {
 }
 
 entry! {
-    /// `void setproctitle_init(char **argv, char **envp)`: allows titles. Where they go is asked of
-    /// the system.
+    /// `void setproctitle_init(char **argv, char **envp)`: allows titles. The arguments are not
+    /// used: the system knows where a title goes.
     pub fn setproctitle_init(_argv: *mut *mut c_char, _envp: *mut *mut c_char) {
         ALLOWED.store(true, Ordering::Relaxed);
     }
 
-    /// `void setproctitle(const char *format, ...)`: the C side has formatted the text.
+    /// `void setproctitle(const char *format, ...)`: shows a title that the C half has formatted.
     pub(in crate::ffi) fn set_title(text: Option<String>) {
         show(|title| {
             title.text(&text.unwrap_or_default());

@@ -1,4 +1,4 @@
-//! misc/sig_segv.h: what is done when a program crashes.
+//! misc/sig_segv.h: the handling of crashes.
 
 use super::entry::entry;
 use super::internal::catchsegv;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 entry! {
     /// `void setup_sig_segv(char *coredump_dir, char *gcore_cmd, char *debug_cmd)`: catches SIGSEGV
-    /// and SIGBUS. What is null stays as an earlier call has set it.
+    /// and SIGBUS. A null argument leaves the setting of an earlier call.
     pub fn setup_sig_segv(
         directory: Option<String>,
         core_command: Option<String>,

@@ -1,4 +1,4 @@
-//! misc/tokenize.h: words of a line.
+//! misc/tokenize.h: splits a line into words.
 
 use super::entry::entry;
 use super::memory::slice_mut;
@@ -8,8 +8,8 @@ use std::ptr;
 
 entry! {
     /// `int tokenize(char *string, char **vector, int v_len)`: splits the string in place; the
-    /// vector gets the words and a null pointer. Returns their number; -1 if the vector, of which
-    /// one place more stays free, is too short.
+    /// vector gets the words, then a null pointer. Returns the number of words; -1 if the vector is
+    /// too short, which must have two places more than there are words.
     #[otherwise(-1)]
     pub fn tokenize(string: *mut c_char, vector: *mut *mut c_char, length: c_int) -> c_int {
         // SAFETY: the vector has that length.
@@ -21,7 +21,7 @@ entry! {
         if string.is_null() {
             return 0;
         }
-        // SAFETY: the string ends with NUL, and is no part of the vector.
+        // SAFETY: the string ends with NUL, and does not overlap the vector.
         let text = unsafe { slice_mut(string.cast::<u8>(), libc::strlen(string) + 1) };
         let Some(words) = tokenize::tokenize(text, vector.len().saturating_sub(2)) else {
             return -1;

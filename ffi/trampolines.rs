@@ -1,8 +1,8 @@
-//! Exported names of functions that are defined in C.
+//! Exports the functions that are defined in C.
 //!
-//! The linker exports from a shared library of Rust only what is defined in Rust. So each such
-//! name is a Rust function without a frame that jumps to the C one: arguments, variable ones too,
-//! are where the caller has put them, and a longjmp passes over nothing.
+//! From a shared library built by Rust, the linker exports only symbols that Rust defines. So each
+//! of these names is a naked Rust function that jumps to the C one. It has no stack frame:
+//! arguments, variable ones too, stay where the caller put them, and a longjmp skips no Rust frame.
 
 /// One jump. `$target` is the C function.
 macro_rules! jump {
@@ -23,8 +23,9 @@ macro_rules! jump {
             std::arch::naked_asm!("b {}", sym $target);
             #[cfg(target_arch = "riscv64")]
             std::arch::naked_asm!("tail {}", sym $target);
-            // A caller elsewhere enters here with the address in r12 and a TOC of its own in r2; what
-            // follows `.localentry`, and the C function behind its own, are for the library's TOC.
+            // A caller outside of the library enters here with the address in r12 and its own TOC
+            // in r2. The code after `.localentry`, and the C function's local entry, expect the
+            // library's TOC in r2.
             #[cfg(all(target_arch = "powerpc64", target_endian = "little"))]
             std::arch::naked_asm!(
                 "0: addis 2, 12, .TOC.-0b@ha",

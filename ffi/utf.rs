@@ -7,9 +7,9 @@ use crate::os::malloc;
 use std::ffi::{c_char, c_int};
 
 entry! {
-    /// `int utf8_to_utf16le(char *in, size_t inlen, char **out, size_t *outlen)`: 0, and in `*out`
-    /// the text up to its first NUL as UTF-16, to be given back with free(3), with a NUL that does
-    /// not count; -1 if it is not UTF-8.
+    /// `int utf8_to_utf16le(char *in, size_t inlen, char **out, size_t *outlen)`: converts the text
+    /// up to its first NUL to UTF-16. Returns 0 and the result in `*out`, to be freed with free(3),
+    /// with a NUL that `*outlen` does not count; -1 if the text is not UTF-8.
     #[otherwise(-1)]
     pub fn utf8_to_utf16le(
         text: *const c_char,

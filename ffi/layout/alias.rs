@@ -1,23 +1,23 @@
-//! What C code holds of an alias: a `struct token_list **`, which it only hands back.
+//! C code's handle of an alias: a `struct token_list **`, which it only hands back.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr;
 
 thread_local! {
-    /// Names of aliases that C code is defining; it has their addresses.
+    /// The aliases that C code is defining. C code has the addresses of the entries.
     #[allow(clippy::vec_box, reason = "the addresses must not change")]
     static ALIASES: RefCell<Vec<Box<AliasName>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The alias, with room for the pointer that C code may look at.
+/// An alias, which starts with the pointer that C code may read through its handle.
 #[repr(C)]
 pub struct AliasName {
     list: *mut c_void,
     name: Vec<u8>,
 }
 
-/// Keeps the name of an alias for good.
+/// Keeps the name of an alias for good, and returns its handle.
 pub(crate) fn keep(name: &[u8]) -> *mut AliasName {
     let mut entry = Box::new(AliasName { list: ptr::null_mut(), name: name.to_vec() });
     let handle = &raw mut *entry;
@@ -25,7 +25,7 @@ pub(crate) fn keep(name: &[u8]) -> *mut AliasName {
     handle
 }
 
-/// The name, if it is one of an alias.
+/// The name for a handle; `None` if it is not one of ours.
 pub(crate) fn name(handle: *const AliasName) -> Option<Vec<u8>> {
     ALIASES.with_borrow(|aliases| {
         let found = aliases.iter().find(|entry| ptr::eq(&raw const ***entry, handle));

@@ -1,9 +1,10 @@
-//! `struct common_data`: what library, programs and modules of one process share.
+//! `struct common_data`: the settings that the library, the program and its modules share in one
+//! process.
 //!
-//! The variable is exported and may be replaced by a copy of the program that uses the library, so
-//! its address is asked for (`compat/data.c`), and nobody holds a reference into it: C code may
-//! write any field at any time. Each field has a reader and a writer, which copy: here, or, if the
-//! library itself follows it, in `os::common_data`.
+//! The variable is exported, and the program may have its own copy of it (a copy relocation), so
+//! `compat/data.c` looks up its address. C code may write any field at any time, so nobody holds a
+//! reference into it. Each field has a getter and a setter that copy: those that the library itself
+//! uses are in `os::common_data`, the others here.
 
 #![allow(clippy::not_unsafe_ptr_arg_deref, reason = "such pointers are passed on, not followed")]
 
@@ -69,7 +70,7 @@ pub struct CommonData {
 }
 
 impl CommonData {
-    /// As the variable is before anything is set.
+    /// The initial value of the variable.
     // SAFETY: all fields are integers and raw pointers, for which zero is a value.
     pub const ZERO: CommonData = unsafe { std::mem::zeroed() };
 }
@@ -101,7 +102,7 @@ extern "C" {
     fn compat_common_data() -> *mut CommonData;
 }
 
-/// The variable's address, with the values set that everything starts from.
+/// The variable's address, once its defaults are set.
 fn address() -> *mut CommonData {
     started();
     // SAFETY: the function only returns an address.
@@ -127,29 +128,29 @@ macro_rules! fields {
 fields! {
     /// Open connections of this process.
     users_cur: c_int, users_cur, set_users_cur;
-    /// Connections that a process should have.
+    /// `users min`: the connections that a process should have.
     users_min: c_int, users_min, set_users_min;
-    /// Connections that a process may have.
+    /// `users max`: the limit of one process.
     users_max: c_int, users_max, set_users_max;
-    /// Connections that all processes may have.
+    /// The limit of all processes together.
     users_max_total: c_int, users_max_total, set_users_max_total;
-    /// Worker processes that there are always.
+    /// `instances min`
     servers_min: c_int, servers_min, set_servers_min;
-    /// Worker processes that there may be.
+    /// `instances max`
     servers_max: c_int, servers_max, set_servers_max;
-    /// Worker processes of this broker.
+    /// How many workers this broker has now.
     servers_cur: c_int, servers_cur, set_servers_cur;
     /// `-v`
     version_only: c_int, version_only, set_version_only;
-    /// The loop of C code.
+    /// The event loop of C code.
     io: *mut c_void, io, set_io;
-    /// The key of the configuration in shared memory.
+    /// The shared-memory key of the configuration.
     ipc_key: u64, ipc_key, set_ipc_key;
     /// `int (*)(int, struct scm_data *, int)`
     scm_send_msg: *const c_void, scm_send, set_scm_send;
     /// `int (*)(int, struct scm_data_accept *, size_t, int *)`
     scm_recv_msg: *const c_void, scm_receive, set_scm_receive;
-    /// Broker and worker are one process.
+    /// Single-process mode: broker and worker are one process.
     singleprocess: c_int, single_process, set_single_process;
 }
 
@@ -163,7 +164,7 @@ macro_rules! texts {
 
         $(#[$doc])*
         ///
-        /// The former text is not given back: somebody may hold a pointer to it.
+        /// The old text is not freed: C code may hold a pointer to it.
         pub fn $set(text: &str) {
             // SAFETY: the variable lives as long as the process.
             unsafe { set_text(&raw mut (*address()).$field, text) }
@@ -184,15 +185,15 @@ texts! {
     debug_cmd, debug_command, set_debug_command;
     /// `proctitle`
     proctitle, process_title, set_process_title;
-    /// The section of this process.
+    /// The configuration section of this process.
     id, section, set_section;
-    /// Where the configuration is in shared memory.
+    /// The URL of the configuration in shared memory.
     ipc_url, ipc_url, set_ipc_url;
     /// `-p`
     pidfile, pid_file, set_pid_file;
 }
 
-/// What the common directives set.
+/// Copies the settings of the common directives.
 pub fn publish(common: &Common) {
     if let Some(directory) = &common.core_directory {
         set_core_directory(&directory.to_string_lossy());
@@ -208,7 +209,7 @@ pub fn publish(common: &Common) {
     }
 }
 
-/// Where the program's arguments and environment are.
+/// Notes where the program's arguments and environment are.
 pub fn set_argv(argv: *mut *mut c_char, envp: *mut *mut c_char) {
     // SAFETY: the variable lives as long as the process; the fields are written as a whole.
     unsafe {
@@ -217,7 +218,7 @@ pub fn set_argv(argv: *mut *mut c_char, envp: *mut *mut c_char) {
     }
 }
 
-/// The program's arguments, as far as they are known.
+/// The program's arguments; empty if the program has not set them.
 pub fn arguments() -> Vec<OsString> {
     let mut arguments = Vec::new();
     // SAFETY: the field is null or the start of an array of strings, with a null pointer at its
@@ -233,7 +234,8 @@ pub fn arguments() -> Vec<OsString> {
     arguments
 }
 
-/// Gives a connection to the worker in this process: `scm_accept(fd, message)`, which owns `fd`.
+/// Gives a connection to the worker in this process: `scm_accept(fd, message)`, which takes
+/// ownership of `fd`.
 ///
 /// # Safety
 /// `message` is a `struct scm_data_accept`.
@@ -242,11 +244,11 @@ pub unsafe fn call_accept(fd: c_int, message: *const c_void) {
     unsafe { call(ptr::read_volatile(&raw const (*address()).scm_accept), fd, message) };
 }
 
-/// As [`call_accept`], for a message of ours.
+/// As [`call_accept`], for an encoded message.
 pub fn give_accept(socket: std::os::fd::OwnedFd, message: &[u8]) {
     let mut aligned = [0u64; 5];
-    // SAFETY: a message has forty bytes, and what is missing of it stays zero; the function gets
-    // the descriptor for its own.
+    // SAFETY: a message has forty bytes, and missing ones stay zero; the function takes ownership
+    // of the descriptor.
     unsafe {
         let length = message.len().min(size_of_val(&aligned));
         let start = aligned.as_mut_ptr().cast::<u8>();
@@ -270,7 +272,7 @@ pub unsafe fn call_datagram(fd: c_int, message: *const c_void) {
 unsafe fn call(function: *const c_void, fd: c_int, message: *const c_void) {
     type Function = unsafe extern "C" fn(c_int, *const c_void);
     if !function.is_null() {
-        // As before each call into C code that may look at it.
+        // C code may look at errno, so clear it before every call into C.
         process::set_errno(0);
         // SAFETY: as the caller promises.
         unsafe { std::mem::transmute::<*const c_void, Function>(function)(fd, message) };

@@ -1,5 +1,5 @@
-//! Conditions and actions in the layout of C, for programs with a scripting language of their own:
-//! `struct mavis_cond` and `struct mavis_action`, from a pool or of malloc(3).
+//! Conditions and actions in the C layout, for programs that have their own scripting language:
+//! `struct mavis_cond` and `struct mavis_action`, allocated from a pool or with malloc(3).
 
 // Token constants carry the names of the C enumeration.
 #![allow(non_upper_case_globals)]
@@ -10,7 +10,7 @@ use crate::mavis::script::{self, Condition, Operand, Test};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 
-/// `struct mavis_cond` (80 bytes on LP64). The type says which part of the union it is.
+/// `struct mavis_cond` (80 bytes on LP64). The type tells which part of the union is valid.
 #[repr(C)]
 pub struct Cond {
     code: u32,
@@ -35,7 +35,7 @@ struct Single {
     right_text: *mut c_char,
 }
 
-/// Grows by eight after every eight entries.
+/// Grows by eight entries whenever it is full.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Multi {
@@ -57,7 +57,7 @@ pub struct Action {
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Cond>() == 80 && size_of::<Action>() == 40);
 
-/// The pool that C code passes; memory without one for null.
+/// The pool that C code passes; `None` for memory outside of any pool.
 pub type FromPool = Option<NonNull<Pool>>;
 
 /// # Safety
@@ -68,7 +68,7 @@ unsafe fn used<'a>(pool: FromPool) -> Option<&'a mut Pool> {
 }
 
 impl Action {
-    /// An action of a token.
+    /// An empty action with this token.
     ///
     /// # Safety
     /// As for [`Cond::allocate`].
@@ -84,10 +84,10 @@ impl Action {
 }
 
 impl Cond {
-    /// A condition without content.
+    /// An empty condition with this token.
     ///
     /// # Safety
-    /// The pool is valid, and used by nobody else during the call.
+    /// The pool is valid, and nobody else uses it during the call.
     pub(crate) unsafe fn allocate(pool: FromPool, code: Code, line: u32) -> *mut Cond {
         // SAFETY: as the caller promises; the memory is zeroed and has room for a condition.
         unsafe {
@@ -98,13 +98,13 @@ impl Cond {
         }
     }
 
-    /// Appends an entry. The condition may move; where it is then is returned.
+    /// Appends an entry, and returns the condition, which may have moved.
     ///
     /// # Safety
     /// `all` is a condition with entries from `pool`.
     pub(crate) unsafe fn add(all: NonNull<Cond>, pool: FromPool, entry: *mut Cond) -> *mut Cond {
-        // SAFETY: as the caller promises; there is room for the entry when it is written, behind
-        // the declared array in memory that was made longer.
+        // SAFETY: as the caller promises; there is room for the entry when it is written: in the
+        // declared array, or behind it in memory that was enlarged.
         unsafe {
             let mut all = all.as_ptr();
             let count = (*all).part.multi.count.max(0) as usize;
@@ -119,10 +119,10 @@ impl Cond {
         }
     }
 
-    /// What has one entry becomes it.
+    /// Replaces every and-or condition that has one entry by this entry.
     ///
     /// # Safety
-    /// The place has null or a condition from `pool`, whose entries are of the same pool.
+    /// The place holds null or a condition from `pool`, and its entries are from the same pool.
     pub(crate) unsafe fn optimize(place: *mut *mut Cond, pool: FromPool) {
         // SAFETY: as the caller promises.
         unsafe {
@@ -145,14 +145,15 @@ impl Cond {
         }
     }
 
-    /// A condition of a script of ours.
+    /// Converts a condition of a script to the C layout.
     ///
     /// # Safety
     /// As for [`allocate`](Self::allocate).
     pub(crate) unsafe fn export(condition: Condition, pool: FromPool) -> *mut Cond {
         let line = condition.line;
         let number = |index: usize| ptr::without_provenance_mut::<c_void>(index);
-        // SAFETY: as the caller promises; each condition is new, and gets the part of its type.
+        // SAFETY: as the caller promises; each condition is new, and the part that belongs to its
+        // type is written.
         unsafe {
             let copy = |bytes: &[u8]| text(used(pool), bytes);
             let several = |code: Code, row: Vec<Condition>| {

@@ -1,9 +1,9 @@
-//! Layouts of C: what C code and this library both look into, and how a value gets from one into the
-//! other. Only `ffi` uses them.
+//! C layouts: the structs that both C code and this library access, and conversions to and from
+//! Rust types. Only `ffi` uses them.
 //!
-//! Some layouts are elsewhere, as they are what the library itself works with: the lexer's state
-//! (`struct sym`, `config::Sym`), pairs of a query (`av_ctx`, `mavis::attributes`), and a loaded
-//! module (`mavis_ctx`, `os::module`).
+//! Some C layouts are elsewhere, because the library itself works with them: the lexer's state
+//! (`struct sym`, `config::Sym`), the pairs of a query (`av_ctx`, `mavis::attributes`), and a
+//! loaded module (`mavis_ctx`, `os::module`).
 
 pub mod alias;
 pub mod common_data;

@@ -1,8 +1,8 @@
 //! Red-black trees of C structures: `rbtree_type` and `rbnode_type`.
 //!
-//! A tree was set by `rbtree_init` or `rbtree_create`; a node is of `rbnode_alloc` or of the caller,
-//! and stays where it is while it is in a tree. The tree's functions may use the tree, so that no
-//! reference to it is held while they are called.
+//! A tree was initialised by `rbtree_init` or `rbtree_create`. A node came from `rbnode_alloc` or
+//! is the caller's memory, and keeps its address while it is in a tree. The tree's callbacks may
+//! use the tree, so no reference to it may be held while one runs.
 
 use crate::ffi::entry::Argument;
 use crate::library::rbtree::{self, Links, Location, Place, Side};
@@ -19,7 +19,7 @@ pub struct RbNode {
     pub(crate) parent: *mut RbNode,
     pub(crate) left: *mut RbNode,
     pub(crate) right: *mut RbNode,
-    /// What the node is about.
+    /// The payload, which the tree's functions compare and free.
     pub key: *const c_void,
     /// [`BLACK`] or [`RED`]; [`FREE`] in the store of free nodes.
     pub(crate) colour: u8,
@@ -30,15 +30,16 @@ pub struct RbNode {
 #[derive(Debug)]
 pub struct RbTree {
     root: *mut RbNode,
-    /// How many nodes there are.
+    /// Number of nodes in the tree.
     pub(crate) count: usize,
     compare: Option<Compare>,
     free: Option<Free>,
 }
 
-/// Tells how its first argument is to the second: negative, 0 or positive.
+/// Compares its arguments: negative, 0 or positive if the first is less than, equal to or greater
+/// than the second.
 pub type Compare = unsafe extern "C" fn(*const c_void, *const c_void) -> c_int;
-/// Gives back what a node is about.
+/// Frees the payload of a node.
 pub type Free = unsafe extern "C" fn(*const c_void);
 
 #[cfg(target_pointer_width = "64")]
@@ -55,10 +56,10 @@ impl RbTree {
     }
 }
 
-/// A tree in use. Nodes are named by their address.
+/// A pointer to a tree. Nodes are identified by their address.
 pub struct Tree(*mut RbTree);
 
-/// Valid as the head of this file says.
+/// The tree must be valid, as the head of this file says.
 impl Argument for Tree {
     type Raw = *mut RbTree;
     unsafe fn take(raw: *mut RbTree) -> Option<Tree> {
@@ -67,30 +68,30 @@ impl Argument for Tree {
 }
 
 impl Tree {
-    /// A tree that C code passes as the argument of a function; `None` for a null pointer.
+    /// A tree that C code passes as an untyped pointer; `None` for a null pointer.
     ///
     /// # Safety
-    /// As the head of this file says, as long as the result is used.
+    /// The tree is valid, as the head of this file says, while the result is used.
     pub(crate) unsafe fn at(tree: *mut c_void) -> Option<Tree> {
         // SAFETY: as the caller promises.
         unsafe { Tree::take(tree.cast()) }
     }
 
-    /// An empty tree, to be given back with free(3).
+    /// An empty tree, to be freed with free(3).
     pub(crate) fn allocate(compare: Option<Compare>, free: Option<Free>) -> *mut RbTree {
         Owned::new(RbTree::new(compare, free)).into_raw()
     }
 
-    /// The links of nodes whose tree does not matter.
+    /// Access to the links of nodes whose tree is not known, and not needed.
     pub(crate) const UNKNOWN: Tree = Tree(ptr::null_mut());
 
-    /// What gives keys back.
+    /// The function that frees keys.
     pub(crate) fn free(&self) -> Option<Free> {
         // SAFETY: the tree is valid, if there is one; the field is copied.
         (!self.0.is_null()).then(|| unsafe { (*self.0).free })?
     }
 
-    /// The content of a node.
+    /// The key of a node.
     pub(crate) fn key(&self, node: NonNull<RbNode>) -> *const c_void {
         // SAFETY: nodes of a tree are valid; the field is copied.
         unsafe { (*node.as_ptr()).key }
@@ -101,7 +102,7 @@ impl Tree {
         // SAFETY: the tree is valid; the field is copied.
         let compare = unsafe { (*self.0).compare }?;
         Some(rbtree::locate(self, |node| {
-            // SAFETY: the function is for the keys of this tree, and for the one that is searched.
+            // SAFETY: the function is for the keys of this tree and the searched key.
             unsafe { compare(key, self.key(node)) }.cmp(&0)
         }))
     }
@@ -113,7 +114,7 @@ impl Tree {
         }
     }
 
-    /// Searches with another function than the tree's own, which has the same order.
+    /// Searches with a function other than the tree's own; it must have the same order.
     pub(crate) fn locate_by(
         &self,
         mut compare: impl FnMut(*const c_void) -> Ordering,
@@ -121,7 +122,7 @@ impl Tree {
         rbtree::locate(self, |node| compare(self.key(node)))
     }
 
-    /// Puts a node into a place that a search has found.
+    /// Inserts a node at the place that a search has found.
     pub(crate) fn insert(&mut self, node: NonNull<RbNode>, place: Place<NonNull<RbNode>>) {
         rbtree::insert(self, node, place);
         // SAFETY: the tree is valid.
@@ -129,7 +130,7 @@ impl Tree {
     }
 
     pub(crate) fn remove(&mut self, node: NonNull<RbNode>) {
-        // A node without parent that is not the root is in no tree.
+        // A node that has no parent and is not the root is in no tree.
         if self.parent(node).is_none() && self.root() != Some(node) {
             return;
         }
@@ -193,11 +194,11 @@ impl Links for Tree {
     }
 }
 
-/// How many nodes are allocated at once.
+/// Number of nodes in one allocation.
 const CHUNK: usize = 128;
 
-/// Nodes that are free. Their memory stays that of nodes, so that C code that looks at one too late
-/// finds no links, and nothing of others.
+/// Free nodes. Their memory is used for nodes only, never for other data: C code that reads a node
+/// after freeing it finds no links, and nothing else.
 struct Store(Vec<NonNull<RbNode>>);
 
 // SAFETY: nobody else has the nodes in the store.
@@ -206,7 +207,7 @@ unsafe impl Send for Store {}
 static STORE: Mutex<Store> = Mutex::new(Store(Vec::new()));
 
 impl RbNode {
-    /// A node of zeroes.
+    /// A zeroed node.
     pub(crate) fn allocate() -> NonNull<RbNode> {
         let mut store = STORE.lock().unwrap_or_else(PoisonError::into_inner);
         let node = store.0.pop().unwrap_or_else(|| {
@@ -220,14 +221,14 @@ impl RbNode {
         node
     }
 
-    /// Gives a node back that is in no tree. One that was given back before is left alone.
+    /// Frees a node that is in no tree. A node that was freed before is left alone.
     ///
     /// # Safety
     /// The node came from [`allocate`](Self::allocate).
     pub(crate) unsafe fn give_back(node: NonNull<RbNode>) {
         let none = ptr::null_mut();
         let free = RbNode { parent: none, left: none, right: none, key: ptr::null(), colour: FREE };
-        // SAFETY: as the caller promises, and memory of nodes stays that of nodes.
+        // SAFETY: as the caller promises, and memory of nodes is never used for anything else.
         let before = unsafe { node.as_ptr().replace(free) };
         if before.colour != FREE {
             STORE.lock().unwrap_or_else(PoisonError::into_inner).0.push(node);

@@ -1,4 +1,4 @@
-//! `sockaddr_union`: a socket address as C code hands it in and out.
+//! `sockaddr_union`: a socket address as C code passes it.
 
 use crate::ffi::entry::Argument;
 use crate::os::address::{Address, RawAddress, ScopedIp};
@@ -7,8 +7,8 @@ use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
 
-/// Room for an address of any family of ours. The family says which; port and address are in
-/// network byte order.
+/// An address of any family that this library knows. `sa_family` tells which member is valid; port
+/// and address are in network byte order.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(missing_docs, reason = "the names are those of the C union")]
@@ -32,7 +32,7 @@ pub enum Host<'a> {
 }
 
 impl Host<'_> {
-    /// IPv4 addresses are the same as their IPv4-mapped ones.
+    /// The host with IPv4 converted to IPv4-mapped IPv6.
     fn mapped(self) -> Self {
         match self {
             Host::Ip(IpAddr::V4(v4)) => Host::Ip(IpAddr::V6(v4.to_ipv6_mapped())),
@@ -63,7 +63,7 @@ impl SockaddrUnion {
     // SAFETY: socket addresses are plain data, for which all zeroes is a valid value.
     pub const EMPTY: SockaddrUnion = unsafe { mem::zeroed() };
 
-    /// Nothing but a family.
+    /// A family, and otherwise zeroes.
     pub fn of_family(family: i32) -> SockaddrUnion {
         let mut result = SockaddrUnion::EMPTY;
         result.sa.sa_family = family as libc::sa_family_t;
@@ -87,7 +87,7 @@ impl SockaddrUnion {
         length as libc::socklen_t
     }
 
-    /// The path, up to its NUL or the end of the room for it.
+    /// The path, up to its NUL or the end of `sun_path`.
     fn path(&self) -> &[u8] {
         // SAFETY: any bytes are a valid sockaddr_un; c_char and u8 have the same layout.
         let path: &[u8] = unsafe {
@@ -97,7 +97,7 @@ impl SockaddrUnion {
         path.split(|&byte| byte == 0).next().unwrap_or_default()
     }
 
-    /// The host; `None` for foreign families.
+    /// The host; `None` for unknown families.
     pub fn host(&self) -> Option<Host<'_>> {
         // SAFETY: the family says which member it is, and any bytes are valid.
         unsafe {
@@ -128,7 +128,7 @@ impl SockaddrUnion {
         Some(ScopedIp { ip, zone })
     }
 
-    /// Sets the host and nothing else. False if it cannot be one of this family.
+    /// Sets the host and nothing else. False if this family cannot hold it.
     pub fn set_host(&mut self, host: Host<'_>) -> bool {
         match (self.family(), host) {
             (libc::AF_UNIX, Host::Unix(path)) => {
@@ -165,7 +165,7 @@ impl SockaddrUnion {
         true
     }
 
-    /// The port, in host order; 0 for families without.
+    /// The port, in host byte order; 0 for families without ports.
     pub fn port(&self) -> u16 {
         // SAFETY: the family says which member it is, and any bytes are valid.
         unsafe {
@@ -177,7 +177,7 @@ impl SockaddrUnion {
         }
     }
 
-    /// Sets the port. False for families without.
+    /// Sets the port. False for families without ports.
     pub fn set_port(&mut self, port: u16) -> bool {
         match self.family() {
             libc::AF_INET => self.sin.sin_port = port.to_be(),
@@ -187,8 +187,8 @@ impl SockaddrUnion {
         true
     }
 
-    /// Makes an IPv4 address its IPv4-mapped one, or the other way round. False, and no change, if
-    /// the family cannot be had.
+    /// Converts IPv4 to IPv4-mapped IPv6, or back. False, and no change, if the family cannot hold
+    /// the address.
     pub fn convert(&mut self, family: i32) -> bool {
         if self.family() == family {
             return true;
@@ -205,7 +205,7 @@ impl SockaddrUnion {
     }
 
     /// The order of hosts: paths before addresses, IPv4 as IPv4-mapped; `None` if a family is
-    /// foreign.
+    /// unknown.
     pub fn compare_hosts(&self, other: &SockaddrUnion) -> Option<Ordering> {
         Some(match (self.host()?.mapped(), other.host()?.mapped()) {
             (Host::Unix(a), Host::Unix(b)) => a.cmp(b),
@@ -215,7 +215,7 @@ impl SockaddrUnion {
         })
     }
 
-    /// As the system takes it.
+    /// The address as system calls take it.
     pub(crate) fn raw(&self) -> RawAddress {
         let mut raw = RawAddress::empty();
         let length = self.length();
@@ -230,18 +230,18 @@ impl SockaddrUnion {
         raw
     }
 
-    /// `None` for families of others.
+    /// The address as the library itself uses it; `None` for unknown families.
     pub fn to_address(&self) -> Option<Address> {
         self.raw().to_address()
     }
 
     /// Reads the text of an address: IPv4, IPv6, a path of any bytes, or one of them after `inet:`,
-    /// `inet6:` or `unix:`. C code knows no zones, so that an address with one is none.
+    /// `inet6:` or `unix:`. An address with a zone is refused, as C code knows no zones.
     pub fn parse(text: &[u8]) -> Option<SockaddrUnion> {
         SockaddrUnion::read(text, 0, |text| Some((Address::parse(text).ok()?, None)))
     }
 
-    /// As [`parse`](Self::parse), with a port, which the text may have as well.
+    /// As [`parse`](Self::parse), with the port `port`, unless the text has its own.
     pub fn parse_with_port(text: &[u8], port: u16) -> Option<SockaddrUnion> {
         SockaddrUnion::read(text, port, |text| Address::parse_with_port(text).ok())
     }
@@ -265,7 +265,7 @@ impl SockaddrUnion {
     }
 }
 
-/// A copy of an address, as far as its family says that there is one.
+/// A copy of an address, as many bytes as its family has.
 impl Argument for SockaddrUnion {
     type Raw = *const SockaddrUnion;
     unsafe fn take(raw: *const SockaddrUnion) -> Option<SockaddrUnion> {
@@ -282,7 +282,7 @@ impl Argument for SockaddrUnion {
     }
 }
 
-/// An address that may be changed in place, as large as its family says.
+/// An address to change in place, as large as its family says.
 pub struct InPlace(*mut SockaddrUnion);
 
 impl Argument for InPlace {
@@ -293,9 +293,9 @@ impl Argument for InPlace {
 }
 
 impl InPlace {
-    /// False if the change is not possible, and nothing changes.
+    /// Changes the address. If `work` returns false, nothing changes.
     pub(crate) fn change(&self, work: impl FnOnce(&mut SockaddrUnion) -> bool) -> bool {
-        // SAFETY: `take` was promised an address, and is no null pointer.
+        // SAFETY: `take` was promised an address, and the pointer is not null.
         let Some(mut su) = (unsafe { SockaddrUnion::take(self.0) }) else {
             return false;
         };
@@ -303,7 +303,7 @@ impl InPlace {
         if !work(&mut su) {
             return false;
         }
-        // An address that has become shorter leaves nothing behind it.
+        // If the address has become shorter, clear the rest of the old one.
         let length = su.length().max(before) as usize;
         // SAFETY: there is room for an address of either family.
         unsafe { self.0.cast::<u8>().copy_from_nonoverlapping((&raw const su).cast(), length) };

@@ -1,8 +1,8 @@
-//! `struct spawnd_data` and `struct spawnd_context`: what a broker in C has of its settings,
-//! listeners and workers.
+//! `struct spawnd_data` and `struct spawnd_context`: the settings, listeners and workers of a
+//! broker in C.
 //!
 //! As with `struct common_data`, the variable may be the program's copy, and C code may write any
-//! field at any time: nobody holds a reference into it.
+//! field at any time, so nobody holds a reference into it.
 
 use super::common_data;
 use super::sockaddr::SockaddrUnion;
@@ -12,7 +12,8 @@ use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
 use std::mem::size_of;
 use std::ptr;
 
-/// `struct track_data`: the settings of a stickiness cache, and what C code would keep there.
+/// `struct track_data`: the settings of a stickiness cache. This library uses only the period and
+/// the size; the other fields are where the C library keeps the cache itself.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(missing_docs, reason = "the names are those of the C fields")]
@@ -93,7 +94,7 @@ pub struct SpawndContext {
     pub track_data: TrackData,
 }
 
-/// Bits of a context: it is a listener, a worker that is to leave, a listener whose failure was
+/// Bits of a context: it is a listener; it is a worker that is to leave; the listener's failure was
 /// logged.
 pub mod bit {
     /// `is_listener`
@@ -145,7 +146,7 @@ pub fn address() -> *mut SpawndData {
     unsafe { compat_spawnd_data() }
 }
 
-/// A context on the heap of malloc(3): no descriptor, keep-alive values of the system.
+/// A context allocated with malloc(3): no descriptor, the system's keep-alive values.
 pub fn new_context(io: *mut c_void) -> *mut SpawndContext {
     // SAFETY: all fields are numbers and raw pointers, for which zero is a value.
     let zero = unsafe { std::mem::zeroed::<SpawndContext>() };
@@ -156,13 +157,13 @@ pub fn new_context(io: *mut c_void) -> *mut SpawndContext {
 /// Frees a context.
 ///
 /// # Safety
-/// It is of [`new_context`], and not used afterwards.
+/// It came from [`new_context`], and is not used afterwards.
 pub unsafe fn free_context(context: *mut SpawndContext) {
     // SAFETY: as the caller promises.
     drop(unsafe { Owned::from_raw(context) });
 }
 
-/// The entries of an array of the variable.
+/// A copy of an array of contexts.
 ///
 /// # Safety
 /// The array is null or has `count` entries.
@@ -187,10 +188,11 @@ pub fn servers() -> Vec<*mut SpawndContext> {
     unsafe { entries((*address()).server_arr, common_data::servers_cur()) }
 }
 
-/// A copy of `entries` on the heap of malloc(3), with room for `room`, in the place of an array.
+/// Replaces an array by a copy of `entries`, allocated with malloc(3) and with room for `room`
+/// entries.
 ///
 /// # Safety
-/// `place` is null or an array of malloc(3) that is not used afterwards.
+/// `place` holds null or an array of malloc(3) that is not used afterwards.
 unsafe fn replace(
     place: *mut *mut *mut SpawndContext,
     entries: &[*mut SpawndContext],
@@ -208,18 +210,18 @@ unsafe fn replace(
 /// Sets the listeners.
 pub fn set_listeners(listeners: &[*mut SpawndContext]) {
     let data = address();
-    // SAFETY: the variable lives as long as the process; C code reallocates its array, so that it
-    // is of malloc(3).
+    // SAFETY: the variable lives as long as the process; C code reallocates its array, so it must
+    // be of malloc(3).
     unsafe {
         replace(&raw mut (*data).listener_arr, listeners, 0);
         (*data).listeners_max = c_int::try_from(listeners.len()).unwrap_or(c_int::MAX);
     }
 }
 
-/// Adds a context to the listeners, with this address; a copy of it if it is there already.
+/// Adds a context to the listeners, with this address; if it is a listener already, adds a copy.
 ///
 /// # Safety
-/// The context is one of [`new_context`].
+/// The context came from [`new_context`].
 pub unsafe fn add_listener(context: *mut SpawndContext, address: &SockaddrUnion) {
     let mut listeners = listeners();
     // SAFETY: as the caller promises; the name of a VRF is null or a string.
@@ -238,7 +240,7 @@ pub unsafe fn add_listener(context: *mut SpawndContext, address: &SockaddrUnion)
     set_listeners(&listeners);
 }
 
-/// Sets the workers; there is room for the most that there may be.
+/// Sets the workers. The array has room for as many as are configured.
 pub fn set_servers(servers: &[*mut SpawndContext]) {
     let room = usize::try_from(common_data::servers_max()).unwrap_or(0);
     // SAFETY: as above.
@@ -246,7 +248,7 @@ pub fn set_servers(servers: &[*mut SpawndContext]) {
     common_data::set_servers_cur(c_int::try_from(servers.len()).unwrap_or(c_int::MAX));
 }
 
-/// Sets a text of the variable, and frees the former one.
+/// Sets a text of the variable, and frees the old one.
 ///
 /// # Safety
 /// `place` is a field of the variable, null or a string of malloc(3).
@@ -255,7 +257,7 @@ pub unsafe fn set_text(place: *mut *mut c_char, text: &[u8]) {
     unsafe { libc::free(place.replace(malloc::Text::new(text).into_raw()).cast()) };
 }
 
-/// What becomes of connections when all workers have enough.
+/// What happens to new connections while all workers are full, as the process title shows it.
 pub fn overload_hint() -> String {
     // SAFETY: the variable lives as long as the process; the hint is null or NUL-terminated, and
     // copied.

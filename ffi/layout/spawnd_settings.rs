@@ -1,5 +1,5 @@
-//! The settings of a broker that C code has built, and what is made of them: `struct spawnd_data`, and
-//! what a `struct spawnd_context` says about a listener.
+//! Converts between the configuration of a broker and its C layout: `struct spawnd_data`, and the
+//! listeners' `struct spawnd_context`.
 
 use super::common_data;
 use super::sockaddr::SockaddrUnion;
@@ -33,7 +33,7 @@ fn keep(value: Option<u32>, before: c_int) -> c_int {
     value.map_or(before, |value| c_int::try_from(value).unwrap_or(c_int::MAX))
 }
 
-/// What is set already.
+/// The settings so far, as defaults for the configuration that is to be read.
 pub(crate) fn current() -> Broker {
     let mut broker = Broker::default();
     let count = |value: c_int, default: usize| match usize::try_from(value) {
@@ -60,7 +60,7 @@ pub(crate) fn current() -> Broker {
     broker
 }
 
-/// What becomes of new connections when there are as many as there may be.
+/// What to do with new connections while all workers are full.
 pub(crate) fn overload() -> Overload {
     // SAFETY: the variable lives as long as the process; the field is copied.
     match unsafe { (*spawnd_data::address()).overload } {
@@ -70,7 +70,7 @@ pub(crate) fn overload() -> Overload {
     }
 }
 
-/// The bounds that are set.
+/// The configured limits.
 pub(crate) fn limits() -> Limits {
     let count = |value: c_int| usize::try_from(value).unwrap_or(0);
     Limits {
@@ -84,13 +84,13 @@ pub(crate) fn limits() -> Limits {
     }
 }
 
-/// Makes what was read visible to C code.
+/// Copies the configuration to where C code reads it, and adds its listeners.
 pub(crate) fn publish(broker: &Broker) {
     let data = spawnd_data::address();
     let set_text = |place, text: Option<&[u8]>| {
         if let Some(text) = text {
-            // SAFETY: the places are fields of the variable, set by this or by C code with
-            // strings of malloc(3).
+            // SAFETY: the places are fields of the variable, set here or by C code with strings of
+            // malloc(3).
             unsafe { spawnd_data::set_text(place, text) };
         }
     };
@@ -115,7 +115,7 @@ pub(crate) fn publish(broker: &Broker) {
         (*data).overload_hint = text::doing_for_c(broker.overload).as_ptr();
         (*data).retry_delay = keep(Some(broker.retry_delay), 0);
         (*data).scm_bufsize = broker.channel_buffer;
-        // Zero is as good as unset: the system takes none of them.
+        // Zero means unset, as the system accepts zero for none of them.
         let unset = |value: c_int| if value == 0 { -1 } else { value };
         (*data).keepcnt = keep(broker.keepalive.count, unset((*data).keepcnt));
         (*data).keepidle = keep(broker.keepalive.idle, unset((*data).keepidle));
@@ -148,7 +148,7 @@ pub(crate) fn publish(broker: &Broker) {
     }
 }
 
-/// Adds a listener of the configuration.
+/// Adds a listener from the configuration.
 fn note(listener: &Listener, address: &Address) {
     let context = spawnd_data::new_context(ptr::null_mut());
     let mut tag = [0; 17];
@@ -181,7 +181,7 @@ fn note(listener: &Listener, address: &Address) {
             sa: SockaddrUnion::from(address),
             track_data: TrackData {
                 tracking_period: c_long::from(period as i32),
-                // Where it is not said, the section's cache holds.
+                // Without `sticky` settings of its own, the listener uses the section's cache.
                 tracking_size: if listener.sticky == Sticky::default() { 0 } else { number(size) },
                 ..empty.track_data
             },
@@ -197,7 +197,7 @@ fn note(listener: &Listener, address: &Address) {
     spawnd_data::set_listeners(&listeners);
 }
 
-/// What a listener is opened with.
+/// The settings for opening a listener.
 ///
 /// # Safety
 /// It is the context of a listener.
@@ -235,7 +235,7 @@ pub(crate) unsafe fn listener(context: *mut SpawndContext) -> Listener {
     }
 }
 
-/// What a listener is made for.
+/// How to accept connections and datagrams of a listener, and what workers are told about them.
 ///
 /// # Safety
 /// It is the context of a listener.
@@ -261,13 +261,13 @@ pub(crate) unsafe fn purpose(context: *mut SpawndContext) -> Purpose {
     }
 }
 
-/// A text of the variable.
+/// Copies a text field of the variable.
 unsafe fn field(text: *const c_char) -> Option<OsString> {
     // SAFETY: null or NUL-terminated, as C code keeps it.
     unsafe { <&[u8]>::take(text) }.map(|text| OsStr::from_bytes(text).to_owned())
 }
 
-/// The program of a worker, and how it is called; `None` if none is set.
+/// The program to start a worker with, and its arguments; `None` if no program is set.
 pub(crate) fn worker_program() -> Option<Program> {
     let data = spawnd_data::address();
     let parse_only = common_data::parse_only() != 0;

@@ -1,5 +1,5 @@
-//! Time specifications of tac_plus: `struct mavis_timespec` in a red-black tree by their names, each
-//! with its `struct mavis_tm`s. Everything is of malloc(3).
+//! Time specifications of tac_plus: a red-black tree of `struct mavis_timespec` by name, each with
+//! a list of `struct mavis_tm`. All of it is allocated with malloc(3), except the tree's nodes.
 
 use super::rbtree::{RbNode, RbTree, Tree};
 use crate::ffi::entry::{entry, Argument};
@@ -13,11 +13,12 @@ use std::ffi::{c_char, c_int, c_void};
 use std::mem::offset_of;
 use std::ptr::{self, NonNull};
 
-/// `struct mavis_tm`: one set of times. Bit n of a set is the value n of `struct tm`.
+/// `struct mavis_tm`: one set of times. Bit n of a set stands for the value n of the field of
+/// `struct tm`.
 #[repr(C)]
 pub struct MavisTm {
     next: *mut MavisTm,
-    /// The specification that it comes from.
+    /// The specification that it was read from.
     string: *mut c_char,
     minutes: u64,
     hours: u64,
@@ -26,16 +27,16 @@ pub struct MavisTm {
     weekdays: u64,
 }
 
-/// `struct mavis_timespec`: a name, and the times that it stands for.
+/// `struct mavis_timespec`: a name, and its times.
 #[repr(C)]
 pub struct MavisTimespec {
     sets: *mut MavisTm,
-    /// The specification that has matched last.
+    /// The specification that matched last.
     string: *mut c_char,
     matched: c_int,
     /// When the answer expires, in seconds since 1970.
     valid_until: i64,
-    /// Goes on behind the structure.
+    /// The first byte; the name continues past the end of the struct.
     name: [c_char; 1],
 }
 
@@ -62,7 +63,7 @@ impl MavisTm {
 /// The time specifications of a tree.
 pub struct Table(Tree);
 
-/// The tree came from `init_timespec`.
+/// The tree must come from `init_timespec`.
 impl Argument for Table {
     type Raw = *mut RbTree;
     unsafe fn take(raw: *mut RbTree) -> Option<Table> {
@@ -72,12 +73,12 @@ impl Argument for Table {
 }
 
 impl Table {
-    /// No time specifications yet.
+    /// An empty table.
     pub(crate) fn allocate() -> *mut RbTree {
         Tree::allocate(Some(compare), Some(free))
     }
 
-    /// The time specification of that name.
+    /// The time specification with this name.
     pub(crate) fn get(&self, name: &[u8]) -> Option<NonNull<MavisTimespec>> {
         match self.find(name) {
             Location::Found(node) => NonNull::new(self.0.key(node).cast_mut().cast()),
@@ -90,8 +91,8 @@ impl Table {
         self.0.locate_by(|key| name.cmp(unsafe { name_of(key.cast()) }))
     }
 
-    /// The time specification of that name, which is made if there is none. It matches no time
-    /// until something is added to it.
+    /// The time specification with this name, created if there is none. It matches no time until a
+    /// specification is added.
     pub(crate) fn open(&mut self, name: &[u8]) -> NonNull<c_void> {
         let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
         let place = match self.find(name) {
@@ -113,8 +114,7 @@ impl Table {
         memory.cast()
     }
 
-    /// Adds a specification of either style to those of a name.
-    /// The error is a text.
+    /// Adds a specification of either style to those of a name. The error is a message.
     pub(crate) fn add(&mut self, name: &[u8], spec: &[u8]) -> Result<(), String> {
         let sets = timespec::parse(spec).map_err(|_| timespec::complaint(spec))?;
         let entry = self.open(name).cast::<MavisTimespec>().as_ptr();
@@ -148,21 +148,21 @@ const EMPTY: MavisTm = MavisTm {
     weekdays: 0,
 };
 
-/// The name of a time specification, which may have nothing but its name.
+/// The name of a time specification. The entry may be a search key, which has only a valid name.
 ///
 /// # Safety
-/// The entry is one of a table.
+/// The entry belongs to a table.
 unsafe fn name_of<'a>(entry: *const MavisTimespec) -> &'a [u8] {
-    // SAFETY: as the caller promises; the name goes on behind the structure. No reference to the
-    // structure is made, as it may be shorter.
+    // SAFETY: as the caller promises; the name continues past the end of the struct. No reference
+    // to the struct is made, as the entry may be shorter.
     unsafe { <&[u8]>::take((&raw const (*entry).name).cast()) }.unwrap_or_default()
 }
 
 entry! {
-    /// The order of a table, whose keys are time specifications.
+    /// Compares keys of a table, which are time specifications, by name.
     #[otherwise(0)]
     fn compare(a: *const c_void, b: *const c_void) -> c_int {
-        // SAFETY: the tree calls this with its keys and those that are searched.
+        // SAFETY: the tree calls this with its keys and with searched keys.
         match unsafe { name_of(a.cast()).cmp(name_of(b.cast())) } {
             Ordering::Less => -1,
             Ordering::Equal => 0,
@@ -170,14 +170,14 @@ entry! {
         }
     }
 
-    /// Gives a time specification of a table back.
+    /// Frees a time specification of a table.
     fn free(entry: *const c_void) {
         let entry: *mut MavisTimespec = entry.cast_mut().cast();
         if entry.is_null() {
             return;
         }
-        // SAFETY: the tree calls this with a key that nobody uses any more; all of it is of
-        // malloc(3), and the matched specification is one of the list.
+        // SAFETY: the tree calls this with a key that nobody uses any more; all of it came from
+        // malloc(3), and the specification that matched last belongs to a set of the list.
         unsafe {
             let mut set = (*entry).sets;
             while !set.is_null() {
@@ -192,11 +192,11 @@ entry! {
 }
 
 impl MavisTimespec {
-    /// If the time is in one of the sets, and the specification that it comes from, or null. The
-    /// answer holds for the minute.
+    /// Not 0 if the time is in one of the sets; and the specification that matched, or null. The
+    /// answer is kept until the minute ends.
     ///
     /// # Safety
-    /// The entry is one of a table, and nobody else uses it during the call.
+    /// The entry belongs to a table, and nobody else uses it during the call.
     pub(crate) unsafe fn evaluate(entry: NonNull<MavisTimespec>, now: i64) -> (c_int, *mut c_char) {
         let entry = entry.as_ptr();
         // SAFETY: as the caller promises; the sets are a list that ends with a null pointer.
@@ -219,7 +219,8 @@ impl MavisTimespec {
 }
 
 impl MavisTm {
-    /// Reads five fields; nothing but the sets changes. False if they cannot be read.
+    /// Reads five fields into the sets, and leaves the other fields alone. False if they cannot be
+    /// read.
     pub(crate) fn parse(&mut self, text: &[u8]) -> bool {
         let times = Times::parse(text);
         if let Ok(times) = &times {
@@ -236,9 +237,9 @@ mod tests {
     use crate::ffi::rb::rbtree_freefunc;
     use crate::ffi::rbtree::traverse_postorder;
 
-    /// Sets a tree up, looks at one entry of it, and gives all of it back.
+    /// Fills a tree, looks at one entry of it, and frees all of it.
     fn with_table(add: impl FnOnce(&mut Table), look: impl FnOnce(*mut MavisTimespec)) {
-        // SAFETY: the tree is ours, and each function gets what it asks for.
+        // SAFETY: the tree was made here, and each function gets the arguments it requires.
         unsafe {
             let tree = init_timespec();
             add(&mut Table::take(tree).unwrap());
@@ -248,9 +249,9 @@ mod tests {
         }
     }
 
-    /// The minutes of each set of an entry, and the specification it comes from.
+    /// The minutes of each set of an entry, and the specification it was read from.
     fn sets(entry: *mut MavisTimespec) -> Vec<(u64, String)> {
-        // SAFETY: the entry is that of a table.
+        // SAFETY: the entry belongs to a table.
         let mut set = unsafe { (*entry).sets };
         let mut sets = Vec::new();
         while !set.is_null() {
@@ -307,7 +308,7 @@ mod tests {
             table.add(b"work", b"* * * * *").unwrap();
         };
         with_table(add, |entry| {
-            // SAFETY: the entry is that of a table.
+            // SAFETY: the entry belongs to a table.
             unsafe {
                 let entry = NonNull::new(entry).unwrap();
                 let (matched, string) = MavisTimespec::evaluate(entry, 1_700_000_035);

@@ -1,4 +1,4 @@
-//! mavis/mavis.h: attribute-value pairs. What is no attribute is ignored.
+//! mavis/mavis.h: attribute-value pairs. Numbers that are no attribute are ignored.
 
 use crate::config::Sym;
 use crate::ffi::entry::entry;
@@ -16,10 +16,10 @@ fn value(pairs: &Attributes, attribute: usize) -> *mut c_char {
     pairs.text(attribute).map_or(ptr::null_mut(), Text::as_ptr)
 }
 
-/// Two sets of pairs, unless they are the same.
+/// References to two sets of pairs; `None` if they are the same set.
 ///
 /// # Safety
-/// Both are valid, and used by nobody else while the result lives.
+/// Both are valid, and nobody else uses them while the result lives.
 unsafe fn both<'a>(
     out: NonNull<Attributes>,
     from: NonNull<Attributes>,
@@ -28,7 +28,7 @@ unsafe fn both<'a>(
     (out != from).then(|| unsafe { (&mut *out.as_ptr(), &mut *from.as_ptr()) })
 }
 
-/// True for what `set` has, or if there is none.
+/// A test for attributes: true for those in `set`, or for all if `set` is null.
 ///
 /// # Safety
 /// `set` is null or an fd_set that lives as long as the result.
@@ -40,7 +40,8 @@ unsafe fn wanted(set: *const libc::fd_set) -> impl Fn(usize) -> bool {
 }
 
 entry! {
-    /// `av_ctx *av_new(void *callback, void *context)`: no pairs, and whom to tell of an answer.
+    /// `av_ctx *av_new(void *callback, void *context)`: an empty set of pairs, with the callback
+    /// for a deferred answer.
     #[otherwise(ptr::null_mut())]
     pub fn av_new(callback: *mut c_void, context: *mut c_void) -> *mut Attributes {
         let mut pairs = Attributes::default();
@@ -53,25 +54,26 @@ entry! {
         (pairs.callback, pairs.context) = (callback, context);
     }
 
-    /// `void av_free(av_ctx *)`: the pairs and their memory.
+    /// `void av_free(av_ctx *)`: frees the pairs and their values.
     pub fn av_free(pairs: *mut Attributes) {
-        // SAFETY: the pairs are null or on the heap of malloc(3), and not used afterwards.
+        // SAFETY: the pairs are null or allocated with malloc(3), and not used afterwards.
         drop(unsafe { Owned::from_raw(pairs) });
     }
 
-    /// `void av_free_private(av_ctx *)`: unsets what is no part of a profile.
+    /// `void av_free_private(av_ctx *)`: unsets the attributes that are not part of a user's
+    /// profile.
     pub fn av_free_private(pairs: &mut Attributes) {
         pairs.clear_private();
     }
 
-    /// `char *av_get(av_ctx *, int)`: the value, good until the attribute changes; NULL if unset.
+    /// `char *av_get(av_ctx *, int)`: the value, valid until the attribute changes; NULL if unset.
     #[otherwise(ptr::null_mut())]
     pub fn av_get(pairs: &Attributes, attribute: c_int) -> *mut c_char {
         value(pairs, index(attribute))
     }
 
-    /// `void av_set(av_ctx *, int, char *)`: sets, with NULL unsets. The value may be the old one,
-    /// or a part of it.
+    /// `void av_set(av_ctx *, int, char *)`: sets an attribute, or unsets it for NULL. The new
+    /// value may be the old one, or a part of it.
     pub fn av_set(pairs: &mut Attributes, attribute: c_int, value: Option<&[u8]>) {
         match value {
             Some(value) => pairs.set(index(attribute), value),
@@ -79,8 +81,8 @@ entry! {
         }
     }
 
-    /// `void av_add(av_ctx *, int, char *separator, char *format, ...)`: the C side has formatted
-    /// the text. Both may be values of the pairs.
+    /// `void av_add(av_ctx *, int, char *separator, char *format, ...)`: appends a text that the C
+    /// half has formatted. Separator and text may be values of the pairs.
     pub(in crate::ffi) fn av_add(
         pairs: &mut Attributes,
         attribute: c_int,
@@ -90,14 +92,14 @@ entry! {
         pairs.add(index(attribute), separator.unwrap_or_default(), text.unwrap_or_default());
     }
 
-    /// `void av_clear(av_ctx *)`: unsets all.
+    /// `void av_clear(av_ctx *)`: unsets all attributes.
     pub fn av_clear(pairs: &mut Attributes) {
         pairs.clear();
     }
 
-    /// `void av_move(av_ctx *out, av_ctx *in)`: `in` has no pairs afterwards.
+    /// `void av_move(av_ctx *out, av_ctx *in)`: moves all pairs from `in` to `out`.
     pub fn av_move(out: NonNull<Attributes>, from: NonNull<Attributes>) {
-        // SAFETY: both are pairs.
+        // SAFETY: both sets are valid.
         if let Some((out, from)) = unsafe { both(out, from) } {
             out.take_values(from);
         }
@@ -105,26 +107,26 @@ entry! {
 
     /// `void av_copy(av_ctx *out, av_ctx *in)`
     pub fn av_copy(out: NonNull<Attributes>, from: NonNull<Attributes>) {
-        // SAFETY: both are pairs.
+        // SAFETY: both sets are valid.
         if let Some((out, from)) = unsafe { both(out, from) } {
             out.copy_values(from);
         }
     }
 
-    /// `void av_merge(av_ctx *out, av_ctx *in)`: copies what is unset in `out`.
+    /// `void av_merge(av_ctx *out, av_ctx *in)`: copies the attributes that are unset in `out`.
     pub fn av_merge(out: NonNull<Attributes>, from: NonNull<Attributes>) {
-        // SAFETY: both are pairs.
+        // SAFETY: both sets are valid.
         if let Some((out, from)) = unsafe { both(out, from) } {
             out.merge_values(from);
         }
     }
 
-    /// `void av_dump(av_ctx *)`: shows the pairs on standard error.
+    /// `void av_dump(av_ctx *)`: prints the pairs to standard error.
     pub fn av_dump(pairs: &Attributes) {
         crate::os::log::stderr_bytes(&pairs.dump());
     }
 
-    /// `int av_attribute_to_i(char *)`: the attribute of that name; -1 if there is none.
+    /// `int av_attribute_to_i(char *)`: the attribute with this name; -1 if there is none.
     #[otherwise(-1)]
     pub fn av_attribute_to_i(name: &[u8]) -> c_int {
         attributes::by_name(name).map_or(-1, |found| found as c_int)
@@ -137,14 +139,14 @@ entry! {
         attributes::by_token(sym.token(), sym.c_text()).map_or(-1, |found| found as c_int)
     }
 
-    /// `size_t av_array_to_char_len(av_ctx *)`: room for the wire text and its NUL.
+    /// `size_t av_array_to_char_len(av_ctx *)`: the buffer size for the wire text and its NUL.
     #[otherwise(1)]
     pub fn av_array_to_char_len(pairs: &Attributes) -> usize {
         pairs.encode(|_| true).len() + 1
     }
 
-    /// `int av_array_to_char(av_ctx *, char *buffer, size_t size, fd_set *set)`: the wire text of
-    /// what `set` has; its length, or -1 if it does not fit with a NUL.
+    /// `int av_array_to_char(av_ctx *, char *buffer, size_t size, fd_set *set)`: writes the wire
+    /// text of the attributes in `set`. Returns its length, or -1 if it does not fit with a NUL.
     #[otherwise(-1)]
     pub fn av_array_to_char(
         pairs: &Attributes,
@@ -152,7 +154,7 @@ entry! {
         size: usize,
         set: *const libc::fd_set,
     ) -> c_int {
-        // SAFETY: the set is null or one; there is that room.
+        // SAFETY: the set is null or an fd_set; there is that room.
         unsafe {
             let text = pairs.encode(wanted(set));
             match put_text(buffer, size, &text) {
@@ -162,8 +164,8 @@ entry! {
         }
     }
 
-    /// `int av_char_to_array(av_ctx *, char *buffer, fd_set *set)`: sets what the wire text has and
-    /// `set` has. 0
+    /// `int av_char_to_array(av_ctx *, char *buffer, fd_set *set)`: sets those attributes of the
+    /// wire text that are in `set`. Returns 0.
     #[otherwise(0)]
     pub fn av_char_to_array(
         pairs: &mut Attributes,
@@ -172,12 +174,13 @@ entry! {
     ) -> c_int {
         // The text may be a value of the pairs.
         let text = buffer.unwrap_or_default().to_vec();
-        // SAFETY: the set is null or one.
+        // SAFETY: the set is null or an fd_set.
         pairs.decode(&text, unsafe { wanted(set) });
         0
     }
 
-    /// `char *av_addserial(av_ctx *)`: sets SERIAL if it is unset, and returns it.
+    /// `char *av_addserial(av_ctx *)`: sets the attribute SERIAL if it is unset, and returns its
+    /// value.
     #[otherwise(ptr::null_mut())]
     pub fn av_addserial(pairs: &mut Attributes) -> *mut c_char {
         pairs.add_serial();

@@ -33,11 +33,11 @@ fn check_version(api: Option<String>, token: Option<String>) -> c_int {
 
 type Decrypt = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut c_char;
 
-/// Decrypts secrets of type 6, with its key.
+/// The function that decrypts secrets of type 6, and its key.
 static DECRYPT: Mutex<Option<(Decrypt, Vec<u8>)>> = Mutex::new(None);
 
 entry! {
-    /// `int mavis_check_version(char *api, char *token)`: 0 if a caller was compiled for this
+    /// `int mavis_check_version(char *api, char *token)`: 0 if the caller was compiled for this
     /// library, otherwise -1 after a warning.
     #[otherwise(-1)]
     pub fn mavis_check_version(api: Option<String>, token: Option<String>) -> c_int {
@@ -64,8 +64,8 @@ entry! {
         }
     }
 
-    /// The first half of parse_mavismodule: 0 after the opening brace with the module's identifier
-    /// in `id`, 1 with an error kept, -1 if there is no such module.
+    /// The first half of parse_mavismodule: loads a module and reads up to its opening brace. 0,
+    /// with the module's identifier in `id`; 1 with an error kept; -1 if there is no such module.
     #[otherwise(-1)]
     pub(in crate::ffi) fn load_module(
         head: &mut *mut Context,
@@ -82,7 +82,7 @@ entry! {
                 Ok(search::Loaded { id: identifier, .. }) => {
                     *head = chain.map_or(ptr::null_mut(), Head::as_ptr);
                     let length = identifier.len().min(size.saturating_sub(1));
-                    // SAFETY: the C side has a buffer of that size.
+                    // SAFETY: the C half passes a buffer of that size.
                     unsafe { put_text(id, size, &identifier.as_bytes()[..length]) };
                 }
                 Err(text) => {
@@ -106,7 +106,8 @@ entry! {
         sym.read(search::parse_path)
     }
 
-    /// `int mavis_init(mavis_ctx *head, char *api, char *token)`: starts the modules. 0 is good.
+    /// `int mavis_init(mavis_ctx *head, char *api, char *token)`: initialises the modules. 0 if all
+    /// succeed.
     #[otherwise(1)]
     pub fn mavis_init(head: Option<Head>, api: Option<String>, token: Option<String>) -> c_int {
         check_version(api, token);
@@ -130,13 +131,13 @@ entry! {
         chain::receive(head, answer, context).0
     }
 
-    /// `int mavis_cancel(mavis_ctx *head, void *context)`: forgets a query.
+    /// `int mavis_cancel(mavis_ctx *head, void *context)`: drops a deferred query.
     #[otherwise(0)]
     pub fn mavis_cancel(head: Head, context: *mut c_void) -> c_int {
         chain::cancel(head, context)
     }
 
-    /// `int mavis_drop(mavis_ctx *head)`: ends a chain. 0
+    /// `int mavis_drop(mavis_ctx *head)`: frees a chain. Returns 0.
     #[otherwise(0)]
     pub fn mavis_drop(head: Head) -> c_int {
         // SAFETY: nobody uses the chain afterwards.
@@ -144,15 +145,16 @@ entry! {
         0
     }
 
-    /// `void mavis_set_type6(char *(*function)(const char *, const char *), char *key)`: who
-    /// decrypts secrets of type 6. Ignored unless both are there.
+    /// `void mavis_set_type6(char *(*function)(const char *, const char *), char *key)`: sets the
+    /// function that decrypts secrets of type 6, and its key, which is copied. Ignored if either is
+    /// null.
     pub fn mavis_set_type6(function: Decrypt, key: &[u8]) {
         let decrypt = Some((function, key.to_vec()));
         *DECRYPT.lock().unwrap_or_else(PoisonError::into_inner) = decrypt;
     }
 
-    /// `char *mavis_decrypt_type6(char *)`: the secret, to be freed by the caller; NULL if nobody
-    /// decrypts.
+    /// `char *mavis_decrypt_type6(char *)`: the decrypted secret, to be freed by the caller; NULL
+    /// if no function is set.
     #[otherwise(ptr::null_mut())]
     pub fn mavis_decrypt_type6(encoded: &CStr) -> *mut c_char {
         let decrypt = DECRYPT.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -160,12 +162,12 @@ entry! {
             return ptr::null_mut();
         };
         let key = Text::new(&key);
-        // SAFETY: the program has given the function for this; both texts end with NUL.
+        // SAFETY: the program set the function for this; both texts end with NUL.
         unsafe { function(encoded.as_ptr(), key.as_ptr()) }
     }
 
-    /// `void mavis_detach(void)`: a session of its own, and no descriptor that programs it starts
-    /// could use by mistake.
+    /// `void mavis_detach(void)`: moves the process into a new session, sends standard output to
+    /// /dev/null, and keeps child processes from inheriting descriptors 0 and 1.
     pub fn mavis_detach() {
         process::detach();
         common_data::set_process_id(process::id());

@@ -1,4 +1,4 @@
-//! mavis/mavis.h: conditions in the layout of C, for programs with a scripting language of their own.
+//! mavis/mavis.h: conditions in the C layout, for programs that have their own scripting language.
 
 use super::reading::{self, Reader};
 use crate::config::token::{Code, S_leftbra};
@@ -19,23 +19,24 @@ entry! {
         result: Out<*mut Cond>,
     ) -> c_int {
         sym.read(|parser| {
-            // SAFETY: the pool is null or of `mem_create`.
+            // SAFETY: the pool is null or came from `mem_create`.
             result.put(unsafe { Cond::allocate(pool, Code(code as u32), parser.line()) });
             Ok(())
         })
     }
 
     /// `struct mavis_cond *mavis_cond_add(struct mavis_cond *a, mem_t *, struct mavis_cond *b)`:
-    /// appends `b` to `a`, which may move.
+    /// appends `b` to `a`. Returns `a`, which may have moved.
     #[otherwise(a)]
     pub fn mavis_cond_add(a: *mut Cond, pool: FromPool, b: *mut Cond) -> *mut Cond {
         // SAFETY: `a` is null or a condition with entries, from the pool.
         NonNull::new(a).map_or(a, |all| unsafe { Cond::add(all, pool, b) })
     }
 
-    /// `void mavis_cond_optimize(struct mavis_cond **, mem_t *)`: what has one entry becomes it.
+    /// `void mavis_cond_optimize(struct mavis_cond **, mem_t *)`: replaces every and-or condition
+    /// that has one entry by this entry.
     pub fn mavis_cond_optimize(condition: &mut *mut Cond, pool: FromPool) {
-        // SAFETY: there is null or a condition, from the pool.
+        // SAFETY: the place holds null or a condition from the pool.
         unsafe { Cond::optimize(condition, pool) };
     }
 
@@ -48,14 +49,14 @@ entry! {
     ) -> c_int {
         sym.read(|parser| {
             let condition = crate::mavis::script::condition(parser)?;
-            // SAFETY: the pool is null or of `mem_create`.
+            // SAFETY: the pool is null or came from `mem_create`.
             result.put(unsafe { Cond::export(condition, pool) });
             Ok(())
         })
     }
 
-    /// `struct mavis_action *mavis_action_new(struct sym *, mem_t *)`: of the current token;
-    /// advances.
+    /// `struct mavis_action *mavis_action_new(struct sym *, mem_t *)`: a new action with the
+    /// current token's code; takes the token.
     #[otherwise(0)]
     pub(in crate::ffi) fn mavis_action_new(
         sym: Reader,
@@ -63,15 +64,15 @@ entry! {
         result: Out<*mut Action>,
     ) -> c_int {
         sym.read(|parser| {
-            // SAFETY: the pool is null or of `mem_create`.
+            // SAFETY: the pool is null or came from `mem_create`.
             result.put(unsafe { Action::allocate(pool, parser.code(), parser.line()) });
             parser.advance()
         })
     }
 
-    /// `int sym_normalize_cond_start(struct sym *, mem_t *, struct sym **)`: in front of a
-    /// condition in parentheses, makes a reader of the same with parentheses that say what binds
-    /// first. -1 if it did, 0 if there is no such condition here.
+    /// `int sym_normalize_cond_start(struct sym *, mem_t *, struct sym **)`: if the current token
+    /// opens a condition in parentheses, makes a reader of the same condition with every implied
+    /// pair of parentheses written out. -1 if it did, 0 if there is no such condition here.
     #[otherwise(0)]
     pub(in crate::ffi) fn normalize_cond(
         sym: *mut Sym,
@@ -106,10 +107,10 @@ entry! {
         }
     }
 
-    /// `void sym_normalize_cond_end(struct sym **, mem_t *)`: ends such a reader.
+    /// `void sym_normalize_cond_end(struct sym **, mem_t *)`: frees such a reader.
     pub fn sym_normalize_cond_end(reader: &mut *mut Sym, _pool: *mut c_void) {
-        // SAFETY: the reader is null or of `sym_normalize_cond_start`; reader and text are on the
-        // heap of malloc(3).
+        // SAFETY: the reader is null or came from `sym_normalize_cond_start`; reader and text were
+        // allocated with malloc(3).
         unsafe {
             if let Some(reader) = Owned::from_raw(std::mem::take(reader)) {
                 libc::free(reader.input().0.cast_mut().cast());

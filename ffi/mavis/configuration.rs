@@ -23,8 +23,8 @@ fn segment() -> MutexGuard<'static, Option<Segment>> {
 }
 
 entry! {
-    /// The first half of cfg_read_config: a reader on the first token in the section's braces. Ends
-    /// the process if there is none.
+    /// The first half of cfg_read_config: opens a configuration, and returns a reader at the first
+    /// token in the section's braces. Ends the process if there is no such section.
     #[otherwise(ptr::null_mut())]
     pub(in crate::ffi) fn open_configuration(url: Option<String>, id: Option<String>) -> *mut Sym {
         config::on_abandon(scm::tell_bad_configuration);
@@ -47,14 +47,14 @@ entry! {
         Owned::new(parser.into_sym()).into_raw()
     }
 
-    /// The second half: the closing brace.
+    /// The second half: checks the closing brace, and frees the reader.
     pub(in crate::ffi) fn close_configuration(sym: *mut Sym) {
-        // SAFETY: the reader is that of the first half; nobody has it any more.
+        // SAFETY: the reader came from the first half; nobody uses it any more.
         let Some(mut sym) = (unsafe { Owned::from_raw(sym) }) else {
             return;
         };
         let report = reading::report();
-        // What follows the section is not read, not even lexed.
+        // Nothing after the section is read, or even lexed.
         let parser = Parser::resume(&mut sym, &[], "", report.rules());
         if let Err(error) = parser.check(S_closebra) {
             report.failure(&ReadError::Syntax(error));
@@ -63,8 +63,8 @@ entry! {
         }
     }
 
-    /// `int cfg_open_and_read(char *url, char **buffer, int *length)`: reads a source whole. 0, or
-    /// -1.
+    /// `int cfg_open_and_read(char *url, char **buffer, int *length)`: reads a whole source into
+    /// memory. 0, or -1.
     #[otherwise(-1)]
     pub fn cfg_open_and_read(url: String, buffer: &mut *mut c_char, length: &mut c_int) -> c_int {
         match config::system::open(&url, &*reading::system()) {
@@ -80,17 +80,18 @@ entry! {
         }
     }
 
-    /// `int cfg_close(char *url, char *buffer, int length)`: frees what cfg_open_and_read has read.
-    /// 0
+    /// `int cfg_close(char *url, char *buffer, int length)`: frees the memory of cfg_open_and_read.
+    /// Returns 0.
     #[otherwise(0)]
     pub fn cfg_close(_url: *const c_char, buffer: *mut c_void, _length: c_int) -> c_int {
-        // SAFETY: the buffer is null or of cfg_open_and_read, and not used afterwards.
+        // SAFETY: the buffer is null or came from cfg_open_and_read, and is not used afterwards.
         unsafe { libc::free(buffer) };
         0
     }
 
-    /// `int ipc_create(char *buffer, int length)`: a copy in shared memory with the key of
-    /// `common_data`, in place of the former one; `ipc_url` names it. 0, or -1.
+    /// `int ipc_create(char *buffer, int length)`: copies the buffer to shared memory with the key
+    /// `common_data.ipc_key`, replacing an earlier copy, and sets `common_data.ipc_url` to its
+    /// name. 0, or -1.
     #[otherwise(-1)]
     pub fn ipc_create(buffer: *const c_char, length: c_int) -> c_int {
         let key = common_data::ipc_key();
@@ -114,7 +115,7 @@ entry! {
         }
     }
 
-    /// `void ipc_delete(void)`: removes it.
+    /// `void ipc_delete(void)`: removes the copy from shared memory.
     pub fn ipc_delete() {
         drop(segment().take());
     }

@@ -1,7 +1,7 @@
-//! mavis/mavis.h: the lexer and what reads values: `sym_*`, `parse_*`.
+//! mavis/mavis.h: the lexer and the functions that read values: `sym_*`, `parse_*`.
 //!
-//! A function that may fail keeps its error and says so; the C side then calls `failure`, which
-//! reports it, and jumps or ends the process where no Rust frame is left.
+//! A function that fails keeps its error and returns 1. The C half then calls `failure`, which
+//! reports the error, and jumps or ends the process once no Rust frame is left on the stack.
 
 use crate::config::common;
 use crate::config::rules::UnknownNames;
@@ -20,14 +20,14 @@ use std::ptr;
 use std::rc::Rc;
 
 thread_local! {
-    /// Answers readers that C code has made.
+    /// The system that readers made by C code consult, for files and names.
     static SYSTEM: Rc<dyn System> = Rc::new(Live::direct(report()));
     static KEPT: RefCell<Option<ConfigError>> = const { RefCell::new(None) };
-    /// Where the C side is about to jump to.
+    /// The target that the C half is about to jump to.
     static TARGET: Cell<JumpBuffer> = const { Cell::new(JumpBuffer::EMPTY) };
 }
 
-/// How messages are written that concern the configuration of a C program.
+/// How to report messages about the configuration of a C program.
 pub(in crate::ffi) fn report() -> Report {
     Report {
         parse_only: common_data::parse_only() != 0,
@@ -37,12 +37,12 @@ pub(in crate::ffi) fn report() -> Report {
     }
 }
 
-/// Answers readers that C code has made.
+/// The system that readers made by C code consult, for files and names.
 pub(in crate::ffi) fn system() -> Rc<dyn System> {
     SYSTEM.with(Rc::clone)
 }
 
-/// Where C code reads: a `struct sym` with its input, which is memory that it says the length of.
+/// A `struct sym` through which C code reads: the lexer's state, and its input with its length.
 pub struct Reader<'a>(&'a mut Sym);
 
 impl Argument for Reader<'_> {
@@ -54,7 +54,7 @@ impl Argument for Reader<'_> {
 }
 
 impl Reader<'_> {
-    /// Reads on; an error is kept, and 1 returned.
+    /// Runs one step of the parser. An error is kept, and 1 returned.
     pub(in crate::ffi) fn read(
         self,
         step: impl FnOnce(&mut Parser<'_>) -> Result<(), ConfigError>,
@@ -64,7 +64,7 @@ impl Reader<'_> {
         let (text, name) = unsafe { (slice(start, length), String::take(self.0.name())) };
         let (name, report) = (name.unwrap_or_default(), report());
         let environment = Environment::current();
-        // Between two steps C code may have changed any of it.
+        // C code may have changed any of this since the last step.
         let (debug, case) = (common_data::debug(), common_data::case_stack());
         environment.borrow_mut().resume(&system(), debug, case);
         let mut parser = Parser::resume(self.0, text, &name, report.rules());
@@ -80,7 +80,7 @@ impl Reader<'_> {
         }
     }
 
-    /// As [`read`](Self::read), with a value to give back.
+    /// As [`read`](Self::read), with a result.
     fn value<T>(
         self,
         result: &Out<T>,
@@ -106,19 +106,19 @@ entry! {
         codes: *const c_int,
         count: usize,
     ) -> c_int {
-        // SAFETY: the C side passes an array of that length.
+        // SAFETY: the C half passes an array of that length.
         let codes = unsafe { slice(codes, count) };
         let codes: Vec<Code> = codes.iter().map(|&code| Code(code as u32)).collect();
         sym.read(|parser| Err(parser.expected(&codes)))
     }
 
-    /// Reports the error that was kept. Returns the jmp_buf that the program has filled; if it has
-    /// filled none, the process is to end, and everything else is done.
+    /// Reports the error that was kept. Returns the jmp_buf that the program has filled. If it has
+    /// filled none, returns null: all that is left to do is to end the process.
     #[otherwise(ptr::null_mut())]
     pub(in crate::ffi) fn failure(sym: Option<&mut Sym>) -> *mut c_void {
         let mut outermost = sym;
-        // It says where to go.
-        // SAFETY: what C code has put into that field is another reader of its own.
+        // The outermost reader has the jmp_buf.
+        // SAFETY: C code keeps another reader of its own in that field, or null.
         while let Some(outer) = outermost.as_ref().and_then(|sym| unsafe { sym.outer()?.as_mut() })
         {
             outermost = Some(outer);
@@ -143,7 +143,7 @@ entry! {
     }
 
     /// `void report_cfg_error(int priority, int level, char *format, ...)`: `level` is a mask of
-    /// debug bits, which may turn the message into one of the trace.
+    /// debug bits, which may make the message one of the debug trace.
     pub(in crate::ffi) fn configuration_message(
         priority: c_int,
         level: c_int,
@@ -182,7 +182,7 @@ entry! {
         sym.value(&value, |parser| Ok(parser.boolean()?.into()))
     }
 
-    /// `int parse_comma(struct sym *)`: -1 if there was one.
+    /// `int parse_comma(struct sym *)`: takes any number of commas. -1 if there was one.
     #[otherwise(0)]
     pub(in crate::ffi) fn parse_comma(sym: Reader, value: Out<c_int>) -> c_int {
         sym.value(&value, |parser| Ok(-c_int::from(parser.commas()?)))
@@ -214,7 +214,8 @@ entry! {
         sym.value(&value, |parser| Ok(parser.permission()?.0 as c_int))
     }
 
-    /// `void parse_userid(struct sym *, uid_t *, gid_t *)`: a number leaves the group as it is.
+    /// `void parse_userid(struct sym *, uid_t *, gid_t *)`: a user given by number leaves the group
+    /// unchanged.
     #[otherwise(0)]
     pub(in crate::ffi) fn parse_userid(
         sym: Reader,
@@ -248,7 +249,7 @@ entry! {
         sym.value(&mode, |parser| Ok(parser.umask()? as libc::mode_t))
     }
 
-    /// `void parse_debug(struct sym *, u_int *)`: the mask may be that of `common_data`.
+    /// `void parse_debug(struct sym *, u_int *)`: the mask may be `common_data.debug` itself.
     #[otherwise(0)]
     pub(in crate::ffi) fn parse_debug(sym: Reader, mask: *mut c_uint) -> c_int {
         // SAFETY: the mask is null, or readable and writable; nobody refers to it.
@@ -276,19 +277,20 @@ entry! {
         })
     }
 
-    /// `enum token keycode(char *)`: the number of a word, that of a string if it is none.
+    /// `enum token keycode(char *)`: the token number of a word; that of a string if the word is
+    /// not reserved.
     #[otherwise(0)]
     pub fn keycode(word: &[u8]) -> c_uint {
         Code::of(word).0
     }
 
-    /// `int get_syslog_level(char *)`: the number of a severity, 0 if there is none of that name.
+    /// `int get_syslog_level(char *)`: the number of a severity; 0 if the name is unknown.
     #[otherwise(0)]
     pub fn get_syslog_level(name: String) -> c_int {
         log::Severity::parse(&name).map_or(0, log::Severity::number)
     }
 
-    /// `int get_syslog_facility(char *)`: the number of a facility, 0 if there is none of that name.
+    /// `int get_syslog_facility(char *)`: the number of a facility; 0 if the name is unknown.
     #[otherwise(0)]
     pub fn get_syslog_facility(name: String) -> c_int {
         log::Facility::parse(&name).map_or(0, log::Facility::number)

@@ -9,26 +9,26 @@ use std::ffi::{c_char, c_int};
 use std::ptr::{self, NonNull};
 
 entry! {
-    /// `rb_tree_t *init_timespec(void)`: no time specifications yet.
+    /// `rb_tree_t *init_timespec(void)`: an empty table of time specifications.
     #[otherwise(ptr::null_mut())]
     pub fn init_timespec() -> *mut RbTree {
         Table::allocate()
     }
 
-    /// `struct mavis_timespec *find_timespec(rb_tree_t *timespectable, char *s)`: the one of that
-    /// name, or null.
+    /// `struct mavis_timespec *find_timespec(rb_tree_t *timespectable, char *s)`: the time
+    /// specification with this name, or null.
     #[otherwise(ptr::null_mut())]
     pub fn find_timespec(table: Table, name: &[u8]) -> *mut MavisTimespec {
         table.get(name).map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     /// `int eval_timespec(struct mavis_timespec *ts, char **s)`: not 0 if the local time of
-    /// `io_now` is in one of the sets; `*s` is the specification it comes from, or null. The answer
-    /// holds for the minute.
+    /// `io_now` is in one of the sets; `*s` becomes the specification that matched, or null. The
+    /// answer is kept until the minute ends.
     #[otherwise(0)]
     pub fn eval_timespec(entry: Option<NonNull<MavisTimespec>>, text: Out<*mut c_char>) -> c_int {
         let (matched, from) = match entry {
-            // SAFETY: the entry is of `find_timespec`.
+            // SAFETY: the entry came from `find_timespec`.
             Some(entry) => unsafe {
                 MavisTimespec::evaluate(entry, common_data::clock().div_euclid(1_000_000))
             },
@@ -38,8 +38,8 @@ entry! {
         matched
     }
 
-    /// `int parse_cron(struct mavis_tm *tm, char *t)`: reads five fields into the sets of `*tm`;
-    /// nothing else of it changes. 1 if they cannot be read.
+    /// `int parse_cron(struct mavis_tm *tm, char *t)`: reads five fields into the sets of `*tm`,
+    /// and leaves its other fields alone. 1 if they cannot be read.
     #[otherwise(1)]
     pub fn parse_cron(set: &mut MavisTm, text: &[u8]) -> c_int {
         c_int::from(!set.parse(text))

@@ -1,8 +1,8 @@
-//! Where C code has the state of its broker: `spawnd_data`, `common_data`, the arrays of listeners and
-//! workers in them, and its loop. `broker::hosted` asks for it here ([`Host`]).
+//! The state of a C program's broker, for `broker::hosted` ([`Host`]). It lives where C code keeps
+//! it: in `spawnd_data` and `common_data`, in their arrays of listeners and workers, and in the
+//! program's loop.
 //!
-//! The array of listeners and that of workers have contexts, which stay where they are until they are
-//! removed.
+//! Both arrays hold pointers to contexts. A context keeps its address until it is removed.
 
 use super::{received, spawnd_accepted, spawnd_bind_listener, spawnd_cleanup_internal};
 use crate::broker::acl::Acl;
@@ -34,17 +34,17 @@ use std::path::PathBuf;
 use std::ptr;
 
 thread_local! {
-    /// `permit` and `deny`.
+    /// The access list, from `permit` and `deny`.
     static ACL: RefCell<Acl> = RefCell::default();
-    /// What the handlers of signals note.
+    /// The signals that were caught.
     static SIGNALS: RefCell<Option<Signals>> = const { RefCell::new(None) };
-    /// Who was served by which process: of a listener, and of the whole broker at null.
+    /// The stickiness caches: one for each listener that has its own, and the broker's at null.
     static STICKY: RefCell<HashMap<*mut SpawndContext, Cache>> = RefCell::default();
-    /// What each worker has said, by its process.
+    /// The broker's side of each worker's channel, by process id.
     static SIDES: RefCell<HashMap<WorkerId, BrokerSide>> = RefCell::default();
 }
 
-/// A callback of the loop for a context.
+/// A callback of the loop, for a context.
 type Handler = unsafe extern "C" fn(*mut SpawndContext, c_int);
 
 fn io() -> *const Context {
@@ -55,12 +55,12 @@ pub(super) fn set_acl(acl: Acl) {
     ACL.set(acl);
 }
 
-/// What the access list says.
+/// True if the access list permits the address.
 pub(super) fn permits(address: ScopedIp) -> bool {
     ACL.with_borrow(|acl| acl.permits(address))
 }
 
-/// By what a worker is remembered, wherever it is in the array.
+/// The id of a worker, which does not depend on its index in the array: its process id.
 ///
 /// # Safety
 /// It is the context of a worker.
@@ -69,15 +69,15 @@ unsafe fn id(server: *mut SpawndContext) -> WorkerId {
     WorkerId(unsafe { (*server).pid } as u32)
 }
 
-/// The context of a worker.
+/// Finds the context of a worker.
 fn server(worker: WorkerId) -> Option<*mut SpawndContext> {
     // SAFETY: the array has contexts of workers.
     spawnd_data::servers().into_iter().find(|&server| unsafe { id(server) } == worker)
 }
 
-/// The state, as what a connection came to sees it.
+/// The broker's state as seen by the listener that a connection came to.
 pub(super) struct State {
-    /// The listener; null if it is about something else.
+    /// The listener; null if the event concerns no listener.
     listener: *mut SpawndContext,
 }
 
@@ -86,7 +86,7 @@ impl State {
         State { listener: ptr::null_mut() }
     }
 
-    /// Does what was asked for by signals.
+    /// Acts upon the signals caught since the last call.
     pub(super) fn process_signals() {
         let arrived = SIGNALS.with_borrow(|signals| signals.as_ref().map(Signals::take));
         if let Some(arrived) = arrived {
@@ -96,7 +96,8 @@ impl State {
         }
     }
 
-    /// The cache that holds for the listener.
+    /// Uses the listener's stickiness cache: its own, or else the broker's. `None` if neither is
+    /// configured.
     fn sticky<T>(&self, action: impl FnOnce(&mut Cache, u64) -> T) -> Option<T> {
         // SAFETY: the listener is a context, and the variable lives as long as the process.
         let (place, track) = unsafe {
@@ -160,7 +161,7 @@ impl Host for State {
         if common_data::single_process() == 0 {
             return Some(connection);
         }
-        // SAFETY: the message is one; who gets the descriptor owns it.
+        // SAFETY: the message is valid; its receiver owns the descriptor.
         unsafe { send(-1, &connection.message(), connection.socket.into_raw_fd()) };
         None
     }
@@ -169,7 +170,7 @@ impl Host for State {
         let Some(server) = server(worker) else {
             return Given::Gone;
         };
-        // SAFETY: the context is that of a worker, and the message one.
+        // SAFETY: the context is that of a worker, and the message is valid.
         unsafe {
             let channel = (*server).r#fn;
             if send(channel, &connection.message(), connection.socket.as_raw_fd()) == 0 {
@@ -206,7 +207,8 @@ impl Host for State {
 
     fn drop_worker(&mut self, worker: WorkerId, kill: bool) {
         if let Some(server) = server(worker) {
-            // C code may have set anything, and other numbers name groups.
+            // C code may have stored anything in `pid`, and zero or less would signal process
+            // groups.
             let pid = worker.0 as process::Pid;
             if kill && pid > 0 {
                 process::kill(pid);
@@ -277,7 +279,7 @@ impl Host for State {
     }
 }
 
-/// Calls listen(2) again if a listener has two lengths of its queue.
+/// Calls listen(2) again, if the backlog during overload differs from the normal one.
 ///
 /// # Safety
 /// It is the context of a listener with a socket.
@@ -294,7 +296,7 @@ unsafe fn set_backlog(listener: *mut SpawndContext, backlog: c_int) {
 /// Watches a descriptor for input in the loop of C code.
 ///
 /// # Safety
-/// It is a context; the loop of C code is null or exists.
+/// The context is valid; the loop of C code is null or exists.
 unsafe fn watch(context: *mut SpawndContext, input: Handler) {
     // SAFETY: as the caller promises.
     unsafe {
@@ -312,15 +314,15 @@ unsafe fn watch(context: *mut SpawndContext, input: Handler) {
     }
 }
 
-/// Sends a message with the function that the program has chosen; without a socket, to the worker
-/// in this process. 0 if it was sent.
+/// Sends a message with the function that the program has set in `common_data`; without a socket,
+/// to the worker in this process. 0 if it was sent.
 ///
 /// # Safety
-/// The message is one, and the field of `common_data` null or a function of this type.
+/// The message is valid, and the field of `common_data` null or a function of this type.
 unsafe fn send(socket: c_int, message: &[u8], fd: c_int) -> c_int {
     let mut aligned = [0u64; (UDP_HEADER + UDP_LIMIT) / 8];
-    // SAFETY: as the caller promises; the message is copied to where its numbers are aligned, as far
-    // as there is room.
+    // SAFETY: as the caller promises; the message is copied to aligned memory, as far as there is
+    // room.
     unsafe {
         let length = message.len().min(size_of_val(&aligned));
         let start = aligned.as_mut_ptr();
@@ -335,7 +337,7 @@ unsafe fn send(socket: c_int, message: &[u8], fd: c_int) -> c_int {
     }
 }
 
-/// Takes a message of a worker.
+/// Receives a message from a worker.
 ///
 /// # Safety
 /// It is the context of a worker.
@@ -343,7 +345,8 @@ pub(super) unsafe fn receive(server: *mut SpawndContext, fd: c_int) {
     let mut buffer = [0u64; ACCEPT / 8];
     let size = size_of_val(&buffer);
     let start: *mut u8 = buffer.as_mut_ptr().cast();
-    // SAFETY: the buffer has room for what is said; the field is null or a function of this type.
+    // SAFETY: the buffer has as much room as `size` says; the field is null or a function of this
+    // type.
     let (failed, message) = unsafe {
         let function = common_data::scm_receive();
         let receive = match function.is_null() {
@@ -360,7 +363,7 @@ pub(super) unsafe fn receive(server: *mut SpawndContext, fd: c_int) {
     // SAFETY: as the caller promises.
     let (worker, has) = unsafe { (id(server), usize::try_from((*server).r#use).unwrap_or(0)) };
     let now = u64::try_from(common_data::clock() / 1000).unwrap_or(0);
-    // What is heard may remove the worker, and its side.
+    // The message may remove the worker, and with it this side of its channel.
     let mut side = SIDES
         .with_borrow_mut(|sides| sides.remove(&worker))
         .unwrap_or_else(|| BrokerSide::new(Peer::Foreign));
@@ -371,7 +374,7 @@ pub(super) unsafe fn receive(server: *mut SpawndContext, fd: c_int) {
     }
 }
 
-/// Takes a connection or datagram of a listener.
+/// Accepts a connection or receives a datagram on a listener, and gives it to a worker.
 ///
 /// # Safety
 /// It is the context of a listener, and the descriptor its own, or negative.
@@ -420,8 +423,8 @@ pub(super) unsafe fn bind(context: *mut SpawndContext) {
     }
 }
 
-/// Opens a listener later, if that is configured; if it is not and no listener is left, the process
-/// ends.
+/// Opens a listener later, if a retry delay is configured. Without one, the process ends once all
+/// listeners have failed.
 ///
 /// # Safety
 /// It is the context of a listener.
@@ -460,7 +463,7 @@ pub(super) fn start_worker() -> Option<Started> {
     }
 }
 
-/// Starts a worker, if there may be one more, and notes it.
+/// Starts a worker, unless there are as many as configured, and adds it to the workers.
 pub(super) fn add_worker() {
     if common_data::servers_cur() >= common_data::servers_max() {
         return;
@@ -482,7 +485,7 @@ pub(super) fn add_worker() {
     }
 }
 
-/// Forgets who was served by a worker, and what it has said.
+/// Drops a worker from the stickiness caches, and its side of the channel.
 ///
 /// # Safety
 /// It is the context of a worker.
@@ -496,7 +499,7 @@ pub(super) unsafe fn forget_worker(server: *mut SpawndContext) {
 /// Closes the socket of a listener or worker.
 ///
 /// # Safety
-/// It is a context, whose loop is null or exists.
+/// The context is valid, and its loop is null or exists.
 unsafe fn close(context: *mut SpawndContext) {
     // SAFETY: as the caller promises; the descriptor is the context's.
     unsafe {
@@ -509,10 +512,10 @@ unsafe fn close(context: *mut SpawndContext) {
     }
 }
 
-/// Closes and frees a listener or worker, wherever it is noted.
+/// Closes and frees a listener or worker, and takes it off the list it is in.
 ///
 /// # Safety
-/// It is a context, and not used afterwards.
+/// The context is valid, and not used afterwards.
 pub(super) unsafe fn remove(context: *mut SpawndContext) {
     let without = |mut all: Vec<*mut SpawndContext>| {
         let place = all.iter().position(|&other| other == context)?;
@@ -542,7 +545,7 @@ pub(super) unsafe fn remove(context: *mut SpawndContext) {
     }
 }
 
-/// Notes signals, and watches for them in the loop of C code.
+/// Catches signals, and has the loop of C code call `noted` when one arrives.
 pub(super) fn watch_signals(noted: unsafe extern "C" fn(*mut c_void, c_int)) {
     static PLACE: u8 = 0;
     let caught = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];

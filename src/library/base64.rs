@@ -1,6 +1,6 @@
 //! Base 64 (RFC 4648 section 4) with the padding of MAVIS.
 //!
-//! The padding is swapped against the standard: one byte too many gives two digits and `=`, two
+//! The padding is the reverse of the standard's: one byte left over gives two digits and `=`, two
 //! bytes give three digits and `==`. Serial numbers on the wire look like that.
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -32,8 +32,8 @@ pub fn encode(data: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Decodes `text` up to the first `=`; `None` if there is another character before it. Bits that
-/// do not make a byte are dropped.
+/// Decodes `text` up to the first `=`; `None` if there is another character before it. Bits left
+/// over that do not fill a byte are dropped.
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let digits = text.split(|&character| character == b'=').next()?;
     let mut data = Vec::with_capacity(digits.len() / 4 * 3 + 3);

@@ -1,13 +1,13 @@
-//! The Blowfish variant of MAVIS, in which queries to remote backends are encrypted.
+//! The Blowfish variant of MAVIS, which encrypts queries to remote backends.
 //!
-//! Algorithm, key schedule and byte order (big-endian words) are those of Blowfish (Schneier,
-//! 1993) in electronic codebook mode, but most of the start values are zero: whoever wrote it took
-//! a count of words for one of bytes. Both ends must agree on that, so it stays. It is no
-//! protection by today's standards.
+//! Algorithm, key schedule and byte order (big-endian words) are those of Blowfish (Schneier, 1993)
+//! in electronic codebook mode, but most of the initial values are zero: the original code mistook
+//! a count of words for one of bytes. Both ends must agree, so the mistake stays. By today's
+//! standards this is no protection.
 
 use super::blowfish_tables;
 
-/// An expanded key. C programs see it as opaque memory of 4168 bytes.
+/// An expanded key. To C programs it is 4168 bytes of opaque memory.
 #[repr(C)]
 #[derive(Clone)]
 pub struct Key {
@@ -16,8 +16,8 @@ pub struct Key {
 }
 
 impl Key {
-    /// Expands `key`, of which the first 72 bytes count; a shorter one is repeated. An empty one
-    /// is as one of zeroes.
+    /// Expands `key`: its first 72 bytes, or a shorter key repeated. An empty key is the same as
+    /// one of zeroes.
     pub fn new(key: &[u8]) -> Key {
         let key = if key.is_empty() { &[0] } else { key };
         let mut expanded = Key { p: [0; 18], s: [[0; 256]; 4] };
@@ -66,13 +66,13 @@ impl Key {
         [right ^ self.p[0], left ^ self.p[1]]
     }
 
-    /// Encrypts in place, as much as `data` has whole words. A last word without its partner is
-    /// encrypted with a zero, and is of no use to the receiver.
+    /// Encrypts the whole 32-bit words of `data` in place. A last word without a partner is
+    /// encrypted together with a zero word, and the receiver cannot decrypt it.
     pub fn encrypt(&self, data: &mut [u8]) {
         transform(data, |pair| self.encrypt_pair(pair));
     }
 
-    /// Decrypts in place; as [`Key::encrypt`].
+    /// Decrypts in place, the same words as [`Key::encrypt`].
     pub fn decrypt(&self, data: &mut [u8]) {
         transform(data, |pair| self.decrypt_pair(pair));
     }
@@ -91,8 +91,8 @@ fn transform(data: &mut [u8], work: impl Fn([u32; 2]) -> [u32; 2]) {
     }
 }
 
-/// How many bytes a message of `length` bytes becomes: the next multiple of 8, and a useless half
-/// block more if the last block has four bytes or more but is not full.
+/// The encrypted length of a message of `length` bytes: the next multiple of 8, plus a useless half
+/// block if the last block has four to seven bytes.
 pub const fn encrypted_length(length: usize) -> usize {
     match length % 8 {
         0 => length,
@@ -112,7 +112,7 @@ mod tests {
         data.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Observed with the C library.
+    /// Results of the C library.
     #[test]
     fn results_are_those_of_the_wire() {
         assert_eq!(encrypted(b"secret", &[0; 8]), "5c042d85205406e2");

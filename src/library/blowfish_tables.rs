@@ -1,8 +1,8 @@
-//! The start values of [`super::blowfish`]: the first hexadecimal digits of the fraction of pi, as
-//! far as the MAVIS variant has them.
+//! The initial values of [`super::blowfish`]: hexadecimal digits of the fraction of pi, those that
+//! the MAVIS variant has.
 
-/// The first 18 bytes of the P table: four words, and two bytes of the fifth, whose value therefore
-/// depends on the byte order of the machine.
+/// The first 18 bytes of the P table: four words, and two bytes of the fifth, so that the value of
+/// the fifth depends on the machine's byte order.
 pub const P: [u32; 5] = [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344, FIFTH];
 
 const FIFTH: u32 = if cfg!(target_endian = "big") { 0xa409_0000 } else { 0x0000_3822 };

@@ -1,9 +1,9 @@
 //! The cyclic redundancy check of cksum(1) (POSIX.1-2017, XCU cksum): polynomial 0x04C11DB7, most
-//! significant bit first, start value 0.
+//! significant bit first, initial value 0.
 
 const POLYNOMIAL: u32 = 0x04c1_1db7;
 
-/// The remainder of each byte in the highest place.
+/// The remainder for each value of the highest byte.
 const TABLE: [u32; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -25,13 +25,13 @@ fn step(crc: u32, byte: u8) -> u32 {
     (crc << 8) ^ TABLE[usize::from((crc >> 24) as u8 ^ byte)]
 }
 
-/// The check `crc` continued over `data`. The first call takes 0.
+/// Continues the checksum `crc` over `data`. The first call takes 0.
 pub fn update(crc: u32, data: &[u8]) -> u32 {
     data.iter().fold(crc, |crc, &byte| step(crc, byte))
 }
 
-/// The check as cksum(1) prints it: continued over the bytes of `length`, the size of the whole
-/// input, lowest first and without leading zeroes, then complemented.
+/// The checksum as cksum(1) prints it: continued over the bytes of `length`, the size of the whole
+/// input, lowest byte first and without leading zeroes, then complemented.
 pub fn finish(mut crc: u32, mut length: u64) -> u32 {
     while length > 0 {
         crc = step(crc, length as u8);

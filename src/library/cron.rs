@@ -2,8 +2,9 @@
 
 use crate::os::calendar::LocalTime;
 
-/// Times of a year, to the minute: those whose five parts are all in these sets. Bit n of a set is
-/// the value n of `struct tm`, so months count from 0 and weekdays from Sunday.
+/// A set of times, to the minute: those with each of the five parts in its set. Bit n of a set
+/// stands for the value n of the field of `struct tm`, so months count from 0 and weekdays from
+/// Sunday.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// 0 to 59.
@@ -18,12 +19,12 @@ pub struct Times {
     pub weekdays: u64,
 }
 
-/// A text that is no set of times.
+/// The text is not a set of times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unrecognized;
 
 impl Times {
-    /// Any time.
+    /// All times.
     pub const ANY: Times = Times {
         minutes: (1 << 60) - 1,
         hours: (1 << 24) - 1,
@@ -32,7 +33,7 @@ impl Times {
         weekdays: (1 << 7) - 1,
     };
 
-    /// True if `time` is one of these.
+    /// True if `time` is in the set.
     pub fn contain(&self, time: &LocalTime) -> bool {
         let has = |set: u64, value: u8| set.checked_shr(value.into()).unwrap_or(0) & 1 == 1;
         has(self.minutes, time.minute)
@@ -42,14 +43,14 @@ impl Times {
             && has(self.weekdays, time.weekday)
     }
 
-    /// Reads five fields with blanks between them. A field is `*` or a list of numbers, names of
-    /// three letters and ranges of them; names are for months and weekdays. Missing fields are
-    /// empty sets, and what follows the fifth is ignored.
+    /// Reads five fields separated by white space. A field is `*`, or a list with commas of
+    /// numbers, three-letter names and ranges of these; only months and weekdays have names.
+    /// Missing fields are empty sets, and anything after the fifth field is ignored.
     ///
-    /// Months are 1 to 12. Weekdays count modulo 7, so that 0 and 7 are Sunday. Numbers that are
-    /// too large are as the largest day and month, or as a minute and an hour that never come. A
-    /// range whose end is smaller than its start is empty, but goes over the end of the week or
-    /// year if its end is a name. A name that is not known is January or Sunday.
+    /// Months are 1 to 12. Weekdays count modulo 7, so that 0 and 7 are Sunday. Too large a number
+    /// means the last day or month, or a minute or hour that never comes. A range that ends before
+    /// it starts is empty, except that it wraps around the week or year if its end is a name. An
+    /// unknown name means January or Sunday.
     pub fn parse(text: &[u8]) -> Result<Times, Unrecognized> {
         let mut sets = [0; 5];
         let fields = text.split(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
@@ -71,9 +72,9 @@ impl Times {
     }
 }
 
-/// What the five fields differ in.
+/// The differences between the five fields.
 struct Field {
-    /// Brings a number into the range of the set.
+    /// Limits a number to the range of the set.
     bound: fn(u32) -> u32,
     /// The value of the first name, and the names.
     names: (u32, &'static [&'static str]),
@@ -97,7 +98,7 @@ fn bits(from: u32, to: u32) -> u64 {
 }
 
 impl Field {
-    /// A value or a range of two. A missing one is 0.
+    /// A value, or a range of two values. A missing number is 0.
     fn range(&self, item: &[u8]) -> Result<u64, Unrecognized> {
         let mut parts = item.split(|&byte| byte == b'-').map(|part| self.value(part));
         let (mut from, (mut to, mut named)) = (None, parts.next().unwrap_or(Err(Unrecognized))?);

@@ -1,10 +1,10 @@
-//! Text for people out of bytes from anywhere.
+//! Makes arbitrary bytes printable.
 
-/// Makes bytes printable as C has them in string literals: a backslash doubled, `\a \b \v \f \n
-/// \r \t`, and three octal digits for everything else that is not printable ASCII.
+/// Makes bytes printable with the escapes of C string literals: a backslash doubled, `\a \b \v \f
+/// \n \r \t`, and three octal digits for everything else that is not printable ASCII.
 ///
-/// It stops when `limit` bytes or more are written; the last character is written whole, so that
-/// the result has up to three bytes more than that.
+/// Stops once `limit` bytes are written. The last escape is written whole, so the result may be up
+/// to three bytes longer than `limit`.
 pub fn escape(data: &[u8], limit: usize) -> Vec<u8> {
     let mut text = Vec::with_capacity(data.len().min(limit) + 4);
     for &byte in data {

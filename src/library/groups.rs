@@ -1,9 +1,9 @@
-//! Lists of group ids as text: decimal numbers with commas between them.
+//! Lists of group ids as text: decimal numbers, separated by commas.
 
 /// Linux's NGROUPS_MAX: no list is longer.
 pub const MOST: usize = 65536;
 
-/// As many of `groups` as fit into less than `room` bytes.
+/// As many of `groups` as fit into `room` bytes with a NUL.
 pub fn to_text(groups: &[u32], room: usize) -> String {
     let mut text = String::new();
     for group in groups.iter().take(MOST) {
@@ -17,8 +17,8 @@ pub fn to_text(groups: &[u32], room: usize) -> String {
     text
 }
 
-/// The numbers of a list. What does not begin with the number of a group is skipped, and what
-/// follows a number up to the comma is ignored.
+/// The numbers of a list. An item that does not start with a group id is skipped, and anything
+/// between a number and the next comma is ignored.
 pub fn from_text(text: &[u8]) -> Vec<u32> {
     text.split(|&byte| byte == b',').filter_map(number).take(MOST).collect()
 }

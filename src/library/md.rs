@@ -1,11 +1,11 @@
 //! The message digests MD4 (RFC 1320) and MD5 (RFC 1321).
 //!
-//! Both have the same state, padding and output; they differ in what they do with one block. They
-//! are here for the protocols and files that are defined with them, not as protection.
+//! Both have the same state, padding and output, and differ in how they process a block. They are
+//! here for protocols and files that are defined with them, not for security.
 
 use std::marker::PhantomData;
 
-/// What the two digests differ in.
+/// The part in which the two digests differ.
 pub trait Algorithm {
     /// Mixes one block of sixteen little-endian words into the state.
     fn compress(state: &mut [u32; 4], block: &[u32; 16]);
@@ -19,13 +19,13 @@ pub enum Four {}
 #[derive(Clone, Copy, Debug)]
 pub enum Five {}
 
-/// A digest in progress: 88 bytes in the order of the reference code, as C programs keep it in
-/// memory of their own.
+/// A digest in progress: 88 bytes, laid out as in the reference code, because C programs allocate
+/// it themselves.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Digest<A> {
     state: [u32; 4],
-    /// Bits so far, low word first.
+    /// Number of bits so far, low word first.
     count: [u32; 2],
     /// The last `count / 8 % 64` bytes, which do not fill a block yet.
     buffer: [u8; 64],
@@ -46,7 +46,7 @@ impl<A: Algorithm> Default for Digest<A> {
 }
 
 impl<A: Algorithm> Digest<A> {
-    /// The digest of nothing yet.
+    /// Starts a digest.
     pub const fn new() -> Self {
         Digest {
             state: [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476],
@@ -56,12 +56,12 @@ impl<A: Algorithm> Digest<A> {
         }
     }
 
-    /// Bytes that wait in the buffer.
+    /// Number of bytes in the buffer.
     fn waiting(&self) -> usize {
         (self.count[0] >> 3) as usize % 64
     }
 
-    /// Continues over `data`.
+    /// Adds `data` to the digest.
     pub fn update(&mut self, mut data: &[u8]) {
         let waiting = self.waiting();
         let bits = u64::from(self.count[1]) << 32 | u64::from(self.count[0]);
@@ -84,10 +84,10 @@ impl<A: Algorithm> Digest<A> {
         self.buffer[..rest.len()].copy_from_slice(rest);
     }
 
-    /// The digest of all that was given. Nothing of it stays in the state.
+    /// The digest of all data. Clears the state, so that nothing of the data remains.
     pub fn finish(&mut self) -> [u8; 16] {
         let [low, high] = self.count;
-        // A bit 1, then zeroes until eight bytes are left of a block, which take the length.
+        // Append a 1 bit, then zeroes until a block has eight bytes left, which take the length.
         let waiting = self.waiting();
         self.buffer[waiting] = 0x80;
         self.buffer[waiting + 1..].fill(0);
@@ -130,8 +130,8 @@ fn choose(x: u32, y: u32, z: u32) -> u32 {
     z ^ (x & (y ^ z))
 }
 
-/// Calls a function with one constant after the other: each step has code of its own, in which
-/// shifts and places are numbers.
+/// Calls a function with one constant after another, so that each step compiles to its own code
+/// with constant shifts and indices.
 macro_rules! unrolled {
     ($step:ident $arguments:tt $($index:literal)*) => {
         $($step::<$index> $arguments;)*
@@ -192,8 +192,8 @@ static SINES: [u32; 64] = [
 impl Algorithm for Five {
     fn compress(state: &mut [u32; 4], block: &[u32; 16]) {
         let mut mixed = *state;
-        // The compiler must not know that these are constants: it adds constants last, where the
-        // next step already waits for the sum. A sixth of the time is in that.
+        // Hide from the compiler that these are constants: it would add constants last, when the
+        // next step is already waiting for the sum. That would cost a sixth of the time.
         let sines = std::hint::black_box(&SINES);
         unrolled!(step_of_md5(&mut mixed, block, sines)
             0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15
@@ -216,10 +216,10 @@ fn step_of_md5<const STEP: usize>(state: &mut [u32; 4], block: &[u32; 16], sines
         _ => 7 * STEP,
     };
     let sum = a.wrapping_add(block[word % 16]).wrapping_add(sines[STEP]);
-    // `b` is the result of the step before, so what can be done without it comes first.
+    // `b` is the result of the previous step, so do first whatever does not need it.
     let sum = match STEP / 16 {
         0 => sum.wrapping_add(choose(b, c, d)),
-        // The choice of `b` where `d` is set, and of `c` elsewhere.
+        // Choose `b` where `d` is set, and `c` elsewhere.
         1 => sum.wrapping_add(c & !d).wrapping_add(b & d),
         2 => sum.wrapping_add(b ^ (c ^ d)),
         _ => sum.wrapping_add(c ^ (b | !d)),

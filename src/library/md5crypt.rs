@@ -5,7 +5,7 @@
 use super::md::Md5;
 
 const MAGIC: &[u8] = b"$1$";
-/// The digits of crypt(3), which are not those of base 64.
+/// The digits of crypt(3), which are in another order than those of base 64.
 const DIGITS: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// The stored form of `password`: `$1$SALT$` and 22 characters.
@@ -21,7 +21,7 @@ pub fn md5crypt(password: &[u8], salt: &[u8]) -> Vec<u8> {
         digest = stretch(round, &digest, password, salt);
     }
     let mut stored = [MAGIC, salt, b"$"].concat();
-    // Three bytes make four digits, the last byte alone two; low bits first.
+    // Three bytes give four digits, and the last byte two; low bits first.
     for [high, middle, low] in [[0, 6, 12], [1, 7, 13], [2, 8, 14], [3, 9, 15], [4, 10, 5]] {
         let value = u32::from_be_bytes([0, digest[high], digest[middle], digest[low]]);
         push_digits(&mut stored, value, 4);
@@ -43,7 +43,7 @@ fn start(password: &[u8], salt: &[u8]) -> [u8; 16] {
     }
     let mut length = password.len();
     while length > 0 {
-        // The scheme takes a zero byte here, where its author has meant one of the digest.
+        // The scheme uses a zero byte here, where its author meant a byte of the digest.
         outer.update(if length & 1 == 1 { &[0] } else { &password[..1] });
         length >>= 1;
     }

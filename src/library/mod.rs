@@ -1,8 +1,9 @@
-//! What libmavis offers C programs and modules beyond what tcprelay itself needs.
+//! Utilities that libmavis offers to C programs and modules, and that tcprelay itself does not
+//! need.
 //!
-//! Checksums, encodings, containers and text forms whose results other programs see on the wire,
-//! in files or in their own memory. Everything here is pure: it takes values, returns values, and
-//! neither asks the system nor keeps state. The exported functions are in `ffi`.
+//! Checksums, encodings, containers and text formats, whose results other programs see on the wire,
+//! in files or in their own memory. Everything here is pure: functions of their arguments, without
+//! system calls or global state. The exported functions are in `ffi`.
 #![forbid(unsafe_code)]
 
 pub mod base64;

@@ -1,6 +1,6 @@
 //! Addresses as four words in host byte order, and the text forms of networks.
 //!
-//! IPv4 is `::ffff:a.b.c.d`, so that its prefix lengths are those of IPv4 plus 96.
+//! IPv4 addresses are mapped, `::ffff:a.b.c.d`, so their prefix lengths are those of IPv4 plus 96.
 
 use crate::os::address::parse_ipv4;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,23 +8,23 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// An IPv6 address or mask, the highest word first.
 pub type Address = [u32; 4];
 
-/// Bits of the prefix in front of an IPv4 address.
+/// Length of the prefix in front of a mapped IPv4 address.
 const MAPPED: i32 = 96;
 const ALL: Address = [u32::MAX; 4];
 
-/// The mask of a prefix; lengths below 0 are as 0, those above 128 as 128.
+/// The mask of a prefix; `length` is limited to 0 to 128.
 pub fn mask(length: i32) -> Address {
     let length = length.clamp(0, 128) as u32;
     let value = u128::MAX.checked_shl(128 - length).unwrap_or(0);
     words(value)
 }
 
-/// The highest word first.
+/// The words of an address, the highest first.
 pub fn words(value: u128) -> Address {
     [(value >> 96) as u32, (value >> 64) as u32, (value >> 32) as u32, value as u32]
 }
 
-/// As one number.
+/// An address as one number.
 pub fn number(address: &Address) -> u128 {
     address.iter().fold(0, |value, &word| value << 32 | u128::from(word))
 }
@@ -41,12 +41,12 @@ pub fn broadcast(address: &Address, length: i32) -> Address {
     std::array::from_fn(|word| address[word] | !mask[word])
 }
 
-/// How many bits two addresses have in common at their beginning, `most` of 128 at most.
+/// The length of the common prefix of two addresses, at most `most` of 128 bits.
 pub fn common_length(a: &Address, b: &Address, most: i32) -> i32 {
     ((number(a) ^ number(b)).leading_zeros() as i32).min(most.clamp(0, 128))
 }
 
-/// True if `address` is in the network, whose host bits do not matter.
+/// True if `address` is in the network. The host bits of `net` do not matter.
 pub fn contains(net: &Address, length: i32, address: &Address) -> bool {
     network(address, length) == network(net, length)
 }
@@ -62,7 +62,7 @@ pub fn mapped(address: Ipv4Addr) -> Address {
     [0, 0, 0xffff, address.into()]
 }
 
-/// The IPv4 address that [`mapped`] has made this of.
+/// The reverse of [`mapped`]: the IPv4 address; `None` for other addresses.
 pub fn unmapped(address: &Address) -> Option<Ipv4Addr> {
     match *address {
         [0, 0, 0xffff, v4] => Some(v4.into()),
@@ -80,7 +80,7 @@ pub fn to_ipv6(address: &Address) -> Ipv6Addr {
     number(address).into()
 }
 
-/// inet_pton(3), and what inet_addr(3) takes beyond it, such as `10.1`.
+/// Reads what inet_pton(3) takes, and the other forms of inet_addr(3), such as `10.1`.
 fn ipv4(text: &str) -> Option<u32> {
     text.parse().ok().or_else(|| parse_ipv4(text)).map(u32::from)
 }
@@ -96,7 +96,7 @@ fn address(text: &str) -> Option<Address> {
     }
 }
 
-/// The number at the beginning of a text as atoi(3) reads it, 0 if there is none.
+/// The number at the start of a text as atoi(3) reads it, 0 if there is none.
 pub fn leading_number(text: &str) -> i64 {
     let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
     let (negative, digits) = match text.as_bytes() {
@@ -114,8 +114,8 @@ pub fn leading_number(text: &str) -> i64 {
     }
 }
 
-/// A network: `ADDRESS`, `ADDRESS/LENGTH` or `ADDRESS/MASK`, IPv4 or IPv6, and the length of its
-/// prefix out of 128. Host bits stay as they are. A length that is no number is 0.
+/// Reads a network, `ADDRESS`, `ADDRESS/LENGTH` or `ADDRESS/MASK`, IPv4 or IPv6: its address, and
+/// its prefix length of 128 bits. Host bits are kept. A length that is not a number is 0.
 ///
 /// `None` if an address cannot be read, the length is too large, or the mask has a hole.
 pub fn parse_network(text: &str) -> Option<(Address, i32)> {
@@ -142,8 +142,8 @@ fn mask_length(bits: &Address) -> Option<i32> {
     (*bits == mask(length)).then_some(length)
 }
 
-/// As [`parse_network`], but with the mask, which may have holes. An IPv6 address without mask has
-/// `None`; lengths that are too large or negative are those of a host.
+/// As [`parse_network`], but gives the mask, which may have holes. The mask is `None` for an IPv6
+/// address without one. A length that is too large or negative gives the mask of a single host.
 pub fn parse_masked(text: &str) -> Option<(Address, Option<Address>)> {
     let (host, rest) = match text.split_once('/') {
         Some((host, rest)) => (host, Some(rest)),
@@ -166,8 +166,8 @@ pub fn parse_masked(text: &str) -> Option<(Address, Option<Address>)> {
     Some((address(host)?, bits))
 }
 
-/// The text of an IPv6 address as inet_ntop(3) writes it: RFC 5952, and the last 32 bits of
-/// IPv4-mapped and of IPv4-compatible addresses as those of IPv4.
+/// The text of an IPv6 address as inet_ntop(3) writes it: RFC 5952, with the last 32 bits of
+/// IPv4-mapped and IPv4-compatible addresses in dotted form.
 pub fn ipv6_text(address: &Ipv6Addr) -> String {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => {
@@ -177,8 +177,8 @@ pub fn ipv6_text(address: &Ipv6Addr) -> String {
     }
 }
 
-/// The port in front of a name as sscanf(3) reads it; `None` if the text does not begin with a
-/// number, `Some(None)` if it is no port.
+/// The port number at the start of a text as sscanf(3) reads it; `None` if the text does not start
+/// with a number, `Some(None)` if the number is not a port.
 pub fn leading_port(text: &str) -> Option<Option<u16>> {
     let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);

@@ -1,14 +1,14 @@
-//! Paths that depend on the system they are used on.
+//! Paths that depend on the operating system.
 
-/// Expands `format`: `%o` becomes `running`, the system type, `%O` becomes `built`, that of the
-/// machine the library was built for, `%%` a percent sign; any other pair vanishes.
+/// Expands `format`: `%o` becomes `running`, the type of this system; `%O` becomes `built`, that of
+/// the system the library was built for; `%%` becomes a percent sign; any other pair vanishes.
 ///
-/// The result has less than `room` bytes. What does not fit is left out; a system type that does
-/// not fit is left out as a whole.
+/// The result has less than `room` bytes. The rest is left out; a system type is never cut, but
+/// left out if it does not fit.
 pub fn expand(format: &[u8], room: usize, running: &[u8], built: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     let mut format = format.iter();
-    // A substitution keeps one byte more free than a character of the format does.
+    // A substitution must leave one byte more free than a plain character.
     let limit = room.saturating_sub(1);
     while let Some(&byte) = format.next().filter(|_| text.len() < limit) {
         let piece = match byte {

@@ -1,11 +1,11 @@
-//! Pools: blocks of memory that are given back together.
+//! Pools: blocks of memory that are freed together.
 //!
-//! Only the bookkeeping is here. A block is the number of its address; whoever keeps a pool
+//! Only the bookkeeping is here, and a block is just an address as a number. The owner of the pool
 //! allocates and frees.
 
 use std::collections::BTreeSet;
 
-/// The blocks of a pool, and what is to be called when it ends.
+/// The blocks of a pool, and the actions for its end.
 #[derive(Debug)]
 pub struct Pool<Action> {
     blocks: BTreeSet<usize>,
@@ -19,7 +19,7 @@ impl<Action> Default for Pool<Action> {
 }
 
 impl<Action> Pool<Action> {
-    /// Makes a block part of the pool. The null address is none.
+    /// Adds a block to the pool. The null address is ignored.
     pub fn attach(&mut self, block: usize) {
         if block != 0 {
             self.blocks.insert(block);
@@ -31,17 +31,17 @@ impl<Action> Pool<Action> {
         self.blocks.remove(&block)
     }
 
-    /// Calls for `action` at the end.
+    /// Registers an action for the end of the pool.
     pub fn at_end(&mut self, action: Action) {
         self.actions.push(action);
     }
 
-    /// All blocks. The pool has none then.
+    /// Takes all blocks out of the pool.
     pub fn take_blocks(&mut self) -> BTreeSet<usize> {
         std::mem::take(&mut self.blocks)
     }
 
-    /// All actions in the order they were called for. The pool has none then.
+    /// Takes all actions out of the pool, in the order of their registration.
     pub fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }

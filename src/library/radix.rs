@@ -1,17 +1,17 @@
 //! A radix tree of address prefixes, for the longest match.
 //!
-//! Addresses are four words in host byte order, IPv4 as `::ffff:a.b.c.d`. A payload is a number
-//! without meaning here.
+//! Addresses are four words in host byte order, IPv4 as `::ffff:a.b.c.d`. A payload is a number,
+//! which means nothing here.
 
 use super::network::{bit, common_length, network, Address};
 
-/// A node: a prefix that was added, or the common part of two.
+/// A node: a prefix that was added, or the common part of two prefixes.
 #[derive(Debug)]
 struct Node {
     prefix: Address,
     length: u8,
     payload: Option<usize>,
-    /// By the first bit after the prefix. Every child's prefix is longer.
+    /// Indexed by the first bit after the prefix. Every child's prefix is longer.
     children: [Option<Box<Node>>; 2],
 }
 
@@ -35,9 +35,9 @@ impl Node {
 pub struct Entry {
     /// The address, host bits clear.
     pub prefix: Address,
-    /// Bits of the prefix, up to 128.
+    /// Length of the prefix in bits, up to 128.
     pub length: u8,
-    /// What was added with it.
+    /// The payload that was added with it.
     pub payload: usize,
 }
 
@@ -48,8 +48,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Adds a prefix; host bits of `address` do not count. If it is there already, nothing
-    /// changes, and its payload is returned. `length` above 128 is as 128.
+    /// Adds a prefix; host bits of `address` are ignored. If the tree already has the prefix,
+    /// nothing changes, and its payload is returned. A `length` above 128 means 128.
     pub fn add(&mut self, address: &Address, length: u8, payload: usize) -> Option<usize> {
         let length = length.min(128);
         let prefix = network(address, i32::from(length));
@@ -61,7 +61,7 @@ impl Tree {
             };
             let common = common_length(&prefix, &other, i32::from(length.min(limit))) as u8;
             if common < limit {
-                // The node goes below the common part, which may be the new prefix itself.
+                // The node moves below the common part, which may be the new prefix itself.
                 let below = slot.take();
                 *slot = Node::boxed(network(&prefix, i32::from(common)), common, None);
                 if let Some(parent) = slot {
@@ -141,7 +141,7 @@ mod tests {
     proptest! {
         #[test]
         fn tree_does_what_a_list_does(
-            // Few bits, so that prefixes meet.
+            // Few bits, so that prefixes overlap.
             prefixes in prop::collection::vec((0u32..16, 0u32..16, 0u8..=128), 0..40),
             asked in prop::collection::vec((0u32..16, 0u32..16), 20),
         ) {

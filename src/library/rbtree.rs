@@ -1,17 +1,17 @@
 //! Red-black trees (Guibas and Sedgewick, 1978; Cormen et al., Introduction to Algorithms, chapter
-//! 13) over nodes that somebody else keeps.
+//! 13) over nodes that the caller stores.
 //!
-//! A node keeps its identity: removing one relinks the others and moves no content between them,
-//! so that whoever iterates can remove the node he has just left.
+//! A node keeps its identity: removing one relinks the others and moves no content between them. So
+//! an iteration may remove the node that it has just left.
 
 use std::cmp::Ordering;
 
 /// One of the two children of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Where smaller keys are.
+    /// The side of smaller keys.
     Left,
-    /// Where larger keys are.
+    /// The side of larger keys.
     Right,
 }
 
@@ -25,9 +25,9 @@ impl Side {
     }
 }
 
-/// Where nodes and their links are.
+/// Access to the nodes and their links, wherever the caller stores them.
 pub trait Links {
-    /// Names a node.
+    /// Identifies a node.
     type Node: Copy + Eq;
 
     /// The root of the tree.
@@ -48,15 +48,15 @@ pub trait Links {
     fn set_red(&mut self, node: Self::Node, red: bool);
 }
 
-/// A free place in the tree: a side of a node; `None` is the root of an empty tree.
+/// A free place in the tree: a node and the side of it; `None` is the root of an empty tree.
 pub type Place<Node> = Option<(Node, Side)>;
 
-/// What a search has found.
+/// The result of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Location<Node> {
-    /// The node with that key.
+    /// The node with the key.
     Found(Node),
-    /// There is none.
+    /// No node has the key.
     Missing {
         /// The node with the largest smaller key.
         smaller: Option<Node>,
@@ -65,7 +65,7 @@ pub enum Location<Node> {
     },
 }
 
-/// Searches a key. `compare` tells how the searched key is to that of a node.
+/// Searches for a key. `compare` compares the searched key with that of a node.
 pub fn locate<L: Links>(
     links: &L,
     mut compare: impl FnMut(L::Node) -> Ordering,
@@ -86,7 +86,7 @@ pub fn locate<L: Links>(
     Location::Missing { smaller, place }
 }
 
-/// The first node (`Side::Left`) or the last one.
+/// The first (`Side::Left`) or last node.
 pub fn edge<L: Links>(links: &L, side: Side) -> Option<L::Node> {
     links.root().map(|root| descend(links, root, side))
 }
@@ -112,13 +112,13 @@ pub fn neighbour<L: Links>(links: &L, mut node: L::Node, side: Side) -> Option<L
     None
 }
 
-/// The first node of a traversal that comes to children before their parent.
+/// The first node of a postorder traversal, which visits children before their parent.
 pub fn first_in_postorder<L: Links>(links: &L) -> Option<L::Node> {
     links.root().map(|root| leaf(links, root))
 }
 
-/// The node after `node` in that traversal. As only nodes after `node` are looked at, `node` may
-/// be given back before the one after the next is asked for.
+/// The node after `node` in that traversal. Looks only at nodes not visited yet, so a node may be
+/// freed as soon as its successor is known.
 pub fn next_in_postorder<L: Links>(links: &L, node: L::Node) -> Option<L::Node> {
     let parent = links.parent(node)?;
     let right = links.child(parent, Side::Right).filter(|&right| right != node);
@@ -133,7 +133,7 @@ fn leaf<L: Links>(links: &L, mut node: L::Node) -> L::Node {
     node
 }
 
-/// Links a node into a place that [`locate`] has found.
+/// Links a node into the place that [`locate`] has found.
 pub fn insert<L: Links>(links: &mut L, node: L::Node, place: Place<L::Node>) {
     links.set_parent(node, place.map(|(parent, _)| parent));
     links.set_child(node, Side::Left, None);
@@ -149,7 +149,7 @@ pub fn insert<L: Links>(links: &mut L, node: L::Node, place: Place<L::Node>) {
     }
 }
 
-/// A red node has no red child, but `node` may have a red parent now.
+/// Restores the rule that no red node has a red child: `node` is red, and its parent may be.
 fn part_red_nodes<L: Links>(links: &mut L, mut node: L::Node) {
     while let Some(parent) = links.parent(node).filter(|&parent| links.is_red(parent)) {
         let Some(grandparent) = links.parent(parent) else {
@@ -179,8 +179,8 @@ fn part_red_nodes<L: Links>(links: &mut L, mut node: L::Node) {
 
 /// Unlinks a node. Its own links are cleared.
 pub fn remove<L: Links>(links: &mut L, node: L::Node) {
-    // What goes is the place of a node with one child at most: this one, or the next in order,
-    // which then takes the place and the colour of this one.
+    // The node that leaves its place must have at most one child: it is this one, or the next in
+    // order, which then takes over the place and the colour of this one.
     let (hole, child, red);
     match (links.child(node, Side::Left), links.child(node, Side::Right)) {
         (Some(left), Some(right)) => {
@@ -216,7 +216,8 @@ pub fn remove<L: Links>(links: &mut L, node: L::Node) {
     }
 }
 
-/// Paths through the hole have a black node less than others now.
+/// Restores the rule that all paths have as many black nodes: those through the hole have one too
+/// few.
 fn fill_hole<L: Links>(links: &mut L, mut hole: Place<L::Node>) {
     while let Some((parent, side)) = hole {
         let Some(mut sibling) = links.child(parent, side.other()) else {
@@ -271,7 +272,7 @@ fn side_of<L: Links>(links: &L, node: L::Node, parent: L::Node) -> Side {
     }
 }
 
-/// Puts `new` with all that is below it where `old` is.
+/// Puts `new`, with its subtree, in the place of `old`.
 fn replace<L: Links>(links: &mut L, old: L::Node, new: Option<L::Node>) {
     let parent = links.parent(old);
     match parent {
@@ -288,7 +289,7 @@ fn adopt<L: Links>(links: &mut L, parent: L::Node, side: Side, child: L::Node) {
     links.set_parent(child, Some(parent));
 }
 
-/// Moves `node` down to `side`, and its child of the other side up.
+/// Moves `node` down to `side`, and its child on the other side up.
 fn rotate<L: Links>(links: &mut L, node: L::Node, side: Side) {
     let Some(up) = links.child(node, side.other()) else {
         return;

@@ -1,11 +1,10 @@
-//! Time specifications of tac_plus: `cron` style if they begin with something else than a letter,
-//! UUCP style otherwise.
+//! Time specifications of tac_plus: UUCP style if they start with a letter, `cron` style otherwise.
 
 use super::cron::{Times, Unrecognized};
 
 const MINUTES_OF_DAY: u32 = 24 * 60;
 
-/// The two styles.
+/// The style of a specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Five fields of crontab(5).
@@ -32,24 +31,25 @@ impl Style {
     }
 }
 
-/// What is wrong with a specification that cannot be read.
+/// The error message for a specification that cannot be read.
 pub fn complaint(spec: &[u8]) -> String {
     let (style, spec) = (Style::of(spec).name(), String::from_utf8_lossy(spec));
     format!("Unrecognized '{style}' style time specification '{spec}'")
 }
 
-/// Until when an answer holds that was found at `now`, in seconds since 1970: the end of its minute,
-/// of which `second` has begun.
+/// When an answer found at `now` expires, in seconds since 1970: at the end of its minute. `second`
+/// is the second of the minute at `now`.
 pub fn valid_until(now: i64, second: u8) -> i64 {
     now - i64::from(second.min(59)) + 60
 }
 
-/// True if an answer that is valid until then holds now. The clock may have been set back.
+/// True if an answer that expires at `until` is valid at `now`. It is not if the clock was set back
+/// to before the answer's minute.
 pub fn holds(until: i64, now: i64) -> bool {
     (until.saturating_sub(60)..until).contains(&now)
 }
 
-/// Reads a specification of either style. A time matches it if it is in any of the sets.
+/// Reads a specification of either style. A time matches if it is in any of the sets.
 pub fn parse(spec: &[u8]) -> Result<Vec<Times>, Unrecognized> {
     match Style::of(spec) {
         Style::Cron => Times::parse(spec).map(|times| vec![times]),
@@ -57,12 +57,12 @@ pub fn parse(spec: &[u8]) -> Result<Vec<Times>, Unrecognized> {
     }
 }
 
-/// Reads parts with `,` or `|` between them: `Su Mo Tu We Th Fr Sa`, `Wk` (Monday to Friday), `Wd`
-/// (weekend) or `Any`, in any case, and possibly `HHMM-HHMM`, both ends included. A range whose
-/// end is not after its start is the time from the start to midnight, and that from midnight to
-/// the end, both of the days that are named.
+/// Reads UUCP style: parts separated by `,` or `|`. A part is `Su`, `Mo`, `Tu`, `We`, `Th`, `Fr`,
+/// `Sa`, `Wk` (Monday to Friday), `Wd` (weekend) or `Any`, in any case, and may go on with
+/// `HHMM-HHMM`, both ends included. A range whose end is not after its start covers midnight to the
+/// end and the start to midnight, both on the named days.
 ///
-/// One set of times has the same minutes in each hour, so that a range may take three of them.
+/// A set of times has the same minutes in every hour, so a range may need three sets.
 pub fn parse_uucp(spec: &[u8]) -> Result<Vec<Times>, Unrecognized> {
     let mut sets = Vec::new();
     for part in spec.split(|byte| b",|".contains(byte)).filter(|part| !part.is_empty()) {
@@ -86,7 +86,7 @@ pub fn parse_uucp(spec: &[u8]) -> Result<Vec<Times>, Unrecognized> {
     Ok(sets)
 }
 
-/// The weekdays a part begins with, and the rest of it.
+/// The weekdays at the start of a part, and the rest of it.
 fn days(part: &[u8]) -> Result<(u64, &[u8]), Unrecognized> {
     const CODES: [(&[u8], u64); 10] = [
         (b"su", 1),
@@ -121,8 +121,8 @@ fn minute_of_day(digits: [u8; 4]) -> Result<u32, Unrecognized> {
     }
 }
 
-/// Adds the minutes `from` to `to` of a day: a first hour that does not begin with minute 0, a last
-/// one that does not end with minute 59, and what is between them.
+/// Adds the minutes `from` to `to` of a day: a partial first hour, a partial last hour, and the
+/// whole hours between them.
 fn push_range(sets: &mut Vec<Times>, from: u32, to: u32, weekdays: u64) {
     let mut push = |hours: (u32, u32), minutes: (u32, u32)| {
         sets.push(Times { minutes: bits(minutes), hours: bits(hours), weekdays, ..Times::ANY });
@@ -144,7 +144,7 @@ fn push_range(sets: &mut Vec<Times>, from: u32, to: u32, weekdays: u64) {
     }
 }
 
-/// The bits `from` to `to`, which are less than 63.
+/// The bits `from` to `to`, both less than 63.
 fn bits((from, to): (u32, u32)) -> u64 {
     (2 << to) - (1 << from)
 }

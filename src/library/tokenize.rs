@@ -1,18 +1,18 @@
-//! Splitting a line into words, in place.
+//! Splits a line into words, in place.
 
-/// White space as isspace(3) has it in the C locale.
+/// White space, as isspace(3) defines it in the C locale.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// Splits `text`, which ends with its first NUL, into words, and returns where each begins. Every
-/// word ends with a NUL written over what followed it.
+/// Splits `text`, which ends at its first NUL, into words, and returns where each word starts. Ends
+/// every word with a NUL, which overwrites a byte of `text`.
 ///
-/// Words are separated by blanks and tabs. `"` begins a word that goes to the next `"`; within a
-/// word without quotes it ends the word. In words without quotes a backslash takes the next
-/// character as it is.
+/// Words are separated by blanks and tabs. A word that starts with `"` goes to the next `"`. In a
+/// word without quotes, `"` ends the word, and a backslash makes the next character an ordinary
+/// one.
 ///
-/// `None` if there are more than `limit` words; the first of them are split then.
+/// `None` if there are more than `limit` words; the first `limit` have been split by then.
 pub fn tokenize(text: &mut [u8], limit: usize) -> Option<Vec<usize>> {
     let end = text.iter().position(|&byte| byte == 0)?;
     let mut words = Vec::new();
@@ -33,7 +33,7 @@ pub fn tokenize(text: &mut [u8], limit: usize) -> Option<Vec<usize>> {
     }
 }
 
-/// Ends the word at `at`. Returns its start, and where to look for the next one.
+/// Ends the word at `at` with a NUL. Returns its start, and where to look for the next word.
 fn word(text: &mut [u8], at: usize, end: usize) -> (usize, usize) {
     let quoted = text[at] == b'"';
     let start = at + usize::from(quoted);

@@ -1,9 +1,11 @@
-//! Lines of the trace (debug(3)), indented by what has begun (`+`) and not ended (`-`).
+//! Lines of the debug trace (`debug()` of mavis/debug.h), indented one step for each message with
+//! `+` that no `-` has ended.
 
-/// How far a line is indented at most.
+/// The deepest indentation.
 const DEEPEST: usize = 60;
 
-/// The line of a message, with control characters made visible, and the indentation of the next.
+/// The line for a message, with control characters replaced by `^`, and the indentation of the next
+/// line.
 pub fn line(message: &str, indent: usize) -> (String, usize) {
     let indent = if message.starts_with('-') { indent.saturating_sub(1) } else { indent };
     let next = if message.starts_with('+') { indent.saturating_add(1) } else { indent };

@@ -1,6 +1,7 @@
-//! UTF-16 in little-endian byte order (RFC 2781), as Active Directory takes passwords.
+//! UTF-16 in little-endian byte order (RFC 2781), the form in which Active Directory takes
+//! passwords.
 
-/// Converts UTF-8. The text ends at its first NUL, if it has one. `None` if it is not UTF-8.
+/// Converts UTF-8, up to its first NUL if it has one. `None` if the text is not UTF-8.
 pub fn utf8_to_utf16le(text: &[u8]) -> Option<Vec<u8>> {
     let text = text.split(|&byte| byte == 0).next()?;
     let text = std::str::from_utf8(text).ok()?;

@@ -1,4 +1,4 @@
-/* Attributes in a datagram. */
+/* Sends attributes in a datagram. */
 #ifndef MAVIS_AV_SEND_H
 #define MAVIS_AV_SEND_H
 
@@ -8,8 +8,8 @@
 
 MAVIS_BEGIN_DECLS
 
-/* Sends the set as text to an address, encrypted if `blowfish` is not NULL. MAVIS_DEFERRED if it went out, else
- * MAVIS_IGNORE. */
+/* Sends the set as text to an address, encrypted if `blowfish` is not NULL. MAVIS_DEFERRED if it
+ * was sent, otherwise MAVIS_IGNORE. */
 int av_send(av_ctx *ac, int sock, sockaddr_union *sa, struct blowfish_ctx *blowfish);
 
 MAVIS_END_DECLS

@@ -1,4 +1,4 @@
-/* Messages for those who look into it. */
+/* The debug trace. */
 #ifndef MAVIS_DEBUG_H
 #define MAVIS_DEBUG_H
 
@@ -33,11 +33,11 @@ MAVIS_BEGIN_DECLS
 #define DEBUG_NONE_FLAG 0x80000000U
 #define DEBUG_ALL_FLAG 0x7F9FFFFFU
 
-/* A line to stderr if a bit of `level` is in common_data.debug. A text that starts with `+` indents what
- * follows, one that starts with `-` ends that. */
+/* Writes a line to stderr if a bit of `level` is set in common_data.debug. A text that starts with
+ * `+` indents the following lines; one that starts with `-` ends that. */
 void debug(unsigned long level, char *format, ...) MAVIS_PRINTF(2, 3);
 
-/* To be called after fork(2), for the process id in these lines. */
+/* Call this after fork(2), for the process id in these lines. */
 void debug_setpid(void);
 
 MAVIS_END_DECLS

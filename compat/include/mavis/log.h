@@ -6,13 +6,13 @@
 
 MAVIS_BEGIN_DECLS
 
-/* Opens the log, again if its settings have changed. */
+/* Opens the log, or reopens it after its settings have changed. */
 void logopen(void);
 
 /* Logs a line. */
 void logmsg(char *format, ...) MAVIS_PRINTF(1, 2);
 
-/* Logs a line that ends with the text of errno, which stays as it is. */
+/* Logs a line that ends with the text of errno. Leaves errno unchanged. */
 void logerr(char *format, ...) MAVIS_PRINTF(1, 2);
 
 MAVIS_END_DECLS

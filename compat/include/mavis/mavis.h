@@ -1,10 +1,12 @@
-/* MAVIS: chains of modules that answer queries about users and hosts; and the configuration language.
+/* MAVIS: chains of modules that answer queries about users and hosts; and the parser of the
+ * configuration language.
  *
- * A query is a set of attributes (av_ctx). It is sent through a chain of modules (mavis_ctx), each of which
- * answers, changes or passes it on. See mavis/module.h for how to write a module.
+ * A query is a set of attributes (av_ctx). It is sent through a chain of modules (mavis_ctx), each
+ * of which answers it, changes it or passes it on. See mavis/module.h for how to write a module.
  *
- * All memory is that of malloc(3), whoever allocates it. Texts are bytes that end with NUL. Functions that
- * take a text copy it unless they say otherwise. */
+ * Program and library both allocate with malloc(3), so either may free the other's memory,
+ * unless a header says otherwise. Texts are bytes that end with NUL. Functions copy the texts that
+ * they take. */
 #ifndef MAVIS_MAVIS_H
 #define MAVIS_MAVIS_H
 
@@ -23,9 +25,9 @@ MAVIS_BEGIN_DECLS
 
 /* Results of sending, fetching and cancelling. */
 #define MAVIS_FINAL 0          /* the answer is in the attributes */
-#define MAVIS_DEFERRED 1       /* it comes later, by the callback; the module owns the attributes */
-#define MAVIS_IGNORE 2         /* none will come */
-#define MAVIS_TIMEOUT 3        /* gave up */
+#define MAVIS_DEFERRED 1       /* it comes later, with a call of the callback; the module owns the attributes */
+#define MAVIS_IGNORE 2         /* there will be no answer */
+#define MAVIS_TIMEOUT 3        /* a module gave up */
 #define MAVIS_FINAL_DEFERRED 4 /* between modules: final, and the scripts have run */
 #define MAVIS_DOWN 16          /* between modules: ask the next one */
 
@@ -98,14 +100,14 @@ MAVIS_BEGIN_DECLS
 #define AV_A_CURRENT_MODULE 55
 #define AV_A_ARRAYSIZE 56
 
-/* Values of AV_A_TYPE. Types with the prefix are not for clients. */
+/* Values of AV_A_TYPE. Types with the prefix are internal, and not for clients. */
 #define AV_V_TYPE_FTP "FTP"
 #define AV_V_TYPE_TACPLUS "TACPLUS"
 #define AV_V_TYPE_PRIVATE_PREFIX "PRIV_"
 #define AV_V_TYPE_PRIVATE_PREFIX_LEN 5
 #define AV_V_TYPE_LOGSTATS "PRIV_LOGSTATS"
 
-/* Values of AV_A_RESULT: yes, no, could not tell, nobody knows this user. */
+/* Values of AV_A_RESULT: accepted, rejected, error, unknown user. */
 #define AV_V_RESULT_OK "ACK"
 #define AV_V_RESULT_FAIL "NAK"
 #define AV_V_RESULT_ERROR "ERR"
@@ -122,11 +124,11 @@ MAVIS_BEGIN_DECLS
 #define AV_V_TACTYPE_CHAP "CHAP"
 #define AV_V_TACTYPE_MFA "MFA"
 
-/* Values of attributes that are yes or no. */
+/* Values of boolean attributes. */
 #define AV_V_BOOL_TRUE "TRUE"
 #define AV_V_BOOL_FALSE "FALSE"
 
-/* Name of an attribute, and the token that stands for it in scripts (0: none). */
+/* The name of an attribute, and its token in scripts (0: none). */
 struct av_char {
     char *name;
     enum token token;
@@ -136,8 +138,8 @@ extern struct av_char av_char[AV_A_ARRAYSIZE];
 MAVIS_SIZE(struct av_char, av_char, 16);
 MAVIS_OFFSET(struct av_char, av_char, token, 8);
 
-/* A query or its answer. Read values with av_get() and change them with av_set(); the callback is
- * void (*)(void *app_ctx) and is called when a deferred answer can be fetched. */
+/* A query or its answer. Get values with av_get() and set them with av_set(). The callback is a
+ * void (*)(void *app_ctx), called when a deferred answer can be fetched. */
 typedef struct av_ctx {
     char *arr[AV_A_ARRAYSIZE];
     void *app_cb;
@@ -148,33 +150,36 @@ MAVIS_SIZE(av_ctx, av_ctx, 464);
 MAVIS_OFFSET(av_ctx, av_ctx, app_cb, 448);
 MAVIS_OFFSET(av_ctx, av_ctx, app_ctx, 456);
 
-/* An empty set with its callback; another callback. */
+/* Makes an empty set with its callback; changes the callback. */
 av_ctx *av_new(void *cb, void *ctx);
 void av_setcb(av_ctx *a, void *cb, void *ctx);
 
-/* Frees the set and all values; NULL is no set. */
+/* Frees the set and its values; NULL is ignored. */
 void av_free(av_ctx *ac);
 
-/* Unsets what is about one login only, and keeps what describes the user. NULL is no set. */
+/* Unsets the attributes of a single login, and keeps those that describe the user. NULL is
+ * ignored. */
 void av_free_private(av_ctx *ac);
 
-/* A value: borrowed, until that attribute changes. NULL if unset or out of range. */
+/* The value, valid until that attribute changes; do not free it. NULL if unset or out of range. */
 char *av_get(av_ctx *ac, int av_attribute);
 
-/* Sets to a copy; NULL unsets; out of range: nothing. The value may be the attribute's own text. */
+/* Sets an attribute to a copy of the value; NULL unsets it; does nothing if out of range. The value
+ * may be the attribute's own text. */
 void av_set(av_ctx *ac, int av_attribute, char *av_value);
 #define av_unset(ac, attribute) av_set((ac), (attribute), NULL)
 
-/* Sets to a formatted text. */
+/* Sets an attribute to a formatted text. */
 void av_setf(av_ctx *ac, int av_attribute, char *format, ...) MAVIS_PRINTF(3, 4);
 
-/* Appends a formatted text, with the separator (may be NULL) before it unless it is the first. */
+/* Appends a formatted text, after the separator (may be NULL) if the attribute has a value. */
 void av_add(av_ctx *ac, int av_attribute, char *separator, char *format, ...) MAVIS_PRINTF(4, 5);
 
-/* Unsets everything; NULL is no set. */
+/* Unsets all attributes; NULL is ignored. */
 void av_clear(av_ctx *ac);
 
-/* Moves, copies all values, or copies those that the target lacks. Callbacks stay where they are. */
+/* Move all values, copy all values, or copy those that are unset in the target. Callbacks are not
+ * transferred. */
 void av_move(av_ctx *ac_out, av_ctx *ac_in);
 void av_copy(av_ctx *ac_out, av_ctx *ac_in);
 void av_merge(av_ctx *ac_out, av_ctx *ac_in);
@@ -182,46 +187,48 @@ void av_merge(av_ctx *ac_out, av_ctx *ac_in);
 /* Prints the set to stderr. */
 void av_dump(av_ctx *ac);
 
-/* The index of a name (any case) or token text; -1 if there is none. */
+/* The index of the attribute with this name (in any case) or token text; -1 if there is none. */
 int av_attribute_to_i(char *s);
 
 struct sym;
 
-/* The index of the current token of a configuration, a `$` before the name allowed; or -1. */
+/* The index of the attribute that the current token names, with or without `$`; -1 if none. */
 int av_attr_token_to_i(struct sym *sym);
 
-/* As text, a line `INDEX VALUE` for each value; `set` may restrict it to some attributes, or be NULL. The
- * length without its NUL, or -1 if it does not fit; the buffer's size that is needed; and back, which always
- * gives 0 and ignores lines that make no sense. */
+/* The set as text, with a line `INDEX VALUE` for each value, or for those in `set` if that is not
+ * NULL. The first function writes the text and returns its length without the NUL, or -1 if it does
+ * not fit; the second returns the buffer size needed; the third reads the text back, ignores
+ * malformed lines, and always returns 0. */
 int av_array_to_char(av_ctx *ac, char *buffer, size_t buflen, fd_set *set);
 size_t av_array_to_char_len(av_ctx *ac);
 int av_char_to_array(av_ctx *ac, char *buffer, fd_set *set);
 
-/* Gives the set a serial number, made from its values, unless it has one; the number, borrowed. */
+/* Sets a serial number, made from the values, unless the set has one. Returns the number; do not
+ * free it. */
 char *av_addserial(av_ctx *ac);
 
 /* ---- modules ---- */
 
 struct mavis_action;
 
-/* A module's context: what the library knows of it, and behind that what only the module knows. */
+/* A module's context: the fields that the library uses, followed by those of the module itself. */
 typedef struct mavis_ctx mavis_ctx;
 struct mavis_ctx {
     void *handle;                                      /* of dlopen */
-    int (*append)(mavis_ctx *, void *);                /* adds a module at the end of the chain */
+    int (*append)(mavis_ctx *, void *);                /* appends a module to the chain */
     int (*init)(mavis_ctx *);                          /* after all configuration */
-    int (*parse)(mavis_ctx *, struct sym *, char *);   /* the block of the module of that identifier */
+    int (*parse)(mavis_ctx *, struct sym *, char *);   /* parses the block of the module with that identifier */
     int (*send)(mavis_ctx *, av_ctx **);               /* a query */
-    int (*recv)(mavis_ctx *, av_ctx **, void *);       /* fetches the answer to a deferred one */
-    int (*cancel)(mavis_ctx *, void *);                /* forgets a deferred one */
-    void *(*drop)(mavis_ctx *);                        /* frees everything from here down; gives `handle` */
+    int (*recv)(mavis_ctx *, av_ctx **, void *);       /* fetches a deferred answer */
+    int (*cancel)(mavis_ctx *, void *);                /* drops a deferred query */
+    void *(*drop)(mavis_ctx *);                        /* frees the chain from here down; returns `handle` */
     mavis_ctx *down;                                   /* the next module */
     mavis_ctx *top;                                    /* the first module */
-    int last_result;                                   /* of the answer that is sent up again */
+    int last_result;                                   /* of the deferred answer on its way up */
     struct mavis_action *script_in;
     struct mavis_action *script_out;
     struct mavis_action *script_interim;
-    struct io_context *io;                             /* NULL: answer at once */
+    struct io_context *io;                             /* NULL: answers must not be deferred */
     char *identity_source_name;                        /* for AV_A_IDENTITY_SOURCE */
     char *identifier;                                  /* unique in the process */
     enum token action_error;                           /* S_continue or S_reject */
@@ -254,41 +261,43 @@ MAVIS_OFFSET(mavis_ctx, mavis_ctx, identifier, 128);
 MAVIS_OFFSET(mavis_ctx, mavis_ctx, action_error, 136);
 MAVIS_OFFSET(mavis_ctx, mavis_ctx, action_notfound, 140);
 
-/* Compares what the caller was compiled with to what the library is. 0, or -1 and a warning. */
+/* Compares the versions that the caller was compiled with to those of the library. 0, or -1 after a
+ * warning. */
 int mavis_check_version(char *version, char *token_version);
 
-/* Loads a module from a file and appends it to the chain, which is NULL at first. `ioctx` is NULL for a chain
- * that answers at once. 0 or -1. */
+/* Loads a module from a file and appends it to the chain, which is NULL at first. `ioctx` is NULL
+ * for a chain that must not defer answers. Returns 0 or -1. */
 int mavis_method_add(mavis_ctx **mcx, struct io_context *ioctx, char *path, char *id);
 
-/* Has the module `id` read its block. MAVIS_CONF_OK or MAVIS_CONF_ERR. */
+/* Makes the module `id` parse its block. MAVIS_CONF_OK or MAVIS_CONF_ERR. */
 int mavis_parse(mavis_ctx *mcx, struct sym *sym, char *id);
 
-/* Starts a chain, once, after its configuration; pass MAVIS_API_VERSION and MAVIS_TOKEN_VERSION. No chain:
- * ends the process with status 64. */
+/* Initialises a chain; call it once, after its configuration, with MAVIS_API_VERSION and
+ * MAVIS_TOKEN_VERSION. Exits with status 64 if `mcx` is NULL. */
 int mavis_init(mavis_ctx *mcx, char *version, char *token_version);
 
-/* Sends a query. MAVIS_FINAL and MAVIS_TIMEOUT: the answer is in `**ac`. MAVIS_DEFERRED: `*ac` is NULL, and the
- * query's callback will be called. MAVIS_IGNORE: no answer; `*ac` is the caller's if it is not NULL. Give
- * every query an AV_A_TIMESTAMP of its own. */
+/* Sends a query. MAVIS_FINAL and MAVIS_TIMEOUT: the answer is in `**ac`. MAVIS_DEFERRED: `*ac` is
+ * now NULL, and the query's callback will be called. MAVIS_IGNORE: there is no answer, and the
+ * caller still owns `*ac` unless it is NULL. Give every query its own AV_A_TIMESTAMP. */
 int mavis_send(mavis_ctx *mcx, av_ctx **ac);
 
-/* To be called in that callback, with `*ac` NULL: fetches the answer to the query of `app_ctx`. Results as
- * above; MAVIS_DEFERRED if another module is working on it now. */
+/* Call this in that callback, with `*ac` NULL, to fetch the answer to the query of `app_ctx`.
+ * Results as above; MAVIS_DEFERRED if another module is still working on the query. */
 int mavis_recv(mavis_ctx *mcx, av_ctx **ac, void *app_ctx);
 
-/* Forgets a deferred query; its callback will not be called. */
+/* Drops a deferred query; its callback will not be called. */
 int mavis_cancel(mavis_ctx *mcx, void *app_ctx);
 
-/* Frees a chain; NULL is none. Gives 0. */
+/* Frees a chain; NULL is ignored. Returns 0. */
 int mavis_drop(mavis_ctx *mcx);
 
-/* Has texts of type 6 decrypted by `fun(text, master_key)`, which gives malloc'ed memory; decrypts one, or
- * gives NULL. The key must stay. */
+/* The first function sets `fun(text, master_key)` to decrypt texts of type 6; it returns malloc'ed
+ * memory, and the key is copied. The second decrypts a text, or returns NULL if no function is
+ * set. */
 void mavis_set_type6(char *(*fun)(const char *, const char *), char *master_key);
 char *mavis_decrypt_type6(char *in);
 
-/* What goes over the pipe to a backend of the module external-mt, before the text; big-endian. */
+/* The header of each message over the pipe to a backend of the module external-mt; big-endian. */
 #define MAVIS_EXT_MAGIC_V1 0x4d610001
 struct mavis_ext_hdr_v1 {
     uint32_t magic;
@@ -301,8 +310,9 @@ MAVIS_SIZE(struct mavis_ext_hdr_v1, mavis_ext_hdr_v1, 12);
 
 struct token_chain;
 
-/* Where the parser is. `code` and `buf` are the current token. Zeroed, with `filename`, `in`, `tin`, `len` and
- * `tlen` set, it is ready for sym_init(). A copy goes on by itself, so a copy can look ahead. */
+/* The state of a parser. `code` and `buf` are the current token. For sym_init(), zero it and set
+ * `filename`, `in`, `tin`, `len` and `tlen`. A copy parses on independently, so use a copy to look
+ * ahead. */
 struct sym {
     char *filename;
     char buf[MAX_INPUT_LINE_LEN];
@@ -318,17 +328,17 @@ struct sym {
     char ch[4];
     unsigned char chlen;
     enum token code;
-    char *in; /* the input */
+    char *in; /* the whole input */
     int len;
-    char *tin; /* what is left of it */
+    char *tin; /* the part that is not read yet */
     int tlen;
-    jmp_buf env;   /* where parse_error() goes, */
+    jmp_buf env;   /* the jump target of parse_error(), */
     int env_valid; /* if this is not 0 */
     struct token_chain *token_chain;
     struct sym *next; /* the file that includes this one */
 };
 
-/* 65840 bytes where a jmp_buf has 200, as on x86-64 of Linux. */
+/* 65840 bytes where a jmp_buf has 200, as on x86-64 Linux. */
 MAVIS_OFFSET(struct sym, sym, buf, 8);
 MAVIS_OFFSET(struct sym, sym, start, 65544);
 MAVIS_OFFSET(struct sym, sym, raw, 65552);
@@ -345,73 +355,79 @@ MAVIS_OFFSET(struct sym, sym, env_valid, 65616 + sizeof(jmp_buf));
 MAVIS_OFFSET(struct sym, sym, token_chain, (65616 + sizeof(jmp_buf) + 4 + 7) / 8 * 8);
 MAVIS_OFFSET(struct sym, sym, next, (65616 + sizeof(jmp_buf) + 4 + 7) / 8 * 8 + 8);
 
-/* Loads the first token; the next one; says which is the next one. */
+/* Read the first token; read the next token; look at the next token without taking the current
+ * one. */
 void sym_init(struct sym *sym);
 void sym_get(struct sym *sym);
 enum token sym_peek(struct sym *sym);
 
-/* The number of a word, S_string if it is none of the language. */
+/* The number of a reserved word; S_string for other words. */
 enum token keycode(char *keyword);
 
-/* ---- configuration: helpers. All of them call parse_error() for what they cannot take. ---- */
+/* ---- configuration: helpers. All of them call parse_error() for input that they cannot take. ---- */
 
-/* Takes this token. */
+/* Takes the current token, which must be this one. */
 void parse(struct sym *sym, enum token sc);
 
 /* Takes yes, permit, true (1), no, deny or false (0). */
 unsigned int parse_bool(struct sym *sym);
 
-/* Takes permit or deny and gives it. */
+/* Takes permit or deny, and returns it. */
 enum token parse_permission(struct sym *sym);
 
-/* Takes any number of commas: -1 if there was one, else 0. */
+/* Takes any number of commas. -1 if there was one, otherwise 0. */
 int parse_comma(struct sym *sym);
 
-/* Takes a number, decimal or 0x, with k, m or g for powers of 1024. */
+/* Takes a number, decimal or hexadecimal with 0x, and a suffix k, m or g for powers of 1024. */
 int parse_int(struct sym *sym);
 unsigned int parse_uint(struct sym *sym);
 
-/* Takes a number of seconds, with s, m, h or d. */
+/* Takes a number of seconds, or with the suffix s, m, h or d a time in that unit. */
 int parse_seconds(struct sym *sym);
 
-/* Take `KEYWORD = VALUE`: a user by number or name (then with its group, if `gid` is not NULL), a group, an
- * octal mask. */
+/* Take `KEYWORD = VALUE`: a user by number or name (a name also sets the group, if `gid` is not
+ * NULL); a group; an octal mask. */
 void parse_userid(struct sym *sym, uid_t *uid, gid_t *gid);
 void parse_groupid(struct sym *sym, gid_t *gid);
 void parse_umask(struct sym *sym, mode_t *m);
 
-/* Takes names of debug bits, each with + or - if you like, and numbers. */
+/* Takes names of debug bits, each with an optional + or -, and numbers. */
 void parse_debug(struct sym *sym, unsigned int *d);
 
-/* Numbers of <syslog.h> for names in any case; 0 for unknown ones. */
+/* The numbers in <syslog.h> for names in any case; 0 for unknown names. */
 int get_syslog_level(char *s);
 int get_syslog_facility(char *s);
 
-/* Reports `file:line: text` and leaves: by longjmp to the outermost file's `env` if its `env_valid` is set, else
- * by exit(78). The second form writes what was expected, a list of tokens that ends with S_unknown. */
+/* Report `file:line: text` and do not return: they longjmp to the outermost file's `env` if its
+ * `env_valid` is set, otherwise exit with status 78. The second function reports the tokens that
+ * were expected, a list that ends with S_unknown. */
 void parse_error(struct sym *sym, char *fmt, ...) MAVIS_PRINTF(2, 3) MAVIS_NORETURN;
 void parse_error_expect(struct sym *sym, ...) MAVIS_NORETURN;
 
-/* Reports a mistake to stderr or syslog. With LOG_DEBUG only if a bit of `level` is in common_data.debug. */
+/* Reports a problem to stderr or syslog; with priority LOG_DEBUG, only if a bit of `level` is set
+ * in common_data.debug. */
 void report_cfg_error(int priority, int level, char *fmt, ...) MAVIS_PRINTF(3, 4);
 
-/* Reads a configuration: common directives, and the section `id`, for which `parsefunction` is called on the
- * first token inside and must stop at the closing brace. Exits with 66 or 78 on failure. */
+/* Reads a configuration: common directives, and the section `id`. Calls `parsefunction` at the
+ * first token inside the section; it must stop at the closing brace. Exits with status 66 or 78 on
+ * failure. */
 void cfg_read_config(char *url, void (*parsefunction)(struct sym *), char *id);
 
-/* Fetches a file, a URL or ipc://KEY/LENGTH into memory; gives it back. 0, or something else on failure. */
+/* Reads a file, a URL or ipc://KEY/LENGTH into memory; frees that memory. 0, or something else on
+ * failure. */
 int cfg_open_and_read(char *url, char **buf, int *buflen);
 int cfg_close(char *url, char *buf, int buflen);
 
-/* A configuration in shared memory under common_data.ipc_key, and its end; common_data.ipc_url names it. */
+/* Copies a configuration to shared memory with the key common_data.ipc_key, and sets
+ * common_data.ipc_url to its name; removes it again. */
 int ipc_create(char *buf, int buflen);
 void ipc_delete(void);
 
-/* Takes a directive that every program has, keyword first. */
+/* Parses a directive that all programs share; the current token is its keyword. */
 void parse_common(struct sym *sym);
 
-/* Take `path = DIR` and `module [NAME] = MODULE { ... }`, where the current token is the keyword. The second gives
- * 0 or -1. */
+/* Parse `path = DIR` and `module [NAME] = MODULE { ... }`; the current token is the keyword. The
+ * second returns 0 or -1. */
 void parse_mavispath(struct sym *sym);
 int parse_mavismodule(mavis_ctx **mcx, struct io_context *ioctx, struct sym *sym);
 
@@ -419,19 +435,21 @@ int parse_mavismodule(mavis_ctx **mcx, struct io_context *ioctx, struct sym *sym
 
 struct mavis_cond;
 
-/* Takes `action error = ...` or `action not-found = ...`. */
+/* Parses `action error = ...` or `action not-found = ...`. */
 void mavis_module_parse_action(mavis_ctx *mcx, struct sym *sym);
 
-/* Takes `script in { ... }` and the like; several of a kind are joined. `mem` may be NULL. */
+/* Parses `script in { ... }` and the like; several scripts of a kind are joined. `mem` may be
+ * NULL. */
 void mavis_script_parse(mavis_ctx *mcx, mem_t *mem, struct sym *sym);
 
-/* Runs one: S_continue, S_return, S_skip, or S_unknown at its end. */
+/* Runs a script. Returns S_continue, S_return or S_skip, or S_unknown if it ends without one of
+ * them. */
 enum token mavis_script_eval(mavis_ctx *mcx, av_ctx *ac, struct mavis_action *m);
 
-/* Frees one and NULLs the pointer. */
+/* Frees a script and sets the pointer to NULL. */
 void mavis_script_drop(struct mavis_action **m);
 
-/* The parsed form: statements, */
+/* A parsed script: statements, */
 struct mavis_action {
     enum token code;
     unsigned int line;
@@ -458,16 +476,16 @@ struct mavis_cond_single {
     void *lhs; /* index of an attribute */
     char *lhs_txt;
     enum token rhs_token;
-    void *rhs; /* text, index of an attribute, or compiled expression */
+    void *rhs; /* a text, the index of an attribute, or a compiled expression */
     char *rhs_txt;
 };
 
 struct mavis_cond_multi {
     int n;
-    struct mavis_cond *e[8]; /* may be longer */
+    struct mavis_cond *e[8]; /* the array may be longer */
 };
 
-/* and conditions: which half counts is told by `type`. */
+/* and conditions: `type` tells which member of the union is valid. */
 struct mavis_cond {
     enum token type;
     unsigned int line;
@@ -486,15 +504,16 @@ MAVIS_OFFSET(struct mavis_cond_single, mavis_cond_single, rhs, 32);
 MAVIS_OFFSET(struct mavis_cond_single, mavis_cond_single, rhs_txt, 40);
 MAVIS_OFFSET(struct mavis_cond_multi, mavis_cond_multi, e, 8);
 
-/* A statement of the current token, which is taken; a condition of a type; a condition with one more child, which
- * may be another address than `a`; and-or nodes with one child replaced by that child. */
+/* Makes a statement from the current token, which it takes; makes an empty condition of a type;
+ * adds a child to a condition, and returns it, which may have moved; replaces and-or conditions
+ * that have one child by that child. */
 struct mavis_action *mavis_action_new(struct sym *sym, mem_t *mem);
 struct mavis_cond *mavis_cond_new(struct sym *sym, mem_t *mem, enum token type);
 struct mavis_cond *mavis_cond_add(struct mavis_cond *a, mem_t *mem, struct mavis_cond *b);
 void mavis_cond_optimize(struct mavis_cond **m, mem_t *mem);
 
-/* If the current token is `(`: -1 and a parser over the condition with all its parentheses written out, to be
- * given back to the second function; else 0. */
+/* If the current token is `(`, makes a parser over the same condition with all implied parentheses
+ * written out, and returns -1; the second function frees it. Otherwise returns 0. */
 int sym_normalize_cond_start(struct sym *sym, mem_t *mem, struct sym **mysym);
 void sym_normalize_cond_end(struct sym **mysym, mem_t *mem);
 
@@ -503,7 +522,7 @@ void sym_normalize_cond_end(struct sym **mysym, mem_t *mem);
 /* Sets of numbers: bit n stands for n. Months count from 0. */
 struct mavis_tm {
     struct mavis_tm *next;
-    char *string; /* the text it was made of */
+    char *string; /* the text it was parsed from */
     uint64_t min;
     uint64_t hour;
     uint64_t mday;
@@ -520,7 +539,7 @@ struct mavis_timespec {
     char *string;
     int matched;
     time_t valid_until;
-    char name[1]; /* as long as it is */
+    char name[1]; /* continues past the end of the struct */
 };
 
 MAVIS_SIZE(struct mavis_timespec, mavis_timespec, 40);
@@ -528,15 +547,17 @@ MAVIS_OFFSET(struct mavis_timespec, mavis_timespec, matched, 16);
 MAVIS_OFFSET(struct mavis_timespec, mavis_timespec, valid_until, 24);
 MAVIS_OFFSET(struct mavis_timespec, mavis_timespec, name, 32);
 
-/* A table of named times; takes `timespec = NAME { SPEC ... }`; finds one by name, or NULL. */
+/* Makes a table of named time specifications; parses `timespec = NAME { SPEC ... }` into it; finds
+ * one by name, or NULL. */
 rb_tree_t *init_timespec(void);
 void parse_timespec(rb_tree_t *timespectable, struct sym *sym);
 struct mavis_timespec *find_timespec(rb_tree_t *timespectable, char *s);
 
-/* Not 0 if it is such a time now (io_now); then `*s` is the text of the first part that matches, else NULL. */
+/* Not 0 if io_now matches; `*s` then is the text of the first specification that matches, otherwise
+ * NULL. */
 int eval_timespec(struct mavis_timespec *ts, char **s);
 
-/* Reads five fields as in crontab(5). 0, or 1 for a character that has no meaning. */
+/* Parses five fields as in crontab(5). 0, or 1 if they cannot be read. */
 int parse_cron(struct mavis_tm *tm, char *t);
 
 /* ---- the process ---- */
@@ -545,7 +566,7 @@ struct scm_data;
 struct scm_data_accept;
 struct scm_data_udp;
 
-/* What everything in a process shares. */
+/* The settings that the library, the program and its modules share. */
 struct common_data {
     struct io_context *io;
     char *progname;
@@ -660,16 +681,18 @@ MAVIS_OFFSET(struct common_data, common_data, scm_recv_msg, 328);
 MAVIS_OFFSET(struct common_data, common_data, scm_accept, 336);
 MAVIS_OFFSET(struct common_data, common_data, scm_udpdata, 344);
 
-/* Sets all of that to what it is at a program's start, and opens the log. */
+/* Sets common_data to its defaults, and opens the log. */
 void init_common_data(void);
 
-/* Prints how programs of this kind are called, and exits with 64. */
+/* Prints the usage of the program, and exits with status 64. */
 void common_usage(void) MAVIS_NORETURN;
 
-/* Leaves the session of the terminal. */
+/* Moves the process into a new session, without the terminal, and sends standard output to
+ * /dev/null. */
 void mavis_detach(void);
 
-/* `in` made printable, with backslash escapes. `*outlen` is the room on entry and the length on return. */
+/* Makes `in` printable with backslash escapes, as much as fits. `*outlen` is the size of `out` on
+ * entry and the length of the result on return. */
 char *escape_string(char *in, size_t inlen, char *out, size_t *outlen);
 
 MAVIS_END_DECLS

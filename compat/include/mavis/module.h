@@ -1,30 +1,35 @@
 /* How to write a MAVIS module. A module is a shared object libmavis_NAME.so from one source file:
  *
  *     #define MAVIS_NAME "greet"                       // its name
- *     #define MAVIS_CTX_PRIVATE char *text;            // fields of its own in mavis_ctx, if it needs some
+ *     #define MAVIS_CTX_PRIVATE char *text;            // its own fields of mavis_ctx, if it needs any
  *     #define HAVE_mavis_send_in                       // the hooks that it implements
  *     #include <mavis/module.h>
  *
  *     static int mavis_send_in(mavis_ctx *mcx, av_ctx **ac) { ... }
  *
- * This header, included once and before any other of mavis/, defines Mavis_new(), through which the library loads
- * the module, and everything that modules do alike: the chain, scripts, actions. It calls the hooks:
+ * Include this header once, before all others of mavis/. It defines Mavis_new(), through which the
+ * library loads the module, and everything that is the same in all modules: the chain, scripts and
+ * actions. It calls these hooks:
  *
- *     void mavis_new(mcx)                    the private fields are zeroed; set what is not to be zero
- *     int  mavis_parse_in(mcx, sym)          takes the module's block: the first token in it is loaded; stop at the
- *                                            closing brace, which stays. For `script` and `action`, and for what is
- *                                            none of yours, there is mavis_parse_directive(). MAVIS_CONF_OK or an
- *                                            error. Without this hook a module knows just those two directives.
- *     int  mavis_init_in(mcx)                after all configuration, before the modules below; MAVIS_INIT_OK or not
- *     int  mavis_init_out(mcx)               the same, after them
- *     int  mavis_send_in(mcx, ac)            a query on its way down: MAVIS_DOWN passes it on, MAVIS_FINAL answers it.
- *                                            MAVIS_DEFERRED: keep *ac, set it to NULL, and call its callback later.
- *     int  mavis_recv_in(mcx, ac, app_ctx)   in that callback: hands the answer of `app_ctx` out in *ac, or
- *                                            MAVIS_DOWN if it is none of yours; see mavis_module_answer()
- *     int  mavis_recv_out(mcx, ac)           an answer on its way up
- *     int  mavis_cancel_in(mcx, app_ctx)     forgets a query: MAVIS_FINAL, or MAVIS_DOWN if it is none of yours
- *     void mavis_drop_in(mcx)                frees what the private fields hold, before the modules below go
- *     void mavis_drop_out(mcx)               the same, after them
+ *     void mavis_new(mcx)                    initialises the private fields, which are zeroed before
+ *     int  mavis_parse_in(mcx, sym)          parses the module's block: starts at the first token inside, which is
+ *                                            already read, and stops at the closing brace without taking it. Call
+ *                                            mavis_parse_directive() for `script`, `action` and unknown directives.
+ *                                            Returns MAVIS_CONF_OK or an error. Without this hook, a module takes
+ *                                            those two directives only.
+ *     int  mavis_init_in(mcx)                after all configuration, before the modules below are initialised;
+ *                                            returns MAVIS_INIT_OK or an error
+ *     int  mavis_init_out(mcx)               the same, after the modules below
+ *     int  mavis_send_in(mcx, ac)            gets a query on its way down: MAVIS_DOWN passes it on, MAVIS_FINAL
+ *                                            answers it. MAVIS_DEFERRED: keep *ac, set it to NULL, and call its
+ *                                            callback later.
+ *     int  mavis_recv_in(mcx, ac, app_ctx)   called from that callback: returns the answer for `app_ctx` in *ac, or
+ *                                            MAVIS_DOWN if the query is not yours; see mavis_module_answer()
+ *     int  mavis_recv_out(mcx, ac)           gets an answer on its way up
+ *     int  mavis_cancel_in(mcx, app_ctx)     drops a query: MAVIS_FINAL, or MAVIS_DOWN if it is not yours
+ *     void mavis_drop_in(mcx)                frees the contents of the private fields, before the modules below are
+ *                                            freed
+ *     void mavis_drop_out(mcx)               the same, after the modules below
  */
 #ifndef MAVIS_MODULE_H
 #define MAVIS_MODULE_H
@@ -73,9 +78,9 @@ static void mavis_drop_in(mavis_ctx *mcx);
 static void mavis_drop_out(mavis_ctx *mcx);
 #endif
 
-/* ---- for the hooks ---- */
+/* ---- helpers for the hooks ---- */
 
-/* Takes `script` and `action`. 1 if the current token was one of them, else 0. */
+/* Parses a `script` or `action` directive. 1 if the current token started one, otherwise 0. */
 MAVIS_INLINE int mavis_parse_directive(mavis_ctx *mcx, struct sym *sym)
 {
     switch (sym->code) {
@@ -90,8 +95,8 @@ MAVIS_INLINE int mavis_parse_directive(mavis_ctx *mcx, struct sym *sym)
     }
 }
 
-/* For recv_in: sends an answer up through the modules above, whose own work is still to do. `*ac` is the
- * finished query and `result` what send_in would have given. */
+/* For recv_in: sends an answer up through the modules above, which have yet to process it. `*ac` is
+ * the finished query, and `result` is what send_in would have returned. */
 MAVIS_INLINE int mavis_module_answer(mavis_ctx *mcx, av_ctx **ac, int result)
 {
     mcx->last_result = result;
@@ -100,7 +105,7 @@ MAVIS_INLINE int mavis_module_answer(mavis_ctx *mcx, av_ctx **ac, int result)
     return result == MAVIS_FINAL ? MAVIS_FINAL_DEFERRED : result;
 }
 
-/* ---- what all modules do alike ---- */
+/* ---- the same in all modules ---- */
 
 static int mavis_module_append(mavis_ctx *mcx, void *added)
 {
@@ -150,7 +155,7 @@ static int mavis_module_parse(mavis_ctx *mcx, struct sym *sym, char *id)
     return MAVIS_CONF_ERR;
 }
 
-/* What `action` says about answers that are errors or tell that there is no such user. */
+/* Applies the `action` directives to answers that report an error or an unknown user. */
 MAVIS_INLINE int mavis_module_fixup(mavis_ctx *mcx, av_ctx *ac, int result)
 {
     char *verdict = ac ? av_get(ac, AV_A_RESULT) : NULL;
@@ -178,8 +183,8 @@ static int mavis_module_send(mavis_ctx *mcx, av_ctx **ac)
     char *current = av_get(*ac, AV_A_CURRENT_MODULE);
 
     if (current) {
-        /* An answer on its way up. The module whose it is goes on where it was; those above it only wait
-         * for it to come back up. */
+        /* An answer on its way up. The module that produced it continues where it left off; the
+         * modules above pass the query down to it, and process the answer when it comes back. */
         if (!strcmp(current, mcx->identifier)) {
             result = mcx->last_result;
             av_unset(*ac, AV_A_CURRENT_MODULE);
@@ -286,7 +291,7 @@ static void *mavis_module_drop(mavis_ctx *mcx)
     return handle;
 }
 
-/* The only entry of a module. */
+/* The entry point of a module. */
 mavis_ctx *Mavis_new(void *handle, struct io_context *io, char *id);
 
 mavis_ctx *Mavis_new(void *handle, struct io_context *io, char *id)

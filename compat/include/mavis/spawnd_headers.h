@@ -1,4 +1,4 @@
-/* The insides of the broker. Only for those who build one of their own. */
+/* The internals of the broker, for programs that build a broker of their own. */
 #ifndef MAVIS_SPAWND_HEADERS_H
 #define MAVIS_SPAWND_HEADERS_H
 
@@ -11,7 +11,7 @@ struct track_entry;
 struct spawnd_server;
 struct spawnd_context;
 
-/* Which worker a client had last. */
+/* The stickiness cache: which worker a client had last. */
 struct track_data {
     rb_tree_t *db;
     struct track_entry *lru_first;
@@ -26,7 +26,7 @@ MAVIS_OFFSET(struct track_data, track_data, tracking_period, 24);
 MAVIS_OFFSET(struct track_data, track_data, tracking_size, 32);
 MAVIS_OFFSET(struct track_data, track_data, hash, 36);
 
-/* The broker's settings and what it has. */
+/* The broker's settings and state. */
 struct spawnd_data {
     char *conffile;
     char *child_id;
@@ -86,7 +86,7 @@ MAVIS_OFFSET(struct spawnd_data, spawnd_data, keepintvl, 128);
 MAVIS_OFFSET(struct spawnd_data, spawnd_data, scm_bufsize, 132);
 MAVIS_OFFSET(struct spawnd_data, spawnd_data, track_data, 136);
 
-/* A listener, a worker's socket or a client that waits for a worker. */
+/* A listener, or a worker with its channel. */
 struct spawnd_context {
     struct io_context *io;
     int fn; /* the descriptor */
@@ -150,39 +150,42 @@ MAVIS_OFFSET(struct spawnd_context, spawnd_context, aaa_protocol, 152);
 MAVIS_OFFSET(struct spawnd_context, spawnd_context, sa, 156);
 MAVIS_OFFSET(struct spawnd_context, spawnd_context, track_data, 272);
 
-/* An empty context: no descriptor, keep-alive values of the system. */
+/* An empty context: no descriptor, and the system's keep-alive values. */
 struct spawnd_context *spawnd_new_context(struct io_context *io);
 
-/* Appends an address to listen on, with the settings of `data`, a context. Gives 0. For su_addrinfo(). */
+/* Appends an address to listen on, with the settings of `data`, a context. Returns 0. A callback
+ * for su_addrinfo(). */
 int spawnd_note_listener(sockaddr_union *sa, void *data);
 
 /* Binds and listens; tries again later if that is configured. */
 void spawnd_bind_listener(struct spawnd_context *ctx, int cur);
 
-/* Callback of a listener: accepts, and passes the client on. */
+/* Callback of a listener: accepts a client or receives a datagram, and gives it to a worker. */
 void spawnd_accepted(struct spawnd_context *ctx, int cur);
 
-/* Not 0 if this address may connect. */
+/* Not 0 if the access list lets this address connect. */
 int spawnd_acl_check(sockaddr_union *su);
 
-/* Takes the section of the broker, up to its closing brace. */
+/* Parses the broker's section, up to its closing brace. */
 void spawnd_parse_decls(struct sym *sym);
 
-/* Starts a worker: the broker's end of its socket, and its process id. The second notes it as well. */
+/* Starts a worker process, and returns the broker's end of its channel and its process id. The
+ * second function also adds it to the workers, and watches it. */
 int spawnd_spawn_child(pid_t *pidp);
 void spawnd_add_child(void);
 
 /* Closes and frees a context. */
 void spawnd_cleanup_internal(struct spawnd_context *ctx, int fd);
 
-/* The worker at place `old` is at place `new_` now; gone, if that is negative. */
+/* The worker at index `old` has moved to `new_`, or has gone if `new_` is negative. */
 void spawnd_adjust_tracking(int old, int new_);
 
-/* Installs the broker's handlers; does what they have noted. */
+/* Installs the broker's signal handlers; acts upon the signals that they have caught. */
 void spawnd_setup_signals(void);
 void spawnd_process_signals(void);
 
-/* The path of the running program, malloc'ed; a copy of `dflt` if that has a slash. */
+/* The path of the running executable, malloc'ed; or a copy of `dflt` if that has a slash or the
+ * path is unknown. */
 void get_exec_path(char **path, char *dflt);
 
 MAVIS_END_DECLS

@@ -1,7 +1,7 @@
-/* What all headers of libmavis share: C++ guards, attributes and checks of layouts.
+/* Shared by all headers of libmavis: C++ guards, attributes and checks of struct layouts.
  *
- * The headers need types of POSIX. A compiler's default mode has them; with -std=c99 or the like,
- * define _POSIX_C_SOURCE or _DEFAULT_SOURCE. */
+ * The headers need POSIX types. Compilers define them by default; with -std=c99 or the like, define
+ * _POSIX_C_SOURCE or _DEFAULT_SOURCE. */
 #ifndef MISC_CDEFS_H
 #define MISC_CDEFS_H
 
@@ -17,7 +17,7 @@
 #define MAVIS_END_DECLS
 #endif
 
-/* MAVIS_PRINTF(f, a): argument f is a printf format, its values start at argument a.
+/* MAVIS_PRINTF(f, a): argument f is a printf format, and its values start at argument a.
  * MAVIS_NORETURN: the function ends the process or jumps elsewhere. */
 #if defined(__GNUC__)
 #define MAVIS_PRINTF(f, a) __attribute__((format(printf, f, a)))
@@ -29,10 +29,10 @@
 #define MAVIS_UNUSED
 #endif
 
-/* Helpers that live in headers. */
+/* Functions defined in headers. */
 #define MAVIS_INLINE static inline MAVIS_UNUSED
 
-/* MAVIS_ASSERT(name, condition): refuses to compile if the condition is false. */
+/* MAVIS_ASSERT(name, condition): compilation fails if the condition is false. */
 #if defined(__cplusplus) && __cplusplus >= 201103L
 #define MAVIS_ASSERT(name, condition) static_assert(condition, #name)
 #elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
@@ -41,8 +41,8 @@
 #define MAVIS_ASSERT(name, condition) typedef char mavis_assert_##name[(condition) ? 1 : -1] MAVIS_UNUSED
 #endif
 
-/* The binary interface is that of systems with 64-bit long and pointers. The layouts of structs are
- * checked there; elsewhere they are whatever the compiler makes of the declarations. */
+/* The binary interface is that of systems with 64-bit long and pointers. Struct layouts are checked
+ * there; elsewhere they are whatever the compiler makes of the declarations. */
 #if defined(__LP64__)
 #define MAVIS_SIZE(type, tag, size) MAVIS_ASSERT(size_of_##tag, sizeof(type) == (size))
 #define MAVIS_OFFSET(type, tag, field, at) MAVIS_ASSERT(tag##_##field, offsetof(type, field) == (at))

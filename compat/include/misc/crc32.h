@@ -9,8 +9,8 @@ MAVIS_BEGIN_DECLS
 /* Continues `crc` (0 at the start) over `len` bytes. Nothing is complemented. */
 uint32_t crc32_update(uint32_t crc, unsigned char *cp, off_t len);
 
-/* Ends a checksum over `len` bytes in all: appends the length and complements, which gives the
- * number that cksum(1) prints. */
+/* Finishes a checksum over `len` bytes in all: appends the length and complements. The result is
+ * the number that cksum(1) prints. */
 uint32_t crc32_final(uint32_t crc, off_t len);
 
 MAVIS_END_DECLS

@@ -1,4 +1,4 @@
-/* Child processes with a function to call at their end. */
+/* Child processes, each with a function to call when it ends. */
 #ifndef MISC_IO_CHILD_H
 #define MISC_IO_CHILD_H
 
@@ -6,14 +6,14 @@
 
 MAVIS_BEGIN_DECLS
 
-/* fork(2). The parent notes that `fun(pid, ctx, status)` is to be called when the child has ended,
- * where `status` is that of waitpid(2). `fun` may be NULL. */
+/* fork(2). In the parent, io_child_reap() will call `fun(pid, ctx, status)` when the child has
+ * ended, with the status of waitpid(2). `fun` may be NULL. */
 pid_t io_child_fork(void (*fun)(pid_t, void *, int), void *ctx);
 
-/* Collects all children that have ended and calls their functions. Does not wait. */
+/* Reaps all children that have ended and calls their functions. Does not wait. */
 void io_child_reap(void);
 
-/* Gives a noted child another function and context. */
+/* Replaces the function and context of a child of io_child_fork(). */
 void io_child_set(pid_t pid, void (*fun)(pid_t, void *, int), void *ctx);
 
 /* Forgets the function of a child. */

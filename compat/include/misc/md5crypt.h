@@ -6,8 +6,8 @@
 
 MAVIS_BEGIN_DECLS
 
-/* Hashes `pw`. `salt` may be a whole hash, as its salt is all that counts. The result is in static
- * memory and holds until the next call. */
+/* Hashes `pw`. `salt` may be a whole hash, of which only the salt is used. The result is in static
+ * memory, valid until the next call. */
 char *md5crypt(const char *pw, const char *salt);
 
 MAVIS_END_DECLS

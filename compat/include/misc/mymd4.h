@@ -6,7 +6,7 @@
 
 MAVIS_BEGIN_DECLS
 
-/* A computation under way; the caller's memory. */
+/* A digest in progress, in the caller's memory. */
 typedef struct {
     uint32_t state[4];
     uint32_t count[2];
@@ -17,13 +17,13 @@ MAVIS_SIZE(myMD4_CTX, myMD4_CTX, 88);
 MAVIS_OFFSET(myMD4_CTX, myMD4_CTX, count, 16);
 MAVIS_OFFSET(myMD4_CTX, myMD4_CTX, buffer, 24);
 
-/* Starts a computation. */
+/* Starts a digest. */
 void MD4Init(myMD4_CTX *context);
 
 /* Adds `inputLen` bytes. */
 void MD4Update(myMD4_CTX *context, unsigned char *input, unsigned int inputLen);
 
-/* Ends it; the 16 bytes of the result go to `digest`. */
+/* Writes the digest, and clears the context. */
 void MD4Final(unsigned char digest[16], myMD4_CTX *context);
 
 MAVIS_END_DECLS

@@ -1,4 +1,4 @@
-/* A file with the process id, locked as long as the process lives. */
+/* A file with the process id, locked while the process runs. */
 #ifndef MISC_PID_WRITE_H
 #define MISC_PID_WRITE_H
 
@@ -12,7 +12,8 @@ struct pidfile;
  * the file. NULL on failure. */
 struct pidfile *pid_write(char *path);
 
-/* Removes the file, if the path still leads to it, frees and NULLs the handle. */
+/* Removes the file, if the path still names it and this process wrote it; then frees the handle and
+ * sets it to NULL. */
 void pid_unlink(struct pidfile **p);
 
 MAVIS_END_DECLS

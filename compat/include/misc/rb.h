@@ -1,5 +1,6 @@
-/* Handier functions over misc/rbtree.h: they care for nodes, so that the caller sees payloads. They
- * live in this header and so in every module; only the functions of rbtree.h are called. */
+/* Handier functions over misc/rbtree.h: they manage the nodes, so the caller handles only payloads.
+ * They are defined in this header and compiled into every module; only the functions of rbtree.h
+ * are called. */
 #ifndef MISC_RB_H
 #define MISC_RB_H
 
@@ -11,7 +12,8 @@ MAVIS_BEGIN_DECLS
 typedef rbtree_type rb_tree_t;
 typedef rbnode_type rb_node_t;
 
-/* Frees a node, and its payload if the tree (which is `data`) knows how. For traverse_postorder. */
+/* Frees a node, and its payload if the tree, `data`, has a function for that. For
+ * traverse_postorder. */
 void rbtree_freefunc(rbnode_type *rbnode, void *data);
 
 /* An empty tree; `free_payload` may be NULL. */
@@ -21,7 +23,7 @@ MAVIS_INLINE rb_tree_t *RB_tree_new(int (*compare)(const void *, const void *),
     return rbtree_create(compare, free_payload);
 }
 
-/* Frees the tree, its nodes and payloads. NULL is no tree. */
+/* Frees the tree, its nodes and payloads. NULL is ignored. */
 MAVIS_INLINE void RB_tree_delete(rb_tree_t *tree)
 {
     if (tree) {
@@ -37,7 +39,8 @@ MAVIS_INLINE void *RB_payload_get(rb_node_t *node)
 }
 #define RB_payload(node, type) ((type)RB_payload_get(node))
 
-/* Inserts a payload. NULL if there is an equal one; the payload stays the caller's then. */
+/* Inserts a payload. NULL if there is an equal one; the payload then still belongs to the
+ * caller. */
 MAVIS_INLINE rb_node_t *RB_insert(rb_tree_t *tree, const void *payload)
 {
     rb_node_t *node = rbnode_alloc();
@@ -55,7 +58,7 @@ MAVIS_INLINE rb_node_t *RB_search(rb_tree_t *tree, const void *key)
     return rbtree_search(tree, key);
 }
 
-/* That payload itself, or NULL. */
+/* The payload that equals `key`, or NULL. */
 MAVIS_INLINE void *RB_lookup(rb_tree_t *tree, const void *key)
 {
     return RB_payload_get(rbtree_search(tree, key));
@@ -70,7 +73,7 @@ MAVIS_INLINE void RB_delete(rb_tree_t *tree, rb_node_t *node)
     rbnode_free(node);
 }
 
-/* Deletes a node and gives its payload to the caller. */
+/* Deletes a node and returns its payload. */
 MAVIS_INLINE void *RB_delete_but_keep_data(rb_tree_t *tree, rb_node_t *node)
 {
     void *payload;
@@ -80,7 +83,7 @@ MAVIS_INLINE void *RB_delete_but_keep_data(rb_tree_t *tree, rb_node_t *node)
     return payload;
 }
 
-/* Deletes the node that equals `key`, with its payload, if there is one. */
+/* Deletes the node whose payload equals `key`, and the payload, if there is one. */
 MAVIS_INLINE void RB_search_and_delete(rb_tree_t *tree, const void *key)
 {
     rb_node_t *node = rbtree_delete(tree, key);
@@ -91,17 +94,17 @@ MAVIS_INLINE void RB_search_and_delete(rb_tree_t *tree, const void *key)
     }
 }
 
-/* The ends, and the neighbours; NULL if there is none, or no tree. Fetch the neighbour before you
- * delete a node. */
+/* First, last, next and previous node; NULL if there is none, or no tree. Get the neighbour before
+ * you delete a node. */
 MAVIS_INLINE rb_node_t *RB_first(rb_tree_t *tree) { return tree ? rbtree_first(tree) : NULL; }
 MAVIS_INLINE rb_node_t *RB_last(rb_tree_t *tree) { return tree ? rbtree_last(tree) : NULL; }
 MAVIS_INLINE rb_node_t *RB_next(rb_node_t *node) { return node ? rbtree_next(node) : NULL; }
 MAVIS_INLINE rb_node_t *RB_previous(rb_node_t *node) { return node ? rbtree_previous(node) : NULL; }
 
-/* Payloads in the tree; 0 for no tree. */
+/* Number of payloads; 0 for no tree. */
 MAVIS_INLINE size_t RB_count(rb_tree_t *tree) { return tree ? tree->count : 0; }
 
-/* Not 0 if there is nothing in the tree; -1 for no tree. */
+/* Not 0 if the tree is empty; -1 for no tree. */
 MAVIS_INLINE int RB_empty(rb_tree_t *tree) { return tree ? tree->count == 0 : -1; }
 
 MAVIS_END_DECLS

@@ -1,4 +1,4 @@
-/* A text with its length. */
+/* A string with its length. */
 #ifndef MISC_STR_H
 #define MISC_STR_H
 

@@ -61,7 +61,7 @@ impl Arena {
         keys
     }
 
-    /// The number of black nodes on every path down from a node; checks colours and parents.
+    /// The number of black nodes on every path down from a node. Checks colours and parents too.
     fn black_height(&self, node: Option<usize>, parent: Option<usize>) -> usize {
         let Some(node) = node else {
             return 0;
