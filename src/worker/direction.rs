@@ -18,7 +18,7 @@ const POOL_LIMIT: usize = 16;
 const PIPES: usize = 64;
 /// Descriptors that a worker needs for itself. A session needs two, so the worker tells the broker
 /// that it can take half as many sessions as it has other descriptors.
-const OTHER_DESCRIPTORS: u64 = 10;
+pub(super) const OTHER_DESCRIPTORS: u64 = 10;
 /// When no pipe could be made, this many reads are copied before another pipe is tried.
 const PIPELESS_READS: u16 = 1000;
 /// A read of this many bytes is a sign of a bulk transfer, which is worth splicing. A direction is

@@ -36,7 +36,10 @@ impl Shared {
                 timer: None,
             })));
         }
-        let handshake = self.accept_tls(versions)?;
+        let Some(handshake) = self.accept_tls(versions) else {
+            log::braked(log::Kind::Session, || "connection dropped: out of memory".to_owned());
+            return None;
+        };
         Some(State::Accepting(Box::new(Accepting { origin, handshake, timer: None })))
     }
 

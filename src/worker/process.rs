@@ -1,5 +1,6 @@
 //! The worker process: the engine, and its link to the broker.
 
+use super::direction::OTHER_DESCRIPTORS;
 use super::engine::{Engine, WORKER_KINDS};
 use super::link::Link;
 use crate::channel::local::LocalWorker;
@@ -80,7 +81,7 @@ impl Worker {
     /// Tells the broker to send connections, as many as fit into `descriptors`, and serves those
     /// that came before.
     pub fn begin(&mut self, descriptors: u64, events: &mut Loop) {
-        let max = descriptors.saturating_sub(10) / 2;
+        let max = descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2;
         let early = self.link.ready(i32::try_from(max).unwrap_or(i32::MAX));
         self.flush(events);
         self.refresh_title();
