@@ -1,40 +1,40 @@
-# tcprelay. `make demo` shows it at work, `make test` is everything that CI checks,
-# `make help` tells the rest. Any make of POSIX will do.
+# tcprelay. `make demo` shows it at work, `make test` runs everything that CI checks, `make help`
+# lists the rest. Works with any POSIX make.
 .POSIX:
 
-# All of these can be given on the command line: make install PREFIX=/opt/tcprelay
+# These can all be set on the command line: make install PREFIX=/opt/tcprelay
 PREFIX = /usr/local
 BINDIR = $(PREFIX)/bin
 SBINDIR = $(PREFIX)/sbin
-# The library's own folder, so that it does not replace the C project's libmavis.so; say
-# LIBDIR=$(PREFIX)/lib for that.
+# A directory of its own, so that the C project's libmavis.so is not replaced. To replace it, set
+# LIBDIR=$(PREFIX)/lib.
 LIBDIR = $(PREFIX)/lib/tcprelay
-# With LIBVERSION=0.1 the library is libmavis.so.0.1 behind links, as the C project installs it. The
-# name that programs and modules ask for stays libmavis.so.
+# With LIBVERSION=0.1 the file is libmavis.so.0.1, with links to it, as the C project installs it.
+# The SONAME, which programs and modules ask for, is libmavis.so in any case.
 LIBVERSION =
 INCLUDEDIR = $(PREFIX)/include
 MANDIR = $(PREFIX)/share/man
 DOCDIR = $(PREFIX)/share/doc/tcprelay
 EXAMPLESDIR = $(DOCDIR)
-# The folder of modules, which the programs have built in.
+# The directory for modules; it is compiled into the programs.
 MAVISDIR = $(PREFIX)/lib/mavis
-# The service reads its configuration, tcprelay.cfg, from there.
+# The service reads tcprelay.cfg in this directory.
 SYSCONFDIR = $(PREFIX)/etc
-# What is changed at run time: the pid file.
+# For files that change at run time: the pid file.
 RUNDIR = /var/run
-# Workers run as this user in the configuration to start from, service.cfg.
+# The workers' user in service.cfg, the configuration to start from.
 SERVICEUSER = tcprelay
 SERVICEGROUP = tcprelay
-# Name of the job for launchd, in reverse DNS.
+# The launchd label, in reverse DNS.
 LAUNCHLABEL = org.tcprelay.tcprelay
 DESTDIR =
 CARGO = cargo
 CARGOFLAGS = --locked
 BUILDDIR = target
-# Where cargo puts the results; with CARGO_BUILD_TARGET that is another folder.
+# Where cargo puts the programs; set it as well if you set CARGO_BUILD_TARGET.
 RELEASE = $(BUILDDIR)/release
 
-# Where the services of the system are kept.
+# Where each system keeps its services.
 UNITDIR = /usr/lib/systemd/system
 SYSUSERSDIR = /usr/lib/sysusers.d
 INITDIR = /etc/init.d
@@ -43,9 +43,9 @@ SMFDIR = /lib/svc/manifest/network
 SMFMETHODDIR = /lib/svc/method
 
 BUILD = MAVIS_DIR=$(MAVISDIR) $(CARGO) build $(CARGOFLAGS) --release --target-dir $(BUILDDIR)
-# Takes the mode, the folder and the files.
+# Arguments: mode, directory, files.
 INSTALL = sh tools/install
-# The same for a service: the names of folders, and of the user, are put in.
+# The same for service files, in which it replaces @NAME@ of directories and of the user.
 SERVICE = SBINDIR=$(SBINDIR) SYSCONFDIR=$(SYSCONFDIR) RUNDIR=$(RUNDIR) SMFMETHODDIR=$(SMFMETHODDIR) \
 	SERVICEUSER=$(SERVICEUSER) SERVICEGROUP=$(SERVICEGROUP) LAUNCHLABEL=$(LAUNCHLABEL) \
 	sh tools/install-service
@@ -57,40 +57,41 @@ help:
 	@sed -n 's/^.: //p' Makefile
 
 #: Building and trying
-#:   all            the programs and the library, the default
-#:   check          the quick tests
+#:   all            builds the programs and the library (the default)
+#:   check          runs the quick tests
 #:   demo           shows the relay at work
 #:   clean          removes what was built
 #: Installing, below DESTDIR
-#:   install        programs, library, headers, manual, samples
-#:   install-SYSTEM a service: systemd, sysv, launchd or smf
-#:   deinstall      removes all of this again, but no configuration
+#:   install        installs programs, library, headers, manual pages and samples
+#:   install-SYSTEM installs a service: systemd, sysv, launchd or smf
+#:   deinstall      removes all of these, but no configuration
 #: For developers
-#:   deps           what building and testing needs
-#:   test           everything that CI checks
-#:   test-vm        what needs another kernel
-#:   test-kernels   other processors, emulated, and another kqueue
-#:   soak           service under stress, for some twenty minutes
-#:   simulate       broker, workers, clients and remotes over a simulated kernel: SEEDS= SECONDS= SEED=
-#:   mutations      shows that the simulation finds planted mistakes, each in some minutes
-#:   check-targets  type-checks the other systems
-#:   cross          builds and links for another: TARGET=x86_64-unknown-freebsd or -netbsd
-#:   fuzz           the fuzz targets
-#:   bench          what relaying costs, beside other relays
-#:   bench-micro    the parts by themselves
-#:   bench-instructions   hot paths in instructions, compared with those kept
+#:   deps           installs what building and testing needs
+#:   test           runs everything that CI checks
+#:   test-vm        runs the tests that need another kernel, in a virtual machine
+#:   test-kernels   tests for other processors, emulated, and with another kqueue
+#:   soak           keeps a service under stress for about twenty minutes
+#:   simulate       runs the relay over a simulated kernel: SEEDS= SECONDS= FIRST= SEED= TRACE=
+#:   mutations      checks that the simulation finds planted mistakes, some minutes for each
+#:   check-targets  type-checks for the other systems
+#:   cross          builds and links for another system: TARGET=x86_64-unknown-freebsd or -netbsd
+#:   fuzz           runs the fuzz targets
+#:   bench          measures what relaying costs, next to other relays
+#:   bench-micro    measures the parts separately
+#:   bench-instructions   counts instructions of hot paths, and compares them with the saved ones
 #: Packages
-#:   vendor-tarball the distribution file, with all crates, and its checksums
-#:   deb            the package for Debian, from the distribution file
-#:   check-packages what is below packaging, by the systems' own checkers
-#:   test-package   installs the package for Debian, upgrades it under load, removes it
-#:   test-package-systemd   the same in a container, where systemd runs
+#:   vendor-tarball makes the distribution file, with all crates, and its checksums
+#:   deb            builds the Debian package from the distribution file
+#:   check-packages checks everything in packaging with the systems' own checkers
+#:   test-package   installs the Debian package, upgrades it under load, and removes it
+#:   test-package-systemd   does the same in a container that runs systemd
 
-# What building needs; installed if that is allowed, otherwise said exactly.
+# Checks for what building needs. Installs what is missing if this user may, otherwise prints the
+# command.
 deps-build:
 	sh tools/deps build
 
-# What the tests need besides: real servers and clients.
+# The same, and what the tests need: real servers and clients.
 deps:
 	sh tools/deps build test
 
@@ -98,15 +99,15 @@ demo: deps-build
 	$(BUILD)
 	MAVIS_DIR=$(MAVISDIR) $(CARGO) run $(CARGOFLAGS) --release --target-dir $(BUILDDIR) --quiet --example demo
 
-# The quick part of the tests: no real servers, native mechanisms only.
+# The quick tests: no real servers, native event mechanisms only.
 check:
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(BUILDDIR) --lib --test relay --test broker --test conformance
 
 test: deps
 	sh tools/check
 
-# The programs find the library in ../lib/tcprelay or ../lib, or where TCPRELAY_RUN_PATH said when
-# they were built.
+# The programs look for the library in ../lib/tcprelay and ../lib, or where TCPRELAY_RUN_PATH
+# pointed when they were built.
 install: all
 	$(INSTALL) 755 $(DESTDIR)$(SBINDIR) $(RELEASE)/tcprelay $(RELEASE)/spawnd
 	$(INSTALL) 755 $(DESTDIR)$(BINDIR) $(RELEASE)/mavistest
@@ -139,7 +140,7 @@ install-smf:
 	$(SERVICE) 644 packaging/smf/tcprelay.xml $(DESTDIR)$(SMFDIR)/tcprelay.xml
 	$(SERVICE) 755 packaging/smf/tcprelay $(DESTDIR)$(SMFMETHODDIR)/tcprelay
 
-# Modules and configurations are somebody else's; folders stay if something else is in them.
+# Leaves modules and configurations, which belong to others, and directories that are not empty.
 deinstall:
 	rm -f $(DESTDIR)$(SBINDIR)/tcprelay $(DESTDIR)$(SBINDIR)/spawnd $(DESTDIR)$(BINDIR)/mavistest
 	rm -f $(DESTDIR)$(LIBDIR)/libmavis.so $(DESTDIR)$(LIBDIR)/libmavis.dylib
@@ -155,28 +156,31 @@ deinstall:
 	-case $(LIBDIR) in */tcprelay) rmdir $(DESTDIR)$(LIBDIR) 2>/dev/null ;; esac
 	-rmdir $(DESTDIR)$(EXAMPLESDIR) $(DESTDIR)$(DOCDIR) 2>/dev/null
 
-# The tests of what this machine's kernel may lack, in a virtual one; the first run fetches it.
+# Tests that need a kernel with more features, in a virtual machine; the first run downloads it.
 test-vm: deps-build
 	sh tools/test-vm
 
-# Big-endian s390x and powerpc64le under an emulator, and libkqueue; the first run fetches a toolchain.
+# Big-endian s390x and powerpc64le under an emulator, and libkqueue; the first run downloads a
+# toolchain.
 test-kernels: deps-build
 	sh tools/test-kernels
 
-# What tests are too short for: reloads, killed and stopped workers, failing system calls under load.
+# What takes longer than a test may: reloads, killed and stopped workers, failing system calls, all
+# under load.
 soak: all
 	python3 tools/soak --relay $(RELEASE)/tcprelay
 
-# From seeds; SEED=N replays one that has failed, and TRACE=N shows so many lines of it.
+# Runs random seeds. SEED=N replays one that failed; TRACE=N shows the last N lines of what
+# happened.
 simulate:
 	SEEDS=$(SEEDS) SECONDS=$(SECONDS) FIRST=$(FIRST) SEED=$(SEED) TRACE=$(TRACE) \
 		$(CARGO) test $(CARGOFLAGS) --target-dir $(BUILDDIR) --test simulation
 
-# Plants mistakes, one at a time, in a copy of the source.
+# Plants mistakes, one at a time, in a copy of the source; the simulation must find each.
 mutations:
 	python3 tools/mutate
 
-# Type-checks the other systems from Linux; the first run fetches a toolchain for that.
+# Type-checks for the other systems on Linux; the first run downloads a toolchain.
 check-targets:
 	sh tools/check-targets
 
@@ -187,7 +191,7 @@ cross:
 fuzz:
 	sh tools/fuzz
 
-# The commit that is checked out, not what has been changed since.
+# Packs the commit that is checked out, without uncommitted changes.
 vendor-tarball:
 	sh tools/vendor-tarball $(BUILDDIR)/packages
 
@@ -200,19 +204,19 @@ check-packages:
 test-package: deb
 	sh tools/test-package $(BUILDDIR)/packages
 
-# The same in a container, where systemd runs.
+# The same in a container that runs systemd.
 test-package-systemd: deb
 	sh tools/test-package-systemd $(BUILDDIR)/packages
 
-# What relaying costs, beside other relays that are installed; benches/README.md tells more.
+# The cost of relaying, next to the other relays that are installed; see benches/README.md.
 bench: all
 	python3 benches/bench.py --relay tcprelay=$(BUILDDIR)/release/tcprelay
 
-# The parts by themselves.
+# Microbenchmarks of the parts.
 bench-micro:
 	$(CARGO) bench $(CARGOFLAGS) --target-dir $(BUILDDIR) --bench micro
 
-# Instructions of hot paths, compared with those that are kept in benches/instructions.tsv.
+# Counts instructions of hot paths, and compares them with benches/instructions.tsv.
 bench-instructions:
 	CARGO_TARGET_DIR=$(BUILDDIR) sh tools/bench-instructions
 

@@ -52,16 +52,16 @@ from relays import find, free_port, kind, memory, on_cpu, start, stop, wait_port
 GIB = 1 << 30
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-# Connections of the works on idle memory.
+# Connections for the memory workloads.
 IDLE, TLS_IDLE = 4000, 1000
-# What the works on scale go through.
+# The steps of the scaling workloads.
 IDLE_STEPS = (100, 1000, 5000, 20000)
 REMOTE_STEPS = (1, 10, 100, 1000)
 WORKER_STEPS = (1, 2, 4)
-# Beside so many idle sessions: two for each in one process.
+# For this many idle sessions, each of which takes two descriptors of one process.
 MANY_DESCRIPTORS = 65536
 
-# The main figure of each work, what goes with it, and its unit.
+# For each workload: the main figure, what accompanies it, and its unit.
 WORKS = {
     "bulk1": ("cpu_s_per_GiB", "Gbit_s", "Gbit/s"),
     "bulk16": ("cpu_s_per_GiB", "Gbit_s", "Gbit/s"),
@@ -245,7 +245,7 @@ def idle(relay, backends, tls):
             time.sleep(0.05)
         time.sleep(1)
         in_all = memory(relay.process.pid)
-        # Beside each other: some take the memory of all connections when they start.
+        # Both are shown: some relays allocate for all connections when they start.
         result = {"B_per_conn": (in_all - before) / count, "MiB_in_all": in_all / (1 << 20)}
         if len(backends.held) < count:
             result["errors"] = f"only {len(backends.held)} of {count} reached the backend"
@@ -258,7 +258,7 @@ def idle(relay, backends, tls):
 
 
 def tls_bulk(relay, backend):
-    # Pages of the file may be gone from memory again: nobody shall wait for the disk.
+    # The file may have dropped out of the page cache: nobody shall wait for the disk.
     load(["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{backend}/big"])
     before = relay.cpu()
     out = load(
@@ -614,7 +614,7 @@ def arguments():
 
 def main():
     options = arguments()
-    # What is started and written here must not outlive us.
+    # Nothing that was started or written here may outlive this process.
     for number_ in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number_, lambda *_: sys.exit(1))
     allow_descriptors(DESCRIPTORS)

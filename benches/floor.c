@@ -63,7 +63,7 @@ static void fail(const char *what)
     exit(1);
 }
 
-/* Writes what waits. 1: nothing waits any more, 0: the sink is full, -1: it is broken. */
+/* Writes what waits. Returns 1 if nothing is left, 0 if the sink is full, -1 if it is broken. */
 static int flush(struct direction *way)
 {
     while (way->waiting > 0) {
@@ -81,7 +81,7 @@ static int flush(struct direction *way)
     return 1;
 }
 
-/* Reads once. The bytes read, 0 at the end, -1 with errno. */
+/* Reads once. Returns the bytes read, 0 at the end, or -1 with errno. */
 static ssize_t fill(struct direction *way)
 {
     ssize_t count = splicing
@@ -92,7 +92,7 @@ static ssize_t fill(struct direction *way)
     way->waiting = (size_t) count;
     if (splicing)
         return count;
-    /* Straight from the shared buffer; only what is not taken gets one of its own. */
+    /* Straight from the shared buffer; only what the sink does not accept is copied. */
     ssize_t sent = send(way->sink, buffer, way->waiting, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN)
         return -1;
@@ -108,7 +108,7 @@ static ssize_t fill(struct direction *way)
     return count;
 }
 
-/* Moves what can be moved; false if the session is over. */
+/* Moves as much as it can; false if the session is over. */
 static bool move(struct direction *way)
 {
     way->again = false;
@@ -129,7 +129,7 @@ static bool move(struct direction *way)
         if (count < 0)
             return errno == EAGAIN;
         way->ended = count == 0;
-        /* A short read has emptied the source: an event tells of more, unless it has come. */
+        /* A short read has emptied the source: an event will report more, unless it came already. */
         if (!splicing && count > 0 && count < SIZE && !way->hung_up && way->waiting == 0)
             break;
     }
@@ -148,7 +148,7 @@ static void close_session(struct session *session)
         }
         free(way->unwritten);
     }
-    /* Other events of this turn, or the list of those to be continued, may still name it. */
+    /* Other events of this turn, or the list of sessions to continue, may still refer to it. */
     if (!session->continued) {
         session->next = to_free;
         to_free = session;
@@ -181,7 +181,7 @@ static void ready(struct end *end, unsigned int events)
     if (hung_up)
         out->hung_up = true;
     bool read = hung_up || events & EPOLLIN;
-    /* Every event says that writing is possible; most of the time nothing waits for that. */
+    /* Every event reports writability; most of the time nothing waits for it. */
     bool write = in->waiting > 0;
     run(session, end->index == 0 ? read : write, end->index == 0 ? write : read);
 }
@@ -209,7 +209,7 @@ static void take(int client, const struct sockaddr_in *backend, const char *cong
     if (server < 0 || session == NULL)
         fail("session");
     set_up(server, congestion);
-    /* That it fails is found out by the first read. */
+    /* The first read finds out if this fails. */
     (void) connect(server, (const struct sockaddr *) backend, sizeof *backend);
     for (int i = 0; i < 2; i++) {
         session->ends[i] = (struct end) {session, i};

@@ -31,11 +31,11 @@ from relays import first_line, free_port, linked_tls
 HERE = os.path.dirname(os.path.abspath(__file__))
 BASELINE = os.path.join(HERE, "instructions.tsv")
 MIB = 1 << 20
-# So much is sent at once: a relay that is asleep finds it complete when it wakes up.
+# Sent in one piece: a relay that is asleep finds all of it when it wakes up.
 PIECE = 64 * 1024
 REQUEST = bytes(1024)
-# Long enough for a relay under callgrind to deal with one step of a connection, so that no wake-up
-# is for two of them.
+# Long enough for a relay under callgrind to finish one step of a connection, so that no wake-up
+# handles two steps.
 REST = 0.01
 PATIENCE = 60
 
@@ -81,7 +81,8 @@ id = tcprelay {{
                     config,
                     "spawnd",
                 ],
-                # Always the same, as its size is room for titles, which are filled to the end.
+                # Always the same environment: its size is the room for process titles, which are
+                # padded to fill it.
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -136,7 +137,8 @@ id = tcprelay {{
             with open(name, encoding="utf-8", errors="replace") as file:
                 text = file.read()
             command = re.search(r"^cmd:(.*)", text, re.MULTILINE).group(1)
-            # Only the broker has options; workers are executed with source and section.
+            # Only the broker's command line has options; workers are executed with source and
+            # section.
             part = "broker" if " -f " in command else "worker"
             counts[part] += int(
                 re.search(r"^(?:totals|summary): (\d+)", text, re.MULTILINE).group(1)
@@ -277,7 +279,7 @@ def main():
             arguments = (program, folder, work, count, tls)
             found = each(*arguments)
             if worse(name, parts, found):
-                # Perhaps by wake-ups more, of a machine that was very busy.
+                # A busy machine may have caused extra wake-ups, so measure again.
                 again = each(*arguments)
                 found = {part: min(found[part], again[part]) for part in found}
             failed = failed or worse(name, parts, found)

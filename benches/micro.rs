@@ -1,5 +1,5 @@
-//! The parts of a relay by themselves: the time of balancing, timers, reading a configuration,
-//! moving bytes through a session, and TLS records.
+//! Microbenchmarks of a relay's parts: balancing, timers, reading a configuration, moving bytes
+//! through a session, and TLS records.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use mavis::channel::protocol::Accept;
@@ -38,7 +38,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// A selection and its end, while each remote has one other session.
+/// Selects a remote and releases it, while each remote has one other session.
 fn balance(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("balance");
     for remotes in [1, 10, 100, 1000] {
@@ -59,7 +59,7 @@ fn balance(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Numbers that look like any, and are the same in every run.
+/// Pseudo-random numbers, the same in every run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -69,7 +69,7 @@ impl Numbers {
     }
 }
 
-/// One timer among others, due within an hour.
+/// Sets one timer among others that are due within an hour.
 fn timers(criterion: &mut Criterion) {
     const HOUR: u64 = 3_600_000;
     let mut group = criterion.benchmark_group("timers");
@@ -84,7 +84,7 @@ fn timers(criterion: &mut Criterion) {
                 events.cancel(black_box(timer));
             });
         });
-        // What a byte does to a session with an idle timeout: the deadline moves to the end.
+        // A byte in a session with an idle timeout moves its deadline to the end.
         let mut latest = HOUR;
         group.bench_function(BenchmarkId::new("renew", armed), |bencher| {
             bencher.iter(|| {
@@ -97,7 +97,7 @@ fn timers(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A section with a thousand remotes: its words alone, and all that is made of them.
+/// A section with a thousand remotes: lexing alone, and parsing it completely.
 fn configuration(criterion: &mut Criterion) {
     let mut text = String::from("id = tcprelay {\n");
     for n in 0..1000 {
@@ -136,8 +136,8 @@ fn configuration(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A worker's engine with its loop, in this process, and a remote that this process plays: so
-/// whatever is measured includes the system calls of both.
+/// A worker's engine with its event loop, in this process, which also plays the remote. So whatever
+/// is measured includes the system calls of both.
 struct Worker {
     events: Loop,
     engine: Engine,
@@ -172,7 +172,7 @@ impl Worker {
         }
     }
 
-    /// One turn of the loop.
+    /// Runs one turn of the loop.
     fn turn(&mut self) {
         self.events.wait(Some(0)).expect("a turn");
         while let Some(event) = self.events.next_event() {
@@ -184,7 +184,7 @@ impl Worker {
         self.engine.turn(&mut self.events);
     }
 
-    /// The ends of a new session.
+    /// Opens a session; returns its two ends.
     fn open(&mut self) -> (UnixStream, UnixStream) {
         let (client, accepted) = UnixStream::pair().expect("a pair");
         self.engine.accept(&mut self.events, accepted.into(), &Accept::default(), false);
@@ -194,7 +194,7 @@ impl Worker {
         (client, remote)
     }
 
-    /// Sends from one end to the other.
+    /// Sends a buffer from one end to the other.
     fn relay(&mut self, mut from: &UnixStream, mut to: &UnixStream, buffer: &mut [u8]) {
         let (mut sent, mut received) = (0, 0);
         while received < buffer.len() {
@@ -205,7 +205,7 @@ impl Worker {
     }
 }
 
-/// Bytes that were moved, none if that would have to wait.
+/// How many bytes were moved; 0 if the call would block.
 fn progress(result: std::io::Result<usize>) -> usize {
     match result {
         Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
@@ -223,7 +223,7 @@ fn remove(path: &Path) {
     std::fs::remove_file(path).expect("our socket");
 }
 
-/// A session from its begin to its end, and messages there and back in one.
+/// A whole session from begin to end, and messages back and forth in an open one.
 fn sessions(criterion: &mut Criterion) {
     let mut worker = Worker::new();
     let mut group = criterion.benchmark_group("session");
@@ -249,7 +249,7 @@ fn sessions(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// TLS 1.3 records, sealed and opened.
+/// Seals and opens TLS 1.3 records.
 fn records(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("records");
     for (name, number, length) in [

@@ -14,8 +14,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 CPUS = sorted(os.sched_getaffinity(0))
 RELAY_CPU, LOAD_CPU = CPUS[0], CPUS[min(1, len(CPUS) - 1)]
 
-# The most connections that a relay is told to expect, and descriptors that it may have: as on a
-# machine that is set up for such work.
+# The maximum number of connections configured in each relay, and its limit on descriptors: as on a
+# machine set up for such a load.
 USERS, DESCRIPTORS = 6000, 20000
 
 
@@ -54,11 +54,11 @@ def cpu_seconds(pid):
     total = 0.0
     for one in process_tree(pid):
         try:
-            # Of living threads to the nanosecond, ...
+            # Living threads, in nanoseconds, ...
             for thread in os.listdir(f"/proc/{one}/task"):
                 with open(f"/proc/{one}/task/{thread}/schedstat", encoding="ascii") as file:
                     total += int(file.read().split()[0]) / 1e9
-            # ... of children that are gone in ticks.
+            # ... and children that have ended, in clock ticks.
             with open(f"/proc/{one}/stat", encoding="ascii") as file:
                 fields = file.read().rsplit(")", 1)[1].split()
             total += (int(fields[13]) + int(fields[14])) / TICK
@@ -254,8 +254,8 @@ backend backend
 
 class Nginx(Relay):
     def command(self, backend):
-        # multi_accept takes all new connections at once, which suits one worker under load. The
-        # rest are the defaults of the stream modules: tcp_nodelay on, proxy_buffer_size 16k.
+        # multi_accept accepts all new connections at once, which suits one worker under load. The
+        # rest are the stream modules' defaults: tcp_nodelay on, proxy_buffer_size 16k.
         details = output([self.path, "-V"])
         folder = re.search(r"--modules-path=(\S+)", details)
         module = os.path.join(folder.group(1) if folder else "", "ngx_stream_module.so")
@@ -291,13 +291,12 @@ stream {{
 
 
 class Pen(Relay):
-    # It can do TLS, but its manual calls that experimental, and packages differ in whether they
-    # have it.
+    # pen can do TLS, but its manual calls that experimental, and not all packages include it.
     tls_listener = False
 
     def command(self, backend):
-        # -r: no table of who was where; -m: takes several new connections at once; -x and -c: room
-        # for the connections and their clients.
+        # -r: no client tracking table; -m: accepts several new connections at once; -x and -c: room
+        # for connections and their clients.
         return [
             self.path,
             "-f",
@@ -356,8 +355,8 @@ class Envoy(Relay):
         }
 
     def command(self, backend):
-        # Its advice for edges, buffers of 32 KiB instead of 1 MiB, is against hostile clients, not
-        # for speed, so it has its default. The circuit breakers would refuse connections.
+        # Envoy's advice for edge proxies, buffers of 32 KiB instead of 1 MiB, is about hostile
+        # clients, not speed, so the default is used. Its circuit breakers would refuse connections.
         endpoint = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": backend}}}
         config = write(
             self.file("envoy.json"),

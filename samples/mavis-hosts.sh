@@ -4,19 +4,19 @@
 #
 #   mavis-hosts.sh [LIST]
 #
-# LIST is a file; without it, it is mavis-hosts.list beside this script. It is read again for each
-# question, so changes act at once. A line is one of
+# LIST is a file; the default is mavis-hosts.list beside this script. It is read again for each
+# question, so changes apply at once. Each line is one of
 #
 #   permit NETWORK [TAG]     its clients are admitted, to the remotes with this tag if there is one
 #   deny NETWORK             they are not
 #
-# where NETWORK is an IPv4 or IPv6 address, or one with a length (192.0.2.0/24), or "local" for
-# clients on UNIX-domain sockets. The first line that matches decides; if none does, the client is
-# denied. A list that cannot be read or understood is an error: "mavis error" says what that means.
+# where NETWORK is an IPv4 or IPv6 address, a prefix such as 192.0.2.0/24, or "local" for clients of
+# UNIX-domain sockets. The first line that matches decides; if none does, the client is denied. If
+# the list cannot be read or parsed, the answer is an error, and "mavis error" decides.
 #
-# The protocol: a question is a line "INDEX VALUE" for each attribute, and a line "=". The answer
-# is the same with a number after the "=": 0 for an answer, 16 for a question that is none of ours.
-# It must repeat the attributes that are to stay, SERIAL above all.
+# The protocol: a question is a line "INDEX VALUE" for each attribute, and then a line "=". The
+# answer has the same form, with a number after the "=": 0 for an answer, 16 if the question is not
+# for this script. It must repeat the attributes that are to stay, above all SERIAL.
 
 set -f # nothing here is a pattern for files
 LC_ALL=C
@@ -24,7 +24,7 @@ export LC_ALL
 list=${1:-${0%/*}/mavis-hosts.list}
 
 # Sets "numbers" to the eight 16-bit numbers of an IPv6 address, or of ::ffff:a.b.c.d for an IPv4
-# address, and "offset" to how many bits have been put before it.
+# address, and "offset" to the number of bits in front of the address.
 parse_address() {
     numbers=
     case $1 in
@@ -67,7 +67,7 @@ parse_ipv6() {
     esac
 }
 
-# Sets "numbers" and "count" for hexadecimal numbers with colons between them.
+# Sets "numbers" and "count" from hexadecimal numbers separated by colons.
 parse_groups() {
     IFS=:
     # shellcheck disable=SC2086 # a list
@@ -80,7 +80,7 @@ parse_groups() {
     done
 }
 
-# True if the first "$bits" of the numbers in "$client" and "$numbers" are the same.
+# True if the first "$bits" bits of "$client" and "$numbers" are the same.
 same_prefix() {
     # shellcheck disable=SC2086 # two lists
     set -- $client $numbers
@@ -93,7 +93,7 @@ same_prefix() {
     done
 }
 
-# 0 if the client is in the network, 1 if not, 2 if the network is none.
+# 0 if the client is in the network, 1 if not, 2 if it is not a valid network.
 matches() {
     if [ "$1" = local ]; then
         [ "$user" = local ]
@@ -114,7 +114,7 @@ matches() {
     same_prefix
 }
 
-# Adds to the answer what the list says about "$user".
+# Adds the list's answer for "$user".
 decide() {
     if [ ! -f "$list" ] || [ ! -r "$list" ]; then
         fail "$list cannot be read"

@@ -1,4 +1,4 @@
-//! Addresses of listeners and remotes: zones, families, ranges of ports.
+//! Addresses of listeners and remotes: zones, families, port ranges.
 
 mod common;
 
@@ -9,9 +9,9 @@ use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream};
 use std::process::Output;
 use std::thread;
 
-/// The number of an interface.
+/// The index of an interface.
 fn zone(name: &str) -> u32 {
-    // Not from /sys, which shows the namespace that it was mounted in.
+    // Not from /sys, which shows the network namespace it was mounted in.
     let output = run(std::process::Command::new("ip").args(["-o", "link", "show", "dev", name]));
     text(&output).split(':').next().and_then(|index| index.parse().ok()).expect("an index")
 }
@@ -20,10 +20,10 @@ fn link_local(port: u16, name: &str) -> SocketAddrV6 {
     SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77), port, 0, zone(name))
 }
 
-/// A server that sends its name and ends.
+/// A server that sends its name to each client and closes.
 fn named(address: SocketAddrV6, name: &'static str) {
     let listener = TcpListener::bind(address).expect("a link-local address");
-    // Ends with the test's process.
+    // The thread ends with the test process.
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let mut stream = stream;
@@ -54,7 +54,7 @@ fn check(config: &str) -> Output {
     command.output().expect("the program under test")
 }
 
-/// What `-P` says, which must refuse.
+/// The message of `-P` about a configuration that it must refuse.
 fn refusal(config: &str) -> String {
     let output = check(config);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -80,7 +80,7 @@ fn remotes_in_two_zones_are_two() {
         let relay = Launch::new(config(listen, &text)).start();
         assert_eq!(answer(connect(9000)), expected, "{remote}");
         let name = if expected == "one" { "zone1" } else { "zone0" };
-        // The worker is confined, and knows the name all the same.
+        // The worker is confined by now, and yet knows the interface's name.
         relay.expect_log(&format!("remote [fe80::77%{name}]:8001 "));
     }
     // A local address with a zone.
@@ -115,16 +115,16 @@ fn a_listener_is_in_its_zone_and_a_reload_moves_it() {
     refused("zone1");
     relay.expect_log("bind to [fe80::77%zone0]:9000 succeeded\n");
     relay.expect_log("access: client [fe80::77%zone0]:");
-    // The same address: its socket stays.
+    // The address is unchanged, so the socket is kept.
     relay.signal(Signal::SIGHUP);
     relay.expect_log("bind to [fe80::77%zone0]:9000 succeeded (inherited)");
-    // The other zone: it does not.
+    // The other zone is another address, so the socket is not kept.
     std::fs::write(&relay.config, text("zone1", "")).expect("the configuration");
     relay.signal(Signal::SIGHUP);
     relay.expect_log("bind to [fe80::77%zone1]:9000 succeeded\n");
     assert_eq!(&ask("zone1").expect("an answer"), b"hello");
     refused("zone0");
-    // An access list that knows zones: the client has the address of the listener.
+    // An access list with a zone: the client connects from the listener's own address.
     std::fs::write(&relay.config, text("zone1", "deny fe80::77%zone1\npermit ::/0\n"))
         .expect("the configuration");
     relay.signal(Signal::SIGHUP);
@@ -189,7 +189,7 @@ fn ipv6_and_ipv4_listeners_share_a_port() {
     serves(true);
     relay.expect_log(&format!("bind to [::]:{port} succeeded"));
     relay.expect_log(&format!("bind to [0.0.0.0]:{port} succeeded"));
-    // Each further configuration finds the sockets of the former one.
+    // Each reload finds the sockets of the previous configuration.
     let alone = format!("listen = {{ address = :: port = {port} ipv6 only = yes }}");
     let double = format!("listen = {{ address = :: port = {port} ipv6 only = no }}");
     let mut reloads = 0;
@@ -211,10 +211,11 @@ fn ipv6_and_ipv4_listeners_share_a_port() {
         assert!(!log.contains("failed"), "{listen}: {log}");
         assert_eq!(log.matches("(inherited)").count(), inherited, "{listen}: {log}");
     };
-    // Both stay as they are.
+    // Both sockets are kept.
     reload(&both, 2);
     serves(true);
-    // Without its companion the IPv6 one is as the system has it: on Linux with IPv4.
+    // Without an IPv4 listener beside it, the system's default decides about the IPv6 one: Linux
+    // serves IPv4 too.
     reload(&ipv6, 0);
     serves(true);
     reload(&ipv6, 1);
@@ -252,7 +253,7 @@ fn ranges_of_ports_serve_both_families() {
         (log.matches("succeeded (inherited)").count() == 16).then_some(())
     });
     assert_eq!((reachable("127.0.0.1"), reachable("::1")), (10, 6));
-    // A smaller range: the other ports are given up.
+    // A smaller range: the other ports are closed.
     let listen = format!("listen = {{ address = 0.0.0.0 port = {port}-{} }}", port + 2);
     std::fs::write(&relay.config, config(&listen, &peer.remote())).expect("the configuration");
     relay.signal(Signal::SIGHUP);

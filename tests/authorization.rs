@@ -1,4 +1,5 @@
-//! `authorization = mavis`: modules decide who may connect, and what they do wrong stays with them.
+//! `authorization = mavis`: modules decide who may connect, and a misbehaving module harms only its
+//! own answer, or at worst its own worker.
 
 mod common;
 
@@ -15,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A client that connects from an address of its own in 127.0.0.0/8.
+/// A client with an address of its own in 127.0.0.0/8.
 fn connect_from(last: u8, port: u16) -> TcpStream {
     let fd = socket::create(Family::Ipv4, Kind::Stream, Protocol::Tcp).expect("a socket");
     let address = |last, port| Address::Ip(([127, 0, 0, last], port).into());
@@ -28,10 +29,10 @@ fn connect_from(last: u8, port: u16) -> TcpStream {
     stream
 }
 
-/// What a client is answered to a word, until the end. Nothing if it is turned away.
+/// Everything that a client receives after sending a word; empty if it is turned away.
 fn answer(last: u8, port: u16) -> String {
     let mut stream = connect_from(last, port);
-    // A client that is turned away may be so before it has said anything.
+    // This fails if the client was turned away already.
     let _ = stream.write_all(b" ping");
     let _ = stream.shutdown(Shutdown::Write);
     let mut text = Vec::new();
@@ -48,8 +49,8 @@ fn is_served(last: u8, port: u16) -> bool {
     !text.is_empty()
 }
 
-/// A relay that asks `chain`, with `section` besides. These modules need no more than a sandbox allows,
-/// which nobody but us knows.
+/// A relay that asks `chain`, with `section` as further directives. The test modules work in the
+/// sandbox, but the relay cannot know that, so the configuration says so.
 fn setup(port: u16, chain: &str, section: &str) -> Launch {
     let modules = modules().display();
     let ask = "authorization = mavis\naccess log = yes\nsandbox = yes\n";
@@ -74,7 +75,7 @@ fn answers_decide_and_tags_restrict() {
         let port = free_port();
         let section = format!("{}{tagged}", white.remote());
         let relay = setup(port, chain, &section).mechanism(mechanism).start();
-        // Not restricted: the least used, which is the first.
+        // Not restricted, so the least used remote is chosen: the first.
         assert_eq!(answer(1, port), "white ping", "{name}");
         for _ in 0..3 {
             assert_eq!(answer(2, port), "blue ping", "{name}");
@@ -143,7 +144,7 @@ fn a_module_is_told_who_asks_for_what() {
         stamps.push(stamp.expect("a time stamp").to_owned());
     }
     assert_ne!(stamps[0], stamps[1], "questions must differ");
-    // Some modules look there whether a number was one.
+    // Some modules look at errno to see whether they parsed a number: it must be clean.
     assert!(!relay.log().contains("with errno"), "{}", relay.log());
 }
 
@@ -159,7 +160,8 @@ fn answers_may_come_later() {
             let relay = setup(port, &chain, &peer.remote()).mechanism(mechanism).start();
             let clients: Vec<_> = (1..=60u8)
                 .map(|number| {
-                    // Several from each address: equal questions at the same time.
+                    // Several clients from each address, so that equal questions are pending at the
+                    // same time.
                     let last = 1 + number % 4;
                     thread::spawn(move || (last, is_served(last, port)))
                 })
@@ -186,7 +188,7 @@ fn a_slow_backend_delays_its_own_clients_only() {
         assert!(is_served(1, port));
     }
     assert!(start.elapsed() < Duration::from_secs(2), "served after the other one's time-out");
-    // Nobody answers for the one; that is an error, and errors deny.
+    // Nobody answers for this client. That is an error, and errors deny.
     let mut nothing = Vec::new();
     let _ = waiting.read_to_end(&mut nothing);
     assert!(nothing.is_empty());
@@ -219,7 +221,7 @@ fn a_client_that_leaves_takes_its_question_back() {
     let port = free_port();
     let chain = "mavis module = tell { } mavis module = later { delay = 1500 }";
     let relay = setup(port, chain, &peer.remote()).start();
-    // One that ends without a word, and one that breaks.
+    // One client ends without a word, the other resets.
     let (ends, breaks) = (connect_from(1, port), connect_from(2, port));
     relay.wait_for_log("the questions", |log| {
         (log.matches("asked: TIMESTAMP").count() == 2).then_some(())
@@ -229,7 +231,7 @@ fn a_client_that_leaves_takes_its_question_back() {
     relay.wait_for_log("the cancellations", |log| {
         (log.matches("asked: cancelled").count() == 2).then_some(())
     });
-    // Their places are free before any answer could have come.
+    // Their places are freed before any answer could have come.
     relay
         .wait_for_log("the ends", |log| (log.matches("access: client").count() == 2).then_some(()));
     assert!(relay.log().matches("remote none").count() == 2);
@@ -238,7 +240,8 @@ fn a_client_that_leaves_takes_its_question_back() {
     drop(next(&connections));
 }
 
-/// What misbehaves, and whether the client is admitted if errors deny, and if they permit.
+/// The modes of misbehaviour, and whether the client is admitted with `mavis error = deny` and with
+/// `permit`.
 const MISBEHAVIOUR: [(&str, bool, bool); 12] = [
     ("silent", false, true),
     ("twice", true, true),
@@ -256,8 +259,8 @@ const MISBEHAVIOUR: [(&str, bool, bool); 12] = [
 
 #[test]
 fn a_broken_client_is_not_taken_for_a_local_one() {
-    // With a UNIX socket behind, a connection is there at once, and data is delivered even if its
-    // sender has broken off.
+    // With a UNIX socket as remote the connection is established at once, and data is delivered
+    // even if its sender has reset.
     let files = Directory::new();
     let path = files.file("remote");
     let listener = std::os::unix::net::UnixListener::bind(&path).expect("a listener");
@@ -267,7 +270,7 @@ fn a_broken_client_is_not_taken_for_a_local_one() {
         return } }";
     let section = format!("remote = {{ address = {} }}\n", path.display());
     let relay = setup(port, chain, &section).start();
-    // Stopped, the worker finds clients that are broken already.
+    // While the worker is stopped, the clients connect, send and reset.
     let worker = relay.workers()[0];
     kill(worker, Signal::SIGSTOP);
     for _ in 0..20 {
@@ -300,7 +303,7 @@ fn local_clients_that_leave_data_do_not_keep_the_worker_busy() {
     drop(client);
     let worker = relay.workers()[0];
     let (before, start) = (cpu_ticks(worker), Instant::now());
-    // As long as the module takes for its answer.
+    // Spans the time that the module takes to answer.
     let client = std::os::unix::net::UnixStream::connect(&path).expect("to connect");
     let mut client = client;
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -329,7 +332,7 @@ fn modules_that_misbehave() {
                 for _ in 0..2 {
                     let served = is_served(9, port);
                     assert_eq!(served, admitted, "{mode}, {policy}:\n{}", relay.log());
-                    // The worker is none the worse for it.
+                    // The worker still serves others.
                     assert!(is_served(1, port), "{mode}, {policy}:\n{}", relay.log());
                 }
                 assert_eq!(relay.log().matches(": startup (").count(), 2, "{mode}");
@@ -392,7 +395,7 @@ fn a_single_process_asks_as_well() {
     assert_eq!(relay.wait().code(), Some(0), "{}", relay.log());
 }
 
-/// The status of a relay with this section, and what it says.
+/// The exit status of `-P` with this section, and its messages.
 fn refused(section: &str) -> (i32, String) {
     let mut relay = Launch::simple(free_port(), section).ready(None).argument("-P").start();
     let status = relay.wait().code().expect("a status");
@@ -432,7 +435,7 @@ fn mistakes_are_found_at_start() {
         assert!(log.contains(expected), "{text}: {log}");
         assert!(log.contains("relay.cfg:7: ") || !log.contains("Expected"), "{text}: {log}");
     }
-    // A module that cannot be started: the others do not decide alone.
+    // A module that cannot be started is fatal: the others must not decide without it.
     let broken = "mavis module = echo { timeout = -1 default = ACK }\nauthorization = mavis\n";
     let section = format!("{path}{broken}{remote}");
     let mut relay = Launch::simple(free_port(), &section).ready(None).start();

@@ -1,4 +1,4 @@
-//! Balancing by several workers: as one, or each by itself.
+//! Balancing across several workers: together, or each on its own.
 
 mod common;
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// Three workers, among which connections go round.
+/// Three workers, to which the broker gives connections in turn.
 const SPAWN: &str = "instances min = 3 instances max = 3 users min = 1000 users max = 1000";
 
 fn relay(port: u16, worker: &str) -> Relay {
@@ -23,7 +23,7 @@ fn relay(port: u16, worker: &str) -> Relay {
     .start()
 }
 
-/// Two peers that say their names, and the remotes with these weights.
+/// Two servers that send their names, and `remote` blocks with these weights.
 fn peers(weights: [u32; 2]) -> ([Peer; 2], String) {
     let peers = ["a", "b"].map(Peer::named);
     let remote = |(peer, weight): (&Peer, u32)| {
@@ -33,7 +33,7 @@ fn peers(weights: [u32; 2]) -> ([Peer; 2], String) {
     (peers, remotes)
 }
 
-/// Sessions that stay open, one after the other, with the names of those they have reached.
+/// Sessions that stay open, each with the name of the server it reached.
 #[derive(Default)]
 struct Open(Vec<(TcpStream, u8)>);
 
@@ -47,7 +47,7 @@ impl Open {
         }
     }
 
-    /// How many there are with each peer.
+    /// How many sessions each server has.
     fn counts(&self) -> [usize; 2] {
         [b'a', b'b'].map(|name| self.0.iter().filter(|(_, other)| *other == name).count())
     }
@@ -63,7 +63,7 @@ fn workers_balance_as_one() {
     assert_eq!(open.counts(), [1, 3]);
     open.open(port, 76);
     assert_eq!(open.counts(), [20, 60]);
-    // What a worker had that was killed is given back, and evened out.
+    // The sessions of a killed worker are no longer counted, and new ones even out the rest.
     let victim = relay.workers()[1];
     kill(victim, Signal::SIGKILL);
     relay.expect_log(&format!("child (pid {victim}) terminated abnormally (signal 9)"));
@@ -77,7 +77,7 @@ fn workers_balance_as_one() {
     });
     open.open(port, 80 - open.0.len());
     assert_eq!(open.counts(), [20, 60]);
-    // Nor is anything left over when all have ended.
+    // When all sessions have ended, no count is left over.
     open.0.clear();
     wait_for("them to end", || relay.title().contains(": 0 connections,").then_some(()));
     open.open(port, 8);
@@ -94,7 +94,7 @@ fn a_worker_may_balance_by_itself() {
     open.open(port, 3);
     assert_eq!(open.counts(), [3, 0]);
     open.open(port, 77);
-    // 27, 27 and 26: 7 and 20 of them, twice, and 7 and 19.
+    // The workers have 27, 27 and 26 sessions: 7 and 20 on the two servers, twice, and 7 and 19.
     assert_eq!(open.counts(), [21, 59]);
     assert!(!relay.log().contains("balances by itself"), "{}", relay.log());
 }
@@ -107,14 +107,14 @@ fn the_counts_go_on_after_a_reload_and_a_replacement() {
     let mut open = Open::default();
     open.open(port, 2);
     assert_eq!(open.counts(), [1, 1]);
-    // Workers on their way out still count ...
+    // Workers that are draining still count after SIGUSR1 ...
     relay.signal(Signal::SIGUSR1);
     relay.wait_for_log("new workers", |log| {
         (log.matches("is being used").count() >= 7).then_some(())
     });
     open.open(port, 2);
     assert_eq!(open.counts(), [1, 3]);
-    // ... but not with what may be another configuration.
+    // ... but not after a reload, which may have changed the remotes.
     relay.signal(Signal::SIGHUP);
     relay.wait_for_log("new workers", |log| {
         (log.matches("is being used").count() >= 11).then_some(())
@@ -124,8 +124,8 @@ fn the_counts_go_on_after_a_reload_and_a_replacement() {
     assert_eq!(open.counts(), [1, 3]);
 }
 
-/// A relay with a remote that takes connections and ends them before the handshake, and another one
-/// that is alive; its port, and how often the former was tried.
+/// A relay with two remotes: one accepts connections and closes them before the TLS handshake, the
+/// other works. Returns the port too, and how often the broken one was tried.
 fn attempts(worker: &str) -> (Relay, u16, Arc<AtomicUsize>, Vec<Peer>) {
     let tried = Arc::new(AtomicUsize::new(0));
     let counter = tried.clone();
@@ -149,7 +149,7 @@ fn one_worker_tries_a_dead_remote() {
     open.open(port, 9);
     assert_eq!(open.counts(), [0, 9]);
     assert_eq!(tried.load(Ordering::SeqCst), 1);
-    // After the delay it is the turn of one session, of whichever worker.
+    // After the retry delay a single session tries it again, whichever worker that is in.
     for round in 2..4 {
         thread::sleep(Duration::from_millis(3100));
         open.open(port, 6);
@@ -166,7 +166,7 @@ fn each_worker_by_itself_tries_a_dead_remote() {
     assert_eq!(relay.log().matches("failed: TLS").count(), 3, "{}", relay.log());
 }
 
-/// Sessions one after the other, with the names of those they have reached; `None`: nobody.
+/// Sessions one after the other, each with the name it received; `None`: no name.
 fn one_by_one(port: u16, count: usize) -> Vec<Option<u8>> {
     let ask = |_| {
         let mut name = [0];
@@ -180,8 +180,8 @@ fn equals_take_turns_over_all_workers() {
     let (_peers, remotes) = peers([1, 2]);
     let port = free_port();
     let _relay = relay(port, &remotes);
-    // Now and then the next one begins before the end of the last one is known, which is why its share
-    // is not exact.
+    // The next session may begin before the end of the previous one is known, so the shares are not
+    // exact.
     let found = one_by_one(port, 150);
     let first = found.iter().filter(|&&name| name == Some(b'a')).count();
     assert!((40..=80).contains(&first), "{first} of 150");
@@ -201,7 +201,7 @@ fn a_remote_that_accepts_and_closes_draws_its_share_and_no_more() {
     }
 }
 
-/// With `fail count` it is not used for the retry delay, by any worker; then one session tries it.
+/// With `fail count`, no worker uses such a remote for the retry delay; then one session tries it.
 #[test]
 fn a_remote_that_accepts_and_closes_is_taken_for_dead() {
     let broken = Arc::new(AtomicUsize::new(1));
@@ -230,7 +230,7 @@ fn a_remote_that_accepts_and_closes_is_taken_for_dead() {
         let from = std::time::Instant::now();
         let found = one_by_one(port, 30);
         let more = found.iter().filter(|name| name.is_none()).count();
-        // One each retry delay.
+        // At most one for each retry delay.
         assert!(more as u64 <= 2 + from.elapsed().as_secs(), "{lost} and {more} lost");
         broken.store(0, Ordering::SeqCst);
         wait_for("the remote to be back", || {
@@ -256,14 +256,14 @@ fn clients_that_leave_first_make_no_remote_a_dead_one() {
             1 => reset(client),
             _ => client.shutdown(std::net::Shutdown::Write).expect("to shut down"),
         }
-        // It sees that the client has left, and does the same.
+        // The remote sees the client leave, and closes as well.
         let mut rest = Vec::new();
         let _ = (&remote).read_to_end(&mut rest);
         if turn % 2 == 0 {
             reset(remote);
         }
     }
-    // One that takes its time is none of them either.
+    // A session that lasted over a second before it ended does not count as failed either.
     for _ in 0..3 {
         let mut client = connect(port);
         let remote = next(&held);

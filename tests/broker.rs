@@ -1,4 +1,4 @@
-//! The broker under load: reload, death of workers, retirement, overload, stuck workers.
+//! The broker under load: reload, killed, retired and stuck workers, overload.
 
 mod common;
 
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Short sessions through an echo, from several threads, until stopped. Every one must be
-/// served: a refusal, a reset or a wrong answer is kept.
+/// Runs short sessions through an echo from several threads until stopped. Every session must be
+/// served: refusals, resets and wrong answers are recorded.
 struct Load {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,
@@ -46,13 +46,13 @@ impl Load {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// Waits for so many further sessions.
+    /// Waits for this many further sessions.
     fn wait_for_sessions(&self, count: usize) {
         let target = self.served() + count;
         wait_for("sessions to be served", || (self.served() >= target).then_some(()));
     }
 
-    /// Ends the load; returns the failures and the sessions per second.
+    /// Ends the load; returns the failures, and the sessions per second.
     fn stop(self) -> (Vec<String>, f64) {
         self.stop.store(true, Ordering::Relaxed);
         let failures = self.threads.into_iter().flat_map(|t| t.join().expect("a client")).collect();
@@ -82,7 +82,7 @@ fn config(port: u16, remote: &str, broker: &str, spawn: &str, worker: &str) -> S
     )
 }
 
-/// Long-lived sessions, and what they must survive.
+/// Long-lived sessions, which must survive whatever the test does.
 struct Lasting(Vec<TcpStream>);
 
 impl Lasting {
@@ -149,7 +149,8 @@ fn single_process_mode_reloads_and_ends_like_the_other() {
     }
     let (failures, _) = load.stop();
     assert!(failures.is_empty(), "{failures:?}");
-    // The lasting sessions live in a child; those of now stay in another one.
+    // The older sessions live in a child; these end up in a second one when the broker is told to
+    // end.
     let mut now = Lasting::open(port, 2);
     relay.signal(Signal::SIGTERM);
     assert_eq!(relay.wait().code(), Some(0));
@@ -178,7 +179,7 @@ fn a_broken_configuration_is_refused_and_the_service_goes_on() {
     assert_eq!(relay.workers(), worker);
     lasting.check();
     one_session(port).expect("to be served");
-    // A worker that dies now reads the broken file; the others go on, or it is tried again.
+    // A corrected configuration is accepted, and still no session is lost.
     std::fs::write(&relay.config, text).expect("to write");
     relay.signal(Signal::SIGHUP);
     relay.expect_log("SIGHUP: restarting");
@@ -233,7 +234,7 @@ fn signals_to_a_worker_lose_no_connection() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGHUP] {
         load.wait_for_sessions(50);
         let leaving = relay.log().matches("No longer accepting").count();
-        // One that serves: not one of those on their way out, nor one that is just starting.
+        // Picks a worker that serves: not a draining one, and not one that is still starting.
         let serving = || {
             let serves = |pid: &i32| {
                 let title = title(*pid);
@@ -276,7 +277,7 @@ fn a_stopped_worker_holds_up_nobody_else() {
     let mut relay = Launch::new(config(port, &peer.remote(), "", spawn, "")).ready(2).start();
     let workers = relay.workers();
     kill(workers[0], Signal::SIGSTOP);
-    // Those that went to the stopped one wait; the others are served all the while.
+    // Sessions given to the stopped worker wait; the other worker serves its share meanwhile.
     let waiting: Vec<TcpStream> = (0..900).map(|_| connect(port)).collect();
     let served = |streams: &[TcpStream]| {
         let mut served = 0;
@@ -344,7 +345,8 @@ fn workers_that_die_at_start_are_not_started_in_a_loop() {
 fn running_out_of_descriptors_is_survived() {
     let peer = Peer::echo();
     let port = free_port();
-    // The broker runs out while it accepts: each connection it cannot pass on keeps one.
+    // The broker itself runs out of descriptors: each accepted connection that it cannot pass on
+    // keeps one.
     let text = config(port, &peer.remote(), "", "instances max = 1 users max = 4000", "");
     let directory = Directory::new();
     let script =
@@ -384,7 +386,8 @@ fn activated(port: u16, text: String) {
     ready.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("a listener");
     let log = std::fs::File::create(directory.file("log")).expect("the log");
-    // A shell sets LISTEN_PID to its own id and becomes the relay, with the socket as 3.
+    // The shell sets LISTEN_PID to its own id and then executes the relay, with the socket as
+    // descriptor 3.
     use std::os::fd::AsRawFd;
     use std::os::unix::process::CommandExt;
     let fd = listener.as_raw_fd();
@@ -412,7 +415,7 @@ fn activated(port: u16, text: String) {
     let log = std::fs::read_to_string(directory.file("log")).expect("the log");
     let taken = ["succeeded (inherited)", "succeeded (socket activation)"];
     assert!(taken.iter().any(|text| log.contains(text)), "{log}");
-    // A reload keeps the socket, and tells the manager.
+    // A reload keeps the socket, and notifies the service manager.
     kill(child.id() as i32, Signal::SIGHUP);
     let length = ready.recv(&mut message).expect("a notice");
     let told = String::from_utf8_lossy(&message[..length]);
@@ -444,11 +447,11 @@ fn the_background_launcher_tells_how_it_went() {
             .code()
     };
     assert_eq!(launch(), Some(0));
-    // Bound already when the launcher has ended.
+    // The port is bound by the time the launcher exits.
     one_session(port).expect("to be served");
     let pid: i32 =
         std::fs::read_to_string(&pid_file).expect("the pid file").parse().expect("a pid");
-    // A second instance finds the lock, and leaves the file alone.
+    // A second instance finds the pid file locked, and leaves it alone.
     assert_eq!(launch(), Some(75));
     let again: i32 = std::fs::read_to_string(&pid_file).expect("the file").parse().expect("a pid");
     assert_eq!(again, pid);
@@ -481,7 +484,7 @@ fn the_background_launcher_tells_that_no_worker_starts() {
 fn a_configuration_in_shared_memory_survives_reloads() {
     let peer = Peer::echo();
     let port = free_port();
-    // Keys are of the whole machine.
+    // IPC keys are shared by the whole machine, so make this one unique.
     let key = 0x7c00_0000 + std::process::id();
     let user = if is_root() { "userid = nobody" } else { "" };
     let spawn = format!("instances max = 1 ipc key = {key} {user}");
@@ -518,7 +521,7 @@ fn idle_sessions_are_cheap() {
             })
             .collect()
     };
-    // What the first sessions cost belongs to no one of them.
+    // The first sessions also allocate what all share; leave that out of the measurement.
     drop(open(20));
     wait_for("their end", || title(worker).ends_with(": 0 connections").then_some(()));
     let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
@@ -537,7 +540,7 @@ fn reload(relay: &Relay, text: &str) {
     let count = |log: &str| log.matches("is being used").count();
     let before = count(&relay.log());
     relay.signal(Signal::SIGHUP);
-    // The broker and one worker.
+    // The broker and one worker each log it once.
     relay.wait_for_log("the new image", |log| (count(log) >= before + 2).then_some(()));
 }
 
@@ -560,7 +563,7 @@ fn a_reload_may_change_the_address_on_the_same_port() {
     }
 }
 
-/// A configuration whose listener says whether it shares its port.
+/// A configuration with this value of `reuse port`.
 fn sharing(port: u16, peer: &Peer, reuse: &str) -> String {
     config(port, &peer.remote(), "", "instances max = 1", "").replacen(
         "backlog",
@@ -569,7 +572,7 @@ fn sharing(port: u16, peer: &Peer, reuse: &str) -> String {
     )
 }
 
-/// Whom a new connection gets to.
+/// The name of the server that a new connection reaches.
 fn greeting(port: u16) -> String {
     let mut name = [0; 5];
     connect(port).read_exact(&mut name).expect("a name");
@@ -589,7 +592,7 @@ fn two_brokers_share_a_port() {
         *served.entry(name).or_default() += 1;
     }
     assert_eq!(served.len(), 2, "{served:?}");
-    // One leaves while nobody waits to be accepted: its sessions and the port go on.
+    // One broker leaves while its accept queue is empty: its sessions and the shared port live on.
     relays[0].signal(Signal::SIGTERM);
     relays[0].wait();
     for _ in 0..20 {
@@ -598,7 +601,7 @@ fn two_brokers_share_a_port() {
     for stream in &mut lasting {
         ping(stream, b"still");
     }
-    // And comes back.
+    // And it comes back.
     relays[0] = Launch::new(sharing(port, &peers[0], "yes")).start();
     wait_for("both", || (greeting(port) == "first").then_some(()));
     wait_for("both", || (greeting(port) == "other").then_some(()));
@@ -673,7 +676,7 @@ fn a_reload_changes_the_mode_of_a_socket() {
     assert_eq!(mode(), 0o666);
     reload(&relay, &text("0600"));
     assert_eq!(mode(), 0o600);
-    // What is not configured any more is as with a new socket.
+    // With the directive gone the mode is that of a new socket.
     reload(&relay, &text("0600").replace("mode = 0600", ""));
     assert_eq!(mode(), 0o755);
 }
@@ -689,7 +692,8 @@ fn workers_that_are_killed_again_and_again_come_back_soon() {
         for worker in relay.workers() {
             kill(worker, Signal::SIGKILL);
         }
-        // One that was given to a worker in the moment of its death ends with it.
+        // A connection given to a worker just before it is killed is lost with it; hence the
+        // retries.
         wait_for("service", || one_session(port).is_ok().then_some(()));
     }
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
@@ -698,7 +702,7 @@ fn workers_that_are_killed_again_and_again_come_back_soon() {
 #[test]
 fn a_worker_that_only_says_it_leaves_is_not_started_in_a_loop() {
     let directory = Directory::new();
-    // MAX and DYING, and then nothing.
+    // Sends MAX and DYING, and nothing else.
     let worker = directory.write(
         "worker",
         "#!/bin/sh\nprintf '\\005\\000\\000\\000\\012\\000\\000\\000' >&0\n\
@@ -721,7 +725,7 @@ fn a_reload_checks_with_the_environment_of_the_start() {
     let text = config(port, remote, "", "instances max = 1", "");
     let relay = Launch::new(format!("setenv P = {}\n{text}", peer.port)).start();
     one_session(port).expect("to be served");
-    // Without the line the variable is not set, whatever the running broker has.
+    // Without `setenv` the variable is unset for the check, although the running broker has it.
     std::fs::write(&relay.config, text).expect("to write");
     relay.signal(Signal::SIGHUP);
     relay.expect_log("is refused");
@@ -779,11 +783,11 @@ fn a_file_that_is_broken_meanwhile_does_not_end_the_service() {
     let text = config(port, &peer.remote(), "", "instances min = 1 instances max = 1", "");
     let relay = Launch::new(&text).start();
     std::fs::write(&relay.config, text.replace("remote", "remoote")).expect("to write");
-    // A replacement of all workers is checked first.
+    // SIGUSR1 replaces all workers; the configuration is checked first.
     relay.signal(Signal::SIGUSR1);
     relay.expect_log("SIGUSR1: the configuration is refused");
     one_session(port).expect("to be served");
-    // The successor of a worker that dies has what was checked.
+    // A worker that is restarted gets the snapshot that was checked, not the broken file.
     kill(relay.workers()[0], Signal::SIGKILL);
     relay.expect_log("terminated abnormally");
     one_session(port).expect("to be served");
@@ -798,7 +802,7 @@ fn a_worker_with_a_full_channel_leaves_after_a_reload() {
     let relay = Launch::new(&text).start();
     let old = relay.workers()[0];
     kill(old, Signal::SIGSTOP);
-    // More than the channel holds.
+    // More connections than the channel holds.
     let streams: Vec<TcpStream> = (0..600).map(|_| connect(port)).collect();
     relay.signal(Signal::SIGHUP);
     relay.expect_log("succeeded (inherited)");
@@ -817,12 +821,12 @@ fn what_is_left_of_a_single_process_does_not_spin() {
     let text = config(port, &peer.remote(), "single process = yes", "", "");
     let mut relay = Launch::new(text).start();
     let mut lasting = Lasting::open(port, 1);
-    // The end comes while the configuration is being checked for the reload.
+    // SIGTERM arrives while the configuration is being checked for the reload.
     relay.signal(Signal::SIGHUP);
     wait_for("the check", || (!relay.workers().is_empty()).then_some(()));
     relay.signal(Signal::SIGTERM);
     assert_eq!(relay.wait().code(), Some(0));
-    // The child that keeps the session is known by its standard error.
+    // The child that keeps the session is found by its standard error, the log.
     let log = relay.directory.file("log");
     let left = wait_for("the child", || {
         let all = std::fs::read_dir("/proc").expect("proc").flatten();
@@ -876,10 +880,11 @@ fn a_standard_error_that_is_gone_ends_nothing() {
     assert_eq!(status.code(), Some(0));
 }
 
-/// Set for a process of this test program that is to be a worker.
+/// Set in the environment of this test program when it runs as a worker.
 const WORKER_ROLE: &str = "TCPRELAY_TEST_WORKER";
 
-/// No test but the worker of the next one: answers datagrams that come over descriptor 0.
+/// Not a test: this is the worker of the next test. It answers datagrams that arrive on descriptor
+/// 0.
 #[test]
 fn datagram_worker() {
     if std::env::var_os(WORKER_ROLE).is_none() {
@@ -906,7 +911,7 @@ fn datagram_worker() {
         let socket = std::net::UdpSocket::from(received.fd.expect("a socket"));
         let answer = [b"got ".as_slice(), &message[UDP_HEADER..received.length]].concat();
         socket.send(&answer).expect("to answer");
-        // One "connection" less.
+        // DONE: one "connection" fewer.
         channel::send(std::io::stdin().as_fd(), &[0, 0, 0, 0, 1, 0, 0, 0], None).expect("DONE");
     }
 }
@@ -932,7 +937,8 @@ fn datagrams_go_to_foreign_workers() {
     let relay = Launch::new(&text).program(SPAWND).ready(0).start();
     relay.expect_log("succeeded");
     for word in ["one", "two", "three"] {
-        // The worker's socket is connected to the client: what the client sends next goes there.
+        // A new client each time: the worker's socket is connected to the client, so whatever this
+        // client sent next would go there.
         let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         client.connect(("127.0.0.1", port)).expect("to connect");
@@ -943,15 +949,15 @@ fn datagrams_go_to_foreign_workers() {
     }
     wait_for("the counters", || relay.title().contains(": 0 connections,").then_some(()));
     drop(relay);
-    // Our own worker takes no datagrams, and the parser says so.
+    // tcprelay's own worker takes no datagrams, and the parser says so.
     let refused = text.replace(&format!("exec = {}", worker.display()), "");
     let mut relay = Launch::new(refused).argument("-P").ready(None).start();
     assert_eq!(relay.wait().code(), Some(78));
     relay.expect_log("UDP listeners need a worker program that takes datagrams");
 }
 
-/// To spawnd(8) a relay is another program. It takes connections in batches all the same, and none
-/// of them may block it.
+/// spawnd(8) takes a relay for another program's worker. The relay still receives connections in
+/// batches, and none of them may block it.
 #[test]
 fn a_silent_client_holds_up_nobody_behind_spawnd() {
     let (peer, port) = (Peer::echo(), free_port());

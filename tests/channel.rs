@@ -1,5 +1,5 @@
-//! The channel between broker and workers when it is full, or when its other end is gone: over the
-//! emulations (`TCPRELAY_EVENT_SHIMS`) it is that of the BSDs.
+//! The channel between broker and workers when it is full, or when its other end is gone. With the
+//! emulations (`TCPRELAY_EVENT_SHIMS`) it behaves like that of the BSDs.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::*;
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-/// On the BSDs a full channel is writable all the time; waiting for that would be a spin.
+/// On the BSDs a full channel still polls as writable, so waiting for that would be a busy loop.
 #[test]
 fn a_broker_rests_while_a_channel_is_full() {
     for (mechanism, name) in mechanisms() {
@@ -16,7 +16,7 @@ fn a_broker_rests_while_a_channel_is_full() {
         let worker = relay.workers()[0];
         ping(&mut connect(port), b"ping");
         kill(worker, Signal::SIGSTOP);
-        // More than any channel takes.
+        // More than any channel holds.
         let mut clients: Vec<_> = (0..300).map(|_| connect(port)).collect();
         std::thread::sleep(Duration::from_millis(300));
         let before = cpu_ticks(relay.pid());
@@ -30,8 +30,8 @@ fn a_broker_rests_while_a_channel_is_full() {
     }
 }
 
-/// There may be no event when the other end closes; the next message to the broker, which shows it, is
-/// up to a minute away.
+/// There may be no event when the broker's end closes, and the worker's next message, which would
+/// fail, is up to a minute away.
 #[test]
 fn workers_learn_at_once_that_their_broker_is_dead() {
     for (mechanism, name) in mechanisms() {

@@ -1,10 +1,10 @@
-//! Runs the table of expectations (`conformance.tsv`) against the programs that were built.
+//! Runs the table of expectations (`conformance.tsv`) against the built programs.
 //!
-//! Every case has a runner: those of the configuration and the command line are data, the
-//! others are functions that do what the table says with real processes and sockets. A case
-//! without a runner and without a reason to be left out fails the test.
+//! Every case has a runner. Cases about the configuration and the command line are data; the others
+//! are functions that do what the table says with real processes and sockets. A case fails the test
+//! if it has neither a runner nor a documented reason to be left out.
 //!
-//! `TCPRELAY_CONFORMANCE=E0,P003` runs the cases whose ids begin with one of the words.
+//! `TCPRELAY_CONFORMANCE=E0,P003` runs only the cases whose ids begin with one of these prefixes.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -45,7 +45,7 @@ mod titles;
 mod tls;
 
 fn main() -> std::process::ExitCode {
-    // Brokers execute this program as their worker when a test wants to play that part.
+    // Brokers execute this program as their worker when a test plays the worker.
     if let Some(status) = fake::main() {
         return status;
     }

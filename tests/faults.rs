@@ -1,4 +1,5 @@
-//! What this host is short of for a moment ends no service and no session, and is no remote's fault.
+//! Shortages on this host (descriptors, memory, ports) end no service and no session, and are never
+//! blamed on a remote.
 
 mod common;
 
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Calls that can be made to fail, as faults.c numbers them.
+/// Calls that can be made to fail, with their numbers in faults.c.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Call {
     EpollAdd,
@@ -25,7 +26,7 @@ enum Call {
     Channel,
 }
 
-/// The page that a relay and its test share.
+/// The page that a relay shares with its test.
 struct Faults {
     page: fs::File,
     directory: Directory,
@@ -35,7 +36,7 @@ impl Faults {
     fn new() -> Faults {
         let directory = Directory::new();
         let path = directory.write("faults", vec![0; 4096]);
-        // Workers may be somebody else.
+        // Workers may run as another user.
         let mode = |path: &std::path::Path, mode| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
         };
@@ -53,12 +54,12 @@ impl Faults {
             .start()
     }
 
-    /// A call fails from now on; 0: it works again.
+    /// Makes a call fail with this errno from now on; 0: it works again.
     fn set(&self, call: Call, error: i32) {
         self.page.write_all_at(&error.to_ne_bytes(), call as u64 * 8).expect("to write");
     }
 
-    /// How often it has failed.
+    /// How often a call was made to fail.
     fn count(&self, call: Call) -> i32 {
         let mut count = [0; 4];
         self.page.read_exact_at(&mut count, call as u64 * 8 + 4).expect("to read");
@@ -100,7 +101,8 @@ fn a_listener_that_was_paused_goes_on_without_memory() {
     relay.wait_for_log("the limit", |log| log.contains("limit").then_some(()));
     faults.set(Call::EpollAdd, libc::ENOMEM);
     drop(sessions);
-    // The worker watches its new session by timer; the broker its listener as before.
+    // Without epoll, the worker checks its new session by timer; the broker's listener is not
+    // affected.
     ping(&mut waiting, b"two");
     drop(waiting);
     for _ in 0..5 {
@@ -124,7 +126,7 @@ fn sessions_go_on_while_the_system_refuses_to_watch_them() {
             std::thread::sleep(Duration::from_millis(100));
             ping(&mut client, b"and again");
         }
-        // A hundred ticks are a second of one processor.
+        // A hundred ticks are one second of a processor.
         assert!(cpu(&relay) - before < 30, "{} ticks", cpu(&relay) - before);
         client.write_all(&pattern(1, 3_000_000)).expect("to send");
         let mut echo = vec![0; 3_000_000];
@@ -155,7 +157,7 @@ fn what_cannot_be_spliced_for_want_of_memory_is_copied() {
         (Call::Pipe, libc::ENFILE),
     ] {
         for (_relay, port) in &relays {
-            // It fails in the midst of a transfer, and works again.
+            // The call fails in the middle of a transfer, and then works again.
             let mut client = connect(*port);
             let (writer, data) = (client.try_clone().expect("the same"), pattern(2, 6_000_000));
             let sending = std::thread::spawn(move || {
@@ -216,7 +218,7 @@ fn what_this_host_is_short_of_marks_no_remote_as_dead() {
         let name = format!("{call:?}: {reason}").to_lowercase();
         relay.wait_for_log("the reason", |log| log.to_lowercase().contains(&name).then_some(()));
         faults.set(call, 0);
-        // With no retry delay, one that is dead would not be tried again.
+        // With a retry delay of 0, a remote marked dead would not be tried again.
         let found: Vec<Option<u8>> = (0..4).map(|_| greets()).collect();
         assert!(found.contains(&Some(b'A')), "{call:?} {error}: {found:?}\n{}", relay.log());
         assert!(!found.contains(&None), "{call:?} {error}: {found:?}\n{}", relay.log());
@@ -239,7 +241,8 @@ fn sessions_wait_for_what_this_host_is_short_of() {
     assert!(!relay.log().contains(" failed"), "{}", relay.log());
 }
 
-/// Sessions whose bytes wait in pipes leave the descriptors to others that the broker was promised.
+/// Descriptors promised to the broker stay free: pipes of sessions with bytes in transit must not
+/// use them.
 #[test]
 fn pipes_take_no_descriptors_that_were_promised() {
     let (peer, held) = Peer::manual();
@@ -251,7 +254,7 @@ fn pipes_take_no_descriptors_that_were_promised() {
     let section = format!("splice = always {}", peer.remote());
     let relay = Launch::simple(port, &section).program(program).start();
     let worker = relay.workers()[0];
-    // They send what they can, and nobody reads.
+    // Clients send all they can, and no remote reads.
     let mut pairs: Vec<_> = (0..60)
         .map(|_| {
             let client = connect(port);
@@ -261,7 +264,7 @@ fn pipes_take_no_descriptors_that_were_promised() {
         })
         .collect();
     let data = pattern(9, 32 << 20);
-    // Until nothing is taken for a while.
+    // Until nothing more is accepted for a while.
     let mut quiet = Instant::now();
     while quiet.elapsed() < Duration::from_millis(300) {
         for (client, _, sent) in &mut pairs {
@@ -297,7 +300,7 @@ fn pipes_take_no_descriptors_that_were_promised() {
     relay.signal(Signal::SIGTERM);
 }
 
-/// A network of this thread's own, with a loopback interface only; what the thread starts is in it.
+/// A network namespace for this thread and everything it starts, with a loopback interface only.
 fn own_network() -> bool {
     // SAFETY: unshare(2) takes a plain number; the request is a whole struct ifreq, which outlives the
     // call, and names its interface with a NUL behind.
@@ -316,7 +319,7 @@ fn own_network() -> bool {
     }
 }
 
-/// There are fifty ports, and more sessions than that, though not with one remote.
+/// There are fifty ports and more sessions than that, though not more with any one remote.
 #[test]
 fn with_a_local_address_there_are_all_ports_for_each_remote() {
     let in_own_network = || {
@@ -356,7 +359,7 @@ fn with_a_local_address_there_are_all_ports_for_each_remote() {
                 (sessions.len() == 120).then_some(())
             });
             assert!(!relay.log().contains("failed"), "{}", relay.log());
-            // When there is no port left at all, that is said, and marks no remote as dead.
+            // With no port left at all, the log says so, and no remote is marked dead.
             let _more: Vec<_> = (0..60).map(|_| connect()).collect();
             relay.expect_log("connect: Cannot assign requested address");
             assert!(!relay.log().contains(" failed"), "{}", relay.log());
@@ -375,11 +378,11 @@ fn a_full_channel_that_is_called_writable_is_asked_by_time() {
     wait_for("the first refusal", || (faults.count(Call::Channel) > 0).then_some(()));
     let (start, before) = (Instant::now(), faults.count(Call::Channel));
     wait_for("further ones", || (faults.count(Call::Channel) >= before + 40).then_some(()));
-    // Broker and worker ask, each every 20 ms.
+    // Broker and worker each retry every 20 ms.
     assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
     faults.set(Call::Channel, 0);
     ping(&mut waiting, b"two");
-    // The worker tells that sessions have ended when it can.
+    // The worker reports ended sessions once it can.
     drop(waiting);
     wait_for("the count", || relay.title().contains("0 connections").then_some(()));
 }

@@ -1,4 +1,4 @@
-//! Logging waits for nobody, and nobody outside can fill the log.
+//! Logging never blocks, and nobody outside can flood the log.
 
 #![cfg(target_os = "linux")]
 
@@ -20,10 +20,10 @@ use std::time::Instant;
 
 const LOG: &str = "/dev/log";
 const NOBODY: u32 = 65534;
-/// So many lines of the access log find no room in what a process keeps.
+/// More lines of the access log than a process can buffer.
 const MANY: usize = 2000;
 
-/// Ends when the test does.
+/// A program that is killed when the test ends.
 struct Running(Child);
 
 impl Drop for Running {
@@ -62,7 +62,7 @@ fn one_session(port: u16) -> io::Result<()> {
     stream.write_all(b"ping")?;
     stream.read_exact(&mut [0; 4])?;
     stream.shutdown(std::net::Shutdown::Write)?;
-    // The session is over, and its line written, when this end is.
+    // The relay closes this end when the session is over and its line is written.
     stream.read_to_end(&mut Vec::new()).map(drop)
 }
 
@@ -83,7 +83,7 @@ fn set_flags(file: &impl AsRawFd, flags: i32) {
     assert!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) } >= 0);
 }
 
-/// A pipe that takes nothing any more; whose writes wait.
+/// A full pipe, whose write end blocks.
 fn full_pipe() -> (File, File) {
     let mut ends = [0; 2];
     // SAFETY: pipe2(2) fills in two descriptors, which nobody else owns.
@@ -98,7 +98,7 @@ fn full_pipe() -> (File, File) {
     (read, write)
 }
 
-/// What a thread has read so far.
+/// Starts a thread that reads; returns the text that it has read so far.
 fn collect(mut read: impl FnMut(&mut [u8]) -> io::Result<usize> + Send + 'static) -> Text {
     let text = Text::default();
     let collected = text.0.clone();
@@ -125,7 +125,7 @@ impl Text {
         self.find(text, |line| line.contains(text));
     }
 
-    /// Waits for a line like this.
+    /// Waits for a line that satisfies `like`.
     fn find(&self, what: &str, like: impl Fn(&str) -> bool) {
         let end = Instant::now() + PATIENCE;
         while !self.get().split_inclusive('\n').any(&like) {
@@ -135,7 +135,7 @@ impl Text {
     }
 }
 
-/// Standard error is a full pipe of root's while the relay starts and serves.
+/// A relay starts and serves while its standard error is a full pipe that belongs to root.
 fn serve_with_full_stderr(user: Option<u32>, spawn: &str) {
     let (peer, port, directory) = (Peer::echo(), free_port(), Directory::new());
     let config = directory.write("relay.cfg", configuration(port, &peer, spawn));
@@ -167,9 +167,9 @@ fn nobody_reads_standard_error_of_another_user() {
     if !is_root() {
         return left_out("other users need root");
     }
-    // Workers get what root's broker has opened.
+    // Workers inherit what root's broker has opened.
     serve_with_full_stderr(None, "userid = 65534 groupid = 65534");
-    // The pipe cannot be opened again.
+    // This user may not open the pipe again.
     serve_with_full_stderr(Some(NOBODY), "");
 }
 
@@ -182,7 +182,7 @@ fn nobody_reads_the_terminal() {
         (File::from_raw_fd(master), File::from_raw_fd(slave))
     };
     let before = flags(&slave);
-    // Another user cannot open it again.
+    // Another user than root may not open it again.
     let users = if is_root() { vec![None, Some(NOBODY)] } else { vec![None] };
     for user in users {
         let (peer, port, directory) = (Peer::echo(), free_port(), Directory::new());
@@ -206,13 +206,13 @@ fn a_check_of_the_configuration_says_everything() {
     let config = directory.write("relay.cfg", "id = spawnd { foo }\n");
     let (mut read, write) = full_pipe();
     let mut check = start(ours(TCPRELAY).arg("-P").arg(&config).stderr(write));
-    // Whoever has asked will read it: nothing may be missing.
+    // Whoever ran `-P` will read the messages: none may be missing, so these writes do wait.
     let text = collect(move |buffer| read.read(buffer));
     assert_eq!(check.expect_end().code(), Some(78));
     text.expect("but got 'foo'");
 }
 
-/// A log daemon of this thread's /dev.
+/// A log daemon's socket in this thread's /dev.
 fn daemon() -> UnixDatagram {
     let _ = fs::remove_file(LOG);
     let socket = UnixDatagram::bind(LOG).expect("the log socket");
@@ -220,7 +220,7 @@ fn daemon() -> UnixDatagram {
     socket
 }
 
-/// One that has stopped reading some time ago.
+/// A log daemon that has stopped reading, with its queue full.
 fn full_daemon() -> UnixDatagram {
     let daemon = daemon();
     let other = UnixDatagram::unbound().expect("a socket");
@@ -229,7 +229,7 @@ fn full_daemon() -> UnixDatagram {
     daemon
 }
 
-/// Runs a program with a limit on its time, its standard error thrown away.
+/// Runs a program with its standard error thrown away; it must end in time.
 fn run_to_end(command: &mut Command) -> Option<i32> {
     let begin = Instant::now();
     let status = start(command.stderr(Stdio::null())).expect_end();
@@ -251,7 +251,8 @@ fn log_daemon_does_not_read() {
     assert_eq!(run_to_end(ours(TCPRELAY).arg("-f").arg(&wrong)), Some(78));
     let mut relay = start(ours(TCPRELAY).arg("-f").arg(&config).stderr(Stdio::null()));
     sessions(port, MANY);
-    // What the broker has to say is lost when it becomes its next image, and counted there.
+    // Messages that the broker still holds are lost when it executes its next image; that image
+    // counts them.
     let (broker, worker) = (relay.0.id() as i32, children(relay.0.id() as i32));
     kill(broker, Signal::SIGHUP);
     wait_for("another worker", || {
@@ -284,7 +285,7 @@ fn log_daemon_is_restarted() {
     let mut buffer = [0; 4096];
     let length = first.recv(&mut buffer).expect("a line");
     let line = String::from_utf8_lossy(&buffer[..length]).into_owned();
-    // <70>Mmm dd hh:mm:ss tcprelay[123]: text, without anything behind it.
+    // <70>Mmm dd hh:mm:ss tcprelay[123]: text, with nothing after it.
     assert!(line.starts_with("<70>") && line[20..].starts_with("tcprelay["), "{line:?}");
     assert!(line.contains("]: startup (version ") && line.ends_with(')'), "{line:?}");
     sessions(port, 1);
@@ -294,7 +295,7 @@ fn log_daemon_is_restarted() {
     let second = daemon();
     let text = collect(move |buffer| second.recv(buffer));
     sessions(port, 1);
-    // Nothing is lost meanwhile.
+    // Nothing is lost in between.
     wait_for("the lines of all sessions", || {
         (text.get().matches("access: client [127.0.0.1]").count() == 4).then_some(())
     });
@@ -369,9 +370,9 @@ fn denials_do_not_fill_the_log() {
         let _ = stream.read(&mut [0]);
     }
     let logged = count(&relay, "denied by ACL");
-    // A burst, and what a slow machine may add.
+    // One burst, plus what a slow machine may add.
     assert!((20..60).contains(&logged), "{logged}");
-    // It is said without another one.
+    // The summary comes without waiting for another message.
     let summary = relay.wait_for_log("the summary", |log| {
         let line = log.lines().find(|line| line.contains("more lines left out in "))?;
         Some(line.split_once("connections denied by ACL: ")?.1.to_owned())
@@ -382,7 +383,7 @@ fn denials_do_not_fill_the_log() {
     }
 }
 
-/// A limit is reached and left, as often as a client likes.
+/// Reaches the limit and leaves it again, as often as a client could.
 fn reach_limits(overload: &str) -> Relay {
     let (peer, port) = (Peer::echo(), free_port());
     let mut relay = Launch::new(format!(
@@ -400,7 +401,7 @@ fn reach_limits(overload: &str) -> Relay {
         count(relay, "limit of 1 concurrent users reached") + count(relay, "resuming normal")
     };
     assert!((20..times).contains(&lines(&relay)), "{}", relay.log());
-    // What is held at the end is said then.
+    // Lines held back until the end are summed up then.
     relay.signal(Signal::SIGTERM);
     relay.wait();
     relay.expect_log("limits reached and left: ");
@@ -410,7 +411,7 @@ fn reach_limits(overload: &str) -> Relay {
 #[test]
 fn limits_do_not_fill_the_log() {
     reach_limits("queue");
-    // The listener is opened each time.
+    // Each time, the listener is opened again.
     let relay = reach_limits("reset");
     assert!((20..60).contains(&count(&relay, "bind to ")), "{}", relay.log());
     relay.expect_log("listeners that fail and recover: ");

@@ -1,14 +1,15 @@
-//! The C interface of `libmavis.so`: its headers, its exports, and what they do, from the outside.
+//! The C interface of `libmavis.so`, tested from outside: headers, exports, and what the functions
+//! do.
 //!
 //! `tests/mavis/programs` holds C programs that check one area each; `tests/mavis/modules` holds
 //! modules for them to load. This driver compiles both against `compat/include` and the library,
 //! and runs each program as a test of its own.
 //!
 //! `TCPRELAY_TEST_LIBMAVIS` names the directory of another library to test, and `MAVIS_ORIGINAL=1`
-//! says that it is the one of the C project: what is known to be wrong there is left out then.
+//! says that it is the C project's: the checks for its known bugs are left out then.
 //! `TCPRELAY_TEST_LEGACY_MODULES` names a directory of the C project's modules to load as well.
-//! With `TCPRELAY_TEST_VALGRIND=1` the programs run under valgrind, which may find nothing; with
-//! `TCPRELAY_TEST_CC` and `TCPRELAY_TEST_EMULATOR` they are of another processor.
+//! With `TCPRELAY_TEST_VALGRIND=1` the programs run under valgrind, which must find nothing; with
+//! `TCPRELAY_TEST_CC` and `TCPRELAY_TEST_EMULATOR` they are built for another processor.
 
 mod common;
 
@@ -31,10 +32,10 @@ use common::modules::{self, cc, source};
 /// How long one program may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What is wanted of a query in the tests with the driver.
+/// The attributes that queries of the driver tests begin with.
 const HOST: &str = "TYPE=TACPLUS;TACTYPE=HOST;USER";
 
-/// True if the library under test is that of the C project.
+/// True if the library under test is the C project's.
 fn is_original() -> bool {
     env::var("MAVIS_ORIGINAL").is_ok_and(|value| value == "1")
 }
@@ -53,7 +54,7 @@ fn library() -> &'static Path {
     })
 }
 
-/// Runs a tool to its end; its output, or what went wrong.
+/// Runs a tool; returns its output, or what went wrong.
 fn try_tool(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -64,31 +65,31 @@ fn try_tool(command: &mut Command) -> Result<String, String> {
     Err(format!("{command:?}: {}\n{text}{errors}", output.status))
 }
 
-/// The same with a panic.
+/// The same, but panics on failure.
 fn tool(command: &mut Command) -> String {
     try_tool(command).unwrap_or_else(|message| panic!("{message}"))
 }
 
-/// True if there is such a tool.
+/// True if this tool is installed.
 fn has_tool(name: &str) -> bool {
     let mut command = Command::new(name);
     command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Where the tests put what they make.
+/// The directory for everything that the tests make.
 fn scratch() -> &'static Path {
     static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
     SCRATCH.get_or_init(|| {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mavis");
-        // What the last run left is for those who look into its failures.
+        // Removed at the start, not at the end, so that failures can be examined.
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).expect("the directory for builds is writable");
         directory
     })
 }
 
-/// Where the modules are built, once for all tests.
+/// The directory of the modules, built once for all tests.
 fn built() -> &'static Path {
     static BUILT: OnceLock<&Path> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -101,7 +102,7 @@ fn built() -> &'static Path {
     })
 }
 
-/// A program, built once. One that cannot be built fails its own tests only.
+/// A compiled program, built once. One that does not compile fails only its own tests.
 fn program(name: &str) -> Result<PathBuf, String> {
     type Built = BTreeMap<String, Result<PathBuf, String>>;
     static PROGRAMS_BUILT: Mutex<Built> = Mutex::new(BTreeMap::new());
@@ -128,13 +129,13 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// Panics unless the program ended with status 0.
+    /// Panics unless the program exited with status 0.
     fn expect_success(&self, name: &str) {
         let Outcome { status, stdout, stderr } = self;
         assert!(status.success(), "{name}: {status}\n{stdout}{stderr}");
     }
 
-    /// Panics unless stdout has these lines, in this order, with others between them at most.
+    /// Panics unless stdout has these lines in this order; other lines may come between.
     fn expect_lines(&self, expected: &[&str]) {
         let mut lines = self.stdout.lines();
         for line in expected {
@@ -144,7 +145,7 @@ impl Outcome {
     }
 }
 
-/// Runs a program that was built here, in a directory of its own.
+/// Runs a compiled program in a directory of its own.
 fn run(name: &str, configure: impl FnOnce(&Path, &mut Command)) -> Outcome {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let program = program(name).unwrap_or_else(|message| panic!("{message}"));
@@ -153,13 +154,13 @@ fn run(name: &str, configure: impl FnOnce(&Path, &mut Command)) -> Outcome {
     fs::create_dir_all(&directory).expect("the directory for files is writable");
     let file = |name: &str| directory.join(name);
     let create = |name: &str| File::create(file(name)).expect("a file can be created");
-    // Crashing is what the one is for, and under valgrind nobody sees the other's title.
+    // `crash` crashes on purpose, and valgrind hides the title that `program` sets.
     let suited = !["crash", "program"].contains(&name);
     let examined = env::var_os("TCPRELAY_TEST_VALGRIND").is_some() && suited;
     let mut command = if examined {
         let mut command = Command::new("valgrind");
         command.args(["-q", "--log-file=valgrind.%p", "--num-callers=20"]);
-        // Its broker and its workers are executed.
+        // Its broker and workers are executed, so valgrind must follow them.
         if name == "service" {
             command.arg("--trace-children=yes");
         }
@@ -196,7 +197,7 @@ fn run(name: &str, configure: impl FnOnce(&Path, &mut Command)) -> Outcome {
         }
         thread::sleep(Duration::from_millis(5));
     };
-    // What goes to these files need not be UTF-8.
+    // These files need not be UTF-8.
     let text = |name: &str| {
         let bytes = fs::read(file(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -210,7 +211,7 @@ fn run(name: &str, configure: impl FnOnce(&Path, &mut Command)) -> Outcome {
     outcome
 }
 
-/// What valgrind says of memory, in this directory.
+/// What valgrind reported, from its logs in this directory.
 fn findings(directory: &Path) -> String {
     let mut found = String::new();
     for entry in fs::read_dir(directory).expect("the directory is there") {
@@ -229,7 +230,7 @@ fn findings(directory: &Path) -> String {
     found
 }
 
-/// Each program of `tests/mavis/programs` checks one area, and is a test.
+/// Defines a test for each program of `tests/mavis/programs`.
 macro_rules! programs {
     ($($test:ident $name:literal)*) => {
         const PROGRAMS: &[&str] = &[$($name),*];
@@ -286,7 +287,7 @@ fn all_programs_are_run() {
     }
 }
 
-/// Runs the driver over `mavis module = …` lines of the modules built here.
+/// Runs the driver over `mavis module = …` lines, with the modules built here.
 fn drive(modules: &str, options: &[&str], queries: &[String]) -> Outcome {
     drive_in(built(), modules, options, queries)
 }
@@ -302,7 +303,7 @@ fn drive_in(modules_in: &Path, modules: &str, options: &[&str], queries: &[Strin
     })
 }
 
-/// Queries about hosts, for each user.
+/// A query about a host for each user.
 fn queries(users: &[&str]) -> Vec<String> {
     users.iter().map(|user| format!("{HOST}={user}")).collect()
 }
@@ -345,7 +346,7 @@ fn without_an_event_loop_answers_come_at_once() {
     outcome.expect_lines(&["send 1 0", "    RESULT = ACK", "pending 0", "dropped"]);
 }
 
-/// What comes of a query when the module does what it must not do. The next query is answered.
+/// The result of a query whose module misbehaves; the next query must be answered normally.
 #[test]
 fn misbehaviour_stays_with_its_query() {
     let cases: &[(&str, &[&str])] = &[
@@ -391,8 +392,8 @@ fn misbehaviour_stays_with_its_query() {
     }
 }
 
-/// A module of the C project that asks a script, between two of ours. The script also prints
-/// what is no attribute, and must not be taken for TYPE.
+/// A module of the C project that asks a script, between two modules of ours. The script also
+/// prints lines that are no attributes; they must not be taken for TYPE.
 #[test]
 fn modules_of_the_c_project_are_loaded() {
     let Some(legacy) = env::var_os("TCPRELAY_TEST_LEGACY_MODULES") else {
@@ -462,7 +463,7 @@ fn table() -> Vec<Symbol> {
     text.lines().skip(1).map(row).collect()
 }
 
-/// Names without versions, from the last column of what nm prints, with the kind before it.
+/// The names in a symbol table, without versions, each with its kind: the last two columns of nm.
 fn dynamic_symbols(file: &Path, option: &str) -> BTreeMap<String, String> {
     let text = tool(Command::new("nm").args(["-D", option]).arg(file));
     let entry = |line: &str| {
@@ -479,7 +480,7 @@ fn exports_are_those_of_the_table() {
     let found = dynamic_symbols(&file, "--defined-only");
     let mut sizes = BTreeMap::new();
     for line in tool(Command::new("readelf").args(["--dyn-syms", "-W"]).arg(&file)).lines() {
-        // Number, value, size, type, binding, visibility, section, name.
+        // Columns: number, value, size, type, binding, visibility, section, name.
         if let [_, _, size, kind, _, _, _, name, ..] =
             line.split_whitespace().collect::<Vec<_>>()[..]
         {
@@ -526,7 +527,7 @@ fn every_export_is_used_by_a_test() {
     for entry in fs::read_dir(built()).expect("there are programs") {
         let path = entry.expect("a directory can be read").path();
         if path.is_file() && path.extension().is_none_or(|extension| extension == "so") {
-            // Data may have been copied into a program, so it is defined there as well.
+            // A copy relocation puts data into the program itself, so it is defined there as well.
             used.extend(dynamic_symbols(&path, "-g").into_keys());
         }
     }
@@ -538,7 +539,7 @@ fn every_export_is_used_by_a_test() {
     assert!(unused.is_empty(), "no test uses {unused:?}");
 }
 
-/// The headers, by the name that one includes.
+/// The headers, by the names to include.
 fn headers() -> Vec<String> {
     let mut names = Vec::new();
     for directory in ["mavis", "misc"] {
@@ -580,7 +581,7 @@ fn each_header_compiles_alone() {
 
 #[test]
 fn headers_declare_what_the_table_says() {
-    // Declared twice, a function must have the same type both times.
+    // Declaring a function a second time fails to compile if the types differ.
     let mut text = String::new();
     for header in headers().iter().filter(|name| *name != "mavis/module.h") {
         writeln!(text, "#include <{header}>").unwrap();
@@ -590,7 +591,7 @@ fn headers_declare_what_the_table_says() {
         let storage = if symbol.is_data { "extern " } else { "" };
         writeln!(text, "{storage}{};", symbol.signature).unwrap();
     }
-    // And there must be a declaration to compare it to.
+    // Taking each address proves that there was a first declaration.
     text += "void *all_of_them[] = {\n";
     for symbol in table() {
         writeln!(text, "(void *)&{},", symbol.name).unwrap();
@@ -607,7 +608,7 @@ fn headers_declare_what_the_table_says() {
     }
 }
 
-/// How many lines of a header declare this name. Declarations stand at the start of a line, and
+/// How many lines of a header declare this name. Declarations begin at the start of a line, and
 /// what headers define is `static`.
 fn declarations(header: &str, name: &str) -> usize {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';

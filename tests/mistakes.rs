@@ -1,4 +1,5 @@
-//! What is said of configurations with mistakes, and of files that are not what they were.
+//! Messages about mistakes in configurations, and about files that have changed since they were
+//! checked.
 
 mod common;
 
@@ -12,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-/// `tcprelay -P` of a configuration.
+/// Runs `tcprelay -P` on a configuration.
 fn check(text: impl AsRef<[u8]>) -> Output {
     let directory = Directory::new();
     let path = directory.write("relay.cfg", text);
@@ -28,7 +29,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The lines about the file, without the process id and the path.
+/// The lines about the file, without process id and path.
 fn mistakes(output: &Output) -> Vec<String> {
     let lines = said(output);
     let lines = lines.lines().filter_map(|line| line.split_once("relay.cfg:"));
@@ -43,7 +44,7 @@ fn checking_goes_on_behind_a_mistake() {
          remote = { address = 127.0.0.1 port = 5 }\n idle timeout = soon\n splice = never\n}\n";
     let broker = [("4", "prt"), ("6", "x"), ("8", "mox"), ("9", "maybe")];
     let relay = [("13", "prt"), ("16", "soon")];
-    // The relay's section is another process's, which would find again what is before both.
+    // The worker reads the relay's section, and would repeat the mistakes before both sections.
     for (before, expected) in [
         ("", [&broker[..], &relay[..]].concat()),
         ("colour = red", [&[("1", "colour")], &broker[..]].concat()),
@@ -87,7 +88,7 @@ fn a_byte_order_mark_is_skipped() {
     let sections = "id = spawnd { listen = { port = 0 } }\nid = tcprelay { remote = { address = 127.0.0.1 port = 1 } }\n";
     let output = check(format!("\u{feff}{sections}"));
     assert!(output.status.success() && said(&output).is_empty(), "{}", said(&output));
-    // In what is included as well, but nowhere else.
+    // The same in an included file; but nowhere else.
     let directory = Directory::new();
     let part = directory.write("part.cfg", format!("\u{feff}{sections}"));
     let path = directory.write("relay.cfg", format!("\u{feff}include = {}\n", part.display()));
@@ -128,7 +129,7 @@ fn a_list_of_revocations_is_called_by_its_name() {
     }
 }
 
-/// A TLS handshake that takes any certificate, for a name.
+/// A TLS handshake that accepts any certificate, for a server name.
 fn served(port: u16, name: &str) -> bool {
     let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a client");
     builder.set_verify(SslVerifyMode::NONE);
@@ -137,7 +138,7 @@ fn served(port: u16, name: &str) -> bool {
     builder.build().connect(name, stream).is_ok()
 }
 
-/// A configuration with these certificates, and a plain listener beside the one with TLS.
+/// A configuration with these certificates, and a plain listener beside the TLS one.
 fn with_certificates(ports: [u16; 2], certificates: &str) -> String {
     let [tls, plain] = ports;
     format!(
@@ -159,7 +160,8 @@ fn one_expired_certificate_of_several_is_a_warning() {
     relay.expect_log("bad.pem: the certificate has expired (");
     assert!(served(ports[0], "good.example") && served(ports[0], "bad.example"));
     connect(ports[1]);
-    // Everybody meets the first one, so it is no start without it; nor is one that shall not be.
+    // Without the first certificate, the default, the start fails. With `tls expired = refuse` it
+    // fails for any certificate that has expired.
     for (certificates, status) in [
         (format!("{good}{bad}"), 0),
         (format!("{bad}{good}"), 69),
@@ -195,14 +197,14 @@ fn a_certificate_that_has_expired_meanwhile_does_not_prevent_a_reload() {
         });
         assert!(served(ports[0], "bad.example"));
     }
-    // What cannot be read is refused, as ever.
+    // A file that cannot be parsed is refused, as before.
     fs::write(files.file("own.pem"), "nothing").expect("a file");
     relay.signal(Signal::SIGHUP);
     relay.expect_log("the configuration is refused, the running one stays in service");
     assert!(served(ports[0], "bad.example"));
 }
 
-/// A worker program of others reads the configuration itself.
+/// Another program's worker reads the configuration itself.
 #[test]
 fn what_the_user_of_the_workers_may_not_read_is_found() {
     if !is_root() {

@@ -1,4 +1,5 @@
-//! What a relay does to files: to its own ones, and to no others, whatever has taken their names.
+//! What a relay does to files: it creates and removes its own, and touches no others, whatever may
+//! have taken their names.
 
 mod common;
 
@@ -11,8 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// A relay's configuration with a UNIX listener. `options` are those of the listener, `top` stands at
-/// the top level.
+/// A relay's configuration with a UNIX listener; `options` are the listener's, `top` goes to the
+/// top level.
 fn configuration(path: &Path, options: &str, top: &str) -> String {
     format!(
         "{top}\nid = spawnd {{ listen = {{ path = {} {options} }}\n \
@@ -26,7 +27,7 @@ fn reload(relay: &Relay) {
     let count = |log: &str| log.matches("is being used").count();
     let before = count(&relay.log());
     relay.signal(Signal::SIGHUP);
-    // The broker, and its new worker.
+    // Logged by the broker and by its new worker.
     relay.wait_for_log("the reload", |log| (count(log) >= before + 2).then_some(()));
 }
 
@@ -44,7 +45,7 @@ fn private_file(directory: &Directory, name: &str) -> std::path::PathBuf {
     path
 }
 
-/// A socket that is bound, and does not listen.
+/// A socket that is bound but does not listen.
 fn bound(path: &Path) -> OwnedFd {
     // SAFETY: socket(2) takes plain numbers, and the descriptor is nobody else's; sockaddr_un is plain
     // data, and bind(2) reads it.

@@ -1,4 +1,4 @@
-//! What a session must do, over every event mechanism of the build.
+//! What a session must do, with every event mechanism of the build.
 
 mod common;
 
@@ -81,7 +81,7 @@ fn sixty_four_mebibytes_both_ways_at_once_slow_readers_included() {
                     count => data.extend_from_slice(&buffer[..count]),
                 }
                 turns += 1;
-                // A reader that stops now and then, so that backpressure is felt.
+                // Pauses now and then, so that the sender feels back-pressure.
                 if turns % 16 == 0 && data.len() < SIZE / 8 {
                     thread::sleep(Duration::from_millis(2));
                 }
@@ -105,13 +105,13 @@ fn sixty_four_mebibytes_both_ways_at_once_slow_readers_included() {
                 count => data.extend_from_slice(&buffer[..count]),
             }
             if buffer.len() == 8192 && data.len() > SIZE / 16 {
-                // Slow at first, then as fast as it goes.
+                // Slow at first, then at full speed.
                 buffer = vec![0; 1 << 20];
             }
         }
         sender.join().expect("the sender");
         assert!(data == pattern(3, SIZE), "the answer arrived unchanged");
-        // Neither end was harmed: the worker is still the first one.
+        // The worker was not replaced.
         assert_eq!(relay.workers().len(), 1);
     });
 }
@@ -141,7 +141,8 @@ fn reset_of_the_remote_reaches_the_client_behind_its_data() {
         remote.read_exact(&mut [0]).expect("to receive");
         remote.write_all(&pattern(5, 3000)).expect("to send");
         let mut data = vec![0; 3000];
-        // Only when it has arrived: a reset overtakes what the remote's own kernel still holds.
+        // Reset only after the data has arrived: a reset overtakes what the remote's kernel still
+        // holds.
         client.read_exact(&mut data).expect("the data");
         assert!(data == pattern(5, 3000));
         reset(remote);
@@ -152,7 +153,7 @@ fn reset_of_the_remote_reaches_the_client_behind_its_data() {
 #[test]
 fn an_answer_is_delivered_although_the_remote_resets() {
     each(|way| {
-        // The remote never reads, answers and closes: its kernel resets the connection.
+        // The remote does not read the request, answers and closes: its kernel sends a reset.
         let (peer, arrived) = Peer::manual();
         let (_relay, port) = relay(way, &peer.remote());
         let mut client = connect(port);
@@ -160,7 +161,7 @@ fn an_answer_is_delivered_although_the_remote_resets() {
         client.write_all(&[1; 21_000]).expect("to send");
         let mut writer = &remote;
         writer.write_all(&pattern(6, 500_000)).expect("to answer");
-        // What is there and not read is what makes it a reset.
+        // Unread data must have arrived, or closing sends no reset.
         remote.peek(&mut [0]).expect("the request");
         drop(remote);
         let mut data = Vec::new();
@@ -181,7 +182,8 @@ fn a_client_that_breaks_after_its_remote_is_noticed() {
         let client = connect(port);
         let mut remote = next(&arrived);
         remote.set_nonblocking(true).expect("nonblocking");
-        // More than the client's side takes, then a reset: the relay holds it for the client.
+        // Sends more than the client's side accepts, then resets: the relay still holds data for
+        // the client.
         while remote.write(&[0; 65536]).is_ok() {}
         reset(remote);
         thread::sleep(Duration::from_millis(50));
@@ -190,7 +192,7 @@ fn a_client_that_breaks_after_its_remote_is_noticed() {
     });
 }
 
-/// Writes until nothing more is taken for a while; returns how much that was.
+/// Writes until nothing more is accepted for a while; returns how much was.
 fn fill(stream: &std::os::fd::OwnedFd, data: &[u8]) -> usize {
     use mavis::os::socket;
     socket::set_nonblocking(stream, true).expect("nonblocking");
@@ -215,10 +217,11 @@ fn the_answer_of_a_unix_remote_that_leaves_a_request_unread_is_delivered() {
         let (remote, _) = listener.accept().expect("a connection from the relay");
         let remote: std::os::fd::OwnedFd = remote.into();
         let data = pattern(8, 64 << 20);
-        // Both directions are full: the remote reads nothing, and neither does the client yet.
+        // Fills both directions: the remote reads nothing, nor does the client yet.
         fill(&client, &data);
         let answered = fill(&remote, &data);
-        // Closing with unread input breaks the connection. What was sent before is still valid.
+        // Closing with unread input breaks the connection. The client must still get what was sent
+        // before.
         drop(remote);
         let mut client = TcpStream::from(client);
         client.set_nonblocking(false).expect("blocking");
@@ -334,7 +337,7 @@ fn an_unanswered_connect_times_out() {
     });
 }
 
-/// A port whose backlog is full: connection attempts are neither accepted nor refused.
+/// A port whose backlog is full: connect attempts are neither accepted nor refused.
 fn black_hole() -> (u16, Vec<std::os::fd::OwnedFd>) {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     let port = free_port();
@@ -402,7 +405,7 @@ fn one_way_traffic_keeps_a_session_alive() {
     }
 }
 
-/// Waits for the line of a session that has ended so, and looks at its counts.
+/// Waits for the access log line of a session with this ending, and checks its byte counts.
 fn wait_for_end(relay: &Relay, ending: &str, counts: &str) {
     relay.wait_for_log(ending, |log| {
         let line = log.lines().find(|line| line.ends_with(ending))?;
@@ -463,7 +466,7 @@ fn a_stalled_session_is_closed_after_the_idle_timeout() {
         let mut client = connect(port);
         let _remote = next(&arrived);
         let data = vec![0; 1 << 20];
-        // The remote never reads: at some point the relay takes no more, and later resets.
+        // The remote never reads: at some point the relay accepts no more, and later resets.
         let error = loop {
             if let Err(error) = client.write(&data) {
                 break error;
@@ -513,7 +516,7 @@ fn remotes_may_be_unix_sockets_and_host_names() {
         let (_relay, port) = relay(way, &section);
         assert_eq!(read_all(connect(port)), b"unix");
     });
-    // The name has ::1 as well, where nobody listens.
+    // The name resolves to ::1 as well, where nobody listens.
     let peer = Peer::named("name");
     let section = format!("remote = {{ address = localhost port = {} }}\n", peer.port);
     let (_relay, port) = relay("4", &section);
@@ -566,7 +569,7 @@ fn protocols_that_the_kernel_lacks_are_said_and_others_work() {
     let (relay, port) = relay("4", &section);
     let mut client = connect(port);
     let mut name = [0; 3];
-    // MPTCP falls back to TCP towards a peer that does not speak it, where the kernel has it.
+    // Towards a server without MPTCP it falls back to TCP; this needs a kernel with MPTCP.
     let mptcp = std::path::Path::new("/proc/sys/net/mptcp/enabled").exists();
     if mptcp {
         client.read_exact(&mut name).expect("the name");
@@ -587,7 +590,7 @@ fn a_listener_may_be_a_unix_socket() {
         path.display(),
         peer.remote()
     );
-    // A stale socket is in the way.
+    // Leaves a stale socket file in the way.
     drop(UnixListener::bind(&path).expect("a listener"));
     let mut relay = Launch::new(config).start();
     use std::os::unix::fs::PermissionsExt;
@@ -632,7 +635,8 @@ fn half_dead_sessions_cost_no_cpu() {
         let (peer, arrived) = Peer::manual();
         let (relay, port) = relay(way, &peer.remote());
         let worker = relay.workers()[0];
-        // Half-closed clients, half-closed remotes, and a full backlog of unread data.
+        // Half-closed clients, half-closed remotes, and clients with all buffers full of unread
+        // data.
         let mut kept = Vec::new();
         for kind in 0..3 {
             for _ in 0..10 {
@@ -649,11 +653,12 @@ fn half_dead_sessions_cost_no_cpu() {
                 kept.push((client, remote));
             }
         }
-        // Clients that have ended both ways while the remote does not read.
+        // Clients that have ended both directions while their remotes do not read.
         for (client, _) in &kept[20..] {
             let _ = client.shutdown(Shutdown::Both);
         }
-        // What is on its way may take a while on a slow machine; then nothing is left to do.
+        // Data in flight may take a while on a slow machine; after that there must be nothing to
+        // do.
         wait_for("rest", || {
             let before = (cpu_ticks(worker), cpu_ticks(relay.pid()));
             thread::sleep(Duration::from_millis(500));
@@ -684,7 +689,7 @@ fn the_access_log_has_a_line_per_session() {
 #[test]
 fn many_sessions_leave_nothing_behind() {
     each(|way| {
-        // Ten thousand over the mechanism that most users get, fewer over the others.
+        // Ten thousand sessions with the mechanism that most users get, fewer with the others.
         let sessions = if way.mechanism == mechanisms()[0].0 { 1000 } else { 200 };
         let peer = Peer::echo();
         let (relay, port) = relay(way, &peer.remote());
@@ -715,8 +720,8 @@ fn many_sessions_leave_nothing_behind() {
         });
         let after = (descriptors(worker), private_memory(worker), descriptors(relay.pid()));
         assert_eq!((after.0, after.2), (before.0, before.2), "descriptors");
-        // How many sessions are open at the same time differs, and so does the heap's peak: with
-        // OpenSSL's records each takes 15 KiB.
+        // How many sessions overlap varies, and so does the heap's peak: with OpenSSL's records
+        // each takes 15 KiB.
         let most = if way.tls.is_some() { 800_000 } else { 200_000 };
         assert!(after.1 <= before.1 + most, "memory: {before:?} {after:?}");
     });

@@ -1,5 +1,5 @@
-//! Reload: what was checked is what runs, no signal is lost, and a program that cannot be executed ends
-//! nothing.
+//! Reload: the configuration that was checked is the one that runs, no signal is lost, and a
+//! program that cannot be executed does no harm.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn greeting(port: u16) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Sends SIGHUP and waits for the program to have executed itself again.
+/// Sends SIGHUP and waits until the program has executed itself again.
 fn reload(relay: &Relay) {
     let before = relay.log().matches("succeeded (inherited)").count();
     relay.signal(Signal::SIGHUP);
@@ -47,7 +47,7 @@ fn a_file_that_is_saved_while_it_is_reloaded_ends_nothing() {
     let relay = Launch::new(text.clone()).start();
     let mut lasting = connect(port);
     ping(&mut lasting, b"hello");
-    // As an editor saves in place: for a moment the file is empty.
+    // Saves the way some editors do: for a moment the file is empty.
     let stop = Arc::new(AtomicBool::new(false));
     let editor = thread::spawn({
         let (stop, path) = (stop.clone(), relay.config.clone());
@@ -86,7 +86,7 @@ fn workers_that_start_later_parse_what_was_checked() {
     let section = format!("include = {}/*.cfg\n", directory.path().display());
     let relay = Launch::new(config(port, &section, ONE_WORKER, "")).start();
     for round in 0..2 {
-        // A mistake, and no signal; and a file that is gone.
+        // First a mistake in the file, without a signal; then no file at all.
         fs::write(&relay.config, "id = spawnd {").expect("to write");
         let _ = fs::remove_file(&included);
         let workers = relay.workers();
@@ -96,7 +96,7 @@ fn workers_that_start_later_parse_what_was_checked() {
             relay.workers().iter().find(|pid| !workers.contains(pid)).copied()
         });
         assert_eq!(greeting(port), "one");
-        // What a reload has checked holds for workers in the same way.
+        // After a reload, workers likewise get what the reload checked.
         fs::write(&relay.config, config(port, &section, ONE_WORKER, "")).expect("to write");
         fs::write(&included, peer.remote()).expect("to write");
         if round == 0 {
@@ -132,7 +132,7 @@ fn a_signal_that_arrives_while_the_next_image_starts_is_not_lost() {
         let mut relay = Launch::new(text).start();
         relay.signal(Signal::SIGHUP);
         relay.expect_log("SIGHUP: restarting");
-        // Anywhere between the decision and the handlers of the next image.
+        // Hits any point between the decision to reload and the next image's signal handlers.
         thread::sleep(Duration::from_micros(400 * round));
         relay.signal(if round % 2 == 0 { Signal::SIGTERM } else { Signal::SIGINT });
         assert_eq!(relay.wait().code(), Some(0), "round {round}");
@@ -153,7 +153,7 @@ fn signals_in_quick_succession_do_not_put_off_the_reload() {
             relay.signal(Signal::SIGHUP);
             thread::sleep(Duration::from_millis(30));
         }
-        // The service goes on as well.
+        // The service must go on meanwhile.
         seen = greeting(port);
     }
     assert_eq!(seen, "two", "there was no reload as long as signals came");
@@ -168,7 +168,7 @@ fn replaceable(text: String) -> (Directory, Relay) {
     (directory, relay)
 }
 
-/// Replaces the executable, in one step.
+/// Replaces the executable atomically.
 fn replace(directory: &Directory, script: &str) {
     let new = directory
         .write("new", format!("#!/bin/bash\n{script}\nexec -a \"$0\" {TCPRELAY} \"$@\"\n"));
@@ -188,8 +188,8 @@ fn a_program_that_cannot_be_executed_ends_nothing() {
         let mut lasting = connect(port);
         ping(&mut lasting, b"hello");
         let workers = relay.workers();
-        // It checks, and cannot be executed after that.
-        // The second one is the worker of the check.
+        // The check succeeds, but the program cannot be executed afterwards: the script removes its
+        // permission on the second start, which is the check's worker.
         let seen = directory.file("seen");
         let script = format!("[ -e {0} ] && chmod a-x \"$0\"; : >{0}", seen.display());
         replace(&directory, &script);
@@ -213,7 +213,8 @@ fn an_older_program_is_left_what_it_understands() {
     let (directory, relay) = replaceable(config(port, &peer.remote(), ONE_WORKER, ""));
     let mut lasting = connect(port);
     ping(&mut lasting, b"hello");
-    // It does not say what it has read, and says what it was given.
+    // Behaves like an older version, which does not report what it has read. It records what was
+    // handed over to it.
     let seen = directory.file("seen");
     replace(
         &directory,
@@ -230,7 +231,7 @@ fn an_older_program_is_left_what_it_understands() {
     for kind in ["listener", "worker", "tickets"] {
         assert!(seen.lines().any(|line| line.starts_with(kind)), "{kind}: {seen}");
     }
-    // And the way back.
+    // And back to the current version.
     replace(&directory, "");
     reload(&relay);
     ping(&mut lasting, b"still");
@@ -250,7 +251,7 @@ fn thousands_of_listeners_are_handed_over_with_a_small_stack() {
     let directory = Directory::new();
     let config = directory.write("relay.cfg", text);
     let log = directory.file("log");
-    // A quarter of it is what execve(2) takes.
+    // execve(2) allows a quarter of the stack limit for arguments and environment.
     let child = ours("/bin/sh")
         .args(["-c", "ulimit -n 8192 && ulimit -s 512 && exec \"$@\"", "sh", TCPRELAY, "-f"])
         .arg(&config)
@@ -278,7 +279,7 @@ fn a_connection_whose_listener_is_gone_is_refused() {
     let (port, other) = (free_port(), free_port());
     let both = format!("listen = {{ address = 127.0.0.1 port = {other} }}\n{ONE_WORKER}");
     let relay = Launch::new(config(port, &peer.remote(), &both, "")).start();
-    // Nobody takes connections as long as no worker stays up.
+    // Connections stay in the queue while the broker waits before it starts the next worker.
     wait_for("a long pause", || {
         for pid in relay.workers() {
             kill(pid, Signal::SIGKILL);
@@ -301,7 +302,8 @@ fn an_image_that_cannot_start_is_executed_again() {
     let directory = Directory::new();
     let folder = directory.file("folder");
     fs::create_dir(&folder).expect("a folder");
-    // What is looked at when it is parsed, and was there for the check.
+    // The directory is checked when the file is parsed; it exists for the check, and is removed
+    // before the next image starts.
     let spawn = format!(
         "spawn {{ instances min = 1 instances max = 1 working directory = {} }}",
         folder.display()
@@ -319,7 +321,7 @@ fn an_image_that_cannot_start_is_executed_again() {
     relay.expect_log("the service cannot be started (status 78), it will be tried again");
     fs::create_dir(&folder).expect("a folder");
     assert_eq!(greeting(port), "one");
-    // The same, and the user ends it.
+    // The same again, but SIGTERM arrives while the broker waits to try again.
     directory.write("once", "");
     relay.signal(Signal::SIGHUP);
     relay.wait_for_log("another failure", |log| {

@@ -1,5 +1,5 @@
-//! What a worker has given up, and that it does its work all the same. The other tests run with the
-//! sandbox as well, as it is the default.
+//! What a worker gives up after its start, and that it still does its work. The sandbox is the
+//! default, so all other tests run with it as well.
 
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 
@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-/// Seccomp and NoNewPrivs of a process (proc(5)); 2 is a filter.
+/// Seccomp and NoNewPrivs of a process (proc(5)); Seccomp 2 is a filter.
 fn confinement(pid: i32) -> (u32, u32) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
     let value = |name: &str| {
@@ -25,8 +25,8 @@ fn confinement(pid: i32) -> (u32, u32) {
 const FREE: (u32, u32) = (0, 0);
 const CONFINED: (u32, u32) = (2, 1);
 
-/// A relay with one worker that has relayed: what it does before that is done. `top` stands at the
-/// top level, `section` in that of the worker.
+/// A relay with one worker that has served a session, so that its start is over. `top` goes to the
+/// top level, `section` into the worker's section.
 fn serving(top: &str, section: &str) -> Relay {
     let (peer, port) = (Peer::echo(), free_port());
     let text = format!(
@@ -107,7 +107,8 @@ fn modules_that_are_known_to_need_nothing_are_confined() {
     }
 }
 
-/// What is tried, and how that ends in a sandbox. In another one it ends otherwise, or works.
+/// What the `escape` module tries, and the errno in a sandbox. Without this sandbox it ends with
+/// another errno, or works.
 const REFUSED: &[(&str, i32)] = &[
     ("execve", libc::EPERM),
     ("execveat", libc::EPERM),
@@ -137,7 +138,7 @@ const REFUSED: &[(&str, i32)] = &[
 ];
 const ALLOWED: [&str; 3] = ["to read", "kill self", "socket"];
 
-/// What the system itself refuses some users, with the same number.
+/// Operations that some users are refused anyway, with the same errno.
 const REFUSED_ANYWAY: [&str; 6] =
     ["packets", "raw packets", "memory of broker", "to type", "io_uring", "beyond"];
 
@@ -171,7 +172,7 @@ fn workers_have_no_capabilities() {
     for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(status(confined.workers()[0], name), "0000000000000000", "{name}");
     }
-    // Whatever this user has.
+    // Without a sandbox, the worker has what its broker has.
     let (worker, broker) = (free.workers()[0], free.pid());
     assert_eq!(status(worker, "CapPrm"), status(broker, "CapPrm"));
 }
@@ -182,7 +183,7 @@ fn workers_of_root_are_worth_a_warning() {
     assert_eq!(warned, is_root());
 }
 
-/// What belongs to a process in /proc is root's if nobody else may look into it.
+/// The /proc files of a process belong to root unless it may be traced.
 #[test]
 fn one_user_cannot_look_into_broker_and_workers() {
     use std::os::unix::fs::MetadataExt;
@@ -203,7 +204,7 @@ fn one_user_cannot_look_into_broker_and_workers() {
     }
 }
 
-/// OpenSSL looks for an authority in its directory when it needs one.
+/// OpenSSL looks up an authority in its directory only when it needs one.
 #[test]
 fn authorities_of_the_system_are_found_by_a_confined_worker() {
     let files = Directory::new();

@@ -1,4 +1,4 @@
-//! Remotes that are listeners of the relay itself.
+//! Remotes that are listeners of the same relay: such loops are refused.
 
 mod common;
 
@@ -21,9 +21,9 @@ fn check(directory: &Directory, config: &str) -> Output {
     command.output().expect("the program under test")
 }
 
-/// An address of this host that is not of its loopback interface.
+/// An address of this host outside its loopback interface.
 fn own_address() -> Option<String> {
-    // Nothing is sent: it asks the kernel where it would come from.
+    // Nothing is sent: connecting a UDP socket makes the kernel choose the source address.
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
     Some(socket.local_addr().ok()?.ip().to_string())
@@ -93,7 +93,7 @@ fn a_remote_that_is_a_listener_is_refused() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{listen} {remote}: {said}");
     }
-    // With an IPv4 listener on its port the IPv6 one has no other IPv4 addresses.
+    // With an IPv4 listener on the same port, the IPv6 one accepts no further IPv4 addresses.
     let listen =
         "listen = { address = :: port = 4711 } listen = { address = 127.0.0.3 port = 4711 }";
     let output = check(&directory, &config(listen, &format!("remote = {{ {} }}", ip("127.0.0.1"))));
@@ -116,7 +116,7 @@ fn a_service_begins_without_the_remote_that_is_itself() {
             connect(port).read_exact(&mut hello).expect("the other remote");
             assert_eq!(&hello, b"hello");
         }
-        // A reload is as good as -P: it is refused, and the service goes on.
+        // A reload checks as `-P` does: the configuration is refused, and the service goes on.
         relay.signal(nix::sys::signal::Signal::SIGHUP);
         relay.expect_log("the configuration is refused, the running one stays in service");
         drop(connect(port));

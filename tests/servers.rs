@@ -6,7 +6,7 @@ use common::*;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-/// As many workers as there may be from the start, so that none is superfluous later: one that
+/// The maximum number of workers from the start, so that none becomes superfluous: a worker that
 /// ends has failed.
 fn relay(remotes: &str) -> (Relay, u16) {
     let port = free_port();
@@ -55,17 +55,17 @@ fn nginx_by_curl_and_wrk() {
         command.args(["-sS", "--fail", "--max-time", "60"]);
         command
     };
-    // Download, over IPv4 and IPv6.
+    // Downloads over IPv4 and IPv6.
     for host in ["127.0.0.1", "[::1]"] {
         let output = run(curl().arg(format!("http://{host}:{port}/large")));
         assert!(output.stdout == data, "unchanged over {host}");
     }
-    // Upload, and what arrived.
+    // An upload, compared with what arrived.
     let upload = directory.file("large");
     let url = format!("http://127.0.0.1:{port}/uploaded");
     run(curl().arg("-T").arg(&upload).arg(&url));
     assert!(std::fs::read(directory.file("uploaded")).expect("the upload") == data);
-    // Many at once: both servers answer, nothing fails.
+    // Many requests at once: both servers answer, and none fails.
     let urls: Vec<String> = (0..40).map(|_| format!("http://127.0.0.1:{port}/small")).collect();
     let output = run(curl()
         .args(["--parallel", "--parallel-immediate", "--no-keepalive", "-H", "Connection: close"])
@@ -159,7 +159,7 @@ fn an_ssh_session() {
             directory.file("sshd.pid").display()
         ),
     );
-    // sshd insists on an absolute path of its own.
+    // sshd must be started by an absolute path.
     let mut command = Command::new(program("sshd"));
     command.arg("-D").arg("-f").arg(config);
     let _server = Server::start(&mut command, server_port);
@@ -181,7 +181,7 @@ fn an_ssh_session() {
         ssh
     };
     assert_eq!(text(&run(&mut ssh("echo through the relay"))).trim(), "through the relay");
-    // Bulk both ways: what goes in comes out.
+    // Bulk data in both directions comes out unchanged.
     let data = pattern(2, 4 << 20);
     let file = directory.write("data", &data);
     let output =

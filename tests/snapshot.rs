@@ -1,5 +1,5 @@
-//! What was checked is what runs: every file of a configuration is read once, and what stands there
-//! afterwards has no effect.
+//! What was checked is what runs: every file that a configuration names is read once, and later
+//! changes to the files have no effect.
 
 mod common;
 
@@ -22,7 +22,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-/// Everything that a configuration can name, made anew: nothing in it is good with another one.
+/// Everything that a configuration can name, generated together. No file works with those of
+/// another generation.
 struct Generation {
     name: &'static str,
     server: Identity,
@@ -33,7 +34,7 @@ struct Generation {
     _remote: Peer,
 }
 
-/// An empty list of revocations, or one with a certificate in it.
+/// A revocation list, empty or with one certificate.
 fn revocations(authority: &Identity, revoked: Option<&Identity>) -> Vec<u8> {
     let mut list = X509CrlBuilder::new().expect("a list");
     list.set_issuer_name(authority.certificate.subject_name()).expect("issuer");
@@ -56,7 +57,7 @@ fn revocations(authority: &Identity, revoked: Option<&Identity>) -> Vec<u8> {
     list.build().expect("a list").to_pem().expect("PEM")
 }
 
-/// A TLS server that takes clients of `authority`, and greets them with its name.
+/// A TLS server that accepts clients with certificates of `authority`, and sends them its name.
 fn greeter(name: &'static str, own: &Identity, authority: &X509) -> Peer {
     let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("a server");
     acceptor.set_certificate(&own.certificate).expect("a certificate");
@@ -75,7 +76,7 @@ fn greeter(name: &'static str, own: &Identity, authority: &X509) -> Peer {
 }
 
 impl Generation {
-    /// Its files, as they are to stand in `live`.
+    /// Generates the files, with paths below `live`.
     fn new(name: &'static str, live: &Path, port: u16, broker: &str) -> Generation {
         let folder = Directory::new();
         let pem = |identity: &Identity| identity.certificate.to_pem().expect("PEM");
@@ -148,7 +149,7 @@ impl Generation {
         Generation { name, server, client, revoked, ocsp, folder, _remote: remote }
     }
 
-    /// Puts its files there.
+    /// Writes the files to `live`.
     fn install(&self, live: &Path) {
         copy(self.folder.path(), live);
     }
@@ -175,7 +176,7 @@ impl Generation {
         Ok(String::from_utf8_lossy(&greeting).into_owned())
     }
 
-    /// True if all of it, and nothing else, is in use.
+    /// True if this generation, and nothing else, is in use.
     fn serves(&self, port: u16) -> bool {
         let refused = self.connect(port, &self.revoked).is_err();
         refused && self.connect(port, &self.client).is_ok_and(|greeting| greeting == self.name)
@@ -198,22 +199,22 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Every file below a folder.
+/// Every file below a directory.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries =
         fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// A program whose next start that `trigger` is true for writes nonsense into every file of `live`
-/// before it begins.
+/// A wrapper around the program. On the first start for which `trigger` is true, it overwrites
+/// every file of `live` with nonsense before the program begins.
 struct Trap {
     programs: Directory,
 }
 
-/// In the shell: this is a worker, or a check by one.
+/// Shell condition: this is a worker, or the worker of a check.
 const WORKER: &str = "-S /dev/stdin";
-/// It is the next image of the broker.
+/// Shell condition: this is the next image of the broker.
 const IMAGE: &str = "\"${TCPRELAY_HANDOVER#pid}\" != \"$TCPRELAY_HANDOVER\"";
 
 impl Trap {
@@ -266,13 +267,14 @@ fn what_replaces_the_files_after_the_check_has_no_effect() {
     let generation = |name| Generation::new(name, &live, port, ONE_WORKER);
     let (one, two, six) = (generation("one"), generation("two"), generation("six"));
     let trap = Trap::new(&live);
-    // At the first start, before the first worker begins.
+    // At the first start, just before the first worker begins.
     one.install(&live);
     trap.arm(WORKER);
     let relay = trap.start(&live);
     one.expect(port, "after the start");
     assert!(trap.has_sprung());
-    // A worker that is started later, with nonsense in all files, and with another configuration.
+    // Workers that start later, first with nonsense in all files, then with another configuration
+    // there.
     let replace_worker = || {
         let workers = relay.workers();
         kill(workers[0], Signal::SIGKILL);
@@ -285,14 +287,14 @@ fn what_replaces_the_files_after_the_check_has_no_effect() {
     two.install(&live);
     replace_worker();
     one.expect(port, "in a worker that was started later");
-    // The worker of the check is the first that starts after the files were read.
+    // The check's worker is the first process to start after the files were read.
     trap.arm(WORKER);
     relay.signal(Signal::SIGHUP);
     two.expect(port, "after a reload");
     assert!(trap.has_sprung());
     replace_worker();
     two.expect(port, "in a worker that was started later");
-    // And the next image.
+    // And just before the next image.
     one.install(&live);
     trap.arm(IMAGE);
     relay.signal(Signal::SIGHUP);
@@ -327,7 +329,7 @@ fn a_single_process_goes_on_with_what_was_checked() {
     assert!(trap.has_sprung());
 }
 
-/// How often files are opened (inotify(7)).
+/// Counts how often files are opened (inotify(7)).
 struct Openings {
     queue: OwnedFd,
     files: BTreeMap<i32, PathBuf>,
@@ -353,7 +355,7 @@ impl Openings {
         Openings { queue, files: watched }
     }
 
-    /// The number of openings since the last call, by file.
+    /// How often each file was opened since the last call.
     fn count(&self) -> BTreeMap<PathBuf, usize> {
         let mut counts: BTreeMap<_, _> =
             self.files.values().map(|file| (file.clone(), 0)).collect();
@@ -362,7 +364,7 @@ impl Openings {
             let Ok(length) = nix::unistd::read(&self.queue, &mut buffer) else {
                 return counts;
             };
-            // Events of files have no name behind them.
+            // Events of watched files, as opposed to directories, carry no name.
             for event in buffer[..length].chunks_exact(size_of::<libc::inotify_event>()) {
                 let watch = i32::from_ne_bytes(event[..4].try_into().expect("four bytes"));
                 *counts.get_mut(&self.files[&watch]).expect("a file") += 1;
@@ -414,7 +416,7 @@ fn relative_patterns_start_where_workers_are() {
     let port = free_port();
     let (place, there) = (Directory::new(), Directory::new());
     there.write("remote.part", peer.remote());
-    // Another name of that folder.
+    // A second name for that directory.
     let link = place.file("link");
     std::os::unix::fs::symlink(there.path(), &link).expect("a link");
     let relay = Launch::new(format!(
@@ -436,7 +438,7 @@ fn relative_patterns_start_where_workers_are() {
     assert_eq!(&greeting().expect("a greeting"), b"one");
 }
 
-/// Own workers have what was checked, whatever is in shared memory.
+/// Our own workers run what was checked, whatever somebody puts into shared memory.
 #[test]
 fn sigusr1_counts_with_a_key_of_shared_memory() {
     let (one, two) = (Peer::named("one"), Peer::named("two"));

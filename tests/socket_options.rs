@@ -1,4 +1,4 @@
-//! Options of client and remote sockets, and of listeners, looked at from outside.
+//! Options of client and remote sockets, and of listeners, inspected from outside.
 
 mod common;
 
@@ -12,7 +12,7 @@ fn tcp(fd: &OwnedFd, name: i32) -> Option<i32> {
     sockets::option(fd, libc::IPPROTO_TCP, name)
 }
 
-/// Keepalive: count, idle and interval; and the user timeout.
+/// The keepalive count, idle time and interval, and TCP_USER_TIMEOUT.
 fn patience(fd: &OwnedFd) -> [i32; 4] {
     [libc::TCP_KEEPCNT, TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_USER_TIMEOUT]
         .map(|name| tcp(fd, name).expect("an option of TCP"))
@@ -26,7 +26,7 @@ fn config(listen: &str, broker: &str, section: &str) -> String {
     )
 }
 
-/// The maximum of the backlog.
+/// The system's maximum for backlogs.
 fn most() -> u32 {
     let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("somaxconn");
     most.trim().parse().expect("a number")
@@ -38,7 +38,7 @@ fn keepalive_and_user_timeout_are_set_at_both_ends() {
     let port = free_port();
     let listen = format!("port = {port} tcp keepalive idle = 71 tcp user timeout = 21");
     let broker = "tcp keepalive count = 3 tcp user timeout = 99";
-    // Defaults of the section hold wherever they stand.
+    // Defaults apply wherever in the section they stand.
     let section = |first: u16, second: u16| {
         format!(
             "remote = {{ address = 127.0.0.1 port = {first} tcp keepalive interval = 7 \
@@ -66,7 +66,7 @@ fn keepalive_and_user_timeout_are_set_at_both_ends() {
     let remote = |port| sockets::connection_to(worker, port).expect("a remote");
     assert_eq!(patience(&remote(first.port)), [9, 61, 7, 30_000]);
     assert_eq!(patience(&remote(second.port)), [4, 61, interval, 40_000]);
-    // What a reload does not set goes back to what the system has.
+    // Options that the new configuration does not set return to the system's defaults.
     drop(streams);
     let plain = config(&format!("port = {port}"), "", &first.remote());
     std::fs::write(&relay.config, plain).expect("the configuration");
@@ -82,7 +82,7 @@ fn keepalive_and_user_timeout_are_set_at_both_ends() {
 fn the_backlog_is_what_the_system_allows_unless_it_is_set() {
     let peer = Peer::echo();
     let port = free_port();
-    // Once the C program's default, then none, then one that is set.
+    // First the C program's default, then no value, then a configured one.
     let relay =
         Launch::new(config(&format!("port = {port} backlog = 128"), "", &peer.remote())).start();
     if !sockets::can_look(relay.pid()) {
@@ -128,7 +128,7 @@ fn the_backlog_of_overload_follows_the_backlog() {
     }
 }
 
-/// A socket of the service manager has its backlog, unless the configuration has one.
+/// A socket from the service manager keeps its backlog, unless the configuration sets one.
 #[test]
 fn the_backlog_of_an_activated_socket_stays() {
     use std::os::fd::AsRawFd;
@@ -137,7 +137,7 @@ fn the_backlog_of_an_activated_socket_stays() {
     for (more, expected) in [("", 128), ("backlog = 77", 77)] {
         let directory = Directory::new();
         let port = free_port();
-        // Of the standard library: 128.
+        // Its backlog is the standard library's: 128.
         let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("a listener");
         assert_eq!(sockets::backlog(&listener), 128);
         let text = config(&format!("port = {port} {more}"), "", &peer.remote());
@@ -167,7 +167,7 @@ fn the_backlog_of_an_activated_socket_stays() {
     }
 }
 
-/// Many connections at the moment when nobody accepts any.
+/// Many clients connect at a moment when nobody accepts.
 #[test]
 fn a_storm_of_connections_at_a_reload_finds_room() {
     const STORM: usize = 600;
@@ -177,7 +177,8 @@ fn a_storm_of_connections_at_a_reload_finds_room() {
     let peer = Peer::echo();
     let port = free_port();
     let relay = Launch::new(config(&format!("port = {port}"), "", &peer.remote())).start();
-    // Stopped, as a broker is that executes itself again, but for as long as it takes.
+    // A broker that executes itself again does not accept either; stopped, it takes as long as the
+    // test needs.
     relay.signal(Signal::SIGSTOP);
     let begin = std::time::Instant::now();
     let mut streams: Vec<_> = (0..STORM).map(|_| connect(port)).collect();
@@ -188,7 +189,7 @@ fn a_storm_of_connections_at_a_reload_finds_room() {
         ping(stream, b"storm");
     }
     relay.expect_log("SIGHUP: restarting");
-    // One that finds no room cannot be established as long as the broker is stopped.
+    // A connection that finds no room in the queue is not established while the broker is stopped.
     eprintln!("{STORM} connections in {connected:?}, served after {:?}", begin.elapsed());
 }
 
@@ -198,7 +199,7 @@ fn the_buffers_of_the_channels_may_be_set_in_listen() {
     let port = free_port();
     for (listen, broker) in [
         ("tcp bufsize = 40000", ""),
-        // As spawnd's document writes it.
+        // The form in spawnd's documentation.
         ("tcp bufsize 40000", ""),
         ("", "tcp bufsize = 40000"),
         ("tcp bufsize = 40000", "tcp keepalive count = 3"),
@@ -209,7 +210,7 @@ fn the_buffers_of_the_channels_may_be_set_in_listen() {
             return;
         }
         let worker = relay.workers()[0];
-        // Linux doubles what it is told.
+        // Linux doubles the value it is given.
         assert!(sockets::has_unix_buffer(worker, 80000), "{listen} {broker}");
         let mut stream = connect(port);
         ping(&mut stream, b"hello");

@@ -1,4 +1,4 @@
-//! SIGTERM: at once, or when the sessions have ended.
+//! SIGTERM: ends at once, or after draining.
 
 mod common;
 
@@ -37,7 +37,7 @@ fn a_broker_that_drains_stays_until_sessions_have_ended() {
             relay.signal(signal);
             relay.expect_log("no longer accepting, waiting for 1 sessions");
             refused(port);
-            // Nothing is started or reloaded any more.
+            // A reload is ignored by now.
             relay.signal(Signal::SIGHUP);
             ping(&mut session, b"still");
             assert!(pid_file.exists() && !is_gone(relay.pid()));
@@ -79,7 +79,7 @@ fn a_second_signal_ends_a_broker_that_drains_at_once() {
         relay.expect_log("no longer accepting");
         relay.signal(Signal::SIGTERM);
         assert_eq!(relay.wait().code(), Some(0));
-        // As without "drain": whoever keeps the session goes on.
+        // As without "drain": the process that keeps the session goes on.
         ping(&mut session, b"still");
     }
 }

@@ -1,4 +1,5 @@
-//! TLS as its users meet it: real clients, certificates that change, sessions that are resumed.
+//! TLS from a user's point of view: real clients, certificates that are replaced, sessions that are
+//! resumed.
 
 mod common;
 
@@ -48,7 +49,7 @@ fn exchange(stream: &mut SslStream<TcpStream>, word: &[u8]) {
     assert_eq!(answer, word);
 }
 
-/// A relay with a TLS listener and `section` besides its certificate.
+/// A relay with a TLS listener; `section` is added to the directives for its certificate.
 struct Service {
     relay: Relay,
     port: u16,
@@ -88,8 +89,8 @@ impl Service {
     }
 }
 
-/// Sends and receives 16 MiB at once, and compares. In one thread: Python before 3.14 lets two threads
-/// into one OpenSSL session at a time, which corrupts it (through any relay).
+/// Sends and receives 16 MiB at the same time, and compares. In one thread: Python before 3.14 lets
+/// two threads into one OpenSSL session at a time, which corrupts it (with any relay).
 const BOTH_WAYS: &str = r#"
 import hashlib, os, select, socket, ssl, sys
 port, ca, version = int(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -132,7 +133,7 @@ fn python_curl_and_s_client_are_served() {
         let script = service.files.write("both_ways.py", BOTH_WAYS);
         run(Command::new(program("python3")).arg(script).arg(&port).arg(&ca).arg(version));
     }
-    // A server that answers and closes, for clients that read to the end.
+    // A server that answers and closes, for clients that read to end of file.
     let data = pattern(3, 3_000_000);
     let answer = data.clone();
     let server = Peer::start(move |mut stream| {
@@ -164,7 +165,7 @@ fn python_curl_and_s_client_are_served() {
             .stderr(Stdio::null())
             .spawn()
             .expect("openssl");
-        // Its input stays open until the server has ended the session.
+        // Keeps the client's input open until the server has ended the session.
         let mut input = client.stdin.take().expect("a pipe");
         input.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("to send");
         let output = client.wait_with_output().expect("openssl");
@@ -247,8 +248,8 @@ fn sslyze_finds_nothing_and_mozilla_would_be_content() {
     }
 }
 
-/// A client that keeps the sessions that it is given, encoded: OpenSSL would not resume what
-/// follows a resumed one otherwise.
+/// A client that stores its sessions, in encoded form: otherwise OpenSSL would not resume the
+/// sessions that follow a resumed one.
 fn remembering(trusted: &X509, version: SslVersion) -> (SslConnector, Arc<Mutex<Vec<Vec<u8>>>>) {
     let mut builder = connector(trusted);
     builder.set_min_proto_version(Some(version)).expect("a version");
@@ -287,7 +288,7 @@ fn sessions_are_resumed_by_every_worker_and_after_a_reload() {
         let (client, sessions) = remembering(&service.identity.certificate, version);
         let mut first = handshake(&client, service.port).expect("a handshake");
         exchange(&mut first, b"first");
-        // Without it OpenSSL takes the session for a failed one.
+        // Without a shutdown OpenSSL treats the session as failed, and does not resume it.
         first.shutdown().expect("to say that nothing follows");
         let name = if version == SslVersion::TLS1_2 { "TLSv1.2" } else { "TLSv1.3" };
         let resumed = || -> BTreeSet<String> {
@@ -295,7 +296,7 @@ fn sessions_are_resumed_by_every_worker_and_after_a_reload() {
             let these = |line: &&str| line.contains(name) && line.contains(" resumed");
             log.lines().filter(these).filter_map(worker).collect()
         };
-        // With one more that stays each time, both workers get some.
+        // Each round keeps one more connection open, so that both workers get some.
         let mut held = Vec::new();
         wait_for("both workers", || {
             assert!(resume(&client, &sessions, service.port));
@@ -400,7 +401,7 @@ fn a_broken_new_file_keeps_the_old_one_in_service() {
         line.is_some_and(|line| line.contains("own.key") && line.contains("mismatch")),
         "{log}"
     );
-    // Neither a new session nor a new worker needs the file.
+    // Neither new sessions nor new workers need the files any more.
     exchange(&mut lasting, b"old");
     exchange(&mut handshake(&client, service.port).expect("a handshake"), b"new");
     let worker = service.relay.workers()[0];
@@ -483,7 +484,7 @@ fn an_automatic_listener_takes_both() {
     let client = service.client();
     exchange(&mut handshake(&client, service.port).expect("a handshake"), b"with TLS");
     ping(&mut connect(service.port), b"plain");
-    // What looks like TLS in its first bytes is lost as little as anything else.
+    // Bytes that look like TLS at first are passed on like any others.
     let mut stream = connect(service.port);
     for word in [&b"\x16"[..], b"\x03\x01", b"\xff\xff plain after all"] {
         stream.write_all(word).expect("to send");
@@ -533,7 +534,7 @@ fn client_certificates_are_asked_for_and_logged() {
                 without.set_certificate(&own.certificate).expect("a certificate");
                 without.set_private_key(&own.key).expect("a key");
             }
-            // In TLS 1.3 a client learns it with its first read.
+            // With TLS 1.3 a client learns of the refusal when it first reads.
             let refused = match handshake(&without.build(), service.port) {
                 Err(_) => true,
                 Ok(mut stream) => {
@@ -556,7 +557,7 @@ fn the_certificate_is_chosen_by_name() {
     let other = authority.sign(&["*.example.org", "example.net"], pki::rsa_key());
     let section = format!("{}tls alpn = h2,http/1.1\n", peer.remote());
     let more = other.directives(files.path(), "other");
-    // The service's own certificate comes after this one, and is the second.
+    // The service's own certificate is configured after this one, so it is the second.
     let service = Service::simple(&format!("{section}{more}"));
     let shown = |name: &str| {
         let mut builder = connector(&authority.certificate);
@@ -609,7 +610,7 @@ fn a_remote_that_cannot_be_trusted_is_a_failed_remote() {
         stranger.port
     ));
     relay.expect_log(&format!("connect to [127.0.0.1]:{} (TCP) failed: TLS: ", plain.port));
-    // The sessions after the first one have resumed what it began.
+    // Every session after the first has resumed it.
     trusted.relay.wait_for_log("two resumed sessions", |log| {
         (log.matches(" resumed").count() >= 2).then_some(())
     });
@@ -670,7 +671,7 @@ fn a_session_is_not_resumed_under_other_rules_for_clients() {
         exchange(&mut first, b"first");
         first.shutdown().expect("to say that nothing follows");
         assert!(resume(&client, &sessions, service.port));
-        // From now on clients need a certificate, which this one has never shown.
+        // From now on clients need a certificate; this client has never shown one.
         let old = service.relay.workers();
         let stricter =
             text.replace("access log", &format!("tls ca-file = {}\naccess log", ca.display()));
@@ -706,12 +707,12 @@ fn nothing_of_a_handshake_waits_for_a_timer_of_the_system() {
         for _ in 0..40 {
             exchange(&mut handshake(&client, service.port).expect("a handshake"), b"word");
         }
-        // Were the last flight held back for 200 ms, it would be eight seconds.
+        // If the last flight of each handshake were delayed by 200 ms, it would take eight seconds.
         assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
     }
 }
 
-/// Passes a connection on, and changes one byte of what comes back after `good` bytes.
+/// Passes connections on to `remote`, and changes one byte of the answer after `good` bytes.
 fn tampering(remote: u16, good: usize) -> Peer {
     Peer::start(move |mut client| {
         let mut server = TcpStream::connect(("127.0.0.1", remote)).expect("the remote");

@@ -1,5 +1,5 @@
-//! What decides about TLS besides the configuration: the system's policy, who has the records, and
-//! files that are not what they should be.
+//! What decides about TLS besides the configuration: the system's policy, whether the relay or
+//! OpenSSL handles records, and broken files.
 
 mod common;
 
@@ -18,7 +18,7 @@ struct Service {
     _peer: Peer,
 }
 
-/// A relay with a TLS listener under a system's policy.
+/// A relay with a TLS listener, under this system-wide OpenSSL policy.
 fn service(section: &str, system: &str) -> Service {
     let (peer, files, port) = (Peer::echo(), Directory::new(), free_port());
     let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
@@ -39,7 +39,7 @@ fn service(section: &str, system: &str) -> Service {
     Service { relay: setup.start(), port, _files: files, _peer: peer }
 }
 
-/// Says a word in one version and one cipher suite, and hears it again; returns the cipher.
+/// Sends a word in one version and cipher suite, and requires its echo; returns the cipher.
 fn talk(port: u16, version: SslVersion, ciphers: &str) -> io::Result<String> {
     let mut builder = SslConnector::builder(SslMethod::tls_client())?;
     builder.set_verify(SslVerifyMode::NONE);
@@ -70,7 +70,7 @@ fn the_log_tells_who_has_the_records() {
         ("tls records = auto", SslVersion::TLS1_3, "", "own"),
         ("tls records = openssl", SslVersion::TLS1_3, "", "openssl"),
         ("tls records = openssl", SslVersion::TLS1_2, "", "openssl"),
-        // A suite that is none of ours.
+        // A suite that the relay's own records do not support.
         (
             "tls ciphers = ECDHE-ECDSA-AES128-SHA256",
             SslVersion::TLS1_2,
@@ -89,14 +89,14 @@ fn the_log_tells_who_has_the_records() {
 
 #[test]
 fn the_policy_of_the_system_is_followed() {
-    // Bounds of versions always.
+    // The system's version bounds always apply.
     let service13 = service("", "MinProtocol = TLSv1.3");
     assert!(talk(service13.port, SslVersion::TLS1_2, "").is_err());
     talk(service13.port, SslVersion::TLS1_3, "").expect("TLS 1.3");
     let service12 = service("", "MaxProtocol = TLSv1.2");
     assert!(talk(service12.port, SslVersion::TLS1_3, "").is_err());
     talk(service12.port, SslVersion::TLS1_2, "").expect("TLS 1.2");
-    // Suites, unless they are configured.
+    // The system's suites apply unless suites are configured.
     let suites = "Ciphersuites = TLS_AES_256_GCM_SHA384\n\
                   CipherString = ECDHE-ECDSA-AES256-GCM-SHA384";
     let service_suites = service("", suites);
@@ -107,16 +107,16 @@ fn the_policy_of_the_system_is_followed() {
     let own = "tls cipher-suites = TLS_AES_128_GCM_SHA256";
     let cipher = talk(service(own, suites).port, SslVersion::TLS1_3, "").expect("a session");
     assert_eq!(cipher, "TLS_AES_128_GCM_SHA256");
-    // A security level alone names no suites: ours stay, with forward secrecy only.
+    // A security level names no suites: the relay's own stay, which all have forward secrecy.
     let level = service("", "CipherString = DEFAULT@SECLEVEL=2");
     assert!(talk(level.port, SslVersion::TLS1_2, "ECDHE-ECDSA-AES128-SHA256").is_err());
-    // Padding is OpenSSL's.
+    // Only OpenSSL's records can pad.
     let padded = service("", "RecordPadding = 512");
     talk(padded.port, SslVersion::TLS1_3, "").expect("a session");
     padded.relay.expect_log("records openssl");
 }
 
-/// With a FIPS module, where the system has one.
+/// Uses a FIPS module, where the system has one.
 #[test]
 fn under_fips_openssl_has_the_records() {
     let folder = Command::new(program("openssl")).args(["version", "-m"]).output();
@@ -238,7 +238,7 @@ fn mistakes_in_new_directives_name_what_is_possible() {
     assert_eq!(status, Some(0), "{said}");
 }
 
-/// One whose random numbers cannot be had, which only TLS needs.
+/// A relay that cannot get random numbers, which it needs only for TLS.
 #[test]
 fn a_relay_without_tls_asks_nothing_of_openssl() {
     let (peer, port, files) = (Peer::echo(), free_port(), Directory::new());
@@ -249,7 +249,7 @@ fn a_relay_without_tls_asks_nothing_of_openssl() {
     let broken = broken.display().to_string();
     let relay = Launch::simple(port, &peer.remote()).environment("OPENSSL_CONF", &broken).start();
     ping(&mut connect(port), b"plain");
-    // The test would be in vain if they could be had.
+    // If it could get them, the test would prove nothing.
     drop(relay);
     let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
     let text = format!(

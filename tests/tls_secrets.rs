@@ -1,4 +1,4 @@
-//! Secrets of sessions do not stay in the memory of a worker when the session has gone.
+//! The secrets of a TLS session do not stay in a worker's memory after the session.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
-/// The secrets that a client prints, in bytes.
+/// The secrets that a client prints (its key log), as bytes.
 fn secrets(lines: &Mutex<Vec<String>>) -> Vec<(String, Vec<u8>)> {
     let lines = lines.lock().unwrap();
     let known = |line: &&String| {
@@ -59,7 +59,8 @@ fn nothing_of_a_session_stays_when_it_has_gone() {
         for version in [SslVersion::TLS1_3, SslVersion::TLS1_2] {
             let mut stream = connect(version);
             let known = secrets(&lines);
-            // While the session is there, so are the secrets of TLS 1.3, or the search finds nothing.
+            // During the session the TLS 1.3 secrets are there; otherwise the search itself would
+            // be broken.
             if version == SslVersion::TLS1_3 {
                 assert!(known.iter().any(|(_, secret)| memory_contains(worker, secret)));
             }

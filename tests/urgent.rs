@@ -1,5 +1,5 @@
-//! Urgent data of TCP (telnet, ABOR of FTP, rlogin) arrives in its place, over every mechanism and
-//! each way that data may take.
+//! TCP urgent data (telnet, ABOR of FTP, rlogin) arrives at its place in the stream, with every
+//! mechanism and on every path that data may take.
 
 mod common;
 
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-/// A session whose bytes are read from the other end.
+/// A session with the test as client and as remote.
 fn session(way: Way) -> (Relay, Peer, TcpStream, TcpStream) {
     let (peer, sessions) = Peer::manual();
     let (relay, port) = relay(way, &peer.remote());
@@ -26,8 +26,8 @@ fn workers(relay: &Relay) -> Vec<i32> {
     all
 }
 
-/// What is sent while the relay does something else has arrived before it looks: the mark is in the
-/// midst of it.
+/// Sends while the workers are stopped, so that everything has arrived when they look, with the
+/// urgent mark in the middle.
 fn urgent_data_in_its_place(relay: &Relay, from: &mut TcpStream, to: &mut TcpStream, bulk: usize) {
     let (sent, reader) = (pattern(3, bulk), to.try_clone().expect("the same connection"));
     let expected = sent.clone();
@@ -44,10 +44,10 @@ fn urgent_data_in_its_place(relay: &Relay, from: &mut TcpStream, to: &mut TcpStr
     from.write_all(b"before").expect("to send");
     send_urgent(from, b'!');
     from.write_all(b"behind").expect("to send");
-    // Loopback has delivered it when send(2) returns.
+    // On loopback the data has arrived by the time send(2) returns.
     workers.iter().for_each(|&pid| kill(pid, Signal::SIGCONT));
     reading.join().expect("everything in order");
-    // At the end it is not taken for the end.
+    // Urgent data right before the end must not be taken for the end.
     send_urgent(from, b'?');
     from.write_all(b"last").expect("to send");
     from.shutdown(Shutdown::Write).expect("to shut down");
@@ -72,7 +72,7 @@ fn urgent_data_of_remotes_arrives_in_its_place() {
     });
 }
 
-/// A bulk transfer is spliced, and stays so behind it.
+/// A bulk transfer is spliced, and stays spliced after urgent data.
 #[test]
 fn urgent_data_within_a_bulk_transfer_arrives_in_its_place() {
     each(|way| {

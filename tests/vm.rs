@@ -1,5 +1,5 @@
-//! What needs a kernel with more in it than most have: TLS, SCTP and VRF. `make test-vm` brings
-//! one, in a virtual machine; elsewhere these tests are left out.
+//! Tests that need a kernel with features many lack: kernel TLS, SCTP and VRF. `make test-vm` runs
+//! them in a virtual machine; elsewhere they are left out.
 
 mod common;
 
@@ -29,7 +29,7 @@ fn localhost(port: u16) -> Address {
     Address::Ip(SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
-/// The calls on a stream of the standard library go for any stream socket.
+/// Wraps any stream socket, since the calls of std's TcpStream work for all of them.
 fn as_stream(fd: OwnedFd) -> TcpStream {
     socket::set_nonblocking(&fd, false).expect("blocking");
     let stream = TcpStream::from(fd);
@@ -86,12 +86,12 @@ fn sctp_is_relayed_to_sctp() {
          id = tcprelay {{ remote = {{ address = 127.0.0.1 port = {remote} protocol = SCTP }} }}\n"
     ))
     .start();
-    // There is nothing else than SCTP on the port.
+    // Only SCTP listens on the port, not TCP.
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
     let client = socket::create(Family::Ipv4, Kind::Stream, Protocol::Sctp).expect("a socket");
     socket::set_nonblocking(&client, false).expect("blocking");
     assert!(socket::connect(&client, &localhost(port)).expect("a connection"));
-    // It has no half-closed state: the client goes when it has all.
+    // SCTP has no half-closed state: the client closes once it has everything.
     both_ways(as_stream(client), &pattern(1, 64 << 20));
     assert!(server.join().expect("the server").is_some());
     assert!(!relay.log().contains("failed"), "{}", relay.log());
@@ -134,7 +134,7 @@ fn a_listener_in_a_vrf_serves_that_alone() {
         let fd = socket::create(Family::Ipv4, Kind::Stream, Protocol::Tcp)?;
         socket::set_vrf(&fd, "test-blue")?;
         let address = Address::Ip(SocketAddr::from(([192, 0, 2, 1], port)));
-        // Its time to send is also its time to connect.
+        // SO_SNDTIMEO also limits connecting.
         let stream = as_stream(fd);
         let fd = OwnedFd::from(stream);
         assert!(socket::connect(&fd, &address)?, "timed out");
@@ -150,7 +150,7 @@ fn a_listener_in_a_vrf_serves_that_alone() {
     assert!(refused(inside(beside)), "served in a VRF");
 }
 
-/// A counter of the kernel's TLS.
+/// One of the kernel's TLS counters.
 fn tls_counter(name: &str) -> u64 {
     let file = "/proc/net/tls_stat";
     let counters = fs::read_to_string(file).expect(file);
@@ -159,7 +159,7 @@ fn tls_counter(name: &str) -> u64 {
     line[1].parse().expect("a number")
 }
 
-/// A client that trusts this certificate, and speaks this version only.
+/// A client that trusts this certificate and speaks only this version.
 fn tls_client(trusted: &Identity, version: SslVersion) -> SslConnector {
     let mut store = X509StoreBuilder::new().expect("a store");
     store.add_cert(trusted.certificate.clone()).expect("a certificate");
@@ -170,12 +170,12 @@ fn tls_client(trusted: &Identity, version: SslVersion) -> SslConnector {
     builder.build()
 }
 
-/// As [`both_ways`], in one thread, as OpenSSL's sessions cannot be used from two.
+/// As [`both_ways`], but in one thread, because two threads cannot use one OpenSSL session.
 fn both_ways_with_tls(stream: &mut SslStream<TcpStream>, data: &[u8]) {
     stream.get_ref().set_nonblocking(true).expect("nonblocking");
     let mut answer = vec![0; data.len()];
     let (mut sent, mut received) = (0, 0);
-    // How far a call has come; `None` if it has to wait.
+    // How many bytes a call has moved; `None` if it would block.
     let progress = |result: io::Result<usize>| match result {
         Ok(0) => panic!("the session ends early"),
         Ok(count) => Some(count),
@@ -185,7 +185,7 @@ fn both_ways_with_tls(stream: &mut SslStream<TcpStream>, data: &[u8]) {
     while received < data.len() {
         let mut wanted = libc::POLLIN;
         if sent < data.len() {
-            // At most a record at once, so that what comes meanwhile has its turn.
+            // At most one record at a time, so that reading gets its turn.
             let end = data.len().min(sent + 16384);
             match progress(stream.write(&data[sent..end])) {
                 Some(count) => (sent, wanted) = (sent + count, 0),
@@ -208,7 +208,7 @@ fn both_ways_with_tls(stream: &mut SslStream<TcpStream>, data: &[u8]) {
     assert!(answer == data, "changed on the way");
 }
 
-/// A relay in front of an echo, whose records of TLS are the kernel's.
+/// A relay in front of an echo, with TLS records handled by the kernel.
 struct KernelTls {
     relay: Relay,
     port: u16,
@@ -249,7 +249,7 @@ fn the_kernel_seals_and_opens_the_records_of_a_listener() {
         let client = tls_client(identity, version);
         let mut stream = client.connect("localhost", connect(port)).expect("a handshake");
         both_ways_with_tls(&mut stream, &data);
-        // The end is said with TLS in both directions.
+        // The end is signalled by close_notify in both directions.
         stream.shutdown().expect("to say that nothing follows");
         assert_eq!(stream.read(&mut [0]).expect("the end"), 0);
         let name = stream.ssl().version_str();
@@ -259,7 +259,8 @@ fn the_kernel_seals_and_opens_the_records_of_a_listener() {
     }
 }
 
-/// Sends `input` with s_client, in which a line with K asks for new keys; returns what comes back.
+/// Sends `input` with openssl s_client, where a line with K updates the keys; returns what comes
+/// back.
 fn s_client(port: u16, version: &str, input: &[&str]) -> String {
     let mut client = Command::new(program("openssl"))
         .args(["s_client", "-quiet", "-no_ign_eof", version, "-connect"])
@@ -273,7 +274,7 @@ fn s_client(port: u16, version: &str, input: &[&str]) -> String {
     let mut stdout = client.stdout.take().expect("a pipe");
     let mut answer = Vec::new();
     for line in input {
-        // What was written together would be one command, or none.
+        // Commands written together would be read as one command, or as data.
         if stdin.write_all(format!("{line}\n").as_bytes()).is_err() {
             break;
         }
@@ -284,7 +285,7 @@ fn s_client(port: u16, version: &str, input: &[&str]) -> String {
                 _ => break,
             }
         }
-        // The command has no answer that could be waited for.
+        // There is no answer to the command that could be waited for.
         thread::sleep(std::time::Duration::from_millis(500));
     }
     drop(stdin);
@@ -304,12 +305,12 @@ fn new_keys_are_given_to_the_kernel_or_the_session_ends() {
     let before = descriptors(worker);
     let answer = s_client(port, "-tls1_3", &["first", "K", "second"]);
     assert!(answer.starts_with("first\n"), "{answer:?}");
-    // Kernels before 6.14 cannot take new keys.
+    // Kernels before 6.14 cannot install new keys.
     if !answer.ends_with("second\n") {
         relay.expect_log("the kernel takes no new keys");
     }
     wait_for("the end of the session", || (descriptors(worker) == before).then_some(()));
-    // A renegotiation is refused, and does no harm.
+    // Renegotiation is refused, and does no harm.
     let answer = s_client(port, "-tls1_2", &["first", "R", "second"]);
     assert!(answer.starts_with("first\n"), "{answer:?}");
     wait_for("the end of the session", || (descriptors(worker) == before).then_some(()));

@@ -1,5 +1,6 @@
-//! The walls of the house: which room may use which. Reads the source, and fails on an arrow that
-//! the design does not have, and on a circle between the modules of a room.
+//! Checks the architecture: which module directory ("room") may use which. Parses the source, and
+//! fails on a dependency that the design does not allow, and on a cycle between modules of one
+//! room.
 
 #[path = "walls/paths.rs"]
 mod paths;
@@ -10,8 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Each floor may use those below it, never a neighbour on its own, as processes are to each other.
-/// The bytes of a configuration come before what they mean.
+/// Each floor may use those below it. Rooms on one floor may not use each other, as they belong to
+/// different processes. `snapshot`, the bytes of a configuration, is below `config`, their meaning.
 const FLOORS: [&[&str]; 10] = [
     &["os"],
     &["event"],
@@ -25,26 +26,25 @@ const FLOORS: [&[&str]; 10] = [
     &["program"],
 ];
 
-/// What only C programs need stands beside the house, on `os`; `ffi` alone uses it.
+/// `library` is for C programs only: it may use `os`, and only `ffi` may use it.
 const LIBRARY: &str = "library";
-/// Uses all, and is used by none.
+/// May use every room; no room may use it.
 const FFI: &str = "ffi";
 
-/// Arrows that are wrong and known: the module, the room it uses, why. An entry that is not needed
-/// any more is a failure too, so that this list can only shrink.
+/// Known violations: the module, the room it uses, and why. An entry that is no longer needed is a
+/// failure too, so this list can only shrink.
 const WRONG_ARROWS: &[(&str, &str, &str)] =
     &[("mavis::attributes", "library", "digests and base64 of passwords are in library")];
 
-/// Modules of one room that use each other and are known to: the room, its modules, why. Must be
-/// exact.
+/// Known cycles between modules of one room: the room, its modules, and why. Must match exactly.
 const CIRCLES: &[(&str, &[&str], &str)] = &[(
     "os",
     &["common_data", "entry", "log", "parent", "process", "signals"],
     "programs are started and files opened with what the log keeps open, and both may complain",
 )];
 
-/// These decide, and do nothing else: they name nothing of `event`, and of `os` only what is a plain
-/// value.
+/// Pure modules: they decide and do nothing else. They name nothing of `event`, and of `os` only
+/// the plain values listed here.
 const PURE: &[&str] = &[
     "broker::policy",
     "broker::acl",
@@ -55,8 +55,8 @@ const PURE: &[&str] = &[
 ];
 const PLAIN_VALUES: &[&str] = &["address", "process::Pid", "secret::wipe"];
 
-/// Parsing gives settings and a list of effects: it touches neither the system nor this process. The
-/// values that it may name, besides those above.
+/// Parsing produces settings and a list of effects, and touches neither the system nor this
+/// process. So `config` may name only these values, besides those above.
 const PURE_ROOM: &str = "config";
 const PLAIN_VALUES_OF_SETTINGS: &[&str] = &[
     "address",
@@ -71,7 +71,7 @@ const PLAIN_VALUES_OF_SETTINGS: &[&str] = &[
     "socket::MOST_USER_TIMEOUT",
     "socket::Protocol",
 ];
-/// Nor is it done with the standard library.
+/// Pure modules may not reach the system through the standard library either.
 const SYSTEM: &[&str] =
     &["std::env", "std::fs", "std::process", "std::thread", "std::time", "libc::", "ToSocketAddrs"];
 
@@ -85,13 +85,13 @@ fn may_use(from: &str, to: &str) -> bool {
     }
 }
 
-/// What the source names: module → paths.
+/// What the source names: from each module, the paths.
 struct House {
     uses: BTreeMap<Vec<String>, BTreeSet<Vec<String>>>,
     modules: BTreeSet<Vec<String>>,
 }
 
-/// What each file names, by its path below the root. All tests read it once.
+/// What each file names, by its path below the root. Read once for all tests.
 type Sources = BTreeMap<PathBuf, Vec<Reference>>;
 
 fn sources() -> &'static Sources {
@@ -117,7 +117,7 @@ fn sources() -> &'static Sources {
     })
 }
 
-/// The module that a file is: `src/event/mod.rs` is `event`, `ffi/av.rs` is `ffi::av`.
+/// The module of a file: `src/event/mod.rs` is `event`, `ffi/av.rs` is `ffi::av`.
 fn module_of(file: &Path) -> Vec<String> {
     let file = file.strip_prefix("src").unwrap_or(file).with_extension("");
     let mut module: Vec<String> =
@@ -143,16 +143,16 @@ impl House {
         house
     }
 
-    /// Whether it is a room of the house: a folder, with modules.
+    /// Whether this is a room: a directory with modules.
     fn is_room(&self, name: &str) -> bool {
         self.modules.contains(&vec![name.to_owned()])
     }
 
-    /// Every arrow from one room to another, as (module, room).
+    /// Every dependency of a module on another room, as (module, room).
     fn arrows(&self) -> BTreeSet<(String, String)> {
         let mut arrows = BTreeSet::new();
         for (from, uses) in &self.uses {
-            // The root only says which rooms there are; a program is one line.
+            // The crate root only lists the rooms, and programs in `bin` are one line each.
             let Some(room) = from.first().filter(|room| *room != "bin") else {
                 continue;
             };
@@ -164,14 +164,14 @@ impl House {
         arrows
     }
 
-    /// Arrows that the design does not have.
+    /// Dependencies that the design does not allow.
     fn wrong_arrows(&self) -> BTreeSet<(String, String)> {
         let mut arrows = self.arrows();
         arrows.retain(|(from, to)| !may_use(from.split("::").next().unwrap_or_default(), to));
         arrows
     }
 
-    /// Impure things that pure modules name, as (module, path).
+    /// Names in pure modules that are not pure, as (module, path).
     fn impurities(&self) -> BTreeSet<(String, String)> {
         let mut found = BTreeSet::new();
         for (from, uses) in &self.uses {
@@ -195,16 +195,16 @@ impl House {
         found
     }
 
-    /// Modules that use each other, by room.
+    /// Cycles between modules of one room, as (room, modules).
     fn circles(&self) -> BTreeSet<(String, Vec<String>)> {
         let mut graphs: BTreeMap<&str, BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
         for (from, uses) in &self.uses {
             let [room, module, ..] = &from[..] else {
-                // What holds the modules together may know them all.
+                // A room's mod.rs holds its modules together, and may know them all.
                 continue;
             };
             if room == FFI {
-                // A file for each C header, and those include each other.
+                // `ffi` has a file for each C header, and those include each other.
                 continue;
             }
             for to in uses {
@@ -232,7 +232,7 @@ impl House {
     }
 }
 
-/// Room and module.
+/// The first two parts of a path: room and module.
 fn module_name(module: &[String]) -> String {
     module[..module.len().min(2)].join("::")
 }
@@ -252,7 +252,7 @@ fn reachable<'a>(
     reached
 }
 
-/// Complaints about a tree; none if it is as it should be.
+/// All complaints about a source tree; empty if there are none.
 fn complaints(sources: &Sources) -> Vec<String> {
     let house = House::new(sources);
     let mut complaints = Vec::new();
@@ -293,7 +293,7 @@ fn dependencies_point_one_way() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// What is complained about when these lines stand at the end of these files, and is not otherwise.
+/// The complaints that appear when these lines are appended to these files.
 fn planted(plants: &[(&str, &str)]) -> Vec<String> {
     let mut planted = sources().clone();
     let before = complaints(&planted);

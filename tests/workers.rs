@@ -1,4 +1,4 @@
-//! Workers that break the rules, hang, are stopped, or leave: what becomes of their connections.
+//! Workers that break the protocol, hang, are stopped or leave: what happens to their connections.
 
 mod common;
 
@@ -31,10 +31,10 @@ fn short(kind: u32, count: i32) -> [u8; 8] {
     message
 }
 
-/// Names the socket of a test, which makes this program a worker.
+/// The environment variable with the path of a test's socket; it makes this program a worker.
 const ROLE: &str = "TCPRELAY_TEST_ROLE";
 
-/// No test but a worker: gives its channel to the test, and stays until that lets it go.
+/// Not a test, but a worker: passes its channel to the test, and stays until the test lets it go.
 #[test]
 fn worker_role() {
     let Some(path) = std::env::var_os(ROLE) else {
@@ -49,7 +49,7 @@ fn worker_role() {
     std::process::exit(0);
 }
 
-/// Where workers report whose part a test plays.
+/// The socket to which workers report that a test plays.
 struct Workshop {
     directory: Directory,
     listener: UnixListener,
@@ -78,7 +78,7 @@ impl Workshop {
         Workshop { directory, listener }
     }
 
-    /// A broker whose workers report here.
+    /// A broker whose workers report to this socket.
     fn broker(&self, port: u16, listen: &str, spawn: &str) -> Relay {
         let text = format!(
             "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} {listen} }}\n\
@@ -109,7 +109,7 @@ impl FakeWorker {
         });
     }
 
-    /// The next message with its descriptors.
+    /// The next message: its type and its descriptors.
     fn receive(&self) -> (u32, Vec<OwnedFd>) {
         let mut data = [0; 5000];
         let mut fds = Vec::new();
@@ -119,7 +119,7 @@ impl FakeWorker {
         (u32::from_ne_bytes(data[..4].try_into().expect("four bytes")), fds)
     }
 
-    /// The connections of the next message that has any.
+    /// The connections of the next message that carries any.
     fn accept(&self) -> Vec<OwnedFd> {
         loop {
             let (kind, fds) = self.receive();
@@ -150,13 +150,13 @@ fn one_session(port: u16) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Waits until the worker has served a session, and the broker knows that it has ended.
+/// Waits until a session was served and the broker knows that it has ended.
 fn idle_after_one(relay: &Relay, port: u16) {
     one_session(port).expect("to be served");
     wait_for("its end", || relay.title().contains(": 0 connections, ").then_some(()));
 }
 
-/// Requires that all of them are served.
+/// Requires that all of these connections are served.
 fn all_served(streams: &mut [TcpStream]) {
     for stream in streams.iter_mut() {
         stream.write_all(b"word").expect("to send");
@@ -191,7 +191,7 @@ fn a_worker_that_breaks_the_rules_is_replaced_and_the_broker_lives() {
     let client = connect(port);
     let held = honest.accept();
     for (text, messages) in offences {
-        // The first one has its share, so the next client starts a second one.
+        // The first worker has its minimum, so the next client starts a second worker.
         let second = connect(port);
         let worker = workshop.next();
         worker.say(HELLO, 1);
@@ -206,7 +206,7 @@ fn a_worker_that_breaks_the_rules_is_replaced_and_the_broker_lives() {
         wait_for("its end", || is_gone(worker.pid).then_some(()));
     }
     assert!(!is_gone(relay.pid()) && !is_gone(honest.pid));
-    // The counts are those of the honest one.
+    // Only the honest worker's connections are counted.
     wait_for("the count", || relay.title().contains(": 1 connection, ").then_some(()));
     assert!(!has_ended(&mut client.try_clone().expect("a copy")));
     drop(held);
@@ -223,7 +223,7 @@ fn a_worker_does_not_limit_the_others() {
     workers[1].say(MAX, 1);
     wait_for("its own limit", || relay.title().contains("up to 51 more").then_some(()));
     assert!(!relay.log().contains("child limits"), "{}", relay.log());
-    // Whoever takes its place says its own number.
+    // The worker that replaces it announces a limit of its own.
     kill(workers[1].pid, Signal::SIGKILL);
     workshop.next().say(MAX, 1000);
     wait_for("the whole limit", || relay.title().contains("up to 100 more").then_some(()));
@@ -256,7 +256,7 @@ fn a_worker_that_hangs_at_its_start_is_replaced() {
     let client = connect(port);
     relay.expect_log(&format!("child (pid {}) has not started within 1 s", hangs.pid));
     wait_for("its end", || is_gone(hangs.pid).then_some(()));
-    // What it was given is the next one's.
+    // The connection given to the first worker goes to the next one.
     let next = workshop.next();
     next.say(MAX, 1000);
     let held = next.accept();
@@ -283,7 +283,7 @@ fn what_a_worker_has_not_read_goes_to_another() {
     });
     kill(workers[0], Signal::SIGCONT);
     relay.expect_log(&format!("child (pid {}) reads its channel again", workers[0]));
-    // It takes part again, and has the fewest.
+    // The worker takes part again, and has the fewest connections, so it gets these.
     let mut more: Vec<TcpStream> = (0..20).map(|_| connect(port)).collect();
     all_served(&mut more);
     wait_for("its share", || title(workers[0]).contains(": 20 connections").then_some(()));
@@ -291,7 +291,7 @@ fn what_a_worker_has_not_read_goes_to_another() {
     wait_for("the end of all", || relay.title().contains(": 0 connections, ").then_some(()));
 }
 
-/// Exactly one serves each connection, whenever the worker wakes up.
+/// Each connection is served by exactly one worker, whenever the stopped worker wakes up.
 #[test]
 fn workers_that_stop_and_go_on_lose_nothing() {
     let peer = Peer::echo();
@@ -316,7 +316,7 @@ fn workers_that_stop_and_go_on_lose_nothing() {
     for round in 0..8u64 {
         let worker = workers[round as usize % 2];
         kill(worker, Signal::SIGSTOP);
-        // Around the moment at which its connections are taken back.
+        // Times around the moment at which its connections are taken back.
         thread::sleep(Duration::from_millis(980 + round * 45));
         kill(worker, Signal::SIGCONT);
     }
@@ -361,7 +361,7 @@ fn a_reload_with_a_stopped_worker_loses_nothing() {
         relay.title().contains(": 100 connections").then_some(())
     });
     relay.signal(Signal::SIGHUP);
-    // Before it goes on.
+    // All are served before the stopped worker goes on.
     all_served(&mut streams);
     kill(old, Signal::SIGCONT);
     wait_for("it to leave", || is_gone(old).then_some(()));
@@ -411,7 +411,7 @@ fn datagrams_that_are_not_read_go_to_another_worker() {
     let spawn = "instances min = 2 instances max = 2 users max = 50";
     let relay = workshop.broker(port, "protocol = UDP", spawn);
     let (silent, other) = (workshop.next(), workshop.next());
-    // What serves is told by its number, so that the first one is chosen first.
+    // Workers with equal load are chosen by their pid, so the silent one must have the lower.
     let (silent, other) = if silent.pid < other.pid { (silent, other) } else { (other, silent) };
     silent.say(MAX, 50);
     other.say(MAX, 50);
@@ -465,7 +465,7 @@ fn the_first_connection_of_a_worker_that_exec_names_is_served() {
     }
 }
 
-/// A relay that is a worker of this test: the process, and the test's end of the channel.
+/// A relay run as a worker of this test: the process, and the test's end of the channel.
 fn worker(peer: &Peer, environment: Option<&str>) -> (Relay, OwnedFd) {
     let directory = Directory::new();
     let config = directory.write("relay.cfg", format!("id = tcprelay {{\n{}\n}}\n", peer.remote()));
@@ -482,7 +482,7 @@ fn worker(peer: &Peer, environment: Option<&str>) -> (Relay, OwnedFd) {
     (Relay::assemble(directory, config, log, child), ours)
 }
 
-/// A message with a connection, and the client's end of it.
+/// Sends a message with a connection; returns the client's end.
 fn give(broker: &OwnedFd) -> std::io::Result<TcpStream> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let client = TcpStream::connect(listener.local_addr()?)?;
@@ -501,8 +501,8 @@ fn hear(broker: &OwnedFd) -> (u32, i32) {
     (u32::from_ne_bytes(word(0)), i32::from_ne_bytes(word(4)))
 }
 
-/// The broker does not read that the worker leaves, and sends it connections until that fails. What
-/// it could send is served.
+/// The broker does not read that the worker is leaving, and sends it connections until sending
+/// fails. Every connection that it could send is served.
 #[test]
 fn a_leaving_worker_reads_its_channel_to_the_end() {
     let peer = Peer::echo();
@@ -527,7 +527,7 @@ fn a_leaving_worker_reads_its_channel_to_the_end() {
                     client.read_exact(&mut answer).expect("to be served");
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    // What it says is in the way.
+                    // The worker's messages fill the channel, so read them.
                     while channel::receive(broker.as_fd(), &mut [0; 64]).is_ok() {}
                 }
                 Err(_) => break,
@@ -537,20 +537,21 @@ fn a_leaving_worker_reads_its_channel_to_the_end() {
     }
 }
 
-/// HELLO is answered late: what comes before, in whatever order, is served when the worker is up.
+/// The answer to HELLO comes late. Everything that arrives before it, in whatever order, is served
+/// once the worker is up.
 #[test]
 fn connections_wait_for_a_worker_that_waits_for_its_keys() {
     let peer = Peer::echo();
     let (mut relay, broker) = worker(&peer, Some("plain"));
     let mut clients = vec![give(&broker).expect("to send")];
     assert_eq!(hear(&broker), (HELLO, 1));
-    // Nothing, something unknown, another connection, and the end.
+    // An idle message, an unknown one, another connection, and the end.
     for message in [short(KEEPALIVE, 0), short(99, 0)] {
         channel::send(broker.as_fd(), &message, None).expect("to send");
     }
     clients.push(give(&broker).expect("to send"));
     channel::send(broker.as_fd(), &short(2, 0), None).expect("to send");
-    // Keys that cannot be used: it does without, as with a broker of others.
+    // Unusable ticket keys: the worker does without, as with another program's broker.
     let mut secrets = short(65, 1).to_vec();
     secrets.push(0);
     channel::send(broker.as_fd(), &secrets, None).expect("to send");

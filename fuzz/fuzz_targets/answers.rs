@@ -1,5 +1,5 @@
-//! Any bytes as the answer of a backend to the question whether a client may connect: nobody is
-//! admitted without an ACK.
+//! Feeds arbitrary bytes as a backend's answer to the question whether a client may connect:
+//! without an ACK nobody is admitted.
 
 #![no_main]
 

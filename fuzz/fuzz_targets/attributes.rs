@@ -1,4 +1,5 @@
-//! Any bytes as attribute-value pairs on the wire: what is read survives encoding.
+//! Parses arbitrary bytes as attribute-value pairs in wire format: what is parsed survives
+//! encoding.
 
 #![no_main]
 
@@ -6,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use mavis::mavis::attributes::{Attributes, COUNT};
 
 fuzz_target!(|data: &[u8]| {
-    // The first bytes say which attributes are wanted.
+    // The first bytes select the attributes that are wanted.
     let Some((mask, text)) = data.split_first_chunk::<8>() else {
         return;
     };

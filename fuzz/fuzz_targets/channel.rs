@@ -1,5 +1,5 @@
-//! Any bytes as a message of either side: read or refused, and what is read survives encoding; in
-//! whatever state the side is that hears it.
+//! Parses arbitrary bytes as messages of either side. Each is read or refused, and what is read
+//! survives encoding, in every state of the receiving side.
 
 #![no_main]
 
@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
         let mut broker = BrokerSide::new(peer);
         let mut worker = WorkerSide::new(peer, true);
         worker.ask(0);
-        // The first byte says how long each message is.
+        // The first byte gives the length of each message.
         let length = usize::from(data.first().copied().unwrap_or(0)).max(4);
         for message in data.chunks(length) {
             broker.hear(FromWorker::decode(message), 3, 0);

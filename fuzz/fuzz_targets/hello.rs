@@ -1,5 +1,5 @@
-//! The first bytes of a client, to the detector and to a server: any bytes, or a ClientHello that
-//! is right but for what was changed in it, in any pieces.
+//! Feeds a client's first bytes to the TLS detector and to a server: arbitrary bytes, or a valid
+//! ClientHello with some changes, split at any place.
 
 #![no_main]
 
@@ -35,23 +35,23 @@ enum Extension {
     Cookie(Vec<u8>),
     Renegotiation(Vec<u8>),
     Other(u16, Vec<u8>),
-    /// A ticket of TLS 1.3 and its binder; comes last.
+    /// TLS 1.3 tickets and their binders; this extension must be last.
     Tickets(Vec<(Vec<u8>, u32)>, Vec<Vec<u8>>),
 }
 
 #[derive(Arbitrary, Debug)]
 struct Hello {
-    /// Which of the usual parts are left out.
+    /// A bit for each of the usual parts that is left out.
     without: u16,
     name: Vec<u8>,
     session: Vec<u8>,
     suites: Vec<u16>,
     more: Vec<Extension>,
-    /// Bytes that are changed.
+    /// Offsets of bytes to change, and the new values.
     changes: Vec<(u16, u8)>,
-    /// Bytes that are added or, if there are none, taken out.
+    /// Where to insert bytes or, if there are none, to remove one.
     edits: Vec<(u16, Vec<u8>)>,
-    /// The message in records of this length, if not 0.
+    /// If not 0, the message is split into records of this length.
     fragments: u16,
     behind: Vec<u8>,
 }
@@ -59,7 +59,7 @@ struct Hello {
 #[derive(Arbitrary, Debug)]
 struct Input {
     versions: u8,
-    /// Bytes as they are, or a ClientHello.
+    /// The bytes themselves, or a ClientHello.
     hello: Result<Vec<u8>, Hello>,
     pieces: Vec<u8>,
 }
@@ -120,14 +120,14 @@ fn wire(hello: &Hello) -> Vec<u8> {
         Extension::Groups(vec![29, 23, 24]),
         Extension::Signatures(vec![0x0403, 0x0804, 0x0401]),
         Extension::Versions(vec![0x0304, 0x0303]),
-        // Nearly anything is a point of X25519.
+        // Nearly any 32 bytes are a valid X25519 share.
         Extension::Shares(vec![(29, vec![9; 32])]),
         Extension::Protocols(vec![b"h2".to_vec(), b"http/1.1".to_vec()]),
         Extension::Status(Vec::new()),
         Extension::Modes(vec![1]),
         Extension::Ticket(Vec::new()),
         Extension::Renegotiation(Vec::new()),
-        // Point formats and the extended master secret.
+        // Point formats; the extended master secret follows.
         Extension::Other(11, vec![1, 0]),
         Extension::Other(23, Vec::new()),
     ];
@@ -165,7 +165,7 @@ fn wire(hello: &Hello) -> Vec<u8> {
     wire
 }
 
-/// Files by name, without any on the disk.
+/// Files by name, held in memory only.
 fn material(files: &[(&str, Vec<u8>)], tickets: &Ratchet) -> Material {
     let mut data = tickets.encode().to_vec();
     for field in files.iter().flat_map(|(name, content)| [name.as_bytes(), content]) {
@@ -205,7 +205,8 @@ thread_local! {
     static ACCEPTOR: Acceptor = acceptor();
 }
 
-/// Whole records; what the first one is. An alert about a client's version has that version.
+/// Requires whole records; returns the type of the first. An alert about a client's version carries
+/// that version.
 fn records(mut wire: &[u8]) -> Option<u8> {
     let kind = wire.first().copied();
     while let Some(&[kind, major, _, high, low]) = wire.first_chunk::<5>() {
@@ -221,7 +222,7 @@ fuzz_target!(|input: Input| {
         Ok(bytes) => bytes.clone(),
         Err(hello) => wire(hello),
     };
-    // The detector never changes its mind, and has one when it has seen enough.
+    // The detector never changes its mind, and has decided once it has seen enough.
     let mut decided = First::Undecided;
     for length in 0..=bytes.len().min(NEEDED + 2) {
         let now = first(&bytes[..length]);
@@ -251,7 +252,7 @@ fuzz_target!(|input: Input| {
         let result = stream.handshake(piece, &mut out);
         answered = answered.or(records(out.filled()));
         match result {
-            // Nobody who does not compute can end a handshake.
+            // The input computes no keys, so it cannot complete a handshake.
             Ok(done) => assert!(!done),
             Err(text) => {
                 assert!(!text.is_empty());
@@ -262,8 +263,8 @@ fuzz_target!(|input: Input| {
             break false;
         }
     };
-    // Whom the library answers as a client is one to the detector, but for records that nobody
-    // sends: of less than a message's header, or of no version.
+    // If the library answers the input as a client, the detector must see TLS too; except for
+    // records that no client sends: shorter than a message header, or of an unknown version.
     let strange =
         bytes.len() < NEEDED || bytes[0] != 22 || bytes[2] > 4 || bytes[3..5] < [0, 4][..];
     assert!(answered != Some(22) || strange || decided == First::Tls);

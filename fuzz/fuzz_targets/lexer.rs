@@ -1,4 +1,5 @@
-//! Any bytes as a configuration: no panic, no endless loop, every error with a place in the file.
+//! Parses arbitrary bytes as a configuration: no panic, no endless loop, and every error has a
+//! place in the file.
 
 #![no_main]
 

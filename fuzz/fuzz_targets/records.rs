@@ -1,6 +1,6 @@
-//! A session whose other side has the keys and no manners: records of any type, length and
-//! padding, changed on the way, cut anywhere. What comes out is a beginning of what was sent, and
-//! what was changed is never taken. Then any bytes as what a broker tells a worker.
+//! A session whose other side has the keys and breaks every rule: records of any type, length and
+//! padding, modified in transit, cut anywhere. The output must be a prefix of what was sent, and
+//! modified records are never accepted. Then arbitrary bytes as messages from a broker to a worker.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ use mavis::tls::tickets::{Ratchet, ENCODED};
 use mavis::tls::Buffer;
 use sealing::Direction;
 
-/// One of each kind of record protection, in both versions.
+/// Each kind of record protection, in both versions.
 const SUITES: [(Version, [u8; 2]); 6] = [
     (Version::Tls13, [0x13, 1]),
     (Version::Tls13, [0x13, 2]),
@@ -27,34 +27,34 @@ const SUITES: [(Version, [u8; 2]); 6] = [
     (Version::Tls12, [0xcc, 0xa8]),
 ];
 
-/// The length of a record has no room for much more.
+/// The length field of a record has no room for much more.
 const MOST: usize = 65_000;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
     /// Data that must arrive.
     Data(Vec<u8>, u8),
-    /// Much of it.
+    /// A lot of data.
     Long(u8, u16),
-    /// A KeyUpdate, with or without a request.
+    /// A KeyUpdate, with or without a request for another.
     Update(bool),
-    /// Sealed, but of any type and content.
+    /// A correctly sealed record of any type and content.
     Record(u8, Vec<u8>, u16),
-    /// Sealed, of any length.
+    /// A correctly sealed record of any length.
     Huge(u8, u16),
-    /// Sealed, without a type of its own.
+    /// A correctly sealed record whose plaintext lacks the inner type.
     Inner(Vec<u8>),
-    /// On the wire as it is.
+    /// Raw bytes on the wire.
     Raw(Vec<u8>),
-    /// A changed bit in what the next step sends.
+    /// Flips a bit of what the next step sends.
     Flip(u16, u8),
-    /// A record left out.
+    /// Omits a record.
     Skip,
-    /// A record that comes twice.
+    /// Sends a record twice.
     Twice(Vec<u8>),
-    /// This side sends.
+    /// The side under test sends.
     Write(u16),
-    /// The wire is cut here.
+    /// Splits the wire here.
     Cut(u16),
 }
 
@@ -63,14 +63,14 @@ struct Input {
     suite: u8,
     server: bool,
     steps: Vec<Step>,
-    /// Where the wire is cut besides.
+    /// Where to split the wire in addition.
     pieces: Vec<u16>,
 }
 
-/// The side under test and what is known about it.
+/// The side under test, and what the test knows about it.
 struct Side {
     records: Records,
-    /// For what it sends.
+    /// Opens the records that it sends.
     opener: Direction,
     held: Vec<u8>,
     plain: Buffer,
@@ -87,7 +87,7 @@ impl Side {
                 assert!(!self.ended || self.plain.filled().len() == before);
                 assert!(taken.consumed <= self.held.len());
                 self.held.drain(..taken.consumed);
-                // A whole record never stays behind.
+                // A whole record must never be left unprocessed.
                 if let Some(&[_, _, _, high, low]) = self.held.first_chunk::<5>() {
                     assert!(self.held.len() < 5 + usize::from(u16::from_be_bytes([high, low])));
                 }
@@ -107,7 +107,7 @@ impl Side {
         }
     }
 
-    /// Everything that is sent can be opened, in its order, and a failure is told last.
+    /// Opens everything that was sent, in order; a failure must be reported last, by an alert.
     fn check(&mut self, mut wire: Vec<u8>, alert: Option<bool>) -> usize {
         let (mut last, mut data) = (None, 0);
         while let Some((kind, content)) = self.opener.open(&mut wire) {
@@ -161,7 +161,7 @@ fn session(input: &Input) {
         let from = wire.len();
         match step {
             Step::Data(data, padding) => {
-                // As long as it fits into a record with its padding.
+                // Cut to what fits into a record with its padding.
                 let data = &data[..data.len().min(16_000)];
                 wire.extend(theirs.seal(23, data, usize::from(*padding)));
                 sent.extend_from_slice(data);
@@ -243,7 +243,7 @@ fn session(input: &Input) {
             if let Some((at, bit)) = flip.take() {
                 let length = wire.len() - from;
                 wire[from + at % length] ^= 1 << bit;
-                // Of a header's version only the first byte means anything.
+                // Of the version in a header only the first byte is significant.
                 honest = false;
             }
         }
@@ -266,7 +266,7 @@ fn session(input: &Input) {
     side.check(out.filled().to_vec(), None);
 }
 
-/// Bytes that nobody has sealed are never data.
+/// Bytes that nobody has sealed must never come out as data.
 fn rubbish(data: &[u8]) {
     for (version, number) in SUITES {
         let suite = Suite::of(version, number).expect("a suite of ours");

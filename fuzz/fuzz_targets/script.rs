@@ -1,4 +1,4 @@
-//! Any bytes as a script of a module: refused with its place, or run.
+//! Parses arbitrary bytes as a module's script: refused with a place in the text, or run.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! What another process may write into the zone: whatever is there, workers select remotes that exist,
-//! remotes come and go, and nothing panics or goes on for ever.
+//! Arbitrary writes into the zone, as another process might make them. Whatever is in it, workers
+//! select only remotes that exist, remotes come and go, and nothing panics or loops for ever.
 
 #![no_main]
 
@@ -12,9 +12,9 @@ use std::os::unix::fs::FileExt;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    /// A word anywhere behind the first, which says what the others mean.
+    /// Writes a word anywhere after the layout word, the first.
     Scribble(u32, u64),
-    /// A word of the header, of the first rows, or of what is announced to the first worker.
+    /// Writes a word of the header, of the first rows, or of what is announced to the first worker.
     ScribbleNear(u8, u64),
     Add(u8, Option<u8>, u64),
     Remove(u8),
@@ -24,7 +24,7 @@ enum Step {
     Connected(u8),
     CutShort(u8),
     Release(u8),
-    /// The broker clears what a worker had.
+    /// The broker clears what a worker held.
     Clear(u8),
     Wait(u16),
 }

@@ -1,4 +1,5 @@
-//! The launcher: a program of ours in a directory of its own, started in every way that a test wants.
+//! Starts a program under test in a directory of its own, with whatever arguments, environment,
+//! user and limits a test needs.
 
 use super::{is_root, ours, title, wait_for, Directory, Relay, TCPRELAY};
 use std::fs::{self, File};
@@ -10,15 +11,15 @@ use std::process::{ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What descriptor 0 is.
+/// What the program gets as descriptor 0.
 enum Input {
     Null,
     Closed,
     Descriptor(OwnedFd),
 }
 
-/// How a program is started. `@DIR@` in texts and arguments is the directory of the case,
-/// `@CFG@` the configuration, `@BIN@` the program.
+/// How a program is started. In texts and arguments `@DIR@` stands for the test's directory,
+/// `@CFG@` for the configuration file and `@BIN@` for the program.
 pub struct Launch {
     pub directory: Directory,
     program: PathBuf,
@@ -34,11 +35,11 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// `tcprelay` with this configuration, ready when one worker is.
+    /// `tcprelay` with this configuration; [`start`](Self::start) waits for one worker.
     pub fn new(config: impl Into<String>) -> Launch {
         let mut environment = vec![("TCPRELAY_LOG_STDERR".into(), "1".into())];
         if !is_root() {
-            // Tests look into the processes, which is for root otherwise.
+            // Tests read /proc of the processes, which only root may do otherwise.
             environment.push(("TCPRELAY_TRACEABLE".into(), "1".into()));
         }
         Launch {
@@ -56,8 +57,8 @@ impl Launch {
         }
     }
 
-    /// One listener on a port of 127.0.0.1, one worker for up to 5000 connections, with `relay` as
-    /// its section.
+    /// One listener on a port of 127.0.0.1, one worker for up to 5000 connections, and `relay` as
+    /// the text of the worker's section.
     pub fn simple(port: u16, relay: &str) -> Launch {
         Launch::new(format!(
             "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }}\n \
@@ -71,14 +72,14 @@ impl Launch {
         self
     }
 
-    /// An argument in front of the configuration.
+    /// Adds an argument before the configuration file.
     pub fn argument(mut self, argument: &str) -> Launch {
         let last = self.arguments.len().saturating_sub(1);
         self.arguments.insert(last, argument.into());
         self
     }
 
-    /// argv\[0].
+    /// Sets argv\[0].
     pub fn name(mut self, name: &str) -> Launch {
         self.name = Some(name.into());
         self
@@ -95,8 +96,8 @@ impl Launch {
         self
     }
 
-    /// The event mechanism, by its value of `IO_POLL_MECHANISM`. Over the emulations each comes with
-    /// the sandbox of one system.
+    /// Sets the event mechanism, by its value of `IO_POLL_MECHANISM`. With the emulations each
+    /// mechanism also selects the sandbox of one system.
     pub fn mechanism(self, value: &str) -> Launch {
         let system = match value {
             "1" => "freebsd",
@@ -128,19 +129,19 @@ impl Launch {
         self
     }
 
-    /// Soft and hard limit of descriptors.
+    /// Sets the soft and hard limits on descriptors.
     pub fn descriptors(mut self, soft: u64, hard: u64) -> Launch {
         self.descriptors = Some((soft, hard));
         self
     }
 
-    /// The user as which the program runs; needs root.
+    /// Sets the user that the program runs as; needs root.
     pub fn user(mut self, user: u32) -> Launch {
         self.user = Some(user);
         self
     }
 
-    /// How many workers must have started; `None`: do not wait at all.
+    /// How many workers [`start`](Self::start) waits for; `None`: does not wait at all.
     pub fn ready(mut self, workers: impl Into<Option<usize>>) -> Launch {
         self.ready = workers.into();
         self
@@ -179,7 +180,7 @@ impl Launch {
             command.uid(user).gid(user);
         }
         let limits = self.descriptors;
-        // SAFETY: what runs between fork and exec calls only close(2) and setrlimit(2).
+        // SAFETY: the code between fork and exec calls only close(2) and setrlimit(2).
         unsafe {
             command.pre_exec(move || {
                 if closed {
@@ -194,7 +195,7 @@ impl Launch {
                 Ok(())
             });
         }
-        // A program that was written a moment ago may still be open in a child of another case.
+        // ETXTBSY: a child of another test may still hold a program open that was just written.
         let child = wait_for("the program under test", || match command.spawn() {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => None,
             result => Some(result.expect("the program under test")),
@@ -209,11 +210,12 @@ impl Launch {
         let relay = self.spawn();
         if let Some(workers) = ready {
             relay.wait_for_log("the workers", |log| {
-                // Broker and workers each log their event mechanism when they are about to serve.
+                // Broker and workers each log their event mechanism just before they serve.
                 let used = log.matches("notification mechanism is being used").count();
                 (used > workers || log.contains("degraded mode")).then_some(())
             });
-            // A worker of ours has all its descriptors when its title counts.
+            // A worker running the program under test has opened everything once its title shows a
+            // count.
             let end = Instant::now() + Duration::from_secs(2);
             let ours = |pid: i32| {
                 fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
@@ -226,7 +228,7 @@ impl Launch {
         relay
     }
 
-    /// Runs the program to its end.
+    /// Runs the program until it ends.
     pub fn finish(self) -> Finished {
         let mut relay = self.spawn();
         let status = relay.wait();
@@ -234,12 +236,12 @@ impl Launch {
     }
 }
 
-/// A program that has ended.
+/// A program that has ended, with its output.
 pub struct Finished {
     pub status: ExitStatus,
     pub stderr: String,
     pub stdout: Vec<u8>,
-    /// Keeps the directory.
+    /// Holds the directory, so that its files stay readable.
     pub relay: Relay,
 }
 
@@ -257,12 +259,12 @@ impl Finished {
     }
 }
 
-/// What was written to standard output.
+/// Returns what was written to standard output.
 pub fn stdout(relay: &Relay) -> Vec<u8> {
     fs::read(relay.directory.file("stdout")).expect("the standard output")
 }
 
-/// Both sections: one worker, one listener on 127.0.0.1.
+/// Both sections: one listener on 127.0.0.1 and one worker, with further directives for each.
 pub fn section(port: u16, broker: &str, spawn: &str, relay: &str) -> String {
     format!(
         "id = spawnd {{\n{broker}\nlisten = {{ address = 127.0.0.1 port = {port} backlog = 1024 \

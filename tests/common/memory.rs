@@ -1,9 +1,9 @@
-//! What is in the memory of a process.
+//! Searches the memory of a process.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 
-/// Whether the dumpable memory of a process contains some bytes.
+/// Whether the dumpable memory of a process contains these bytes.
 pub fn memory_contains(pid: i32, wanted: &[u8]) -> bool {
     let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("smaps");
     let mut memory = fs::File::open(format!("/proc/{pid}/mem")).expect("mem");

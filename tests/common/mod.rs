@@ -1,5 +1,5 @@
-//! What the black-box tests share: a relay in a directory of its own, real peers on free ports,
-//! and waiting with deadlines instead of sleeping.
+//! Shared by the black-box tests: a relay in a directory of its own, real servers on free ports,
+//! and waits with deadlines instead of sleeps.
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
@@ -23,32 +23,32 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must happen soon.
+/// How long a test waits for something that should happen soon.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The programs under test.
 pub const TCPRELAY: &str = match option_env!("TCPRELAY_TEST_PROGRAM") {
-    // For another processor, under an emulator (tools/test-kernels).
+    // Built for another processor and run under an emulator (tools/test-kernels).
     Some(program) => program,
     None => env!("CARGO_BIN_EXE_tcprelay"),
 };
 pub const SPAWND: &str = env!("CARGO_BIN_EXE_spawnd");
 
-/// True if the tests run as root; what needs it says so when it is left out.
+/// True if the tests run as root. A test that needs root reports itself as left out otherwise.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Says that a test is left out, and why.
+/// Reports that a test is left out, and why.
 pub fn left_out(why: &str) {
     eprintln!("LEFT OUT: {}: {why}", thread::current().name().unwrap_or("test"));
 }
 
-/// The `IO_POLL_MECHANISM` values that this build can run, with their names; with
-/// TCPRELAY_TEST_MECHANISM only the one of that name.
+/// The `IO_POLL_MECHANISM` values that this build can run, with their names.
+/// TCPRELAY_TEST_MECHANISM limits them to the one of that name.
 pub fn mechanisms() -> Vec<(&'static str, &'static str)> {
     let mut all = if cfg!(event_shims) {
-        // The native ones are tested with the build that users get.
+        // The native mechanisms are tested with the build that users get.
         vec![("1", "kqueue"), ("32", "port"), ("2", "/dev/poll")]
     } else {
         vec![("4", "epoll"), ("8", "poll"), ("16", "select")]
@@ -60,8 +60,8 @@ pub fn mechanisms() -> Vec<(&'static str, &'static str)> {
     all
 }
 
-/// A TCP port on which nobody listens. Taken below the ephemeral range, so that no outgoing
-/// connection of another test takes it meanwhile.
+/// A TCP port on which nobody listens. It is below the ephemeral range, so that no outgoing
+/// connection of another test can take it meanwhile.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -74,7 +74,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Waits until `condition` gives something; panics with `what` after [`PATIENCE`].
+/// Waits until `condition` returns a value; panics with `what` after [`PATIENCE`].
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -86,7 +86,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A directory that goes with the test.
+/// A directory that is removed when the test ends.
 pub struct Directory(PathBuf);
 
 impl Directory {
@@ -121,7 +121,7 @@ impl Drop for Directory {
 }
 
 /// A command that runs one of the project's programs with the libmavis.so of this build, which is
-/// beside the test. In cargo's own library path an older one may come before it.
+/// beside the test. The library path that cargo sets may have an older one first.
 pub fn ours(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let test = std::env::current_exe().expect("the path of the test");
     let mut command = Command::new(program);
@@ -135,7 +135,7 @@ pub struct Relay {
     pub config: PathBuf,
     log: PathBuf,
     child: Child,
-    /// Relays that go when this one goes.
+    /// Relays to drop with this one.
     pub companions: Vec<Relay>,
 }
 
@@ -144,7 +144,7 @@ impl Relay {
         self.child.id() as i32
     }
 
-    /// What the processes have logged: lines `<SEVERITY>IDENT[PID]: TEXT`.
+    /// The log lines of all processes: `<SEVERITY>IDENT[PID]: TEXT`.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
@@ -255,7 +255,7 @@ pub fn private_memory(pid: i32) -> u64 {
         * 1024
 }
 
-/// A connection to a port of 127.0.0.1, with timeouts so that no test hangs.
+/// Connects to a port of 127.0.0.1, with timeouts so that no test hangs.
 pub fn connect(port: u16) -> TcpStream {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
@@ -290,7 +290,7 @@ pub fn send_urgent(stream: &TcpStream, byte: u8) {
     assert_eq!(sent, 1);
 }
 
-/// Stops a process, and waits until it stands still.
+/// Stops a process with SIGSTOP, and waits until it has stopped.
 pub fn stop(pid: i32) {
     kill(pid, nix::sys::signal::Signal::SIGSTOP);
     wait_for("a process that stands still", || {
@@ -299,7 +299,7 @@ pub fn stop(pid: i32) {
     });
 }
 
-/// Requires that the stream ends without further data.
+/// Requires end of file, with no data before it.
 pub fn expect_eof(stream: &mut TcpStream) {
     let mut byte = [0];
     match stream.read(&mut byte) {
@@ -308,7 +308,7 @@ pub fn expect_eof(stream: &mut TcpStream) {
     }
 }
 
-/// Requires that the stream ends with an error, not with a clean end of file.
+/// Requires that the stream ends with an error, not with end of file.
 pub fn expect_reset(stream: &mut TcpStream) {
     match stream.read(&mut [0]) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
@@ -336,7 +336,7 @@ pub fn ping(stream: &mut TcpStream, word: &[u8]) {
     assert_eq!(answer, word);
 }
 
-/// Data that no other position or stream repeats.
+/// Test data that differs at every position and for every seed.
 pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut data = Vec::with_capacity(length + 8);
@@ -350,7 +350,7 @@ pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
     data
 }
 
-/// A server that runs `serve` for each connection in a thread of its own.
+/// A server that runs `serve` in a thread of its own for each connection.
 pub struct Peer {
     pub port: u16,
     stop: Option<mpsc::Sender<()>>,
@@ -389,7 +389,7 @@ impl Peer {
         Peer { port, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Sends back what it gets; ends its side when the other has ended.
+    /// Echoes everything, and half-closes once the client has.
     pub fn echo() -> Peer {
         Peer::start(echo)
     }
@@ -417,13 +417,13 @@ impl Peer {
         (peer, receiver)
     }
 
-    /// The `remote` block for this peer.
+    /// The `remote` block for this server.
     pub fn remote(&self) -> String {
         remote(self.port)
     }
 
-    /// Stops listening; connections stay. Nobody can connect any more when it returns: a program
-    /// that another test is starting has a copy of the socket for a moment.
+    /// Stops listening; existing connections stay. When it returns, connecting fails: until then a
+    /// program that another test is starting may hold a copy of the socket.
     pub fn stop(&mut self) {
         self.end();
         wait_for("the port to be closed", || TcpStream::connect(("127.0.0.1", self.port)).err());
@@ -444,9 +444,9 @@ impl Drop for Peer {
 }
 
 fn nix_listener(port: u16) -> io::Result<TcpListener> {
-    // std sets SO_REUSEADDR on UNIX, so that a port of a moment ago can be bound again.
+    // std sets SO_REUSEADDR on UNIX, so a port that was just closed can be bound again.
     let listener = TcpListener::bind(("127.0.0.1", port))?;
-    // A backlog larger than std's 128.
+    // A longer backlog than std's 128.
     // SAFETY: listen(2) takes plain numbers.
     unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&listener), 4096) };
     Ok(listener)
@@ -475,19 +475,19 @@ pub fn echo(mut stream: TcpStream) {
     }
 }
 
-/// Receives the next connection of a manual peer.
+/// Returns the next connection of a manual server.
 pub fn next(receiver: &mpsc::Receiver<TcpStream>) -> TcpStream {
     receiver.recv_timeout(PATIENCE).expect("a connection from the relay")
 }
 
 impl Relay {
-    /// A relay that was started in another way than by [`Launch`].
+    /// Wraps a relay that was not started by [`Launch`].
     pub fn assemble(directory: Directory, config: PathBuf, log: PathBuf, child: Child) -> Relay {
         Relay { directory, config, log, child, companions: Vec::new() }
     }
 }
 
-/// Finds a program on PATH and in the places of servers.
+/// Finds a program on PATH or in the directories for servers.
 pub fn program(name: &str) -> PathBuf {
     let path = std::env::var("PATH").unwrap_or_default();
     let found = path
@@ -512,7 +512,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // nginx and sshd have children, which end with their parent's orderly end.
+        // nginx and sshd have children, which end only if their parent ends in an orderly way.
         kill(self.0.id() as i32, nix::sys::signal::Signal::SIGTERM);
         let _ = self.0.wait();
     }

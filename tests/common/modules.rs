@@ -1,4 +1,4 @@
-//! The modules of `tests/mavis/modules`, compiled against the public headers and the library under
+//! Compiles the modules of `tests/mavis/modules` against the public headers and the library under
 //! test.
 
 use super::run;
@@ -12,21 +12,22 @@ pub fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The C compiler with the options that all of the C here is compiled with: `cc`, or what
-/// TCPRELAY_TEST_CC says with its arguments.
+/// The C compiler, with the options for all C code of the tests: `cc`, or the command line in
+/// TCPRELAY_TEST_CC.
 pub fn cc() -> Command {
     let compiler = std::env::var("TCPRELAY_TEST_CC").unwrap_or_else(|_| "cc".to_owned());
     let mut words = compiler.split_whitespace();
     let mut command = Command::new(words.next().expect("a compiler"));
     command.args(words);
     command.args(["-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror"]);
-    // Values that longjmp leaves undefined are volatile where they are used.
+    // -Wclobbered warns of variables that longjmp may leave undefined; those that matter are
+    // volatile.
     command.arg("-Wno-clobbered").arg("-I").arg(source("compat/include"));
     command
 }
 
-/// Where the library under test is: cargo builds it there for its tests, and names the folder in the
-/// search path of libraries.
+/// The directory of the library under test: cargo builds it there for tests, and adds the directory
+/// to the library search path.
 pub fn library() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_tcprelay"))
         .parent()
@@ -34,8 +35,8 @@ pub fn library() -> PathBuf {
         .join("deps")
 }
 
-/// Compiles all modules into `directory`, to be found by `mavis path`. Each takes its place whole, so
-/// that another run of the same tests can be using it.
+/// Compiles all modules into `directory`, for `mavis path`. Each is renamed into place when
+/// complete, because another run of the same tests may be using the old one.
 pub fn build(directory: &Path, library: &Path) {
     for entry in fs::read_dir(source("tests/mavis/modules")).expect("there are modules") {
         let path = entry.expect("a directory can be read").path();
@@ -52,7 +53,7 @@ pub fn build(directory: &Path, library: &Path) {
     }
 }
 
-/// Where the modules are, for programs of this test.
+/// The directory of the compiled modules, for tests of this program.
 pub fn modules() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {

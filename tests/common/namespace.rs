@@ -1,9 +1,10 @@
-//! A network namespace for the thread of one test (Linux, root): its programs and sockets are in it.
+//! A network namespace for one test's thread and everything it starts (Linux, root).
 
 use std::process::{Command, Stdio};
 
-/// Moves this thread, and what it starts from now on, to a network namespace of its own whose
-/// loopback interface is up. False, said loudly, where that cannot be done.
+/// Moves this thread, and the programs it starts from now on, into a new network namespace with the
+/// loopback interface up. Returns false, and reports the test as left out, where that is
+/// impossible.
 pub fn enter() -> bool {
     if !super::is_root() {
         super::left_out("a network namespace needs root");
@@ -28,8 +29,8 @@ pub fn ip(arguments: &str) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Makes interfaces that are up, each with these addresses; false, said loudly, if that cannot be
-/// done.
+/// Makes interfaces with these addresses and brings them up. Returns false, and reports the test as
+/// left out, where that is impossible.
 pub fn links(names: &[&str], addresses: &[&str]) -> bool {
     let made = names.iter().all(|name| {
         let link = format!("link add {name} type veth peer name {name}p");
@@ -45,8 +46,8 @@ pub fn links(names: &[&str], addresses: &[&str]) -> bool {
     made
 }
 
-/// Gives this thread, and what it starts from now on, a /dev without a log daemon. False, said
-/// loudly, where that cannot be done.
+/// Gives this thread, and the programs it starts from now on, a /dev without a log daemon. Returns
+/// false, and reports the test as left out, where that is impossible.
 pub fn own_devices() -> bool {
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;

@@ -1,4 +1,4 @@
-//! Certificates for tests: made when they are needed, good for a few days.
+//! Certificates for tests: made on demand, valid for a few days.
 
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
@@ -39,22 +39,22 @@ fn name(common: &str) -> X509Name {
 }
 
 impl Identity {
-    /// An authority.
+    /// A self-signed certificate authority.
     pub fn authority(common: &str) -> Identity {
         Identity::make(common, &[], ec_key(), None, (-1, 30), true)
     }
 
-    /// An authority that this one signs.
+    /// A certificate authority signed by this one.
     pub fn sign_authority(&self, common: &str) -> Identity {
         Identity::make(common, &[], ec_key(), Some(self), (-1, 30), true)
     }
 
-    /// One that signs itself, for these DNS names, the first of which is its common name.
+    /// A self-signed certificate for these DNS names; the first is also its common name.
     pub fn own(names: &[&str]) -> Identity {
         Identity::make(names[0], names, ec_key(), None, (-1, 30), false)
     }
 
-    /// One that this authority signs.
+    /// A certificate for these DNS names, signed by this authority.
     pub fn sign(&self, names: &[&str], key: PKey<Private>) -> Identity {
         Identity::make(names[0], names, key, Some(self), (-1, 30), false)
     }
@@ -136,7 +136,7 @@ impl Identity {
         (certificate, key)
     }
 
-    /// The directives by which a relay's section uses files of [`write`](Self::write).
+    /// The directives for a relay's section that name the files made by [`write`](Self::write).
     pub fn directives(&self, directory: &Path, name: &str) -> String {
         let (certificate, key) = self.write(directory, name);
         format!("tls cert-file = {}\ntls key-file = {}\n", certificate.display(), key.display())

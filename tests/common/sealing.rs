@@ -1,19 +1,19 @@
-//! Records made and opened with nothing but OpenSSL's primitives: the other side of a session
-//! whose secrets are known, which may do what no library would.
+//! Makes and opens TLS records with OpenSSL's primitives alone. Given a session's secrets it plays
+//! the other side, and can send records that no TLS library would.
 
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
 use openssl::symm::{decrypt_aead, encrypt_aead, Cipher};
 
-/// A cipher suite of either version.
+/// A cipher suite of TLS 1.2 or 1.3.
 #[derive(Clone, Copy)]
 pub struct Suite {
     pub tls13: bool,
     pub number: [u8; 2],
 }
 
-/// What the suites differ in.
+/// How the suites differ.
 impl Suite {
     fn cipher(self) -> Cipher {
         match self.number {
@@ -31,7 +31,7 @@ impl Suite {
         }
     }
 
-    /// Bytes of the nonce that are sent.
+    /// How many bytes of the nonce travel with the record.
     fn explicit(self) -> usize {
         if !self.tls13 && self.number[0] == 0xc0 {
             8
@@ -74,8 +74,8 @@ impl Direction {
         Direction { suite, secret: secret.to_vec(), key, iv, sequence: 0 }
     }
 
-    /// TLS 1.2, from the master secret and the randoms of client and server: the directions of
-    /// client and server.
+    /// TLS 1.2, from the master secret and both randoms. Returns the client's direction, then the
+    /// server's.
     pub fn tls12(number: [u8; 2], master: &[u8], client: &[u8], server: &[u8]) -> [Direction; 2] {
         let suite = Suite { tls13: false, number };
         let (key, iv) = (suite.cipher().key_len(), 12 - suite.explicit());
@@ -100,7 +100,7 @@ impl Direction {
         *self = Direction::tls13(self.suite.number, &secret);
     }
 
-    /// The nonce for what is sent of it, or would be sent.
+    /// The nonce, for an explicit part if the suite sends one.
     fn nonce(&self, explicit: &[u8]) -> Vec<u8> {
         if self.suite.explicit() > 0 {
             return [&self.iv[..], explicit].concat();
@@ -120,7 +120,7 @@ impl Direction {
         [&number[..], &[kind, 3, 3], &(plain as u16).to_be_bytes()].concat()
     }
 
-    /// One record, whatever its length; padding is TLS 1.3's alone.
+    /// Makes one record of any length. Padding exists in TLS 1.3 only.
     pub fn seal(&mut self, kind: u8, data: &[u8], padding: usize) -> Vec<u8> {
         let mut inner = data.to_vec();
         if self.suite.tls13 {
@@ -130,9 +130,9 @@ impl Direction {
         self.seal_inner(kind, &inner)
     }
 
-    /// One record with this plain content.
+    /// Makes one record with this inner plaintext.
     pub fn seal_inner(&mut self, kind: u8, inner: &[u8]) -> Vec<u8> {
-        // Not the number of the record: the choice is the sender's.
+        // Deliberately not the record's sequence number: the sender may choose any value.
         let explicit = (!self.sequence).to_be_bytes();
         let explicit = &explicit[..self.suite.explicit()];
         let length = explicit.len() + inner.len() + 16;
@@ -147,8 +147,8 @@ impl Direction {
         [&header[..], explicit, &sealed, &tag].concat()
     }
 
-    /// Opens the record at the beginning of `wire`: its type and content. `None` if there is no
-    /// whole one.
+    /// Opens the record at the beginning of `wire`, and returns its type and content. `None` if the
+    /// record is incomplete.
     pub fn open(&mut self, wire: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
         let &[kind, _, _, high, low] = wire.first_chunk::<5>()?;
         let length = usize::from(u16::from_be_bytes([high, low]));

@@ -1,4 +1,4 @@
-//! Sockets of other processes, looked at from outside (Linux: pidfd_getfd(2)).
+//! Inspects sockets of other processes from outside (Linux: pidfd_getfd(2)).
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ fn duplicate(pid: i32, fd: i32) -> io::Result<OwnedFd> {
     }
 }
 
-/// True if sockets of a process can be looked at; says so if not.
+/// True if this process may inspect the sockets of `pid`; reports it if not.
 pub fn can_look(pid: i32) -> bool {
     let can = duplicate(pid, 0).is_ok();
     if !can {
@@ -29,7 +29,7 @@ pub fn can_look(pid: i32) -> bool {
     can
 }
 
-/// A port of a sockaddr: the local one, or that of the other end.
+/// The port in a socket's own address, or in that of its peer.
 fn port(fd: &OwnedFd, peer: bool) -> Option<u16> {
     let mut storage = [0u8; 128];
     let mut length = storage.len() as libc::socklen_t;
@@ -60,12 +60,12 @@ pub fn connection_to(pid: i32, to: u16) -> Option<OwnedFd> {
     find(pid, |fd| port(fd, true) == Some(to))
 }
 
-/// The connection of a process that it, or its broker, has accepted on a port.
+/// The connection of a process, accepted by it or its broker on a port.
 pub fn connection_on(pid: i32, on: u16) -> Option<OwnedFd> {
     find(pid, |fd| port(fd, false) == Some(on) && port(fd, true).is_some())
 }
 
-/// An option whose value is an int; `None` if it cannot be had.
+/// A socket option whose value is an int; `None` if getsockopt(2) fails.
 pub fn option(fd: &OwnedFd, level: i32, name: i32) -> Option<i32> {
     let mut value = 0i32;
     let mut length = size_of::<i32>() as libc::socklen_t;
@@ -75,7 +75,7 @@ pub fn option(fd: &OwnedFd, level: i32, name: i32) -> Option<i32> {
     (result == 0).then_some(value)
 }
 
-/// The backlog of a listening socket, as the kernel has it.
+/// The backlog of a listening socket, as the kernel reports it.
 pub fn backlog(fd: &impl AsRawFd) -> u32 {
     let mut info = [0u8; 256];
     let mut length = info.len() as libc::socklen_t;
@@ -85,11 +85,11 @@ pub fn backlog(fd: &impl AsRawFd) -> u32 {
         libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, room, &mut length)
     };
     assert_eq!(result, 0);
-    // tcpi_sacked of struct tcp_info: of a listening socket it is that.
+    // The field tcpi_sacked of struct tcp_info, in which listening sockets report their backlog.
     u32::from_ne_bytes(info[28..32].try_into().expect("four bytes"))
 }
 
-/// True if a UNIX socket of a process has a send buffer of so many bytes.
+/// True if a process has a UNIX socket whose send buffer is this many bytes.
 pub fn has_unix_buffer(pid: i32, bytes: i32) -> bool {
     let is = |fd: &OwnedFd, name, value| option(fd, libc::SOL_SOCKET, name) == Some(value);
     find(pid, |fd| is(fd, libc::SO_DOMAIN, libc::AF_UNIX) && is(fd, libc::SO_SNDBUF, bytes))

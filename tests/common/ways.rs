@@ -1,23 +1,23 @@
-//! The ways that the bytes of a session may take: mechanisms, splicing, TLS.
+//! The ways a session's bytes may take: event mechanism, splicing, TLS.
 
 use super::*;
 
-/// By which mechanism a relay works, and what the data goes through.
+/// An event mechanism, and what the data passes through.
 #[derive(Clone, Copy)]
 pub struct Way {
     pub mechanism: &'static str,
     pub tls: Option<Tls>,
-    /// Further directives of the section.
+    /// Further directives of the worker's section.
     pub directives: &'static str,
 }
 
-/// How TLS is spoken.
+/// How TLS is used.
 #[derive(Clone, Copy)]
 pub struct Tls {
     pub name: &'static str,
-    /// Of the listener.
+    /// The versions of the listener.
     pub versions: &'static str,
-    /// Further directives of the section.
+    /// Further directives of the worker's section.
     pub directives: &'static str,
 }
 
@@ -25,12 +25,13 @@ pub const TLS: [Tls; 4] = [
     Tls { name: "TLS 1.3", versions: "TLSv1.3", directives: "" },
     Tls { name: "TLS 1.2", versions: "TLSv1.2", directives: "" },
     Tls { name: "TLS 1.3 by OpenSSL", versions: "TLSv1.3", directives: "tls records = openssl\n" },
-    // Where the kernel cannot do that, as in TLS 1.3 above. `make test-vm` has one that can.
+    // Where the kernel cannot, this behaves as plain TLS 1.3. `make test-vm` boots a kernel that
+    // can.
     Tls { name: "TLS 1.3 in the kernel", versions: "TLSv1.3", directives: KERNEL },
 ];
 pub const KERNEL: &str = "tls kernel = yes\n";
 
-/// Other ways of data without TLS than the usual one, which is up to what there is of it.
+/// Values of `splice` other than the default, which decides by the amount of data.
 pub const SPLICE: [&str; 2] = ["splice = always\n", "splice = never\n"];
 
 impl From<&'static str> for Way {
@@ -39,9 +40,9 @@ impl From<&'static str> for Way {
     }
 }
 
-/// One worker in front of `section`, on a port of its own. With TLS another relay is between it
-/// and the client, which makes TLS of what it gets; so the tests need know nothing of it, and
-/// both ends' TLS is tested.
+/// One worker in front of `section`, on a port of its own. With TLS, a second relay stands between
+/// the client and that worker and turns plain TCP into TLS. So a test needs no TLS itself, and both
+/// ends of the relay's TLS are tested.
 pub fn relay(way: impl Into<Way>, section: &str) -> (Relay, u16) {
     let way = way.into();
     let port = free_port();
@@ -72,22 +73,23 @@ pub fn relay(way: impl Into<Way>, section: &str) -> (Relay, u16) {
     (relay, front)
 }
 
-/// Runs a test for each mechanism, and each way that data may take; or only for those ways of TLS
-/// whose name contains what TCPRELAY_TEST_WAY says.
+/// Runs a test for each mechanism and each way for the data. TCPRELAY_TEST_WAY limits it to the
+/// ways with TLS whose name contains that text.
 pub fn each(test: impl Fn(Way)) {
     let only = std::env::var("TCPRELAY_TEST_WAY").ok();
     for (index, (mechanism, name)) in mechanisms().into_iter().enumerate() {
         if only.is_none() {
             eprintln!("--- {name}");
             test(mechanism.into());
-            // Over the emulations only what comes with kqueue is not tested natively as well.
+            // Of the emulations only kqueue runs these; the rest of them is covered by the native
+            // mechanisms.
             let splice = if cfg!(event_shims) && name != "kqueue" { &[][..] } else { &SPLICE };
             for &directives in splice {
                 eprintln!("--- {name}, {directives}");
                 test(Way { directives, ..mechanism.into() });
             }
         }
-        // One native mechanism has them all, the others the usual one.
+        // One native mechanism runs all kinds of TLS, the others only the first.
         let most = if index == 0 && !cfg!(event_shims) { TLS.len() } else { 1 };
         let chosen = |tls: &&Tls| only.as_ref().is_none_or(|only| tls.name.contains(only));
         for &tls in TLS.iter().take(most).filter(chosen) {

@@ -1,4 +1,4 @@
-//! The command line: options, their order, and what a process takes itself for.
+//! The command line: options, their order, and what the name of the program decides.
 
 use crate::common::{connect, free_port, next, remote, Peer, Relay, TCPRELAY};
 use crate::config::version;
@@ -34,7 +34,7 @@ pub(crate) const CASES: &[Entry] = &[
 
 const BAD: &str = "id = spawnd { foo }\n";
 
-/// A parse error without `-P`, in the real system log.
+/// Without `-P`, a parse error must go to the real system log.
 fn error_in_syslog(arguments: &[&str], stderr: impl Fn(&str) -> bool) {
     syslog::require();
     let finished = Launch::new(BAD).arguments(arguments).without("TCPRELAY_LOG_STDERR").finish();
@@ -84,7 +84,7 @@ fn v004() {
     Launch::new(BAD).arguments(&["@CFG@", "-P"]).finish().exits(78).says("but got 'foo'");
 }
 
-/// The process id that a relay in the background has written.
+/// The daemon whose process id a relay in the background has written.
 fn daemon(finished: &Relay, name: &str) -> Daemon {
     Daemon::of(&finished.directory.file(name))
 }
@@ -147,7 +147,7 @@ fn v010() {
     assert!(broker.relay.log().contains("Usage: "), "{}", broker.relay.log());
 }
 
-/// Two peers A and B, and a section for each.
+/// Two servers A and B, and a section for each.
 fn two_sections(first: &str, second: &str) -> (Peer, Peer, String) {
     let (a, b) = (Peer::named("A"), Peer::named("B"));
     let text = format!("id = {first} {{ {} }}\nid = {second} {{ {} }}\n", a.remote(), b.remote());

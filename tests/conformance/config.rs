@@ -1,5 +1,5 @@
-//! The cases that are data: a configuration or a command line, an exit status and what is on
-//! standard error. The abbreviations are those of the table.
+//! The cases that are data: a configuration or a command line, an exit status, and the text on
+//! standard error. Expands the table's abbreviations.
 
 use crate::common::{ours, Directory, PATIENCE, TCPRELAY};
 use crate::runner::{Case, Entry};
@@ -9,15 +9,15 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// All are data.
+/// No functions: all cases of this module are data.
 pub(crate) const CASES: &[Entry] = &[];
 
 const BROKER: &str = "id = spawnd { listen = { port = 2222 } }\\n";
 const WORKER: &str = "id = tcprelay { remote = { address = 127.0.0.1 port = 3001 } }\\n";
 const REMOTE: &str = "remote = { address = 127.0.0.1 port = 3001 }\\n";
 
-/// The expectations that are not in one of the usual forms: the exit statuses that are fine,
-/// and what standard error must contain.
+/// Expectations in free form: the exit statuses that are accepted, and texts that standard error
+/// must contain.
 const FREE: &[(&str, &[i32], &[&str])] = &[
     ("C026", &[0, 78], &[]),
     ("C028", &[0, 78], &[]),
@@ -81,7 +81,7 @@ fn expand(case: &Case, text: &str, directory: &Path) -> Vec<u8> {
         None => (false, text),
     };
     let mut text = text.to_owned();
-    // The rows with long tokens are cut: what counts is how long the token is.
+    // The table has long tokens abbreviated; only their length matters.
     if let Some(length) = match case.id {
         "C280" => Some(65534),
         "C281" => Some(65535),
@@ -139,12 +139,12 @@ fn unescape(text: &str, bytes: bool) -> Vec<u8> {
     out
 }
 
-/// Words in the manner of a shell; quotes only stand for the empty word.
+/// Splits a line into words as a shell does; quotes are understood only as an empty word.
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(|word| word.replace("''", "")).collect()
 }
 
-/// Everything that the rows refer to by name.
+/// Creates every file that the rows name.
 fn fixtures(directory: &Directory) {
     let plain = |text: &str| text.replace("\\n", "\n");
     for folder in ["inc", "inc/d"] {
@@ -271,7 +271,7 @@ fn check(case: &Case, status: i32, text: &str) -> Result<(), String> {
     if rest == "usage text on stderr" {
         return require("Usage: tcprelay [ <Options> ] <configuration file> [ <id> ]");
     }
-    // Success is silent.
+    // A successful check prints nothing.
     if wanted == 0 && !text.is_empty() {
         return Err("stderr is not empty".into());
     }
@@ -281,7 +281,7 @@ fn check(case: &Case, status: i32, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The C program's own version is in the table; ours has the same form.
+/// The table has the C program's version; ours only has the same form.
 pub(crate) fn version(text: &str, name: &str) -> Result<(), String> {
     let head = format!("{name} version {}", env!("CARGO_PKG_VERSION"));
     let line = text.lines().find_map(|line| line.strip_prefix(&head));
@@ -292,7 +292,7 @@ pub(crate) fn version(text: &str, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Line numbers are not compared.
+/// Removes line numbers, which are not compared.
 fn without_line_numbers(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! Crashes.
+//! Crashes of workers and the broker: backtraces, core dumps, replacement.
 
 use crate::common::{free_port, kill, wait_for, Peer};
 use crate::runner::Entry;

@@ -1,4 +1,4 @@
-//! Which worker gets a connection, and who may connect at all.
+//! Which worker gets a connection, and who may connect.
 
 use crate::common::{connect, free_port, kill, ping, wait_for, Peer, Relay, PATIENCE};
 use crate::runner::Entry;
@@ -29,7 +29,7 @@ pub(crate) const CASES: &[Entry] = &[
     ("D016", d016),
 ];
 
-/// A relay with an echo and these bounds.
+/// A relay to an echo, with these directives.
 fn relay(broker: &str, spawn: &str) -> (Peer, u16, Relay) {
     let (peer, port) = (Peer::echo(), free_port());
     let config = section(port, broker, spawn, &peer.remote());
@@ -40,7 +40,7 @@ fn relay(broker: &str, spawn: &str) -> (Peer, u16, Relay) {
     (peer, port, relay)
 }
 
-/// Opens a connection with `open`; the worker that got it, counted from one.
+/// Opens a connection with `open`; returns it, and which worker got it, counted from one.
 fn placed(relay: &Relay, open: impl FnOnce() -> TcpStream) -> (TcpStream, usize) {
     let before = loads(relay);
     let mut stream = open();
@@ -51,7 +51,7 @@ fn placed(relay: &Relay, open: impl FnOnce() -> TcpStream) -> (TcpStream, usize)
     (stream, worker + 1)
 }
 
-/// Ends a connection, and waits until that is counted everywhere.
+/// Ends a connection, and waits until broker and workers have counted its end.
 fn end(relay: &Relay, stream: TcpStream) {
     let total: usize = loads(relay).iter().sum();
     drop(stream);
@@ -127,7 +127,7 @@ fn d006() {
 
 const SPREAD: &str = "instances max = 3 instances min = 3 users min = 10 users max = 20";
 
-/// Where six connections of one source go that stay open.
+/// Which workers get six connections from one source that stay open.
 fn six(broker: &str) -> Vec<usize> {
     let (_peer, port, relay) = relay(broker, SPREAD);
     let placed = (0..6).map(|_| placed(&relay, || connect(port)));
@@ -137,7 +137,7 @@ fn six(broker: &str) -> Vec<usize> {
 
 fn d007() {
     assert_eq!(six("sticky cache period = 60"), [1; 6]);
-    // So it would be without.
+    // Without stickiness they go round.
     assert_eq!(six(""), [1, 2, 3, 1, 2, 3]);
 }
 
@@ -162,7 +162,7 @@ fn d009() {
     let (_second, two) = open();
     let (third, three) = open();
     assert_eq!((one, two, three), (1, 1, 2));
-    // There is room on the first again, but the second is remembered now.
+    // The first worker has room again, but the second is the one remembered.
     end(&relay, first);
     let (_fourth, four) = open();
     assert_eq!(four, 2);
@@ -174,7 +174,7 @@ fn d010() {
     let (_first, one) = placed(&relay, || connect(port));
     let (_second, two) = placed(&relay, || connect(port));
     assert_eq!((one, two), (1, 1));
-    // The period is what is waited for.
+    // Outlasts the tracking period.
     std::thread::sleep(Duration::from_millis(1200));
     let (_third, three) = placed(&relay, || connect(port));
     assert_eq!(three, 2);
@@ -256,7 +256,7 @@ fn d014() {
 fn d015() {
     let (_peer, port, _relay) = guarded("permit not 10.0.0.0/8");
     permitted(1, port);
-    // The other side, with a network that the test has addresses of.
+    // The other way round: a network that contains some of the test's addresses.
     let (_peer, port, relay) = guarded("permit not 127.0.0.8/30");
     permitted(1, port);
     denied(10, port, &relay);

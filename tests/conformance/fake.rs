@@ -1,7 +1,7 @@
-//! Playing one of the two parts: a worker under a real broker, and a broker over a real worker.
+//! Plays one of the two sides: a worker under a real broker, or a broker over a real worker.
 //!
-//! As a worker this program is executed by the broker. It hands its channel to the test and
-//! waits until the test is done with it.
+//! As a worker, this program is executed by the broker. It hands its channel to the test, and lives
+//! until the test is done with it.
 
 use crate::common::{Directory, Relay, PATIENCE};
 use crate::support::{descriptor_names, Launch};
@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Names the socket of the test, which makes this program a worker.
+/// The environment variable with the path of the test's socket; it makes this program a worker.
 pub(crate) const VARIABLE: &str = "TCPRELAY_TEST_WORKER";
 
 pub(crate) const DONE: u32 = 0;
@@ -21,7 +21,7 @@ pub(crate) const BAD_CONFIGURATION: u32 = 4;
 pub(crate) const MAX: u32 = 5;
 pub(crate) const ACCEPT: u32 = 6;
 
-/// The part of the worker, if this process was executed for it.
+/// Runs as a worker, if this process was executed as one.
 pub(crate) fn main() -> Option<ExitCode> {
     let path = std::env::var_os(VARIABLE)?;
     let me = std::process::id() as i32;
@@ -45,7 +45,7 @@ pub(crate) fn main() -> Option<ExitCode> {
     Some(ExitCode::SUCCESS)
 }
 
-/// Where the workers of one broker report.
+/// The socket to which the workers of one broker report.
 pub(crate) struct Workshop {
     directory: Directory,
     listener: UnixListener,
@@ -59,17 +59,17 @@ impl Workshop {
         Workshop { directory, listener }
     }
 
-    /// Makes the broker's workers report here.
+    /// Makes the broker's workers report to this socket.
     pub(crate) fn equip(&self, launch: Launch) -> Launch {
         launch.environment(VARIABLE, &self.directory.file("control").display().to_string())
     }
 
-    /// For `exec =`.
+    /// The value for `exec =`.
     pub(crate) fn program() -> String {
         std::env::current_exe().expect("this program").display().to_string()
     }
 
-    /// The next worker that was started.
+    /// The next worker that the broker started.
     pub(crate) fn next(&self) -> FakeWorker {
         let stream = crate::common::wait_for("a worker", || self.listener.accept().ok()).0;
         stream.set_nonblocking(false).expect("blocking");
@@ -88,17 +88,17 @@ impl Workshop {
     }
 }
 
-/// A worker whose part the test plays.
+/// A worker played by the test.
 pub(crate) struct FakeWorker {
     pub(crate) pid: i32,
     pub(crate) channel: OwnedFd,
-    /// The process ends when this is closed.
+    /// The worker process ends when this is closed.
     _control: UnixStream,
     pub(crate) report: String,
 }
 
 impl FakeWorker {
-    /// Sends a short message.
+    /// Sends a message of kind and count.
     pub(crate) fn say(&self, kind: u32, count: i32) {
         send(self.channel.as_fd(), &short(kind, count), None).expect("to send to the broker");
     }
@@ -111,26 +111,26 @@ impl FakeWorker {
         receive(&self.channel, PATIENCE).expect("a message of the broker")
     }
 
-    /// Lines of the report that begin with `kind`.
+    /// Lines of the worker's report that begin with `kind`.
     pub(crate) fn reported(&self, kind: &str) -> Vec<&str> {
         let head = format!("{kind} ");
         self.report.lines().filter_map(|line| line.strip_prefix(head.as_str())).collect()
     }
 }
 
-/// The broker's part over a real worker.
+/// A broker played by the test, over a real worker.
 pub(crate) struct FakeBroker {
     pub(crate) channel: Option<OwnedFd>,
     pub(crate) relay: Relay,
 }
 
 impl FakeBroker {
-    /// A worker with the configuration and the arguments of `launch`.
+    /// Starts a worker with the configuration and the arguments of `launch`.
     pub(crate) fn start(launch: Launch) -> FakeBroker {
         FakeBroker::start_after(launch, None)
     }
 
-    /// As [`Self::start`], with a message that is there before the worker is.
+    /// Like [`Self::start`], with a message already in the channel.
     pub(crate) fn start_after(launch: Launch, message: Option<&[u8]>) -> FakeBroker {
         let (ours, theirs) = pair();
         if let Some(message) = message {
@@ -140,7 +140,7 @@ impl FakeBroker {
         FakeBroker { channel: Some(ours), relay }
     }
 
-    /// As [`Self::start`], and the worker has announced itself.
+    /// Like [`Self::start`], and waits until the worker has announced itself.
     pub(crate) fn ready(launch: Launch) -> FakeBroker {
         let broker = FakeBroker::start(launch);
         assert_eq!(broker.receive().kind(), MAX);
@@ -167,14 +167,14 @@ impl FakeBroker {
         send(self.channel().as_fd(), data, fd).expect("to send to the worker");
     }
 
-    /// Gives the worker a connection; the client's end is returned.
+    /// Gives the worker a connection; returns the client's end.
     pub(crate) fn connect(&self) -> std::net::TcpStream {
         let (client, server) = crate::support::tcp_pair();
         self.send(&accept_message(), Some(server.as_fd()));
         client
     }
 
-    /// Waits for ended connections.
+    /// Waits until the worker has reported this many ended connections.
     pub(crate) fn expect_done(&self, count: i32) {
         let mut sum = 0;
         while sum < count {
@@ -186,7 +186,7 @@ impl FakeBroker {
     }
 }
 
-/// A message with what came along.
+/// A message, with the descriptor that came along.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) data: Vec<u8>,
@@ -209,7 +209,7 @@ impl Message {
     }
 }
 
-/// The bytes of a short message.
+/// The bytes of a message of kind and count.
 pub(crate) fn short(kind: u32, count: i32) -> [u8; 8] {
     let mut data = [0; 8];
     data[..4].copy_from_slice(&kind.to_ne_bytes());
@@ -270,7 +270,7 @@ fn send(channel: BorrowedFd<'_>, data: &[u8], fd: Option<BorrowedFd<'_>>) -> io:
     Ok(())
 }
 
-/// Receives one message, if one comes in time.
+/// Receives a message; `None` if none comes in time.
 pub(crate) fn receive(channel: &impl AsFd, patience: Duration) -> Option<Message> {
     let fd = channel.as_fd().as_raw_fd();
     let end = Instant::now() + patience;

@@ -36,7 +36,7 @@ fn l002() {
     let text = section(port, "", "", &peer.remote());
     let text = format!("syslog facility = LOCAL3\nsyslog severity = NOTICE\n{text}");
     let relay = Launch::new(text).start();
-    // The first line is written before the file is read.
+    // This line is written before the configuration is read, and so to syslog.
     let first = syslog::expect(relay.pid(), "startup (version ");
     assert!(first.starts_with("<70>"), "{first}");
     for (pid, text) in [(relay.pid(), "succeeded"), (relay.workers()[0], "startup")] {
@@ -100,7 +100,7 @@ fn l005() {
     assert_eq!(count(&relay, &line), 3, "{}", relay.log());
 }
 
-/// An address to which no TCP connection can be made, which the system says at once.
+/// An address at which the system refuses TCP connections at once.
 const UNREACHABLE: &str = "remote = { address = 127.255.255.255 port = 9 }\n";
 
 fn l006() {

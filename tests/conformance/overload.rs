@@ -1,4 +1,4 @@
-//! What happens at the limit of connections, and how it ends.
+//! What happens at the connection limit, and after it.
 
 use crate::common::{
     connect, expect_eof, free_port, kill, ping, title, wait_for, Peer, Relay, PATIENCE,
@@ -23,7 +23,7 @@ pub(crate) const CASES: &[Entry] = &[
     ("O007", o007),
 ];
 
-/// A relay that takes two connections, and both of them.
+/// A relay that takes two connections, with two connections open.
 fn full(mode: &str) -> (Peer, u16, Relay, Vec<TcpStream>) {
     let (peer, port) = (Peer::echo(), free_port());
     let config = section(port, &format!("overload = {mode}"), "users max = 2", &peer.remote());
@@ -44,7 +44,7 @@ fn o001() {
     third.read_exact(&mut answer).expect("an answer");
     assert_eq!(&answer, b"third");
     relay.expect_log("resuming normal operation");
-    // The limit was reached again with the third.
+    // The third connection reached the limit again.
     wait_for("the second pair of lines", || {
         (count(&relay, "limit of 2 concurrent users reached") == 2).then_some(())
     });

@@ -1,4 +1,4 @@
-//! The messages between broker and worker, each side against the test.
+//! The messages between broker and worker: each side against the test.
 
 use crate::common::{
     connect, expect_eof, free_port, is_gone, kill, ping, remote, wait_for, Peer, Relay,
@@ -46,10 +46,10 @@ pub(crate) const CASES: &[Entry] = &[
     ("P025", p025),
 ];
 
-/// The worker's timer, and what a busy machine may add.
+/// The worker's keep-alive timer, plus what a busy machine may add.
 const MINUTE: Duration = Duration::from_secs(75);
 
-/// A real worker for an echo, under the test as its broker.
+/// A real worker with an echo as remote, and the test as its broker.
 fn worker() -> (Peer, FakeBroker) {
     let peer = Peer::echo();
     let broker = FakeBroker::ready(Launch::new(worker_section(&peer.remote())));
@@ -72,7 +72,7 @@ fn p002() {
     assert_eq!(broker.receive().data, [0, 0, 0, 0, 1, 0, 0, 0]);
 }
 
-/// Requires the normal end of a worker.
+/// Requires that the worker ends normally.
 fn ends(broker: &mut FakeBroker) {
     assert_eq!(broker.relay.wait().code(), Some(0), "{}", broker.relay.log());
     broker.relay.expect_log("Terminating, no longer needed.");
@@ -113,7 +113,7 @@ fn p005() {
 fn p006() {
     let (_peer, broker) = worker();
     broker.say(99);
-    // A descriptor that comes along is closed.
+    // A descriptor that comes with such a message is closed.
     let (mut ours, theirs) = tcp_pair();
     broker.send(&short(99, 0), Some(theirs.as_fd()));
     drop(theirs);
@@ -177,7 +177,7 @@ fn broker(listen: &str, spawn: &str) -> (Relay, Workshop, FakeWorker) {
     (relay, workshop, worker)
 }
 
-/// The same, of a worker that has not said anything yet.
+/// The same, with a worker that has sent nothing yet.
 fn starting(listen: &str, spawn: &str) -> (Relay, Workshop, FakeWorker) {
     let workshop = Workshop::new();
     let config = format!(
@@ -217,8 +217,8 @@ fn p012() {
     assert_eq!(worker.receive().word(32), libc::SOCK_STREAM as u32);
 }
 
-/// What the worker is told of a connection to a listener with these directives: the versions
-/// of TLS and the flags.
+/// What the worker is told about a connection to a listener with each of these directives: the
+/// words at 4 and 12, and the bytes from 16 to 32, of ACCEPT: TLS versions and flags.
 fn told(directives: &[&str]) -> Vec<(u32, u32, Vec<u8>)> {
     let ports: Vec<u16> = directives.iter().map(|_| free_port()).collect();
     let listen: String = ports.iter().zip(directives).map(|(&port, more)| on(port, more)).collect();
@@ -278,7 +278,7 @@ fn p017() {
     relay.expect_log("Child reported fatal configuration problem. Exiting.");
 }
 
-/// A broker whose worker says something strange, and which still serves afterwards.
+/// Sends strange data from a worker, and requires that the broker still serves afterwards.
 fn survives(data: &[u8]) -> Relay {
     let port = free_port();
     let (relay, _workshop, worker) = broker(&on(port, ""), "users max = 60");
@@ -324,7 +324,7 @@ fn p021() {
     let (relay, workshop, worker) = broker(&on(port, ""), "");
     worker.send(&[]);
     let _stream = connect(port);
-    // The worker is kept, or replaced by another one.
+    // The broker keeps the worker or replaces it.
     let served = wait_for("the connection in a worker", || {
         let old = crate::fake::receive(&worker.channel, Duration::from_millis(50));
         old.is_some_and(|message| message.kind() == ACCEPT)
@@ -348,7 +348,7 @@ fn p022() {
     for stream in &mut streams {
         std::io::Write::write_all(stream, b"x").expect("to send");
     }
-    // All that the second worker was given are served, and new ones are as well.
+    // Everything the second worker was given is served, and so are new connections.
     let load = wait_for("the second worker's share", || {
         let loads = loads(&relay);
         (loads.len() == 2 && loads[1] >= 450).then(|| loads[1])

@@ -1,4 +1,4 @@
-//! What happens to the bytes, and to which peer they go.
+//! What happens to the bytes, and which remote they reach.
 
 use crate::common::{
     connect, descriptors, echo, expect_eof, expect_reset, free_port, has_ended, kill, next,
@@ -61,13 +61,13 @@ pub(crate) const CASES: &[Entry] = &[
     ("E042", e042),
 ];
 
-/// A relay whose worker has this section.
+/// A relay whose worker's section is `text`.
 fn relay(text: &str) -> (u16, Relay) {
     let port = free_port();
     (port, Launch::simple(port, text).start())
 }
 
-/// A relay to a peer that is the test; one client and the peer's end of it.
+/// A relay with the test as its remote: one client, and the remote's end of its session.
 fn pair() -> (Relay, Peer, TcpStream, TcpStream) {
     let (peer, streams) = Peer::manual();
     let (port, relay) = relay(&peer.remote());
@@ -76,14 +76,14 @@ fn pair() -> (Relay, Peer, TcpStream, TcpStream) {
     (relay, peer, client, end)
 }
 
-/// Everything until a clean end of file.
+/// Reads everything up to a clean end of file.
 pub(crate) fn read_clean(stream: &mut TcpStream) -> Vec<u8> {
     let (data, error) = read_all(stream);
     assert!(error.is_none(), "{error:?} after {} bytes", data.len());
     data
 }
 
-/// Waits until the worker has no connection any more, and the broker knows.
+/// Waits until the worker has no connection left, and the broker knows.
 pub(crate) fn all_freed(relay: &Relay) {
     wait_loads(relay, 0);
     expect_title(relay.pid(), ": 0 connections, ");
@@ -182,7 +182,7 @@ fn e007() {
     assert!(error.is_some(), "a clean end of file");
 }
 
-/// A relay to a manual peer, with an event mechanism.
+/// A relay to a manual server, with this event mechanism.
 fn with_mechanism(mechanism: &str, text: &str) -> (u16, Relay) {
     let port = free_port();
     let launch = Launch::simple(port, text);
@@ -217,7 +217,7 @@ fn large_answer(mechanism: &str) {
     assert!(received == data, "{} bytes", received.len());
 }
 
-/// What was sent and not yet acknowledged.
+/// Bytes sent and not yet acknowledged.
 fn unacknowledged(stream: &TcpStream) -> usize {
     let mut queued: libc::c_int = 0;
     let fd = std::os::fd::AsRawFd::as_raw_fd(stream);
@@ -230,7 +230,7 @@ fn unacknowledged(stream: &TcpStream) -> usize {
 fn e009() {
     let (relay, _peer, mut client, mut end) = pair();
     client.write_all(&pattern(8, 21_000)).expect("to send");
-    // All of it arrives, and is never read.
+    // All of it arrives at the remote, which never reads it.
     wait_for("the client's data at the peer", || {
         (end.peek(&mut [0; 21_000]).ok()? == 21_000).then_some(())
     });
@@ -250,7 +250,7 @@ fn e009() {
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let end = sender.join().expect("the peer");
     let reached = data.len() - unacknowledged(&end);
-    // There is unread input, so this resets.
+    // Closing with unread input resets the connection.
     drop(end);
     let (rest, error) = read_all(&mut client);
     received.extend_from_slice(&rest);
@@ -277,7 +277,7 @@ fn e010() {
     assert!(received == data, "{} bytes", received.len());
 }
 
-/// All peers are down, then they are up.
+/// All remotes are down at first, then up.
 fn down_then_up(more: &str) {
     let (first, second) = (free_port(), free_port());
     let (port, _relay) = relay(&format!("{}{}{more}", remote(first), remote(second)));
@@ -298,7 +298,7 @@ fn e012() {
     down_then_up("rebalance = 3\n");
 }
 
-/// E013 and E039: the second peer serves all.
+/// E013 and E039: the second remote serves everything.
 fn first_peer_down(mechanism: &str) {
     let (down, peer) = (free_port(), Peer::named("B"));
     let text = format!("{}{}", remote(down), peer.remote());
@@ -323,7 +323,8 @@ fn e014() {
     wait_for("the first peer to be used again", || (ask(port).1 == "A").then_some(()));
 }
 
-/// Two concurrent clients while the second peer cannot be used: no CPU time, no flood.
+/// Two concurrent clients while the second remote is unusable: no CPU time used, no flood of log
+/// lines.
 fn second_unusable(second: &str, text: &str) {
     let peer = Peer::named("A");
     let (port, relay) = relay(&format!("{}{second}", peer.remote()));
@@ -352,7 +353,7 @@ fn e016() {
     second_unusable(second, "127.255.255.255");
 }
 
-/// Peers A, B and so on with these weights.
+/// Servers A, B and so on with these weights.
 fn weighted(weights: &[u32]) -> (Vec<Peer>, String) {
     let names = ["A", "B", "C"];
     let peers: Vec<Peer> = names.iter().take(weights.len()).map(|name| Peer::named(name)).collect();
@@ -364,7 +365,7 @@ fn weighted(weights: &[u32]) -> (Vec<Peer>, String) {
     (peers, text)
 }
 
-/// The peers of so many connections that stay open.
+/// The servers that this many lasting connections reach, in order.
 fn order(text: &str, connections: usize) -> String {
     let (port, _relay) = relay(text);
     let asked: Vec<(TcpStream, String)> = (0..connections).map(|_| ask(port)).collect();
@@ -387,7 +388,8 @@ fn e018() {
 
 fn e019() {
     let (first, peer) = (free_port(), Peer::named("B"));
-    // A listener that refuses and counts cannot be made; A is down until it is to be found.
+    // A listener cannot both refuse and count connects, so A is down until it is expected to be
+    // chosen.
     let text = format!("{}{}rebalance = 4\nretry delay = 0\n", remote(first), peer.remote());
     let (port, _relay) = relay(&text);
     let mut streams = Vec::new();
@@ -396,7 +398,7 @@ fn e019() {
         assert_eq!(name, expected, "connection {}", streams.len() + 1);
         streams.push(stream);
     };
-    // Connection 1 is selections 1 (A, refused) and 2; 2 and 3 are selections 3 and 4.
+    // Connection 1 is selection 1 (A, refused) and 2; connections 2 and 3 are selections 3 and 4.
     used("B");
     used("B");
     used("B");
@@ -405,7 +407,7 @@ fn e019() {
     // Selection 7.
     used("B");
     let _back = Peer::named_on(first, "A");
-    // Selection 8 does not look at A; the next one lifts the mark.
+    // Selection 8 does not consider A; the next one lifts the mark.
     used("B");
     used("A");
     used("A");
@@ -420,12 +422,12 @@ fn e020() {
 }
 
 fn e021() {
-    // Four connections of a peer of weight 1000 before its priority is not zero any more.
+    // A remote of weight 1000 gets four connections before its priority rises above zero.
     let (_peers, text) = weighted(&[1000, 1]);
     assert_eq!(order(&text, 6), "AAAABA");
 }
 
-/// When a client's connection ends that began at `begin`.
+/// How long after `begin` the client's connection ends.
 fn ends_after(client: &mut TcpStream, begin: Instant) -> Duration {
     assert!(has_been_closed(client));
     begin.elapsed()
@@ -456,7 +458,7 @@ fn e023() {
     drop(connect(port));
     wait_for("the descriptors to be closed", || (descriptors(worker) == before).then_some(()));
     all_freed(&relay);
-    // And when the connection is made after all.
+    // The same when the connection is established after all.
     let (peer, streams) = Peer::manual();
     let hole = BlackHole::new();
     let text = format!("connect timeout = 60\n{}{}", remote(hole.port), peer.remote());
@@ -485,7 +487,7 @@ fn e024() {
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
 }
 
-/// E025: nothing for two seconds.
+/// E025: silence for two seconds.
 fn silence(mechanism: &str) {
     let (peer, streams) = Peer::manual();
     let text = format!("{}idle timeout = 2\n", peer.remote());
@@ -532,8 +534,8 @@ fn e027() {
             Err(_) => break,
         }
     }
-    // The system may take some of the client's data after the relay could not move any, but
-    // not the other way round.
+    // The system may still accept some of the client's data when the relay cannot move any; the
+    // reverse must not happen.
     assert!(stalled);
     assert!(begin.elapsed() > Duration::from_millis(1800), "{:?}", begin.elapsed());
     assert!(last.elapsed() < Duration::from_millis(4500), "{:?}", last.elapsed());
@@ -633,7 +635,7 @@ fn e033() {
         log.lines().filter(|line| line.contains(&worker) && line.contains(text)).count()
     };
     assert_eq!(lines("family"), 1, "{}", relay.log());
-    // Another peer, of the right family, is used.
+    // A remote of the right family is used.
     let listener = TcpListener::bind("[::1]:0").expect("a listener");
     let other = listener.local_addr().expect("its address").port();
     let text = format!(
@@ -686,7 +688,7 @@ fn e036() {
 }
 
 fn e037() {
-    // An address of our own, so that a real server of that service is not in the way.
+    // An address of our own, so that no real server on that port interferes.
     let address = SocketAddr::from(([127, 0, 0, 77], 22));
     let listener = match TcpListener::bind(address) {
         Ok(listener) => listener,

@@ -1,4 +1,4 @@
-//! The table, the thread pool, and the verdict.
+//! Reads the table, runs the cases in a thread pool, and reports the verdict.
 
 use crate::{config, support, syslog};
 use std::any::Any;
@@ -11,13 +11,13 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Cases that run at the same time.
+/// How many cases run at the same time.
 const THREADS: usize = 8;
 
-/// How long a case may take. Those that wait for the minute of a keep-alive come first.
+/// How long one case may take. Cases that wait for the minute of a keep-alive are started first.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// What runs a case that is not described by data.
+/// The id and the function of a case that is not data.
 pub(crate) type Entry = (&'static str, fn());
 
 /// A row of the table.
@@ -29,7 +29,7 @@ pub(crate) struct Case {
     pub(crate) expected: &'static str,
 }
 
-/// Cases that are never run, with the reason.
+/// Cases that are never run, each with the reason.
 const DEVIATIONS: &[(&str, &str)] = &[
     ("C248", "a byte order mark is skipped"),
     ("C066", "tcp bufsize may stand in listen, where spawnd's document has it"),
@@ -43,10 +43,10 @@ const DEVIATIONS: &[(&str, &str)] = &[
 const NO_CERTIFICATE: &str =
     "a TLS listener without a certificate is refused by -P as well (relay contract, section 7)";
 
-/// These take about a minute each, so they are started first.
+/// Cases that take about a minute, so they are started first.
 const SLOW: &[&str] = &["P008", "P009", "P010", "S017"];
 
-/// These need a system in which there is no syslog socket, so they run before it is made.
+/// Cases that need a system without a syslog socket, so they run before it is made.
 const WITHOUT_SYSLOG: &[&str] = &["B032"];
 
 enum Verdict {
@@ -57,7 +57,7 @@ enum Verdict {
 
 struct Excluded(String);
 
-/// Leaves the running case out.
+/// Leaves out the case that is running.
 pub(crate) fn exclude(why: &str) -> ! {
     panic::panic_any(Excluded(why.to_owned()))
 }
@@ -98,7 +98,7 @@ fn runner(id: &str) -> Option<fn()> {
     modules.iter().flat_map(|cases| cases.iter()).find(|(name, _)| *name == id).map(|(_, f)| *f)
 }
 
-/// The case as something that can be called.
+/// The function that runs a case, if it has one.
 fn job(case: &Case) -> Option<Box<dyn FnOnce() + Send>> {
     if let Some(function) = runner(case.id) {
         return Some(Box::new(function));
@@ -112,7 +112,7 @@ fn message(payload: &(dyn Any + Send)) -> String {
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
-/// Runs one case in a thread of its own, for at most the deadline.
+/// Runs a case in a thread of its own, until the deadline at most.
 fn run(case: &Case) -> Verdict {
     if let Some((_, why)) = DEVIATIONS.iter().find(|(id, _)| *id == case.id) {
         return Verdict::Excluded((*why).into());
@@ -143,7 +143,7 @@ fn run(case: &Case) -> Verdict {
     }
 }
 
-/// A message without line breaks, and not too long: the log of a relay may be part of it.
+/// Joins a message's lines and cuts it to length: it may contain a relay's whole log.
 fn one_line(text: &str) -> String {
     let line = text.lines().collect::<Vec<_>>().join(" | ");
     match line.char_indices().nth(1500) {
@@ -174,7 +174,7 @@ fn run_all(cases: Vec<Case>, threads: usize, done: &Mutex<Vec<(Case, Verdict)>>)
     });
 }
 
-/// True if `cargo test` was asked for other tests, or for a list.
+/// True if `cargo test` was asked to run other tests, or to list them.
 fn not_wanted() -> bool {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {

@@ -38,7 +38,7 @@ pub(crate) const CASES: &[Entry] = &[
     ("S017", s017),
 ];
 
-/// Two workers, a pid file, and an echo.
+/// A relay with two workers and a pid file, in front of an echo.
 fn two_workers() -> (Peer, u16, Relay) {
     let (peer, port) = (Peer::echo(), free_port());
     let spawn = "instances max = 2 instances min = 2 users min = 100";
@@ -52,7 +52,7 @@ fn gone(pid: i32) {
     wait_for(&format!("the end of process {pid}"), || is_gone(pid).then_some(()));
 }
 
-/// The end of the broker by a signal.
+/// Requires that this signal ends the broker.
 fn ends_by(signal: Signal) {
     let (_peer, port, mut relay) = two_workers();
     let mut stream = client(port);
@@ -64,7 +64,7 @@ fn ends_by(signal: Signal) {
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     relay.expect_log("SIGTERM: exiting");
     assert!(!relay.directory.file("pid").exists());
-    // The first worker has the connection, the other one is idle.
+    // The first worker has the connection; the second is idle.
     gone(workers[1]);
     ping(&mut stream, b"still there");
     assert!(!is_gone(workers[0]));
@@ -81,7 +81,7 @@ fn s002() {
     ends_by(Signal::SIGINT);
 }
 
-/// Writes another configuration over that of a running relay.
+/// Overwrites the configuration of a running relay.
 fn rewrite(relay: &Relay, text: &str) {
     let text = text.replace("@DIR@", &relay.directory.path().display().to_string());
     fs::write(&relay.config, text).expect("to write the configuration");
@@ -211,7 +211,7 @@ fn s008() {
         drop((one, two));
         gone(worker);
         relay.expect_log(&format!("child (pid {worker}) terminated normally"));
-        // An idle one goes at once.
+        // An idle worker ends at once.
         let idle =
             wait_for("another worker", || relay.workers().into_iter().find(|&pid| pid != worker));
         kill(idle, signal);
@@ -226,7 +226,7 @@ fn s009() {
     wait_loads(&relay, 1);
     let worker = relay.workers()[0];
     kill(worker, Signal::SIGHUP);
-    // Also those that come before the broker knows.
+    // Some of them may reach the worker before the broker knows that it is leaving.
     let mut streams: Vec<TcpStream> = (0..20).map(|_| client(port)).collect();
     expect_title(worker, "left, dying when idle");
     for stream in &mut streams {
@@ -258,7 +258,7 @@ fn s010() {
     wait_loads(&relay, 2);
     kill(worker, Signal::SIGHUP);
     expect_title(worker, "2 connections left, dying when idle");
-    // The pending one fails over, and then the other one ends.
+    // The pending connect attempt fails over, and then the other session ends.
     drop(hole);
     let mut second_end = next(&second_streams);
     drop(established);
@@ -367,7 +367,7 @@ fn s015() {
     relay.signal(Signal::SIGTERM);
     assert_eq!(relay.wait().code(), Some(0));
     assert!(!relay.directory.file("pid").exists());
-    // With an open connection as well.
+    // Now with an open connection.
     let (_peer, port, mut relay) = single();
     let mut stream = client(port);
     relay.signal(Signal::SIGINT);

@@ -113,13 +113,13 @@ fn k010() {
     let config = section(port, "", &format!("ipc key = {key}"), &peer.remote());
     let mut relay = Launch::new(config).start();
     client(port);
-    // The file is not needed any more: a new worker reads the copy.
+    // The file is not needed any more: a new worker reads the copy in shared memory.
     fs::remove_file(&relay.config).expect("to remove the configuration");
     let worker = relay.workers()[0];
     kill(worker, Signal::SIGKILL);
     wait_for("another worker", || relay.workers().into_iter().find(|&pid| pid != worker));
     eventually_served(port);
-    // The segment goes with an orderly end.
+    // An orderly end removes the segment.
     relay.signal(Signal::SIGTERM);
     relay.wait();
 }

@@ -72,7 +72,7 @@ pub(crate) const CASES: &[Entry] = &[
     ("B051", b051),
 ];
 
-/// A broker's section with these listeners, and a worker's with an echo.
+/// A broker's section with these listeners, and a worker's section with an echo as remote.
 fn with_listeners(listeners: &str, peer: &Peer) -> String {
     format!(
         "id = spawnd {{\n{listeners}\nspawn = {{ instances min = 1 instances max = 1 }}\n}}\n{}",
@@ -84,7 +84,7 @@ fn on(port: u16) -> String {
     format!("listen = {{ address = 127.0.0.1 port = {port} }}\n")
 }
 
-/// A listener on 127.0.0.1 that holds a port.
+/// A listener on 127.0.0.1, so that its port is taken.
 fn occupied() -> (u16, TcpListener) {
     let port = free_port();
     (port, TcpListener::bind(("127.0.0.1", port)).expect("a listener"))
@@ -144,7 +144,7 @@ fn b006() {
     let relay = Launch::new(with_listeners(&listen, &peer)).start();
     let line = format!("bind to [127.0.0.1]:{port} failed. Will retry every 1 seconds.");
     relay.expect_log(&line);
-    // Two more attempts fail silently.
+    // Two more attempts fail, without a log line.
     std::thread::sleep(Duration::from_millis(2300));
     assert_eq!(count(&relay, &line), 1);
     assert_eq!(count(&relay, "Address already in use"), 1);
@@ -206,7 +206,7 @@ fn b012() {
     v6_client(address.port());
 }
 
-/// A client of a UNIX listener.
+/// Requires that a client of this UNIX listener is served.
 fn unix_client(relay: &Relay, name: &str) {
     let mut stream = UnixStream::connect(relay.directory.file(name)).expect("a connection");
     stream.set_read_timeout(Some(crate::common::PATIENCE)).expect("a timeout");
@@ -259,7 +259,7 @@ fn b016() {
     let listen = format!("listen {{ address = 127.0.0.1 port = {port} vrf = nosuch }}");
     let mut relay = Launch::new(with_listeners(&listen, &peer)).ready(None).start();
     relay.expect_log("nosuch");
-    // Either it serves, or it says why not.
+    // It either serves, or ends with an explanation.
     let ended = wait_for("a service or an end", || {
         if is_gone(relay.pid()) {
             return Some(true);
@@ -280,7 +280,7 @@ fn b017() {
     assert_eq!(backlog_of(relay.pid()), Some(7));
 }
 
-/// The worker's end of the only client.
+/// A copy of the worker's socket to its only client.
 fn accepted(relay: &Relay, port: u16) -> TcpStream {
     let worker = relay.workers()[0];
     wait_for("the connection in the worker", || connections_at(worker, port).pop())
@@ -318,7 +318,7 @@ fn b020() {
     client(port);
     assert_ne!(daemon.0, finished.relay.pid());
     assert_eq!(group_and_session(daemon.0).1, daemon.0);
-    // Orphans of this test come to it, as to process 1 elsewhere.
+    // The test is the reaper of orphans here, as process 1 is elsewhere.
     assert_eq!(parent(daemon.0), std::process::id() as i32);
     for number in 0..3 {
         let name = fs::read_link(format!("/proc/{}/fd/{number}", daemon.0)).expect("open");
@@ -414,11 +414,11 @@ fn b028() {
     assert!(!relay.log().contains("inetd"), "{}", relay.log());
 }
 
-/// A relay in inetd operation, with these `listen` blocks.
+/// A relay started as by inetd, with these `listen` blocks.
 fn inetd(listen: &str, peer: &Peer) -> (u16, Relay) {
     let (port, listener) = occupied();
     let launch = Launch::new(with_listeners(listen, peer));
-    // argv[0] as inetd gives it.
+    // inetd passes the full path as argv[0].
     (port, launch.name(TCPRELAY).input(listener).start())
 }
 
@@ -475,8 +475,8 @@ fn require_root() {
     }
 }
 
-/// Uid, Gid and Groups of the worker of a relay whose workers have `spawn`; the broker's own
-/// do not change.
+/// Starts a relay with these directives in `spawn`. Returns the worker's Uid, Gid and Groups, and
+/// requires that the broker's own are unchanged.
 fn identity(spawn: &str) -> (String, String, String) {
     require_root();
     let (peer, port) = (Peer::echo(), free_port());
@@ -521,7 +521,7 @@ fn b037() {
     let (peer, port) = (Peer::echo(), free_port());
     let config = section(port, "", "userid = 12345", &peer.remote());
     let launch = Launch::new(config).ready(None);
-    // Where the program was built is perhaps not for everybody.
+    // The worker's user may not be able to reach the build directory, so use a copy.
     let program = launch.directory.file("tcprelay");
     fs::copy(TCPRELAY, &program).expect("a copy");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -531,7 +531,7 @@ fn b037() {
     assert!(!relay.log().contains("]: startup (version") || count(&relay, "startup (") == 1);
 }
 
-/// Starts with a value of IO_POLL_MECHANISM, and requires the mechanism in both processes.
+/// Requires that broker and worker use the mechanism this value of IO_POLL_MECHANISM stands for.
 fn mechanism(value: &str, name: &str) {
     let (peer, port) = (Peer::echo(), free_port());
     let launch = Launch::simple(port, &peer.remote());
@@ -548,7 +548,7 @@ fn b038() {
 }
 
 fn b039() {
-    // The test build with stand-ins can do what the numbers stand for.
+    // A build with the emulations has these mechanisms, otherwise they are another system's.
     let foreign: &[&str] = if cfg!(event_shims) { &[] } else { &["1", "2", "32"] };
     for value in foreign.iter().chain(&["0", "abc", ""]) {
         let (peer, port) = (Peer::echo(), free_port());
@@ -633,7 +633,7 @@ fn b045() {
     for entry in &list {
         let (number, name) = entry.split_once(' ').expect("number and name");
         let number: i32 = number.parse().expect("a number");
-        // What looks at the list is itself in it.
+        // The process that lists the descriptors has one for /proc itself.
         assert!(number < 3 || name.starts_with("/proc/"), "{list:?}");
     }
     let (peer, port) = (Peer::echo(), free_port());
@@ -656,7 +656,7 @@ fn b046() {
     assert!(!finished.relay.directory.file("pid").exists());
 }
 
-/// A worker that cannot serve is a visible failure, and no crash for each connection.
+/// A worker that cannot serve must fail visibly, not crash once for each connection.
 fn visible_failure(config: String) {
     let finished = Launch::new(config).finish();
     assert_ne!(finished.status.code(), Some(0));
@@ -673,7 +673,7 @@ fn b048() {
     visible_failure(section(free_port(), "", "", ""));
 }
 
-/// A stand-alone broker, with the relay as its worker.
+/// A stand-alone broker, with the relay as its worker program.
 fn spawnd(section: &str, arguments: &[&str]) {
     let (peer, port) = (Peer::echo(), free_port());
     let config = format!(

@@ -1,4 +1,4 @@
-//! Starting the programs in every way that the table asks for, and looking at them from outside.
+//! Starts the programs in every way that the table asks for, and inspects them from outside.
 
 pub(crate) use crate::common::launch::{section, stdout, Finished, Launch};
 use crate::common::{children, connect, cpu_ticks, ping, wait_for, Peer, Relay};
@@ -14,33 +14,33 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Only the worker's section.
+/// The worker's section alone.
 pub(crate) fn worker_section(relay: &str) -> String {
     format!("id = tcprelay {{\n{relay}\n}}\n")
 }
 
-/// One client that an echo has answered.
+/// A client that an echo has answered.
 pub(crate) fn client(port: u16) -> TcpStream {
     let mut stream = connect(port);
     ping(&mut stream, b"hello");
     stream
 }
 
-/// Reads the name that a named peer sends first.
+/// Reads the name that a named server sends first.
 pub(crate) fn name_of_peer(stream: &mut TcpStream) -> String {
     let mut name = [0];
     stream.read_exact(&mut name).expect("the name of the peer");
     String::from_utf8_lossy(&name).into_owned()
 }
 
-/// A peer with a name of one letter, and the name over a new connection to `port`.
+/// Connects to `port`; returns the connection, and the name (one letter) of the server behind it.
 pub(crate) fn ask(port: u16) -> (TcpStream, String) {
     let mut stream = connect(port);
     let name = name_of_peer(&mut stream);
     (stream, name)
 }
 
-/// Requires that a connection to `port` is served by an echo within the usual patience.
+/// Requires that a connection to `port` is served by an echo within `PATIENCE`.
 pub(crate) fn eventually_served(port: u16) {
     wait_for("a connection to be served", || {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -59,14 +59,14 @@ pub(crate) fn stays_silent(stream: &mut TcpStream, moment: Duration) -> bool {
     matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Everything until the end of file, or until an error, which is given as well.
+/// Reads up to end of file or an error; returns the error as well.
 pub(crate) fn read_all(stream: &mut TcpStream) -> (Vec<u8>, Option<io::Error>) {
     let mut data = Vec::new();
     let error = stream.read_to_end(&mut data).err();
     (data, error)
 }
 
-/// A connection from an address of 127/8.
+/// A connection from a given address of 127.0.0.0/8.
 pub(crate) fn connect_from(source: Ipv4Addr, port: u16) -> TcpStream {
     let address = |ip: Ipv4Addr, port: u16| libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
@@ -91,7 +91,7 @@ pub(crate) fn connect_from(source: Ipv4Addr, port: u16) -> TcpStream {
     }
 }
 
-/// Two ends of a TCP connection.
+/// Both ends of a TCP connection.
 pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = listener.local_addr().expect("its address");
@@ -100,7 +100,7 @@ pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// A listener whose queue is full: what connects to it hangs.
+/// A listener whose accept queue is full: connect attempts to it hang.
 pub(crate) struct BlackHole {
     pub(crate) port: u16,
     _listener: TcpListener,
@@ -123,7 +123,7 @@ impl BlackHole {
     }
 }
 
-/// An echo for thousands of connections in one thread.
+/// An echo for thousands of connections, in one thread.
 pub(crate) struct MassEcho {
     pub(crate) port: u16,
     pub(crate) open: Arc<AtomicUsize>,
@@ -188,7 +188,7 @@ fn mass_echo(listener: &TcpListener, open: &AtomicUsize, stop: &AtomicUsize) {
     }
 }
 
-/// A web server with one answer, which counts what it is asked.
+/// A web server that always gives the same answer, and counts the requests.
 pub(crate) struct Web {
     pub(crate) peer: Peer,
     requests: Arc<AtomicUsize>,
@@ -229,26 +229,25 @@ impl Web {
     }
 }
 
-/// The number at the beginning of a worker's title, which is that of its connections.
+/// The number at the beginning of a worker's title: how many connections it has.
 pub(crate) fn load(pid: i32) -> Option<usize> {
     let title = crate::common::title(pid);
     title.split_once(": ")?.1.split_whitespace().next()?.parse().ok()
 }
 
-/// The first worker, with everything open that it has when it serves: it says that it starts
-/// before it has all of that.
+/// The first worker, once it has opened everything: it logs its startup before that.
 pub(crate) fn serving_worker(relay: &Relay) -> i32 {
     let worker = relay.workers()[0];
     wait_for("the title of the worker", || load(worker));
     worker
 }
 
-/// The connections of each worker, in the order of their start.
+/// How many connections each worker has, in the order of their start.
 pub(crate) fn loads(relay: &Relay) -> Vec<usize> {
     relay.workers().into_iter().map(|pid| load(pid).unwrap_or(0)).collect()
 }
 
-/// Waits until the workers have `total` connections together.
+/// Waits until the workers have `total` connections together; returns how many each has.
 pub(crate) fn wait_loads(relay: &Relay, total: usize) -> Vec<usize> {
     wait_for(&format!("{total} connections in the workers"), || {
         let loads = loads(relay);
@@ -270,7 +269,7 @@ pub(crate) fn expect_title(pid: i32, text: &str) {
     panic!("the title of {pid} is {last:?}, not {text:?}");
 }
 
-/// Requires that a worker does next to nothing for a second.
+/// Requires that a worker uses next to no CPU time for a second.
 pub(crate) fn stays_idle(worker: i32) {
     let before = cpu_ticks(worker);
     thread::sleep(Duration::from_millis(1000));
@@ -297,7 +296,7 @@ pub(crate) fn group_and_session(pid: i32) -> (i32, i32) {
     (fields[2].parse().expect("pgrp"), fields[3].parse().expect("session"))
 }
 
-/// What the descriptors of a process are.
+/// The descriptors of a process, each with the name of its file.
 pub(crate) fn descriptor_names(pid: i32) -> Vec<(RawFd, PathBuf)> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();
@@ -388,11 +387,11 @@ pub(crate) fn content(path: &Path) -> String {
     })
 }
 
-/// A process that is killed, with its children, when the test is done with it.
+/// A daemon, killed with its children when the test is done with it.
 pub(crate) struct Daemon(pub(crate) i32);
 
 impl Daemon {
-    /// By its pid file.
+    /// The daemon whose process id is in this pid file.
     pub(crate) fn of(pid_file: &Path) -> Daemon {
         Daemon(content(pid_file).trim().parse().expect("a process id"))
     }
@@ -408,14 +407,14 @@ impl Drop for Daemon {
     }
 }
 
-/// Makes this process the parent of daemons and of workers whose broker is gone, so that none
-/// outlives it.
+/// Makes this process the parent of daemons, and of workers whose broker is gone, so that none of
+/// them outlives it.
 pub(crate) fn adopt_orphans() {
     // SAFETY: prctl(2) with plain numbers.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
-/// Ends what the cases have left running.
+/// Kills what the cases have left running.
 pub(crate) fn kill_descendants() {
     let me = std::process::id() as i32;
     let tasks = fs::read_dir(format!("/proc/{me}/task")).into_iter().flatten().flatten();
@@ -425,7 +424,7 @@ pub(crate) fn kill_descendants() {
             drop(Daemon(pid));
         }
     }
-    // Nobody else takes their statuses where process 1 does not care.
+    // Reaps them too: where process 1 does not, nobody else would.
     let end = Instant::now() + Duration::from_secs(2);
     loop {
         // SAFETY: waitpid(2) with plain numbers; it needs no place for the status.

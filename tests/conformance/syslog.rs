@@ -1,4 +1,4 @@
-//! The log socket of the system, where there is none: what the processes really send.
+//! Provides the system's log socket where there is none, and reads what the processes send there.
 
 use crate::common::{is_root, wait_for};
 use crate::runner::exclude;
@@ -18,12 +18,12 @@ enum State {
 static STATE: Mutex<State> = Mutex::new(State::NotThere("the log socket was not made"));
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// True if there is a socket, and a process that reads from it.
+/// True if there is a log socket, and a process that reads it.
 pub(crate) fn exists() -> bool {
     UnixDatagram::unbound().and_then(|socket| socket.connect(PATH)).is_ok()
 }
 
-/// Makes the socket, if that is possible.
+/// Makes the log socket, if that is possible.
 pub(crate) fn start() {
     let mut state = STATE.lock().expect("the state");
     if !is_root() {
@@ -31,7 +31,7 @@ pub(crate) fn start() {
     } else if exists() {
         *state = State::NotThere("the log socket belongs to the system");
     } else {
-        // One that nobody reads is left from a run that was killed.
+        // A socket that nobody reads is left over from a run that was killed.
         let _ = fs::remove_file(PATH);
         let Ok(socket) = UnixDatagram::bind(PATH) else {
             *state = State::NotThere("the log socket cannot be made");
@@ -49,7 +49,7 @@ pub(crate) fn start() {
     }
 }
 
-/// Removes the socket, if it is ours.
+/// Removes the socket, if this process made it.
 pub(crate) fn stop() {
     let mut state = STATE.lock().expect("the state");
     if matches!(*state, State::Ours) {
@@ -58,7 +58,7 @@ pub(crate) fn stop() {
     }
 }
 
-/// Leaves the case out if there is no socket to read from.
+/// Leaves the case out if there is no log socket that this process can read.
 pub(crate) fn require() {
     let why = match *STATE.lock().expect("the state") {
         State::NotThere(why) => why,
@@ -67,14 +67,14 @@ pub(crate) fn require() {
     exclude(why)
 }
 
-/// What a process has sent: `<PRI>Mon DD HH:MM:SS IDENT[PID]: TEXT`.
+/// The messages of a process: `<PRI>Mon DD HH:MM:SS IDENT[PID]: TEXT`.
 pub(crate) fn lines(pid: i32) -> Vec<String> {
     let tag = format!("[{pid}]: ");
     let lines = LINES.lock().expect("the lines");
     lines.iter().filter(|line| line.contains(&tag)).cloned().collect()
 }
 
-/// Waits for a line of a process that contains `text`.
+/// Waits for a message of a process that contains `text`.
 pub(crate) fn expect(pid: i32, text: &str) -> String {
     wait_for(&format!("{text:?} in the system's log"), || {
         lines(pid).into_iter().find(|line| line.contains(text))

@@ -61,7 +61,7 @@ fn t003() {
     exactly(worker, "tcprelay: 3 connections left, dying when idle");
 }
 
-/// The only worker, when it has `total` connections.
+/// Waits until the only worker has `total` connections; returns its pid.
 fn wait_loads_of_one(relay: &Relay, total: usize) -> i32 {
     wait_loads(relay, total);
     relay.workers()[0]

@@ -1,5 +1,5 @@
-//! TLS on the clients' side: handshakes, records, the ends of sessions, and starts that must
-//! fail. The client is OpenSSL; certificates are made here.
+//! TLS with clients: handshakes, records, the ends of sessions, and starts that must fail. The
+//! client is OpenSSL; certificates are made here.
 
 use crate::common::{
     connect, expect_eof, free_port, next, pattern, ping, remote, reset, wait_for, Peer, Relay,
@@ -68,19 +68,19 @@ pub(crate) const CASES: &[Entry] = &[
     ("X027", x027),
 ];
 
-/// The name in the certificate of the relay.
+/// The name in the relay's certificate.
 const HOST: &str = "relay.test";
 
 const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
 
-/// How long the relay may take for what is to be done at once.
+/// The limit for whatever the relay must do at once.
 const SOON: Duration = Duration::from_secs(5);
 
 /// Alerts (RFC 8446 section 6).
 const BAD_RECORD_MAC: i32 = 20;
 const PROTOCOL_VERSION: i32 = 70;
 
-/// Two directives of a section.
+/// Directives that name the usual certificate and key files.
 const FILES: &str = "tls cert-file = @DIR@/cert.pem\ntls key-file = @DIR@/key.pem\n";
 
 /// A certificate with its key.
@@ -90,7 +90,7 @@ struct Identity {
 }
 
 impl Identity {
-    /// Signed by `issuer`, or by itself, which makes it an authority as well.
+    /// Signed by `issuer`; without one, self-signed.
     fn new(name: &str, key: PKey<Private>, issuer: Option<&Identity>, authority: bool) -> Identity {
         let mut subject = X509NameBuilder::new().expect("a name");
         subject.append_entry_by_nid(Nid::COMMONNAME, name).expect("a name");
@@ -127,7 +127,7 @@ impl Identity {
     }
 }
 
-/// What the relays and the clients of all cases have.
+/// What all relays and clients share.
 struct Pki {
     root: X509,
     intermediate: Identity,
@@ -136,7 +136,8 @@ struct Pki {
 }
 
 impl Pki {
-    /// The content of a certificate file: clients know only the root.
+    /// The contents of a certificate file, with the intermediate certificate: clients know only the
+    /// root.
     fn chain(&self, identity: &Identity) -> Vec<u8> {
         [identity.pem(), self.intermediate.pem()].concat()
     }
@@ -168,7 +169,8 @@ fn key_pem(key: &PKey<Private>) -> Vec<u8> {
     key.private_key_to_pem_pkcs8().expect("PEM")
 }
 
-/// A relay with a certificate and its key in files, and with `listen` in the only listener.
+/// A relay with certificate and key in files, and `listen` as further directives of its only
+/// listener.
 fn launch(port: u16, listen: &str, relay: &str) -> Launch {
     let config = format!(
         "id = spawnd {{\nlisten = {{ address = 127.0.0.1 port = {port} backlog = 1024 {listen} }}\n\
@@ -181,25 +183,25 @@ fn launch(port: u16, listen: &str, relay: &str) -> Launch {
         .file("key.pem", key_pem(&identity.key))
 }
 
-/// Starts a relay with the usual files.
+/// Starts such a relay with the usual directives.
 fn serve(listen: &str, relay: &str) -> (u16, Relay) {
     let port = free_port();
     (port, launch(port, listen, &format!("{FILES}{relay}")).start())
 }
 
-/// A relay to a peer that is the test.
+/// A relay with the test as its remote.
 fn serve_manually() -> (u16, Relay, Peer, Receiver<TcpStream>) {
     let (peer, streams) = Peer::manual();
     let (port, relay) = serve("tls = yes", &peer.remote());
     (port, relay, peer, streams)
 }
 
-/// The client's connection, below TLS.
+/// A client's TCP connection, below TLS.
 struct Wire {
     tcp: TcpStream,
-    /// What is to be sent is kept here instead.
+    /// If set, collects what would be sent.
     hold: Option<Vec<u8>>,
-    /// Every byte is sent by itself.
+    /// Sends every byte on its own.
     dribble: bool,
 }
 
@@ -234,7 +236,8 @@ impl Write for Wire {
 
 type Tls = SslStream<Wire>;
 
-/// A client of one version that trusts the root; otherwise as the library has it.
+/// Settings of a client that speaks one version and trusts the root; the rest is the library's
+/// default.
 fn settings(version: SslVersion) -> SslContextBuilder {
     let mut builder = SslContextBuilder::new(SslMethod::tls_client()).expect("a context");
     let mut store = X509StoreBuilder::new().expect("a store");
@@ -247,14 +250,14 @@ fn settings(version: SslVersion) -> SslContextBuilder {
     builder
 }
 
-/// A session that has not begun its handshake.
+/// A TLS session before its handshake.
 fn new_ssl(context: &SslContext) -> Ssl {
     let mut ssl = Ssl::new(context).expect("a session");
     ssl.param_mut().set_host(HOST).expect("a name");
     ssl
 }
 
-/// Does a handshake.
+/// Performs a handshake.
 fn shake(context: &SslContext, wire: Wire) -> Result<Tls, ssl::Error> {
     let mut stream = SslStream::new(new_ssl(context), wire).expect("a session");
     stream.connect().map(|()| stream)
@@ -266,7 +269,7 @@ fn client(port: u16, version: SslVersion) -> Tls {
     stream.unwrap_or_else(|error| panic!("no handshake with {version:?}: {error}"))
 }
 
-/// A client with the peer's end of its session, through which a word has gone.
+/// A client and the remote's end of its session, through which a word has passed.
 fn session(port: u16, version: SslVersion, streams: &Receiver<TcpStream>) -> (Tls, TcpStream) {
     let mut client = client(port, version);
     let mut end = next(streams);
@@ -285,21 +288,21 @@ fn talk(stream: &mut Tls, word: &[u8]) {
     assert_eq!(answer, word);
 }
 
-/// A client with an answer of an echo.
+/// A client that an echo has answered.
 fn served(port: u16, version: SslVersion) -> Tls {
     let mut stream = client(port, version);
     talk(&mut stream, b"hello");
     stream
 }
 
-/// The alert that the other side has sent.
+/// The alert that the relay has sent.
 fn alert(error: &ssl::Error) -> Option<i32> {
-    // SSL_AD_REASON_OFFSET is added to it.
+    // OpenSSL adds SSL_AD_REASON_OFFSET to the number of the alert.
     let mut codes = error.ssl_error()?.errors().iter().map(openssl::error::Error::reason_code);
     codes.find(|code| (1000..1256).contains(code)).map(|code| code - 1000)
 }
 
-/// Everything until close_notify, which must be followed by the end of the connection.
+/// Reads up to close_notify, which the end of the connection must follow.
 fn read_to_end(stream: &mut Tls) -> Vec<u8> {
     let (mut data, mut buffer) = (Vec::new(), [0; 16384]);
     loop {
@@ -313,7 +316,7 @@ fn read_to_end(stream: &mut Tls) -> Vec<u8> {
     data
 }
 
-/// What a client sends first.
+/// The first flight of a client.
 fn hello(version: SslVersion) -> Vec<u8> {
     let (tcp, _other) = tcp_pair();
     tcp.set_nonblocking(true).expect("nonblocking");
@@ -332,20 +335,20 @@ fn sealed(stream: &mut Tls, data: &[u8]) -> Vec<u8> {
     stream.get_mut().hold.take().expect("the records")
 }
 
-/// The address of a client, as it is in the log.
+/// A client's address, as the log has it.
 fn logged(stream: &TcpStream) -> String {
     let address = stream.local_addr().expect("its address");
     format!("[{}]:{}", address.ip(), address.port())
 }
 
-/// Waits until the worker has read all that clients of `port` have sent.
+/// Waits until the worker has read everything that the clients of `port` have sent.
 fn all_read(worker: i32, port: u16) {
     wait_for("the worker to read", || {
         connections_at(worker, port).iter().all(|stream| unread(stream) == 0).then_some(())
     });
 }
 
-/// Bytes that were received and not read.
+/// How many bytes have arrived and were not read.
 fn unread(stream: &TcpStream) -> libc::c_int {
     let mut count: libc::c_int = 0;
     // SAFETY: the pointer describes `count`.
@@ -354,7 +357,7 @@ fn unread(stream: &TcpStream) -> libc::c_int {
     count
 }
 
-/// The only worker of a relay that has no connections.
+/// The state of a relay's only worker when it has no connections.
 struct Baseline {
     worker: i32,
     descriptors: Vec<(RawFd, PathBuf)>,
@@ -367,8 +370,8 @@ impl Baseline {
         Baseline { worker, descriptors: descriptor_names(worker) }
     }
 
-    /// Requires that the worker is as it was before, soon after `since`, and that it does
-    /// nothing. Soon is before the timeout of handshakes, which would end a loop as well.
+    /// Requires that the worker returns to that state soon after `since`, and then uses no CPU
+    /// time. "Soon" is shorter than the handshake timeout, which would end a busy loop as well.
     fn expect(&self, relay: &Relay, since: Instant) {
         all_freed(relay);
         let same = || descriptor_names(self.worker) == self.descriptors;
@@ -406,7 +409,7 @@ fn x001() {
     }
 }
 
-/// X002 and X003: a listener with one version.
+/// X002 and X003: a listener that speaks one version.
 fn one_version(listed: &str, good: SslVersion, other: SslVersion) {
     let peer = Peer::echo();
     let (port, relay) = serve(&format!("tls = {listed}"), &peer.remote());
@@ -418,7 +421,7 @@ fn one_version(listed: &str, good: SslVersion, other: SslVersion) {
     all_freed(&relay);
 }
 
-/// Waits for the line about a handshake that has failed.
+/// Waits for the log line of a failed handshake.
 fn expect_handshake_log(relay: &Relay, reason: &str) {
     relay.wait_for_log(&format!("SSL_accept and {reason:?}"), |log| {
         let mut lines = log.lines().filter(|line| line.contains("SSL_accept"));
@@ -430,7 +433,7 @@ fn x004() {
     let peer = Peer::echo();
     let (port, relay) = serve("tls = auto", &peer.remote());
     plain_client(port);
-    // These begin as a record of TLS does.
+    // The first of these look like TLS records at their beginning.
     for word in [&b"\x16\x16"[..], b"\x16\x03\x01\x00\x00\x00 no TLS", &pattern(1, 300_000)] {
         let mut stream = connect(port);
         let sent = word.to_vec();
@@ -443,7 +446,7 @@ fn x004() {
         thread.join().expect("the sender");
         assert!(received == word, "{} bytes", received.len());
     }
-    // Byte by byte.
+    // The same byte by byte.
     let mut stream = connect(port);
     for byte in b"\x16\x03plain" {
         stream.write_all(&[*byte]).expect("to send");
@@ -507,7 +510,7 @@ fn x008() {
     let passphrase = "correct horse";
     let (ec, rsa) = (&pki().ec, &pki().rsa);
     let (cipher, bytes) = (Cipher::aes_128_cbc(), passphrase.as_bytes());
-    // The older form of PEM as well, with its `Proc-Type` and `DEK-Info`.
+    // Also the older form of PEM, with `Proc-Type` and `DEK-Info`.
     let old_ec = ec.key.ec_key().and_then(|key| key.private_key_to_pem_passphrase(cipher, bytes));
     let old_rsa = rsa.key.rsa().and_then(|key| key.private_key_to_pem_passphrase(cipher, bytes));
     for (identity, key) in
@@ -535,8 +538,8 @@ fn named_once(log: &str, file: &Path, words: &[&str]) {
     }
 }
 
-/// Requires that nothing works with what `make` gives, and that everybody says so: a worker by
-/// itself, a start of the whole, and a check. `heard` is waiting in the worker's channel.
+/// Requires that starting `make`'s relay fails in every way, each with a message: a worker on its
+/// own, the whole service, and `-P`. `heard` is a message already in the worker's channel.
 fn refused(make: impl Fn() -> Launch, heard: Option<&[u8]>, file: &str, words: &[&str]) {
     // As under the C program's broker.
     let launch = make().without("TCPRELAY_BROKER");
@@ -554,7 +557,7 @@ fn refused(make: impl Fn() -> Launch, heard: Option<&[u8]>, file: &str, words: &
     }
 }
 
-/// Requires that nobody was asked for anything, and that there was no worker.
+/// Requires that it asked nobody for a passphrase, and started no worker.
 fn silent_refusal(finished: &Finished) {
     let log = &finished.stderr;
     assert!(!log.contains("Enter") && !log.contains("is being used"), "{log}");
@@ -563,7 +566,7 @@ fn silent_refusal(finished: &Finished) {
 
 fn x009() {
     const CALL: &str = "SSL_CTX_use_PrivateKey_file: ";
-    // Decryption does not notice one wrong passphrase of 256 by itself.
+    // One wrong passphrase in 256 decrypts to valid padding, and is noticed only later.
     let wrong = "wrong";
     let noticed = |pem: &Vec<u8>| {
         let result = PKey::private_key_from_pem_passphrase(pem, wrong.as_bytes());
@@ -574,7 +577,7 @@ fn x009() {
     let words = [CALL, "error:1C800064:Provider routines::bad decrypt"];
     let make = || launch(free_port(), "tls = yes", &text).file("key.pem", &key);
     refused(make, None, "key.pem", &words);
-    // A broker that does not look into its worker's section hears it from the worker.
+    // A broker that does not read its worker's section learns of it from the worker.
     let config = format!(
         "id = spawnd {{\nlisten = {{ address = 127.0.0.1 port = {} tls = yes }}\n\
          spawn = {{ exec = @BIN@ instances min = 1 instances max = 1 }}\n}}\n{}",
@@ -592,7 +595,7 @@ fn x010() {
     let answer = b"secret\n";
     let make = || {
         let launch = launch(free_port(), "tls = yes", &text).file("key.pem", encrypted("secret"));
-        // Whoever asks on standard input gets the right answer, and serves.
+        // A program that asks on standard input would read the right answer here, and serve.
         let launch = launch.file("answer", answer);
         let input = File::open(launch.directory.file("answer")).expect("the answer");
         launch.input(input)
@@ -627,7 +630,7 @@ fn x012() {
             }
         }
     }
-    // A worker whose broker does not know that refuses connections, and does not crash.
+    // A worker under a broker that does not check this refuses its connections, and does not crash.
     let launch = Launch::new(worker_section(&peer.remote())).without("TCPRELAY_BROKER");
     let broker = FakeBroker::ready(launch);
     let mut message = accept_message();
@@ -675,7 +678,7 @@ fn x014() {
             let received = read_to_end(&mut client);
             sender.join().expect("the peer");
             assert!(received == answer, "{} bytes", received.len());
-            // Both sides have ended: nothing waits for the client to close.
+            // Both sides have ended, so the relay must not wait for the client to close.
             all_freed(&relay);
         }
     }
@@ -693,7 +696,7 @@ fn x015() {
         drop(end);
         assert_eq!(read_to_end(&mut client), b"answer");
         all_freed(&relay);
-        // Somebody may have cut off what the client had to say.
+        // An end without close_notify may be a truncation attack.
         let address = logged(&client.get_ref().tcp);
         relay.wait_for_log("a line about the truncation", |log| {
             let mut lines = log.lines().filter(|line| line.contains(&address));
@@ -704,7 +707,8 @@ fn x015() {
 
 /// Aborts a client's connection with RST.
 fn abort(stream: Tls) {
-    // This is not the last handle: closing the other one resets.
+    // `reset` closes another handle of the same socket, whose SO_LINGER setting is shared; the
+    // reset is sent when the last handle is closed.
     reset(stream.get_ref().tcp.try_clone().expect("another handle"));
     drop(stream);
 }
@@ -718,7 +722,7 @@ fn x016() {
         let begin = Instant::now();
         let (clients, mut ends): (Vec<_>, Vec<_>) = sessions.into_iter().unzip();
         clients.into_iter().for_each(abort);
-        // Nor does the peer's end stay open, which it did in the C program.
+        // The remote's end must not stay open either, as it did with the C program.
         for end in &mut ends {
             assert!(has_been_closed(end));
         }
@@ -737,7 +741,7 @@ fn x017() {
             drop(connect(port));
             reset(connect(port));
         }
-        // These stay, so that it is the relay who closes.
+        // Clients stay open, so that the relay is the one that closes.
         let mut half_closed: Vec<TcpStream> = (0..10).map(|_| connect(port)).collect();
         for stream in &mut half_closed {
             stream.shutdown(Shutdown::Write).expect("to shut down");
@@ -759,13 +763,13 @@ fn x018() {
         let mut streams = Vec::new();
         for version in VERSIONS {
             let hello = hello(version);
-            // Within the header of the record, after it, in the middle, and all but one byte.
+            // Cut in the record's header, after it, in the middle, and one byte short.
             for length in [1, 4, 5, 6, hello.len() / 2, hello.len() - 1] {
                 let mut stream = connect(port);
                 stream.write_all(&hello[..length]).expect("to send");
                 streams.push(stream);
             }
-            // The hello is answered; the rest of the handshake does not come.
+            // The relay answers the hello; the client sends nothing more of the handshake.
             let mut stream = connect(port);
             stream.write_all(&hello).expect("to send");
             stream.read_exact(&mut [0; 5]).expect("a record");
@@ -776,7 +780,7 @@ fn x018() {
             stream.shutdown(Shutdown::Write).expect("to shut down");
         }
         for stream in &mut streams {
-            // What was on its way may be read, and then it ends.
+            // Bytes already in flight may arrive, and then the connection ends.
             let (_, error) = read_all(stream);
             let late = error.is_some_and(|error| error.kind() == ErrorKind::WouldBlock);
             assert!(!late, "a connection stays open");
@@ -800,7 +804,7 @@ fn x019() {
         let (answer, error) = read_all(&mut stream);
         let late = error.is_some_and(|error| error.kind() == ErrorKind::WouldBlock);
         assert!(!late, "the connection stays open after {answer:?}");
-        // Nothing, or one record with a fatal alert.
+        // The answer is nothing, or one record with a fatal alert.
         let alert = answer.len() == 7 && answer.starts_with(&[21, 3]) && answer[5] == 2;
         assert!(answer.is_empty() || alert, "{answer:?}");
         relay.wait_for_log("a line about the handshake", |log| {
@@ -810,7 +814,7 @@ fn x019() {
         streams.push(stream);
     }
     expect_handshake_log(&relay, "http request");
-    // The clients are still there.
+    // The clients have not closed.
     baseline.expect(&relay, begin);
     drop(streams);
     served(port, SslVersion::TLS1_3);
@@ -830,7 +834,7 @@ fn x020() {
             drop(end);
             assert!(read_to_end(&mut client).is_empty());
             assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
-            // While the client may still send, nothing is done about it.
+            // As long as the client may still send, the worker must rest.
             stays_idle(baseline.worker);
             drop(client);
             all_freed(&relay);
@@ -868,7 +872,7 @@ fn x022() {
         assert!(read_to_end(&mut client).is_empty());
         about_two_seconds(begin.elapsed());
         assert!(has_been_closed(&mut end));
-        // Neither of them has closed.
+        // Neither end has closed.
         baseline.expect(&relay, Instant::now());
     }
 }
@@ -900,7 +904,7 @@ fn x024() {
         });
         let context = builder.build();
         let mut used: Option<SslSession> = None;
-        // Resumed sessions get tickets as well.
+        // Resumed sessions get new tickets as well.
         for round in 0..3 {
             let mut ssl = new_ssl(&context);
             if let Some(session) = &used {
@@ -914,7 +918,7 @@ fn x024() {
             talk(&mut stream, b"hello");
             stream.shutdown().expect("to say goodbye");
             assert!(read_to_end(&mut stream).is_empty());
-            // TLS 1.2 may go on with the ticket that it has.
+            // With TLS 1.2 the server may leave the client with the ticket it has.
             let latest = tickets.lock().expect("the tickets").pop();
             used = latest.or(used);
             assert!(used.is_some(), "no ticket for {version:?}");
@@ -922,7 +926,7 @@ fn x024() {
     }
 }
 
-/// A download by a client that does not read at first, and slowly then.
+/// A download by a client that reads nothing at first, and slowly after that.
 fn slow_download(version: SslVersion) {
     const LENGTH: usize = 20_000_000;
     let (port, relay, _peer, streams) = serve_manually();
@@ -1019,7 +1023,7 @@ fn x026() {
         *forged.last_mut().expect("a record") ^= 1;
         records.extend_from_slice(&forged);
         client.get_mut().tcp.write_all(&records).expect("to send");
-        // What was genuine is delivered, and the peer sees a clean end.
+        // What came before the forged record is delivered, and the remote sees a clean end.
         assert_eq!(read_clean(&mut end), b"last words");
         let error = client.ssl_read(&mut [0; 100]).expect_err("an alert");
         assert_eq!(alert(&error), Some(BAD_RECORD_MAC), "{version:?}: {error}");
@@ -1028,7 +1032,7 @@ fn x026() {
             let mut lines = log.lines().filter(|line| line.contains(&address));
             lines.any(|line| line.contains("TLS client")).then_some(())
         });
-        // Neither of them has closed.
+        // Neither end has closed.
         baseline.expect(&relay, begin);
     }
 }
@@ -1039,7 +1043,7 @@ fn x027() {
         let (port, relay) = serve(listen, &peer.remote());
         for version in [SslVersion::TLS1, SslVersion::TLS1_1] {
             let mut builder = settings(version);
-            // The client's library would refuse as well.
+            // The client's own library would refuse as well, at its default level.
             builder.set_security_level(0);
             builder.set_cipher_list("ALL:@SECLEVEL=0").expect("ciphers");
             let refused = shake(&builder.build(), Wire::new(connect(port)));

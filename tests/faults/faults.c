@@ -1,7 +1,7 @@
 /*
- * System calls that fail when a test says so. Loaded with LD_PRELOAD; the test and all processes of
- * the relay share a page, the file that TCPRELAY_TEST_FAULTS names: for each call the errno that it
- * fails with, 0 for none, and how often it has failed.
+ * Makes system calls fail as a test demands. Loaded with LD_PRELOAD. The test and all processes of
+ * the relay share a page, the file named by TCPRELAY_TEST_FAULTS. It has for each call the errno to
+ * fail with (0: none), and how often it has failed.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -97,8 +97,8 @@ pipe2(int ends[2], int flags)
 	return NEXT(pipe2)(ends, flags);
 }
 
-/* The channel of the BSDs: full, though it is called writable (ENOBUFS), and without room for a datagram
-   of more than 2048 bytes (EMSGSIZE). */
+/* Channels as on the BSDs: full although reported writable (ENOBUFS), and without room for a
+ * datagram of more than 2048 bytes (EMSGSIZE). */
 ssize_t
 sendmsg(int fd, const struct msghdr *message, int flags)
 {

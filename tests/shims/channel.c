@@ -1,20 +1,22 @@
 /*
- * UNIX-domain sockets of datagrams as the BSDs have them, and accept(2), on
+ * UNIX-domain datagram sockets and accept(2) as on the BSDs, emulated on
  * Linux, for tests only.
  *
- * What of it matters here, as seen on NetBSD, and as FreeBSD 13 and before have
- * it:
- *  - A socket that has no room says ENOBUFS, and is writable all the same, for
- *    kevent(2) and poll(2).  There is room for few messages: 8 of them here,
- *    whatever their size, as room is kept for the control data of each.
- *  - More than 2048 bytes are EMSGSIZE, if SO_SNDBUF was not raised; here
+ * The parts that matter here, as seen on NetBSD and on FreeBSD up to 13:
+ *  - A socket without room returns ENOBUFS, and is reported writable all
+ *    the same, by kevent(2) and poll(2).  There is room for few messages: 8
+ *    of them here, whatever their size, as room is kept for each one's
+ *    control data.
+ *  - More than 2048 bytes are EMSGSIZE, unless SO_SNDBUF was raised; here
  *    always.
- *  - When the other end closes there is no event.  Linux tells nothing either.
- *  - accept(2) hands O_NONBLOCK of the listener down, and so does accept4(2)
- *    of some; FreeBSD's does not.
- * On OpenBSD descriptors need a promise, see sandbox.c.
+ *  - When the other end closes there is no event.  Linux reports none
+ *    either.
+ *  - accept(2) passes O_NONBLOCK of the listener on, and accept4(2) does so
+ *    on some systems; FreeBSD's does not.
+ * On OpenBSD, passing descriptors needs a promise, see sandbox.c.
  *
- * Only sockets that are connected are like that: send(2) and sendmsg(2) with an
+ * Only connected sockets behave like this: nothing uses send(2) or
+ * sendmsg(2) with an address on channels.
  * address are not used on channels.
  */
 #include "shims.h"
@@ -25,7 +27,7 @@
 
 enum { MOST_BYTES = 2048, MOST_WAITING = 8 };
 
-/* What Linux counts for a short message; found out once. */
+/* What Linux counts for a short message; determined once. */
 static int
 overhead(void)
 {
@@ -43,7 +45,7 @@ overhead(void)
 	return bytes > 0 ? bytes : 768;
 }
 
-/* An errno, or 0 if it may be sent. */
+/* An errno, or 0 if the message may be sent. */
 static int
 obstacle(int fd, size_t bytes)
 {

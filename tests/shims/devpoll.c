@@ -1,7 +1,8 @@
 /*
  * The /dev/poll driver on Linux, for tests only.
  *
- * Follows poll(4D) of illumos, poll(7D) of Solaris.  What of it matters here:
+ * Follows poll(4D) of illumos, poll(7D) of Solaris.  The parts that matter
+ * here:
  *  - DESCRIPTION: for entries of the same descriptor the events are "OR'ed", in
  *    one write or in several.  To ask for less, write POLLREMOVE first; both may
  *    be in one write, in that order.
@@ -17,21 +18,26 @@
  *  - NOTES: "Any attempt to write or do ioctl by the child process will result in
  *    an EACCES error."
  *
- * Where the page is silent it does what illumos does (uts/common/io/devpoll.c):
- * POLLREMOVE has to be the only event; removing what is not in the set is no
- * error; numbers that no descriptor can have are skipped; one that is not open
- * when it is written is not polled, cannot be removed, and its events wait for
- * whatever is written under that number when it is; if there are more ready
- * descriptors than dp_nfds, the next call begins with those that were left out;
- * dp_nfds 0 just waits.
+ * Where the page is silent it does what illumos does
+ * (uts/common/io/devpoll.c):
+ *  - POLLREMOVE must be the only event.  Removing what is not in the set is
+ *    no error.
+ *  - Numbers that no descriptor can have are skipped.
+ *  - A descriptor that is not open when it is written is not polled and
+ *    cannot be removed.  Its events are kept, and take effect when the
+ *    number is written again while it is open.
+ *  - If more descriptors are ready than dp_nfds, the next call begins with
+ *    those that were left out.
+ *  - dp_nfds 0 just waits.
  *
  * How it works: the set is an array of pollfd in user space, handed to poll(2)
  * at every DP_POLL; that is why work per call is in proportion to the set.
  *
  * Narrower than the real thing:
- *  - Descriptors are opened, written and asked by these functions only; there
- *    is no DP_ISPOLLED, and poll(2) of the descriptor itself means nothing.
- *  - A write is applied whole or, short of memory, up to where that showed.
+ *  - Only these functions open, write and query the descriptor; there is no
+ *    DP_ISPOLLED, and poll(2) of the descriptor itself means nothing.
+ *  - A write is applied as a whole or, if memory runs out, up to that
+ *    point.
  *  - The descriptor is close-on-exec and cannot be duplicated or passed on.
  */
 #include "shims.h"
@@ -39,8 +45,9 @@
 struct devpoll {
 	struct shim_queue base;
 	/*
-	 * Without gaps, in no particular order.  What was not open when it was
-	 * written has the complement of its number, which poll(2) leaves alone.
+	 * The set has no gaps and no particular order. A descriptor that was not
+	 * open when it was written has the complement of its number, which poll(2)
+	 * ignores.
 	 */
 	struct pollfd *set;
 	int capacity, size;

@@ -1,8 +1,8 @@
 /*
  * kqueue(2) and kevent(2) on Linux, for tests only.
  *
- * Follows kqueue(2) of FreeBSD; NetBSD and OpenBSD have the same words but where
- * said.  What of it matters here:
+ * Follows kqueue(2) of FreeBSD; NetBSD and OpenBSD use the same words
+ * except where noted.  The parts that matter here:
  *  - DESCRIPTION: "there may only be one unique kevent per kqueue" for an
  *    (ident, filter) pair; the filter is run at registration, to find "a
  *    preexisting condition", and again when "the user attempts to retrieve the
@@ -43,26 +43,28 @@
  * in proportion to the changes and the ready descriptors.
  *
  * Narrower than the real thing:
- *  - EVFILT_PROC is only there for its queue to be watched, which becomes
- *    readable; the event cannot be retrieved, nor the filter be deleted.
- *  - Else EVFILT_READ and EVFILT_WRITE only, all else is EINVAL; so is any fflags
- *    (NOTE_LOWAT, NOTE_FILE_POLL) in EV_ADD.
- *  - A regular file that has been at its end is silent until the next change of
- *    its filter, whether it grows or not.  Other files that epoll refuses are
+ *  - EVFILT_PROC makes its queue readable, so that a program that watches
+ *    the queue notices; the event cannot be retrieved, nor the filter be
+ *    deleted.
+ *  - Otherwise there are EVFILT_READ and EVFILT_WRITE only; all else is
+ *    EINVAL, and so are fflags (NOTE_LOWAT, NOTE_FILE_POLL) in EV_ADD.
+ *  - A regular file that has been at its end is silent until its filter is
+ *    changed, whether it grows or not.  Other files that epoll refuses are
  *    always ready for both.
- *  - data is 1 for a listening socket or wherever FIONREAD says nothing, the
- *    size of the first datagram for datagram sockets, and for EVFILT_WRITE
- *    PIPE_BUF, not the exact space.
+ *  - data is 1 for a listening socket and wherever FIONREAD is not
+ *    supported, the size of the first datagram for datagram sockets, and
+ *    PIPE_BUF for EVFILT_WRITE, not the exact space.
  *  - fflags is always 0 on return: Linux reveals a socket's error only by
- *    clearing it, and it belongs to the caller's SO_ERROR.
- *  - EV_EOF on EVFILT_WRITE is not set by the caller's own shutdown(SHUT_WR),
- *    which Linux does not show, until the other direction is gone as well.
- *  - An EV_CLEAR filter may fire again, its condition still true, for an edge
- *    or a change of the other filter of its descriptor.
- *  - Closing a descriptor and putting the very same open file back under its
+ *    clearing it, and it must be left for the caller's SO_ERROR.
+ *  - The caller's own shutdown(SHUT_WR) sets EV_EOF on EVFILT_WRITE only
+ *    when the other direction has ended too: Linux does not show it before.
+ *  - An EV_CLEAR filter may fire again while its condition still holds,
+ *    after an edge or a change of the other filter of its descriptor.
+ *  - Closing a descriptor and putting the same open file back under its
  *    number, or another one of the same regular file, goes unnoticed.
- *  - The descriptor cannot be watched (but for EVFILT_PROC), duplicated or passed on.  A child of
- *    fork(2) still has it open (the real one has not), but gets EBADF.
+ *  - The descriptor cannot be watched (except by EVFILT_PROC), duplicated
+ *    or passed on.  A child of fork(2) still has it open, which on a real
+ *    system it has not, but gets EBADF.
  *  - Timeouts are rounded up to milliseconds.
  */
 #include "shims.h"
@@ -144,10 +146,10 @@ pop(struct kqueue *q)
 }
 
 /*
- * Drop the filters of a number whose file was closed behind our back.  If that
- * file lives on elsewhere (dup, fork) it is still in the epoll set and cannot
- * be taken out; its events are told by their generation, and being
- * edge-triggered they do not keep coming.
+ * Drops the filters of a number whose file was closed behind our back. If
+ * that file is still open elsewhere (dup, fork) it stays in the epoll set
+ * and cannot be removed; its events are recognised by their generation, and
+ * being edge-triggered they do not keep coming.
  */
 static void
 forget(struct slot *s)
@@ -168,7 +170,7 @@ still_there(struct kqueue *q, int fd)
 	    (s->unpollable || shim_still_member(q->base.fd, fd));
 }
 
-/* Bring the epoll set in line with the filters of a descriptor. */
+/* Brings the epoll set in line with the filters of a descriptor. */
 static int
 sync_epoll(struct kqueue *q, int fd)
 {
@@ -215,7 +217,8 @@ sync_epoll(struct kqueue *q, int fd)
 	return 0;
 }
 
-/* The process's descriptor stays open until the end; nobody deletes it. */
+/* EVFILT_PROC: the process's descriptor stays open until the queue is
+ * closed; nobody deletes it. */
 static int
 watch_exit(struct kqueue *q, pid_t pid)
 {
@@ -227,7 +230,7 @@ watch_exit(struct kqueue *q, pid_t pid)
 	return epoll_ctl(q->base.fd, EPOLL_CTL_ADD, fd, &ev) == -1 ? errno : 0;
 }
 
-/* Apply one element of the changelist; the result is an errno or 0. */
+/* Applies one element of the changelist; returns an errno or 0. */
 static int
 change(struct kqueue *q, const struct shim_kevent *ch)
 {
@@ -283,7 +286,7 @@ change(struct kqueue *q, const struct shim_kevent *ch)
 	return 0;
 }
 
-/* Run a filter: is it ready now, and what is there to say about it? */
+/* Runs a filter: whether it is ready now, and with which flags and data. */
 static bool
 ready(const struct slot *s, int fd, int filter, struct shim_kevent *ev)
 {
@@ -303,8 +306,9 @@ ready(const struct slot *s, int fd, int filter, struct shim_kevent *ev)
 	if (poll(&p, 1, 0) <= 0)
 		return false;
 	/*
-	 * A stream socket that has ended shows both of these.  POLLHUP alone
-	 * means that it was never connected, which is nothing to a kqueue.
+	 * A stream socket whose both directions have ended shows both flags.
+	 * POLLHUP alone means that it was never connected, which a kqueue does not
+	 * report.
 	 */
 	if (s->socket && (p.revents & POLLHUP) && !(p.revents & POLLRDHUP))
 		p.revents = 0;
@@ -315,13 +319,13 @@ ready(const struct slot *s, int fd, int filter, struct shim_kevent *ev)
 			ev->data = n;
 		return (p.revents & (POLLIN | POLLRDHUP | POLLHUP | POLLERR)) != 0;
 	}
-	/* POLLERR is how a pipe says that nobody reads from it any more. */
+	/* A pipe reports with POLLERR that nobody reads from it any more. */
 	if ((p.revents & POLLHUP) || (!s->socket && (p.revents & POLLERR)))
 		ev->flags |= EV_EOF;
 	return (p.revents & (POLLOUT | POLLHUP | POLLERR)) != 0;
 }
 
-/* Fill the eventlist from the candidates, each of which is looked at once. */
+/* Fills the eventlist from the candidates, each of which is checked once. */
 static int
 deliver(struct kqueue *q, struct shim_kevent *events, int nevents)
 {
@@ -362,7 +366,7 @@ deliver(struct kqueue *q, struct shim_kevent *events, int nevents)
 	return n;
 }
 
-/* Turn edges into candidates, waiting for the first one if need be. */
+/* Turns edges into candidates; waits for the first one if need be. */
 static int
 collect(struct kqueue *q, int timeout)
 {
@@ -395,7 +399,7 @@ collect(struct kqueue *q, int timeout)
 	return n;
 }
 
-/* The queue that this thread has used last. */
+/* The queue that this thread used last. */
 static _Thread_local struct kqueue *latest;
 
 bool

@@ -1,16 +1,18 @@
 /*
  * Event ports on Linux, descriptors only, for tests only.
  *
- * Follows the manual pages of illumos and Solaris.  What of them matters here:
+ * Follows the manual pages of illumos and Solaris.  The parts that matter
+ * here:
  *  - port_associate(3C), PORT_SOURCE_FD: "At most one event notification will be
  *    generated per associated file descriptor"; if the condition holds "at the
  *    time the port_associate() function is called, an event is immediately sent
  *    to the port", and otherwise when it first does.
  *  - the same: "When an event for a PORT_SOURCE_FD object is retrieved, the object
  *    no longer has an association with the port."
- *  - the same: of an object that is associated already, the call "serves to
- *    update the events and user arguments"; an event that was sent is taken back
- *    and the condition looked at anew.  port_dissociate takes it back as well.
+ *  - the same: if the object is associated already, the call "serves to
+ *    update the events and user arguments"; an event that was sent is
+ *    withdrawn, and the condition checked again.  port_dissociate withdraws
+ *    it as well.
  *  - the same, ERRORS: EBADF, EBADFD, EINVAL, ENOENT.
  *  - port_create(3C): an association ends when its descriptor is closed.
  *  - port_get(3C), port_getn: waits "until the desired number of events are
@@ -18,18 +20,20 @@
  *    pointed to by nget is updated to the actual number of events retrieved"; ERRORS.
  *  - poll(2): POLLERR and POLLHUP come unasked.
  *
- * How it works: an association is a member of an epoll set with EPOLLONESHOT.
- * Retrieving its event disarms the member, associating again arms it.  An event
- * that is sent at once is put in a queue instead, and is what it was then: like
- * the real one it may be of a condition that has passed when it is retrieved.
- * Work per call is in proportion to the events retrieved.
+ * How it works: an association is a member of an epoll set with
+ * EPOLLONESHOT. Retrieving its event disarms the member, associating again
+ * arms it.  An event that is sent at once goes into a queue instead and
+ * does not change any more: as on the real systems, its condition may have
+ * passed when it is retrieved. Work per call is in proportion to the events
+ * retrieved.
  *
- * What a caller has to know about port_getn, here as on the real systems:
- *  - *nget is read (how many events to wait for) and written (how many there
- *    are), so it has to be set before every call.  0 asks for nothing and gets
- *    nothing.  More than *nget events, up to max, come if they are there.
- *  - -1 with ETIME does not mean that there are no events: *nget of them have
- *    been retrieved and have lost their associations.  Here EINTR is the same.
+ * What a caller must know about port_getn, here as on the real systems:
+ *  - *nget is read (how many events to wait for) and written (how many
+ *    there are), so set it before every call.  With 0 the call returns no
+ *    events.  If more than *nget events are ready, up to max are returned.
+ *  - -1 with ETIME does not mean that there are no events: *nget of them
+ *    have been retrieved and have lost their associations.  Here the same
+ *    goes for EINTR.
  *  - The real call may leave *nget as it was when it fails with EINTR, and may
  *    return 0 with *nget 0 instead of ETIME for a zero timeout.  A caller that
  *    clears portev_source before the call can tell.
@@ -40,16 +44,16 @@
  *  - max 0, which counts the events without retrieving them, is EINVAL.
  *  - Files without a poll method (regular files) are EPERM; the real ones are
  *    always ready.
- *  - Only events known to Solaris' poll(2) count, POLLRDHUP does not.
- *    POLLERR and POLLHUP are always reported, POLLNVAL never occurs, since
+ *  - Only events known to Solaris' poll(2) count, so POLLRDHUP does not.
+ *    POLLERR and POLLHUP are always reported.  POLLNVAL never occurs, since
  *    closing a descriptor ends its association.
- *  - A condition that comes after the association is looked at when the event is
- *    retrieved: if it has passed by then, the association goes on and there is no
- *    event.
+ *  - A condition that becomes true after the association is checked when
+ *    the event is retrieved: if it has passed by then, the association goes
+ *    on and there is no event.
  *  - Closing a descriptor and putting the very same open file back under its
  *    number goes unnoticed.
- *  - The port cannot be duplicated, passed on or watched.  The child of a
- *    fork(2), with which a real port is shared, gets EBADF.
+ *  - The port cannot be duplicated, passed on or watched.  After fork(2)
+ *    the child gets EBADF, whereas it shares a real port.
  *  - The port is close-on-exec, and timeouts are rounded up to milliseconds.
  */
 #include "shims.h"
@@ -84,7 +88,7 @@ clear(struct shim_queue *base)
 	p->count = p->queued = 0;
 }
 
-/* The association, and with it an event that was sent, is over. */
+/* Ends an association, and drops an event already sent for it. */
 static void
 forget(struct association *a)
 {
@@ -98,8 +102,8 @@ static struct shim_class ports = {
 };
 
 /*
- * Check the arguments that associate and dissociate have in common.  A number
- * that is found closed loses what was remembered about it.
+ * Checks the arguments that associate and dissociate share. If the number
+ * turns out to be closed, what was remembered about it is dropped.
  */
 static struct port *
 check(int port, int source, uintptr_t object)
@@ -151,10 +155,9 @@ shim_port_associate(int port, int source, uintptr_t object, int events,
 	ev.data.u64 = (uint64_t)a->generation << 32 | (uint32_t)fd;
 	if (!a->watched || epoll_ctl(port, EPOLL_CTL_MOD, fd, &ev) == -1) {
 		/*
-		 * New, or not what it was: MOD does not find the descriptor if
-		 * its number has been closed and reused.  The old file may live
-		 * on as a duplicate and its member with it; the generation
-		 * tells them apart.
+		 * Either new, or another file: MOD does not find the descriptor if its
+		 * number was closed and reused. The old file may be open elsewhere, and
+		 * its member still in the set; the generation tells them apart.
 		 */
 		a->live = a->watched = false;
 		ev.data.u64 = (uint64_t)++a->generation << 32 | (uint32_t)fd;
@@ -191,7 +194,7 @@ shim_port_dissociate(int port, int source, uintptr_t object)
 		a = &p->table[object];
 		forget(a);
 		a->watched = false;
-		/* This finds nothing if the number was closed and reused. */
+		/* Finds nothing if the number was closed and reused. */
 		if (epoll_ctl(port, EPOLL_CTL_DEL, (int)object, NULL) == 0)
 			return 0;
 	}
@@ -199,7 +202,8 @@ shim_port_dissociate(int port, int source, uintptr_t object)
 	return -1;
 }
 
-/* Retrieve one event, unless its descriptor was closed; true if it was there. */
+/* Retrieves one event, unless its descriptor was closed; true if there was
+ * one. */
 static bool
 retrieve(struct port *p, int fd, int events, struct shim_port_event *event)
 {
@@ -219,7 +223,8 @@ retrieve(struct port *p, int fd, int events, struct shim_port_event *event)
 	return true;
 }
 
-/* What was sent at once; the result is how many were good. */
+/* Retrieves events that were sent at once; returns how many were still
+ * valid. */
 static unsigned
 retrieve_sent(struct port *p, struct shim_port_event *list, unsigned max)
 {
@@ -238,7 +243,8 @@ retrieve_sent(struct port *p, struct shim_port_event *list, unsigned max)
 	return good;
 }
 
-/* What epoll found; an event that was sent is in the queue and no second one. */
+/* Retrieves what epoll found. An association whose event is in the queue
+ * already gives no second one. */
 static unsigned
 retrieve_found(struct port *p, const struct epoll_event *found, int n,
     struct shim_port_event *list)
@@ -281,7 +287,7 @@ shim_port_getn(int port, struct shim_port_event list[], unsigned max,
 	n = 0;
 	while (have < max) {
 		room = max - have < 128 ? (int)(max - have) : 128;
-		/* Once there are enough, take what else is there already. */
+		/* Once there are enough, takes whatever else is ready, without waiting. */
 		left = have < wanted ? shim_left(deadline) : 0;
 		n = epoll_wait(port, found, room, left);
 		if (n == -1)

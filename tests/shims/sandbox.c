@@ -1,8 +1,8 @@
 /*
- * What FreeBSD, OpenBSD and illumos have for a process that gives up rights, on
- * Linux, for tests only.  Calls that these systems would refuse end the process
- * with a message, so that a test sees them, even where the real call only fails
- * (pledge's "error").
+ * The calls by which a process gives up rights on FreeBSD, OpenBSD and
+ * illumos, emulated on Linux, for tests only. Calls that these systems
+ * would refuse end the process with a message, so that a test notices them,
+ * even where the real call would only fail (pledge's "error").
  *
  * FreeBSD: cap_rights_init(3), cap_rights_limit(2), procctl(2).
  *  - A right is a word: bits 0 to 56 are rights, one of bits 57 to 61 is the
@@ -34,7 +34,7 @@
  *  - proc_fork, proc_exec; file_write: opening for writing, and connect(2) to a
  *    UNIX-domain socket (which is not checked here).
  *
- * How it works: seccomp(2), with a handler of SIGSYS that tells.
+ * How it works: seccomp(2), with a SIGSYS handler that prints the message.
  */
 #include "shims.h"
 
@@ -91,7 +91,7 @@ emit(unsigned op, unsigned k, unsigned char yes, unsigned char no)
 #define NUMBER() LOAD(offsetof(struct seccomp_data, nr))
 #define TRAP() emit(BPF_RET | BPF_K, SECCOMP_RET_TRAP, 0, 0)
 
-/* Refuses a call, unless `granted`. */
+/* Refuses a system call, unless `granted`. */
 static void
 refuse(bool granted, long number)
 {
@@ -101,7 +101,8 @@ refuse(bool granted, long number)
 	TRAP();
 }
 
-/* Refuses a call whose argument has any (JSET), or is (JEQ), this value. */
+/* Refuses a call whose argument has any of these bits (JSET) or is equal
+ * (JEQ). */
 static void
 refuse_if(bool granted, long number, int argument, unsigned test,
     unsigned value)
@@ -115,7 +116,7 @@ refuse_if(bool granted, long number, int argument, unsigned test,
 	NUMBER();
 }
 
-/* As refuse_if, for what is not this value. */
+/* As refuse_if, for values that differ. */
 static void
 refuse_unless(bool granted, long number, int argument, unsigned value)
 {
@@ -153,7 +154,7 @@ install(void)
 	return 0;
 }
 
-/* Opening for writing, by one of these system calls. */
+/* Refuses these system calls when they open for writing. */
 static void
 refuse_writing(bool writing, bool creating)
 {
@@ -187,7 +188,7 @@ refuse_processes(bool fork, bool exec)
 
 /* ---- FreeBSD ------------------------------------------------------------- */
 
-/* An index for one bit; -1 for none or more of them. */
+/* The index of the only bit set; -1 for none or several. */
 static int
 index_of(uint64_t word)
 {
@@ -291,7 +292,7 @@ shim_procctl(int type, int64_t id, int command, void *data)
 
 /* ---- OpenBSD ------------------------------------------------------------- */
 
-/* Those that OpenBSD 7.6 has. */
+/* The promises of OpenBSD 7.6. */
 static const char *const promises[] = { "audio", "bpf", "chown", "cpath",
 	"disklabel", "dns", "dpath", "drm", "error", "exec", "fattr", "flock",
 	"getpw", "id", "inet", "mcast", "pf", "proc", "prot_exec", "ps", "recvfd",
@@ -418,7 +419,7 @@ shim_pledge(const char *wanted, const char *of_programs)
 	return install();
 }
 
-/* For the channel: descriptors are about to be sent, or could be received. */
+/* For the channel: called before descriptors are sent or could be received. */
 void
 shim_pledge_rights(bool sending)
 {
@@ -429,7 +430,7 @@ shim_pledge_rights(bool sending)
 
 /* ---- illumos ------------------------------------------------------------- */
 
-/* Those that every process has, and some that are root's. */
+/* The privileges that every process has, and some that only root has. */
 static const char *const privileges[] = { "file_link_any", "file_read",
 	"file_write", "net_access", "proc_exec", "proc_fork", "proc_info",
 	"proc_secflags", "proc_session", "file_chown", "file_dac_read",

@@ -152,7 +152,7 @@ on_alarm(int sig)
 	(void)sig;
 }
 
-/* Signals keep coming, so that one is sure to hit the call when it waits. */
+/* Signals keep coming, so that one is sure to hit the call while it waits. */
 static void
 alarms(int on)
 {
@@ -169,7 +169,7 @@ waited(int64_t since, int ms) /* at least so long */
 	return shim_now() - since >= ms * INT64_C(1000000);
 }
 
-/* What `test` returns when it runs in a child that has inherited the queue. */
+/* Runs `test` in a child that has inherited the queue; returns its result. */
 static bool
 in_child(bool (*test)(int), int queue)
 {
@@ -183,7 +183,7 @@ in_child(bool (*test)(int), int queue)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-/* The highest number a descriptor can have here. */
+/* The highest number that a descriptor can have here. */
 static int
 highest(void)
 {
@@ -205,7 +205,7 @@ tables(void)
 {
 	int *t = NULL, n = 0, i, sum = 0;
 
-	/* Higher numbers than the limits of most machines allow for real. */
+	/* Higher numbers than most machines' limits allow for real descriptors. */
 	for (i = 0; i < 70000; i++) {
 		MUST(shim_grow((void **)&t, &n, sizeof(*t), i));
 		sum += t[i] == 0;
@@ -238,7 +238,7 @@ kget(int kq, int max, struct timespec *timeout)
 	return shim_kevent(kq, NULL, 0, ev, max, timeout);
 }
 
-/* Exactly one event comes, and it is for this filter. */
+/* Requires exactly one event, from this filter. */
 static bool
 kone(int kq, int fd, int filter, struct timespec *timeout)
 {
@@ -271,7 +271,7 @@ kqueue_queue(void)
 	make_pipe(p);
 	put(p[1], 1);
 
-	/* Queues know nothing of each other; closing one destroys it. */
+	/* Queues are independent; closing one destroys it. */
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
 	CHECK(kget(other, 8, &zero) == 0);
 	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
@@ -283,7 +283,7 @@ kqueue_queue(void)
 	CHECK(fd == kq && kget(kq, 8, &zero) == 0);
 	close(kq);
 
-	/* The number means something else by now. */
+	/* The number refers to something else by now. */
 	MUST((fd = epoll_create1(EPOLL_CLOEXEC)) == kq);
 	CHECK(FAILS(kget(kq, 8, &zero), EBADF));
 	close(kq);
@@ -301,7 +301,7 @@ kqueue_read(void)
 {
 	int kq = shim_kqueue(), p[2], s[2];
 
-	/* Level-triggered, data is what can be read, one event per filter. */
+	/* Level-triggered; data is what can be read; one event per filter. */
 	make_pipe(p);
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, &marks[0]) == 0);
 	CHECK(kget(kq, 8, &zero) == 0);
@@ -315,13 +315,13 @@ kqueue_read(void)
 	put(p[1], 2);
 	CHECK(kone(kq, p[0], EVFILT_READ, NULL) && ev[0].data == 2);
 
-	/* An event that was read away before it was retrieved is not there. */
+	/* If the data was read before the event is retrieved, there is no event. */
 	take(p[0]);
 	put(p[1], 1);
 	take(p[0]);
 	CHECK(kget(kq, 8, &zero) == 0);
 
-	/* The last writer has gone: EOF, with what is left and without. */
+	/* The last writer is gone: EOF, with data left and without. */
 	put(p[1], 5);
 	close(p[1]);
 	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].data == 5);
@@ -332,7 +332,7 @@ kqueue_read(void)
 	close(p[0]);
 	CHECK(kget(kq, 8, &zero) == 0);
 
-	/* A peer that shuts down, local and TCP; its reader is still there. */
+	/* The peer half-closes, local and TCP; it still reads. */
 	for (int tcp = 0; tcp < 2; tcp++) {
 		if (tcp)
 			make_tcp(s);
@@ -370,7 +370,7 @@ kqueue_reset(void)
 	n = kget(kq, 8, &zero);
 	CHECK(n == 2 && (ev[0].flags & ev[1].flags & EV_EOF));
 	CHECK(ev[0].filter + ev[1].filter == EVFILT_READ + EVFILT_WRITE);
-	/* The socket's error is still the caller's to fetch. */
+	/* SO_ERROR must be left for the caller. */
 	getsockopt(s[0], SOL_SOCKET, SO_ERROR, &error, &len);
 	CHECK(error == ECONNRESET);
 	close(s[0]);
@@ -392,7 +392,7 @@ kqueue_write(void)
 	take(s[1]);
 	CHECK(kone(kq, s[0], EVFILT_WRITE, &zero));
 
-	/* Both filters of one descriptor are two events. */
+	/* Two filters of one descriptor give two events. */
 	CHECK(kchange(kq, s[0], EVFILT_READ, EV_ADD, &marks[2]) == 0);
 	CHECK(kone(kq, s[0], EVFILT_WRITE, &zero));
 	put(s[1], 1);
@@ -403,7 +403,7 @@ kqueue_write(void)
 	CHECK(kone(kq, s[0], EVFILT_WRITE, &zero) && (ev[0].flags & EV_EOF));
 	close(s[0]);
 
-	/* The reader of a pipe goes. */
+	/* The reader of a pipe goes away. */
 	make_pipe(p);
 	CHECK(kchange(kq, p[1], EVFILT_WRITE, EV_ADD, NULL) == 0);
 	CHECK(kone(kq, p[1], EVFILT_WRITE, &zero) && ev[0].flags == 0);
@@ -422,7 +422,7 @@ kqueue_connect(void)
 	int kq = shim_kqueue(), l = make_listener(&addr), c, error = 0;
 	socklen_t len = sizeof(error);
 
-	/* A listener is ready when there is a connection to accept. */
+	/* A listener is ready when a connection can be accepted. */
 	CHECK(kchange(kq, l, EVFILT_READ, EV_ADD, NULL) == 0);
 	CHECK(kget(kq, 8, &zero) == 0);
 	c = begin_connect(&addr);
@@ -434,7 +434,8 @@ kqueue_connect(void)
 	close(c);
 	close(l);
 
-	/* A socket that was never connected is not ready, refused is EOF. */
+	/* A socket that was never connected is not ready; one that was refused has
+	 * EOF. */
 	MUST((c = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)) != -1);
 	CHECK(kchange(kq, c, EVFILT_READ, EV_ADD, NULL) == 0);
 	CHECK(kchange(kq, c, EVFILT_WRITE, EV_ADD, NULL) == 0);
@@ -461,12 +462,12 @@ kqueue_clear(void)
 	put(p[1], 1);
 	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].data == 2);
 	CHECK(kget(kq, 8, &zero) == 0);
-	/* Registering again looks again, and does not change the mode. */
+	/* Registering again checks again, and does not change the mode. */
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
 	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].flags == EV_CLEAR);
 	CHECK(kget(kq, 8, &zero) == 0);
 
-	/* What finds no room in the eventlist is not lost. */
+	/* Events that find no room in the eventlist are not lost. */
 	CHECK(kchange(kq, q[0], EVFILT_READ, EV_ADD | EV_CLEAR, NULL) == 0);
 	put(p[1], 1);
 	put(q[1], 1);
@@ -483,7 +484,7 @@ kqueue_clear(void)
 	close(p[0]);
 	close2(q);
 
-	/* Looking again at one filter does not set off the other. */
+	/* Checking one filter again does not trigger the other. */
 	make_pair(p);
 	put(p[1], 1);
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD | EV_CLEAR, NULL) == 0);
@@ -539,7 +540,7 @@ kqueue_modes(void)
 	CHECK(kget(kq, 8, &zero) == 0);
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_DELETE, NULL) == 0);
 
-	/* EV_DISABLE and EV_ENABLE, and EV_ADD, which enables unless told not. */
+	/* EV_DISABLE and EV_ENABLE; EV_ADD enables unless told otherwise. */
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD | EV_DISABLE, NULL) == 0);
 	CHECK(kget(kq, 8, &zero) == 0);
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ENABLE, NULL) == 0);
@@ -557,7 +558,7 @@ kqueue_modes(void)
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ENABLE, NULL) == 0);
 	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && (ev[0].flags & EV_EOF));
 
-	/* Adding again is not adding twice, but replaces udata. */
+	/* Adding again replaces udata and adds no second filter. */
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, &marks[4]) == 0);
 	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].udata == &marks[4]);
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_DELETE, NULL) == 0);
@@ -577,7 +578,7 @@ kqueue_errors(void)
 	close2(shut);
 	put(p[1], 1);
 
-	/* No room for the error: it is the call that fails. */
+	/* No room for the error, so the call fails. */
 	CHECK(FAILS(kchange(kq, p[0], EVFILT_READ, EV_DELETE, NULL), ENOENT));
 	CHECK(FAILS(kchange(kq, p[0], EVFILT_READ, EV_ENABLE, NULL), ENOENT));
 	CHECK(FAILS(kchange(kq, p[0], EVFILT_READ, EV_DISABLE, NULL), ENOENT));
@@ -590,7 +591,8 @@ kqueue_errors(void)
 	CHECK(FAILS(kchange(kq, kq, EVFILT_READ, EV_ADD, NULL), EINVAL));
 	CHECK(kget(kq, 8, &zero) == 0);
 
-	/* Room: events, which come alone; good changes around them are made. */
+	/* Room for the error: only errors are returned, and the valid changes
+	 * around them are made. */
 	c[0] = (struct shim_kevent){ .ident = (uintptr_t)p[0], .udata = &marks[0],
 		.filter = EVFILT_WRITE, .flags = EV_DELETE };
 	c[1] = (struct shim_kevent){ .ident = (uintptr_t)p[0],
@@ -605,7 +607,7 @@ kqueue_errors(void)
 	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
 	CHECK(FAILS(shim_kevent(kq, c, 3, ev, 1, NULL), EBADF));
 
-	/* EV_RECEIPT: an EV_ERROR for everything, 0 for success. */
+	/* EV_RECEIPT: an EV_ERROR for every change, 0 for success. */
 	c[0].filter = EVFILT_READ;
 	c[0].flags = EV_DELETE | EV_RECEIPT;
 	c[1].flags = EV_ADD | EV_RECEIPT;
@@ -615,7 +617,7 @@ kqueue_errors(void)
 	CHECK(ev[0].flags == EV_ERROR && ev[0].data == 0);
 	CHECK(ev[1].flags == EV_ERROR && ev[1].data == 0);
 	CHECK(kget(kq, 8, &zero) == 0);
-	/* No room for a receipt: the changes behind it are not made. */
+	/* No room for a receipt: the changes after it are not made. */
 	c[0] = c[1];
 	CHECK(shim_kevent(kq, c, 3, ev, 1, NULL) == 1);
 	CHECK(kone(kq, p[0], EVFILT_READ, &zero));
@@ -646,7 +648,7 @@ kqueue_time(void)
 	CHECK(FAILS(kget(kq, 8, &bad), EINVAL));
 	CHECK(FAILS(kget(kq, 8, &minus), EINVAL));
 
-	/* Interrupted: the changes have been made all the same. */
+	/* Interrupted: the changes were made all the same. */
 	c = (struct shim_kevent){ .ident = (uintptr_t)p[0],
 		.filter = EVFILT_READ, .flags = EV_ADD };
 	alarms(1);
@@ -655,7 +657,7 @@ kqueue_time(void)
 	CHECK(kone(kq, p[0], EVFILT_READ, NULL));
 	alarms(0);
 
-	/* An event ends the wait of a call that had nothing ready before. */
+	/* An event ends the wait of a call that found nothing ready at first. */
 	take(p[0]);
 	MUST(fflush(stdout) == 0);
 	if (fork() == 0) {
@@ -673,7 +675,7 @@ kqueue_close(void)
 {
 	int kq = shim_kqueue(), p[2], q[2], s[2], copy, i;
 
-	/* Closed and reused: the new file does not have the old filters. */
+	/* Closed and reused: the new file does not inherit the filters. */
 	make_pair(p);
 	put(p[1], 1);
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
@@ -709,7 +711,7 @@ kqueue_close(void)
 	CHECK(kone(kq, p[0], EVFILT_READ, &zero) && ev[0].data == 2);
 	put(p[1], 1);
 	CHECK(kget(kq, 8, &zero) == 0);
-	/* Back to the first file, which epoll still knows under the number. */
+	/* Back to the first file, which epoll still knows under this number. */
 	MUST(dup2(copy, p[0]) == p[0]);
 	CHECK(kget(kq, 8, &zero) == 0);
 	CHECK(kchange(kq, p[0], EVFILT_READ, EV_ADD, NULL) == 0);
@@ -731,7 +733,7 @@ kqueue_close(void)
 	CHECK(kget(kq, 8, &zero) == 0);
 	close(i);
 
-	/* Closed between two events of one call's worth. */
+	/* Closed between two events of the same call. */
 	make_pair(p);
 	make_pair(s);
 	put(p[1], 1);
@@ -797,7 +799,7 @@ kqueue_many(void)
 	int kq = shim_kqueue(), fds[MANY], p[2], high, i, n, sum = 0;
 	static bool seen[70000];
 
-	/* More ready descriptors than room: every one gets its turn. */
+	/* More ready descriptors than room: each gets its turn. */
 	for (i = 0; i < MANY; i++) {
 		MUST((fds[i] = eventfd(1, EFD_NONBLOCK)) != -1);
 		n = kchange(kq, fds[i], EVFILT_READ, EV_ADD, NULL);
@@ -816,7 +818,7 @@ kqueue_many(void)
 		close(fds[i]);
 	CHECK(kget(kq, 8, &zero) == 0);
 
-	/* A number as high as they come. */
+	/* The highest possible number. */
 	make_pipe(p);
 	put(p[1], 1);
 	MUST((high = fcntl(p[0], F_DUPFD, highest())) != -1);
@@ -847,7 +849,7 @@ spliced(int source)
 	return length == sizeof(n) ? n : -1;
 }
 
-/* Waits in the queue, where no event comes, until so much can be read. */
+/* Waits in the queue, where no event may come, until this much can be read. */
 static bool
 arrives(int kq, int fd, int n)
 {
@@ -862,7 +864,7 @@ arrives(int kq, int fd, int n)
 	return sum == n;
 }
 
-/* A session: what is sent to l[0] is received by l[1], and so with r. */
+/* A session: l[1] receives what is sent to l[0], and likewise for r. */
 static int
 splice_begin(int l[2], int r[2])
 {
@@ -881,7 +883,7 @@ splice_ways(void)
 {
 	int l[2], r[2], kq = splice_begin(l, r);
 
-	/* Both ways, beginning with what is there; no read events. */
+	/* Both directions, beginning with what is buffered; no read events. */
 	put(l[0], 3);
 	CHECK(kone(kq, l[1], EVFILT_READ, &ample));
 	CHECK(splice_max(l[1], r[0], 0) == 0 && splice_max(r[0], l[1], 0) == 0);
@@ -892,14 +894,14 @@ splice_ways(void)
 	CHECK(arrives(kq, r[1], 4));
 	CHECK(spliced(l[1]) == 7 && spliced(r[0]) == 5);
 
-	/* Unspliced: bytes stay, are told of, and the count is kept. */
+	/* Unspliced: bytes stay and are reported, and the count is kept. */
 	CHECK(splice_max(l[1], -1, 0) == 0);
 	CHECK(FAILS(splice_max(l[1], -1, 0), ENOTCONN));
 	put(l[0], 2);
 	CHECK(kone(kq, l[1], EVFILT_READ, &ample) && ev[0].data == 2);
 	CHECK(spliced(l[1]) == 7);
 
-	/* Again, up to a maximum; what is beyond it is told of. */
+	/* Spliced again, up to a maximum; bytes beyond it are reported. */
 	CHECK(splice_max(l[1], r[0], 6) == 0 && spliced(l[1]) == 0);
 	put(l[0], 7);
 	CHECK(kone(kq, l[1], EVFILT_READ, &ample) && ev[0].data == 3);
@@ -917,7 +919,7 @@ splice_ends(void)
 	int l[2], r[2], kq = splice_begin(l, r), small = 4096, sum = 0;
 	struct pollfd p;
 
-	/* The end comes behind everything, and is not passed on. */
+	/* The end comes after all data, and is not passed on. */
 	MUST(setsockopt(r[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)) == 0);
 	CHECK(splice_max(l[1], r[0], 0) == 0);
 	stuff(l[0]);
@@ -933,7 +935,8 @@ splice_ends(void)
 	CHECK(FAILS(read(r[1], &small, 1), EAGAIN));
 	CHECK(FAILS(splice_max(l[1], -1, 0), ENOTCONN));
 
-	/* A reset of the source is its error, behind what it has received. */
+	/* A reset of the source is its own error, reported after what it has
+	 * received. */
 	CHECK(kchange(kq, l[1], EVFILT_READ, EV_DELETE, NULL) == 0);
 	CHECK(splice_max(r[0], l[1], 0) == 0);
 	put(r[1], 2);
@@ -945,7 +948,7 @@ splice_ends(void)
 	close(r[0]);
 	close(kq);
 
-	/* One of the drain gives back what the source receives. */
+	/* A broken drain: the source receives for the caller again. */
 	kq = splice_begin(l, r);
 	CHECK(splice_max(l[1], r[0], 0) == 0);
 	reset(r[1]);
@@ -987,7 +990,7 @@ splice_errors(void)
 	CHECK(FAILS(splice_max(l[1], r[1], 0), EBUSY));
 	CHECK(FAILS(splice_max(l[0], r[0], 0), EBUSY));
 
-	/* A number that comes round again has no splice. */
+	/* A number that is reused has no splice. */
 	make_tcp(u);
 	MUST(dup2(u[0], l[1]) == l[1]);
 	CHECK(spliced(l[1]) == 0 && FAILS(splice_max(l[1], -1, 0), ENOTCONN));
@@ -997,7 +1000,7 @@ splice_errors(void)
 	close2(u);
 	close(kq);
 
-	/* Without a queue nobody would move anything. */
+	/* Without a queue nothing would move bytes. */
 	make_tcp(l);
 	make_tcp(r);
 	CHECK(FAILS(splice_max(l[1], r[0], 0), ENOSYS));
@@ -1098,7 +1101,8 @@ port_association(void)
 	CHECK(passoc(port, s[0], POLLIN | POLLOUT, NULL) == 0);
 	CHECK(pone(port, s[0], POLLIN | POLLOUT, &zero));
 
-	/* An event that was sent at once is what it was then, and only one. */
+	/* An event that was sent at once shows the state then, and comes only
+	 * once. */
 	take(s[0]);
 	put(s[1], 1);
 	CHECK(passoc(port, s[0], POLLIN, &marks[5]) == 0);
@@ -1113,7 +1117,7 @@ port_association(void)
 	put(s[1], 1);
 	CHECK(pone(port, s[0], POLLIN, &zero) && pnone(port));
 
-	/* Dissociating takes back an event that was not retrieved. */
+	/* Dissociating withdraws an event that was not retrieved. */
 	CHECK(passoc(port, s[0], POLLIN, NULL) == 0);
 	CHECK(pdissoc(port, s[0]) == 0);
 	CHECK(pnone(port));
@@ -1122,7 +1126,7 @@ port_association(void)
 	CHECK(passoc(port, s[0], POLLIN, NULL) == 0);
 	CHECK(pone(port, s[0], POLLIN, &zero));
 
-	/* POLLHUP and POLLERR come unasked, POLLRDHUP does not come. */
+	/* POLLHUP and POLLERR come unasked; POLLRDHUP never comes. */
 	take(s[0]);
 	CHECK(passoc(port, s[0], POLLRDHUP, NULL) == 0);
 	shutdown(s[1], SHUT_WR);
@@ -1152,7 +1156,7 @@ port_getn(void)
 	CHECK(passoc(port, b[0], POLLIN, NULL) == 0);
 	CHECK(passoc(port, c[0], POLLIN, NULL) == 0);
 
-	/* Too few in time: ETIME, but those that came have been retrieved. */
+	/* Too few in time: ETIME, but those that came were retrieved. */
 	start = shim_now();
 	CHECK(FAILS(pget(port, 2, 8, &brief), ETIME) && waited(start, 30));
 	CHECK(got == 1 && pe[0].portev_object == (uintptr_t)a[0]);
@@ -1172,7 +1176,7 @@ port_getn(void)
 	CHECK(pget(port, 0, 2, NULL) == 0 && got == 0);
 	CHECK(pone(port, a[0], POLLIN, NULL));
 
-	/* Waits for the second while the first is there. */
+	/* Waits for the second while the first is ready. */
 	CHECK(passoc(port, a[0], POLLIN, NULL) == 0);
 	take(b[0]);
 	CHECK(passoc(port, b[0], POLLIN, NULL) == 0);
@@ -1184,7 +1188,7 @@ port_getn(void)
 	CHECK(pget(port, 2, 8, &ample) == 0 && got == 2);
 	MUST(wait(NULL) != -1);
 
-	/* Interrupted, with and without a part of the events. */
+	/* Interrupted, with and without some of the events. */
 	alarms(1);
 	CHECK(FAILS(pget(port, 1, 8, NULL), EINTR) && got == 0);
 	CHECK(passoc(port, a[0], POLLIN, NULL) == 0);
@@ -1241,7 +1245,7 @@ port_close(void)
 {
 	int port = shim_port_create(), p[2], q[2], r[2], copy, high;
 
-	/* Closing ends the association; the next owner of the number has none. */
+	/* Closing ends the association; the number's next owner has none. */
 	make_pair(p);
 	put(p[1], 1);
 	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
@@ -1274,7 +1278,7 @@ port_close(void)
 	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
 	CHECK(pone(port, p[0], POLLIN, &zero));
 
-	/* The old file becomes ready only when the number has a new owner. */
+	/* The old file becomes ready only after the number has a new owner. */
 	take(p[0]);
 	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
 	make_pair(r);
@@ -1314,7 +1318,7 @@ port_many(void)
 
 	for (i = 0; i < MANY; i++)
 		MUST((fds[i] = eventfd(1, EFD_NONBLOCK)) != -1);
-	/* One is wanted; it does not wait, and brings all that are there. */
+	/* Asked for one, it does not wait, and returns all that are ready. */
 	for (round = 100; round <= MANY; round++) {
 		for (i = 0; i < round; i++)
 			MUST(passoc(port, fds[i], POLLIN, NULL) == 0);
@@ -1388,7 +1392,7 @@ devpoll_set(void)
 	put(s[1], 1);
 	CHECK(done(dp, s[0], POLLIN, POLLIN) && done(dp, s[0], POLLIN, POLLIN));
 
-	/* Written again: ORed.  Less only by way of POLLREMOVE. */
+	/* Written again: ORed. Only POLLREMOVE takes events away. */
 	CHECK(dset(dp, s[0], POLLOUT) == 0);
 	CHECK(done(dp, s[0], POLLIN | POLLOUT, POLLIN | POLLOUT));
 	CHECK(dset(dp, s[0], POLLIN) == 0);
@@ -1416,7 +1420,7 @@ devpoll_set(void)
 	CHECK(dset(dp, -1, POLLIN) == 0 && dset(dp, INT_MAX, POLLIN) == 0);
 	CHECK(dpoll(dp, 64, 0) == 0);
 
-	/* Less room than ready descriptors: all get their turn. */
+	/* Less room than ready descriptors: each gets its turn. */
 	CHECK(dset(dp, s[0], POLLOUT) == 0 && dset(dp, s[1], POLLOUT) == 0);
 	CHECK(dpoll(dp, 1, 0) == 1);
 	many[0] = pf[0];
@@ -1440,7 +1444,7 @@ devpoll_close(void)
 	CHECK(done(dp, p[0], POLLIN, POLLNVAL));
 	CHECK(done(dp, p[0], POLLIN, POLLNVAL));
 
-	/* Reused: the new file with the old interest, to which more is ORed. */
+	/* Reused: the new file with the old events, to which more are ORed. */
 	make_pair(s);
 	MUST(s[0] == p[0]);
 	CHECK(dpoll(dp, 64, 0) == 0);
@@ -1563,7 +1567,7 @@ channel(void)
 	CHECK(recv(p[1], &byte, 1, 0) == 1);
 	CHECK(shim_send(p[0], "x", 1, MSG_DONTWAIT) == 1);
 
-	/* Too long, whatever the buffer is. */
+	/* Too long, whatever the buffer size. */
 	CHECK(FAILS(shim_send(p[0], bytes, 2049, MSG_DONTWAIT), EMSGSIZE));
 	CHECK(FAILS(shim_sendmsg(p[0], &message, MSG_DONTWAIT), EMSGSIZE));
 	while (recv(p[1], &byte, 1, MSG_DONTWAIT) == 1)
@@ -1571,13 +1575,13 @@ channel(void)
 	CHECK(shim_send(p[0], bytes, 2048, MSG_DONTWAIT) == 2048);
 	CHECK(shim_recvmsg(p[1], &message, MSG_DONTWAIT) == 2048);
 
-	/* No event at the end. */
+	/* No event when the other end closes. */
 	close(p[1]);
 	wait.events = POLLIN;
 	CHECK(poll(&wait, 1, 0) == 0);
 	close(p[0]);
 
-	/* accept(2) hands O_NONBLOCK down. */
+	/* accept(2) passes O_NONBLOCK on. */
 	l = make_listener(&addr);
 	n = begin_connect(&addr);
 	wait = (struct pollfd){ .fd = l, .events = POLLIN };
@@ -1661,7 +1665,7 @@ exec_without_privilege(void)
 	execl("/bin/true", "true", NULL);
 }
 
-/* How a child ends that does this: waitpid's status, without its core. */
+/* Runs this in a child; returns waitpid's status without the core bit. */
 static int
 end_of(void (*work)(void))
 {

@@ -61,7 +61,8 @@ int shim_kqueue(void);
 int shim_kevent(int kq, const struct shim_kevent *changes, int nchanges,
     struct shim_kevent *events, int nevents, const struct timespec *timeout);
 
-/* For splice.c: look at a descriptor again; false if this thread has no queue. */
+/* For splice.c: checks a descriptor again; false if this thread has no
+ * queue. */
 bool shim_kqueue_recheck(int fd);
 
 /* ---- splice.c ---------------------------------------------------------- */
@@ -79,8 +80,9 @@ int shim_setsockopt(int fd, int level, int name, const void *value,
 int shim_getsockopt(int fd, int level, int name, void *value,
     socklen_t *length);
 
-/* For kqueue.c: what to watch a descriptor for; which source is spliced to it,
- * or -1; and the moving of a source's bytes, false if it is not spliced. */
+/* For kqueue.c: which events to watch a descriptor for; the source spliced
+ * to it, or -1; and moving a source's bytes, which returns false if it is
+ * not spliced. */
 uint32_t shim_splice_events(int fd);
 int shim_splice_source(int drain);
 bool shim_splice_move(int source, bool *more);
@@ -289,7 +291,7 @@ shim_now(void)
 	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
-/* The moment, in nanoseconds, at which a relative timeout is over. */
+/* When a relative timeout ends, in nanoseconds. */
 static inline bool
 shim_deadline(const struct timespec *timeout, int64_t *deadline)
 {
@@ -305,7 +307,8 @@ shim_deadline(const struct timespec *timeout, int64_t *deadline)
 	return true;
 }
 
-/* What is left of it in epoll_wait(2)'s milliseconds, never too early. */
+/* The rest of a timeout in milliseconds for epoll_wait(2), rounded up so
+ * that it never ends early. */
 static inline int
 shim_left(int64_t deadline)
 {

@@ -1,8 +1,8 @@
 /*
  * SO_SPLICE on Linux, for tests only.
  *
- * Follows getsockopt(2) of FreeBSD 15; OpenBSD's and sosplice(9) have the same
- * words but where said.  What of it matters here:
+ * Follows getsockopt(2) of FreeBSD 15; OpenBSD's page and sosplice(9) use
+ * the same words except where noted.  The parts that matter here:
  *  - "Data received on s will automatically be transmitted via the socket
  *    specified in sp_fd without any intervention by userspace", beginning with
  *    "the mbufs already in the source receive buffer" (sosplice(9)).
@@ -23,23 +23,24 @@
  *    file descriptor.  A read event is signaled to userland after dissolving."
  *  - sosplice(9), ERRORS: EBADF, EBUSY, EINVAL, ENOTCONN, ENOTSOCK,
  *    EPROTONOSUPPORT.
- * Where the pages are silent or differ it does what FreeBSD does: ENOTCONN for
- * unsplicing what is not spliced, and EINVAL for any other size than that of
- * the struct.  But for a reset of the source, which dissolves at once as on
- * OpenBSD, and leaves what was received to be read.
+ * Where the pages are silent or differ it does what FreeBSD does: ENOTCONN
+ * when unsplicing a socket that is not spliced, and EINVAL for any size but
+ * that of the struct.  The exception is a reset of the source, which
+ * dissolves the splice at once as on OpenBSD, and leaves what was received
+ * to be read.
  *
- * How it works: kqueue.c watches both sockets for this file.  What makes the
- * source a candidate for reading, or the drain one for writing, moves bytes of
- * the source instead, as much as there is and as fits.  They are peeked at and
- * taken only when they are sent, so none is ever on the way.
+ * How it works: kqueue.c watches both sockets for this file.  When the
+ * source becomes a candidate for reading, or the drain one for writing,
+ * bytes of the source are moved, as many as there are and as fit.  They are
+ * peeked at, and taken only once they were sent, so none is ever in flight.
  *
  * Narrower than the real thing:
  *  - Bytes move while the process waits in its kqueue, not at other times, and
  *    only if it has one: ENOSYS until the thread has used one.  poll(2),
  *    select(2) and read(2) do not know of splices.
  *  - sp_idle must be zero, as the two systems understand it differently.
- *  - A drain that breaks is not the source's error, EPIPE or another, as it is
- *    on OpenBSD.
+ *  - When a drain breaks, the source gets no error, neither EPIPE, as on
+ *    OpenBSD, nor another.
  */
 #include "shims.h"
 
@@ -61,7 +62,7 @@ static _Thread_local struct end *ends;
 static _Thread_local int nends;
 static _Thread_local pid_t owner;
 
-/* What is known of a socket; of a number that was closed in between, nothing. */
+/* The state of a socket; empty if its number was closed and reused. */
 static struct end *
 end_of(int fd)
 {
@@ -86,7 +87,7 @@ make_end(int fd)
 	    end_of(fd) : NULL;
 }
 
-/* The source of a drain, the drain of a source, or -1. */
+/* The source spliced to a drain, or -1. (Below: the drain of a source.) */
 int
 shim_splice_source(int drain)
 {
@@ -118,7 +119,8 @@ unsplice(int source, int drain)
 	shim_kqueue_recheck(drain);
 }
 
-/* One step; false if it cannot go on now, and is over if nothing comes of it. */
+/* One step; false if it cannot go on now. Then `over` tells whether the
+ * splice has ended. */
 static bool
 step(int source, int drain, bool *over)
 {

@@ -1,16 +1,17 @@
-//! Clients and remotes: what they send is known byte by byte, and what they receive is checked as
-//! it comes. A stream begins with the number of its sender, so that a remote knows whom it talks to.
+//! Clients and remotes. Every byte that they send is known in advance, so that what they receive is
+//! checked as it arrives. A stream begins with its sender's number, by which a remote identifies
+//! the client.
 
 use crate::kernel::{Id, Kernel, Waiting};
 use crate::random::Random;
 use std::net::SocketAddrV4;
 
-/// How an end behaves when it has sent all it wants to.
+/// How an end behaves once it has sent everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// Half-closes, reads to the end, closes.
+    /// Half-closes, reads to end of file, closes.
     Polite,
-    /// Reads to the end, half-closes afterwards.
+    /// Reads to end of file, then half-closes.
     Patient,
     /// Resets the connection at some point.
     Rude,
@@ -21,28 +22,28 @@ pub struct End {
     pub number: u64,
     pub stream: Option<Id>,
     pub manner: Manner,
-    /// How much it sends, and has sent.
+    /// How much it will send; `sent` is how much it has.
     pub total: usize,
     pub sent: usize,
     pub received: usize,
     header: [u8; 8],
-    /// Who is at the other end.
+    /// The number of the other end, once known.
     pub partner: Option<u64>,
     pub shut: bool,
     pub ended: bool,
     pub error: Option<i32>,
-    /// Bytes after which a rude one resets.
+    /// A rude end resets after this many bytes.
     fuse: usize,
     /// Sends urgent data now and then.
     urgent: bool,
-    /// Reads and writes so seldom.
+    /// Reads and writes only once in so many turns.
     slowness: usize,
-    /// Waits until it was spoken to.
+    /// Sends nothing until it has received something.
     second: bool,
     pub connected: bool,
 }
 
-/// The byte of a stream.
+/// The byte at an offset of a sender's stream.
 pub fn byte(number: u64, offset: usize) -> u8 {
     if offset < 8 {
         return number.to_le_bytes()[offset];
@@ -81,7 +82,7 @@ impl End {
         }
     }
 
-    /// A remote waits for the client to speak at times; two that wait would do so for ever.
+    /// Makes a remote wait for the client to speak first. Never for both: they would wait for ever.
     pub fn speak_second(&mut self) {
         self.second = true;
         self.manner = if self.manner == Manner::Patient { Manner::Polite } else { self.manner };
@@ -91,7 +92,7 @@ impl End {
         self.stream.is_none()
     }
 
-    /// Does one thing; true if something was done.
+    /// Takes one step; true if it achieved something.
     pub fn act(&mut self, kernel: &mut Kernel, random: &mut Random) -> bool {
         let Some(id) = self.stream else {
             return false;
@@ -134,7 +135,7 @@ impl End {
         if self.sent < self.total {
             let most = *random.pick(&[10, 1000, 6000, 60_000]);
             let count = random.between(1, (self.total - self.sent).min(most));
-            // The number is sent in one piece, so that there always is a whole one.
+            // The number is sent in one piece, so that the receiver never sees a part of it.
             let count = if self.sent == 0 { count.max(8) } else { count };
             let data: Vec<u8> =
                 (self.sent..self.sent + count).map(|at| byte(self.number, at)).collect();
@@ -146,7 +147,7 @@ impl End {
                 }
                 Err(libc::EAGAIN) => return false,
                 Err(error) => {
-                    // What has arrived is still to be read.
+                    // Data that arrived before the error is still to be read.
                     self.error.get_or_insert(error);
                     return true;
                 }
@@ -187,7 +188,7 @@ impl End {
         }
     }
 
-    /// Every byte once and in its order.
+    /// Requires every byte exactly once, in order.
     fn check(&mut self, data: &[u8], kernel: &mut Kernel) {
         for &got in data {
             if self.received < 8 {
@@ -211,10 +212,10 @@ impl End {
     }
 }
 
-/// Where connections end.
+/// A server that connections are relayed to.
 pub struct Remote {
     pub address: SocketAddrV4,
     pub listener: Option<Id>,
-    /// When it changes between being there and not, if it does.
+    /// When it next goes away or comes back; `None` if it stays.
     pub flaps: Option<u64>,
 }

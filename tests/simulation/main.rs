@@ -1,13 +1,14 @@
-//! Simulation: a broker, workers, clients and remotes in one process and one thread, over a kernel
-//! that a seed determines. `make simulate` runs it.
+//! Simulation: a broker, workers, clients and remotes in one process and one thread, over a
+//! simulated kernel. A seed determines everything that happens. `make simulate` runs it.
 //!
-//! SEEDS: so many; SECONDS: at most so long, 60 without either; FIRST: from this one on; SEED: this
-//! one alone, with the last TRACE (200) lines of what happened; JOBS: so many at a time. Each run has
-//! a process of its own, so that nothing is left over for the next, and a crash is found as well.
+//! SEEDS: how many seeds to run; SECONDS: for how long at most (60 if neither is given); FIRST: the
+//! first seed; SEED: only this one, and print the last TRACE (200) lines of what happened; JOBS:
+//! how many seeds to run in parallel. Each seed runs in a process of its own, so that nothing
+//! carries over to the next one and a crash counts as a failure.
 //!
-//! [`system`] has the system calls, [`kernel`] what answers them, [`processes`] the broker and its
-//! workers, [`clients`] both ends of what they relay, and [`world`] moves all of them by chance and
-//! looks at each step whether what must hold does.
+//! [`system`] replaces the system calls, and [`kernel`] answers them; [`processes`] has the broker
+//! and its workers, [`clients`] both ends of the connections they relay. [`world`] moves all of
+//! them at random, and checks after each step that the invariants hold.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod clients;

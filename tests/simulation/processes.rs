@@ -1,6 +1,6 @@
-//! The processes: a broker and its workers as they are, each with a loop of its own, of which one
-//! turn at a time is run. What comes before that in a real process, reading the configuration and
-//! taking over descriptors, is done by hand.
+//! The processes: the product's own broker and workers, each with an event loop that is run one
+//! turn at a time. What a real process does before its loop, reading the configuration and taking
+//! over descriptors, is done by hand here.
 
 use crate::kernel::{Id, Process};
 use crate::system::kernel;
@@ -34,16 +34,17 @@ pub struct WorkerProcess {
     pub process: Process,
     pub worker: Worker,
     pub events: Loop,
-    /// It is not given the processor until then.
+    /// Stopped until this time: it gets no turns.
     pub stalled: u64,
 }
 
 thread_local! {
-    /// Not with the workers: a worker that starts waits for it.
+    /// Separate from the workers: while a worker starts, it waits for the broker, which must run.
     static BROKER: RefCell<Option<BrokerProcess>> = const { RefCell::new(None) };
 }
 
-/// Does something with the broker, as itself.
+/// Runs `work` on the broker, as the broker's process. `None` if there is none, or it is running
+/// already.
 pub fn broker<R>(work: impl FnOnce(&mut BrokerProcess) -> R) -> Option<R> {
     BROKER.with(|cell| {
         let mut cell = cell.try_borrow_mut().ok()?;
@@ -53,7 +54,7 @@ pub fn broker<R>(work: impl FnOnce(&mut BrokerProcess) -> R) -> Option<R> {
     })
 }
 
-/// The broker ends.
+/// Destroys the broker and ends its process.
 pub fn end_broker() {
     let ended = BROKER.with(|cell| cell.borrow_mut().take());
     if let Some(broker) = ended {
@@ -63,8 +64,7 @@ pub fn end_broker() {
     }
 }
 
-/// A process waits in a call that blocks: others run meanwhile. False if it has waited for long
-/// enough.
+/// Lets the broker run while a process waits in a blocking call. False once `until` has passed.
 pub fn run_others(until: u64) -> bool {
     let now = kernel(|kernel| {
         kernel.now += 200;
@@ -74,7 +74,7 @@ pub fn run_others(until: u64) -> bool {
     now < until
 }
 
-/// Runs something with the system calls of a process.
+/// Runs `work`, with its system calls made by `process`.
 pub fn as_process<R>(process: Process, work: impl FnOnce() -> R) -> R {
     let before = kernel(|kernel| std::mem::replace(&mut kernel.current, process));
     let result = work();
@@ -86,7 +86,7 @@ fn new_loop() -> Loop {
     Loop::new(&Choice::from_setting(None)).expect("a loop")
 }
 
-/// The configuration of both.
+/// The configuration of broker and workers.
 #[derive(Clone)]
 pub struct Settings {
     pub relay: Relay,
@@ -110,7 +110,7 @@ pub fn listener(port: u16) -> Listener {
     Listener { port, empty: false, ..Listener::new(0) }
 }
 
-/// Starts a broker, which asks for its workers.
+/// Starts a broker, which then asks for its workers.
 pub fn start_broker(settings: &Settings) {
     let process = kernel(|kernel| kernel.new_process());
     let started = as_process(process, || {
@@ -157,12 +157,12 @@ pub fn start_broker(settings: &Settings) {
     }
 }
 
-/// A worker with this as its standard input. None if it ends before it serves.
+/// Starts a worker with this standard input. `None` if it ends before it serves.
 pub fn start_worker(process: Process, stdin: Id, settings: &Settings) -> Option<WorkerProcess> {
     as_process(process, || {
         let fd = kernel(|kernel| {
             let fd = kernel.install(stdin);
-            // The reference of the child that was to be.
+            // fork() took this reference on behalf of the child.
             kernel.release(stdin);
             fd
         });

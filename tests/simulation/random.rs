@@ -1,4 +1,4 @@
-//! Chance that a seed determines (SplitMix64; Steele, Lea and Flood, 2014).
+//! Random numbers from a seed (SplitMix64; Steele, Lea and Flood, 2014).
 
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -16,7 +16,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Less than `limit`, which is not 0.
+    /// A number below `limit`, which must not be 0.
     pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
@@ -25,7 +25,7 @@ impl Random {
         least + self.below(most - least + 1)
     }
 
-    /// True once in so many times; never if that is 0.
+    /// True once in so many calls, at random; never if `times` is 0.
     pub fn once_in(&mut self, times: usize) -> bool {
         times > 0 && self.below(times) == 0
     }

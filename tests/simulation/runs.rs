@@ -1,4 +1,4 @@
-//! The runs: which seeds, how many at a time, and what is said of one that has failed.
+//! Runs seeds, several in parallel, and reports those that fail.
 
 use crate::kernel::Kernel;
 use crate::{system, world};
@@ -11,7 +11,7 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().filter(|text| !text.is_empty())?.parse().ok()
 }
 
-/// What went wrong, and what happened until then.
+/// Runs one seed. Returns what went wrong and the trace up to then, or `None`.
 fn simulate(seed: u64, traced: bool) -> Option<(String, Vec<String>)> {
     system::enter(Kernel::new(seed, traced));
     let run = catch_unwind(AssertUnwindSafe(|| world::World::new(seed).run()));
@@ -23,7 +23,7 @@ fn simulate(seed: u64, traced: bool) -> Option<(String, Vec<String>)> {
     wrong.map(|wrong| (wrong, kernel.trace.into_iter().flatten().collect()))
 }
 
-/// Runs a seed in a process of its own, whose status is 0 if all went well.
+/// Runs a seed in a process of its own, whose exit status is 0 if all went well.
 fn run_child(seed: u64) -> libc::pid_t {
     // SAFETY: this process has one thread, so the child may run any code.
     let child = unsafe { libc::fork() };
@@ -33,11 +33,11 @@ fn run_child(seed: u64) -> libc::pid_t {
     }
     std::panic::set_hook(Box::new(|_| {}));
     let found = simulate(seed, false);
-    // SAFETY: _exit(2) takes a plain number; nothing of the parent's is to be run.
+    // SAFETY: _exit(2) takes a plain number; it skips the parent's exit handlers.
     unsafe { libc::_exit(i32::from(found.is_some())) }
 }
 
-/// A seed with all that happened.
+/// Runs a seed and prints its trace.
 fn replay(seed: u64) -> bool {
     let Some((wrong, trace)) = simulate(seed, true) else {
         println!("seed {seed}: all is well");
@@ -53,7 +53,7 @@ fn replay(seed: u64) -> bool {
     false
 }
 
-/// Returns whether all went well.
+/// Runs the seeds the environment asks for; true if all went well.
 pub fn main() -> bool {
     mavis::os::log::mute();
     if let Some(seed) = setting("SEED") {

@@ -1,4 +1,4 @@
-//! What a run is like: its configuration, and what goes wrong in it.
+//! What a run is like: its configuration, and the faults injected into it.
 
 use crate::kernel::Faults;
 use crate::processes::{listener, remote, Settings};
@@ -10,22 +10,22 @@ use std::net::SocketAddrV4;
 
 pub const PORT: u16 = 8000;
 
-/// What a run may have in it besides clients that behave.
+/// What may happen in a run besides well-behaved clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
-    /// Everything must work.
+    /// No faults: everything must work.
     Calm,
-    /// Ends reset their connections.
+    /// Clients and remotes reset their connections.
     Rude,
-    /// Calls fail, remotes come and go: connections may be refused.
+    /// System calls fail, remotes come and go: connections may be refused.
     Rough,
-    /// Workers are killed and stopped.
+    /// Workers are killed, told to end, or stopped.
     Deadly,
-    /// All of that.
+    /// All of these.
     Stormy,
 }
 
-/// Of a remote.
+/// The address of a remote.
 pub fn address(last: u8) -> SocketAddrV4 {
     SocketAddrV4::new([10, 0, 1, last].into(), 80)
 }

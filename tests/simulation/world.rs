@@ -1,5 +1,5 @@
-//! One run: a broker, its workers, clients and remotes, moved by chance step by step, and looked at
-//! after each.
+//! One run: a broker, its workers, clients and remotes, moved at random step by step, with the
+//! invariants checked after each step.
 
 mod checks;
 
@@ -14,13 +14,14 @@ use crate::weather::{address, faults, settings, Weather, PORT};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 
-/// Steps of a run, and of what follows it until everything is quiet.
+/// Steps in the random part of a run, and in each part after it that waits until all is quiet.
 const STEPS: usize = 30_000;
 const MORE_STEPS: usize = 20_000;
-/// So many turns of a process in a row may achieve nothing.
+/// A process that achieves nothing in more turns than this, without waiting, is spinning.
 const IDLE_TURNS: u32 = 300;
 const SECOND: u64 = 1_000_000;
-/// Less than a `retry delay`: that remotes were dead is no excuse when they are there again.
+/// Shorter than a `retry delay`: a remote that was dead and is back is no excuse for refusing
+/// clients.
 const REST: u64 = 2 * SECOND;
 
 pub struct World {
@@ -29,17 +30,17 @@ pub struct World {
     settings: Settings,
     workers: BTreeMap<Process, WorkerProcess>,
     clients: Vec<End>,
-    /// The ends of remotes, by what they call themselves.
+    /// The remotes' ends of connections, by their own numbers.
     ends: BTreeMap<u64, End>,
     remotes: Vec<Remote>,
     to_come: usize,
-    /// Clients and ends whose connection was lost with a worker.
+    /// Clients and ends whose connection was lost when a worker was killed.
     lost: BTreeSet<u64>,
     idle_turns: BTreeMap<Process, (u32, u64)>,
     ending: bool,
     patient_clients: bool,
     next_end: u64,
-    /// Clients after this one.
+    /// Clients with higher numbers than this must all be served.
     must_be_served: u64,
 }
 
@@ -92,7 +93,7 @@ impl World {
         }
     }
 
-    /// Runs to the end. What went wrong is in the kernel.
+    /// Runs to the end. The kernel records the first violation.
     pub fn run(mut self) {
         let mut steps = 0;
         while steps < STEPS && !self.failed() && !(self.to_come == 0 && self.clients_done()) {
@@ -111,7 +112,7 @@ impl World {
         self.forget();
     }
 
-    /// Goes on until nobody has anything left to do.
+    /// Runs until nobody has anything left to do.
     fn settle(&mut self) {
         let mut steps = 0;
         while !self.failed() && !self.is_quiet() {
@@ -123,7 +124,8 @@ impl World {
         }
     }
 
-    /// When everything is there again, and has had the time to be found, all are served.
+    /// After the faults have ended and remotes have had time to recover, new clients must be
+    /// served.
     fn try_again(&mut self) {
         let until = kernel(|kernel| kernel.now) + REST;
         while !self.failed() && kernel(|kernel| kernel.now) < until {
@@ -153,7 +155,7 @@ impl World {
         self.clients_done() && ends && !sessions && told && !starting
     }
 
-    /// Nothing goes wrong any more.
+    /// Ends all faults: remotes come back, and stopped workers go on.
     fn calm_down(&mut self) {
         kernel(|kernel| {
             kernel.note(|| "calm".to_owned());
@@ -193,7 +195,7 @@ impl World {
         self.check_invariants();
     }
 
-    /// One turn of a process that has something to do.
+    /// Runs one turn of a random process that is ready to run.
     fn run_process(&mut self) -> bool {
         let now = kernel(|kernel| kernel.now);
         let own = broker(|broker| broker.process);
@@ -235,7 +237,7 @@ impl World {
         }
     }
 
-    /// A worker has ended by itself, or was killed.
+    /// Ends a worker that returned a status or was killed.
     fn worker_ends(&mut self, process: Process, status: i32, killed: bool) {
         let Some(worker) = self.workers.remove(&process) else {
             return;
@@ -265,7 +267,7 @@ impl World {
         }
     }
 
-    /// Connections that end with a process are nobody's fault.
+    /// Notes which connections end with a killed process: nobody is to blame for those.
     fn note_losses(&mut self, process: Process) {
         let lost: BTreeSet<Id> = kernel(|kernel| {
             let own = kernel.descriptors.values().filter(|entry| entry.process == process);
@@ -279,7 +281,7 @@ impl World {
         }
     }
 
-    /// A signal, and the turn in which it is noticed.
+    /// Delivers a signal, and runs the turn in which the process notices it.
     fn signal(&mut self, process: Process, number: i32) {
         deliver_signal(process, number);
         if kernel(|kernel| kernel.has_signal(process)) {
@@ -312,7 +314,7 @@ impl World {
         }
     }
 
-    /// The network carries something, or a connection attempt is answered.
+    /// Lets the network carry some bytes, or answers a connect attempt.
     fn deliver(&mut self) -> bool {
         let random = &mut self.random;
         kernel(|kernel| {
@@ -331,7 +333,7 @@ impl World {
         })
     }
 
-    /// A client or a remote does something.
+    /// Lets a client or a remote take a step.
     fn act(&mut self) -> bool {
         if self.to_come > 0 && self.random.once_in(8) {
             self.new_client();
@@ -375,7 +377,7 @@ impl World {
         self.clients.push(client);
     }
 
-    /// A remote accepts a connection.
+    /// Lets a remote accept a connection.
     fn accept(&mut self) -> bool {
         let index = self.random.below(self.remotes.len());
         let Some(listener) = self.remotes[index].listener else {
@@ -398,7 +400,7 @@ impl World {
         true
     }
 
-    /// Something out of the ordinary.
+    /// Something unusual: a remote goes or comes back, a worker is killed, told to end or stopped.
     fn surprise(&mut self) -> bool {
         let now = kernel(|kernel| kernel.now);
         if self.ending {
@@ -410,7 +412,7 @@ impl World {
                 return true;
             }
         }
-        // A broker whose first workers are killed gives up, and may.
+        // Only once sessions exist: a broker whose first workers are killed gives up, as it should.
         let deadly = matches!(self.weather, Weather::Deadly | Weather::Stormy);
         if !deadly || self.workers.is_empty() || self.ends.is_empty() {
             return false;
@@ -448,7 +450,7 @@ impl World {
         }
     }
 
-    /// Nobody has anything to do: on to the next time at which somebody has.
+    /// Nobody is ready to run: moves the clock to the next time at which somebody is.
     fn pass_time(&mut self) {
         let stalled = self.workers.values().map(|worker| (worker.process, worker.stalled));
         let stalled: BTreeMap<Process, u64> = stalled.collect();
@@ -465,7 +467,7 @@ impl World {
         });
     }
 
-    /// The broker is told to end when its sessions have, of which there are none.
+    /// Tells the broker to drain and end; there are no sessions by now.
     fn shut_down(&mut self) {
         if self.failed() {
             return;
@@ -483,7 +485,7 @@ impl World {
         }
     }
 
-    /// Nothing is looked at any more.
+    /// Tears everything down, with no checks.
     fn forget(mut self) {
         let workers: Vec<Process> = self.workers.keys().copied().collect();
         for process in workers {

@@ -1,8 +1,8 @@
-//! The paths that Rust source names, as far as that takes no compiler: `crate::`, `super::` and
-//! `self::`, in `use` lines and in between, groups included.
+//! Finds the paths that Rust source names, as far as possible without a compiler: `crate::`,
+//! `super::` and `self::`, in `use` lines and elsewhere, groups included.
 
-/// Finds them in the file of `module`, each as a path from the crate's root with the module that
-/// names it.
+/// Finds the paths in the source of `module`: each from the crate's root, with the module that
+/// names it (which may be an inline one).
 pub fn paths(source: &str, module: &[String]) -> Vec<Reference> {
     let tokens = tokens(source);
     let mut reader = Reader { tokens: &tokens, at: 0 };
@@ -24,7 +24,7 @@ pub fn paths(source: &str, module: &[String]) -> Vec<Reference> {
                 let inner = [&modules[modules.len() - 1].0[..], &[name]].concat();
                 modules.push((inner, depth));
             }
-            // `pub(crate)` and `pub(super)` have no path behind them.
+            // Without `::` it is `pub(crate)` or `pub(super)`, which name no path.
             "crate" | "super" | "self" if reader.peek(0) == Some("::") => {
                 let here = &modules[modules.len() - 1].0;
                 let start = match token {
@@ -44,7 +44,7 @@ pub fn paths(source: &str, module: &[String]) -> Vec<Reference> {
     found
 }
 
-/// A module names a path.
+/// A path that a module names.
 #[derive(Clone)]
 pub struct Reference {
     pub from: Vec<String>,
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
         self.tokens.get(self.at + ahead).copied()
     }
 
-    /// What follows after `start::`.
+    /// Parses what follows `start::`.
     fn tree(&mut self, mut path: Vec<String>, all: &mut Vec<Vec<String>>) {
         loop {
             match self.peek(0) {
@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
                     }
                     self.next();
                 }
-                // A star, or a generic argument.
+                // `*`, or a generic argument.
                 _ => {
                     if self.peek(0) == Some("*") {
                         self.next();
@@ -122,7 +122,7 @@ fn is_word(token: &str) -> bool {
     token.starts_with(|first: char| first.is_alphabetic() || first == '_')
 }
 
-/// Words, `::` and single characters, without comments and literals.
+/// Splits source into words, `::` and single characters, without comments and literals.
 fn tokens(source: &str) -> Vec<&str> {
     let bytes = source.as_bytes();
     let (mut tokens, mut at) = (Vec::new(), 0);
@@ -180,7 +180,7 @@ fn character_length(rest: &str) -> usize {
     let mut characters = rest.char_indices().skip(1);
     match (characters.next(), characters.next()) {
         (Some((_, '\\')), _) => rest[2..].find('\'').map_or(1, |end| {
-            // '\'' ends one later.
+            // '\'' is one character longer.
             let end = end + 3;
             end + usize::from(rest.as_bytes().get(2) == Some(&b'\''))
         }),

@@ -32,7 +32,7 @@ MAVIS_INLINE void answers_parse(struct answer **list, struct sym *sym)
     sym_get(sym);
 }
 
-/* Sets RESULT, and gives what a module is to return. */
+/* Sets RESULT, and returns what a module must return. */
 MAVIS_INLINE int answers_give(struct answer *list, av_ctx *ac)
 {
     char *user = av_get(ac, AV_A_USER);

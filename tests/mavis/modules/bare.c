@@ -1,3 +1,3 @@
-/* A module without hooks, as plain as can be: it carries scripts. */
+/* The simplest possible module, without hooks: it only runs scripts. */
 #define MAVIS_NAME "bare"
 #include <mavis/module.h>

@@ -53,7 +53,7 @@ static int mavis_init_in(mavis_ctx *mcx)
     return MAVIS_INIT_OK;
 }
 
-/* A negative timeout is what makes it fail. */
+/* A negative timeout makes the module fail. */
 static int mavis_init_out(mavis_ctx *mcx)
 {
     say(mcx, "init_out");

@@ -1,6 +1,6 @@
-/* A module that tries what a worker is not to do, with its first query, and logs how that went:
- * `tried WHAT: ERRNO`, with 0 for what worked. What would do harm is tried with arguments that the
- * system refuses with another number. Admits everybody. */
+/* A module that tries, on its first query, what a worker must not do, and logs the result: `tried WHAT: ERRNO`, with
+ * 0 for what worked. What would do harm is tried with arguments that the system refuses with another errno. Admits
+ * everybody. */
 #define MAVIS_NAME "escape"
 #define MAVIS_CTX_PRIVATE int has_tried;
 

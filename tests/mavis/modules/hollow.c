@@ -1,4 +1,4 @@
-/* No module at all: it lacks the entry. */
+/* Not a module: it lacks the entry function. */
 int hollow_nothing(void);
 
 int hollow_nothing(void)

@@ -85,7 +85,7 @@ static int mavis_parse_in(mavis_ctx *mcx, struct sym *sym)
     return MAVIS_CONF_OK;
 }
 
-/* The answer is there: the program fetches it by mavis_recv() inside its callback. */
+/* The answer is ready: the program fetches it with mavis_recv() inside its callback. */
 static void finish(struct query *query)
 {
     query->is_done = 1;
@@ -144,7 +144,7 @@ static int mavis_send_in(mavis_ctx *mcx, av_ctx **ac)
         io_set_i(mcx->io, query->pipe[0]);
     }
     if (!RB_insert(mcx->queries, query)) {
-        /* One query for each app_ctx, that is the rule. */
+        /* The rule is one query for each app_ctx. */
         free_query(query);
         return MAVIS_IGNORE;
     }

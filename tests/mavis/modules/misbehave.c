@@ -95,7 +95,7 @@ static int early(mavis_ctx *mcx, av_ctx **ac)
     return result;
 }
 
-/* Says that it is deferred, but leaves the query to the caller and never answers. */
+/* Returns "deferred", but leaves the query with the caller and never answers. */
 static int torn(mavis_ctx *mcx, av_ctx **ac)
 {
     (void)mcx;
@@ -103,7 +103,7 @@ static int torn(mavis_ctx *mcx, av_ctx **ac)
     return MAVIS_DEFERRED;
 }
 
-/* A result that means nothing. */
+/* Returns an unknown result. */
 static int unknown(mavis_ctx *mcx, av_ctx **ac)
 {
     (void)mcx;
@@ -118,7 +118,7 @@ static int negative(mavis_ctx *mcx, av_ctx **ac)
     return -1;
 }
 
-/* Values that nobody expects. */
+/* Sets values that nobody expects. */
 static int garbage(mavis_ctx *mcx, av_ctx **ac)
 {
     char text[300];
@@ -133,7 +133,7 @@ static int garbage(mavis_ctx *mcx, av_ctx **ac)
     return MAVIS_FINAL;
 }
 
-/* A value that no buffer holds. */
+/* Sets a value too long for any buffer. */
 static int huge(mavis_ctx *mcx, av_ctx **ac)
 {
     size_t size = 16 << 20;
@@ -147,7 +147,7 @@ static int huge(mavis_ctx *mcx, av_ctx **ac)
     return MAVIS_FINAL;
 }
 
-/* Nothing is left of the query. */
+/* Removes everything from the query. */
 static int clear(mavis_ctx *mcx, av_ctx **ac)
 {
     (void)mcx;
@@ -155,7 +155,7 @@ static int clear(mavis_ctx *mcx, av_ctx **ac)
     return MAVIS_FINAL;
 }
 
-/* The query itself is gone, without a word. */
+/* Takes the query itself away, without a word. */
 static int steal(mavis_ctx *mcx, av_ctx **ac)
 {
     (void)mcx;
@@ -202,7 +202,7 @@ static void never_read(void *ctx, int fd)
     (void)fd;
 }
 
-/* A descriptor that is readable for ever: the loop never rests. */
+/* Registers a descriptor that is always readable: the loop never rests. */
 static int leak(mavis_ctx *mcx, av_ctx **ac)
 {
     int pipes[2];

@@ -1,4 +1,4 @@
-/* A module that admits everybody and logs what it was asked, a line for each attribute. */
+/* A module that admits everybody and logs the question, one line for each attribute. */
 #define MAVIS_NAME "tell"
 
 #define HAVE_mavis_parse_in

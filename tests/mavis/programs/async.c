@@ -1,4 +1,4 @@
-/* Deferred answers: ownership, fetching, cancelling, the way up through the modules above. */
+/* Deferred answers: ownership, fetching, cancelling, and the way up through the modules above. */
 #include "chain.h"
 #include <mavis/scm.h>
 
@@ -98,17 +98,17 @@ static void cancelling(void)
     CHECK_INT(one.answers, 0);
     CHECK_TEXT(av_get(two.ac, AV_A_RESULT), "ACK");
     av_free(two.ac);
-    /* Nobody knows this query. */
+    /* This query is unknown. */
     CHECK_INT(mavis_cancel(chain, &one), MAVIS_FINAL);
     CHECK_INT(ask(&one, "quick"), MAVIS_FINAL);
     av_free(one.ac);
-    /* The chain may go while a query is under way. */
+    /* The chain may be dropped while a query is pending. */
     CHECK_INT(ask(&one, "joe"), MAVIS_DEFERRED);
     mavis_drop(chain);
     CHECK_INT(one.answers, 0);
 }
 
-/* The modules above do their work on the answer once, and those below are asked if it is none. */
+/* Modules above process the answer once; modules below are asked if it is no answer. */
 static void long_chain(void)
 {
     struct query query;
@@ -137,7 +137,7 @@ static void long_chain(void)
     mavis_drop(chain);
 }
 
-/* One deferred module below another: the first callback gives "deferred" once more. */
+/* One deferring module below another: the first callback leads to "deferred" again. */
 static void two_slow_ones(void)
 {
     struct query query;
@@ -155,7 +155,7 @@ static void two_slow_ones(void)
     mavis_drop(chain);
 }
 
-/* An answer without what the request had fails the check on its way up. */
+/* An answer that lacks attributes of the request fails the check on its way up. */
 static void incomplete_answer(void)
 {
     struct query query;

@@ -23,14 +23,14 @@ static void values(void)
     CHECK_TEXT(av_get(ac, AV_A_USER), NULL);
     av_unset(ac, AV_A_USER);
 
-    /* Values are memory of malloc: this would crash otherwise. */
+    /* Values are malloc'ed; anything else would crash here. */
     av_set(ac, AV_A_USER, T("joe"));
     free(ac->arr[AV_A_USER]);
     ac->arr[AV_A_USER] = strdup("changed");
     CHECK_TEXT(av_get(ac, AV_A_USER), "changed");
 
     if (!original) {
-        /* The value may be the attribute's own text. */
+        /* The value may be a part of the attribute's current text. */
         av_set(ac, AV_A_USER, av_get(ac, AV_A_USER) + 3);
         CHECK_TEXT(av_get(ac, AV_A_USER), "nged");
         av_setf(ac, AV_A_USER, T("%s%s"), av_get(ac, AV_A_USER), av_get(ac, AV_A_USER));
@@ -72,7 +72,7 @@ static void formats(void)
     av_setf(ac, -1, T("%s"), "x");
     av_setf(ac, AV_A_ARRAYSIZE, T("%s"), "x");
     CHECK(!ac->app_cb);
-    /* More values than fit into registers. */
+    /* More arguments than fit into registers. */
     av_setf(ac, AV_A_COMMENT, T("%d%d%d%d%d%d%d%d%d%d"), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9);
     CHECK_TEXT(av_get(ac, AV_A_COMMENT), "0123456789");
 
@@ -85,7 +85,7 @@ static void formats(void)
     av_add(ac, AV_A_GIDS, T(", "), T("%d-%d"), 3, 4);
     CHECK_TEXT(av_get(ac, AV_A_GIDS), "1,200, 3-4");
 
-    /* A value longer than any buffer on the way. */
+    /* A value longer than any buffer on its way. */
     char *longer = (char *)malloc(200001);
     memset(longer, 'a', 200000);
     longer[200000] = 0;

@@ -40,7 +40,7 @@ static void results(void)
     CHECK(!strncmp(asked(chain, "nfd"), "0 NFD ", 6));
     CHECK_TEXT(asked(chain, "gone"), "2 - -");
     CHECK_TEXT(asked(chain, "late"), "3 - -");
-    /* Nobody knew. */
+    /* No module knew. */
     CHECK_TEXT(asked(chain, "next"), "0 NFD -");
     CHECK_TEXT(asked(chain, "other"), "0 NFD -");
     av_ctx *ac = query_of("joe");
@@ -83,12 +83,12 @@ static void actions(void)
     CHECK_TEXT(asked(chain, "err"), "0 ACK b");
     mavis_drop(chain);
 
-    /* Nobody below knows either: what has been found out so far holds. */
+    /* The modules below do not know either, so the result so far holds. */
     chain = chain_of(NULL, "module a = echo { action error = continue user err = ERR } module b = bare { }");
     CHECK_TEXT(asked(chain, "err"), "0 NFD a");
     mavis_drop(chain);
 
-    /* An answer "not found" that comes back with DOWN is turned down. */
+    /* A "not found" answer that comes back with DOWN is rejected. */
     chain = chain_of(NULL, "module a = echo { set RESULT = NFD default = down action not-found = reject }"
                            "module b = echo { default = ACK }");
     CHECK_TEXT(asked(chain, "x"), "0 NAK -");
@@ -128,7 +128,7 @@ static void request_check(void)
     }
     mavis_drop(chain);
 
-    /* Without an answer such a type is confirmed. */
+    /* Without an answer, queries of this type are confirmed. */
     chain = chain_of(NULL, "module = bare { }");
     av_ctx *ac = av_new(NULL, NULL);
     av_set(ac, AV_A_TYPE, T(AV_V_TYPE_LOGSTATS));
@@ -184,7 +184,7 @@ static void loading(void)
     CHECK_TEXT(chain->down->down->identifier, "third");
     CHECK(chain->down->down->top == chain && !chain->down->down->down);
 
-    /* Each reads the block that is its own. */
+    /* Each module reads its own block. */
     struct sym *sym = sym_of("user joe = ACK }");
     CHECK_INT(mavis_parse(chain, sym, T("third")), MAVIS_CONF_OK);
     CHECK_INT(sym->code, S_closebra);
@@ -225,7 +225,7 @@ static void loading(void)
     sym_done(sym);
     mavis_drop(chain);
 
-    /* A failure at the start is told. */
+    /* A failure at the start is reported. */
     chain = chain_raw(NULL, "module = echo { timeout = -1 }");
     CHECK_INT(mavis_init(chain, T("6"), T(MAVIS_TOKEN_VERSION)), MAVIS_INIT_ERR);
     mavis_drop(chain);

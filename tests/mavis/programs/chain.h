@@ -1,10 +1,10 @@
-/* Chains of the test modules, from a text. MODULE_DIR is where the modules are. */
+/* Makes chains of the test modules from a text. MODULE_DIR is the modules' directory. */
 #ifndef CHAIN_H
 #define CHAIN_H
 
 #include "check.h"
 
-/* Reads `mavis module = ...` lines, without `mavis`, and starts the chain. */
+/* Reads `mavis module = ...` lines, written without `mavis`, and starts the chain. */
 MAVIS_INLINE mavis_ctx *chain_raw(struct io_context *io, const char *config)
 {
     mavis_ctx *chain = NULL;
@@ -31,7 +31,7 @@ MAVIS_INLINE mavis_ctx *chain_of(struct io_context *io, const char *config)
     return chain;
 }
 
-/* A query of a user. */
+/* A query for a user. */
 MAVIS_INLINE av_ctx *query_of(const char *user)
 {
     static int number;
@@ -43,7 +43,7 @@ MAVIS_INLINE av_ctx *query_of(const char *user)
     return ac;
 }
 
-/* The RESULT that a chain gives to a user, and its result code; static memory. */
+/* The RESULT and the result code that a chain returns for a user; static memory. */
 MAVIS_INLINE const char *asked(mavis_ctx *chain, const char *user)
 {
     static char text[256];

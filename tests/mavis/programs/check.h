@@ -1,8 +1,8 @@
-/* What the test programs share: assertions that say file, line and what was expected, captured output, and
+/* Shared by the test programs: assertions that print file, line and the expected value, captured output, and
  * functions that run in a process of their own.
  *
  * Environment: TEST_DIR is a directory for files; MAVIS_ORIGINAL=1 says that the library under test is the C
- * one, whose known bugs are not held against it. */
+ * project's, whose known bugs are not counted as failures. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -73,14 +73,14 @@ MAVIS_INLINE void check_hex(const char *file, int line, const char *what, const 
 }
 #define CHECK_HEX(got, expected) check_hex(__FILE__, __LINE__, #got, (got), (expected))
 
-/* Is the library under test the C one? Asked once, as a program may lose its environment. */
+/* Whether the library under test is the C project's. Determined once, because a program may lose its environment. */
 static int original MAVIS_UNUSED;
 
 __attribute__((constructor)) static void check_start(void)
 {
     const char *value = getenv("MAVIS_ORIGINAL");
     original = value && *value == '1';
-    /* What was found must be seen even if the next thing is a crash. */
+    /* What was found must be visible even if the next check crashes. */
     setvbuf(stdout, NULL, _IOLBF, 0);
 }
 
@@ -107,7 +107,7 @@ MAVIS_INLINE char *test_path(const char *name)
     return path;
 }
 
-/* Writes a file below TEST_DIR; its path, malloc'ed. */
+/* Writes a file below TEST_DIR; returns its path, malloc'ed. */
 MAVIS_INLINE char *test_file(const char *name, const char *text)
 {
     char *path = test_path(name);
@@ -119,7 +119,7 @@ MAVIS_INLINE char *test_file(const char *name, const char *text)
     return path;
 }
 
-/* A file's contents, malloc'ed. */
+/* The contents of a file, malloc'ed. */
 MAVIS_INLINE char *read_all(int fd)
 {
     size_t size = 0;
@@ -145,7 +145,7 @@ MAVIS_INLINE char *file_text(const char *path)
     return text;
 }
 
-/* What comes to stderr between the two calls, messages to syslog included; malloc'ed. */
+/* Everything written to stderr between the two calls, syslog messages included; malloc'ed. */
 static int capture_saved = -1, capture_file = -1;
 
 MAVIS_INLINE void capture_begin(void)
@@ -171,8 +171,8 @@ MAVIS_INLINE char *capture_end(void)
     return text;
 }
 
-/* Runs `fn(arg)` in a child process. Gives its exit status, or 256 plus the signal that ended it; `*text` is
- * its stderr. A child that does not end is killed after twenty seconds by an alarm. */
+/* Runs `fn(arg)` in a child process. Returns its exit status, or 256 plus the signal that ended it; `*text` is its
+ * stderr. An alarm kills a child that has not ended after twenty seconds. */
 MAVIS_INLINE int in_child(void (*fn)(void *), void *arg, char **text)
 {
     int status = 0;
@@ -203,10 +203,10 @@ MAVIS_INLINE int in_child(void (*fn)(void *), void *arg, char **text)
         free(output);
     return WIFSIGNALED(status) ? 256 + WTERMSIG(status) : WEXITSTATUS(status);
 }
-/* What in_child() gives if the function returned, without and with failed checks. */
+/* What in_child() returns if the function returned, with and without failed checks. */
 #define RETURNED 100
 
-/* The number of a line, counted from 0, as it is reported: the original counts from 0, others from 1. */
+/* A line number, counted from 0, as the library reports it: the original counts from 0, ours from 1. */
 MAVIS_INLINE int line_number(int line)
 {
     return original ? line : line + 1;
@@ -226,7 +226,7 @@ MAVIS_INLINE char *with_lines(const char *message)
     return text;
 }
 
-/* A parser over a text, its first token loaded. */
+/* A parser for a text, with its first token loaded. */
 MAVIS_INLINE struct sym *sym_raw(const char *text)
 {
     struct sym *sym = (struct sym *)calloc(1, sizeof *sym);
@@ -249,7 +249,7 @@ MAVIS_INLINE void sym_done(struct sym *sym)
     free(sym);
 }
 
-/* Runs a statement that ends with parse_error() on `sym`; the message. stderr gets nothing else. */
+/* Runs a statement that ends with parse_error() on `sym`, and gets the message. Nothing else may go to stderr. */
 #define PARSE_ERROR_OF(sym, statement, text) \
     do {                                     \
         capture_begin();                     \

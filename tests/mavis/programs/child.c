@@ -20,7 +20,7 @@ static void on_end_too(pid_t pid, void *ctx, int status)
     ended_times += 100;
 }
 
-/* Starts a child that ends with a status when its pipe is closed. */
+/* Starts a child that ends with a given status when its pipe is closed. */
 static int go_on;
 static pid_t start(void (*fn)(pid_t, void *, int), void *ctx, int status)
 {
@@ -42,7 +42,7 @@ static pid_t start(void (*fn)(pid_t, void *, int), void *ctx, int status)
     return pid;
 }
 
-/* Waits until the child is gone, without taking its status, and reaps. */
+/* Waits until the child has ended, without taking its status, and then reaps. */
 static void finish(pid_t pid)
 {
     siginfo_t info;
@@ -79,7 +79,7 @@ int main(void)
     finish(pid);
     CHECK_INT(ended_times, 0);
 
-    /* No function; and for a process that nobody knows. */
+    /* No function, and an unknown process. */
     io_child_set(999999, on_end, NULL);
     io_child_ign(999999);
     pid = start(NULL, NULL, 0);

@@ -1,4 +1,4 @@
-/* The pieces that scripts are made of, and the raw form of conditions. */
+/* The building blocks of scripts, and the raw form of conditions. */
 #include "check.h"
 #include <mavis/internal.h>
 
@@ -66,7 +66,7 @@ static void building(void)
     CHECK_INT(all->type, S_or);
     CHECK_INT(all->u.m.n, 30);
 
-    /* An "and" of one "or" of one is that one. */
+    /* An "and" of one "or" of one condition is that condition. */
     struct mavis_cond *inner = mavis_cond_new(sym, mem, S_or), *outer = mavis_cond_new(sym, mem, S_and),
                       *one = mavis_cond_new(sym, mem, S_defined);
     inner = mavis_cond_add(inner, mem, one);

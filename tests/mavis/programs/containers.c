@@ -10,7 +10,7 @@ struct item {
 static int last_new;
 static int compare(const void *a, const void *b)
 {
-    /* The new or searched one comes first. */
+    /* The new or searched item is the first argument. */
     last_new = ((const struct item *)a)->key;
     return last_new < ((const struct item *)b)->key ? -1 : last_new > ((const struct item *)b)->key;
 }
@@ -24,7 +24,7 @@ static void free_item(const void *payload)
 static struct item items[SIZE];
 static rb_node_t *nodes[SIZE];
 
-/* Pseudo-random order of all keys: 7 and SIZE have no common divisor. */
+/* A pseudo-random order of all keys: 7 and SIZE have no common divisor. */
 static int at(int i) { return i * 7 % SIZE; }
 
 static void check_order(rb_tree_t *tree, int expected)
@@ -71,7 +71,7 @@ static void helpers(void)
     key.key = SIZE;
     CHECK(!RB_search(tree, &key) && !RB_lookup(tree, &key));
 
-    /* Every third goes, in a random order. */
+    /* Removes every third item, in pseudo-random order. */
     int left = SIZE;
     for (int i = 0; i < SIZE; i++) {
         int n = at(i);
@@ -92,7 +92,7 @@ static void helpers(void)
     RB_search_and_delete(tree, &key);
     check_order(tree, --left);
 
-    /* Deleting while walking: the next one is fetched before. */
+    /* Deleting during a walk: the next node is fetched before. */
     for (rb_node_t *node = RB_first(tree), *next; node; node = next) {
         next = RB_next(node);
         if (RB_payload(node, struct item *)->key % 2)
@@ -160,7 +160,7 @@ static void exports(void)
     traverse_postorder(&tree, visit, &visited);
     CHECK_INT(visited, 3);
 
-    /* A tree that knows how to free payloads, and one that does not. */
+    /* A tree that frees payloads, and one that does not. */
     rbtree_type *with = rbtree_create(compare, free_item), *without = rbtree_create(compare, NULL);
     rbnode_type *one = rbnode_alloc(), *two = rbnode_alloc();
     one->key = two->key = &three[0];

@@ -43,7 +43,7 @@ static void installed(void *arg)
     CHECK(action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN);
 }
 
-/* It ends with status 69 or by SIGABRT, and says something. */
+/* Requires that it ends with status 69 or by SIGABRT, with a message. */
 static void check_end(int line, void (*fn)(void *), char *command)
 {
     char *text;

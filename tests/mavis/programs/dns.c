@@ -1,4 +1,4 @@
-/* Names of addresses, from a name server that this program plays itself. */
+/* Looks up names of addresses, from a name server that this program plays itself. */
 #include "check.h"
 #include <arpa/inet.h>
 #include <misc/io_dns_revmap.h>
@@ -20,8 +20,8 @@ static void on_name(void *app_ctx, char *name, int ttl)
     snprintf(answer->name, sizeof answer->name, "%s", name ? name : "");
 }
 
-/* A server for one kind of question: it answers every PTR question with `host.example.com`, but
- * those for 192.0.2.9 with "no such name", and prints what it was asked to its file. */
+/* Serves PTR questions only: answers `host.example.com`, or "no such name" for 192.0.2.9, and prints the questions to
+ * its file. */
 static void serve(int fd, int log)
 {
     unsigned char q[1024];
@@ -129,9 +129,9 @@ int main(void)
     if (!original)
         CHECK_HAS(asked, "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.\n");
 
-    /* The resolver may go while a question is under way. */
+    /* The resolver may be dropped while a question is pending. */
     su_pton(&su, T("192.0.2.8"));
-    if (!original) /* which crashes */
+    if (!original) /* the original crashes */
         io_dns_add(dns, &su, (void *)on_name, &gone);
     io_dns_destroy(dns);
     io_destroy(io, NULL);

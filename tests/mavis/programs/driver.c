@@ -1,12 +1,12 @@
-/* Sends queries through a chain of modules as a program with an event loop does, and prints the answers:
+/* Sends queries through a chain of modules, as a program with an event loop does, and prints the answers:
  *
  *     driver [-s] [-w MILLISECONDS] CONFIG ID QUERY...
  *
- * A QUERY is NAME=VALUE;NAME=VALUE... with a `!` before it if it is to be cancelled at once. Each gets a TIMESTAMP
- * of its own unless it has one. -s: without an event loop. -w: how long to wait for all answers.
+ * A QUERY is NAME=VALUE;NAME=VALUE... With a `!` in front it is cancelled at once. Each gets a TIMESTAMP of its own
+ * unless it has one. -s: run without an event loop. -w: how long to wait for all answers.
  *
- * Prints `send N RESULT`, `recv N RESULT`, `cancel N RESULT`, the attributes indented, and at the end how many queries
- * have got no answer. */
+ * Prints `send N RESULT`, `recv N RESULT` and `cancel N RESULT`, with the attributes indented, and at the end how
+ * many queries have no answer. */
 #include "check.h"
 
 struct query {

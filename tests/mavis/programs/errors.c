@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <syslog.h>
 
-/* The outermost file's place counts, not that of the included one. */
+/* The position in the outermost file counts, not that in the included one. */
 static void included(void *arg)
 {
     struct sym *sym = (struct sym *)arg, *inner = sym_of("x"), *middle = sym_of("y");
@@ -34,7 +34,7 @@ static void jumps(void)
     CHECK_TEXT(text, with_lines("[syslog 67] Error test.cfg:@2: bad thing 7\n"));
     free(text);
 
-    /* The parser is still good for more. */
+    /* The parser can be used again. */
     CHECK_TEXT(sym->buf, "c");
     sym_get(sym);
     CHECK_TEXT(sym->buf, "d");
@@ -62,10 +62,10 @@ static void expected(void)
                       "[syslog 67] Error test.cfg:@0: Expected 'action', 'script' or '}', but got 'bogus'\n");
     CHECK_PARSE_ERROR("bogus", parse_error_expect(sym, S_user, S_unknown), "test.cfg:@0: Expected 'user', but got 'bogus'\n");
     CHECK_PARSE_ERROR("bogus", parse_error_expect(sym, S_user, S_and, S_unknown), ": Expected '&&' or 'user', but got 'bogus'\n");
-    if (!original) /* which leaves empty places for the second ones */
+    if (!original) /* the original leaves empty places for the second ones */
         CHECK_PARSE_ERROR("bogus", parse_error_expect(sym, S_user, S_and, S_user, S_user, S_and, S_unknown),
                           ": Expected '&&' or 'user', but got 'bogus'\n");
-    /* More than registers hold. */
+    /* More arguments than fit into registers. */
     CHECK_PARSE_ERROR("bogus",
                       parse_error_expect(sym, S_yes, S_no, S_path, S_userid, S_groupid, S_mode, S_timeout, S_exec, S_setenv, S_home,
                                          S_closebra, S_unknown),
@@ -149,14 +149,14 @@ static void read_condition(void *arg)
     cfg_read_config((char *)arg, conditional, T("test"));
 }
 
-/* A mistake within parentheses is one as everywhere. */
+/* A mistake within parentheses is treated like any other. */
 static void bad_condition(int broker)
 {
     struct scm_data message = { SCM_DONE, 0 };
     char *text, *path = test_file("condition.cfg", "id = test {\n user (USER == joe && NOSUCH == x)\n}\n");
     CHECK_INT(in_child(read_condition, path, &text), 78);
     CHECK_HAS(text, "'NOSUCH' is not a recognized attribute\n");
-    if (!original) { /* which does not tell the broker, who starts the worker again */
+    if (!original) { /* the original does not tell the broker, which starts the worker again */
         CHECK_HAS(text, "Detected fatal configuration error. Exiting.");
         CHECK_INT(recv(broker, &message, sizeof message, MSG_DONTWAIT), 8);
         CHECK_INT(message.type, SCM_BAD_CFG);
@@ -164,7 +164,7 @@ static void bad_condition(int broker)
     free(text);
 }
 
-/* Under debug flags as well, what ends the program is an error in the log. */
+/* With debug flags, too, a fatal error is logged as an error. */
 static void under_debug(void)
 {
     struct sym *sym = sym_of("x");
@@ -176,7 +176,7 @@ static void under_debug(void)
     sym_done(sym);
 }
 
-/* For a file that the library reads itself it tells the broker on descriptor 0, and exits. */
+/* For a file that the library reads itself, it tells the broker on descriptor 0, and exits. */
 static void own_files(void)
 {
     struct scm_data message = { SCM_DONE, 0 };
@@ -199,8 +199,8 @@ static void own_files(void)
     free(path);
 }
 
-/* A mistake that the program forgives, as tac_plus-ng does for groups: its place is that of the reader that the
- * library has armed. */
+/* A mistake that the program forgives, as tac_plus-ng does for groups: control returns to where the reader that the
+ * library armed says. */
 static void forgive(struct sym *sym, const char *word)
 {
     if (!setjmp(sym->env))
@@ -218,7 +218,7 @@ static void forgiving(struct sym *sym)
     }
 }
 
-/* With a place that is good for the whole section, and says so. */
+/* Sets a place to return to that is good for the whole section. */
 static void persistent(struct sym *sym)
 {
     volatile int mistakes = 0;
@@ -261,9 +261,9 @@ static void own_places(void)
     CHECK_INT(in_child(read_persistent, path, &text), RETURNED);
     CHECK_HAS(text, with_lines("forgiven.cfg:@3: mistake 2\n"));
     free(text);
-    /* The broker has heard nothing of it. */
+    /* The broker was told nothing. */
     CHECK_INT(recv(pair[0], &message, sizeof message, MSG_DONTWAIT), -1);
-    if (!original) { /* which jumps into the function that has returned */
+    if (!original) { /* the original jumps into the function that has returned */
         path = test_file("forgiven.cfg", "id = test {\n one\n fatal\n}\n");
         CHECK_INT(in_child(read_forgiving, path, &text), 78);
         CHECK_HAS(text, with_lines("forgiven.cfg:@1: no 'one' here\n"));

@@ -1,4 +1,4 @@
-/* What puts other tokens into a file: includes and aliases. */
+/* Includes and aliases: what puts other tokens into a file. */
 #include "tokens.h"
 #include <mavis/internal.h>
 
@@ -41,7 +41,7 @@ static void includes(void)
     free(text);
     sym_done(sym);
 
-    /* A name without magic is opened as it is. */
+    /* A name without wildcards is opened as it is. */
     snprintf(line, sizeof line, "a include %s/none.cfg b", getenv("TEST_DIR"));
     sym = sym_of(line);
     capture_begin();
@@ -52,7 +52,7 @@ static void includes(void)
     free(text);
     sym_done(sym);
 
-    /* $CONFDIR is where the configuration is. The original reads memory that is gone. */
+    /* $CONFDIR is the directory of the configuration. The original reads freed memory. */
     char *directory = test_path("");
     common_data.conffile = T("test.cfg");
     common_data.confdir = directory;
@@ -111,7 +111,7 @@ static void aliases(void)
     sym_done(sym);
 
     if (!original) {
-        /* One that stands for itself is a mistake or a word, but no reason to crash or to hang. */
+        /* An alias for itself is a mistake or a word, but must not crash or hang. */
         int status = in_child(endless_alias, NULL, NULL);
         CHECK(status == RETURNED || status == 78);
         sym = sym_of("alias = nothing { } x nothing y");

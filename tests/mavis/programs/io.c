@@ -1,4 +1,4 @@
-/* The event loop's descriptors, with each mechanism. */
+/* Descriptors in the event loop, with each mechanism. */
 #include "check.h"
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -83,7 +83,7 @@ static void properties(void)
     CHECK(!io_want_read(io, fd[0]) && !io_want_write(io, fd[0]));
     CHECK(io_is_invalid_i(io, fd[0]) && io_is_invalid_o(io, fd[0]) && io_is_invalid_e(io, fd[0]) && io_is_invalid_h(io, fd[0]));
 
-    /* Again: all starts over. */
+    /* Again, from the start. */
     io_set_cb_i(io, fd[0], (void *)on_i);
     io_set_i(io, fd[0]);
     io_register(io, fd[0], &other);
@@ -93,7 +93,7 @@ static void properties(void)
     CHECK(io_unregister(io, fd[0]) == &other);
     CHECK(!io_get_ctx(io, fd[0]));
 
-    /* What is no descriptor. */
+    /* Numbers that are no descriptors. */
     io_register(io, -1, &context);
     io_set_i(io, -1);
     io_set_o(io, -1);
@@ -126,10 +126,10 @@ static void dispatch(void)
     CHECK_INT(io_poll(io, 1000), 1);
     CHECK_SEEN(seen, 1, 0, 0, 0);
     CHECK_INT(seen.fd, fd[0]);
-    /* Again, as it has not been read. */
+    /* Reported again, because nothing was read. */
     CHECK_INT(io_poll(io, 1000), 1);
     CHECK_SEEN(seen, 2, 0, 0, 0);
-    /* One callback in a round: reading goes first. */
+    /* One callback per round; reading goes first. */
     io_set_o(io, fd[0]);
     CHECK_INT(io_poll(io, 1000), 1);
     CHECK_SEEN(seen, 3, 0, 0, 0);
@@ -141,7 +141,7 @@ static void dispatch(void)
     CHECK_SEEN(seen, 3, 1, 0, 0);
     io_close(io, fd[0]);
 
-    /* The end of the peer: reading, if that is wanted. */
+    /* The peer has closed: reported as readable, if that is wanted. */
     watch(fd[1], &seen);
     io_set_i(io, fd[1]);
     CHECK_INT(io_poll(io, 1000), 1);
@@ -155,7 +155,7 @@ static void hangups(const char *mechanism)
     int fd[2];
     if (!strcmp(mechanism, "16"))
         return; /* select(2) does not tell of hang-ups */
-    /* The reader of a pipe is told of a hang-up; the writer, of an error. */
+    /* A pipe's reader gets a hang-up, its writer an error. */
     if (pipe(fd))
         exit(2);
     watch(fd[0], &seen);
@@ -177,7 +177,7 @@ static void hangups(const char *mechanism)
     io_close(io, fd[1]);
 }
 
-/* Callbacks that change what is going on. */
+/* Callbacks that change registrations. */
 static int victims[2];
 static struct seen victim_seen[2];
 
@@ -212,7 +212,7 @@ static void closing(void)
     close(b[1]);
 }
 
-/* A callback that gives the descriptor's number to something new. */
+/* A callback that reuses the descriptor's number for something new. */
 static struct seen replaced;
 static int replacement[2];
 
@@ -276,7 +276,7 @@ static void unregistered(void)
     struct seen seen;
     int fd[2];
     pair(fd);
-    /* Interest before registration: a module of the C project does that. */
+    /* Interest before registration, as a module of the C project does. */
     io_set_i(io, fd[0]);
     io_clr_i(io, fd[0]);
     watch(fd[0], &seen);
@@ -384,7 +384,7 @@ int main(void)
     life("4");
     text = capture_end();
     CHECK_HAS(text, "epoll event notification mechanism is being used\n");
-    if (!original) { /* whose poll and select abort if a descriptor is registered twice */
+    if (!original) { /* the original's poll and select abort if a descriptor is registered twice */
         life("8");
         life("16");
     }

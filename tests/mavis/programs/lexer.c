@@ -1,7 +1,7 @@
 /* Tokens: words, quotes, comments, expressions, line numbers. */
 #include "tokens.h"
 
-/* A NUL, a byte 255 and the word for it are the end of the file. */
+/* A NUL, a byte 255 and the word for it end the file. */
 static void ends(void *arg)
 {
     (void)arg;
@@ -16,7 +16,7 @@ static void ends(void *arg)
     TOKEN(sym, S_string, "a");
     TOKEN(sym, S_eof, "");
     sym_done(sym);
-    /* In a string it ends the text. */
+    /* Inside a string it ends the text. */
     sym = sym_of("\"a\\000b\" c");
     TOKEN(sym, S_string, "a");
     TOKEN(sym, S_string, "c");
@@ -53,7 +53,7 @@ static void words(void)
     TOKEN(sym, S_eof, "");
     sym_done(sym);
 
-    /* A word of a module's own may be a token: its text tells, unless it is quoted. */
+    /* A module's own word may be a token; its text decides, unless it is quoted. */
     sym = sym_of("delay \"delay\" colour");
     CHECK_INT(sym->quoted, 0);
     TOKEN(sym, S_delay, "delay");
@@ -81,7 +81,7 @@ static void words(void)
     TOKEN(sym, S_string, "f");
     sym_done(sym);
 
-    /* What ends a word. */
+    /* Characters that end a word. */
     sym = sym_of("a=b{c}d(e)f[g]h!i,j|k&l \"x\"y'z");
     static const char *const texts[] = { "a", "=", "b", "{", "c", "}", "d", "(", "e", ")", "f", "[",
                                          "g", "]", "h", "!", "i", ",", "j", "k", "l", "x", "y'z" };
@@ -135,7 +135,7 @@ static void quotes(void)
     TOKEN(sym, S_string, "one\ntwo");
     sym_done(sym);
 
-    /* Unknown escapes are dropped, and reported unless that is switched off. */
+    /* Unknown escapes are dropped, and reported unless that is disabled. */
     capture_begin();
     sym = sym_of("\"a\\xb\"");
     char *text = capture_end();
@@ -221,7 +221,7 @@ static void long_tokens(void)
                 CHECK_INT(strlen(sym->buf), length);
                 sym_get(sym);
                 CHECK_INT(sym->code, S_eof);
-            } else if (!original) { /* which crashes while it formats the message */
+            } else if (!original) { /* the original crashes while it formats the message */
                 PARSE_ERROR_OF(sym, sym_get(sym), message);
                 CHECK_HAS(message, "Line too long");
                 free(message);
@@ -275,7 +275,7 @@ static void case_flags(void)
     sym_done(sym);
 }
 
-/* Case counts from the first word on, unless the text says otherwise; looking ahead changes nothing. */
+/* Case matters from the first word on, unless the text says otherwise; looking ahead changes nothing. */
 static void case_counts_by_default(void)
 {
     init_common_data();

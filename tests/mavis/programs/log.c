@@ -28,7 +28,7 @@ static void longer(void)
     logmsg(T("<%s>"), text);
 }
 
-/* The original walks its list of values a second time, which it must not. */
+/* The original walks its argument list a second time, which is undefined. */
 static void failed_longer(void)
 {
     static char text[10001];
@@ -104,7 +104,7 @@ static void debugging(void)
     CHECK_HAS(text, "+ one 1\n");
     CHECK_HAS(text, "two a^b^\n");
     CHECK(!strstr(text, "other"));
-    /* Between + and - lines are indented. */
+    /* Lines between + and - are indented. */
     char *two = strstr(text, "two"), *four = strstr(text, "four"), *colon = strstr(text, ": ");
     CHECK(colon && colon[2] == '+');
     CHECK(two && two[-1] == ' ' && two[-2] == ' ');

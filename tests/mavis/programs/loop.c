@@ -50,7 +50,7 @@ static void run_main(void *arg)
     io_main(io);
 }
 
-/* Waits until a process sleeps (S) or is stopped (T), as far as that can be seen. */
+/* Waits until a process sleeps (S) or is stopped (T), as far as that is visible. */
 static void wait_for_state(pid_t pid, char state)
 {
     char path[64], *text, *end;
@@ -68,7 +68,7 @@ static void wait_for_state(pid_t pid, char state)
 
 static void interrupted(void *arg)
 {
-    /* A stopped and continued process goes on; the original's epoll_wait then fails for good. */
+    /* A process that was stopped and continued goes on; in the original, epoll_wait fails for good after that. */
     pid_t parent = getpid(), child;
     (void)arg;
     io = io_init();

@@ -196,7 +196,7 @@ static int collect(sockaddr_union *su, void *data)
     return -1;
 }
 
-/* The first one is good: no more are wanted. */
+/* The first one works, so no more are wanted. */
 static int collect_one(sockaddr_union *su, void *data)
 {
     collect(su, data);

@@ -59,11 +59,11 @@ static void numbers(void)
     }
     struct sym *sym = sym_of("3000000000 4");
     CHECK_INT(parse_uint(sym), 3000000000U);
-    /* `4` to `9` are words of the language, and numbers none the less. */
+    /* `4` to `9` are words of the language, and still numbers. */
     CHECK_INT(sym->code, S_4);
     CHECK_INT(parse_int(sym), 4);
     sym_done(sym);
-    /* What has more bits than there is room for wraps. */
+    /* A number with too many bits wraps. */
     static const struct {
         const char *text;
         int value;
@@ -81,7 +81,7 @@ static void numbers(void)
         sym_done(sym);
         free(capture_end());
     }
-    if (!original) { /* which says nothing */
+    if (!original) { /* the original says nothing */
         capture_begin();
         sym = sym_of("8g");
         parse_int(sym);
@@ -178,7 +178,7 @@ static void debug_masks(void)
     }
 }
 
-/* From the word behind PARSE on, words are shown. */
+/* Words are shown from the one after PARSE on. */
 static void trace(void)
 {
     struct sym *sym = sym_of("PARSE one two");
@@ -201,7 +201,7 @@ static void read_common(struct sym *sym)
         parse_common(sym);
 }
 
-/* Names that syslog does not know are left aside. */
+/* Names that syslog does not know are ignored. */
 static void unknown_names(void)
 {
     char *path = test_file("names.cfg", "syslog facility = NOPE id = test { syslog severity = NEVER syslog facility = NOWHERE proctitle = read }");
@@ -210,7 +210,7 @@ static void unknown_names(void)
     cfg_read_config(path, read_common, T("test"));
     char *text = capture_end();
     CHECK_TEXT(common_data.proctitle, "read");
-    if (!original) { /* which says nothing, and takes the number 0 for each */
+    if (!original) { /* the original says nothing, and takes the number 0 for each */
         CHECK_HAS(text, "[syslog 68] ");
         CHECK_HAS(text, "names.cfg:1: Expected a syslog facility, but got 'NOPE', which is ignored\n");
         CHECK_HAS(text, "Expected a syslog severity, but got 'NEVER', which is ignored\n");

@@ -1,4 +1,4 @@
-/* What programs use: their configuration, common data, exit statuses, titles. */
+/* For whole programs: their configuration, common data, exit statuses, titles. */
 #include "check.h"
 #include <mavis/log.h>
 #include <mavis/scm.h>
@@ -56,7 +56,7 @@ static void configurations(void)
     CHECK_INT(common_data.syslog_facility, LOG_LOCAL1);
     CHECK_TEXT(getenv("MAVIS_TEST_TOP"), "yes");
     common_data.syslog_facility = LOG_UUCP;
-    /* Again, with nothing left of the first time. */
+    /* Again, with nothing left over from the first time. */
     char *second = test_file("b.cfg", "id mine { pair } id = mine { second }");
     seen[0] = 0;
     cfg_read_config(second, section, T("mine"));
@@ -179,7 +179,7 @@ static void detach(void *arg)
     CHECK(!fstat(1, &out) && !stat("/dev/null", &null) && out.st_rdev == null.st_rdev);
     CHECK(fcntl(0, F_GETFD) & FD_CLOEXEC);
     CHECK(fcntl(1, F_GETFD) & FD_CLOEXEC);
-    /* stdout goes nowhere now. */
+    /* stdout goes nowhere from here on. */
     if (check_failures)
         dprintf(2, "%d checks after mavis_detach failed\n", check_failures);
 }
@@ -203,7 +203,7 @@ static void titles(char **argv, char **envp)
     common_data.progname = T("prog");
     setproctitle("text %d", 5);
     CHECK_HAS(title(), ": text 5");
-    if (!original) /* which moves the strings of main's environment, and no others */
+    if (!original) /* the original moves the strings of main's environment, and no others */
         CHECK(getenv("TEST_DIR") != NULL);
     common_data.users_cur = 1;
     common_data.users_max = common_data.users_max_total = 10;

@@ -55,7 +55,7 @@ int main(void)
     int length;
     CHECK_INT(v6_ptoh(&a, &length, T("10.9.8.7/16")), 0);
     CHECK_INT(v6_ptoh(&masked, NULL, T("10.9.0.0")), 0);
-    /* Another host of the same network: the address is masked in place. */
+    /* Another host in the same network: the address is masked in place. */
     v6_ptoh(&a, NULL, T("10.9.8.7"));
     CHECK(!radix_add(tree, &a, 112, other));
     CHECK(!memcmp(&a, &masked, sizeof a));
@@ -73,7 +73,7 @@ int main(void)
     for (char *p = walked; *p; p++)
         walks += *p == ' ';
     CHECK_INT(walks, 5);
-    /* What counts as equal can be told. */
+    /* The caller can define what counts as equal. */
     char first[] = "same", second[] = "same", third[] = "different";
     struct radixtree *equals = radix_new(NULL, compare);
     CHECK_INT(radix_add_str(equals, T("::/0"), first), 0);
@@ -84,7 +84,7 @@ int main(void)
     radix_drop(&tree, &freed);
     CHECK(!tree);
     CHECK_INT(freed, 5);
-    if (!original) { /* which uses the memory of the first tree once more */
+    if (!original) { /* the original uses the memory of the first tree once more */
         radix_drop(&equals, NULL);
         CHECK(!equals);
         tree = radix_new(NULL, NULL);

@@ -104,7 +104,7 @@ static void failures(void)
     CHECK_INT(scm_recv_msg(pair[1], &message.accept, sizeof message.accept, &fd), -1);
     text = capture_end();
     CHECK_HAS(text, "scm_recv_msg: recvmsg: EoF");
-    /* No signal, as it would end the process. */
+    /* No signal: it would end the process. */
     capture_begin();
     CHECK(scm_send_msg(pair[1], &data, -1) != 0);
     text = capture_end();

@@ -1,4 +1,4 @@
-/* The script language, in modules that do nothing else. */
+/* The script language, in modules that do nothing but run scripts. */
 #include "chain.h"
 #include <mavis/debug.h>
 
@@ -20,7 +20,7 @@ static const char *script(const char *text)
     return result;
 }
 
-/* Is the condition true? */
+/* Whether the condition is true. */
 static int condition(const char *text)
 {
     char statement[4096];
@@ -93,7 +93,7 @@ static void expressions(void)
     FALSE("USER =~ \"^kim\"");
     TRUE("(USER =~ \"(joe|kim)@\" && defined REALM)");
     TRUE("USER !~ \"^kim\"");
-    /* Case counts unless the text says otherwise, in both kinds of expression. */
+    /* Case matters unless the text says otherwise, in both kinds of expression. */
     FALSE("USER =~ /^JOE@/");
     FALSE("USER =~ \"^JOE@\"");
     TRUE("regex-match-case = no USER =~ /^JOE@/");
@@ -121,16 +121,16 @@ static void statements(void)
     CHECK_TEXT(script("if defined USER { if REALM == Default { set COMMENT = a return } set COMMENT = b } set COMMENT = c"), "a");
     CHECK_TEXT(script("if defined USER { set COMMENT = a } set COMMENT = b"), "b");
     CHECK_TEXT(script("if defined USER if undef USER set COMMENT = a else set COMMENT = b"), "b");
-    /* Groups: of the last match of an expression between slashes. */
+    /* Groups of the last match of an expression between slashes. */
     CHECK_TEXT(script("eval USER =~ /(.)o/ set COMMENT = \"<$1>\""), "<j>");
     CHECK_TEXT(script("set COMMENT = \"<$0$1>\""), "<>");
     CHECK_TEXT(script("if USER =~ /(.)o/ set REALM = x if (REALM =~ \"x\") set COMMENT = \"<$1>\""), "<j>");
     CHECK_TEXT(script("if USER =~ /(z)?(.)oe/ set COMMENT = \"<$1$2$9>\""), "<j>");
     CHECK_TEXT(script("set COMMENT = \"a$ b$- $\""), "a$ b$- $");
     if (!original) {
-        /* The attribute that was matched may change meanwhile. */
+        /* The matched attribute may change before its groups are used. */
         CHECK_TEXT(script("if USER =~ /^(\\w+)@(\\S+)$/ { set USER = \"$1\" set COMMENT = \"$2\" }"), "example.com");
-        /* A block as a statement is its statements. */
+        /* A block as a statement runs its statements. */
         CHECK_TEXT(script("{ set COMMENT = a set COMMENT = b } set HOME = c"), "b");
         CHECK_TEXT(script("{ } set COMMENT = c"), "c");
         CHECK_TEXT(script("eval (USER =~ /(.)o/ && defined REALM) set COMMENT = \"<$1>\""), "<j>");

@@ -1,4 +1,4 @@
-/* A program with a broker and workers, as clients see it: each of them is greeted by a worker. */
+/* A program with a broker and workers, from its clients' point of view: a worker greets each of them. */
 #include "check.h"
 #include <arpa/inet.h>
 #include <mavis/scm.h>
@@ -16,7 +16,7 @@ static void end(void *context, int fd)
     exit(0);
 }
 
-/* A message of the broker. */
+/* A message from the broker. */
 static void message(void *context, int fd)
 {
     union {
@@ -59,7 +59,7 @@ static void serve(int argc, char **argv, char **envp)
     io_main(common_data.io);
 }
 
-/* Is somebody there, and greets? */
+/* Whether somebody accepts and greets. */
 static int is_greeted(const struct sockaddr_in *address)
 {
     int fd = socket(AF_INET, SOCK_STREAM, 0), greeted = 0;
@@ -83,7 +83,7 @@ int main(int argc, char **argv, char **envp)
         serve(argc, argv, envp);
         return 3;
     }
-    /* A port that nobody has; the socket that finds it is closed. */
+    /* Finds a free port by binding a socket, which it then closes. */
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     memset(&address, 0, sizeof address);
     address.sin_family = AF_INET;

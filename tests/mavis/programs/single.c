@@ -1,5 +1,5 @@
-/* Programs that are one process with their broker: which counts the connections that it takes by what the
- * program says in common_data, as some report the end of a connection with SCM_DONE and some do not. */
+/* Programs that run as one process with their broker. The broker part counts connections by what the program says in
+ * common_data, because some programs report the end of a connection with SCM_DONE and some do not. */
 #include "check.h"
 #include <arpa/inet.h>
 #include <mavis/scm.h>
@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-/* How a program of the test behaves. */
+/* How a test program behaves. */
 struct manner {
     const char *spawn; /* in the section of the broker */
     int max;           /* what it says with SCM_MAX, or 0 */
@@ -83,7 +83,7 @@ static int connected(void)
     return -1;
 }
 
-/* A port that nobody has; the socket that finds it is closed. */
+/* Finds a free port by binding a socket, which it then closes. */
 static int free_port(void)
 {
     struct sockaddr_in address;
@@ -130,7 +130,7 @@ static void stop(pid_t pid)
     waitpid(pid, NULL, 0);
 }
 
-/* Is the connection served? It may take `patience` milliseconds until it is. */
+/* Whether the connection is served within `patience` milliseconds. */
 static int is_served(int fd, int patience)
 {
     struct pollfd ready = { fd, POLLIN, 0 };
@@ -141,7 +141,7 @@ static int is_served(int fd, int patience)
 #define LONG 20000
 #define SHORT 500
 
-/* Many more than it may have at a time, one after the other. */
+/* Many more connections than it may have at a time, one after the other. */
 static void one_after_the_other(const struct manner *how)
 {
     pid_t pid = start(how);
@@ -156,7 +156,7 @@ static void one_after_the_other(const struct manner *how)
     stop(pid);
 }
 
-/* As many as it may have at once are served. One that ends makes room for another, and for no more. */
+/* All connections up to the limit are served. When one ends, exactly one more is. */
 static void at_once(const struct manner *how, int limit)
 {
     enum { MORE = 3 };
@@ -167,7 +167,7 @@ static void at_once(const struct manner *how, int limit)
     for (int i = 0; i < limit; i++)
         CHECK(is_served(fds[i], LONG));
     CHECK(!is_served(fds[limit], SHORT));
-    if (!original) /* which never goes on after it was full */
+    if (!original) /* the original never goes on after it was full */
         for (int i = 0; i < MORE; i++) {
             close(fds[i]);
             CHECK(is_served(fds[limit + i], LONG));
@@ -186,7 +186,7 @@ int main(int argc, char **argv)
     one_after_the_other(&telling);
     static const struct manner configured = { "spawn { instances max = 2 users max = 2 }", 0, 0 };
     at_once(&configured, 4);
-    /* What the program says counts, whether it is more or less. */
+    /* The limit that the program announces counts, whether it is lower or higher. */
     static const struct manner less = { "", 3, 1 }, more = { "spawn { instances max = 1 users max = 2 }", 6, 0 };
     at_once(&less, 3);
     at_once(&more, 6);

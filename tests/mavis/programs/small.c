@@ -30,7 +30,7 @@ static void checksums(void)
                       "57edf4a22be3c955ac49da2e2107b67a", "e33b4ddc9c38f2199c3e7b164fcc0536" } };
     unsigned char digest[16];
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
-        /* The memory is the caller's: nothing beyond it may be touched. */
+        /* The memory is the caller's: nothing beyond its end may be touched. */
         struct {
             myMD5_CTX five;
             char after_five[16];
@@ -109,14 +109,14 @@ static void encodings(void)
     if (!original)
         CHECK_HEX(wide, "3dd800de");
     free(wide);
-    if (!original) /* which never comes back */
+    if (!original) /* the original never comes back */
         CHECK_INT(utf8_to_utf16le(T("a\377b"), 3, &wide, &length), -1);
 
     length = sizeof out;
     CHECK_TEXT(escape_string(T("a\\b\a\b\v\f\n\r\t\001z"), 12, out, &length), "a\\\\b\\a\\b\\v\\f\\n\\r\\t\\001z");
     CHECK_INT(length, strlen(out));
     length = sizeof out;
-    if (!original) /* which makes it 777 */
+    if (!original) /* the original makes it 777 */
         CHECK_TEXT(escape_string(T("\377"), 1, out, &length), "\\377");
     memset(out, 'x', sizeof out);
     length = 10;
@@ -199,7 +199,7 @@ static void files(void)
     text = file_text(path);
     CHECK_TEXT(text, expected);
     CHECK(!stat(path, &st) && (st.st_mode & 07777) == 0644);
-    /* Somebody else cannot have it. (The original removes the file then, so not before the end.) */
+    /* pid_unlink() removes the file. That nobody else can lock it is tested below, as the original then removes it. */
     pid_unlink(&file);
     CHECK(!file);
     CHECK_INT(access(path, F_OK), -1);

@@ -57,7 +57,7 @@ static void declarations(void)
     CHECK_INT(listener(0)->sd_flags & SCM_FLAG_HAPROXY, SCM_FLAG_HAPROXY);
     CHECK_INT(listener(1)->sa.sa.sa_family, AF_UNIX);
     CHECK_INT(listener(1)->mode, 0600);
-    /* What the system allows; the original has 128. */
+    /* The system's maximum; the original has 128. */
     CHECK_INT(listener(1)->listen_backlog, original ? 128 : INT_MAX);
     CHECK_INT(listener(2)->sa.sa.sa_family, AF_INET6);
     CHECK_INT(listener(2)->tls_versions, 0x0304);
@@ -95,7 +95,7 @@ static void acl(void)
     CHECK(spawnd_acl_check(&inside) != 0);
 }
 
-/* This program as a worker: it greets one client with the realm that it came through. */
+/* This program as a worker: it greets one client with the realm of its listener. */
 static int worker(void)
 {
     struct scm_data max = { SCM_MAX, 5 };
@@ -112,7 +112,7 @@ static int worker(void)
     return write(fd, message.realm, strlen(message.realm)) < 0;
 }
 
-/* A listener that is bound, and a client that reaches the worker. */
+/* A bound listener, and a client that reaches the worker. */
 static void serving(void *arg)
 {
     sockaddr_union su;
@@ -145,7 +145,7 @@ static void serving(void *arg)
     CHECK(!getsockname(ctx->fn, &su.sa, &length) && su_get_port(&su));
     CHECK(io_get_cb_i(common_data.io, ctx->fn) == (void *)spawnd_accepted);
     CHECK_INT(io_want_read(common_data.io, ctx->fn), 1);
-    /* The worker has told how many clients it takes, and the broker has read that. */
+    /* The worker has announced how many clients it takes, and the broker has read that. */
     char *ready = test_path("worker.ready");
     for (int i = 0; i < 1000 && access(ready, F_OK); i++)
         io_poll(common_data.io, 10);
@@ -160,7 +160,7 @@ static void serving(void *arg)
     CHECK_TEXT(greeting, "tagged");
     spawnd_adjust_tracking(0, -1);
     spawnd_adjust_tracking(3, 2);
-    /* The worker is not to outlive this. */
+    /* The worker must not outlive this process. */
     _exit(check_failures ? 101 : RETURNED);
 }
 
@@ -178,7 +178,7 @@ static void cleaning(void *arg)
     CHECK_INT(fcntl(pair[0], F_GETFD), -1);
 }
 
-/* A worker: a program whose descriptor 0 leads to us. */
+/* Starts a worker: a program whose descriptor 0 leads to us. */
 static void spawning(void *arg)
 {
     pid_t pid = 0;
@@ -241,7 +241,7 @@ static void mains(void)
     CHECK_HAS(text, "FATAL: No listeners defined.");
 }
 
-/* What came to stderr is shown if something went wrong. */
+/* Shows what went to stderr if something failed. */
 static void run(const char *name, void (*fn)(void *))
 {
     char *text;

@@ -21,7 +21,7 @@ static void on_retry(void *ctx, int fd)
     calls += 1000;
 }
 
-/* A certificate for this run only. */
+/* Makes a certificate for this run only. */
 static void certify(SSL_CTX *ctx)
 {
     EVP_PKEY *key = EVP_EC_gen("P-256");
@@ -128,7 +128,7 @@ static void endings(void)
     char buffer[100];
     enum io_status status = io_status_ok;
     connect_both();
-    /* The peer has ended it properly. */
+    /* The peer has ended the session properly. */
     io_SSL_shutdown(ends[0], io, sockets[0], (void *)on_retry);
     errno = 0;
     CHECK_INT(io_SSL_read(ends[1], buffer, sizeof buffer, io, sockets[1], (void *)on_retry), -1);
@@ -137,12 +137,12 @@ static void endings(void)
     CHECK_INT(status, io_status_close);
     close_both();
 
-    /* The peer has gone. */
+    /* The peer has closed without that. */
     connect_both();
     io_close(io, sockets[0]);
     errno = 0;
     CHECK_INT(io_SSL_read(ends[1], buffer, sizeof buffer, io, sockets[1], (void *)on_retry), -1);
-    if (!original) /* which leaves EAGAIN there */
+    if (!original) /* the original leaves EAGAIN there */
         CHECK_INT(errno, EIO);
     CHECK(io_SSL_read_ex(ends[1], buffer, sizeof buffer, io, sockets[1], (void *)on_retry, &status) <= 0);
     CHECK_INT(status, io_status_error);

@@ -37,7 +37,7 @@ static void run_for(int milliseconds)
     }
 }
 
-/* Runs the loop until something has been called so often, or for ten seconds. */
+/* Runs the loop until something was called this often, or for ten seconds. */
 static void run_until(int *calls, int expected)
 {
     long long end = now() + 10000;
@@ -70,7 +70,7 @@ static void due(void)
     run_until(&runs[0], 2);
     CHECK_INT(runs[0], 2);
 
-    /* It stays until it is removed. */
+    /* A timer stays until it is removed. */
     io_sched_add(io, &key, (void *)staying, 0, 0);
     run_until(&runs[2], 3);
     io_sched_drop(io, &key);
@@ -107,7 +107,7 @@ static void stacks(void)
     CHECK_INT(io_sched_renew_proc(io, &key, (void *)popping), -1);
     CHECK_INT(io_sched_renew_proc(io, &key, (void *)renewing), 0);
     CHECK_INT(io_sched_renew(io, &key), 0);
-    /* Popping gives what is first then, and starts its time. */
+    /* Popping returns the function that is first now, and starts its time. */
     CHECK(io_sched_pop(io, &key) == (void *)popping);
     CHECK(io_sched_peek(io, &key) == (void *)popping);
     CHECK_INT(io_sched_peek_time(io, &key)->tv_sec - io_now.tv_sec, 100);
@@ -120,7 +120,7 @@ static void stacks(void)
     io_sched_add(io, &key, (void *)staying, 1, 0);
     io_sched_add(io, &key, (void *)renewing, 1, 0);
     CHECK_INT(io_sched_del(io, &key, (void *)adding), 0);
-    /* It is not the first: all that are later go. */
+    /* It is not the first: everything due later is removed. */
     CHECK_INT(io_sched_del(io, &key, (void *)staying), -1);
     CHECK(io_sched_peek(io, &key) == (void *)renewing);
     CHECK(io_sched_pop(io, &key) == (void *)popping);
@@ -134,7 +134,7 @@ static void stacks(void)
 
 static void many(void)
 {
-    /* The same time for all, microseconds above a million, the next one's time. */
+    /* Equal times for all, microseconds above a million, and the time of the next timer. */
     int keys[200];
     memset(runs, 0, sizeof runs);
     for (int i = 0; i < 200; i++)

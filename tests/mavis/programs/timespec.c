@@ -1,4 +1,4 @@
-/* Times at which something holds. */
+/* Time specifications, and whether they match. */
 #include "check.h"
 
 #define BIT(n) (1ULL << (n))
@@ -47,7 +47,7 @@ static void crons(void)
     /* Names wrap round. */
     CHECK_INT(cron("0 0 1 * fri-mon").wday, BIT(5) | BIT(6) | BIT(0) | BIT(1));
     CHECK_INT(cron("30-20 * * * *").min, 0);
-    /* Fields that are missing are empty. */
+    /* Missing fields are empty. */
     tm = cron("1 2");
     CHECK_INT(tm.min, BIT(1));
     CHECK_INT(tm.hour, BIT(2));
@@ -71,7 +71,7 @@ static struct tm at(int hour, int min, int wday)
 
 static rb_tree_t *table;
 
-/* Does it hold on that day of the week at that time? */
+/* Whether it matches on that day of the week at that time. */
 static const char *holds(const char *name, int hour, int min, int wday)
 {
     struct tm tm = at(hour, min, wday);
@@ -131,7 +131,7 @@ static void tables(void)
         CHECK(holds("both", 9, 1, 1) && holds("both", 12, 0, 2) && !holds("both", 12, 0, 1));
     }
 
-    /* The result is kept until the minute is over. */
+    /* The result is cached until the minute is over. */
     struct tm tm = at(10, 0, 1);
     struct mavis_timespec *ts = find_timespec(table, T("work"));
     char *part;

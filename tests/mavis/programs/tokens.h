@@ -1,4 +1,4 @@
-/* Walking over tokens. */
+/* For walking over tokens. */
 #ifndef TOKENS_H
 #define TOKENS_H
 

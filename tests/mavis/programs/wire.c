@@ -1,4 +1,4 @@
-/* Attributes as text, in datagrams, with serial numbers and encrypted. */
+/* Attributes as text, in datagrams, with serial numbers, and encrypted. */
 #include "check.h"
 #include <arpa/inet.h>
 #include <mavis/av_send.h>
@@ -60,7 +60,7 @@ static void needed_size(void)
     size_t size = av_array_to_char_len(ac);
     CHECK(size < 4096 && av_array_to_char(ac, buffer, size, NULL) > 0);
     if (!original) {
-        /* Also if the first one has an index of two digits. */
+        /* The same if the first attribute's index has two digits. */
         for (int i = 10; i < AV_A_ARRAYSIZE; i++) {
             av_clear(ac);
             av_set(ac, i, T("x"));
@@ -101,7 +101,7 @@ static void reading(void)
     memcpy(copy, input, sizeof input);
     CHECK_INT(av_char_to_array(ac, input, NULL), 0);
     CHECK(!memcmp(copy, input, sizeof input));
-    /* Text without a number in front is what a script has printed by mistake. */
+    /* Text without a number in front is something that a script printed by mistake. */
     CHECK_TEXT(av_get(ac, AV_A_TYPE), "FTP");
     CHECK_TEXT(av_get(ac, AV_A_USER), "joe");
     CHECK_TEXT(av_get(ac, AV_A_REALM), "kept");
@@ -131,7 +131,7 @@ static void reading(void)
     CHECK_TEXT(av_get(ac, AV_A_USER), "kim");
 
     if (!original) {
-        /* There is no attribute 56: it would be the callback. */
+        /* There is no attribute 56: that place holds the callback. */
         char beyond[] = "56 x\r\n";
         av_setcb(ac, T("callback"), NULL);
         CHECK_INT(av_char_to_array(ac, beyond, NULL), 0);
@@ -153,7 +153,7 @@ static void serials(void)
         char *serial = av_addserial(ac);
         CHECK_TEXT(serial, vectors[i].serial);
         CHECK(serial == av_get(ac, AV_A_SERIAL));
-        /* It stays, whatever else changes. */
+        /* It stays the same, whatever else changes. */
         av_set(ac, AV_A_COMMENT, T("more"));
         CHECK_TEXT(av_addserial(ac), vectors[i].serial);
         av_set(ac, AV_A_SERIAL, T("mine"));
@@ -190,7 +190,7 @@ static void datagrams(void)
     CHECK_INT(recv(receiver, buffer.c, sizeof buffer, 0), 16);
     CHECK(!memcmp(buffer.c, "0 TACPLUS\n4 joe\n", 16));
 
-    /* Encrypted, with its NUL: 17 bytes, which makes 24. */
+    /* Encrypted, with its NUL: 17 bytes, padded to 24. */
     struct blowfish_ctx *key = blowfish_init(T("secret"), 6);
     CHECK_INT(av_send(ac, sender, &to, key), MAVIS_DEFERRED);
     CHECK_INT(recv(receiver, buffer.c, sizeof buffer, 0), 24);
@@ -198,7 +198,7 @@ static void datagrams(void)
     CHECK_TEXT(buffer.c, "0 TACPLUS\n4 joe\n");
     free(key);
 
-    /* Too much for a datagram; a socket that is none. */
+    /* Too long for a datagram; and something that is not a socket. */
     char *longer = (char *)malloc(65536);
     memset(longer, 'a', 65535);
     longer[65535] = 0;

@@ -1,6 +1,6 @@
-/* Preloaded into test programs: messages for syslog go to stderr, a line `[syslog PRIORITY] TEXT` each, where the
- * facility is that of openlog if the message has none. With
- * SYSLOG_SHIM_VERBOSE in the environment openlog and closelog are shown as well. */
+/* Preloaded into test programs. Messages for syslog go to stderr, each as a line `[syslog PRIORITY] TEXT`; if the
+ * message has no facility, that of openlog is used. With SYSLOG_SHIM_VERBOSE in the environment, openlog and closelog
+ * are shown as well. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +32,7 @@ void vsyslog(int priority, const char *format, va_list values)
         priority |= default_facility;
     if (vasprintf(&text, format, values) < 0)
         return;
-    /* One write, as several processes may share stderr. */
+    /* A single write, because several processes may share stderr. */
     dprintf(2, "[syslog %d] %s\n", priority, text);
     free(text);
 }

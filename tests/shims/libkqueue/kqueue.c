@@ -1,9 +1,11 @@
 /*
- * kqueue(2) by libkqueue, in the place of kqueue.c: TCPRELAY_EVENT_SHIMS=libkqueue.
+ * kqueue(2) by libkqueue instead of kqueue.c:
+ * TCPRELAY_EVENT_SHIMS=libkqueue.
  *
- * Its struct kevent and its numbers are those of ../shims.h, FreeBSD's.
- * It knows no splices, so SO_SPLICE is not there; nor does it tell of the end of
- * a process that is not a child, so a worker learns of that from its channel.
+ * Its struct kevent and constants are those of ../shims.h, which are
+ * FreeBSD's. It lacks splices, so there is no SO_SPLICE. It reports the end
+ * of children only, so a worker learns of its broker's end from the
+ * channel.
  */
 #include "../shims.h"
 

@@ -1,12 +1,12 @@
-//! The channel: a pair of UNIX datagram sockets, with descriptors.
+//! The channel: a pair of UNIX datagram sockets that pass descriptors.
 
 use super::{Id, Kernel, Kind, Result};
 use std::collections::VecDeque;
 
-/// What comes along with a message.
+/// A descriptor that travels with a message.
 pub enum Passed {
     Simulated(Id),
-    /// One of the real kernel, ours until it is received.
+    /// A descriptor of the real kernel; we own it until it is received.
     Real(i32),
 }
 
@@ -20,11 +20,11 @@ pub struct Datagram {
     pub queue: VecDeque<Message>,
     pub limit: usize,
     pub reads_shut: bool,
-    /// A write found no room here.
+    /// A sender got EAGAIN because this queue was full.
     pub wanted: bool,
 }
 
-/// What a message takes of a send buffer, as far as anybody asks.
+/// Bytes that one message takes in a send buffer, as TIOCOUTQ reports.
 pub const MESSAGE: usize = 768;
 
 impl Kernel {
@@ -53,7 +53,7 @@ impl Kernel {
         }
     }
 
-    /// Takes over `passed`, and lets go of it if it cannot be sent.
+    /// Sends a message. Owns `passed`, and releases it if the message cannot be sent.
     pub fn send_message(&mut self, fd: i32, data: &[u8], passed: Vec<Passed>) -> Result<usize> {
         let id = self.object(fd)?;
         let result = self.try_send(id, data, passed);
@@ -97,12 +97,12 @@ impl Kernel {
         Ok(())
     }
 
-    /// A message, and the descriptors that came along; some may have got lost.
+    /// Receives a message and its descriptors; some of them may get lost, as with EMFILE.
     pub fn receive_message(&mut self, fd: i32) -> Result<(Vec<u8>, Vec<i32>)> {
         let id = self.object(fd)?;
         let socket = self.datagram(id).ok_or(libc::ENOTSOCK)?;
         let Some(message) = socket.queue.pop_front() else {
-            // Also behind the end, as they are datagrams.
+            // Even if the peer has closed: datagram sockets have no end of file.
             return Err(libc::EAGAIN);
         };
         let (wanted, peer) = (std::mem::take(&mut socket.wanted), socket.peer);
@@ -150,7 +150,7 @@ impl Kernel {
         }
     }
 
-    /// Bytes that the other end has not read.
+    /// Bytes sent here that the peer has not read.
     pub fn unread(&mut self, id: Id) -> usize {
         let peer = self.datagram(id).and_then(|socket| socket.peer);
         peer.and_then(|peer| self.datagram(peer)).map_or(0, |peer| peer.queue.len() * MESSAGE)

@@ -1,7 +1,8 @@
-//! A kernel without a machine: descriptors, sockets, the channel's datagrams, pipes, epoll, processes
-//! and a clock, all of it in one thread and moved by chance. It does what Linux documents, never
-//! what would only be convenient: an edge is told once, a short read means an empty queue, a reset
-//! overtakes what is queued. Whatever else may happen to a call happens at times ([`Faults`]).
+//! A kernel in memory: descriptors, sockets, the channel's datagrams, pipes, epoll, processes and a
+//! clock, all in one thread and driven by a seeded random generator. It does what Linux documents,
+//! and nothing more convenient: an edge is reported once, a short read means that the queue is
+//! empty, a reset overtakes what is in flight. Other outcomes that a call may have are injected at
+//! random ([`Faults`]).
 
 mod datagram;
 mod poll;
@@ -15,17 +16,17 @@ pub use datagram::{Datagram, Passed};
 pub use poll::{Epoll, Event};
 pub use stream::{Listener, Stream, Waiting};
 
-/// Names an object: what a descriptor refers to, and others may as well.
+/// Identifies an object. Several descriptors may refer to one.
 pub type Id = u64;
-/// Names a simulated process. Clients and remotes are in none.
+/// Identifies a simulated process. Clients and remotes belong to none.
 pub type Process = u32;
 pub type Errno = i32;
 pub type Result<T> = std::result::Result<T, Errno>;
 
-/// The first simulated descriptor; lower ones are the real kernel's.
+/// The first simulated descriptor; lower numbers belong to the real kernel.
 pub const FIRST: i32 = 1000;
 
-/// How often something goes wrong: once in so many calls, 0 for never.
+/// How often each fault is injected: once in this many calls, 0 for never.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     pub interrupted: usize,
@@ -48,7 +49,7 @@ pub enum Kind {
     Stream(Stream),
     Listener(Listener),
     Datagram(Datagram),
-    /// The socket of the log daemon, and which process writes there.
+    /// A socket connected to the log daemon.
     Log,
     PipeEnd {
         pipe: Id,
@@ -59,11 +60,11 @@ pub enum Kind {
 }
 
 pub struct Object {
-    /// Descriptors, and descriptors on their way in the channel.
+    /// Counts descriptors, and those in flight in the channel.
     pub references: usize,
     pub nonblocking: bool,
     pub kind: Kind,
-    /// Epoll objects that watch it, by the descriptor they know it by.
+    /// The epoll objects that watch this one, each with the descriptor it was added by.
     pub watchers: Vec<(Id, i32)>,
 }
 
@@ -73,23 +74,23 @@ pub struct Descriptor {
     pub process: Process,
 }
 
-/// What a process is to the kernel.
+/// The kernel's state for a process.
 #[derive(Default)]
 pub struct Running {
     pub handlers: BTreeMap<i32, usize>,
-    /// The first pipe that it has made is that of its signals.
+    /// The first pipe that the process made: its signal handlers write there.
     pub signal_pipe: Option<Id>,
-    /// When the last wait would have ended by itself; none: never.
+    /// When its last wait times out; `None`: never.
     pub wakes: Option<u64>,
-    /// That has found something: it does not wait now.
+    /// Its last wait found events, so it runs again without waiting.
     pub again: bool,
     pub epoll: Option<Id>,
     pub dead: bool,
 }
 
-/// What the simulation has to do for the processes.
+/// What the simulation must do for a process.
 pub enum Request {
-    /// A child was made, with this as its standard input.
+    /// Start the child of a fork, with this object as standard input.
     Spawned {
         child: Process,
         stdin: Id,
@@ -101,22 +102,22 @@ pub enum Request {
 }
 
 pub struct Kernel {
-    /// Microseconds.
+    /// In microseconds.
     pub now: u64,
     pub random: Random,
     pub faults: Faults,
     pub objects: BTreeMap<Id, Object>,
     pub descriptors: BTreeMap<i32, Descriptor>,
     pub processes: BTreeMap<Process, Running>,
-    /// Whose system calls come now.
+    /// The process that makes the current system calls.
     pub current: Process,
     pub requests: Vec<Request>,
     /// Children that have ended and were not waited for: parent, child, status.
     pub ended: Vec<(Process, Process, i32)>,
-    /// Where a signal handler writes to.
+    /// The process whose signal handler is running: its writes go to that process's signal pipe.
     pub signalled: Option<Process>,
     pub violation: Option<String>,
-    /// Calls that have achieved something, to tell work from spinning.
+    /// Counts calls that achieved something, so that a spinning process is noticed.
     pub progress: u64,
     pub descriptor_limit: usize,
     pub trace: Option<VecDeque<String>>,
@@ -170,12 +171,12 @@ impl Kernel {
 
     pub fn new_process(&mut self) -> Process {
         self.next_process += 1;
-        // It has not waited yet.
+        // A new process may run at once: it has not waited yet.
         self.processes.insert(self.next_process, Running { wakes: Some(0), ..Running::default() });
         self.next_process
     }
 
-    /// The process whose calls come now. Made by the first call if need be.
+    /// The process that makes the current calls; created by its first call.
     pub fn running(&mut self) -> &mut Running {
         self.processes.entry(self.current).or_default()
     }
@@ -205,14 +206,14 @@ impl Kernel {
         self.descriptors.values().filter(|entry| entry.process == process).count()
     }
 
-    /// Whether a call fails now for want of descriptors.
+    /// Whether a call fails now with EMFILE.
     pub fn out_of_descriptors(&mut self) -> bool {
         let used = self.count_descriptors(self.current);
         let by_chance = self.random.once_in(self.faults.no_descriptors);
         used >= self.descriptor_limit || by_chance
     }
 
-    /// The lowest number that is free, as POSIX has it.
+    /// Installs an object at the lowest free number, as POSIX requires.
     pub fn install(&mut self, object: Id) -> i32 {
         let mut fd = FIRST;
         for &used in self.descriptors.keys() {
@@ -249,7 +250,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Takes a reference away; the object ends with the last one.
+    /// Drops a reference; the last one destroys the object.
     pub fn release(&mut self, id: Id) {
         let Some(object) = self.objects.get_mut(&id) else {
             return;
@@ -285,7 +286,7 @@ impl Kernel {
         }
     }
 
-    /// All that a process holds is closed, as when it is killed.
+    /// Closes everything that a process holds, as when it is killed.
     pub fn end_process(&mut self, process: Process) {
         let open = self.descriptors.iter().filter(|(_, entry)| entry.process == process);
         let open: Vec<i32> = open.map(|(&fd, _)| fd).collect();
@@ -336,7 +337,8 @@ impl Kernel {
         Ok(count)
     }
 
-    /// write(2) to a pipe; what a signal handler writes goes to the pipe of the one it is for.
+    /// write(2) to a pipe. A signal handler's write goes to the signal pipe of the process it runs
+    /// in.
     pub fn write_pipe(&mut self, fd: i32, data: &[u8]) -> Result<usize> {
         let signalled = self.signalled.and_then(|process| self.processes.get(&process));
         let id = match signalled.and_then(|process| process.signal_pipe) {
@@ -357,14 +359,14 @@ impl Kernel {
         }
     }
 
-    /// The pipe of a worker's signals has something in it.
+    /// Whether a process has signals waiting in its pipe.
     pub fn has_signal(&self, process: Process) -> bool {
         let pipe = self.processes.get(&process).and_then(|process| process.signal_pipe);
         let pipe = pipe.and_then(|pipe| self.objects.get(&pipe));
         matches!(pipe.map(|object| &object.kind), Some(Kind::Pipe(pipe)) if !pipe.data.is_empty())
     }
 
-    /// fork(2) with execve(2) behind it: the child has the end of the channel made last.
+    /// fork(2) followed by execve(2): the child's standard input is the socketpair made last.
     pub fn fork(&mut self) -> Result<Process> {
         if self.random.once_in(self.faults.no_memory) {
             return Err(libc::EAGAIN);
@@ -394,7 +396,7 @@ impl Kernel {
         }
     }
 
-    /// When a call that may wait so many milliseconds must have an answer.
+    /// When a wait with this timeout in milliseconds ends.
     pub fn waits_until(&self, timeout: i32) -> Option<u64> {
         u64::try_from(timeout).ok().filter(|&wait| wait > 0).map(|wait| self.now + wait * 1000)
     }

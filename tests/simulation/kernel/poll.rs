@@ -1,6 +1,6 @@
-//! Readiness: poll(2) and epoll(7), with edges as Linux has them. An entry is on the list of what
-//! may be ready when something has happened to its object; a wait looks at it, and takes it off the
-//! list if it is not, or if it was to be told once.
+//! Readiness: poll(2) and epoll(7), with edges as on Linux. An event on an object puts its entries
+//! on the ready list. A wait checks each entry there, and takes it off if it is not ready after
+//! all, or if it is edge-triggered and was reported.
 
 use super::{Id, Kernel, Kind, Result};
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ const EDGE: u32 = libc::EPOLLET as u32;
 const ONCE: u32 = libc::EPOLLONESHOT as u32;
 
 impl Kernel {
-    /// What an object is ready for.
+    /// The events an object is ready for, as EPOLL bits.
     pub fn readiness(&mut self, id: Id) -> u32 {
         let mut bits = 0;
         let mut set = |bit: u32, on: bool| bits |= if on { bit } else { 0 };
@@ -76,7 +76,7 @@ impl Kernel {
         bits
     }
 
-    /// Something has happened to an object.
+    /// Puts the entries that watch an object on the ready list: its state has changed.
     pub fn notify(&mut self, id: Id) {
         let watchers = self.objects.get(&id).map(|object| object.watchers.clone());
         for (epoll, fd) in watchers.unwrap_or_default() {
@@ -146,7 +146,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// What is ready, in any order.
+    /// Returns what is ready, in any order.
     pub fn epoll_wait(&mut self, epoll: i32, most: usize, timeout: i32) -> Result<Vec<Event>> {
         let id = self.object(epoll)?;
         let wakes = u64::try_from(timeout).ok().map(|timeout| self.now + timeout * 1000);
@@ -168,7 +168,7 @@ impl Kernel {
         Ok(ready)
     }
 
-    /// Whether a wait of a process would find anything.
+    /// Whether a wait by this process would find anything.
     pub fn has_events(&mut self, process: super::Process) -> bool {
         let epoll = self.processes.get(&process).and_then(|process| process.epoll);
         epoll.is_some_and(|epoll| !self.look(epoll, false).is_empty())

@@ -1,18 +1,18 @@
-//! TCP, as a socket shows it: queues on both sides with the network in between, half-closes, resets,
-//! urgent data, listeners with their backlogs.
+//! TCP as a socket shows it: queues at both ends with a network in between, half-closes, resets,
+//! urgent data, and listeners with backlogs.
 
 use super::{take, Errno, Id, Kernel, Kind, Result};
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 
-/// How far connecting has come.
+/// How far a connect attempt has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// Not asked for.
+    /// connect(2) was not called.
     Fresh,
-    /// The other side has not answered.
+    /// Waiting for the other side's answer.
     Connecting,
-    /// Connected, or it has been.
+    /// Connected, now or in the past.
     Done,
 }
 
@@ -21,31 +21,32 @@ pub struct Stream {
     pub remote: Option<SocketAddrV4>,
     pub state: Waiting,
     pub peer: Option<Id>,
-    /// What has been sent, and has not arrived.
+    /// Sent, not yet arrived at the peer.
     pub outgoing: VecDeque<u8>,
     pub room: usize,
-    /// What has arrived, and has not been read.
+    /// Arrived, not yet read.
     pub incoming: VecDeque<u8>,
     pub window: usize,
-    /// The end was sent, and has left.
+    /// The sending side is shut down; `fin_sent`: and the FIN has arrived at the peer.
     pub shut: bool,
     pub fin_sent: bool,
-    /// The other side's end has arrived.
+    /// The peer's FIN has arrived.
     pub ended: bool,
-    /// Nothing is read any more.
+    /// shutdown(SHUT_RD) was called.
     pub reads_shut: bool,
     pub error: Option<Errno>,
     pub broken: bool,
-    /// Nobody has a descriptor of it.
+    /// The last descriptor was closed.
     pub closed: bool,
     pub reset_on_close: bool,
     pub urgent_inline: bool,
-    /// A write found no room.
+    /// A write found too little room.
     pub no_space: bool,
-    /// Where urgent data ends, counted from the next byte to send or read.
+    /// Where urgent data ends, counted from the next byte to send (`mark_out`) or to read
+    /// (`mark_in`).
     pub mark_out: Option<usize>,
     pub mark_in: Option<usize>,
-    /// Someone speaks for it who is in no process.
+    /// Belongs to a client or remote of the simulation, not to a process.
     pub actor: bool,
 }
 
@@ -76,7 +77,7 @@ impl Stream {
         }
     }
 
-    /// How much can be written.
+    /// How many bytes can be written.
     fn space(&self) -> usize {
         self.room.saturating_sub(self.outgoing.len())
     }
@@ -97,11 +98,11 @@ impl Stream {
 pub struct Listener {
     pub address: SocketAddrV4,
     pub backlog: usize,
-    /// Connections that stand, and were not accepted.
+    /// Established connections that were not accepted yet.
     pub queue: VecDeque<Id>,
-    /// Nobody's process: a remote of the simulation.
+    /// Belongs to a remote of the simulation, not to a process.
     pub actor: bool,
-    /// Of the connections that are accepted here.
+    /// SO_OOBINLINE, which accepted connections inherit.
     pub urgent_inline: bool,
 }
 
@@ -118,7 +119,7 @@ impl Kernel {
         self.stream(id).map(|_| id).ok_or(libc::ENOTSOCK)
     }
 
-    /// A socket, with buffers of any size.
+    /// A socket with random buffer sizes.
     pub fn new_stream(&mut self) -> Id {
         let sizes = [300, 2000, 4096, 16_384, 100_000, 400_000];
         let (room, window) = (*self.random.pick(&sizes), *self.random.pick(&sizes));
@@ -126,7 +127,7 @@ impl Kernel {
         self.add(Kind::Stream(Stream::new(none, room, window)))
     }
 
-    /// connect(2), which has an answer later. Fails at once if nobody listens there, at times.
+    /// connect(2); [`answer`](Self::answer) completes it later.
     pub fn connect(&mut self, id: Id, to: SocketAddrV4) -> Result<()> {
         let port = self.take_port();
         let stream = self.stream(id).ok_or(libc::ENOTSOCK)?;
@@ -144,7 +145,8 @@ impl Kernel {
         Err(libc::EINPROGRESS)
     }
 
-    /// The answer to a connection attempt arrives. False if there is none yet.
+    /// The answer to a connect attempt arrives: connected or refused. False if the backlog is full,
+    /// so that the attempt stays pending.
     pub fn answer(&mut self, id: Id) -> bool {
         let Some(stream) = self.stream(id).filter(|stream| stream.state == Waiting::Connecting)
         else {
@@ -188,7 +190,7 @@ impl Kernel {
         true
     }
 
-    /// A connection is over at once: `error` is what is told, once.
+    /// Breaks a connection at once; the next call that reports errors returns `error`, once.
     pub fn break_stream(&mut self, id: Id, error: Errno) {
         let Some(stream) = self.stream(id) else {
             return;
@@ -210,7 +212,7 @@ impl Kernel {
         }
     }
 
-    /// Tells the other end that this one has gone, and forgets what was on its way.
+    /// Resets a connection: breaks the peer's end, and drops what was in flight.
     pub fn reset(&mut self, id: Id) {
         let Some(stream) = self.stream(id) else {
             return;
@@ -220,12 +222,12 @@ impl Kernel {
         stream.broken = true;
         self.note(|| format!("reset #{id}"));
         if let Some(peer) = peer {
-            // What had arrived can still be read.
+            // The peer can still read what has arrived.
             self.break_stream(peer, libc::ECONNRESET);
         }
     }
 
-    /// The last descriptor is closed.
+    /// Closes a socket, after its last descriptor.
     pub fn end_stream(&mut self, id: Id) {
         let Some(stream) = self.stream(id) else {
             return;
@@ -269,7 +271,7 @@ impl Kernel {
         Ok(id)
     }
 
-    /// The next connection of a listener.
+    /// Takes the next connection from a listener's queue.
     pub fn accept(&mut self, id: Id) -> Option<Id> {
         match self.objects.get_mut(&id).map(|object| &mut object.kind) {
             Some(Kind::Listener(listener)) => listener.queue.pop_front(),
@@ -277,12 +279,12 @@ impl Kernel {
         }
     }
 
-    /// recv(2) without the copy: how many bytes may be taken.
+    /// recv(2), with or without MSG_PEEK. Stops in front of the urgent mark.
     pub fn receive(&mut self, id: Id, buffer: &mut [u8], peek: bool) -> Result<usize> {
         let stream = self.stream(id).ok_or(libc::ENOTSOCK)?;
         let mark = match stream.mark_in {
             Some(0) if !peek => {
-                // Reading goes on behind the mark.
+                // At the mark: this read goes past it.
                 stream.mark_in = None;
                 usize::MAX
             }
@@ -352,7 +354,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// The network takes some bytes over; true if there were any, or the end.
+    /// Delivers up to `most` bytes to the peer, and the FIN after the last one. False if nothing
+    /// moved.
     pub fn deliver(&mut self, id: Id, most: usize) -> bool {
         let Some(stream) = self.stream(id) else {
             return false;
@@ -370,7 +373,7 @@ impl Kernel {
             return self.deliver_end(id);
         }
         if lost {
-            // There is nobody to read it: the answer is a reset.
+            // The peer has closed, so the answer is a reset.
             self.break_stream(id, libc::ECONNRESET);
             self.objects.remove(&peer);
             return true;
@@ -389,7 +392,7 @@ impl Kernel {
             if let Some(mark) = arrived {
                 peer.mark_in = Some(peer.incoming.len() + mark);
                 if !peer.urgent_inline {
-                    // It is not a part of the stream then.
+                    // Out of line, the urgent byte is not part of the stream.
                     data.remove(mark);
                 }
             }
@@ -404,7 +407,7 @@ impl Kernel {
         true
     }
 
-    /// The end of what is sent arrives, if nothing is before it.
+    /// Delivers the FIN, once no data is left before it.
     fn deliver_end(&mut self, id: Id) -> bool {
         let Some(stream) = self.stream(id) else {
             return false;
@@ -433,7 +436,7 @@ impl Kernel {
         true
     }
 
-    /// Streams from which something could be delivered, or that wait for an answer.
+    /// Streams with data in flight or a pending connect attempt.
     pub fn in_transit(&self) -> Vec<Id> {
         let moves = |kind: &Kind| match kind {
             Kind::Stream(stream) => {

@@ -1,4 +1,4 @@
-//! What all descriptors have in common.
+//! System calls on any kind of descriptor.
 
 use super::*;
 
@@ -33,7 +33,7 @@ extern "C" fn fcntl(fd: c_int, command: c_int, argument: c_long) -> c_int {
         return real!("fcntl", fn(c_int, c_int, c_long) -> c_int)(fd, command, argument);
     }
     answer(kernel(|kernel| match command {
-        // The standard library looks whether what it closes is open.
+        // Debug builds of the standard library check that a descriptor is open before closing it.
         libc::F_GETFD if kernel.is_dead() => Ok(0),
         libc::F_DUPFD_CLOEXEC | libc::F_DUPFD => {
             if kernel.out_of_descriptors() {

@@ -1,7 +1,7 @@
-//! The system calls of the product, answered by the simulated kernel. Functions of this executable
-//! come before those of the C library when it is linked, so `os` and the event loop run as they are,
-//! down to each flag and control message. What is about a real descriptor, or comes while no kernel
-//! is [entered](enter), goes to the C library.
+//! The product's system calls, answered by the simulated kernel. The linker prefers functions of
+//! this executable to those of the C library, so `os` and the event loop run unchanged, down to
+//! each flag and control message. Calls on real descriptors, and all calls while no kernel is
+//! [entered](enter), go to the C library.
 
 use crate::kernel::{Errno, Event, Kernel, Kind, Passed, Process, Request, Waiting, FIRST};
 use libc::{c_char, c_int, c_long, c_uint, c_ulong, c_void, size_t, sockaddr, socklen_t, ssize_t};
@@ -36,27 +36,27 @@ thread_local! {
     static KERNEL: RefCell<Option<Kernel>> = const { RefCell::new(None) };
 }
 
-/// Makes a kernel that of this thread.
+/// Makes this the kernel of the current thread.
 pub fn enter(kernel: Kernel) {
     KERNEL.with(|cell| *cell.borrow_mut() = Some(kernel));
 }
 
-/// Takes it away again.
+/// Takes the kernel of the current thread away.
 pub fn leave() -> Option<Kernel> {
     KERNEL.with(|cell| cell.borrow_mut().take())
 }
 
-/// The kernel of this thread, for the simulation itself.
+/// Runs `work` on this thread's kernel; for the simulation itself.
 pub fn kernel<R>(work: impl FnOnce(&mut Kernel) -> R) -> R {
     with(work).expect("a kernel was entered")
 }
 
-/// None if there is no kernel, or if it is the one that calls.
+/// `None` if the thread has no kernel, or if the kernel itself made the call.
 fn with<R>(work: impl FnOnce(&mut Kernel) -> R) -> Option<R> {
     KERNEL.with(|cell| cell.try_borrow_mut().ok()?.as_mut().map(work))
 }
 
-/// Delivers a signal as the kernel would, between two instructions.
+/// Runs a process's signal handler, as the kernel would between two instructions.
 pub fn deliver_signal(process: Process, number: i32) {
     let handler = kernel(|kernel| {
         kernel.note(|| format!("signal {number} to {process}"));
@@ -97,7 +97,7 @@ fn is_simulated() -> bool {
     is_ours(FIRST)
 }
 
-/// A call is interrupted before it has done anything, at times.
+/// Injects EINTR before a call has done anything.
 fn interrupted(kernel: &mut Kernel) -> Result<(), Errno> {
     if kernel.random.once_in(kernel.faults.interrupted) {
         return Err(libc::EINTR);
@@ -146,7 +146,7 @@ fn set_nonblocking(kernel: &mut Kernel, fd: c_int, on: bool) {
     }
 }
 
-/// Nothing may wait: the simulation has one thread.
+/// Reports a call on a blocking descriptor: the simulation has one thread, so nothing may wait.
 fn must_not_block(kernel: &mut Kernel, fd: c_int, flags: c_int, call: &str) {
     let id = kernel.object(fd).unwrap_or(0);
     let blocks = kernel.objects.get(&id).is_some_and(|object| !object.nonblocking);

@@ -1,4 +1,4 @@
-//! Processes, signals and clocks.
+//! System calls for processes, signals and clocks.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! poll(2) and epoll(7).
+//! The calls of poll(2) and epoll(7).
 
 use super::*;
 
@@ -23,7 +23,7 @@ unsafe extern "C" fn poll(
                 let id = kernel.object(entry.fd);
                 id.map_or(libc::POLLNVAL as u32, |id| kernel.readiness(id))
             });
-            // The bits of poll(2) and of epoll(7) are the same.
+            // poll(2) and epoll(7) use the same bits.
             let always = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
             entry.revents = bits as i16 & (entry.events | always);
             ready += c_int::from(entry.revents != 0);

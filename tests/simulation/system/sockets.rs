@@ -1,4 +1,4 @@
-//! Sockets: what they are, their names and options.
+//! System calls that make, name and configure sockets.
 
 use super::*;
 
@@ -69,7 +69,7 @@ extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
         if let Some(Kind::Listener(new)) = kernel.objects.get_mut(&listener).map(|o| &mut o.kind) {
             new.urgent_inline = inline;
         }
-        // The descriptor refers to the listener from now on.
+        // From now on the descriptor refers to the listener, no longer to the fresh stream.
         kernel.release(id);
         kernel.descriptors.get_mut(&fd).ok_or(libc::EBADF)?.object = listener;
         if let Some(object) = kernel.objects.get_mut(&listener) {
@@ -252,7 +252,7 @@ unsafe extern "C" fn setsockopt(
         let real = real!("setsockopt", fn(c_int, c_int, c_int, *const c_void, socklen_t) -> c_int);
         return real(fd, level, option, value, length);
     }
-    // SAFETY: setsockopt(2) is given a value; an int is enough to know what is asked for.
+    // SAFETY: setsockopt(2) is given a value; its first int tells what is asked for.
     let number = unsafe { ptr::read_unaligned(value.cast::<c_int>()) };
     answer(kernel(|kernel| {
         match (level, option, kernel.kind(fd)?) {

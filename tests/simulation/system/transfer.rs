@@ -1,4 +1,4 @@
-//! What carries bytes and descriptors.
+//! System calls that move bytes and descriptors.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What must hold: after each step, when everything is quiet, and in the end.
+//! The invariants: after each step, when everything is quiet, and at the end.
 
 use super::World;
 use crate::clients::{End, Manner};
@@ -31,7 +31,7 @@ impl World {
         self.check_counts();
     }
 
-    /// What `one` has received, of what `other` has sent.
+    /// Compares what `one` has received with what `other` has sent.
     fn check_pair(&self, one: &End, other: &End) {
         let excused = self.is_excused(one) || self.is_excused(other);
         let complain = |what: String| kernel(|kernel| kernel.violated(what));
@@ -54,17 +54,17 @@ impl World {
         }
     }
 
-    /// It has reset its connection, or that was lost.
+    /// Whether an end reset its own connection, or lost it with a worker.
     pub(super) fn is_excused(&self, end: &End) -> bool {
         end.manner == Manner::Rude || self.lost.contains(&end.number)
     }
 
-    /// Workers do not count what others have remotes in use for.
+    /// Whether workers balance alone, so that their counts cover their own sessions only.
     fn balances_alone(&self) -> bool {
         self.settings.relay.balance_alone || !self.settings.ours
     }
 
-    /// What remotes are in use for, and sessions.
+    /// A worker must not count more uses of remotes than it has sessions.
     fn check_counts(&self) {
         if !self.balances_alone() {
             return;
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// Nothing is left of sessions when there are none.
+    /// With no sessions, nothing of one may be left: no uses, timers or connections.
     pub(super) fn check_quiet(&mut self) {
         for worker in self.workers.values() {
             let process = worker.process;
@@ -91,7 +91,7 @@ impl World {
             if used > 0 && self.balances_alone() {
                 complain(format!("remotes are in use {used} times"));
             }
-            // The one that shows that the broker is there.
+            // One timer remains: the keep-alive, which shows that the broker is alive.
             if worker.events.armed() > 1 {
                 complain(format!("{} timers are armed", worker.events.armed()));
             }
@@ -111,7 +111,7 @@ impl World {
         }
     }
 
-    /// Every connection was served in full, or refused for a reason.
+    /// Every connection must have been served in full, or refused for a permitted reason.
     pub(super) fn check_clients(&self) {
         let may_refuse = matches!(self.weather, Weather::Rough | Weather::Stormy);
         for client in &self.clients {
@@ -126,11 +126,11 @@ impl World {
                     self.check_pair(client, end);
                     self.check_pair(end, client);
                 }
-                // Neither has said anything.
+                // Neither end sent anything, so they never learned who the other is.
                 None if client.total == 0 && client.ended && client.error.is_none() => {}
                 None if client.number > self.must_be_served => self.not_served(client),
                 None if may_refuse => {}
-                // Its remote has reset the connection before it was known.
+                // Its remote reset the connection before it learned the client's number.
                 None if self.weather == Weather::Rude => {}
                 None => self.not_served(client),
             }

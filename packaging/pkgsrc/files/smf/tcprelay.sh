@@ -11,14 +11,14 @@ if [ ! -r "$configuration" ]; then
     echo "there is no $configuration"
     exit "$SMF_EXIT_ERR_CONFIG"
 fi
-# The program says itself what is wrong.
+# The program prints what is wrong.
 "$program" -P "$configuration" || exit "$SMF_EXIT_ERR_CONFIG"
 
 case $1 in
 start)
-    # Each session needs two events of its worker's port, and 65536 is the limit by default.
+    # Each session needs two events on its worker's port; the default limit is 65536.
     prctl -n process.max-port-events -v 1048576 -r -t privileged -i process $$ || true
-    # It comes back when it serves.
+    # It returns when the service is ready.
     "$program" -b -p "$pid_file" "$configuration" || exit "$SMF_EXIT_ERR_FATAL"
     ;;
 refresh)
