@@ -68,13 +68,14 @@ impl Admission {
     }
 
     /// Notes whether the limit is reached. True if that has changed.
-    pub fn follow(&mut self, full: bool, limit: usize) -> bool {
+    #[inline]
+    pub fn follow(&mut self, full: bool, limit: impl FnOnce() -> usize) -> bool {
         if full == self.overloaded {
             return false;
         }
         self.overloaded = full;
         if full {
-            log::braked(log::Kind::Limit, || text::full(limit, text::doing(self.overload)));
+            log::braked(log::Kind::Limit, || text::full(limit(), text::doing(self.overload)));
         } else {
             log::braked(log::Kind::Limit, || text::RESUMING.to_owned());
         }

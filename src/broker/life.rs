@@ -431,7 +431,7 @@ impl Broker {
     fn check_overload(&mut self, events: &mut Loop) {
         let policy = self.workers.policy();
         let full = policy.is_full();
-        if self.is_serving() && self.admission.follow(full, policy.limit()) {
+        if self.is_serving() && self.admission.follow(full, || policy.limit()) {
             self.listeners.follow_limit(full, self.admission.overload(), events);
             self.follow_pause(events);
         }

@@ -119,7 +119,8 @@ impl Policy {
 
     /// True if no more connections may be taken.
     pub fn is_full(&self) -> bool {
-        self.room() == 0
+        let may_start = self.expected > 0 && self.workers.len() < self.limits.instances_max;
+        !may_start && self.workers.iter().all(|worker| worker.users >= self.most(worker))
     }
 
     /// The most connections of this worker.
