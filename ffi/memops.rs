@@ -199,8 +199,10 @@ entry! {
     /// `*ptr` to null. Returns null.
     #[otherwise(ptr::null_mut())]
     pub fn mem_free(pool: Option<&mut Pool>, pointer: &mut *mut c_void) -> *mut c_void {
+        let memory = *pointer;
+        *pointer = ptr::null_mut();
         // SAFETY: the memory is null or came from malloc(3).
-        unsafe { free(pool, std::mem::replace(pointer, ptr::null_mut())) };
+        unsafe { free(pool, memory) };
         ptr::null_mut()
     }
 

@@ -155,7 +155,8 @@ entry! {
     /// `void radix_drop(struct radixtree **rt, void *data)`: frees all payloads and the tree, and
     /// sets the pointer to null.
     pub fn radix_drop(handle: &mut *mut RadixTree, data: *mut c_void) {
-        let tree = std::mem::replace(handle, ptr::null_mut());
+        let tree = *handle;
+        *handle = ptr::null_mut();
         if tree.is_null() {
             return;
         }

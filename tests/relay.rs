@@ -420,12 +420,12 @@ fn bytes_within_the_kernel_are_counted_and_keep_a_session_alive() {
         eprintln!("--- {name}");
         let way = Way { directives: SPLICE[0], ..mechanism.into() };
         let (peer, arrived) = Peer::manual();
-        let section = format!("{}idle timeout = 1\naccess log = yes\n", peer.remote());
+        let section = format!("{}idle timeout = 2\naccess log = yes\n", peer.remote());
         let (relay, port) = relay(way, &section);
         let session = || (connect(port), next(&arrived));
         let (mut broken, mut sender) = session();
         let (mut client, mut remote) = session();
-        for _ in 0..15 {
+        for _ in 0..25 {
             for (to, from) in [(&mut sender, &mut broken), (&mut remote, &mut client)] {
                 to.write_all(b"xyz").expect("to send");
                 from.read_exact(&mut [0; 3]).expect("to receive");
@@ -435,9 +435,9 @@ fn bytes_within_the_kernel_are_counted_and_keep_a_session_alive() {
         client.write_all(b"the last word").expect("to send");
         remote.read_exact(&mut [0; 13]).expect("to receive");
         reset(broken);
-        wait_for_end(&relay, "broken by client", " sent 0 received 45 ");
+        wait_for_end(&relay, "broken by client", " sent 0 received 75 ");
         assert_eq!(read_all(client), b"", "closed, not reset");
-        wait_for_end(&relay, "idle timeout", " sent 13 received 45 ");
+        wait_for_end(&relay, "idle timeout", " sent 13 received 75 ");
     }
 }
 
