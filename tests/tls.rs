@@ -460,13 +460,13 @@ fn slow_handshakes_end_and_hold_up_nobody() {
     let service = Service::simple(&format!("{}tls handshake timeout = 1\n", peer.remote()));
     let worker = service.relay.workers()[0];
     let before = descriptors(worker);
+    let start = Instant::now();
     let silent: Vec<TcpStream> = (0..50).map(|_| connect(service.port)).collect();
     let mut half: Vec<TcpStream> = (0..50).map(|_| connect(service.port)).collect();
     for stream in &mut half {
         stream.write_all(&[22, 3, 1, 2, 0, 1, 0, 1]).expect("half a record");
     }
     let client = service.client();
-    let start = Instant::now();
     exchange(&mut handshake(&client, service.port).expect("a handshake"), b"quick");
     for mut stream in silent.into_iter().chain(half) {
         let _ = stream.read_to_end(&mut Vec::new());
