@@ -457,7 +457,7 @@ mod tests {
         let error = (0..100_000)
             .find_map(|_| send(a.as_fd(), &[0; 40], None).err())
             .expect("the channel fills up");
-        assert!(crate::os::would_block(&error), "{error}");
+        assert!(is_full(&error), "{error}");
     }
 
     /// A socket that takes ten seconds to close, because nobody reads what it has sent.
