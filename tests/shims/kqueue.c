@@ -399,7 +399,7 @@ collect(struct kqueue *q, int timeout)
 	return n;
 }
 
-/* The queue that this thread used last. */
+/* The queue in which this thread waited last: its event loop, not one that watches a process. */
 static _Thread_local struct kqueue *latest;
 
 bool
@@ -434,7 +434,8 @@ shim_kevent(int kq, const struct shim_kevent *changes, int nchanges,
 
 	if (q == NULL)
 		return -1;
-	latest = q;
+	if (nevents > 0)
+		latest = q;
 	for (i = 0; i < nchanges; i++) {
 		/* A copy, because both lists may be the same array. */
 		struct shim_kevent ch = changes[i];
