@@ -197,7 +197,14 @@ fn five_hundred_clients_at_once_by_wrk_beside_a_plain_listener() {
     for url in
         [format!("https://127.0.0.1:{}/", service.port), format!("http://127.0.0.1:{plain}/")]
     {
-        let output = run(Command::new(program("wrk")).args(["-t2", "-c500", "-d3s", "--timeout", "15s", &url]));
+        let output = run(Command::new(program("wrk")).args([
+            "-t2",
+            "-c500",
+            "-d3s",
+            "--timeout",
+            "15s",
+            &url,
+        ]));
         let report = text(&output);
         assert!(!report.contains("Socket errors"), "{report}");
         assert!(!report.contains("Non-2xx"), "{report}");
