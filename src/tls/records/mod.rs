@@ -432,11 +432,6 @@ impl Records {
         self.budget.received();
     }
 
-    /// Notes that the kernel has sealed data.
-    pub fn note_sent(&mut self) {
-        self.budget.sent();
-    }
-
     /// The keys that the kernel needs for one direction.
     pub fn kernel_keys(&self, way: Way) -> Result<KernelKeys, ErrorStack> {
         let half = match way {
