@@ -37,36 +37,14 @@ mod sys {
 /// The test-only emulation on Linux; the constants are those of FreeBSD's sys/event.h.
 #[cfg(event_shims)]
 mod sys {
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    pub(super) struct Kevent {
-        pub(super) ident: usize,
-        pub(super) filter: i16,
-        pub(super) flags: u16,
-        fflags: u32,
-        pub(super) data: i64,
-        udata: *mut libc::c_void,
-    }
+    pub(super) use crate::os::emulation::{kevent, kqueue, Kevent, EV_ADD};
+
     pub(super) const EVFILT_READ: i16 = -1;
     pub(super) const EVFILT_WRITE: i16 = -2;
-    pub(super) const EV_ADD: u16 = 1;
     pub(super) const EV_DELETE: u16 = 2;
     pub(super) const EV_ENABLE: u16 = 4;
     pub(super) const EV_DISABLE: u16 = 8;
     pub(super) const EV_ERROR: u16 = 0x4000;
-    extern "C" {
-        #[link_name = "shim_kqueue"]
-        pub(super) fn kqueue() -> libc::c_int;
-        #[link_name = "shim_kevent"]
-        pub(super) fn kevent(
-            queue: libc::c_int,
-            changes: *const Kevent,
-            change_count: libc::c_int,
-            events: *mut Kevent,
-            event_count: libc::c_int,
-            timeout: *const libc::timespec,
-        ) -> libc::c_int;
-    }
 
     pub(super) fn change(fd: i32, filter: i16, flags: u16) -> Kevent {
         let udata = std::ptr::null_mut();

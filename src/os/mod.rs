@@ -12,6 +12,8 @@ pub mod children;
 pub mod common_data;
 pub mod crash;
 pub mod dns;
+#[cfg(event_shims)]
+pub(crate) mod emulation;
 pub mod entry;
 #[cfg(feature = "curl")]
 pub mod fetch;

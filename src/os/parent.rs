@@ -91,33 +91,11 @@ mod sys {
 /// The tests' emulation on Linux; the numbers are those of FreeBSD's sys/event.h.
 #[cfg(event_shims)]
 mod sys {
-    use std::ffi::c_void;
+    pub(super) use crate::os::emulation::{kevent, kqueue};
+    use crate::os::emulation::{Kevent, EV_ADD};
 
-    #[repr(C)]
-    pub(super) struct Kevent {
-        ident: usize,
-        filter: i16,
-        flags: u16,
-        fflags: u32,
-        data: i64,
-        udata: *mut c_void,
-    }
     const EVFILT_PROC: i16 = -5;
-    const EV_ADD: u16 = 1;
     const NOTE_EXIT: u32 = 0x8000_0000;
-    extern "C" {
-        #[link_name = "shim_kqueue"]
-        pub(super) fn kqueue() -> libc::c_int;
-        #[link_name = "shim_kevent"]
-        pub(super) fn kevent(
-            queue: libc::c_int,
-            changes: *const Kevent,
-            change_count: libc::c_int,
-            events: *mut Kevent,
-            event_count: libc::c_int,
-            timeout: *const libc::timespec,
-        ) -> libc::c_int;
-    }
 
     pub(super) fn exit_of(pid: libc::pid_t) -> Kevent {
         let (data, udata) = (0, std::ptr::null_mut());
