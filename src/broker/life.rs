@@ -2,9 +2,9 @@
 
 mod renewal;
 
-use super::accept::Dispatch;
 use super::acl::Acl;
 use super::admission::{Admission, Verdict};
+use super::dispatch::Dispatch;
 use super::handover::Handover;
 use super::keepers::Keepers;
 use super::kind;

@@ -1,7 +1,7 @@
 //! The broker: accepts connections and hands them to workers.
 //!
 //! [`life`] is the process: it owns the parts and routes events to them. `listeners` bind and
-//! accept, [`admission`] admits or refuses, `accept` passes connections to `workers` or lets them
+//! accept, [`admission`] admits or refuses, `dispatch` passes connections to `workers` or lets them
 //! wait. `workers` starts, hears, watches and dismisses worker processes, and chooses among them.
 //! `reload` checks a configuration, and `handover` leaves everything to the next image.
 //!
@@ -10,11 +10,11 @@
 
 #![forbid(unsafe_code)]
 
-mod accept;
 pub mod acl;
 pub mod addresses;
 pub mod admission;
 mod connection;
+mod dispatch;
 mod findings;
 mod handover;
 pub mod hosted;
