@@ -5,29 +5,15 @@ mod common;
 
 use common::modules::modules;
 use common::pki::Identity;
+use common::sockets::connect_from;
 use common::*;
-use mavis::os::address::{Address, Family};
-use mavis::os::socket::{self, Kind, Protocol};
 use nix::sys::signal::Signal;
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// A client with an address of its own in 127.0.0.0/8.
-fn connect_from(last: u8, port: u16) -> TcpStream {
-    let fd = socket::create(Family::Ipv4, Kind::Stream, Protocol::Tcp).expect("a socket");
-    let address = |last, port| Address::Ip(([127, 0, 0, last], port).into());
-    socket::bind(&fd, &address(last, 0)).expect("a loopback address");
-    socket::set_nonblocking(&fd, false).expect("a blocking socket");
-    socket::connect(&fd, &address(1, port)).expect("to connect");
-    let stream = TcpStream::from(fd);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-    stream
-}
 
 /// Everything that a client receives after sending a word; empty if it is turned away.
 fn answer(last: u8, port: u16) -> String {

@@ -227,3 +227,28 @@ fn what_the_user_of_the_workers_may_not_read_is_found() {
         assert_eq!(said(&output).contains("relay.cfg: Permission denied"), status != 0);
     }
 }
+
+#[test]
+fn balancing_that_does_not_exist_is_refused_with_what_does() {
+    let relay = |directive: &str| {
+        check(format!(
+            "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = 0 }}\n}}\nid = tcprelay {{\n\
+             remote = {{ address = 127.0.0.1 port = 5 tag = web }}\n{directive}\n}}\n"
+        ))
+    };
+    for (directive, expected) in [
+        (
+            "balance = fastest",
+            "6: Expected 'hash', 'least-use', 'random', 'round-robin' or 'source', but got 'fastest'",
+        ),
+        ("balance tag = web", "7: Expected 'hash', 'least-use', 'random', 'round-robin' or 'source'"),
+        ("balance tag = mail source", "6: balance tag: no remote has the tag 'mail'"),
+        ("balance range = all", "6: Expected '=', 'scope' or 'tag', but got 'range'"),
+    ] {
+        let output = relay(directive);
+        assert_eq!(output.status.code(), Some(78), "{directive}");
+        let found = mistakes(&output);
+        assert!(found.iter().any(|line| line.starts_with(expected)), "{directive}: {found:?}");
+    }
+    assert!(relay("balance = source\nbalance tag = web random").status.success());
+}

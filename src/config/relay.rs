@@ -1,5 +1,6 @@
 //! The worker's section: remotes, and how sessions are relayed.
 
+use super::balance::Balance;
 use super::listen::connection_option;
 use super::network::is_host_name;
 use super::system::System;
@@ -73,8 +74,8 @@ pub struct Relay {
     pub places: Vec<Position>,
     /// `local address`, at most one per family.
     pub local: Vec<Address>,
-    /// `balance scope = worker`: each worker balances by itself.
-    pub balance_alone: bool,
+    /// `balance …`.
+    pub balance: Balance,
     /// `ties`.
     pub ties: Ties,
     /// `fail time`: a session was cut short if its remote ends it within this many seconds without
@@ -115,7 +116,7 @@ impl Default for Relay {
             remotes: Vec::new(),
             places: Vec::new(),
             local: Vec::new(),
-            balance_alone: false,
+            balance: Balance::default(),
             ties: Ties::default(),
             fail_time: 1,
             fail_count: 0,
@@ -190,6 +191,7 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Section, C
     let system = parser.system();
     let remotes = remotes.into_iter().map(|remote| remote.finish(keepalive, &*system));
     let remotes: Vec<Described> = remotes.collect::<Result<_, _>>()?;
+    relay.balance.check(|tag| remotes.iter().any(|remote| remote.tag.as_deref() == Some(tag)))?;
     // An empty alias in place of remotes is there on purpose.
     if parser.rules.parse_only && remotes.is_empty() && !parser.used_empty_alias() {
         return Err(parser.error("No remote services defined!"));
@@ -239,7 +241,7 @@ fn directive(
         S_tcp => connection_options(parser, &mut draft.keepalive)?,
         S_mavis => draft.mavis.parse(parser, modules)?,
         S_authorization => draft.mavis.authorization(parser)?,
-        _ if parser.is_word("balance") => draft.relay.balance_alone = balance_scope(parser)?,
+        _ if parser.is_word("balance") => draft.relay.balance.parse(parser)?,
         _ if parser.is_word("ties") => draft.relay.ties = ties(parser)?,
         _ if parser.is_word("fail") => fail(parser, &mut draft.relay)?,
         _ if parser.is_word("connect") => draft.relay.connect_timeout = common::timeout(parser)?,
@@ -320,22 +322,6 @@ impl Mavis {
             wanted => Ok(wanted.map(|_| self.settings)),
         }
     }
-}
-
-/// `balance scope = all | worker`, with the word `balance` current; true for `worker`.
-fn balance_scope(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
-    parser.advance()?;
-    if !parser.is_word("scope") {
-        return Err(parser.expected_words(&["scope"]));
-    }
-    parser.advance()?;
-    parser.expect(S_equal)?;
-    let alone = parser.is_word("worker");
-    if !alone && !parser.is_word("all") {
-        return Err(parser.expected_words(&["all", "worker"]));
-    }
-    parser.advance()?;
-    Ok(alone)
 }
 
 /// `tcp keepalive …` or `tcp user timeout = SECONDS`, with the token `tcp` current.

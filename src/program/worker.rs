@@ -9,6 +9,7 @@ use crate::broker::inherited_texts;
 use crate::channel::protocol::{FromWorker, BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
 use crate::channel::worker_side::Answer;
 use crate::channel::Peer;
+use crate::config::balance::Scope;
 use crate::config::relay::Relay;
 use crate::config::{self, ReadError};
 use crate::os::process::{self, exit};
@@ -126,7 +127,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let queries =
         start_modules(&settings, modules, &mut events).inspect_err(|_| link.cannot_start())?;
     // Another program's broker has no zone to share.
-    let alone = settings.balance_alone || !own_broker;
+    let alone = settings.balance.scope == Scope::Worker || !own_broker;
     let zone = zone.filter(|_| !alone);
     let mut engine = Engine::new(settings, tls, queries);
     let shares = |(fd, slot): (OwnedFd, u32)| {

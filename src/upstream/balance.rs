@@ -1,12 +1,17 @@
 //! Selects the remote for a session: bookkeeping with an injected clock.
 //!
-//! The arithmetic is that of the C program: the priority of a remote is `(use × 256) / weight`, and
+//! How that is done is configured, for all remotes or for those with a tag ([`Kind`]).
+//!
+//! `least-use` is the arithmetic of the C program: the priority of a remote is `(use × 256) / weight`, and
 //! the smallest wins. Dead remotes take no part. With `ties = first` ties are resolved as in the C
 //! program: the first remote wins. Otherwise tied remotes take turns, by weight. The turn of a
 //! remote is a time on a clock that selections advance; the earliest turn wins. Being selected puts
 //! a remote's turn off by a step, which is shorter the larger its weight. A remote that was dead
 //! for a while, or busier than others, resumes where the clock is now: the turns it missed are not
-//! made up for, so it gets no burst of sessions.
+//! made up for, so it gets no burst of sessions. `round-robin` selects by turns alone.
+//!
+//! `random` draws two remotes by weight and selects the better one, by priority. `source` and
+//! `hash` select by a key that the session brings, through a table ([`super::maglev`]).
 //!
 //! A dead mark is lifted by `rebalance` (every so many selections), when all remotes are dead, and
 //! for one attempt at a time after `retry delay`.
@@ -17,6 +22,9 @@
 //! Remotes come and go while sessions run. A removed remote is not selected any more, and drains:
 //! its place and its row are given up with the last session that uses it.
 
+mod group;
+#[cfg(test)]
+mod kinds_tests;
 #[cfg(test)]
 mod linear;
 #[cfg(test)]
@@ -25,9 +33,12 @@ mod shared_tests;
 mod tests;
 mod tree;
 
+use super::maglev::Host;
 use super::remote::RemoteId;
 use super::zone::{State, Zone, FOREVER};
+use crate::config::balance::Kind;
 use crate::config::relay::Ties;
+use group::{Choice, Group, Random};
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
 use tree::{Tree, OUT};
@@ -114,14 +125,14 @@ impl Remote {
         (self.weight, self.step) = (weight, (STEP / weight).max(1));
         (self.tag, self.identity) = (entry.tag, entry.identity);
     }
+
+    fn host(&self, index: usize) -> Host {
+        Host { identity: self.identity, weight: self.weight, number: index as u16 }
+    }
 }
 
-/// All remotes, or those with one tag.
-#[derive(Default)]
-struct Group {
-    members: Vec<usize>,
-    tree: Tree,
-}
+/// How often remotes are drawn for one selection, so that it ends when most of them are down.
+const DRAWS: usize = 16;
 
 /// The remotes of a worker.
 pub struct Balancer {
@@ -143,10 +154,18 @@ pub struct Balancer {
     rebalance: u64,
     retry_delay: u64,
     ties: Ties,
+    /// How the remotes of each group are selected.
+    kinds: Vec<Kind>,
+    random: Random,
     /// Ranks count turns from here, in ticks.
     origin: u64,
     /// 0 for never.
     fail_count: u64,
+}
+
+/// The group of a tag, or of all remotes.
+fn number(tag: Option<u32>) -> usize {
+    tag.map_or(0, |tag| 1 + tag as usize)
 }
 
 impl Balancer {
@@ -165,6 +184,8 @@ impl Balancer {
             rebalance: u64::try_from(rebalance).unwrap_or(0),
             retry_delay,
             ties: Ties::default(),
+            kinds: vec![Kind::default()],
+            random: Random::new(0),
             origin: 0,
             fail_count: 0,
         }
@@ -288,6 +309,29 @@ impl Balancer {
         self.ties = ties;
     }
 
+    /// Sets how remotes are selected: all of them, and those with a tag where that differs.
+    pub fn set_kinds(&mut self, all: Kind, by_tag: &[(u32, Kind)]) {
+        self.kinds = vec![all];
+        for &(tag, kind) in by_tag {
+            let number = 1 + tag as usize;
+            if number >= self.kinds.len() {
+                self.kinds.resize(number + 1, all);
+            }
+            self.kinds[number] = kind;
+        }
+        self.group();
+    }
+
+    /// How the remotes with a tag, or all remotes, are selected.
+    pub fn kind(&self, tag: Option<u32>) -> Kind {
+        self.kinds.get(number(tag)).copied().unwrap_or(self.kinds[0])
+    }
+
+    /// Sets the seed of the random numbers.
+    pub fn set_seed(&mut self, seed: u64) {
+        self.random = Random::new(seed);
+    }
+
     /// Sets how many sessions in a row a remote may cut short before it is marked dead; 0 for any
     /// number.
     pub fn set_fail_count(&mut self, count: u32) {
@@ -325,39 +369,50 @@ impl Balancer {
                 self.groups[number].members.push(index);
             }
         }
-        for group in &mut self.groups {
+        let kinds = (0..).map(|number| self.kinds.get(number).copied().unwrap_or(self.kinds[0]));
+        for (group, kind) in self.groups.iter_mut().zip(kinds) {
             group.tree = Tree::new(group.members.len());
+            let in_use = |&&index: &&usize| self.remotes[index].standing == Standing::InUse;
+            let members: Vec<Host> = group
+                .members
+                .iter()
+                .filter(in_use)
+                .map(|&index| self.remotes[index].host(index))
+                .collect();
+            group.choice = Choice::new(kind, &members);
         }
         for index in 0..self.remotes.len() {
             self.enter(index);
         }
     }
 
-    /// The rank of a remote; the smallest is selected. Its upper half is the priority, its lower
-    /// half the turn, which breaks ties.
-    fn rank(&self, index: usize) -> u64 {
+    /// The rank of a remote in a group; the smallest is selected. Its upper half is the priority,
+    /// its lower half the turn, which breaks ties.
+    fn rank(&self, index: usize, group: &Group) -> u64 {
         let remote = &self.remotes[index];
         // A remote is due at its retry time, not only after it.
         if remote.state.retry_at > self.now {
             return OUT;
         }
+        let turn = || (remote.state.turn / TICK).saturating_sub(self.origin).min(HALF);
         let priority = remote.state.used.saturating_mul(256) / remote.weight;
-        let turn = match self.ties {
-            Ties::First => 0,
-            Ties::Least => (remote.state.turn / TICK).saturating_sub(self.origin),
-        };
-        priority.min(HALF - 1) << 32 | turn.min(HALF)
+        match (&group.choice, self.ties) {
+            (Choice::RoundRobin, _) => turn(),
+            (_, Ties::First) => priority.min(HALF - 1) << 32,
+            (_, Ties::Least) => priority.min(HALF - 1) << 32 | turn(),
+        }
     }
 
     fn enter(&mut self, index: usize) {
         if self.remotes[index].standing != Standing::InUse {
             return;
         }
-        let rank = self.rank(index);
-        let remote = &self.remotes[index];
+        let rank = self.rank(index, &self.groups[0]);
         self.groups[0].tree.set(index, rank);
-        if let Some(tag) = remote.tag {
-            self.groups[1 + tag as usize].tree.set(remote.place, rank);
+        let Remote { tag, place, .. } = self.remotes[index];
+        if tag.is_some() {
+            let rank = self.rank(index, &self.groups[number(tag)]);
+            self.groups[number(tag)].tree.set(place, rank);
         }
     }
 
@@ -405,13 +460,20 @@ impl Balancer {
 
     /// Selects a remote for a session, and counts it as used by the session. `None` if no remote is
     /// left that this session has not tried. All workers that share a zone must pass the same
-    /// clock. `tag`: only remotes with this tag will do.
-    pub fn select(&mut self, tag: Option<u32>, tried: &mut Tried, now: u64) -> Option<usize> {
+    /// clock. `tag`: only remotes with this tag will do. `key`: which remote the session belongs
+    /// to, if these are selected by key; without one they are selected by use.
+    pub fn select_by(
+        &mut self,
+        tag: Option<u32>,
+        key: Option<u64>,
+        tried: &mut Tried,
+        now: u64,
+    ) -> Option<usize> {
         self.catch_up(now);
         if self.rebalance != 0 && self.zone.count_selection(self.rebalance) {
             self.revive(None);
         }
-        let mut picked = self.pick(tag, tried);
+        let mut picked = self.pick(tag, key, tried);
         if picked.is_none() && !tried.revived {
             tried.revived = true;
             // A session with a tag does not lift the marks of remotes without it.
@@ -419,15 +481,24 @@ impl Balancer {
             if tag.is_none() {
                 self.zone.restart_selections();
             }
-            picked = self.pick(tag, tried);
+            picked = self.pick(tag, key, tried);
         }
         picked
     }
 
-    fn pick(&mut self, tag: Option<u32>, tried: &Tried) -> Option<usize> {
+    /// [`select_by`](Self::select_by) without a key.
+    pub fn select(&mut self, tag: Option<u32>, tried: &mut Tried, now: u64) -> Option<usize> {
+        self.select_by(tag, None, tried, now)
+    }
+
+    fn pick(&mut self, tag: Option<u32>, key: Option<u64>, tried: &Tried) -> Option<usize> {
         // Other workers may win the race for a dead remote, but not for each of them every time.
         for _ in 0..=self.remotes.len() {
-            let index = self.best(tag, tried)?;
+            let index = match self.groups.get(number(tag))?.choice {
+                Choice::LeastUse | Choice::RoundRobin => self.best(tag, tried),
+                Choice::Random(_) => self.drawn(tag, tried).or_else(|| self.best(tag, tried)),
+                Choice::Key(_) => self.owner(tag, key, tried).or_else(|| self.best(tag, tried)),
+            }?;
             let remote = &self.remotes[index];
             let State { retry_at, .. } = remote.state;
             // One session at a time, of all workers, finds out whether a dead remote is back.
@@ -443,7 +514,7 @@ impl Balancer {
 
     /// Puts off the turn of a remote that was selected, and advances the clock.
     fn take_turn(&mut self, index: usize) {
-        if self.ties == Ties::First {
+        if self.ties == Ties::First && !self.kinds.contains(&Kind::RoundRobin) {
             return;
         }
         let remote = &self.remotes[index];
@@ -465,7 +536,7 @@ impl Balancer {
     /// The best remote that the session has not failed on. Remotes it failed on are usually marked
     /// dead; where the marks were lifted, they are left out of this selection.
     fn best(&mut self, tag: Option<u32>, tried: &Tried) -> Option<usize> {
-        let number = tag.map_or(0, |tag| 1 + tag as usize);
+        let number = number(tag);
         let mut hidden = Vec::new();
         let best = loop {
             let Some(group) = self.groups.get_mut(number) else {
@@ -485,6 +556,45 @@ impl Balancer {
             self.enter(index);
         }
         best
+    }
+
+    /// Draws until there are two different remotes that will do, and takes the better one.
+    fn drawn(&mut self, tag: Option<u32>, tried: &Tried) -> Option<usize> {
+        let mut first = None;
+        for _ in 0..DRAWS {
+            let random = self.random.next();
+            let group = &self.groups[number(tag)];
+            let Choice::Random(lots) = &group.choice else {
+                return None;
+            };
+            let drawn = lots.draw(random)?;
+            match first {
+                _ if !self.will_do(drawn, group, tried) => {}
+                None => first = Some(drawn),
+                Some(other) if other == drawn => {}
+                Some(other) if self.rank(drawn, group) < self.rank(other, group) => {
+                    return Some(drawn)
+                }
+                Some(other) => return Some(other),
+            }
+        }
+        first
+    }
+
+    /// The remote that a key belongs to, or the next one that will do.
+    fn owner(&self, tag: Option<u32>, key: Option<u64>, tried: &Tried) -> Option<usize> {
+        let group = &self.groups[number(tag)];
+        let Choice::Key(Some(table)) = &group.choice else {
+            return None;
+        };
+        // Nobody would be found in the whole table.
+        group.tree.first()?;
+        let mut candidates = table.candidates(key?).map(usize::from);
+        candidates.find(|&index| self.will_do(index, group, tried))
+    }
+
+    fn will_do(&self, index: usize, group: &Group, tried: &Tried) -> bool {
+        self.rank(index, group) != OUT && !tried.has_failed(self.remotes[index].id)
     }
 
     /// Lifts all dead marks, or those of the remotes with a tag.

@@ -6,7 +6,9 @@
 pub mod balance;
 pub mod dial;
 pub mod handshake;
+pub mod hash;
 pub mod leases;
+pub mod maglev;
 mod options;
 pub mod registry;
 pub mod remote;

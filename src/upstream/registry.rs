@@ -7,9 +7,11 @@
 use super::balance::{Balancer, Entry, Tried};
 use super::remote::{Remote, RemoteId};
 use super::zone::Zone;
+use crate::config::balance::Kind;
 use crate::config::relay::Relay;
 use crate::tls::client::Connector;
 use std::collections::HashSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 
 /// A tag of remotes, by its number.
@@ -51,6 +53,11 @@ impl Registry {
         let remotes = remotes.map(|(settings, connector)| Remote { settings, connector });
         // Never fails: a zone that is not shared has room for all.
         let _ = registry.add_all(remotes.collect());
+        let kinds = settings.balance.tags.iter();
+        let kinds = kinds.filter_map(|(tag, kind)| Some((registry.tag(&tag.text)?.0, *kind)));
+        let kinds: Vec<(u32, Kind)> = kinds.collect();
+        registry.balancer.set_kinds(settings.balance.kind, &kinds);
+        registry.balancer.set_seed(RandomState::new().build_hasher().finish());
         registry
     }
 
@@ -154,11 +161,24 @@ impl Registry {
         self.tags.iter().position(|known| known == name).map(|number| Tag(number as u32))
     }
 
+    /// How a remote is selected among those with a tag, or among all.
+    pub fn kind(&self, tag: Option<Tag>) -> Kind {
+        self.balancer.kind(tag.map(|tag| tag.0))
+    }
+
     /// Selects the next remote and lends it to a session; with a tag, only remotes that have it.
+    /// `key` is a hash of what the session is selected by ([`super::hash`]), if [`Self::kind`] is a
+    /// kind that needs it; without it remotes are selected by use.
     /// `None` if none is left that the session has not tried. The clock must be
     /// [`crate::os::monotonic_clock`], as all workers that share a zone need the same one.
-    pub fn select(&mut self, tag: Option<Tag>, tried: &mut Tried, now: u64) -> Option<RemoteId> {
-        let index = self.balancer.select(tag.map(|tag| tag.0), tried, now)?;
+    pub fn select(
+        &mut self,
+        tag: Option<Tag>,
+        key: Option<u64>,
+        tried: &mut Tried,
+        now: u64,
+    ) -> Option<RemoteId> {
+        let index = self.balancer.select_by(tag.map(|tag| tag.0), key, tried, now)?;
         self.balancer.id(index)
     }
 

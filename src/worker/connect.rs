@@ -4,14 +4,18 @@ use super::access::Outcome;
 use super::client::{Speech, TlsClient};
 use super::direction::Direction;
 use super::pair::{End, Link, Pair, Tls};
-use super::session::{Context, Next, Parting, Session, State};
+use super::session::{Context, Next, Parting, Seeking, Session, State};
 use super::shared::{kind, register, Shared};
+use crate::config::balance::Kind;
 use crate::event::{Interest, Loop, TimerId, Token};
-use crate::os::{self, log};
+use crate::os::address::Address;
+use crate::os::{self, log, socket};
 use crate::upstream::balance::Tried;
 use crate::upstream::dial::{Cause, Connection, Dial, Dialer, Failure, Progress};
+use crate::upstream::hash;
 use crate::upstream::remote::RemoteId;
 use std::io;
+use std::os::fd::OwnedFd;
 
 /// How long a session waits before it retries what this host was short of, in milliseconds.
 const HOST_STEP: u64 = 200;
@@ -23,8 +27,13 @@ impl Session {
     pub(super) fn dial(&mut self, context: &mut Context<'_>) -> io::Result<Next> {
         if let State::Choosing(seeking) = &mut self.state {
             let mut tried = seeking.tried.take().map(|boxed| *boxed).unwrap_or_default();
-            let selected =
-                context.shared.registry.select(seeking.tag, &mut tried, os::monotonic_clock());
+            let key = match context.shared.registry.kind(seeking.tag) {
+                Kind::LeastUse | Kind::RoundRobin | Kind::Random => None,
+                Kind::Source => seeking.address_key(&self.client),
+                Kind::Hash => seeking.name_key().or_else(|| seeking.address_key(&self.client)),
+            };
+            let now = os::monotonic_clock();
+            let selected = context.shared.registry.select(seeking.tag, key, &mut tried, now);
             // Most sessions have failed nowhere, and need no list.
             if tried != Tried::default() {
                 seeking.tried = Some(Box::new(tried));
@@ -195,6 +204,24 @@ impl Session {
             Ok(()) => Next::Pump(End::Client, second),
             Err(_) => Next::Close(Outcome::Broken(End::Upstream), Parting::Reset),
         }
+    }
+}
+
+impl Seeking {
+    /// What remotes are selected by with `balance = source`. `None` for a client without an IP
+    /// address.
+    fn address_key(&self, client: &OwnedFd) -> Option<u64> {
+        let known = self.client.as_ref().and_then(|client| client.address.clone());
+        match known.or_else(|| socket::peer_address(client))? {
+            Address::Ip(address) => Some(hash::address_key(address.ip())),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// What remotes are selected by with `balance = hash`. `None` if the client has sent no name.
+    fn name_key(&self) -> Option<u64> {
+        let summary = self.client.as_ref()?.stream()?.summary()?;
+        summary.server_name.as_deref().map(hash::name_key)
     }
 }
 

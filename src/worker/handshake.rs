@@ -70,7 +70,8 @@ impl Shared {
     /// `None` only if memory has run out.
     fn accept_tls(&self, versions: u32) -> Option<Handshake> {
         let mut stream = self.tls.acceptor.as_ref()?.accept(versions).ok()?;
-        if self.settings.access_log || self.queries.is_some() {
+        let settings = &self.settings;
+        if settings.access_log || self.queries.is_some() || settings.balance.needs_names() {
             stream.want_summary();
         }
         if self.settings.tls.kernel {

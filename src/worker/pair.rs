@@ -213,7 +213,7 @@ mod tests {
         let mut pair = Pair {
             upstream: upstream.into(),
             upstream_link: Link::Up,
-            remote: registry.select(None, &mut Tried::default(), 0).expect("a remote"),
+            remote: registry.select(None, None, &mut Tried::default(), 0).expect("a remote"),
             up: Direction::default(),
             down: Direction::default(),
             tls: None,

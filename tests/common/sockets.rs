@@ -1,7 +1,12 @@
-//! Inspects sockets of other processes from outside (Linux: pidfd_getfd(2)).
+//! Sockets: with an address of their own, and those of other processes, inspected from outside
+//! (Linux: pidfd_getfd(2)).
 
+use super::PATIENCE;
+use mavis::os::address::{Address, Family};
+use mavis::os::socket::{self, Kind, Protocol};
 use std::fs;
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 fn duplicate(pid: i32, fd: i32) -> io::Result<OwnedFd> {
@@ -94,4 +99,17 @@ pub fn has_unix_buffer(pid: i32, bytes: i32) -> bool {
     let is = |fd: &OwnedFd, name, value| option(fd, libc::SOL_SOCKET, name) == Some(value);
     find(pid, |fd| is(fd, libc::SO_DOMAIN, libc::AF_UNIX) && is(fd, libc::SO_SNDBUF, bytes))
         .is_some()
+}
+
+/// A client with an address of its own in 127.0.0.0/8.
+pub fn connect_from(last: u8, port: u16) -> TcpStream {
+    let fd = socket::create(Family::Ipv4, Kind::Stream, Protocol::Tcp).expect("a socket");
+    let address = |last, port| Address::Ip(([127, 0, 0, last], port).into());
+    socket::bind(&fd, &address(last, 0)).expect("a loopback address");
+    socket::set_nonblocking(&fd, false).expect("a blocking socket");
+    socket::connect(&fd, &address(1, port)).expect("to connect");
+    let stream = TcpStream::from(fd);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
 }

@@ -8,6 +8,7 @@ use mavis::broker::life::{Broker, Start};
 use mavis::broker::{Handover, Options, Secrets, Servers};
 use mavis::channel::Peer;
 use mavis::config;
+use mavis::config::balance::Scope;
 use mavis::config::listen::Listener;
 use mavis::config::relay::{Relay, Remote};
 use mavis::event::{Choice, Loop};
@@ -184,7 +185,7 @@ pub fn start_worker(process: Process, stdin: Id, settings: &Settings) -> Option<
         };
         let retire_limit = relay.retire_limit;
         let mut engine = Engine::new(relay, contexts, None);
-        if let Some((fd, slot)) = zone.filter(|_| !settings.relay.balance_alone) {
+        if let Some((fd, slot)) = zone.filter(|_| settings.relay.balance.scope == Scope::All) {
             let _ = Zone::join(&fd, slot as usize).is_ok_and(|zone| engine.share(zone));
         }
         let mut worker = Worker::start("worker", engine, retire_limit, link, &mut events).ok()?;

@@ -4,6 +4,7 @@ use crate::kernel::Faults;
 use crate::processes::{listener, remote, Settings};
 use crate::random::Random;
 use mavis::config;
+use mavis::config::balance::{Balance, Kind, Scope};
 use mavis::config::broker::{Overload, Stop};
 use mavis::config::relay::{Relay, Splice, Ties};
 use std::net::SocketAddrV4;
@@ -38,7 +39,17 @@ pub fn settings(random: &mut Random, weather: Weather, remotes: usize) -> Settin
             .enumerate()
             .map(|(index, &weight)| remote(address(index as u8), weight))
             .collect(),
-        balance_alone: random.once_in(2),
+        balance: Balance {
+            kind: *random.pick(&[
+                Kind::LeastUse,
+                Kind::LeastUse,
+                Kind::RoundRobin,
+                Kind::Random,
+                Kind::Source,
+            ]),
+            scope: *random.pick(&[Scope::All, Scope::Worker]),
+            ..Balance::default()
+        },
         ties: *random.pick(&[Ties::Least, Ties::First]),
         fail_count: *random.pick(&[0, 0, 2]),
         rebalance: *random.pick(&[0, 0, 5]),

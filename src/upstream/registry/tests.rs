@@ -14,7 +14,7 @@ fn registry(addresses: &[&str]) -> Registry {
 }
 
 fn select(registry: &mut Registry) -> Option<RemoteId> {
-    registry.select(None, &mut Tried::default(), 0)
+    registry.select(None, None, &mut Tried::default(), 0)
 }
 
 fn address(registry: &Registry, id: Option<RemoteId>) -> Option<String> {
@@ -52,19 +52,19 @@ fn a_remote_that_comes_back_while_it_drains_is_another_one() {
     let mut tried = Tried::default();
     assert!(registry.failed(old, &mut tried, 0));
     // The failure of the old remote says nothing about the new one.
-    assert_eq!(registry.select(None, &mut tried, 0), Some(new));
+    assert_eq!(registry.select(None, None, &mut tried, 0), Some(new));
 }
 
 #[test]
 fn what_a_session_has_tried_is_no_name_of_what_comes_later() {
     let mut registry = registry(&["192.0.2.1:80"]);
     let mut tried = Tried::default();
-    let first = registry.select(None, &mut tried, 0).expect("a remote");
+    let first = registry.select(None, None, &mut tried, 0).expect("a remote");
     registry.failed(first, &mut tried, 0);
     registry.remove(first);
     let second = registry.add(remote("192.0.2.2:80", None)).expect("room");
     assert_eq!(second.index(), first.index());
-    assert_eq!(registry.select(None, &mut tried, 0), Some(second));
+    assert_eq!(registry.select(None, None, &mut tried, 0), Some(second));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_change_takes_effect_with_the_next_selection() {
     assert_eq!(address(&registry, Some(id)).as_deref(), Some("[192.0.2.9]:80"));
     let blue = registry.tag("blue");
     assert!(blue.is_some() && registry.tag("red").is_none());
-    assert_eq!(registry.select(blue, &mut Tried::default(), 0), Some(id));
+    assert_eq!(registry.select(blue, None, &mut Tried::default(), 0), Some(id));
 }
 
 #[test]

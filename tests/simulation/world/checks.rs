@@ -6,6 +6,7 @@ use crate::kernel::{Id, Kernel, Kind, Process};
 use crate::processes::broker;
 use crate::system::kernel;
 use crate::weather::Weather;
+use mavis::config::balance::Scope;
 
 impl World {
     pub(super) fn check_invariants(&mut self) {
@@ -61,7 +62,7 @@ impl World {
 
     /// Whether workers balance alone, so that their counts cover their own sessions only.
     fn balances_alone(&self) -> bool {
-        self.settings.relay.balance_alone || !self.settings.ours
+        (self.settings.relay.balance.scope == Scope::Worker) || !self.settings.ours
     }
 
     /// A worker must not count more uses of remotes than it has sessions.

@@ -1,6 +1,8 @@
 //! Balancing across several workers: together, or each on its own.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod kinds;
 
 use common::*;
 use nix::sys::signal::Signal;
