@@ -67,18 +67,13 @@ impl Admission {
         Verdict::Admitted
     }
 
-    /// Notes whether the limit is reached. True if that has changed.
-    #[inline]
-    pub fn follow(&mut self, full: bool, limit: impl FnOnce() -> usize) -> bool {
-        if full == self.overloaded {
-            return false;
-        }
+    /// The `limit` was reached, or is no longer.
+    pub fn follow(&mut self, full: bool, limit: usize) {
         self.overloaded = full;
         if full {
-            log::braked(log::Kind::Limit, || text::full(limit(), text::doing(self.overload)));
+            log::braked(log::Kind::Limit, || text::full(limit, text::doing(self.overload)));
         } else {
             log::braked(log::Kind::Limit, || text::RESUMING.to_owned());
         }
-        true
     }
 }

@@ -90,7 +90,10 @@ impl Dispatch {
         listeners: &Listeners,
         events: &mut Loop,
     ) -> Option<Connection> {
-        let connection = workers.give_local(connection, events)?;
+        if workers.local().is_some() {
+            workers.give_local(connection, events);
+            return None;
+        }
         let client = client(&connection, workers, listeners);
         // Every turn returns, or starts, blocks or loses a worker; bound the loop all the same.
         for _ in 0..2 * (workers.policy().limits().instances_max + 1) {
@@ -109,14 +112,12 @@ impl Dispatch {
                 Choice::Nobody => return Some(connection),
             };
             let together = connection.datagram.is_none() && workers.takes_connections(chosen);
-            let sent = if together { Ok(()) } else { workers.send(chosen, &connection) };
+            let sent = if together { Ok(()) } else { workers.send(chosen, &connection, events) };
             match sent {
                 Ok(()) => {
                     workers.given(chosen, client, events.now());
                     if together {
                         self.outbox.push((chosen, connection));
-                    } else {
-                        workers.note_sent(chosen, events);
                     }
                     return None;
                 }
@@ -159,11 +160,8 @@ impl Dispatch {
                 let same = outbox.iter().rev().take_while(|next| place(next) == (id, accept));
                 let rest = outbox.len() - same.take(channel::DESCRIPTORS).count();
                 let sockets = outbox[rest..].iter().map(|(_, connection)| &connection.socket);
-                match workers.send_together(id, &accept, sockets) {
-                    Ok(()) => {
-                        outbox.truncate(rest);
-                        workers.note_sent(id, events);
-                    }
+                match workers.send_together(id, &accept, sockets, events) {
+                    Ok(()) => outbox.truncate(rest),
                     Err(error) => {
                         let batch = outbox.split_off(rest);
                         self.not_delivered(id, batch, &error, workers, listeners, events);

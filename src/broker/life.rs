@@ -166,6 +166,7 @@ impl Broker {
         let blocking = broker.workers.blocking();
         broker.dispatch.adopt_former(handover.parked, blocking, &broker.listeners);
         broker.settle(events);
+        broker.settle_load(events);
         broker.refresh_title();
         Ok(broker)
     }
@@ -191,8 +192,9 @@ impl Broker {
 
     /// Waits for events and handles them. Returns the exit status if the process is to exit.
     pub fn turn(&mut self, events: &mut Loop) -> Option<i32> {
-        self.workers.follow_local_limit();
-        self.check_overload(events);
+        if self.workers.follow_local_limit() {
+            self.settle_load(events);
+        }
         if let Err(error) = events.wait(None) {
             log::message(&format!("event loop: {}", os::reason(&error)));
             return Some(exit::SOFTWARE);
@@ -204,14 +206,17 @@ impl Broker {
             self.timer(timer, token, events);
         }
         self.workers.collect_local(events);
-        self.check_overload(events);
-        if self.is_serving() {
+        if self.is_serving() && self.workers.has_orphans() {
             self.dispatch.place_orphans(&mut self.workers, &self.listeners, events);
-            self.check_overload(events);
         }
         let outcome = self.reload.watch(events);
-        self.checked(outcome, events);
-        self.finish_draining(events);
+        if outcome.is_some() {
+            self.checked(outcome, events);
+        }
+        self.settle_load(events);
+        if self.life == Life::Draining {
+            self.finish_draining(events);
+        }
         match self.life {
             Life::Ended(status) => Some(status),
             _ => {
@@ -349,14 +354,19 @@ impl Broker {
     /// Acts on what workers have said, or on their end.
     fn settle(&mut self, events: &mut Loop) {
         self.follow_news(events);
-        self.check_overload(events);
         self.dispatch.unpark(&mut self.workers, &self.listeners, events);
-        self.check_overload(events);
-        self.follow_pause(events);
+    }
+
+    /// Once a turn, after its events: whatever they have changed, accepting goes on or pauses
+    /// accordingly.
+    fn settle_load(&mut self, events: &mut Loop) {
+        self.follow_news(events);
+        self.notice_limit(events);
+        self.listeners.set_paused(self.is_paused(), events);
     }
 
     fn follow_news(&mut self, events: &mut Loop) {
-        for news in self.workers.take_news() {
+        while let Some(news) = self.workers.take_news() {
             match news {
                 News::Ready => self.announce(events),
                 News::End(status) => {
@@ -371,27 +381,23 @@ impl Broker {
     fn accept(&mut self, index: usize, events: &mut Loop) {
         let blocking = self.workers.blocking();
         for _ in 0..BATCH {
+            let full = self.notice_limit(events);
             if self.is_paused() {
                 break;
             }
             match self.listeners.accept(index, blocking) {
-                Ok(Some(connection)) => {
-                    let full = self.workers.policy().is_full();
-                    match self.admission.judge(full, || connection.client()) {
-                        Verdict::Admitted => {
-                            let Broker { workers, listeners, .. } = self;
-                            self.dispatch.take(connection, workers, listeners, events);
-                            self.follow_pause(events);
-                            self.check_overload(events);
-                        }
-                        verdict => {
-                            self.dispatch.accepting_works();
-                            if verdict == Verdict::Reset {
-                                socket::reset_on_close(&connection.socket);
-                            }
+                Ok(Some(connection)) => match self.admission.judge(full, || connection.client()) {
+                    Verdict::Admitted => {
+                        let Broker { workers, listeners, .. } = self;
+                        self.dispatch.take(connection, workers, listeners, events);
+                    }
+                    verdict => {
+                        self.dispatch.accepting_works();
+                        if verdict == Verdict::Reset {
+                            socket::reset_on_close(&connection.socket);
                         }
                     }
-                }
+                },
                 Ok(None) => {}
                 Err(error) if os::would_block(&error) => break,
                 Err(error) => {
@@ -401,9 +407,6 @@ impl Broker {
             }
         }
         self.dispatch.deliver(&mut self.workers, &self.listeners, events);
-        self.follow_news(events);
-        self.check_overload(events);
-        self.follow_pause(events);
     }
 
     /// Accepts what waits in the backlogs of listeners that are about to be closed.
@@ -422,19 +425,16 @@ impl Broker {
         self.admission.is_queueing() || self.dispatch.is_busy()
     }
 
-    fn follow_pause(&mut self, events: &mut Loop) {
-        let paused = self.is_paused();
-        self.listeners.set_paused(paused, events);
-    }
-
-    /// Notices when the total reaches the limit, or falls below it.
-    fn check_overload(&mut self, events: &mut Loop) {
-        let policy = self.workers.policy();
-        let full = policy.is_full();
-        if self.is_serving() && self.admission.follow(full, || policy.limit()) {
+    /// Notices when the total reaches the limit, or falls below it. True if no more connections may
+    /// be taken.
+    #[inline]
+    fn notice_limit(&mut self, events: &mut Loop) -> bool {
+        let full = self.workers.policy().is_full();
+        if full != self.admission.is_overloaded() && self.is_serving() {
+            self.admission.follow(full, self.workers.policy().limit());
             self.listeners.follow_limit(full, self.admission.overload(), events);
-            self.follow_pause(events);
         }
+        full
     }
 
     /// Ends the broker. Workers keep their sessions until these end.
@@ -479,8 +479,7 @@ impl Broker {
     /// Ends a draining broker that has nothing left to wait for.
     fn finish_draining(&mut self, events: &mut Loop) {
         let sessions = self.workers.local().map_or(0, LocalWorker::sessions);
-        let idle = sessions == 0 && self.workers.is_empty() && self.keepers.is_empty();
-        if self.life == Life::Draining && idle {
+        if sessions == 0 && self.workers.is_empty() && self.keepers.is_empty() {
             self.collect_orphans();
             self.dispatch.refuse_all();
             log::message(text::EXITING);

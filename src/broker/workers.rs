@@ -28,7 +28,7 @@ use crate::tls::tickets::Ratchet;
 use crate::upstream::leases::Leases;
 use inbox::Orphans;
 use restart::{Restart, SETTLED};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -110,7 +110,7 @@ pub(super) struct Workers {
     leases: Leases,
     /// No more workers are started.
     closing: bool,
-    news: Vec<News>,
+    news: VecDeque<News>,
 }
 
 /// What workers are started with.
@@ -148,13 +148,13 @@ impl Workers {
             secrets,
             leases: Leases::default(),
             closing: false,
-            news: Vec::new(),
+            news: VecDeque::new(),
         }
     }
 
-    /// The news since the last call.
-    pub(super) fn take_news(&mut self) -> Vec<News> {
-        std::mem::take(&mut self.news)
+    /// The next of the news.
+    pub(super) fn take_news(&mut self) -> Option<News> {
+        self.news.pop_front()
     }
 
     /// How many connections each worker has, and may have.
@@ -324,12 +324,11 @@ impl Workers {
 
     /// Reads up to `limit` messages of a worker.
     fn hear(&mut self, id: WorkerId, limit: usize, events: &mut Loop) {
+        let mut data = [0; RECEIVE];
         for _ in 0..limit {
-            let given = self.policy.users(id);
             let Some(worker) = self.all.get_mut(&id) else {
                 return;
             };
-            let mut data = [0; RECEIVE];
             let length = match channel::receive_data(worker.channel(), &mut data) {
                 Ok(length) => length,
                 Err(error) if os::would_block(&error) => return,
@@ -341,11 +340,11 @@ impl Workers {
             };
             worker.flow.heard(events.now());
             let message = FromWorker::decode(&data[..length.min(data.len())]);
-            let has = given.unwrap_or(worker.users);
+            let has = self.policy.users(id).unwrap_or(worker.users);
             let act = worker.side.hear(message, has, events.now());
+            let offends = matches!(act, Act::Offence(_));
             self.act(id, act, events);
-            let expelled = |worker: &Worker| worker.side.stage() == Stage::Expelled;
-            if self.all.get(&id).is_some_and(expelled) {
+            if offends {
                 return;
             }
         }
@@ -353,18 +352,9 @@ impl Workers {
 
     /// Acts on a message of a worker.
     fn act(&mut self, id: WorkerId, act: Act, events: &mut Loop) {
-        let Some(worker) = self.all.get_mut(&id) else {
-            return;
-        };
         match act {
             Act::Nothing => {}
-            Act::Ended(count) if worker.side.is_leaving() => {
-                worker.users = worker.users.saturating_sub(count);
-            }
-            Act::Ended(count) => {
-                self.policy.done(id, count);
-                self.schedule_trim(events);
-            }
+            Act::Ended(count) => self.subtract(id, count),
             Act::Limit(most) => {
                 self.restart.ready();
                 self.watch.started();
@@ -372,10 +362,11 @@ impl Workers {
                 if let Some(most) = self.policy.cap(id, most) {
                     log::braked(log::Kind::Channel, || text::limited(most));
                 }
-                self.news.push(News::Ready);
+                self.news.push_back(News::Ready);
             }
             Act::Leaves => {
-                if !worker.served && events.now() - worker.started < SETTLED {
+                let young = |worker: &Worker| events.now() - worker.started < SETTLED;
+                if self.all.get(&id).is_some_and(|worker| !worker.served && young(worker)) {
                     self.restart.failed(true, events);
                 }
                 self.let_go(id, events);
@@ -384,11 +375,20 @@ impl Workers {
             Act::CannotStart => self.bad_configuration(events),
             Act::Answer => self.answer(id, events),
             Act::Remark(text) => {
-                if worker.remark() {
+                if self.all.get_mut(&id).is_some_and(Worker::remark) {
                     log::braked(log::Kind::Channel, || text);
                 }
             }
             Act::Offence(offence) => self.expel(id, &format!("has sent {offence}"), events),
+        }
+    }
+
+    /// Connections of a worker have ended, or are no longer its own.
+    fn subtract(&mut self, id: WorkerId, count: usize) {
+        if self.policy.users(id).is_some() {
+            self.policy.done(id, count);
+        } else if let Some(worker) = self.all.get_mut(&id) {
+            worker.users = worker.users.saturating_sub(count);
         }
     }
 
@@ -481,7 +481,7 @@ impl Workers {
 
     fn give_up(&mut self, status: i32, events: &mut Loop) {
         self.close(events);
-        self.news.push(News::End(status));
+        self.news.push_back(News::End(status));
     }
 
     /// The channel is full: the worker gets no connections until there is room.

@@ -53,7 +53,6 @@ use backend::Backend;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Instant;
 
 pub use backend::{Choice, Mechanism};
 use foreign::Foreign;
@@ -257,7 +256,8 @@ pub struct Loop {
     ready: VecDeque<(Ready, u8)>,
     timers: Timers,
     foreign: Foreign,
-    start: Instant,
+    /// In microseconds, on the monotonic clock.
+    start: u64,
     now: u64,
 }
 
@@ -275,7 +275,7 @@ impl Loop {
             ready: VecDeque::new(),
             timers: Timers::default(),
             foreign: Foreign::default(),
-            start: Instant::now(),
+            start: os::monotonic_microseconds(),
             now: 0,
         })
     }
@@ -292,12 +292,12 @@ impl Loop {
 
     /// Microseconds since the loop was made, now.
     fn microseconds(&self) -> i64 {
-        self.start.elapsed().as_micros() as i64
+        os::monotonic_microseconds().saturating_sub(self.start) as i64
     }
 
     /// Reads the clock again; for use after a slow operation.
     pub fn refresh_clock(&mut self) {
-        self.now = self.start.elapsed().as_millis() as u64;
+        self.now = self.microseconds() as u64 / 1000;
     }
 
     /// Watches a descriptor. Registering one again resets it. It must be [removed](Self::remove)
@@ -428,6 +428,9 @@ impl Loop {
 
     /// Tells the backend the changes of interest since the last wait.
     fn flush(&mut self) {
+        if self.changed.is_empty() {
+            return;
+        }
         let mut changed = std::mem::take(&mut self.changed);
         for fd in changed.drain(..) {
             let slot = &mut self.slots[fd as usize];

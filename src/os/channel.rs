@@ -67,6 +67,8 @@ const MOST_DESCRIPTORS: usize = 253;
 union Control<const BYTES: usize> {
     header: libc::cmsghdr,
     bytes: [u8; BYTES],
+    /// To be filled by the system: clearing a large one takes longer than the rest of a call.
+    unset: (),
 }
 
 /// The bytes that this many descriptors need in a [`Control`].
@@ -266,7 +268,7 @@ fn receive_some<const ROOM: usize>(
 ) -> io::Result<usize> {
     let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut header = message(&mut iov);
-    let mut control = Control { bytes: [0; ROOM] };
+    let mut control = Control::<ROOM> { unset: () };
     header.msg_control = (&raw mut control).cast();
     // SAFETY: CMSG_SPACE only computes.
     let space = unsafe { libc::CMSG_SPACE((descriptors * mem::size_of::<libc::c_int>()) as _) };

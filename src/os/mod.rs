@@ -81,7 +81,11 @@ pub fn monotonic_microseconds() -> u64 {
 
 /// True if the error means "try again when the descriptor is ready".
 pub fn would_block(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
+    match error.raw_os_error() {
+        // Every event ends with such an error; translating the number into a kind takes longer.
+        Some(number) => number == libc::EAGAIN || number == libc::EWOULDBLOCK,
+        None => error.kind() == io::ErrorKind::WouldBlock,
+    }
 }
 
 /// True if the process or the system has run out of descriptors (EMFILE, ENFILE) or of memory for

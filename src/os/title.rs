@@ -19,53 +19,73 @@ pub enum State<'a> {
     Leaving,
 }
 
-/// A title under construction. It changes with every connection, so it keeps its buffer and avoids
-/// the formatting machinery.
+/// A title under construction. It changes with every connection, so it is spelled into a fixed
+/// buffer, without the formatting machinery.
 #[derive(Debug)]
 pub struct Title {
-    text: Vec<u8>,
-    /// The length of the prefix that all titles share.
+    /// Always one byte longer than what can be spelled, for a NUL.
+    text: Box<[u8]>,
+    /// How much of it is spelled, and how much of that is the prefix that all titles share.
+    length: usize,
     name: usize,
 }
+
+/// Room for what follows the prefix: two numbers, and the words of [`State`].
+const ROOM: usize = 128;
 
 impl Title {
     /// Starts a title with the program's name.
     pub fn new(basename: &str) -> Title {
         // setproctitle(3) of NetBSD and OpenBSD always adds the program's name in front.
-        let text = if cfg!(any(target_os = "netbsd", target_os = "openbsd")) {
+        let prefix = if cfg!(any(target_os = "netbsd", target_os = "openbsd")) {
             String::new()
         } else {
             format!("{basename}: ")
         };
-        Title { name: text.len(), text: text.into_bytes() }
+        let length = prefix.len();
+        let mut text = prefix.into_bytes();
+        text.resize(length + ROOM, 0);
+        Title { text: text.into(), length, name: length }
     }
 
-    /// Appends some text.
+    /// Appends some text; a text that is too long is left out.
+    #[inline]
     pub fn text(&mut self, text: &str) -> &mut Title {
-        self.text.extend_from_slice(text.as_bytes());
+        let end = self.length + text.len();
+        // One byte is kept for the NUL.
+        if end < self.text.len() {
+            self.text[self.length..end].copy_from_slice(text.as_bytes());
+            self.length = end;
+        }
         self
     }
 
     /// Appends a number.
+    #[inline]
     pub fn number(&mut self, mut number: usize) -> &mut Title {
-        let start = self.text.len();
-        loop {
-            self.text.push(b'0' + (number % 10) as u8);
-            number /= 10;
-            if number == 0 {
-                break;
+        let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
+        let end = self.length + digits;
+        if end < self.text.len() {
+            for place in self.text[self.length..end].iter_mut().rev() {
+                *place = b'0' + (number % 10) as u8;
+                number /= 10;
             }
+            self.length = end;
         }
-        self.text[start..].reverse();
         self
     }
 
     /// Appends a number of connections.
+    #[inline]
     pub fn connections(&mut self, count: usize) -> &mut Title {
-        self.number(count).text(if count == 1 { " connection" } else { " connections" })
+        match count {
+            1 => self.text("1 connection"),
+            _ => self.number(count).text(" connections"),
+        }
     }
 
     /// Appends how new connections are treated.
+    #[inline]
     pub fn state(&mut self, state: State<'_>) -> &mut Title {
         match state {
             State::Accepting { more } => self.text(", accepting up to ").number(more).text(" more"),
@@ -80,17 +100,20 @@ impl Title {
     /// illumos, which always show the arguments that a program was started with.
     pub fn show(&mut self) {
         #[cfg(any(target_os = "linux", target_vendor = "apple"))]
-        arguments::set(&self.text);
+        arguments::set(&self.text[..self.length]);
         #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
-        bsd::set(&mut self.text);
-        self.text.truncate(self.name);
+        {
+            self.text[self.length] = 0;
+            bsd::set(&self.text[..=self.length]);
+        }
+        self.length = self.name;
     }
 }
 
 #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
 mod bsd {
-    pub(super) fn set(title: &mut Vec<u8>) {
-        title.push(0);
+    /// `title` ends in a NUL.
+    pub(super) fn set(title: &[u8]) {
         // The minus suppresses the program's name; only FreeBSD knows it.
         let format = if cfg!(target_os = "freebsd") { c"-%s" } else { c"%s" };
         // SAFETY: setproctitle(3); a constant format and one string that ends in NUL.
@@ -208,13 +231,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_does_not_fit_is_left_out() {
+        let mut title = Title::new("relay");
+        title.number(7).text(&"x".repeat(ROOM)).text(" more");
+        assert_eq!(title.text[title.name..title.length], *b"7 more");
+        let doing = "immediately closing";
+        title.connections(usize::MAX).state(State::Full { doing });
+        assert!(title.text[..title.length].ends_with(b"immediately closing new ones"));
+    }
+
+    #[test]
     fn numbers_are_spelled_as_ever() {
         for number in [0, 1, 9, 10, 4096, usize::MAX] {
             let mut title = Title::new("relay");
             title.connections(number);
             let plural = if number == 1 { "" } else { "s" };
             let expected = format!("{number} connection{plural}");
-            assert_eq!(title.text[title.name..], *expected.as_bytes());
+            assert_eq!(title.text[title.name..title.length], *expected.as_bytes());
         }
     }
 }

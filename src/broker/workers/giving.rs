@@ -39,9 +39,6 @@ impl Workers {
         now: u64,
     ) {
         self.policy.given(id);
-        if let Some(worker) = self.all.get_mut(&id) {
-            worker.served = true;
-        }
         if let Some((listener, key)) = client {
             self.sticky.put(listener, key, id, now);
         }
@@ -58,41 +55,48 @@ impl Workers {
     }
 
     /// Sends a connection to a worker.
-    pub(in crate::broker) fn send(&self, id: WorkerId, connection: &Connection) -> io::Result<()> {
-        self.reach(id)?.send(connection)
+    pub(in crate::broker) fn send(
+        &mut self,
+        id: WorkerId,
+        connection: &Connection,
+        events: &mut Loop,
+    ) -> io::Result<()> {
+        let worker = self.reach(id)?;
+        worker.send(connection)?;
+        worker.note_sent(events.now());
+        self.watch_soon(events);
+        Ok(())
     }
 
     /// Sends connections with the same [`Accept`] to a worker that takes several at once.
     pub(in crate::broker) fn send_together<'a>(
-        &self,
+        &mut self,
         id: WorkerId,
         accept: &Accept,
         sockets: impl Iterator<Item = &'a OwnedFd> + Clone,
+        events: &mut Loop,
     ) -> io::Result<()> {
-        let worker = self.reach(id)?;
         if self.blocking() == Blocking::Yes {
             // A worker of ours that `exec` names, so its sockets were accepted for another program.
             unblock(sockets.clone())?;
         }
-        worker.send_together(accept, sockets)
+        let worker = self.reach(id)?;
+        worker.send_together(accept, sockets)?;
+        worker.note_sent(events.now());
+        self.watch_soon(events);
+        Ok(())
     }
 
-    fn reach(&self, id: WorkerId) -> io::Result<&Worker> {
-        self.all.get(&id).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTCONN))
+    fn reach(&mut self, id: WorkerId) -> io::Result<&mut Worker> {
+        self.all.get_mut(&id).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTCONN))
     }
 
-    /// Gives a connection to the relay in this process; returns it if there is none.
-    pub(in crate::broker) fn give_local(
-        &mut self,
-        connection: Connection,
-        events: &mut Loop,
-    ) -> Option<Connection> {
-        let Some(local) = self.local_mut() else {
-            return Some(connection);
-        };
-        local.accept(events, connection.socket, &connection.accept);
-        self.policy.given(LOCAL_WORKER);
-        None
+    /// Gives a connection to the relay in this process.
+    pub(in crate::broker) fn give_local(&mut self, connection: Connection, events: &mut Loop) {
+        if let Some(local) = self.local_mut() {
+            local.accept(events, connection.socket, &connection.accept);
+            self.policy.given(LOCAL_WORKER);
+        }
     }
 
     /// Single-process mode: subtracts the sessions that have ended.
@@ -103,10 +107,10 @@ impl Workers {
         }
     }
 
-    /// Single-process mode: the worker may change its limit of sessions at any time.
-    pub(in crate::broker) fn follow_local_limit(&mut self) {
-        if let Some(limit) = self.local().and_then(LocalWorker::limit) {
-            self.policy.set_users_max(limit);
-        }
+    /// Single-process mode: the worker may change its limit of sessions at any time. True if it
+    /// has.
+    pub(in crate::broker) fn follow_local_limit(&mut self) -> bool {
+        let limit = self.local().and_then(LocalWorker::limit);
+        limit.is_some_and(|limit| self.policy.set_users_max(limit))
     }
 }

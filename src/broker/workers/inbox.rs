@@ -78,6 +78,11 @@ pub(super) struct Orphans {
 }
 
 impl Orphans {
+    /// True if any inbox is left to be read.
+    pub(super) fn are_there(&self) -> bool {
+        !self.inboxes.is_empty()
+    }
+
     /// A worker is gone.
     pub(super) fn add(&mut self, inbox: Option<OwnedFd>) {
         self.inboxes.extend(inbox.map(|inbox| (inbox, 0)));

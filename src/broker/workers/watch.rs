@@ -69,12 +69,9 @@ impl Watch {
 }
 
 impl Workers {
-    /// A message with connections was sent to a worker.
-    pub(in crate::broker) fn note_sent(&mut self, id: WorkerId, events: &mut Loop) {
-        if let Some(worker) = self.all.get_mut(&id) {
-            worker.flow.sent(events.now());
-            self.watch_until(events.now() + LOOK, events);
-        }
+    /// A worker was sent something, which it should read before long.
+    pub(super) fn watch_soon(&mut self, events: &mut Loop) {
+        self.watch_until(events.now() + LOOK, events);
     }
 
     /// Arms the timer for the next time at which a look is worthwhile.
@@ -217,11 +214,7 @@ impl Workers {
             };
             match find(inbox)? {
                 Found::Connections(found, given) => {
-                    if self.policy.users(id).is_some() {
-                        self.policy.done(id, given);
-                    } else {
-                        worker.users = worker.users.saturating_sub(given);
-                    }
+                    self.subtract(id, given);
                     return Ok(Some(found));
                 }
                 Found::Other => {}
@@ -240,6 +233,11 @@ impl Workers {
             }
         }
         Ok(None)
+    }
+
+    /// True if workers that are gone may have left connections unread.
+    pub(in crate::broker) fn has_orphans(&self) -> bool {
+        self.orphans.are_there()
     }
 
     /// The next connections left unread by a worker that is gone.

@@ -22,7 +22,7 @@ pub(super) struct Worker {
     pub(super) side: BrokerSide,
     /// How well it reads its channel.
     pub(super) flow: Flow,
-    /// It was given a connection.
+    /// It was sent a connection.
     pub(super) served: bool,
     /// Connections it still has; counted here only when it leaves, and by the policy before.
     pub(super) users: usize,
@@ -138,14 +138,26 @@ impl Worker {
         connection.send(self.channel())
     }
 
-    /// Sends several connections with the same [`Accept`]; their sockets must not block.
+    /// Sends up to [`channel::DESCRIPTORS`] connections with the same [`Accept`]; their sockets must
+    /// not block.
     pub(super) fn send_together<'a>(
         &self,
         accept: &Accept,
         sockets: impl Iterator<Item = &'a OwnedFd>,
     ) -> io::Result<()> {
-        let sockets: Vec<_> = sockets.map(AsFd::as_fd).collect();
-        channel::send_with(self.channel(), &accept.encode_connections(sockets.len()), &sockets)
+        let mut all = [self.channel(); channel::DESCRIPTORS];
+        let mut count = 0;
+        for (place, socket) in all.iter_mut().zip(sockets) {
+            *place = socket.as_fd();
+            count += 1;
+        }
+        channel::send_with(self.channel(), &accept.encode_connections(count), &all[..count])
+    }
+
+    /// It was sent connections.
+    pub(super) fn note_sent(&mut self, now: u64) {
+        self.served = true;
+        self.flow.sent(now);
     }
 
     /// Sends it its slot in the zone. If the channel has no room for that, the worker does without;
