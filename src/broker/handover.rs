@@ -15,9 +15,11 @@ use crate::os::{signals, socket};
 use crate::snapshot::material::Material;
 use crate::snapshot::texts::Texts;
 use crate::tls::tickets::Ratchet;
+use std::borrow::Borrow;
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -32,15 +34,49 @@ pub const VARIABLE: &str = "TCPRELAY_HANDOVER";
 /// what it has read.
 pub const REPORT_VARIABLE: &str = "TCPRELAY_CHECK_REPORT";
 
-/// A worker of the former image.
+/// Whose what is left is.
+pub trait Hold {
+    /// A descriptor.
+    type Fd: AsFd;
+    /// A pid file.
+    type PidFile: Borrow<PidFile>;
+    /// A copy of a configuration in shared memory.
+    type Segment: Borrow<Segment>;
+    /// Secrets.
+    type Secrets: Borrow<FormerSecrets>;
+}
+
+/// It is the next image's.
 #[derive(Debug)]
-pub struct Leaving {
+pub enum Taken {}
+
+impl Hold for Taken {
+    type Fd = OwnedFd;
+    type PidFile = PidFile;
+    type Segment = Segment;
+    type Secrets = FormerSecrets;
+}
+
+/// It still belongs to this image, which goes on if the next one cannot be executed.
+#[derive(Debug)]
+pub struct Lent<'a>(PhantomData<&'a ()>);
+
+impl<'a> Hold for Lent<'a> {
+    type Fd = BorrowedFd<'a>;
+    type PidFile = &'a PidFile;
+    type Segment = &'a Segment;
+    type Secrets = &'a FormerSecrets;
+}
+
+/// A worker.
+#[derive(Clone, Copy, Debug)]
+pub struct LeftWorker<Fd> {
     /// Its process.
     pub pid: Pid,
-    /// Our end of its channel.
-    pub channel: OwnedFd,
+    /// The broker's end of its channel.
+    pub channel: Fd,
     /// A copy of the worker's end.
-    pub inbox: Option<OwnedFd>,
+    pub inbox: Option<Fd>,
     /// Connections it still has.
     pub users: usize,
     /// It has sent a message, so it has its keys already, or is to get none.
@@ -48,39 +84,62 @@ pub struct Leaving {
 }
 
 /// A listening socket.
-#[derive(Debug)]
-pub struct LeftListener {
+#[derive(Clone, Debug)]
+pub struct LeftListener<Fd> {
     /// The key of its listener.
     pub key: String,
     /// The socket.
-    pub socket: OwnedFd,
+    pub socket: Fd,
     /// The file of a UNIX socket that the broker has bound.
     pub file: Option<FileId>,
 }
 
-/// What the former image has left to this process.
-#[derive(Debug, Default)]
-pub struct Handover {
+impl<Fd> LeftListener<Fd> {
+    /// True if the service manager has opened it.
+    pub(super) fn is_activated(&self) -> bool {
+        self.key.starts_with(ACTIVATED)
+    }
+}
+
+/// What one image leaves to the next.
+pub struct Handover<H: Hold = Taken> {
     /// Listening sockets.
-    pub listeners: Vec<LeftListener>,
+    pub listeners: Vec<LeftListener<H::Fd>>,
     /// Accepted connections that no worker could take yet, with the key of their listener.
-    pub parked: Vec<(String, OwnedFd)>,
-    /// Workers of the former image, which are to be asked to leave.
-    pub workers: Vec<Leaving>,
+    pub parked: Vec<(String, H::Fd)>,
+    /// Workers, which are to be asked to leave.
+    pub workers: Vec<LeftWorker<H::Fd>>,
     /// The pid file.
-    pub pid_file: Option<PidFile>,
+    pub pid_file: Option<H::PidFile>,
     /// The process is already in the background.
     pub background: bool,
     /// Children that keep the sessions of single-process mode.
     pub keepers: Vec<Pid>,
-    /// The copy of the former configuration in shared memory.
-    pub segment: Option<Segment>,
+    /// The copy of the configuration in shared memory.
+    pub segment: Option<H::Segment>,
     /// The texts that were checked.
-    pub snapshot: Option<OwnedFd>,
+    pub snapshot: Option<H::Fd>,
     /// What must not be in the environment or in a file.
-    pub secrets: Option<FormerSecrets>,
+    pub secrets: Option<H::Secrets>,
     /// How often images of this process have failed to start with this.
     pub attempt: u32,
+}
+
+impl<H: Hold> Default for Handover<H> {
+    fn default() -> Self {
+        Handover {
+            listeners: Vec::new(),
+            parked: Vec::new(),
+            workers: Vec::new(),
+            pid_file: None,
+            background: false,
+            keepers: Vec::new(),
+            segment: None,
+            snapshot: None,
+            secrets: None,
+            attempt: 0,
+        }
+    }
 }
 
 /// Secrets of the former image, encoded.
@@ -133,7 +192,6 @@ impl FormerSecrets {
 }
 
 /// Why a process was started, by its environment.
-#[derive(Debug)]
 pub enum Former {
     /// The user started it.
     None,
@@ -282,7 +340,7 @@ impl Handover {
                 let pid = words.next()?.parse().ok()?;
                 let users = words.next()?.parse().ok()?;
                 let heard = words.next() == Some(HEARD);
-                self.workers.push(Leaving { pid, channel: fd, inbox: None, users, heard });
+                self.workers.push(LeftWorker { pid, channel: fd, inbox: None, users, heard });
             }
             "inbox" => {
                 let pid: Pid = words.next()?.parse().ok()?;
@@ -296,43 +354,13 @@ impl Handover {
 
     /// True if the former image served sockets that have no `listen` block.
     pub fn has_activated(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.key.starts_with(ACTIVATED))
+        self.listeners.iter().any(LeftListener::is_activated)
     }
 
     /// The sockets opened by the service manager.
     pub fn activated(&self) -> impl Iterator<Item = &OwnedFd> {
-        let activated = |listener: &&LeftListener| listener.key.starts_with(ACTIVATED);
-        self.listeners.iter().filter(activated).map(|listener| &listener.socket)
-    }
-
-    /// Leaves all of this to yet another image of the process.
-    pub fn outgoing(&self) -> Outgoing<'_> {
-        Outgoing {
-            listeners: self
-                .listeners
-                .iter()
-                .map(|left| (left.key.clone(), left.socket.as_fd(), left.file))
-                .collect(),
-            parked: self.parked.iter().map(|(key, fd)| (key.clone(), fd.as_fd())).collect(),
-            workers: self
-                .workers
-                .iter()
-                .map(|worker| LeftWorker {
-                    channel: worker.channel.as_fd(),
-                    inbox: worker.inbox.as_ref().map(OwnedFd::as_fd),
-                    heard: worker.heard,
-                    pid: worker.pid,
-                    users: worker.users,
-                })
-                .collect(),
-            pid_file: self.pid_file.as_ref(),
-            background: self.background,
-            keepers: self.keepers.clone(),
-            segment: self.segment.as_ref(),
-            snapshot: self.snapshot.as_ref().map(OwnedFd::as_fd),
-            secrets: self.secrets.as_ref(),
-            attempt: self.attempt,
-        }
+        let activated = self.listeners.iter().filter(|listener| listener.is_activated());
+        activated.map(|listener| &listener.socket)
     }
 }
 
@@ -347,47 +375,6 @@ fn lines_for_us(text: &str) -> Option<std::str::Split<'_, char>> {
 /// Marks a worker that has sent a message. Older images ignore it.
 const HEARD: &str = "heard";
 
-/// A worker to be left to the next image, while it still belongs to this one.
-#[derive(Clone, Copy, Debug)]
-pub struct LeftWorker<'a> {
-    /// Our end of its channel.
-    pub channel: BorrowedFd<'a>,
-    /// A copy of the worker's end.
-    pub inbox: Option<BorrowedFd<'a>>,
-    /// Its process.
-    pub pid: Pid,
-    /// Connections it still has.
-    pub users: usize,
-    /// It has sent a message.
-    pub heard: bool,
-}
-
-/// What is left to the next image. Everything still belongs to this image, which goes on if the
-/// next one cannot be executed.
-#[derive(Debug, Default)]
-pub struct Outgoing<'a> {
-    /// Key, socket and file of each listener.
-    pub listeners: Vec<(String, BorrowedFd<'a>, Option<FileId>)>,
-    /// See [`Handover`].
-    pub parked: Vec<(String, BorrowedFd<'a>)>,
-    /// See [`Handover`].
-    pub workers: Vec<LeftWorker<'a>>,
-    /// See [`Handover`].
-    pub pid_file: Option<&'a PidFile>,
-    /// See [`Handover`].
-    pub background: bool,
-    /// See [`Handover`].
-    pub keepers: Vec<Pid>,
-    /// See [`Handover`].
-    pub segment: Option<&'a Segment>,
-    /// See [`Handover`].
-    pub snapshot: Option<BorrowedFd<'a>>,
-    /// See [`Handover`].
-    pub secrets: Option<&'a FormerSecrets>,
-    /// See [`Handover`].
-    pub attempt: u32,
-}
-
 /// The program that takes the place of this one.
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'a> {
@@ -399,14 +386,14 @@ pub struct Image<'a> {
     pub environment: &'a [(OsString, OsString)],
 }
 
-impl Outgoing<'_> {
+impl<H: Hold> Handover<H> {
     /// Executes the next image. Returns only if that fails; signals are unblocked then.
     pub fn give(&self, image: &Image<'_>) -> io::Error {
         let mut feeder = None;
         let mut prepare = || -> io::Result<_> {
             let mut text = self.encode();
-            if let Some(secrets) = self.secrets {
-                let (pipe, pid) = process::feed(secrets.encoded())?;
+            if let Some(secrets) = &self.secrets {
+                let (pipe, pid) = process::feed(secrets.borrow().encoded())?;
                 let _ = write!(text, "\nsecrets {} {pid}", pipe.as_raw_fd());
                 feeder = Some((pipe, pid));
             }
@@ -436,7 +423,8 @@ impl Outgoing<'_> {
         // Without the keys sessions cannot be resumed; nothing else is lost.
         let tickets = self
             .secrets
-            .and_then(FormerSecrets::decode)
+            .as_ref()
+            .and_then(|secrets| secrets.borrow().decode())
             .and_then(|(tickets, _)| process::pipe_with(&tickets.encode()).ok());
         if let Some(fd) = &tickets {
             let _ = write!(text, "\ntickets {}", fd.as_raw_fd());
@@ -456,39 +444,44 @@ impl Outgoing<'_> {
     ) -> io::Error {
         let mut environment = image.environment.to_vec();
         environment.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
-        let listeners = self.listeners.iter().map(|(_, fd, _)| *fd);
-        let listeners = listeners.chain(self.parked.iter().map(|(_, fd)| *fd));
-        let channels = self.workers.iter().map(|worker| worker.channel);
-        let workers = channels.chain(self.workers.iter().filter_map(|worker| worker.inbox));
-        let pid_file = self.pid_file.and_then(PidFile::descriptor);
-        let keep: Vec<BorrowedFd<'_>> =
-            listeners.chain(workers).chain(pid_file).chain(self.snapshot).chain(more).collect();
+        let listeners = self.listeners.iter().map(|listener| &listener.socket);
+        let channels = self.workers.iter().map(|worker| &worker.channel);
+        let inboxes = self.workers.iter().filter_map(|worker| worker.inbox.as_ref());
+        let parked = self.parked.iter().map(|(_, fd)| fd);
+        let all = listeners.chain(parked).chain(channels).chain(inboxes).chain(&self.snapshot);
+        let pid_file = self.pid_file().and_then(PidFile::descriptor);
+        let keep: Vec<BorrowedFd<'_>> = all.map(H::Fd::as_fd).chain(pid_file).chain(more).collect();
         process::execute(image.executable, image.arguments, &environment, &keep)
+    }
+
+    fn pid_file(&self) -> Option<&PidFile> {
+        self.pid_file.as_ref().map(Borrow::borrow)
     }
 
     /// What every image understands.
     fn encode_basics(&self) -> String {
         let mut text = format!("pid {}", process::id());
-        for (key, fd, file) in &self.listeners {
-            let _ = write!(text, "\nlistener {} {}", fd.as_raw_fd(), encode(key));
+        for LeftListener { key, socket, file } in &self.listeners {
+            let _ = write!(text, "\nlistener {} {}", number(socket), encode(key));
             if let Some(FileId { device, inode }) = file {
                 let _ = write!(text, " {device} {inode}");
             }
         }
         for (key, fd) in &self.parked {
-            let _ = write!(text, "\nparked {} {}", fd.as_raw_fd(), encode(key));
+            let _ = write!(text, "\nparked {} {}", number(fd), encode(key));
         }
         for worker in &self.workers {
             let LeftWorker { channel, inbox, pid, users, heard } = worker;
-            let _ = write!(text, "\nworker {} {pid} {users}", channel.as_raw_fd());
+            let _ = write!(text, "\nworker {} {pid} {users}", number(channel));
             if *heard {
                 let _ = write!(text, " {HEARD}");
             }
             if let Some(inbox) = inbox {
-                let _ = write!(text, "\ninbox {} {pid}", inbox.as_raw_fd());
+                let _ = write!(text, "\ninbox {} {pid}", number(inbox));
             }
         }
-        if let Some((file, fd)) = self.pid_file.and_then(|file| Some((file, file.descriptor()?))) {
+        if let Some((file, fd)) = self.pid_file().and_then(|file| Some((file, file.descriptor()?)))
+        {
             let path = file.path().to_string_lossy();
             let _ = write!(text, "\npidfile {} {}", fd.as_raw_fd(), encode(&path));
         }
@@ -503,17 +496,21 @@ impl Outgoing<'_> {
         for pid in &self.keepers {
             let _ = write!(text, "\nkeeper {pid}");
         }
-        if let Some(segment) = self.segment {
-            let _ = write!(text, "\nsegment {}", segment.id());
+        if let Some(segment) = &self.segment {
+            let _ = write!(text, "\nsegment {}", segment.borrow().id());
         }
-        if let Some(fd) = self.snapshot {
-            let _ = write!(text, "\nsnapshot {}", fd.as_raw_fd());
+        if let Some(fd) = &self.snapshot {
+            let _ = write!(text, "\nsnapshot {}", number(fd));
         }
         if self.attempt > 0 {
             let _ = write!(text, "\nattempt {}", self.attempt);
         }
         text
     }
+}
+
+fn number(fd: &impl AsFd) -> RawFd {
+    fd.as_fd().as_raw_fd()
 }
 
 /// Most bytes in one variable (Linux takes 128 KiB).

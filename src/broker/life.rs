@@ -115,7 +115,6 @@ impl Broker {
             exit::OS_ERROR
         })?;
         events.register(signals.descriptor(), Token::new(kind::SIGNALS, 0), Interest::READ);
-        let mut handover = std::mem::take(handover);
         let single = matches!(servers, Servers::Local { .. });
         if options.inetd {
             listeners.adopt_standard_input()?;
@@ -130,7 +129,9 @@ impl Broker {
             settled: reloaded,
         };
         let workers = Workers::new(servers, setup);
-        listeners.bind(handover.listeners, activated, reloaded, events)?;
+        listeners.bind(&mut handover.listeners, activated, reloaded, events)?;
+        // From here on nothing fails.
+        let mut handover = std::mem::take(handover);
         let mut broker = Broker {
             listeners,
             admission: Admission::new(Acl::new(config.acl), config.overload),

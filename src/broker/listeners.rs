@@ -11,7 +11,6 @@ use crate::config::broker::{Broker, Overload};
 use crate::config::listen::Sticky;
 use crate::event::{Interest, Loop, Token};
 use crate::os::address::{Address, Family};
-use crate::os::entry::FileId;
 use crate::os::process::{self, exit};
 use crate::os::socket::{self, Inherited, Kind, Protocol, MOST_BACKLOG};
 use crate::os::{self, log};
@@ -60,12 +59,12 @@ impl Listeners {
     }
 
     /// Opens the listeners, using sockets of the former image or the service manager where they
-    /// fit. Fails if there are no listeners, or if none could be bound and none will be retried.
-    /// After a reload binding is always retried, as the sessions of the former image still go on
-    /// here.
+    /// fit. Fails if there are no listeners, and then leaves `former` as it is; or if none could be
+    /// bound and none will be retried. After a reload binding is always retried, as the sessions of
+    /// the former image still go on here.
     pub(super) fn bind(
         &mut self,
-        mut former: Vec<LeftListener>,
+        former: &mut Vec<LeftListener<OwnedFd>>,
         activated: Vec<OwnedFd>,
         reloaded: bool,
         events: &mut Loop,
@@ -75,14 +74,19 @@ impl Listeners {
             .filter(|fd| socket::inspect(fd.as_raw_fd()) == Inherited::Listener)
             .map(Some)
             .collect();
+        let known = former.iter().filter(|left| left.is_activated()).map(|left| &left.socket);
+        if self.all.is_empty() && !known.chain(activated.iter().flatten()).any(is_usable) {
+            log::message("FATAL: No listeners defined.");
+            return Err(exit::OS_ERROR);
+        }
         for listener in self.all.iter_mut().filter(|listener| listener.socket.is_none()) {
             let key = listener.key();
             let fits = |other: &str| other.strip_prefix(ACTIVATED).unwrap_or(other) == key;
             let taken = match former.iter().position(|other| fits(&other.key)) {
                 Some(index) => {
-                    let LeftListener { key, socket, file } = former.swap_remove(index);
-                    listener.foreign = key.starts_with(ACTIVATED);
-                    Some((socket, file))
+                    let left = former.swap_remove(index);
+                    listener.foreign = left.is_activated();
+                    Some((left.socket, left.file))
                 }
                 None => {
                     let address = Some(&listener.address);
@@ -101,7 +105,7 @@ impl Listeners {
         // Close the sockets that fit nothing in the new configuration before opening others: a
         // listener may have moved to another address with the same port.
         former.retain(|left| {
-            let keep = left.key.starts_with(ACTIVATED);
+            let keep = left.is_activated();
             if !keep {
                 self.remove_abandoned_path(left);
             }
@@ -113,20 +117,13 @@ impl Listeners {
         }
         let backlog = self.all.first();
         let backlog = backlog.map_or(MOST_BACKLOG, |listener| listener.config.backlog);
-        for (fd, known) in former
-            .into_iter()
-            .map(|left| (left.socket, true))
-            .chain(activated.into_iter().flatten().map(|fd| (fd, false)))
-        {
+        let known = former.drain(..).map(|left| (left.socket, "inherited"));
+        let new = activated.into_iter().flatten().map(|fd| (fd, "socket activation"));
+        for (fd, how) in known.chain(new) {
             if let Ok(listener) = Listener::inherited(fd, backlog) {
-                let how = if known { "inherited" } else { "socket activation" };
                 log::message(&format!("{} ({how})", text::bound(&listener.address)));
                 self.all.push(listener);
             }
-        }
-        if self.all.is_empty() {
-            log::message("FATAL: No listeners defined.");
-            return Err(exit::OS_ERROR);
         }
         let retry = self.all.iter().any(|listener| listener.config.retry_delay > 0);
         if self.all.iter().all(|listener| listener.socket.is_none()) && !retry {
@@ -149,7 +146,7 @@ impl Listeners {
     }
 
     /// Removes the file of a UNIX socket that is no longer in the configuration.
-    fn remove_abandoned_path(&self, left: &LeftListener) {
+    fn remove_abandoned_path(&self, left: &LeftListener<OwnedFd>) {
         if let Some(address @ Address::Unix(_)) = socket::local_address(&left.socket) {
             let known = self.all.iter().any(|listener| listener.address == address);
             if let (Address::Unix(path), false) = (&address, known) {
@@ -321,17 +318,22 @@ impl Listeners {
         self.all.iter().map(|listener| listener.config.sticky)
     }
 
-    /// Key, socket and file of each bound listener, for the next image.
-    pub(super) fn sockets(
-        &self,
-    ) -> impl Iterator<Item = (String, BorrowedFd<'_>, Option<FileId>)> + '_ {
+    /// The bound listeners, for the next image.
+    pub(super) fn left(&self) -> impl Iterator<Item = LeftListener<BorrowedFd<'_>>> + '_ {
         self.all.iter().filter_map(|listener| {
             // Mark the sockets that the service manager opened.
             let prefix = if listener.foreign { ACTIVATED } else { "" };
             let key = format!("{prefix}{}", listener.key());
-            Some((key, listener.socket.as_ref()?.as_fd(), listener.file()))
+            let socket = listener.socket.as_ref()?.as_fd();
+            Some(LeftListener { key, socket, file: listener.file() })
         })
     }
+}
+
+/// True if a socket that was opened before we started can be a listener. A copy is tried, so that it
+/// is still there for another attempt.
+fn is_usable(fd: &OwnedFd) -> bool {
+    fd.try_clone().and_then(|copy| Listener::inherited(copy, MOST_BACKLOG)).is_ok()
 }
 
 /// Resolves the addresses. A listener whose address cannot be resolved is reported and dropped.
@@ -381,5 +383,32 @@ pub fn receive(fd: &OwnedFd) -> io::Result<Option<(OwnedFd, Option<Vec<u8>>)>> {
             });
             Ok(None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Choice;
+
+    fn left(key: &str) -> LeftListener<OwnedFd> {
+        let socket = socket::create(Family::Unix, Kind::Stream, Protocol::Tcp).expect("a socket");
+        LeftListener { key: key.to_owned(), socket, file: None }
+    }
+
+    fn bind(former: &mut Vec<LeftListener<OwnedFd>>) -> Result<usize, i32> {
+        let mut events = Loop::new(&Choice::from_setting(None)).expect("a loop");
+        let mut listeners = Listeners::new(&mut Broker::default(), false);
+        listeners.bind(former, Vec::new(), true, &mut events).map(|()| listeners.len())
+    }
+
+    #[test]
+    fn without_listeners_the_former_sockets_stay_for_another_attempt() {
+        let mut former = vec![left("TCP Stream 127.0.0.1:80 "), left("UNIX Stream /run/x ")];
+        assert_eq!(bind(&mut former), Err(exit::OS_ERROR));
+        assert_eq!(former.len(), 2);
+        former.push(left("activated UNIX Stream /run/y "));
+        assert_eq!(bind(&mut former), Ok(1));
+        assert!(former.is_empty());
     }
 }

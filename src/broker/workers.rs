@@ -8,7 +8,7 @@ mod restart;
 mod watch;
 mod worker;
 
-use super::handover::{publish_snapshot, Leaving, LeftWorker};
+use super::handover::{publish_snapshot, LeftWorker};
 use super::kind;
 use super::listeners::Blocking;
 use super::policy::{Limits, Policy, WorkerId};
@@ -30,7 +30,7 @@ use inbox::Orphans;
 use restart::{Restart, SETTLED};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use watch::{Patience, Watch};
 use worker::Worker;
@@ -271,8 +271,8 @@ impl Workers {
     }
 
     /// Takes over the workers of the former image, and asks them to leave.
-    pub(super) fn adopt(&mut self, former: Vec<Leaving>, events: &mut Loop) {
-        for Leaving { pid, channel, inbox, users, heard } in former {
+    pub(super) fn adopt(&mut self, former: Vec<LeftWorker<OwnedFd>>, events: &mut Loop) {
+        for LeftWorker { pid, channel, inbox, users, heard } in former {
             let side = BrokerSide::adopted(heard);
             let mut worker = Worker::new(
                 pid,
@@ -293,7 +293,7 @@ impl Workers {
     }
 
     /// The workers, for the next image.
-    pub(super) fn left(&self) -> Vec<LeftWorker<'_>> {
+    pub(super) fn left(&self) -> Vec<LeftWorker<BorrowedFd<'_>>> {
         let left =
             |(&id, worker): (&WorkerId, &'_ Worker)| self.policy.users(id).unwrap_or(worker.users);
         let users = self.all.iter().map(left);

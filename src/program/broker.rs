@@ -123,7 +123,7 @@ fn start_again(process: &Process, mut handover: Handover, status: i32) -> i32 {
             arguments: &process.arguments,
             environment: &environment,
         };
-        let error = handover.outgoing().give(&image);
+        let error = handover.give(&image);
         log::message(&format!("execve ({}): {}", image.executable.display(), os::reason(&error)));
         signals::block_all();
         pause = FIRST_PAUSE * (1 << MOST_DOUBLINGS);

@@ -1,7 +1,7 @@
 //! What the broker does about SIGHUP and SIGUSR1 once the configuration has been checked.
 
 use super::Broker;
-use crate::broker::handover::{FormerSecrets, Image, Outgoing};
+use crate::broker::handover::{FormerSecrets, Handover, Image, Lent};
 use crate::broker::reload::{share_texts, Next, Outcome, Purpose};
 use crate::broker::{text, Findings};
 use crate::event::Loop;
@@ -77,8 +77,8 @@ impl Broker {
         let checked = findings.as_ref().map(|findings| &findings.checked);
         let secrets = FormerSecrets::new(&self.workers.secrets().tickets, checked).ok();
         let snapshot = findings.as_ref().and_then(|findings| share_texts(&findings.snapshot));
-        let outgoing = Outgoing {
-            listeners: self.listeners.sockets().collect(),
+        let handover = Handover::<Lent<'_>> {
+            listeners: self.listeners.left().collect(),
             parked: self.dispatch.left(&self.listeners),
             workers: self.workers.left(),
             pid_file: self.pid_file.as_ref(),
@@ -97,8 +97,8 @@ impl Broker {
         // An executable that did not report what it has read is an older version, and would not
         // understand the new handover either.
         let error = match findings {
-            Some(_) => outgoing.give(&image),
-            None => outgoing.give_to_older(&image),
+            Some(_) => handover.give(&image),
+            None => handover.give_to_older(&image),
         };
         let path = self.options.executable.display();
         log::message(&format!("execve ({path}): {}", os::reason(&error)));
