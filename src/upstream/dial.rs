@@ -132,6 +132,11 @@ impl Dial {
         }
     }
 
+    /// True if the next step is one of a TLS handshake, which takes time.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Handshaking(..))
+    }
+
     /// What to watch the socket for.
     pub fn interest(&self) -> Interest {
         match &self.state {

@@ -31,6 +31,8 @@ pub(super) struct Detecting {
 #[derive(Debug)]
 pub(super) struct Accepting {
     pub(super) origin: Origin,
+    /// What the client sent before it was clear that it speaks TLS, and the handshake has not seen.
+    pub(super) early: Vec<u8>,
     pub(super) handshake: Handshake,
     pub(super) timer: Option<TimerId>,
 }

@@ -6,6 +6,7 @@ use super::pair::End;
 use super::session::{Cause, Context, Next, Parting, Session, State};
 use super::shared::{kind, register, Shared};
 use super::table::Table;
+use super::turns::{self, Turns};
 use crate::channel::local::LOCAL_KINDS;
 use crate::channel::protocol::Accept;
 use crate::config::relay::Relay;
@@ -20,12 +21,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 /// The first token kind after the engine's own.
-pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 5;
+pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 6;
 
 /// All sessions of a worker, and what they share.
 pub struct Engine {
     sessions: Table<Session>,
     shared: Shared,
+    turns: Turns,
     ended: usize,
 }
 
@@ -35,7 +37,7 @@ impl Engine {
     pub fn new(settings: Relay, tls: Contexts, queries: Option<Queries>) -> Engine {
         upstream::try_options(&settings.remotes);
         let shared = Shared::new(settings, tls, queries);
-        Engine { sessions: Table::new(), shared, ended: 0 }
+        Engine { sessions: Table::new(), shared, turns: Turns::default(), ended: 0 }
     }
 
     /// Joins a zone shared with other workers; call it before the first session. False if the zone
@@ -61,11 +63,38 @@ impl Engine {
         self.shared.registry.all_used()
     }
 
-    /// Ends a turn of the loop: acts on what modules have answered. Returns how many sessions have
-    /// ended since the last call.
+    /// Ends a turn of the loop: goes on with handshakes, and acts on what modules have answered.
+    /// Returns how many sessions have ended since the last call.
     pub fn turn(&mut self, events: &mut Loop) -> usize {
+        if !self.turns.is_empty() {
+            self.shake_hands(events);
+        }
         self.take_answers(events);
         std::mem::take(&mut self.ended)
+    }
+
+    /// Goes on with as many handshakes as a turn of the loop has time for.
+    fn shake_hands(&mut self, events: &mut Loop) {
+        for index in self.turns.crowd() {
+            if let Some(session) = self.sessions.get_mut(index) {
+                self.turns.wait(index, session.origin());
+                session.ignore_handshake(events);
+            }
+        }
+        let start = os::monotonic_clock();
+        for _ in 0..turns::MOST {
+            let Some(index) = self.turns.next() else {
+                return;
+            };
+            self.run(events, index, Cause::Turn);
+            if os::monotonic_clock() > start + turns::LONGEST {
+                break;
+            }
+        }
+        if !self.turns.is_empty() {
+            // Ends the next wait at once.
+            events.arm(Token::new(kind::TURN, 0), events.now());
+        }
     }
 
     /// Stops the modules.
@@ -155,6 +184,12 @@ impl Engine {
         loop {
             next = match next {
                 Next::Wait => return session.watch(context.events),
+                Next::Turn => {
+                    if !self.turns.ask(index) {
+                        session.ignore_handshake(context.events);
+                    }
+                    return;
+                }
                 Next::Pump(first, second) => session.pump(first, second, &mut context),
                 Next::Dial => match session.dial(&mut context) {
                     Ok(next) => next,
@@ -183,6 +218,7 @@ impl Engine {
             return;
         };
         session.close(outcome, parting, &mut Context { index, shared: &mut self.shared, events });
+        self.turns.forget(index);
         self.ended += 1;
         self.shared.buffers.leave_places(self.sessions.len());
         if self.sessions.len() == 0 {
@@ -253,6 +289,7 @@ impl Engine {
                     self.close(events, index, &Outcome::Drained, Parting::Reset);
                 }
             }
+            // `kind::TURN` only ends the wait: the handshakes go on at the end of this turn.
             _ => {}
         }
     }

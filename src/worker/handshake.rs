@@ -4,12 +4,14 @@ use super::client::{Accepting, Detecting, Origin, Speech, TlsClient};
 use super::pair::End;
 use super::session::{Context, Next, Session, State};
 use super::shared::{kind, Shared};
+use super::turns;
 use crate::channel::protocol::Accept;
 use crate::config::listen::flag;
-use crate::event::{Loop, TimerId, Token};
+use crate::event::{Interest, Loop, TimerId, Token};
 use crate::os::address::Address;
 use crate::os::{self, log, socket};
 use crate::tls::detect::{first, First};
+use crate::upstream::dial;
 use crate::upstream::handshake::{Handshake, Progress, Unsent};
 use std::os::fd::OwnedFd;
 
@@ -40,7 +42,12 @@ impl Shared {
             log::braked(log::Kind::Session, || "connection dropped: out of memory".to_owned());
             return None;
         };
-        Some(State::Accepting(Box::new(Accepting { origin, handshake, timer: None })))
+        Some(State::Accepting(Box::new(Accepting {
+            origin,
+            early: Vec::new(),
+            handshake,
+            timer: None,
+        })))
     }
 
     /// True if connections of this listener can be served. If not, that is logged once.
@@ -132,21 +139,48 @@ impl Session {
             self.accept_trouble("out of memory", origin.address.as_ref());
             return Next::refuse("TLS handshake failed");
         };
-        let mut accepting = Box::new(Accepting { origin, handshake, timer });
-        let mut scratch = shared.buffers.scratch();
-        let progress = accepting.handshake.feed(&self.client, &early, &mut scratch);
-        self.state = State::Accepting(accepting);
+        self.state = State::Accepting(Box::new(Accepting { origin, early, handshake, timer }));
+        Next::Turn
+    }
+
+    /// Continues the handshake with the client or with the remote, with what can be read.
+    pub(super) fn go_on_shaking(&mut self, context: &mut Context<'_>) -> Next {
+        let accepting = match &mut self.state {
+            State::Accepting(accepting) => accepting,
+            State::Dialing { dial, .. } if dial.is_handshaking() => {
+                return self.advance(dial::Cause::Ready, context).unwrap_or(Next::Dial);
+            }
+            _ => return Next::Wait,
+        };
+        let mut scratch = context.shared.buffers.scratch();
+        let early = std::mem::take(&mut accepting.early);
+        let progress = if early.is_empty() {
+            accepting.handshake.go_on(&self.client, &mut scratch)
+        } else {
+            accepting.handshake.feed(&self.client, &early, &mut scratch)
+        };
         self.accepted(progress, context)
     }
 
-    /// Continues the client's handshake, with what can be read.
-    pub(super) fn go_on_accepting(&mut self, context: &mut Context<'_>) -> Next {
-        let State::Accepting(accepting) = &mut self.state else {
-            return Next::Wait;
-        };
-        let mut scratch = context.shared.buffers.scratch();
-        let progress = accepting.handshake.go_on(&self.client, &mut scratch);
-        self.accepted(progress, context)
+    /// The line in which the session waits to go on with its handshake.
+    pub(super) fn origin(&self) -> turns::Origin {
+        match &self.state {
+            State::Accepting(accepting) => turns::Origin::of(accepting.origin.address.as_ref()),
+            _ => turns::Origin::of(socket::peer_address(&self.client).as_ref()),
+        }
+    }
+
+    /// Stops watching the end whose handshake waits for its turn.
+    pub(super) fn ignore_handshake(&self, events: &mut Loop) {
+        match &self.state {
+            State::Accepting(_) => events.set_interest(&self.client, Interest::empty()),
+            State::Dialing { dial, .. } if dial.is_handshaking() => {
+                if let Some(socket) = dial.socket() {
+                    events.set_interest(socket, Interest::empty());
+                }
+            }
+            _ => {}
+        }
     }
 
     fn accepted(&mut self, progress: Progress, context: &mut Context<'_>) -> Next {
@@ -158,7 +192,7 @@ impl Session {
         let State::Accepting(accepting) = std::mem::replace(&mut self.state, State::Over) else {
             return Next::Wait;
         };
-        let Accepting { origin, handshake, timer } = *accepting;
+        let Accepting { origin, handshake, timer, .. } = *accepting;
         timer.into_iter().for_each(|timer| context.events.cancel(timer));
         self.active = context.events.now();
         let (stream, unsent) = handshake.into_parts();

@@ -28,3 +28,4 @@ mod shared;
 mod table;
 #[cfg(test)]
 mod tests;
+mod turns;

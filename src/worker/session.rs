@@ -99,6 +99,8 @@ pub(super) enum Cause {
     IdleTime,
     /// Modules have decided about its client.
     Decision(Decision),
+    /// It may go on with its handshake.
+    Turn,
 }
 
 /// How a session is closed.
@@ -113,6 +115,8 @@ pub(super) enum Parting {
 pub(super) enum Next {
     /// Wait for the next event.
     Wait,
+    /// Go on with the handshake, but not before it is this session's turn.
+    Turn,
     /// Call [`Session::dial`].
     Dial,
     /// Call [`Session::pump`], for one end or for both.
@@ -164,9 +168,10 @@ impl Session {
             Cause::Arrival => match self.state {
                 State::Arrived(realm) => self.admit(None, realm, context),
                 State::Detecting(_) => self.detect(context),
-                State::Accepting(_) => self.go_on_accepting(context),
+                State::Accepting(_) => Next::Turn,
                 _ => Next::Wait,
             },
+            Cause::Turn => self.go_on_shaking(context),
         }
     }
 
@@ -182,6 +187,7 @@ impl Session {
                     (false, false) => self.hung_up(end, context),
                 }
             }
+            (State::Dialing { dial, .. }, End::Upstream) if dial.is_handshaking() => Next::Turn,
             (State::Dialing { .. }, End::Upstream) => {
                 // With edge-triggered events, a ready socket without a hangup has no error.
                 let sound = !event.hangup && context.events.has_edges();
@@ -190,7 +196,7 @@ impl Session {
             }
             (_, End::Upstream) | (State::Over, _) => Next::Wait,
             (State::Detecting(_), _) => self.detect(context),
-            (State::Accepting(_), _) => self.go_on_accepting(context),
+            (State::Accepting(_), _) => Next::Turn,
             (State::Authorizing { .. }, _) => self.heard(event),
             (
                 State::Arrived(_)

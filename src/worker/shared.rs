@@ -20,6 +20,7 @@ pub(super) mod kind {
     pub(in crate::worker) const IDLE: u8 = LOCAL_KINDS + 2;
     pub(in crate::worker) const STATE: u8 = LOCAL_KINDS + 3;
     pub(in crate::worker) const DRAIN: u8 = LOCAL_KINDS + 4;
+    pub(in crate::worker) const TURN: u8 = LOCAL_KINDS + 5;
 }
 
 /// What all sessions of a worker share.
