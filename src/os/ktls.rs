@@ -51,7 +51,7 @@ pub struct Received {
 pub const DATA: u8 = 23;
 
 #[cfg(target_os = "linux")]
-pub use linux::{attach, receive, send_control, set_keys};
+pub use linux::{attach, next_record, receive, send_control, set_keys, takes_new_keys};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -130,6 +130,42 @@ mod linux {
         result.map(drop)
     }
 
+    /// The number of the next record of a direction that the kernel handles with this cipher.
+    pub fn next_record(fd: &OwnedFd, way: Way, cipher: Cipher) -> io::Result<u64> {
+        let name = match way {
+            Way::Send => TLS_TX,
+            Way::Receive => TLS_RX,
+        };
+        // The sizes of struct tls12_crypto_info_*; the number is at its end.
+        let mut info = [0_u8; 56];
+        let size = match cipher {
+            Cipher::Aes128 => 40,
+            Cipher::Aes256 | Cipher::ChaCha20 => 56,
+        };
+        let mut length = size as libc::socklen_t;
+        // SAFETY: the pointer and the length describe a part of `info`, which outlives the call.
+        let result = check(unsafe {
+            let fd = fd.as_raw_fd();
+            libc::getsockopt(fd, SOL_TLS, name, info.as_mut_ptr().cast(), &mut length)
+        });
+        let number = info[size - 8..size].iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+        // There may be a key in it.
+        wipe(&mut info);
+        result.map(|_| number)
+    }
+
+    /// True if the kernel lets a sending side of TLS 1.3 that it handles have new keys (Linux 6.14).
+    pub fn takes_new_keys(fd: &OwnedFd) -> bool {
+        // Keys of no cipher: older kernels say EBUSY before they look at them.
+        let info = [0x0304_u16, 0];
+        // SAFETY: the pointer and the length describe `info`, which outlives the call.
+        let result = check(unsafe {
+            let length = mem::size_of_val(&info) as libc::socklen_t;
+            libc::setsockopt(fd.as_raw_fd(), SOL_TLS, TLS_TX, info.as_ptr().cast(), length)
+        });
+        result.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+    }
+
     /// A buffer for one control message of one byte.
     #[repr(C)]
     union Control {
@@ -196,7 +232,7 @@ mod linux {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{attach, receive, send_control, set_keys};
+pub use elsewhere::{attach, next_record, receive, send_control, set_keys, takes_new_keys};
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere {
@@ -214,6 +250,16 @@ mod elsewhere {
     /// This system has no kTLS.
     pub fn set_keys(_fd: &OwnedFd, _way: Way, _keys: &Keys<'_>) -> io::Result<()> {
         unsupported()
+    }
+
+    /// This system has no kTLS.
+    pub fn next_record(_fd: &OwnedFd, _way: Way, _cipher: Cipher) -> io::Result<u64> {
+        unsupported()
+    }
+
+    /// This system has no kTLS.
+    pub fn takes_new_keys(_fd: &OwnedFd) -> bool {
+        false
     }
 
     /// This system has no kTLS.

@@ -1,13 +1,15 @@
 //! One end of a TLS connection: its handshake, its records, and its close_notify.
 
 use super::policy::Handler;
-use super::records::{Control, Failure, KernelKeys, Numbers, Records, Secrets, Suite, Version};
+use super::records::{
+    Age, Control, Failure, KernelKeys, Numbers, Records, Secrets, Suite, Version, MOST_PLAIN,
+};
 use super::sizes::Sizes;
 use super::summary::{summarize, Summary};
 use super::tally::Tally;
 use super::trust;
 use super::Buffer;
-use crate::os::ktls::Way;
+use crate::os::ktls::{self, Way};
 use crate::os::secret::SecretBytes;
 use crate::os::tls::{self as library, Captured};
 use openssl::error::ErrorStack;
@@ -132,8 +134,14 @@ enum Kernel {
     No,
     /// As soon as the records can be handed over.
     Wanted,
-    Yes,
+    Yes {
+        /// How often it was given data since it was last asked how many records it has sealed.
+        writes: u16,
+    },
 }
+
+/// After so many writes the kernel is asked again. Each of them may be some twenty records.
+const WRITES: u16 = 1024;
 
 /// One end of a TLS connection.
 pub struct Stream {
@@ -250,17 +258,17 @@ impl Stream {
         }
     }
 
-    /// The new keys of a direction that was handed over before.
-    pub fn new_kernel_keys(&self, way: Way) -> Option<KernelKeys> {
+    /// The kernel's new keys for receiving.
+    pub fn new_receive_keys(&self) -> Option<KernelKeys> {
         match &self.state {
-            State::Records(records) => records.kernel_keys(way).ok(),
+            State::Records(records) => records.kernel_keys(Way::Receive).ok(),
             _ => None,
         }
     }
 
     /// Notes whether the kernel has taken the records.
     pub fn set_kernel(&mut self, taken: bool) {
-        self.kernel = if taken { Kernel::Yes } else { Kernel::No };
+        self.kernel = if taken { Kernel::Yes { writes: 0 } } else { Kernel::No };
         if taken {
             self.note_handler(Handler::Kernel);
         }
@@ -268,7 +276,7 @@ impl Stream {
 
     /// True if the kernel handles the records.
     pub fn in_kernel(&self) -> bool {
-        self.kernel == Kernel::Yes
+        matches!(self.kernel, Kernel::Yes { .. })
     }
 
     /// Handles a record other than data that the kernel has opened. A failure comes with the alert
@@ -286,6 +294,46 @@ impl Stream {
                 }
             },
             _ => Err((0, "the session has failed".to_owned())),
+        }
+    }
+
+    /// Notes that the kernel is given so many bytes to seal. True if it is to be asked for the number
+    /// of its next record, and of which cipher.
+    pub fn note_sent(&mut self, length: usize) -> Option<ktls::Cipher> {
+        let (Kernel::Yes { writes }, State::Records(records)) = (&mut self.kernel, &mut self.state)
+        else {
+            return None;
+        };
+        records.note_sent(u32::try_from(length.div_ceil(MOST_PLAIN)).unwrap_or(u32::MAX));
+        *writes = (*writes + 1) % WRITES;
+        (*writes == 0).then(|| records.kernel_cipher())
+    }
+
+    /// Judges the kernel's keys for sending by the number of its next record.
+    pub fn kernel_age(&self, number: u64) -> Age {
+        match &self.state {
+            State::Records(records) => records.kernel_age(number),
+            _ => Age::Young,
+        }
+    }
+
+    /// Makes a KeyUpdate due: one that the kernel has to send, and then needs new keys.
+    pub fn request_update(&mut self) {
+        if let State::Records(records) = &mut self.state {
+            records.request_update();
+        }
+    }
+
+    /// True if a KeyUpdate is due.
+    pub fn is_update_due(&self) -> bool {
+        matches!(&self.state, State::Records(records) if records.is_update_due())
+    }
+
+    /// A KeyUpdate was sent; returns the keys for what the kernel sends after it.
+    pub fn kernel_update(&mut self) -> Option<KernelKeys> {
+        match &mut self.state {
+            State::Records(records) => records.kernel_update().ok(),
+            _ => None,
         }
     }
 

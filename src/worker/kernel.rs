@@ -2,7 +2,8 @@
 
 use super::direction::{Side, Stop};
 use crate::os::ktls::Way;
-use crate::os::{self, ktls};
+use crate::os::{self, ktls, log};
+use crate::tls::records::{Age, KEY_UPDATE};
 use crate::tls::stream::Stream;
 use std::os::fd::OwnedFd;
 
@@ -81,26 +82,64 @@ pub(super) fn receive(fd: &OwnedFd, tls: &mut Stream, buffer: &mut [u8]) -> Resu
         let _ = ktls::send_control(fd, ALERT, &[FATAL, alert]);
         Stop::Failed(text)
     })?;
-    let unable = |_| Stop::Failed("the kernel takes no new keys".to_owned());
-    if control.new_receive_keys {
-        set_new_keys(fd, tls, Way::Receive).map_err(unable)?;
+    if let (true, Some(keys)) = (control.new_receive_keys, tls.new_receive_keys()) {
+        ktls::set_keys(fd, Way::Receive, &keys.get()).map_err(unable)?;
     }
     if let Some((kind, message)) = control.answer {
         match ktls::send_control(fd, kind, &message) {
             // Only the refusal of a renegotiation, which may be dropped.
-            Err(error) if os::would_block(&error) && !control.new_send_keys => {}
+            Err(error) if os::would_block(&error) => {}
             result => result.map(drop).map_err(unable)?,
         }
     }
-    if control.new_send_keys {
-        set_new_keys(fd, tls, Way::Send).map_err(unable)?;
-    }
+    renew(fd, tls)?;
     Ok(if control.closed { Received::Closed } else { Received::Control })
 }
 
-fn set_new_keys(fd: &OwnedFd, tls: &Stream, way: Way) -> std::io::Result<()> {
-    match tls.new_kernel_keys(way) {
-        Some(keys) => ktls::set_keys(fd, way, &keys.get()),
-        None => Ok(()),
+/// Call it before data is given to an end: the records that the kernel seals are counted, and if
+/// new keys are due they are taken. They are if the other side has asked for them, or if the old
+/// ones have sealed as many records as they may.
+pub(super) fn before_sending(side: &mut Side<'_>, length: usize) -> Result<(), Stop> {
+    let Some(tls) = side.tls.as_mut().filter(|tls| tls.in_kernel()) else {
+        return Ok(());
+    };
+    if let Some(cipher) = tls.note_sent(length) {
+        let number = ktls::next_record(side.fd, Way::Send, cipher).unwrap_or(0);
+        match tls.kernel_age(number) {
+            Age::Young => {}
+            Age::Due | Age::Spent if ktls::takes_new_keys(side.fd) => tls.request_update(),
+            Age::Due => {}
+            Age::Spent => {
+                // RFC 8446 section 5.5: the connection must be closed.
+                log::braked(log::Kind::Tls, || {
+                    "kernel TLS: session ended, as this kernel takes no new keys and the old ones \
+                     are used up"
+                        .to_owned()
+                });
+                return Err(Stop::Sink);
+            }
+        }
     }
+    renew(side.fd, tls)
+}
+
+/// Sends a KeyUpdate and takes new keys for sending, if that is due. If the socket is full now,
+/// that stays due.
+fn renew(fd: &OwnedFd, tls: &mut Stream) -> Result<(), Stop> {
+    if !tls.is_update_due() {
+        return Ok(());
+    }
+    let (kind, message) = KEY_UPDATE;
+    match ktls::send_control(fd, kind, &message) {
+        Err(error) if os::would_block(&error) => return Ok(()),
+        result => result.map(drop).map_err(unable)?,
+    }
+    match tls.kernel_update() {
+        Some(keys) => ktls::set_keys(fd, Way::Send, &keys.get()).map_err(unable),
+        None => Err(Stop::Failed("no new keys could be made".to_owned())),
+    }
+}
+
+fn unable(_: std::io::Error) -> Stop {
+    Stop::Failed("the kernel takes no new keys".to_owned())
 }

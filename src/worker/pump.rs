@@ -204,6 +204,7 @@ impl Flow<'_> {
             }
         };
         self.direction.carried(count as u64, self.sink.fd);
+        kernel::before_sending(&mut self.sink, count)?;
         self.direction.hold_pipe(pipe, &mut buffers.pool);
         self.direction.flush(self.sink.fd, buffers)?;
         // A pipe's room is not known in bytes, so only the next fill shows whether this was all.
@@ -349,6 +350,10 @@ fn deliver(
             }
             direction.send(sink.fd, wire.filled(), next, pool)
         }
-        _ => direction.send(sink.fd, data, next, pool),
+        Some(_) => {
+            kernel::before_sending(sink, data.len())?;
+            direction.send(sink.fd, data, next, pool)
+        }
+        None => direction.send(sink.fd, data, next, pool),
     }
 }

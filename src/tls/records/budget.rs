@@ -27,9 +27,9 @@ impl Budget {
         *self = Budget::default();
     }
 
-    /// Notes that a record was sent.
-    pub(super) fn sent(&mut self) {
-        self.left = (self.left + 1).min(MOST);
+    /// Notes that records were sent.
+    pub(super) fn sent(&mut self, count: u32) {
+        self.left = self.left.saturating_add(count).min(MOST);
     }
 
     /// Counts a record without data; false if it was one too many. `now` returns milliseconds, and
@@ -82,7 +82,7 @@ mod tests {
         let mut budget = Budget::default();
         for _ in 0..1000 {
             assert!(budget.spend(|| 1));
-            budget.sent();
+            budget.sent(1);
         }
         assert!((0..32).all(|_| budget.spend(|| 1)));
         assert!(!budget.spend(|| 1));

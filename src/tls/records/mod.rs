@@ -44,6 +44,8 @@ mod content {
 
 /// A KeyUpdate that requests none in return (RFC 8446 section 4.6.3).
 const KEY_UPDATE_MESSAGE: [u8; 5] = [24, 0, 0, 1, 0];
+/// The same for the kernel: its content type and its content.
+pub const KEY_UPDATE: (u8, [u8; 5]) = (content::HANDSHAKE, KEY_UPDATE_MESSAGE);
 
 /// Alerts (RFC 8446 section 6).
 mod alert {
@@ -119,8 +121,17 @@ pub struct Control {
     pub new_receive_keys: bool,
     /// A record to send: its type and content.
     pub answer: Option<(u8, Vec<u8>)>,
-    /// After that record the keys for sending are new.
-    pub new_send_keys: bool,
+}
+
+/// How many records the kernel has sealed with its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// Few enough.
+    Young,
+    /// It is time for new keys.
+    Due,
+    /// No more may be sealed with these keys.
+    Spent,
 }
 
 /// The records of a session.
@@ -402,29 +413,57 @@ impl Records {
         }
     }
 
-    /// Handles a record other than data that the kernel has opened. New keys that follow from it
-    /// are taken at once. A failure comes with the alert to send to the other side.
+    /// Handles a record other than data that the kernel has opened. New keys for receiving that
+    /// follow from it are taken at once, those for sending are [due](Self::is_update_due). A failure
+    /// comes with the alert to send to the other side.
     pub fn control(&mut self, kind: u8, message: &[u8]) -> Result<Control, (u8, Failure)> {
         let updates = self.updates;
         let answer = self.no_data(kind, message).map_err(|Refusal(alert, why)| (alert, why))?;
-        let mut control = Control {
+        Ok(Control {
             closed: self.closed,
             new_receive_keys: self.updates != updates,
             answer: answer.map(|(kind, answer)| (kind, answer.to_vec())),
-            new_send_keys: false,
-        };
-        if std::mem::take(&mut self.update_due) {
-            let failed = |errors: ErrorStack| (alert::INTERNAL_ERROR, errors.into());
-            control.answer = Some(self.kernel_update().map_err(failed)?);
-            control.new_send_keys = true;
-        }
-        Ok(control)
+        })
     }
 
-    /// Takes new keys for what the kernel sends. Returns the record to send before they are used.
-    pub fn kernel_update(&mut self) -> Result<(u8, Vec<u8>), ErrorStack> {
+    /// True if the kernel has to send a KeyUpdate, and then needs new keys, before it sends more
+    /// data.
+    pub fn is_update_due(&self) -> bool {
+        self.update_due
+    }
+
+    /// Makes a KeyUpdate [due](Self::is_update_due).
+    pub fn request_update(&mut self) {
+        self.update_due |= self.version == Version::Tls13;
+    }
+
+    /// A KeyUpdate was sent, and the kernel needs these keys for what it sends after that.
+    pub fn kernel_update(&mut self) -> Result<KernelKeys, ErrorStack> {
         self.write.update()?;
-        Ok((content::HANDSHAKE, KEY_UPDATE_MESSAGE.to_vec()))
+        self.update_due = false;
+        self.kernel_keys(Way::Send)
+    }
+
+    /// Judges the kernel's keys for sending by the number of its next record. TLS 1.2 cannot renew
+    /// keys, and ChaCha20-Poly1305 has no limit (RFC 8446 section 5.5).
+    pub fn kernel_age(&self, number: u64) -> Age {
+        match self.version {
+            Version::Tls12 => Age::Young,
+            Version::Tls13 if number < REKEY_AFTER => Age::Young,
+            Version::Tls13 if number < 2 * REKEY_AFTER => Age::Due,
+            Version::Tls13 if self.suite.aead == Aead::ChaCha20 => Age::Due,
+            Version::Tls13 => Age::Spent,
+        }
+    }
+
+    /// Notes that the kernel seals data in at least so many records.
+    pub fn note_sent(&mut self, count: u32) {
+        self.budget.sent(count);
+    }
+
+    /// The cipher, as the kernel knows it.
+    pub fn kernel_cipher(&self) -> ktls::Cipher {
+        self.suite.aead.in_kernel()
     }
 
     /// Notes that the kernel has opened a data record.
@@ -462,7 +501,7 @@ impl Records {
             if self.write.sequence >= REKEY_AFTER {
                 self.update(out)?;
             }
-            self.budget.sent();
+            self.budget.sent(1);
             self.write.seal(content::DATA, chunk, out)?;
         }
         Ok(())

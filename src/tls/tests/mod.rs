@@ -4,6 +4,7 @@
 mod certificates;
 mod differential;
 mod handshakes;
+mod kernel;
 mod records;
 mod resumption;
 
