@@ -13,7 +13,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-#[allow(dead_code, missing_docs)]
+// The tests of TLS have it as well.
+#[allow(clippy::duplicate_mod, dead_code, missing_docs)]
 #[path = "../../../tests/common/pki.rs"]
 mod pki;
 
