@@ -170,3 +170,64 @@ impl Poller {
         Ok(())
     }
 }
+
+#[cfg(all(test, event_shims))]
+mod tests {
+    use super::super::tests::{next_turn, token, turn};
+    use super::super::{Choice, Interest, Loop, Mechanism};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
+    extern "C" {
+        /// Sets process.max-port-events for the emulated ports of this thread.
+        fn shim_port_limit(most: libc::c_int);
+    }
+
+    /// Event ports return EAGAIN at process.max-port-events, also when an association is made again
+    /// after its event. Such descriptors must not appear to be ready.
+    #[test]
+    fn what_a_port_at_its_limit_refuses_is_not_told_as_ready() {
+        // SAFETY: it takes a number.
+        let limit = |most| unsafe { shim_port_limit(most) };
+        let mut events =
+            Loop::new(&Choice { mechanism: Mechanism::Port, warning: None }).expect("a loop");
+        let (mut a, mut b) = UnixStream::pair().expect("a pair");
+        let (mut c, mut d) = UnixStream::pair().expect("a pair");
+        let quiet = |events: &mut Loop| {
+            let (start, mut turns) = (Instant::now(), 0);
+            while start.elapsed().as_millis() < 200 {
+                assert_eq!(turn(events, 1000), [], "nothing is there");
+                turns += 1;
+            }
+            assert!(turns < 30, "{turns} turns in 200 ms");
+        };
+        // A new association is refused.
+        limit(1);
+        events.register(&b, token(1), Interest::READ);
+        events.register(&d, token(2), Interest::READ);
+        quiet(&mut events);
+        c.write_all(b"x").expect("to write");
+        assert_eq!(next_turn(&mut events), [(2, true, false, false)]);
+        d.read_exact(&mut [0]).expect("to read");
+        // An association is used up by its event, and refused when it is to be made again.
+        limit(0);
+        a.write_all(b"x").expect("to write");
+        assert_eq!(next_turn(&mut events), [(1, true, false, false)]);
+        b.read_exact(&mut [0]).expect("to read");
+        quiet(&mut events);
+        for _ in 0..3 {
+            a.write_all(b"y").expect("to write");
+            assert_eq!(next_turn(&mut events), [(1, true, false, false)]);
+            b.read_exact(&mut [0]).expect("to read");
+        }
+        // With room, both are watched again: a long wait is not cut short.
+        limit(libc::c_int::MAX);
+        turn(&mut events, 50);
+        let start = Instant::now();
+        assert_eq!(turn(&mut events, 200), []);
+        assert!(start.elapsed().as_millis() >= 199, "{:?}", start.elapsed());
+        events.remove(&b);
+        events.remove(&d);
+    }
+}

@@ -81,12 +81,12 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn token(index: u32) -> Token {
+pub(super) fn token(index: u32) -> Token {
     Token::new(1, index)
 }
 
 /// The events of one wait, by token index: (readable, writable, hangup).
-fn turn(events: &mut Loop, limit: u64) -> Vec<(u32, bool, bool, bool)> {
+pub(super) fn turn(events: &mut Loop, limit: u64) -> Vec<(u32, bool, bool, bool)> {
     events.wait(Some(limit)).expect("a wait");
     let mut found = Vec::new();
     while let Some(event) = events.next_event() {
@@ -96,7 +96,7 @@ fn turn(events: &mut Loop, limit: u64) -> Vec<(u32, bool, bool, bool)> {
 }
 
 /// Waits until there are events, at most ten seconds.
-fn next_turn(events: &mut Loop) -> Vec<(u32, bool, bool, bool)> {
+pub(super) fn next_turn(events: &mut Loop) -> Vec<(u32, bool, bool, bool)> {
     for _ in 0..100 {
         let found = turn(events, 100);
         if !found.is_empty() {

@@ -13,7 +13,10 @@
  *    update the events and user arguments"; an event that was sent is
  *    withdrawn, and the condition checked again.  port_dissociate withdraws
  *    it as well.
- *  - the same, ERRORS: EBADF, EBADFD, EINVAL, ENOENT.
+ *  - the same, ERRORS: EBADF, EBADFD, EINVAL, ENOENT; and EAGAIN at the
+ *    resource control process.max-port-events, which shim_port_limit sets for
+ *    the ports of a thread.  It counts the associations of a port; one that is
+ *    made again, after its event was retrieved, counts as new.
  *  - port_create(3C): an association ends when its descriptor is closed.
  *  - port_get(3C), port_getn: waits "until the desired number of events are
  *    available, the timeout elapses, a signal occurs"; "On return, the value
@@ -76,7 +79,10 @@ struct port {
 	struct association *table;
 	int count;
 	int head, tail, queued;
+	int live; /* associations */
 };
+
+static _Thread_local int limit = INT_MAX;
 
 static void
 clear(struct shim_queue *base)
@@ -85,13 +91,14 @@ clear(struct shim_queue *base)
 
 	free(p->table);
 	p->table = NULL;
-	p->count = p->queued = 0;
+	p->count = p->queued = p->live = 0;
 }
 
 /* Ends an association, and drops an event already sent for it. */
 static void
-forget(struct association *a)
+forget(struct port *p, struct association *a)
 {
+	p->live -= a->live;
 	a->live = false;
 	a->sent = 0;
 }
@@ -118,13 +125,19 @@ check(int port, int source, uintptr_t object)
 	}
 	if (object >= INT_MAX || fcntl((int)object, F_GETFD) == -1) {
 		if (object < (uintptr_t)p->count) {
-			forget(&p->table[object]);
+			forget(p, &p->table[object]);
 			p->table[object].watched = false;
 		}
 		errno = EBADFD;
 		return NULL;
 	}
 	return p;
+}
+
+void
+shim_port_limit(int most)
+{
+	limit = most;
 }
 
 int
@@ -150,6 +163,10 @@ shim_port_associate(int port, int source, uintptr_t object, int events,
 		return -1;
 	}
 	a = &p->table[fd];
+	if (!a->live && p->live >= limit) {
+		errno = EAGAIN;
+		return -1;
+	}
 	/* The bits of epoll are those of poll. */
 	ev.events = (uint32_t)(events & KNOWN_EVENTS) | EPOLLONESHOT;
 	ev.data.u64 = (uint64_t)a->generation << 32 | (uint32_t)fd;
@@ -159,13 +176,15 @@ shim_port_associate(int port, int source, uintptr_t object, int events,
 		 * number was closed and reused. The old file may be open elsewhere, and
 		 * its member still in the set; the generation tells them apart.
 		 */
-		a->live = a->watched = false;
+		forget(p, a);
+		a->watched = false;
 		ev.data.u64 = (uint64_t)++a->generation << 32 | (uint32_t)fd;
 		if (epoll_ctl(port, EPOLL_CTL_ADD, fd, &ev) == -1 &&
 		    (errno != EEXIST || /* put back by dup2(2) */
 		    epoll_ctl(port, EPOLL_CTL_MOD, fd, &ev) == -1))
 			return -1;
 	}
+	p->live += !a->live;
 	a->live = a->watched = true;
 	a->user = user;
 	now.fd = fd;
@@ -192,7 +211,7 @@ shim_port_dissociate(int port, int source, uintptr_t object)
 		return -1;
 	if (object < (uintptr_t)p->count && p->table[object].live) {
 		a = &p->table[object];
-		forget(a);
+		forget(p, a);
 		a->watched = false;
 		/* Finds nothing if the number was closed and reused. */
 		if (epoll_ctl(port, EPOLL_CTL_DEL, (int)object, NULL) == 0)
@@ -209,7 +228,7 @@ retrieve(struct port *p, int fd, int events, struct shim_port_event *event)
 {
 	struct association *a = &p->table[fd];
 
-	forget(a);
+	forget(p, a);
 	if (!shim_still_member(p->base.fd, fd)) {
 		a->watched = false; /* closed, but perhaps alive elsewhere */
 		return false;

@@ -1138,6 +1138,30 @@ port_association(void)
 	close(p[0]);
 	CHECK(pone(port, p[1], POLLERR, &zero));
 	close(p[1]);
+
+	/* At the limit new associations fail, and those that an event used up;
+	 * others can be changed. */
+	make_pair(s);
+	make_pipe(p);
+	shim_port_limit(1);
+	CHECK(passoc(port, s[0], POLLIN, NULL) == 0);
+	CHECK(FAILS(passoc(port, p[0], POLLIN, NULL), EAGAIN));
+	CHECK(passoc(port, s[0], POLLOUT, NULL) == 0);
+	shim_port_limit(0);
+	CHECK(pone(port, s[0], POLLOUT, &zero));
+	CHECK(FAILS(passoc(port, s[0], POLLIN, NULL), EAGAIN));
+	shim_port_limit(1);
+	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
+	CHECK(FAILS(passoc(port, s[0], POLLIN, NULL), EAGAIN));
+	CHECK(pdissoc(port, p[0]) == 0);
+	CHECK(passoc(port, s[0], POLLIN, NULL) == 0);
+	close(s[0]);
+	CHECK(FAILS(passoc(port, s[0], POLLIN, NULL), EBADFD));
+	CHECK(passoc(port, p[0], POLLIN, NULL) == 0);
+	shim_port_limit(INT_MAX);
+	close(s[1]);
+	close(p[0]);
+	close(p[1]);
 	close(port);
 }
 

@@ -100,6 +100,8 @@ struct shim_port_event {
 };
 
 int shim_port_create(void);
+/* Sets process.max-port-events for the calling thread. */
+void shim_port_limit(int most);
 int shim_port_associate(int port, int source, uintptr_t object, int events,
     void *user);
 int shim_port_dissociate(int port, int source, uintptr_t object);
