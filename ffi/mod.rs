@@ -13,6 +13,7 @@ mod entry;
 mod interface;
 pub mod layout;
 mod memory;
+mod processors;
 mod trampolines;
 
 pub mod av_send;

@@ -4,7 +4,7 @@
 //! of these names is a naked Rust function that jumps to the C one. It has no stack frame:
 //! arguments, variable ones too, stay where the caller put them, and a longjmp skips no Rust frame.
 
-/// One jump. `$target` is the C function.
+/// One jump. `$target` is the C function. `processors` refuses processors without one.
 macro_rules! jump {
     ($name:ident, $target:ident) => {
         #[doc = concat!("Defined in C: `", stringify!($target), "`.")]
@@ -39,21 +39,5 @@ macro_rules! jump {
         }
     };
 }
-
-#[cfg(not(all(
-    target_pointer_width = "64",
-    any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        target_arch = "riscv64",
-        all(target_arch = "powerpc64", target_endian = "little"),
-        target_arch = "s390x"
-    )
-)))]
-compile_error!(
-    "tcprelay runs on x86_64, aarch64, riscv64, powerpc64le and s390x, in 64 bits: the layouts that \
-     modules in C have of libmavis.so were measured there, and ffi/trampolines.rs has no jump into C \
-     for other processors (nor for powerpc64 with big-endian function descriptors)"
-);
 
 include!(concat!(env!("OUT_DIR"), "/trampolines.rs"));
