@@ -508,7 +508,9 @@ fn idle_sessions_are_cheap() {
     let (peer, arrived) = Peer::manual();
     let port = free_port();
     let spawn = "instances max = 1 users min = 5000 users max = 5000";
-    let relay = Launch::new(config(port, &peer.remote(), "", spawn, "")).start();
+    // Emulations keep tables of their own in the worker.
+    let setup = Launch::new(config(port, &peer.remote(), "", spawn, "")).mechanism(EPOLL);
+    let relay = setup.start();
     let worker = relay.workers()[0];
     let open = |count: usize| -> Vec<(TcpStream, TcpStream)> {
         (0..count)

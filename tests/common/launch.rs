@@ -18,6 +18,14 @@ enum Input {
     Descriptor(OwnedFd),
 }
 
+/// The emulated mechanism for a test that does not choose one. It is the same for all programs of the
+/// test, and tests are spread evenly over the mechanisms, and so over the sandboxes of other systems.
+fn emulated() -> &'static str {
+    let sum: usize = thread::current().name().unwrap_or("").bytes().map(usize::from).sum();
+    let all = super::mechanisms();
+    all[sum % all.len()].0
+}
+
 /// How a program is started. In texts and arguments `@DIR@` stands for the test's directory,
 /// `@CFG@` for the configuration file and `@BIN@` for the program.
 pub struct Launch {
@@ -42,7 +50,7 @@ impl Launch {
             // Tests read /proc of the processes, which only root may do otherwise.
             environment.push(("TCPRELAY_TRACEABLE".into(), "1".into()));
         }
-        Launch {
+        let launch = Launch {
             directory: Directory::new(),
             program: TCPRELAY.into(),
             name: None,
@@ -54,6 +62,11 @@ impl Launch {
             descriptors: None,
             user: None,
             ready: Some(1),
+        };
+        if cfg!(event_shims) {
+            launch.mechanism(emulated())
+        } else {
+            launch
         }
     }
 

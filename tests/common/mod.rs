@@ -44,6 +44,9 @@ pub fn left_out(why: &str) {
     eprintln!("LEFT OUT: {}: {why}", thread::current().name().unwrap_or("test"));
 }
 
+/// The value of `IO_POLL_MECHANISM` for epoll, which every build has.
+pub const EPOLL: &str = "4";
+
 /// The `IO_POLL_MECHANISM` values that this build can run, with their names.
 /// TCPRELAY_TEST_MECHANISM limits them to the one of that name.
 pub fn mechanisms() -> Vec<(&'static str, &'static str)> {
@@ -51,7 +54,7 @@ pub fn mechanisms() -> Vec<(&'static str, &'static str)> {
         // The native mechanisms are tested with the build that users get.
         vec![("1", "kqueue"), ("32", "port"), ("2", "/dev/poll")]
     } else {
-        vec![("4", "epoll"), ("8", "poll"), ("16", "select")]
+        vec![(EPOLL, "epoll"), ("8", "poll"), ("16", "select")]
     };
     if let Ok(only) = std::env::var("TCPRELAY_TEST_MECHANISM") {
         all.retain(|(_, name)| *name == only);
