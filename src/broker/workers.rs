@@ -3,7 +3,9 @@
 
 mod flow;
 mod giving;
+mod hearing;
 mod inbox;
+mod leaving;
 mod restart;
 mod watch;
 mod worker;
@@ -15,14 +17,13 @@ use super::policy::{Limits, Policy, WorkerId};
 use super::sticky::Stickiness;
 use super::text;
 use super::worker_process::{self, Started};
-use crate::channel::broker_side::{Act, BrokerSide, Stage};
+use crate::channel::broker_side::{BrokerSide, Stage};
 use crate::channel::local::LocalWorker;
-use crate::channel::protocol::{FromWorker, RECEIVE};
 use crate::channel::Peer;
 use crate::config::broker::Spawn;
-use crate::event::{Event, Loop, TimerId, Token};
+use crate::event::{Loop, TimerId, Token};
 use crate::os::process::{self, exit, Ended, Pid, Program};
-use crate::os::{self, channel, log};
+use crate::os::{self, log};
 use crate::snapshot::material::Material;
 use crate::tls::tickets::Ratchet;
 use crate::upstream::leases::Leases;
@@ -35,10 +36,6 @@ use std::rc::Rc;
 use watch::{Patience, Watch};
 use worker::Worker;
 
-/// Messages read from one worker per turn.
-const BATCH: usize = 64;
-/// How often to look for idle workers beyond the minimum, in milliseconds.
-const TRIM_PERIOD: u64 = 4000;
 /// In single-process mode the relay in this process counts as the only worker.
 const LOCAL_WORKER: WorkerId = WorkerId(0);
 
@@ -309,107 +306,6 @@ impl Workers {
             .collect()
     }
 
-    /// A worker's channel is readable or writable, or was closed.
-    pub(super) fn event(&mut self, id: WorkerId, event: Event, events: &mut Loop) {
-        if event.writable {
-            self.policy.set_blocked(id, false);
-            if let Some(worker) = self.all.get_mut(&id) {
-                worker.has_room(events);
-            }
-        }
-        if event.readable || event.hangup {
-            self.hear(id, BATCH, events);
-        }
-    }
-
-    /// Reads up to `limit` messages of a worker.
-    fn hear(&mut self, id: WorkerId, limit: usize, events: &mut Loop) {
-        let mut data = [0; RECEIVE];
-        for _ in 0..limit {
-            let Some(worker) = self.all.get_mut(&id) else {
-                return;
-            };
-            let length = match channel::receive_data(worker.channel(), &mut data) {
-                Ok(length) => length,
-                Err(error) if os::would_block(&error) => return,
-                Err(error) => {
-                    worker.ignore(events);
-                    self.lost(id, &error);
-                    return;
-                }
-            };
-            worker.flow.heard(events.now());
-            let message = FromWorker::decode(&data[..length.min(data.len())]);
-            let has = self.policy.users(id).unwrap_or(worker.users);
-            let act = worker.side.hear(message, has, events.now());
-            let offends = matches!(act, Act::Offence(_));
-            self.act(id, act, events);
-            if offends {
-                return;
-            }
-        }
-    }
-
-    /// Acts on a message of a worker.
-    fn act(&mut self, id: WorkerId, act: Act, events: &mut Loop) {
-        match act {
-            Act::Nothing => {}
-            Act::Ended(count) => self.subtract(id, count),
-            Act::Limit(most) => {
-                self.restart.ready();
-                self.watch.started();
-                self.policy.set_ready(id);
-                if let Some(most) = self.policy.cap(id, most) {
-                    log::braked(log::Kind::Channel, || text::limited(most));
-                }
-                self.news.push_back(News::Ready);
-            }
-            Act::Leaves => {
-                let young = |worker: &Worker| events.now() - worker.started < SETTLED;
-                if self.all.get(&id).is_some_and(|worker| !worker.served && young(worker)) {
-                    self.restart.failed(true, events);
-                }
-                self.let_go(id, events);
-                self.start_missing(events);
-            }
-            Act::CannotStart => self.bad_configuration(events),
-            Act::Answer => self.answer(id, events),
-            Act::Remark(text) => {
-                if self.all.get_mut(&id).is_some_and(Worker::remark) {
-                    log::braked(log::Kind::Channel, || text);
-                }
-            }
-            Act::Offence(offence) => self.expel(id, &format!("has sent {offence}"), events),
-        }
-    }
-
-    /// Connections of a worker have ended, or are no longer its own.
-    fn subtract(&mut self, id: WorkerId, count: usize) {
-        if self.policy.users(id).is_some() {
-            self.policy.done(id, count);
-        } else if let Some(worker) = self.all.get_mut(&id) {
-            worker.users = worker.users.saturating_sub(count);
-        }
-    }
-
-    /// Answers HELLO: sends a worker its slot in the zone, which it can do without, and the secrets
-    /// that only the broker may read.
-    fn answer(&mut self, id: WorkerId, events: &mut Loop) {
-        let Some(worker) = self.all.get_mut(&id) else {
-            return;
-        };
-        if let Some((fd, slot)) = self.leases.admit(worker.pid) {
-            worker.tell_zone(slot, fd);
-        }
-        self.secrets.tickets.advance(os::wall_clock());
-        match self.secrets.tickets.encode_with(worker.material()) {
-            Ok(data) => worker.answer(data, events),
-            Err(error) => {
-                log::braked(log::Kind::Channel, || format!("mmap: {}", os::reason(&error)));
-            }
-        }
-    }
-
     /// The secrets as workers are told them now.
     pub(super) fn secrets(&mut self) -> &Secrets {
         self.secrets.tickets.advance(os::wall_clock());
@@ -462,23 +358,6 @@ impl Workers {
         self.restart.was_ever_ready() || self.all.values().any(serves)
     }
 
-    /// A worker cannot use its configuration. That ends the broker unless workers have been
-    /// serving: then the file was changed under a running service, and the start is tried again
-    /// with pauses.
-    fn bad_configuration(&mut self, events: &mut Loop) {
-        if self.closing {
-            return;
-        }
-        if self.has_served(events.now()) {
-            log::braked(log::Kind::Worker, || {
-                "Child reported fatal configuration problem. It will be tried again.".to_owned()
-            });
-            return;
-        }
-        log::message(text::BAD_CONFIGURATION);
-        self.give_up(exit::CONFIGURATION, events);
-    }
-
     fn give_up(&mut self, status: i32, events: &mut Loop) {
         self.close(events);
         self.news.push_back(News::End(status));
@@ -489,55 +368,6 @@ impl Workers {
         self.policy.set_blocked(id, true);
         if let Some(worker) = self.all.get(&id) {
             worker.await_room(why, events);
-        }
-    }
-
-    /// Asks a worker to leave when idle. It gets nothing after this message, so it can serve what
-    /// is queued before it and then exit.
-    fn dismiss(&mut self, id: WorkerId, events: &mut Loop) {
-        if self.all.get(&id).is_some_and(|worker| !worker.side.is_leaving()) {
-            self.let_go(id, events);
-        }
-    }
-
-    /// As [`dismiss`](Self::dismiss), for a worker that may have said already that it leaves.
-    fn let_go(&mut self, id: WorkerId, events: &mut Loop) {
-        let users = self.policy.remove(id);
-        self.sticky.forget(id);
-        if let Some(worker) = self.all.get_mut(&id) {
-            worker.side.dismissed();
-            worker.users = users.unwrap_or(worker.users);
-            worker.farewell(events);
-        }
-    }
-
-    /// Asks all workers to leave.
-    pub(super) fn dismiss_all(&mut self, events: &mut Loop) {
-        let ids: Vec<WorkerId> = self.all.keys().copied().collect();
-        for id in ids {
-            self.dismiss(id, events);
-        }
-    }
-
-    /// Asks all workers to leave, and starts no more.
-    pub(super) fn close(&mut self, events: &mut Loop) {
-        self.closing = true;
-        self.dismiss_all(events);
-    }
-
-    /// Asks idle workers beyond the minimum to leave.
-    pub(super) fn dismiss_superfluous(&mut self, events: &mut Loop) {
-        self.trim = None;
-        for id in self.policy.superfluous() {
-            self.dismiss(id, events);
-        }
-        self.schedule_trim(events);
-    }
-
-    /// Arms the timer that looks for idle workers, while there are more than the minimum.
-    fn schedule_trim(&mut self, events: &mut Loop) {
-        if self.trim.is_none() && self.policy.len() > self.policy.limits().instances_min {
-            self.trim = Some(events.arm(Token::new(kind::TRIM, 0), events.now() + TRIM_PERIOD));
         }
     }
 
