@@ -1,7 +1,9 @@
 //! The addresses of listeners: literals, paths, and names to be resolved.
 
+use crate::config::broker::Broker;
 use crate::config::listen::Listener;
 use crate::config::network::is_host_name;
+use crate::config::ConfigError;
 use crate::os::address::{Address, NotAnAddress};
 use crate::os::{self, names};
 
@@ -27,6 +29,20 @@ impl Resolver {
         };
         address.map(|address| address.with_port(listener.port))
     }
+}
+
+/// Finds a mistake in the addresses of listeners.
+pub fn check(config: &Broker) -> Result<(), ConfigError> {
+    let mut resolver = Resolver::default();
+    for listener in &config.listeners {
+        if let (Err(reason), Some(address)) = (resolver.resolve(listener), &listener.address) {
+            return Err(address.error(format!(
+                "Expected an address to listen on, but got '{}': {reason}",
+                address.text
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn resolve(text: Option<&str>) -> Result<Address, String> {

@@ -18,6 +18,7 @@ mod dispatch;
 mod findings;
 mod handover;
 pub mod hosted;
+pub mod ipc;
 mod keepers;
 mod kind;
 pub mod life;
@@ -38,4 +39,5 @@ pub use handover::{
 };
 pub use listeners::{open as open_listener, receive as receive_datagram};
 pub use options::Options;
+pub use reload::share_texts;
 pub use workers::{Secrets, Servers};

@@ -338,7 +338,7 @@ fn refused(purpose: Purpose, text: &[u8]) {
 }
 
 /// The texts of a configuration as a descriptor; `None` if they have to be read again.
-pub(super) fn share_texts(texts: &[u8]) -> Option<OwnedFd> {
+pub fn share_texts(texts: &[u8]) -> Option<OwnedFd> {
     let made = anonymous::file(texts);
     if let Err(error) = &made {
         log::message(&format!("a copy of the configuration cannot be kept: {}", os::reason(error)));

@@ -118,6 +118,28 @@ pub struct Broker {
     pub spawn: Spawn,
 }
 
+impl Broker {
+    /// True if there are listeners with TLS.
+    pub fn has_tls_listeners(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.tls_versions != 0)
+    }
+
+    /// Refuses stream listeners with DTLS versions only: where TLS was asked for, there must be TLS.
+    pub fn refuse_datagram_tls(&self) -> Result<(), String> {
+        let wrong = self.listeners.iter().find(|listener| {
+            let datagrams_only = listener.dtls_versions != 0 && listener.tls_versions == 0;
+            datagrams_only && listener.kind == Kind::Stream
+        });
+        match wrong {
+            Some(listener) => Err(format!(
+                "listen {{ port = {} }}: DTLS is for datagrams, this is a stream listener",
+                listener.port
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Parses the section. The token after its opening brace is current; ends on the closing one.
 ///
 /// `datagrams`: this program's own workers accept datagrams.

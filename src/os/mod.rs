@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod anonymous;
+pub mod background;
 pub mod calendar;
 pub mod channel;
 pub mod children;

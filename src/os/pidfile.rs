@@ -1,7 +1,8 @@
 //! The pid file: locked first, then written, and removed only by its owner.
 
-use super::check;
 use super::entry::{self, Entry, FileId};
+use super::{check, reason};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem;
@@ -29,6 +30,16 @@ pub enum PidFileError {
     Io(io::Error),
 }
 
+impl fmt::Display for PidFileError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PidFileError::Locked(Some(pid)) => write!(out, "locked by process {pid}"),
+            PidFileError::Locked(None) => out.write_str("locked by another process"),
+            PidFileError::Io(error) => out.write_str(&reason(error)),
+        }
+    }
+}
+
 impl PidFile {
     /// Opens, locks and writes the file. Refuses anything but a regular file with one name. A file
     /// that another process has locked is left alone.
@@ -41,6 +52,14 @@ impl PidFile {
         };
         write(&file).map_err(PidFileError::Io)?;
         Ok(PidFile::of(path, file))
+    }
+
+    /// Keeps `former` if it has this path; otherwise removes it, and acquires the file.
+    pub fn keep_or_acquire(path: &Path, former: Option<PidFile>) -> Result<PidFile, PidFileError> {
+        match former.filter(|former| former.path() == path) {
+            Some(former) => Ok(former),
+            None => PidFile::acquire(path),
+        }
     }
 
     /// Takes over the descriptor from an earlier image of this process, which already holds the

@@ -3,14 +3,17 @@
 #![forbid(unsafe_code)]
 
 mod broker;
+mod check;
 mod hosted;
 mod mavistest;
+mod next_image;
 pub mod options;
 mod own;
 pub mod report;
 mod sandbox;
 mod section;
 mod security;
+mod service;
 mod single;
 pub mod system;
 mod worker;

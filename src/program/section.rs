@@ -1,7 +1,11 @@
-//! The relay's section, with the modules that it names.
+//! The sections of the configuration: the broker's, and the relay's with the modules that it names.
 
+use super::options::Options;
 use super::report::publish_name;
 use super::system::Live;
+use super::{Kind, Process};
+use crate::broker::addresses;
+use crate::config::broker::{self, Broker};
 use crate::config::common::Common;
 use crate::config::environment::directory;
 use crate::config::relay::{self, Relay};
@@ -11,13 +15,55 @@ use crate::event::Loop;
 use crate::mavis::queries::Queries;
 use crate::mavis::search::{self, Modules};
 use crate::os::process::exit;
-use crate::os::{log, names};
+use crate::os::{log, names, signals};
 use std::rc::Rc;
 
 /// Opens a configuration source.
 pub(super) fn open(name: &str, system: &Live) -> Result<Source, ReadError> {
     config::system::open(name, system)
         .map_err(|error| ReadError::Open { name: name.to_owned(), error })
+}
+
+/// Reads the source, and the broker's section in it. `fetches`: a source that is a URL is fetched
+/// while a service is running. `wrong` gets what could be read of a section with mistakes.
+pub(super) fn read_broker(
+    process: &Process,
+    options: &Options,
+    system: &Rc<Live>,
+    fetches: bool,
+    wrong: &mut Option<Broker>,
+) -> Result<(Vec<u8>, Broker, Common), ReadError> {
+    let name = &options.arguments[0];
+    if fetches && name.contains("://") {
+        // A slow server must not keep the user from ending the program.
+        signals::unblock_end();
+    }
+    let source = open(name, system)?;
+    let text = source.text.clone();
+    let positional = options.arguments.get(1).map(String::as_str);
+    // In single-process mode the argument names the relay's section, as in the C program.
+    let positional = positional.filter(|_| !options.single_process || options.worker_id.is_some());
+    let section = match (&options.broker_id, positional, &process.kind) {
+        (Some(id), ..) => id,
+        (None, Some(id), _) => id,
+        (None, None, Kind::Foreign { broker }) => broker,
+        (None, None, Kind::Spawnd) => &process.name,
+        (None, None, _) => "spawnd",
+    };
+    let rules = system.report.rules();
+    let reading = config::read(source, section, rules, system.clone(), |parser| {
+        // Mistakes before the section would be reported again by a worker that reads its own
+        // section.
+        let only_here = !parser.has_reported();
+        let config = broker::parse(parser, process.is_foreign())?;
+        *wrong = only_here.then(|| config.clone());
+        Ok(config)
+    });
+    let (config, common) = system.settle(reading)?;
+    if system.report.parse_only {
+        addresses::check(&config).inspect_err(|_| *wrong = None)?;
+    }
+    Ok((text, config, common))
 }
 
 /// Reads a worker's section, and loads the modules that it names.

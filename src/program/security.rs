@@ -1,14 +1,16 @@
 //! What TLS needs at the start of a process: reads the files, and checks them.
 
-use super::own::{Listeners, OwnRemote};
+use super::own::{self, Listeners, OwnRemote};
+use super::report::Report;
 use super::section;
+use super::service::Service;
 use super::system::Live;
-use crate::broker::Secrets;
+use crate::broker::{self, Secrets};
 use crate::config::relay::Relay;
 use crate::config::source::Source;
 use crate::config::tls::{Expired, Kind};
 use crate::os::process::exit;
-use crate::os::{self, tls as library};
+use crate::os::{self, log, tls as library};
 use crate::snapshot::material::Material;
 use crate::tls::context::{self, Contexts};
 use crate::tls::error::Error;
@@ -167,4 +169,72 @@ pub(super) fn check(
     let warnings = examine(&settings, &material, tls, purpose)?;
     let (own, session_timeout) = (listeners.among(&settings), settings.tls.session_timeout);
     Ok(Some(Checked { material: Rc::new(material), session_timeout, warnings, own }))
+}
+
+/// What a broker knows for its workers: the secrets, and `tls session timeout`.
+///
+/// Reads and checks what the relay's section needs for TLS: this process may read files that
+/// workers may not, and a broken file is found before anything is started. Other programs' workers
+/// are left alone, and mistakes in the section are left to the worker to report. `former` is what
+/// the former image has left, `text` the configuration; remotes must not be among `listeners`.
+pub(super) fn read_secrets(
+    service: &Service<'_>,
+    listeners: &Listeners,
+    purpose: Purpose,
+    former: Option<(Ratchet, Option<broker::Checked>)>,
+    text: &[u8],
+    system: &Rc<Live>,
+) -> Result<(Secrets, u32), Refusal> {
+    let Service { options, config, .. } = service;
+    let (tickets, checked) = former.unzip();
+    let mut secrets = secrets(tickets, config.has_tls_listeners())?;
+    if !service.has_own_workers() || options.version {
+        return Ok((secrets, 0));
+    }
+    if let Some(checked) = checked.flatten() {
+        secrets.material = checked.material;
+        secrets.tickets.set_period(checked.session_timeout.into());
+        return Ok((secrets, checked.session_timeout));
+    }
+    let source = match config.spawn.config.as_ref().filter(|_| !service.single) {
+        Some(other) => match section::open(other, system) {
+            Ok(source) => source,
+            Err(_) => return Ok((secrets, 0)),
+        },
+        None => Source::new(service.source(), text.to_vec()),
+    };
+    let tls = config.has_tls_listeners();
+    let mut session_timeout = 0;
+    // Relative names in the section start in the workers' directory, written as the system will
+    // report it there.
+    let directory = config.spawn.directory.as_ref().filter(|_| !service.single);
+    system.reader.set_directory(directory.and_then(|directory| directory.canonicalize().ok()));
+    if let Some(checked) = check(&source, service.relay_section(), system, listeners, tls, purpose)?
+    {
+        system.reader.complete();
+        for text in &checked.warnings {
+            system.report.message(log::Severity::WARNING, text);
+        }
+        own_remotes(&checked.own, options.parse_only, &system.report)?;
+        secrets.material = checked.material;
+        session_timeout = checked.session_timeout;
+        secrets.tickets.set_period(session_timeout.into());
+    }
+    Ok((secrets, session_timeout))
+}
+
+/// A remote that is a listener of this relay is a mistake, and a check refuses it. But a service
+/// that works in part is better than none, so it starts without that remote.
+fn own_remotes(own: &[OwnRemote], check: bool, report: &Report) -> Result<(), Refusal> {
+    if let (true, Some((last, others))) = (check, own.split_last()) {
+        for remote in others {
+            report.message(log::Severity::ERROR, &remote.text);
+        }
+        return Err(Refusal { text: last.text.clone(), status: exit::CONFIGURATION });
+    }
+    for remote in own {
+        report.message(log::Severity::ERROR, &format!("{}; it is not used", remote.text));
+    }
+    own::tell(own);
+    Ok(())
 }

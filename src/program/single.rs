@@ -1,10 +1,19 @@
-//! Another program's worker that runs in one process with its broker.
+//! Single-process mode: the relay, or another program's worker, in the process of its broker.
 
+use super::service::Service;
+use super::system::Live;
+use super::{own, section, security};
 use crate::broker::life::Broker;
+use crate::broker::Secrets;
 use crate::channel::local::LocalWorker;
 use crate::config::broker::Spawn;
 use crate::event::Loop;
+use crate::os::log;
+use crate::os::process::exit;
+use crate::snapshot::material::Material;
+use crate::worker::engine::Engine;
 use std::cell::RefCell;
+use std::rc::Rc;
 
 /// What the worker half of a program needs to know.
 #[derive(Clone, Debug)]
@@ -41,11 +50,48 @@ pub(super) fn take() -> Option<(Broker, Loop, HostedWorker)> {
 
 /// The program's worker, and how many connections it may have until it sets a limit itself: as many
 /// as configured, if there are descriptors for them.
-pub(super) fn local_worker(
+pub(super) fn foreign_worker(
     descriptors: u64,
     spawn: &Spawn,
 ) -> Option<(Box<dyn LocalWorker>, usize)> {
     let possible = usize::try_from(descriptors.saturating_sub(10) / 2).unwrap_or(usize::MAX);
     let configured = spawn.users_max.saturating_mul(spawn.instances_max);
     Some((WORKER.take()?, possible.min(configured).max(1)))
+}
+
+/// The relay of single-process mode, and the most connections it can handle.
+pub(super) fn own_worker(
+    service: &Service<'_>,
+    descriptors: u64,
+    secrets: &Secrets,
+    events: &mut Loop,
+    system: &Rc<Live>,
+) -> Result<(Box<dyn LocalWorker>, usize), i32> {
+    let (mut settings, _, modules) =
+        section::read(service.source(), service.relay_section(), system, events).map_err(
+            |error| {
+                system.report.failure(&error);
+                error.exit_status()
+            },
+        )?;
+    if !own::leave_out(&mut settings) {
+        log::message("No remote services defined! Exiting.");
+        return Err(exit::USAGE);
+    }
+    // Ten descriptors for the first listener and the rest of the process, as in a worker, and one
+    // for each further listener.
+    let own = 9 + service.config.listeners.len().max(1) as u64;
+    let users = usize::try_from(descriptors.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(1);
+    let listener = service.config.has_tls_listeners();
+    let tickets = secrets.tickets.clone();
+    let tls = match system.reader.is_complete() {
+        true => security::contexts_of_broker(&settings, &secrets.material, tickets, listener),
+        false => security::contexts(&settings, &mut Material::default(), Some(tickets), listener),
+    };
+    let tls = tls.map_err(|refusal| {
+        log::message(&refusal.text);
+        refusal.status
+    })?;
+    let queries = section::start_modules(&settings, modules, events)?;
+    Ok((Box::new(Engine::new(settings, tls, queries)), users))
 }
