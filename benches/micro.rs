@@ -2,6 +2,7 @@
 //! through a session, and TLS records.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use mavis::channel::local::Prepared;
 use mavis::channel::protocol::Accept;
 use mavis::config::relay::{self, Relay, Remote};
 use mavis::config::rules::Rules;
@@ -11,6 +12,7 @@ use mavis::config::{self, Parser};
 use mavis::event::{Choice, Loop, TimerId, Token};
 use mavis::os::address::Address;
 use mavis::os::socket::{Keepalive, Protocol};
+use mavis::os::Socket;
 use mavis::snapshot::material::Material;
 use mavis::tls::context::Contexts;
 use mavis::tls::records::{self, Records, Secrets, Suite, Version};
@@ -20,6 +22,7 @@ use mavis::upstream::balance::{Balancer, Tried};
 use mavis::worker::engine::Engine;
 use std::hint::black_box;
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -187,7 +190,12 @@ impl Worker {
     /// Opens a session; returns its two ends.
     fn open(&mut self) -> (UnixStream, UnixStream) {
         let (client, accepted) = UnixStream::pair().expect("a pair");
-        self.engine.accept(&mut self.events, accepted.into(), &Accept::default(), false);
+        self.engine.accept(
+            &mut self.events,
+            Socket::from(OwnedFd::from(accepted)),
+            &Accept::default(),
+            Prepared::No,
+        );
         let (remote, _) = self.remote.accept().expect("a connection");
         remote.set_nonblocking(true).expect("a setting");
         client.set_nonblocking(true).expect("a setting");

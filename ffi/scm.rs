@@ -1,19 +1,19 @@
 //! mavis/scm.h: messages between broker and worker, and the start of a program that can be either.
 
 use super::entry::{entry, guard, Out};
-use super::internal;
 use super::layout::common_data;
-use super::mavis;
+use super::{internal, mavis};
 use crate::channel::local::LocalWorker;
 use crate::channel::protocol::{self, Accept, FromWorker, TYPE_ACCEPT, TYPE_UDP_DATA};
 use crate::config::environment::directory;
 use crate::event::{Event, Loop, TimerId, Token};
+use crate::os::channel::Received;
 use crate::os::process::exit;
-use crate::os::{channel, log, socket};
+use crate::os::{log, socket, Channel, Socket};
 use crate::program::report::publish_name;
 use crate::program::{self, HostedWorker};
 use std::ffi::{c_char, c_int, c_void, CStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, IntoRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::ptr::NonNull;
 
@@ -79,7 +79,7 @@ pub(super) struct OwnWorker {
 }
 
 impl LocalWorker for OwnWorker {
-    fn accept(&mut self, events: &mut Loop, socket: OwnedFd, accept: &Accept) {
+    fn accept(&mut self, events: &mut Loop, socket: Socket, accept: &Accept) {
         self.given += 1;
         events.lend(|| common_data::give_accept(socket, &accept.encode()));
     }
@@ -125,7 +125,7 @@ unsafe fn contents<'a>(message: NonNull<Data>) -> &'a [u8] {
 pub(super) fn tell_bad_configuration() {
     let message = FromWorker::BadConfiguration.encode();
     // If the message does not arrive, the broker still sees the process end.
-    let _ = channel::send(std::io::stdin().as_fd(), &message, None);
+    let _ = Channel::from(std::io::stdin()).send(&message, None);
 }
 
 /// Tells the broker that the configuration is bad, and ends the process.
@@ -143,7 +143,7 @@ entry! {
             // SAFETY: the message is valid; the descriptors are open, and not closed here.
             Some(message) if sock >= 0 => unsafe {
                 let fd = (fd > -1).then(|| BorrowedFd::borrow_raw(fd));
-                channel::send(BorrowedFd::borrow_raw(sock), contents(message), fd)
+                Channel::from(BorrowedFd::borrow_raw(sock)).send(contents(message), fd)
             },
             _ => Err(std::io::Error::from_raw_os_error(libc::EBADF)),
         };
@@ -168,9 +168,12 @@ entry! {
         // SAFETY: there is that room; the socket is open, and not closed here.
         let (sock, buffer) = unsafe {
             let buffer = std::slice::from_raw_parts_mut(buffer.as_ptr(), size);
-            (BorrowedFd::borrow_raw(sock), buffer)
+            (Channel::from(BorrowedFd::borrow_raw(sock)), buffer)
         };
-        let received = channel::receive_as_blocking(sock, buffer, fd.is_wanted());
+        let received = match fd.is_wanted() {
+            true => sock.receive_waiting(buffer),
+            false => sock.receive_data_waiting(buffer).map(|length| Received { length, fd: None }),
+        };
         let complain = |what: &str| {
             log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {what}"));
             -1

@@ -893,11 +893,10 @@ fn datagram_worker() {
         return;
     }
     use mavis::channel::protocol::UDP_HEADER;
-    use mavis::os::channel;
-    use std::os::fd::AsFd;
+    use mavis::os::Channel;
     loop {
         let mut message = [0; 4200];
-        let received = match channel::receive(std::io::stdin().as_fd(), &mut message) {
+        let received = match Channel::from(std::io::stdin()).receive(&mut message) {
             Ok(received) => received,
             Err(_) => {
                 thread::sleep(Duration::from_millis(5));
@@ -914,7 +913,7 @@ fn datagram_worker() {
         let answer = [b"got ".as_slice(), &message[UDP_HEADER..received.length]].concat();
         socket.send(&answer).expect("to answer");
         // DONE: one "connection" fewer.
-        channel::send(std::io::stdin().as_fd(), &[0, 0, 0, 0, 1, 0, 0, 0], None).expect("DONE");
+        Channel::from(std::io::stdin()).send(&[0, 0, 0, 0, 1, 0, 0, 0], None).expect("DONE");
     }
 }
 

@@ -4,9 +4,11 @@ mod common;
 
 use common::ways::*;
 use common::*;
+use mavis::os::socket::{Options, Socket};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -193,12 +195,11 @@ fn a_client_that_breaks_after_its_remote_is_noticed() {
 }
 
 /// Writes until nothing more is accepted for a while; returns how much was.
-fn fill(stream: &std::os::fd::OwnedFd, data: &[u8]) -> usize {
-    use mavis::os::socket;
-    socket::set_nonblocking(stream, true).expect("nonblocking");
+fn fill(stream: &Socket, data: &[u8]) -> usize {
+    stream.set_nonblocking().expect("nonblocking");
     let (mut sent, mut last) = (0, Instant::now());
     while sent < data.len() && last.elapsed() < Duration::from_millis(300) {
-        match socket::write(stream, &data[sent..]) {
+        match stream.write(&data[sent..]) {
             Ok(count) => (sent, last) = (sent + count, Instant::now()),
             Err(_) => thread::sleep(Duration::from_millis(5)),
         }
@@ -213,9 +214,9 @@ fn the_answer_of_a_unix_remote_that_leaves_a_request_unread_is_delivered() {
         let path = directory.file("peer");
         let listener = UnixListener::bind(&path).expect("a listener");
         let (_relay, port) = relay(way, &format!("remote = {{ address = {} }}", path.display()));
-        let client: std::os::fd::OwnedFd = connect(port).into();
+        let client = Socket::from(connect(port));
         let (remote, _) = listener.accept().expect("a connection from the relay");
-        let remote: std::os::fd::OwnedFd = remote.into();
+        let remote = Socket::from(remote);
         let data = pattern(8, 64 << 20);
         // Fills both directions: the remote reads nothing, nor does the client yet.
         fill(&client, &data);
@@ -223,7 +224,7 @@ fn the_answer_of_a_unix_remote_that_leaves_a_request_unread_is_delivered() {
         // Closing with unread input breaks the connection. The client must still get what was sent
         // before.
         drop(remote);
-        let mut client = TcpStream::from(client);
+        let mut client = TcpStream::from(OwnedFd::from(client));
         client.set_nonblocking(false).expect("blocking");
         let mut got = Vec::new();
         let _ = client.read_to_end(&mut got);

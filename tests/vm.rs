@@ -6,15 +6,14 @@ mod common;
 use common::pki::Identity;
 use common::*;
 use mavis::os::address::{Address, Family};
-use mavis::os::socket::{self, Kind, Protocol};
+use mavis::os::socket::{Addressed, Attempt, Blocking, Kind, Listener, Options, Protocol, Socket};
 use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVersion};
 use openssl::x509::store::X509StoreBuilder;
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::thread;
+use std::{fs, thread};
 
 /// True in the machine that tools/test-vm starts.
 fn in_machine() -> bool {
@@ -30,9 +29,9 @@ fn localhost(port: u16) -> Address {
 }
 
 /// Wraps any stream socket, since the calls of std's TcpStream work for all of them.
-fn as_stream(fd: OwnedFd) -> TcpStream {
-    socket::set_nonblocking(&fd, false).expect("blocking");
-    let stream = TcpStream::from(fd);
+fn as_stream(fd: Socket) -> TcpStream {
+    fd.set_blocking().expect("blocking");
+    let stream = TcpStream::from(OwnedFd::from(fd));
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     stream
@@ -61,7 +60,7 @@ fn the_kernel_has_what_the_tests_are_about() {
     let file = "/proc/sys/net/ipv4/tcp_available_ulp";
     let protocols = fs::read_to_string(file).expect(file);
     assert!(protocols.split_whitespace().any(|name| name == "tls"), "{protocols}");
-    socket::create(Family::Ipv4, Kind::Stream, Protocol::Sctp).expect("an SCTP socket");
+    Socket::new(Family::Ipv4, Kind::Stream, Protocol::Sctp).expect("an SCTP socket");
 }
 
 #[test]
@@ -70,13 +69,13 @@ fn sctp_is_relayed_to_sctp() {
         return;
     }
     let (port, remote) = (free_port(), free_port());
-    let listener = socket::create(Family::Ipv4, Kind::Stream, Protocol::Sctp).expect("a socket");
-    socket::bind(&listener, &localhost(remote)).expect("to bind");
-    socket::listen(&listener, 16).expect("to listen");
-    socket::set_nonblocking(&listener, false).expect("blocking");
+    let listener = Listener::new(Family::Ipv4, Kind::Stream, Protocol::Sctp).expect("a socket");
+    listener.bind(&localhost(remote)).expect("to bind");
+    listener.listen(16).expect("to listen");
+    listener.set_blocking().expect("blocking");
     let server = thread::spawn(move || {
-        let stream = as_stream(socket::accept(&listener, false).expect("a connection"));
-        let address = socket::peer_address(&OwnedFd::from(stream.try_clone().expect("a copy")));
+        let stream = as_stream(listener.accept(Blocking::Yes).expect("a connection"));
+        let address = Socket::from(stream.try_clone().expect("a copy")).peer_address();
         echo(stream);
         address
     });
@@ -88,9 +87,9 @@ fn sctp_is_relayed_to_sctp() {
     .start();
     // Only SCTP listens on the port, not TCP.
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
-    let client = socket::create(Family::Ipv4, Kind::Stream, Protocol::Sctp).expect("a socket");
-    socket::set_nonblocking(&client, false).expect("blocking");
-    assert!(socket::connect(&client, &localhost(port)).expect("a connection"));
+    let client = Socket::new(Family::Ipv4, Kind::Stream, Protocol::Sctp).expect("a socket");
+    client.set_blocking().expect("blocking");
+    assert_eq!(client.connect(&localhost(port)).expect("a connection"), Attempt::Connected);
     // SCTP has no half-closed state: the client closes once it has everything.
     both_ways(as_stream(client), &pattern(1, 64 << 20));
     assert!(server.join().expect("the server").is_some());
@@ -131,14 +130,14 @@ fn a_listener_in_a_vrf_serves_that_alone() {
     .start();
     assert!(!relay.log().contains("failed"), "{}", relay.log());
     let inside = |port| {
-        let fd = socket::create(Family::Ipv4, Kind::Stream, Protocol::Tcp)?;
-        socket::set_vrf(&fd, "test-blue")?;
+        let fd = Socket::new(Family::Ipv4, Kind::Stream, Protocol::Tcp)?;
+        fd.set_vrf("test-blue")?;
         let address = Address::Ip(SocketAddr::from(([192, 0, 2, 1], port)));
         // SO_SNDTIMEO also limits connecting.
         let stream = as_stream(fd);
-        let fd = OwnedFd::from(stream);
-        assert!(socket::connect(&fd, &address)?, "timed out");
-        Ok(TcpStream::from(fd))
+        let fd = Socket::from(stream);
+        assert_eq!(fd.connect(&address)?, Attempt::Connected, "timed out");
+        Ok(TcpStream::from(OwnedFd::from(fd)))
     };
     let outside = |port| TcpStream::connect(("127.0.0.1", port));
     ping(&mut inside(port).expect("a connection"), b"inside");

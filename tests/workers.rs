@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use mavis::os::channel;
+use mavis::os::channel::{self, Channel};
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -44,7 +44,7 @@ fn worker_role() {
     // SAFETY: descriptor 0 is the channel, and open as long as this process.
     let inherited = unsafe { BorrowedFd::borrow_raw(0) };
     let pid = std::process::id().to_ne_bytes();
-    channel::send(control.as_fd(), &pid, Some(inherited)).expect("to send");
+    Channel::from(control.as_fd()).send(&pid, Some(inherited)).expect("to send");
     let _ = (&control).read(&mut [0]);
     std::process::exit(0);
 }
@@ -57,7 +57,7 @@ struct Workshop {
 
 struct FakeWorker {
     pid: i32,
-    channel: OwnedFd,
+    channel: Channel,
     _control: UnixStream,
 }
 
@@ -91,8 +91,9 @@ impl Workshop {
     fn next(&self) -> FakeWorker {
         let control = wait_for("a worker", || self.listener.accept().ok()).0;
         let mut pid = [0; 4];
-        let received = wait_for("its channel", || channel::receive(control.as_fd(), &mut pid).ok());
-        let channel = received.fd.expect("the channel");
+        let received =
+            wait_for("its channel", || Channel::from(control.as_fd()).receive(&mut pid).ok());
+        let channel = Channel::from(received.fd.expect("the channel"));
         FakeWorker { pid: i32::from_ne_bytes(pid), channel, _control: control }
     }
 }
@@ -103,7 +104,7 @@ impl FakeWorker {
     }
 
     fn send(&self, data: &[u8]) {
-        wait_for("room in the channel", || match channel::send(self.channel.as_fd(), data, None) {
+        wait_for("room in the channel", || match self.channel.send(data, None) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
             _ => Some(()),
         });
@@ -114,7 +115,7 @@ impl FakeWorker {
         let mut data = [0; 5000];
         let mut fds = Vec::new();
         wait_for("a message of the broker", || {
-            channel::receive_with(self.channel.as_fd(), &mut data, |fd| fds.push(fd)).ok()
+            self.channel.receive_with(&mut data, |fd| fds.push(fd)).ok()
         });
         (u32::from_ne_bytes(data[..4].try_into().expect("four bytes")), fds)
     }
@@ -426,8 +427,7 @@ fn datagrams_that_are_not_read_go_to_another_worker() {
     let mut seen = Vec::new();
     while seen.len() < 4 {
         let mut data = [0; 5000];
-        let received =
-            wait_for("a datagram", || channel::receive(other.channel.as_fd(), &mut data).ok());
+        let received = wait_for("a datagram", || other.channel.receive(&mut data).ok());
         if data[0] == 7 {
             assert_eq!(received.length, 1040);
             assert!(received.fd.is_some() && data[41..1040].iter().all(|&byte| byte == data[40]));
@@ -466,13 +466,13 @@ fn the_first_connection_of_a_worker_that_exec_names_is_served() {
 }
 
 /// A relay run as a worker of this test: the process, and the test's end of the channel.
-fn worker(peer: &Peer, environment: Option<&str>) -> (Relay, OwnedFd) {
+fn worker(peer: &Peer, environment: Option<&str>) -> (Relay, Channel) {
     let directory = Directory::new();
     let config = directory.write("relay.cfg", format!("id = tcprelay {{\n{}\n}}\n", peer.remote()));
     let log = directory.file("log");
     let (ours, theirs) = channel::pair().expect("a channel");
     let mut command = common::ours(TCPRELAY);
-    command.arg(&config).stdin(theirs).stdout(std::process::Stdio::null());
+    command.arg(&config).stdin(OwnedFd::from(theirs)).stdout(std::process::Stdio::null());
     command.stderr(std::fs::File::create(&log).expect("the log")).arg0("tcprelay");
     command.env("TCPRELAY_LOG_STDERR", "1");
     if let Some(value) = environment {
@@ -483,20 +483,20 @@ fn worker(peer: &Peer, environment: Option<&str>) -> (Relay, OwnedFd) {
 }
 
 /// Sends a message with a connection; returns the client's end.
-fn give(broker: &OwnedFd) -> std::io::Result<TcpStream> {
+fn give(broker: &Channel) -> std::io::Result<TcpStream> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let client = TcpStream::connect(listener.local_addr()?)?;
     let (server, _) = listener.accept()?;
     let mut message = [0; 40];
     message[..4].copy_from_slice(&ACCEPT.to_ne_bytes());
-    channel::send(broker.as_fd(), &message, Some(server.as_fd()))?;
+    broker.send(&message, Some(server.as_fd()))?;
     client.set_read_timeout(Some(PATIENCE))?;
     Ok(client)
 }
 
-fn hear(broker: &OwnedFd) -> (u32, i32) {
+fn hear(broker: &Channel) -> (u32, i32) {
     let mut data = [0; 64];
-    wait_for("a message of the worker", || channel::receive(broker.as_fd(), &mut data).ok());
+    wait_for("a message of the worker", || broker.receive(&mut data).ok());
     let word = |at: usize| data[at..at + 4].try_into().expect("four bytes");
     (u32::from_ne_bytes(word(0)), i32::from_ne_bytes(word(4)))
 }
@@ -528,7 +528,7 @@ fn a_leaving_worker_reads_its_channel_to_the_end() {
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     // The worker's messages fill the channel, so read them.
-                    while channel::receive(broker.as_fd(), &mut [0; 64]).is_ok() {}
+                    while broker.receive(&mut [0; 64]).is_ok() {}
                 }
                 Err(_) => break,
             }
@@ -547,14 +547,14 @@ fn connections_wait_for_a_worker_that_waits_for_its_keys() {
     assert_eq!(hear(&broker), (HELLO, 1));
     // An idle message, an unknown one, another connection, and the end.
     for message in [short(KEEPALIVE, 0), short(99, 0)] {
-        channel::send(broker.as_fd(), &message, None).expect("to send");
+        broker.send(&message, None).expect("to send");
     }
     clients.push(give(&broker).expect("to send"));
-    channel::send(broker.as_fd(), &short(2, 0), None).expect("to send");
+    broker.send(&short(2, 0), None).expect("to send");
     // Unusable ticket keys: the worker does without, as with another program's broker.
     let mut secrets = short(65, 1).to_vec();
     secrets.push(0);
-    channel::send(broker.as_fd(), &secrets, None).expect("to send");
+    broker.send(&secrets, None).expect("to send");
     assert_eq!(hear(&broker).0, MAX);
     all_served(&mut clients);
     drop(clients);

@@ -11,7 +11,7 @@
 pub use crate::os::common_data::*;
 
 use crate::config::common::Common;
-use crate::os::process;
+use crate::os::{process, Socket};
 use std::ffi::{c_char, c_int, c_void, CStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::ptr;
@@ -245,7 +245,7 @@ pub unsafe fn call_accept(fd: c_int, message: *const c_void) {
 }
 
 /// As [`call_accept`], for an encoded message.
-pub fn give_accept(socket: std::os::fd::OwnedFd, message: &[u8]) {
+pub fn give_accept(socket: Socket, message: &[u8]) {
     let mut aligned = [0u64; 5];
     // SAFETY: a message has forty bytes, and missing ones stay zero; the function takes ownership
     // of the descriptor.

@@ -22,9 +22,8 @@ use crate::ffi::layout::spawnd_settings as settings;
 use crate::ffi::scm;
 use crate::ffi::set_proctitle::{self, ACCEPTING, FULL};
 use crate::os::address::ScopedIp;
-use crate::os::process;
 use crate::os::signals::{Signal, Signals};
-use crate::os::{self, log, socket};
+use crate::os::{self, descriptor, log, process, Listener};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
@@ -178,7 +177,7 @@ impl Host for State {
                 common_data::set_users_cur(common_data::users_cur() + 1);
                 return Given::Taken;
             }
-            let state = socket::poll_state(channel);
+            let state = descriptor::poll_state(channel);
             if state.error || state.hangup || state.writable {
                 Given::Gone
             } else {
@@ -383,8 +382,9 @@ pub(super) unsafe fn accept(context: *mut SpawndContext, fd: c_int) {
         return;
     }
     // SAFETY: as the caller promises; the descriptor stays the context's.
-    let (listener, purpose) =
-        unsafe { (ManuallyDrop::new(OwnedFd::from_raw_fd(fd)), settings::purpose(context)) };
+    let (listener, purpose) = unsafe {
+        (ManuallyDrop::new(Listener::from(OwnedFd::from_raw_fd(fd))), settings::purpose(context))
+    };
     hosted::accept(&mut State { listener: context }, &listener, &purpose);
 }
 

@@ -2,15 +2,15 @@
 
 use crate::channel::protocol::Accept;
 use crate::os::address::{unmapped, ScopedIp};
-use crate::os::{channel, socket};
+use crate::os::{Channel, Socket};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// An accepted connection, or a datagram with a socket that is connected to its sender.
 #[derive(Debug)]
 pub struct Connection {
     /// The socket.
-    pub socket: OwnedFd,
+    pub socket: Socket,
     /// The listener it came from, if that still exists.
     pub listener: Option<usize>,
     /// What the worker is told about it.
@@ -22,7 +22,7 @@ pub struct Connection {
 impl Connection {
     /// The client's address; `None` for a local client.
     pub fn client(&self) -> Option<ScopedIp> {
-        let client = socket::peer_address(&self.socket)?.scoped_ip()?;
+        let client = self.socket.peer_address()?.scoped_ip()?;
         Some(ScopedIp { ip: unmapped(client.ip), ..client })
     }
 
@@ -36,11 +36,11 @@ impl Connection {
 
     /// Sends the connection to the worker at the other end of `channel`. The socket stays open
     /// here.
-    pub fn send(&self, channel: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn send(&self, channel: &Channel) -> io::Result<()> {
         let socket = Some(self.socket.as_fd());
         match &self.datagram {
-            Some(data) => channel::send(channel, &self.accept.encode_datagram(data), socket),
-            None => channel::send(channel, &self.accept.encode(), socket),
+            Some(data) => channel.send(&self.accept.encode_datagram(data), socket),
+            None => channel.send(&self.accept.encode(), socket),
         }
     }
 }

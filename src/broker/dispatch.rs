@@ -2,16 +2,17 @@
 
 use super::connection::Connection;
 use super::kind;
-use super::listeners::{Blocking, Listeners};
+use super::listeners::Listeners;
 use super::policy::{Choice, WorkerId};
 use super::sticky::Key;
 use super::workers::Workers;
 use crate::channel::protocol::Accept;
 use crate::event::{Loop, TimerId, Token};
-use crate::os::{self, channel, log, socket};
+use crate::os::socket::{Blocking, Options, Socket};
+use crate::os::{self, channel, log};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// How long a connection waits for a worker that is starting, in milliseconds.
 const START_PATIENCE: u64 = 1000;
@@ -294,7 +295,7 @@ impl Dispatch {
     /// Queues connections that the former image had accepted and no worker could take.
     pub(super) fn adopt_former(
         &mut self,
-        former: Vec<(String, OwnedFd)>,
+        former: Vec<(String, Socket)>,
         blocking: Blocking,
         listeners: &Listeners,
     ) {
@@ -302,13 +303,13 @@ impl Dispatch {
         for (key, socket) in former {
             let Some((listener, accept)) = listeners.find(&key) else {
                 // Reset it: without its listener the settings, TLS for one, are unknown.
-                socket::reset_on_close(&socket);
+                socket.reset_on_close();
                 *refused.entry(key).or_insert(0) += 1;
                 continue;
             };
             if blocking == Blocking::No {
                 // Nonblocking, like connections accepted here.
-                let _ = socket::set_nonblocking(&socket, true);
+                let _ = socket.set_nonblocking();
             }
             let listener = Some(listener);
             self.parked.push_back(Connection { socket, listener, accept, datagram: None });
@@ -346,7 +347,7 @@ impl Dispatch {
         let parked = std::mem::take(&mut self.parked);
         let count = parked.len();
         for connection in parked {
-            socket::reset_on_close(&connection.socket);
+            connection.socket.reset_on_close();
         }
         if count > 0 {
             log::message(&format!("{count} connections that no worker could take were closed"));

@@ -5,9 +5,7 @@ use super::handover::{Checked, FormerSecrets};
 use crate::os::files;
 use crate::os::secret::Secret;
 use crate::tls::tickets::Ratchet;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, PipeReader, PipeWriter, Write};
 
 const MAGIC: &[u8; 8] = b"tcprly 1";
 const HEAD: usize = MAGIC.len() + 16;
@@ -25,10 +23,9 @@ pub struct Findings {
 
 impl Findings {
     /// Writes all of it to the pipe.
-    pub fn write(&self, pipe: OwnedFd) -> io::Result<()> {
+    pub fn write(&self, mut pipe: PipeWriter) -> io::Result<()> {
         let secrets = FormerSecrets::new(&Ratchet::new([0; 32], 0, 1), Some(&self.checked))?;
         let secrets = secrets.encoded();
-        let mut pipe = File::from(pipe);
         pipe.write_all(MAGIC)?;
         pipe.write_all(&(self.snapshot.len() as u64).to_be_bytes())?;
         pipe.write_all(&(secrets.len() as u64).to_be_bytes())?;
@@ -39,7 +36,7 @@ impl Findings {
 
 /// Receives the findings, as they arrive.
 pub(super) struct Receiver {
-    pub(super) pipe: OwnedFd,
+    pub(super) pipe: PipeReader,
     head: [u8; HEAD],
     /// Bytes read, of the head and the body together.
     filled: usize,
@@ -48,7 +45,7 @@ pub(super) struct Receiver {
 
 impl Receiver {
     /// `pipe` is the reading end, and nonblocking.
-    pub(super) fn new(pipe: OwnedFd) -> Receiver {
+    pub(super) fn new(pipe: PipeReader) -> Receiver {
         Receiver { pipe, head: [0; HEAD], filled: 0, body: None }
     }
 

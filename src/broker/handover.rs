@@ -5,20 +5,20 @@
 //! whose descriptor number is in an environment variable. An older image that does not know the
 //! file gets the text itself, in as many variables as it takes.
 
-use crate::os::anonymous;
+use crate::os::anonymous::{self, Bytes};
 use crate::os::entry::FileId;
 use crate::os::pidfile::PidFile;
 use crate::os::process::{self, Pid};
 use crate::os::secret::Secret;
 use crate::os::shm::Segment;
-use crate::os::{signals, socket};
+use crate::os::{descriptor, signals, Channel, Listener, Socket};
 use crate::snapshot::material::Material;
 use crate::snapshot::texts::Texts;
 use crate::tls::tickets::Ratchet;
 use std::borrow::Borrow;
 use std::ffi::OsString;
 use std::fmt::Write;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -36,8 +36,14 @@ pub const REPORT_VARIABLE: &str = "TCPRELAY_CHECK_REPORT";
 
 /// Whose what is left is.
 pub trait Hold {
-    /// A descriptor.
-    type Fd: AsFd;
+    /// A listening socket.
+    type Listener: AsFd;
+    /// A connection.
+    type Socket: AsFd;
+    /// An end of a worker's channel.
+    type Channel: AsFd;
+    /// The texts that were checked.
+    type Snapshot: AsFd;
     /// A pid file.
     type PidFile: Borrow<PidFile>;
     /// A copy of a configuration in shared memory.
@@ -51,7 +57,10 @@ pub trait Hold {
 pub enum Taken {}
 
 impl Hold for Taken {
-    type Fd = OwnedFd;
+    type Listener = Listener;
+    type Socket = Socket;
+    type Channel = Channel;
+    type Snapshot = Bytes;
     type PidFile = PidFile;
     type Segment = Segment;
     type Secrets = FormerSecrets;
@@ -62,7 +71,10 @@ impl Hold for Taken {
 pub struct Lent<'a>(PhantomData<&'a ()>);
 
 impl<'a> Hold for Lent<'a> {
-    type Fd = BorrowedFd<'a>;
+    type Listener = BorrowedFd<'a>;
+    type Socket = BorrowedFd<'a>;
+    type Channel = BorrowedFd<'a>;
+    type Snapshot = BorrowedFd<'a>;
     type PidFile = &'a PidFile;
     type Segment = &'a Segment;
     type Secrets = &'a FormerSecrets;
@@ -70,13 +82,13 @@ impl<'a> Hold for Lent<'a> {
 
 /// A worker.
 #[derive(Clone, Copy, Debug)]
-pub struct LeftWorker<Fd> {
+pub struct LeftWorker<Channel> {
     /// Its process.
     pub pid: Pid,
     /// The broker's end of its channel.
-    pub channel: Fd,
+    pub channel: Channel,
     /// A copy of the worker's end.
-    pub inbox: Option<Fd>,
+    pub inbox: Option<Channel>,
     /// Connections it still has.
     pub users: usize,
     /// It has sent a message, so it has its keys already, or is to get none.
@@ -85,16 +97,16 @@ pub struct LeftWorker<Fd> {
 
 /// A listening socket.
 #[derive(Clone, Debug)]
-pub struct LeftListener<Fd> {
+pub struct LeftListener<Listener> {
     /// The key of its listener.
     pub key: String,
     /// The socket.
-    pub socket: Fd,
+    pub socket: Listener,
     /// The file of a UNIX socket that the broker has bound.
     pub file: Option<FileId>,
 }
 
-impl<Fd> LeftListener<Fd> {
+impl<Listener> LeftListener<Listener> {
     /// True if the service manager has opened it.
     pub(super) fn is_activated(&self) -> bool {
         self.key.starts_with(ACTIVATED)
@@ -104,11 +116,11 @@ impl<Fd> LeftListener<Fd> {
 /// What one image leaves to the next.
 pub struct Handover<H: Hold = Taken> {
     /// Listening sockets.
-    pub listeners: Vec<LeftListener<H::Fd>>,
+    pub listeners: Vec<LeftListener<H::Listener>>,
     /// Accepted connections that no worker could take yet, with the key of their listener.
-    pub parked: Vec<(String, H::Fd)>,
+    pub parked: Vec<(String, H::Socket)>,
     /// Workers, which are to be asked to leave.
-    pub workers: Vec<LeftWorker<H::Fd>>,
+    pub workers: Vec<LeftWorker<H::Channel>>,
     /// The pid file.
     pub pid_file: Option<H::PidFile>,
     /// The process is already in the background.
@@ -118,7 +130,7 @@ pub struct Handover<H: Hold = Taken> {
     /// The copy of the configuration in shared memory.
     pub segment: Option<H::Segment>,
     /// The texts that were checked.
-    pub snapshot: Option<H::Fd>,
+    pub snapshot: Option<H::Snapshot>,
     /// What must not be in the environment or in a file.
     pub secrets: Option<H::Secrets>,
     /// How often images of this process have failed to start with this.
@@ -202,7 +214,7 @@ pub enum Former {
         /// The broker serves sockets without a `listen` block, so the configuration needs none.
         activated: bool,
         /// Where it writes what it has read.
-        report: Option<OwnedFd>,
+        report: Option<PipeWriter>,
     },
 }
 
@@ -219,18 +231,18 @@ pub(super) fn check_value(activated: bool) -> &'static str {
 }
 
 /// Takes the descriptor whose number a variable holds. The variable is removed.
-pub fn inherited(variable: &str) -> Option<OwnedFd> {
+pub fn inherited<T: From<OwnedFd>>(variable: &str) -> Option<T> {
     let number = std::env::var(variable).ok()?.parse().ok();
     std::env::remove_var(variable);
-    adopt(number?)
+    adopt(number?).map(T::from)
 }
 
 fn adopt(number: RawFd) -> Option<OwnedFd> {
     if number <= 2 {
         return None;
     }
-    let fd = socket::adopt(number).ok()?;
-    socket::set_close_on_exec(&fd, true).ok()?;
+    let fd = descriptor::adopt(number).ok()?;
+    descriptor::close_on_exec(&fd).ok()?;
     Some(fd)
 }
 
@@ -238,7 +250,7 @@ fn adopt(number: RawFd) -> Option<OwnedFd> {
 const SNAPSHOT_VARIABLE: &str = "TCPRELAY_SNAPSHOT";
 
 /// Tells programs that are started from now on where the texts are.
-pub fn publish_snapshot(snapshot: Option<&OwnedFd>) {
+pub fn publish_snapshot(snapshot: Option<&Bytes>) {
     match snapshot {
         Some(fd) => std::env::set_var(SNAPSHOT_VARIABLE, fd.as_raw_fd().to_string()),
         None => std::env::remove_var(SNAPSHOT_VARIABLE),
@@ -247,7 +259,7 @@ pub fn publish_snapshot(snapshot: Option<&OwnedFd>) {
 
 /// The texts that this worker's broker has checked, if it has left any.
 pub fn inherited_texts() -> Option<Texts> {
-    Texts::decode(&anonymous::read(&inherited(SNAPSHOT_VARIABLE)?).ok()?)
+    Texts::decode(&inherited::<Bytes>(SNAPSHOT_VARIABLE)?.read().ok()?)
 }
 
 impl Handover {
@@ -274,8 +286,8 @@ impl Handover {
     fn decode(text: &str) -> Option<Handover> {
         let lines = lines_for_us(text)?;
         if let Some(number) = lines.clone().next().and_then(|line| line.strip_prefix("file ")) {
-            let file = adopt(number.parse().ok()?)?;
-            let text = String::from_utf8(anonymous::read(&file).ok()?).ok()?;
+            let file = Bytes::from(adopt(number.parse().ok()?)?);
+            let text = String::from_utf8(file.read().ok()?).ok()?;
             let mut handover = Handover::default();
             for line in lines_for_us(&text)? {
                 handover.take_line(line);
@@ -319,17 +331,21 @@ impl Handover {
                 let mut number = || words.next()?.parse().ok();
                 let file = number().zip(number());
                 let file = file.map(|(device, inode)| FileId { device, inode });
-                self.listeners.push(LeftListener { key, socket: fd, file });
+                self.listeners.push(LeftListener { key, socket: fd.into(), file });
             }
-            "parked" => self.parked.push((decode(words.next()?), fd)),
-            "snapshot" => self.snapshot = Some(fd),
+            "parked" => self.parked.push((decode(words.next()?), fd.into())),
+            "snapshot" => self.snapshot = Some(fd.into()),
             "secrets" => {
-                let data = process::eat(fd, words.next()?.parse().ok()?).ok()?;
+                let feeder: Pid = words.next()?.parse().ok()?;
+                let data = process::eat(fd.into()).ok()?;
+                if feeder > 0 {
+                    let _ = process::wait_for(feeder);
+                }
                 self.secrets = FormerSecrets::from_encoded(data);
             }
             // Sent by older images instead of `secrets`.
             "tickets" => {
-                let data = process::eat(fd, 0).ok()?;
+                let data = process::eat(fd.into()).ok()?;
                 let tickets = Ratchet::decode(data.first_chunk()?);
                 self.secrets = FormerSecrets::new(&tickets, None).ok();
             }
@@ -340,12 +356,18 @@ impl Handover {
                 let pid = words.next()?.parse().ok()?;
                 let users = words.next()?.parse().ok()?;
                 let heard = words.next() == Some(HEARD);
-                self.workers.push(LeftWorker { pid, channel: fd, inbox: None, users, heard });
+                self.workers.push(LeftWorker {
+                    pid,
+                    channel: fd.into(),
+                    inbox: None,
+                    users,
+                    heard,
+                });
             }
             "inbox" => {
                 let pid: Pid = words.next()?.parse().ok()?;
                 let mut workers = self.workers.iter_mut();
-                workers.find(|worker| worker.pid == pid)?.inbox = Some(fd);
+                workers.find(|worker| worker.pid == pid)?.inbox = Some(fd.into());
             }
             _ => {}
         }
@@ -358,7 +380,7 @@ impl Handover {
     }
 
     /// The sockets opened by the service manager.
-    pub fn activated(&self) -> impl Iterator<Item = &OwnedFd> {
+    pub fn activated(&self) -> impl Iterator<Item = &Listener> {
         let activated = self.listeners.iter().filter(|listener| listener.is_activated());
         activated.map(|listener| &listener.socket)
     }
@@ -432,7 +454,7 @@ impl<H: Hold> Handover<H> {
         let parts = text.as_bytes().chunks(PART).enumerate();
         let variables =
             parts.map(|(number, part)| (variable(number), String::from_utf8_lossy(part).into()));
-        let more = tickets.iter().map(OwnedFd::as_fd).collect();
+        let more = tickets.iter().map(AsFd::as_fd).collect();
         self.execute(image, variables.collect(), more)
     }
 
@@ -444,13 +466,16 @@ impl<H: Hold> Handover<H> {
     ) -> io::Error {
         let mut environment = image.environment.to_vec();
         environment.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
-        let listeners = self.listeners.iter().map(|listener| &listener.socket);
-        let channels = self.workers.iter().map(|worker| &worker.channel);
-        let inboxes = self.workers.iter().filter_map(|worker| worker.inbox.as_ref());
-        let parked = self.parked.iter().map(|(_, fd)| fd);
-        let all = listeners.chain(parked).chain(channels).chain(inboxes).chain(&self.snapshot);
+        let listeners = self.listeners.iter().map(|listener| listener.socket.as_fd());
+        let channels = self.workers.iter().flat_map(|worker| {
+            let inbox = worker.inbox.as_ref().map(AsFd::as_fd);
+            [worker.channel.as_fd()].into_iter().chain(inbox)
+        });
+        let parked = self.parked.iter().map(|(_, socket)| socket.as_fd());
+        let snapshot = self.snapshot.as_ref().map(AsFd::as_fd);
         let pid_file = self.pid_file().and_then(PidFile::descriptor);
-        let keep: Vec<BorrowedFd<'_>> = all.map(H::Fd::as_fd).chain(pid_file).chain(more).collect();
+        let all = listeners.chain(parked).chain(channels).chain(snapshot).chain(pid_file);
+        let keep: Vec<BorrowedFd<'_>> = all.chain(more).collect();
         process::execute(image.executable, image.arguments, &environment, &keep)
     }
 

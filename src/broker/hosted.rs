@@ -18,9 +18,8 @@ use crate::config::listen;
 use crate::os::address::{Address, ScopedIp};
 use crate::os::process::exit;
 use crate::os::signals::{Arrived, Signal};
-use crate::os::socket::{self, Keepalive};
+use crate::os::socket::{Blocking, Keepalive, Listener, Options};
 use crate::os::{self, log};
-use std::os::fd::OwnedFd;
 
 /// The state of the C program's broker, as it is now.
 pub trait Host {
@@ -114,7 +113,7 @@ pub fn open(
     address: &Address,
     again: bool,
     failed: &mut bool,
-) -> Option<OwnedFd> {
+) -> Option<Listener> {
     let delay = config.retry_delay;
     match open_listener(config, address.clone()) {
         Ok(socket) => {
@@ -147,10 +146,10 @@ pub fn nothing_bound() -> ! {
 }
 
 /// A listener is ready: accepts a connection or datagram, and gives it to a worker.
-pub fn accept(host: &mut impl Host, listener: &OwnedFd, purpose: &Purpose) {
+pub fn accept(host: &mut impl Host, listener: &Listener, purpose: &Purpose) {
     let taken = match purpose.datagrams {
         true => receive_datagram(listener),
-        false => socket::accept(listener, false).map(|socket| Some((socket, None))),
+        false => listener.accept(Blocking::Yes).map(|socket| Some((socket, None))),
     };
     let (socket, datagram) = match taken {
         Ok(Some(taken)) => taken,
@@ -167,10 +166,10 @@ pub fn accept(host: &mut impl Host, listener: &OwnedFd, purpose: &Purpose) {
     }
     if !purpose.datagrams {
         // UNIX sockets have none of these options.
-        let _ = socket::set_keepalive(&connection.socket);
-        let _ = socket::set_keepalive_parameters(&connection.socket, purpose.keepalive);
+        let _ = connection.socket.set_keepalive();
+        let _ = connection.socket.set_keepalive_parameters(purpose.keepalive);
         if purpose.class != 0 {
-            let _ = socket::set_traffic_class(&connection.socket, purpose.class);
+            let _ = connection.socket.set_traffic_class(purpose.class);
         }
     }
     if let Some(connection) = host.give_here(connection) {
@@ -321,6 +320,8 @@ pub fn signal(host: &mut impl Host, arrived: &Arrived, inherited: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::Socket;
+    use std::os::fd::OwnedFd;
 
     /// Workers by their number of connections; some are busy or gone.
     #[derive(Default)]
@@ -411,7 +412,7 @@ mod tests {
     }
 
     fn give(scene: &mut Scene, client: Option<Key>) {
-        let socket = std::fs::File::open("/dev/null").unwrap().into();
+        let socket = Socket::from(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
         let accept = Accept::default();
         let connection = Connection { socket, listener: None, accept, datagram: None };
         hand_over(scene, &connection, client);

@@ -7,26 +7,24 @@ use super::admission::{Admission, Verdict};
 use super::dispatch::Dispatch;
 use super::handover::Handover;
 use super::keepers::Keepers;
-use super::kind;
 use super::listeners::Listeners;
 use super::options::Options;
 use super::policy::WorkerId;
 use super::reload::{Purpose, Reload, Subject};
 use super::sticky::Stickiness;
-use super::text;
 use super::workers::{News, Secrets, Servers, Setup, Workers};
+use super::{kind, text};
 use crate::channel::local::LocalWorker;
 use crate::config::broker::{self as config, Stop};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::os::anonymous::Bytes;
 use crate::os::pidfile::PidFile;
 use crate::os::process::{self, exit, Ended};
 use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::title::{State, Title};
-use crate::os::{self, channel, log, socket, supervisor};
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use crate::os::{self, channel, log, supervisor, Listener};
+use std::io::{PipeWriter, Write};
 
 /// Connections taken from one listener per turn, so that none starves the others.
 const BATCH: usize = channel::DESCRIPTORS;
@@ -57,7 +55,7 @@ pub struct Broker {
     /// The copy of the configuration in shared memory, for workers that may not read the file; kept
     /// as long as the broker runs.
     shared: Option<Segment>,
-    launcher: Option<File>,
+    launcher: Option<PipeWriter>,
     announced: bool,
     life: Life,
     /// What SIGTERM does.
@@ -73,15 +71,15 @@ pub struct Start {
     /// This is the next image of a broker.
     pub reloaded: bool,
     /// The texts of the configuration, for workers.
-    pub snapshot: Option<OwnedFd>,
+    pub snapshot: Option<Bytes>,
     /// The copy of the configuration in shared memory.
     pub shared: Option<Segment>,
     /// What only this process may read, and its own workers are told.
     pub secrets: Secrets,
     /// Sockets of the service manager.
-    pub activated: Vec<OwnedFd>,
+    pub activated: Vec<Listener>,
     /// The pipe to the process that launched us into the background.
-    pub launcher: Option<File>,
+    pub launcher: Option<PipeWriter>,
     /// Who serves the connections.
     pub servers: Servers,
 }
@@ -395,7 +393,7 @@ impl Broker {
                     verdict => {
                         self.dispatch.accepting_works();
                         if verdict == Verdict::Reset {
-                            socket::reset_on_close(&connection.socket);
+                            connection.socket.reset_on_close();
                         }
                     }
                 },

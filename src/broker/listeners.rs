@@ -12,11 +12,13 @@ use crate::config::listen::Sticky;
 use crate::event::{Interest, Loop, Token};
 use crate::os::address::{Address, Family};
 use crate::os::process::{self, exit};
-use crate::os::socket::{self, Inherited, Kind, Protocol, MOST_BACKLOG};
+use crate::os::socket::{
+    self, Addressed, Blocking, Inherited, Kind, Options, Protocol, Socket, MOST_BACKLOG,
+};
 use crate::os::{self, log};
 use listener::{remove_file, separate_families, Listener};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 pub use listener::open;
 
@@ -28,15 +30,6 @@ pub(super) struct Listeners {
     all: Vec<Listener>,
     /// Nothing is accepted at the moment.
     paused: bool,
-}
-
-/// Whether the sockets of accepted connections block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Blocking {
-    /// As our own workers want them.
-    No,
-    /// As other programs' workers get them from the C broker.
-    Yes,
 }
 
 impl Listeners {
@@ -64,12 +57,12 @@ impl Listeners {
     /// the former image still go on here.
     pub(super) fn bind(
         &mut self,
-        former: &mut Vec<LeftListener<OwnedFd>>,
-        activated: Vec<OwnedFd>,
+        former: &mut Vec<LeftListener<os::Listener>>,
+        activated: Vec<os::Listener>,
         reloaded: bool,
         events: &mut Loop,
     ) -> Result<(), i32> {
-        let mut activated: Vec<Option<OwnedFd>> = activated
+        let mut activated: Vec<Option<os::Listener>> = activated
             .into_iter()
             .filter(|fd| socket::inspect(fd.as_raw_fd()) == Inherited::Listener)
             .map(Some)
@@ -90,8 +83,8 @@ impl Listeners {
                 }
                 None => {
                     let address = Some(&listener.address);
-                    let same = |fd: &&mut Option<OwnedFd>| {
-                        fd.as_ref().and_then(socket::local_address).as_ref() == address
+                    let same = |fd: &&mut Option<os::Listener>| {
+                        fd.as_ref().and_then(os::Listener::local_address).as_ref() == address
                     };
                     let fd = activated.iter_mut().find(same).and_then(Option::take);
                     listener.foreign = fd.is_some();
@@ -146,8 +139,8 @@ impl Listeners {
     }
 
     /// Removes the file of a UNIX socket that is no longer in the configuration.
-    fn remove_abandoned_path(&self, left: &LeftListener<OwnedFd>) {
-        if let Some(address @ Address::Unix(_)) = socket::local_address(&left.socket) {
+    fn remove_abandoned_path(&self, left: &LeftListener<os::Listener>) {
+        if let Some(address @ Address::Unix(_)) = left.socket.local_address() {
             let known = self.all.iter().any(|listener| listener.address == address);
             if let (Address::Unix(path), false) = (&address, known) {
                 remove_file(path, &left.socket, left.file);
@@ -157,7 +150,9 @@ impl Listeners {
 
     /// Takes descriptor 0 as the first listener (inetd wait mode).
     pub(super) fn adopt_standard_input(&mut self) -> Result<(), i32> {
-        match process::take_standard_input().and_then(|fd| Listener::inherited(fd, MOST_BACKLOG)) {
+        match process::take_standard_input()
+            .and_then(|fd| Listener::inherited(fd.into(), MOST_BACKLOG))
+        {
             Ok(listener) => {
                 log::message(&format!("{} (via inetd)", text::bound(&listener.address)));
                 self.all.insert(0, listener);
@@ -221,20 +216,17 @@ impl Listeners {
         let Some(fd) = &listener.socket else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
-        let taken = if listener.is_datagram() {
-            receive(fd)?
-        } else {
-            Some((socket::accept(fd, blocking == Blocking::No)?, None))
-        };
+        let taken =
+            if listener.is_datagram() { receive(fd)? } else { Some((fd.accept(blocking)?, None)) };
         let Some((socket, datagram)) = taken else {
             return Ok(None);
         };
         if listener.address.family() == Family::Unix {
             // This option is not inherited from the listening socket.
-            socket::set_urgent_inline(&socket);
+            socket.set_urgent_inline();
         }
         if listener.class != 0 {
-            if let Err(error) = socket::set_traffic_class(&socket, listener.class) {
+            if let Err(error) = socket.set_traffic_class(listener.class) {
                 log::braked(log::Kind::Accept, || format!("dscp: {}", os::reason(&error)));
                 listener.class = 0;
             }
@@ -332,8 +324,9 @@ impl Listeners {
 
 /// True if a socket that was opened before we started can be a listener. A copy is tried, so that it
 /// is still there for another attempt.
-fn is_usable(fd: &OwnedFd) -> bool {
-    fd.try_clone().and_then(|copy| Listener::inherited(copy, MOST_BACKLOG)).is_ok()
+fn is_usable(fd: &os::Listener) -> bool {
+    let copy = fd.as_fd().try_clone_to_owned().map(os::Listener::from);
+    copy.and_then(|copy| Listener::inherited(copy, MOST_BACKLOG)).is_ok()
 }
 
 /// Resolves the addresses. A listener whose address cannot be resolved is reported and dropped.
@@ -358,20 +351,20 @@ fn resolve(config: &mut Broker, inetd: bool) -> Vec<Listener> {
 }
 
 /// Receives one datagram and makes a socket that is connected to its sender.
-pub fn receive(fd: &OwnedFd) -> io::Result<Option<(OwnedFd, Option<Vec<u8>>)>> {
+pub fn receive(fd: &os::Listener) -> io::Result<Option<(Socket, Option<Vec<u8>>)>> {
     let mut data = vec![0; UDP_LIMIT];
-    let (length, sender) = socket::receive_from(fd, &mut data)?;
+    let (length, sender) = fd.receive_from(&mut data)?;
     data.truncate(length);
-    let (Some(sender @ Address::Ip(_)), Some(local)) = (sender, socket::local_address(fd)) else {
+    let (Some(sender @ Address::Ip(_)), Some(local)) = (sender, fd.local_address()) else {
         return Ok(None);
     };
-    let connect = || -> io::Result<OwnedFd> {
-        let new = socket::create(local.family(), Kind::Datagram, Protocol::Udp)?;
-        socket::set_reuse_address(&new)?;
-        let _ = socket::set_reuse_port(&new);
-        socket::bind(&new, &local)?;
-        socket::connect(&new, &sender)?;
-        socket::set_nonblocking(&new, false)?;
+    let connect = || -> io::Result<Socket> {
+        let new = Socket::new(local.family(), Kind::Datagram, Protocol::Udp)?;
+        new.set_reuse_address()?;
+        let _ = new.set_reuse_port();
+        new.bind(&local)?;
+        new.connect(&sender)?;
+        new.set_blocking()?;
         Ok(new)
     };
     match connect() {
@@ -391,12 +384,13 @@ mod tests {
     use super::*;
     use crate::event::Choice;
 
-    fn left(key: &str) -> LeftListener<OwnedFd> {
-        let socket = socket::create(Family::Unix, Kind::Stream, Protocol::Tcp).expect("a socket");
+    fn left(key: &str) -> LeftListener<os::Listener> {
+        let socket =
+            os::Listener::new(Family::Unix, Kind::Stream, Protocol::Tcp).expect("a socket");
         LeftListener { key: key.to_owned(), socket, file: None }
     }
 
-    fn bind(former: &mut Vec<LeftListener<OwnedFd>>) -> Result<usize, i32> {
+    fn bind(former: &mut Vec<LeftListener<os::Listener>>) -> Result<usize, i32> {
         let mut events = Loop::new(&Choice::from_setting(None)).expect("a loop");
         let mut listeners = Listeners::new(&mut Broker::default(), false);
         listeners.bind(former, Vec::new(), true, &mut events).map(|()| listeners.len())

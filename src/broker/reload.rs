@@ -7,12 +7,14 @@ use super::handover::{check_value, REPORT_VARIABLE, VARIABLE};
 use super::kind;
 use super::options::Options;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::os::anonymous::{self, Bytes};
 use crate::os::process::{self, Descriptors, Ended, Pid, Program};
 use crate::os::signals::Signal;
-use crate::os::{self, anonymous, files, log, socket, supervisor};
+use crate::os::{self, descriptor, files, log, supervisor};
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, PipeReader};
+use std::os::fd::AsRawFd;
 
 /// How long a check may take, in milliseconds: the source may be a slow URL, and another program's
 /// worker may not know `-P`.
@@ -48,7 +50,7 @@ impl Purpose {
 pub(super) struct Check {
     pid: Pid,
     /// The pipe with its complaints.
-    output: OwnedFd,
+    output: PipeReader,
     text: Vec<u8>,
     /// The pipe with what it has read.
     findings: Receiver,
@@ -290,10 +292,10 @@ impl Reload {
 
 fn start(purpose: Purpose, subject: Subject<'_>, events: &mut Loop) -> std::io::Result<Check> {
     let Subject { options, activated } = subject;
-    let (output, write) = process::pipe()?;
-    socket::set_nonblocking(&output, true)?;
-    let (findings, report) = process::pipe()?;
-    socket::set_nonblocking(&findings, true)?;
+    let (output, write) = io::pipe()?;
+    descriptor::set_nonblocking(&output)?;
+    let (findings, report) = io::pipe()?;
+    descriptor::set_nonblocking(&findings)?;
     // The environment of the next image, without what `setenv` directives have changed here. Its
     // complaints are logged by us, not on standard error.
     let mut environment = options.environment.clone();
@@ -312,7 +314,7 @@ fn start(purpose: Purpose, subject: Subject<'_>, events: &mut Loop) -> std::io::
     };
     let stdin = File::open("/dev/null")?.into();
     let kept = Some(report.as_raw_fd());
-    let descriptors = Descriptors { stdin, stderr: Some(write), kept };
+    let descriptors = Descriptors { stdin, stderr: Some(write.into()), kept };
     let pid = process::spawn(&program, descriptors, log::message)?;
     let timer = events.arm(Token::new(kind::CHECK_TIMEOUT, 0), events.now() + CHECK_TIMEOUT);
     let findings = Receiver::new(findings);
@@ -338,7 +340,7 @@ fn refused(purpose: Purpose, text: &[u8]) {
 }
 
 /// The texts of a configuration as a descriptor; `None` if they have to be read again.
-pub fn share_texts(texts: &[u8]) -> Option<OwnedFd> {
+pub fn share_texts(texts: &[u8]) -> Option<Bytes> {
     let made = anonymous::file(texts);
     if let Err(error) = &made {
         log::message(&format!("a copy of the configuration cannot be kept: {}", os::reason(error)));

@@ -2,10 +2,10 @@
 //! has built.
 
 use crate::os::process::{self, Descriptors, Pid, Program};
-use crate::os::{self, channel, log};
+use crate::os::{self, channel, log, Channel};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
 /// The arguments of a worker: \[-d LEVEL] \[-D] \[SOURCE \[ID]].
 pub fn arguments(
@@ -34,9 +34,9 @@ pub struct Started {
     /// Its process.
     pub pid: Pid,
     /// The broker's end of its channel.
-    pub channel: OwnedFd,
+    pub channel: Channel,
     /// A copy of the worker's end of the channel, which is also its standard input.
-    pub inbox: OwnedFd,
+    pub inbox: Channel,
 }
 
 /// Starts a worker with a channel. `buffer` is the size of its buffers, or 0 for the system's;
@@ -47,16 +47,16 @@ pub fn start(
     kept: Option<RawFd>,
 ) -> Result<Started, (&'static str, io::Error)> {
     let (ours, theirs) = channel::pair().map_err(|error| ("socketpair", error))?;
-    channel::refuse_descriptors(&ours);
+    ours.refuse_descriptors();
     if buffer > 0 {
         for end in [&ours, &theirs] {
-            if let Err(error) = channel::set_buffer_sizes(end, buffer) {
+            if let Err(error) = end.set_buffer_sizes(buffer) {
                 log::braked(log::Kind::Worker, || format!("tcp bufsize: {}", os::reason(&error)));
             }
         }
     }
     let inbox = theirs.try_clone().map_err(|error| ("dup", error))?;
-    let descriptors = Descriptors { stdin: theirs, stderr: None, kept };
+    let descriptors = Descriptors { stdin: theirs.into(), stderr: None, kept };
     let pid =
         process::spawn(program, descriptors, log::message).map_err(|error| ("fork", error))?;
     Ok(Started { pid, channel: ours, inbox })

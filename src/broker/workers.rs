@@ -12,7 +12,6 @@ mod worker;
 
 use super::handover::{publish_snapshot, LeftWorker};
 use super::kind;
-use super::listeners::Blocking;
 use super::policy::{Limits, Policy, WorkerId};
 use super::sticky::Stickiness;
 use super::text;
@@ -22,8 +21,10 @@ use crate::channel::local::LocalWorker;
 use crate::channel::Peer;
 use crate::config::broker::Spawn;
 use crate::event::{Loop, TimerId, Token};
+use crate::os::anonymous::Bytes;
 use crate::os::process::{self, exit, Ended, Pid, Program};
-use crate::os::{self, log};
+use crate::os::socket::Blocking;
+use crate::os::{self, log, Channel};
 use crate::snapshot::material::Material;
 use crate::tls::tickets::Ratchet;
 use crate::upstream::leases::Leases;
@@ -31,7 +32,7 @@ use inbox::Orphans;
 use restart::{Restart, SETTLED};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use watch::{Patience, Watch};
 use worker::Worker;
@@ -102,7 +103,7 @@ pub(super) struct Workers {
     trim: Option<TimerId>,
     channel_buffer: i32,
     /// The texts that workers parse; without them they read the files.
-    snapshot: Option<OwnedFd>,
+    snapshot: Option<Bytes>,
     secrets: Secrets,
     leases: Leases,
     /// No more workers are started.
@@ -115,7 +116,7 @@ pub(super) struct Setup<'a> {
     pub(super) spawn: &'a Spawn,
     pub(super) channel_buffer: i32,
     pub(super) sticky: Stickiness,
-    pub(super) snapshot: Option<OwnedFd>,
+    pub(super) snapshot: Option<Bytes>,
     pub(super) secrets: Secrets,
     /// A service is running, which must not be given up because workers do not start at once.
     pub(super) settled: bool,
@@ -268,7 +269,7 @@ impl Workers {
     }
 
     /// Takes over the workers of the former image, and asks them to leave.
-    pub(super) fn adopt(&mut self, former: Vec<LeftWorker<OwnedFd>>, events: &mut Loop) {
+    pub(super) fn adopt(&mut self, former: Vec<LeftWorker<Channel>>, events: &mut Loop) {
         for LeftWorker { pid, channel, inbox, users, heard } in former {
             let side = BrokerSide::adopted(heard);
             let mut worker = Worker::new(
@@ -297,8 +298,8 @@ impl Workers {
         let workers = self.all.values().zip(users);
         workers
             .map(|(worker, users)| LeftWorker {
-                channel: worker.channel(),
-                inbox: worker.inbox().map(OwnedFd::as_fd),
+                channel: worker.channel().as_fd(),
+                inbox: worker.inbox().map(AsFd::as_fd),
                 pid: worker.pid,
                 users,
                 heard: worker.side.has_been_heard(),
@@ -314,7 +315,7 @@ impl Workers {
 
     /// Gives workers that are started from now on what was checked; with `None` they read the files
     /// themselves.
-    pub(super) fn renew(&mut self, checked: Option<(Rc<Material>, u32, Option<OwnedFd>)>) {
+    pub(super) fn renew(&mut self, checked: Option<(Rc<Material>, u32, Option<Bytes>)>) {
         let snapshot = checked.and_then(|(material, session_timeout, snapshot)| {
             self.secrets.material = material;
             self.secrets.tickets.set_period(session_timeout.into());

@@ -3,16 +3,26 @@
 
 use super::protocol::Accept;
 use crate::event::{Event, Loop, TimerId, Token};
-use std::os::fd::OwnedFd;
+use crate::os::Socket;
 
 /// Token kinds from this one on belong to the worker, those below to the process it runs in: the
 /// broker in single-process mode.
 pub const LOCAL_KINDS: u8 = 11;
 
+/// Whether a connection's socket is ready for a session: non-blocking, with the options that our
+/// own broker's listeners pass on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepared {
+    /// It is.
+    Yes,
+    /// The worker has to see to that.
+    No,
+}
+
 /// A worker that runs in the broker's loop.
 pub trait LocalWorker {
     /// Takes a connection.
-    fn accept(&mut self, events: &mut Loop, socket: OwnedFd, accept: &Accept);
+    fn accept(&mut self, events: &mut Loop, socket: Socket, accept: &Accept);
     /// A descriptor of a kind from [`LOCAL_KINDS`] on is ready.
     fn event(&mut self, events: &mut Loop, event: Event);
     /// A timer of a kind from [`LOCAL_KINDS`] on has expired.

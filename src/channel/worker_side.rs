@@ -16,6 +16,7 @@
 
 use super::protocol::{add_secrets, Accept, BadMessage, FromBroker, FromWorker};
 use super::Peer;
+use crate::channel::local::Prepared;
 use crate::os::secret::wipe;
 use std::collections::VecDeque;
 use std::fmt;
@@ -72,8 +73,8 @@ pub enum Order<F> {
         accept: Accept,
         /// How many the broker has counted, whether or not all descriptors have arrived.
         count: usize,
-        /// The sockets have the options that a worker would set.
-        prepared: bool,
+        /// What the sockets are like.
+        prepared: Prepared,
     },
     /// A datagram, which counts as a connection.
     Datagram,
@@ -247,9 +248,9 @@ impl<F> WorkerSide<F> {
     /// Acts on a message to a worker that is ready.
     pub fn take(&mut self, message: FromBroker) -> Order<F> {
         match message {
-            FromBroker::Accept(accept) => Order::Serve { accept, count: 1, prepared: false },
+            FromBroker::Accept(accept) => Order::Serve { accept, count: 1, prepared: Prepared::No },
             FromBroker::Connections(accept, count) => {
-                Order::Serve { accept, count: count as usize, prepared: true }
+                Order::Serve { accept, count: count as usize, prepared: Prepared::Yes }
             }
             FromBroker::Datagram => Order::Datagram,
             FromBroker::MayDie => self.dismissed(),

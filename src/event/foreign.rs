@@ -260,7 +260,7 @@ impl Loop {
         let (mut error, mut hangup) = (false, false);
         if ready.hangup {
             // Not every mechanism says whether it was an error or a hang-up, so ask.
-            let state = crate::os::socket::poll_state(fd);
+            let state = crate::os::descriptor::poll_state(fd);
             (readable, writable) = (state.readable, state.writable);
             (error, hangup) = (state.error, state.hangup);
         }

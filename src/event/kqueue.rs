@@ -9,11 +9,10 @@
 #![allow(clippy::unnecessary_cast)]
 
 use super::{backend::timespec, Interest, Ready, PAUSED};
-use crate::os::{check, files, process, socket};
-use std::io;
+use crate::os::{check, descriptor, files, process};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr;
+use std::{io, ptr};
 
 #[cfg(not(event_shims))]
 mod sys {
@@ -74,7 +73,7 @@ impl Poller {
         let fd = check(unsafe { sys::kqueue() })?;
         // SAFETY: the descriptor has just been created and nothing else owns it.
         let queue = unsafe { OwnedFd::from_raw_fd(fd) };
-        socket::set_close_on_exec(&queue, true)?;
+        descriptor::close_on_exec(&queue)?;
         Ok(Poller {
             queue: ManuallyDrop::new(queue),
             owner: process::id(),

@@ -8,10 +8,9 @@
 
 use super::poll::{from_poll_bits, poll_bits};
 use super::{backend::timespec, Interest, Ready, PAUSED};
-use crate::os::check;
-use std::io;
+use crate::os::{check, descriptor};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr;
+use std::{io, ptr};
 
 #[cfg(not(event_shims))]
 mod sys {
@@ -79,7 +78,7 @@ impl Poller {
         let fd = check(unsafe { sys::port_create() })?;
         // SAFETY: the descriptor has just been created and nothing else owns it.
         let port = unsafe { OwnedFd::from_raw_fd(fd) };
-        crate::os::socket::set_close_on_exec(&port, true)?;
+        descriptor::close_on_exec(&port)?;
         Ok(Poller {
             port,
             events: Vec::with_capacity(BATCH),

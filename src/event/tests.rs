@@ -1,6 +1,7 @@
 //! The same suite for every mechanism of the build.
 
 use super::*;
+use crate::os::Socket;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -196,19 +197,18 @@ fn an_event_of_a_removed_descriptor_is_not_delivered(name: &str, mut events: Loo
 
 fn a_refused_connection_is_told(name: &str, mut events: Loop) {
     use crate::os::address::{Address, Family};
-    use crate::os::socket;
+    use crate::os::socket::{Attempt, Kind, Protocol};
     let port = {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         listener.local_addr().expect("an address").port()
     };
-    let kind = socket::Kind::Stream;
-    let fd = socket::create(Family::Ipv4, kind, socket::Protocol::Tcp).expect("a socket");
+    let socket = Socket::new(Family::Ipv4, Kind::Stream, Protocol::Tcp).expect("a socket");
     let to = Address::Ip(([127, 0, 0, 1], port).into());
-    if let Ok(connected) = socket::connect(&fd, &to) {
-        assert!(!connected, "{name}");
-        events.register(&fd, token(4), Interest::WRITE);
+    if let Ok(attempt) = socket.connect(&to) {
+        assert_eq!(attempt, Attempt::InProgress, "{name}");
+        events.register(&socket, token(4), Interest::WRITE);
         assert_eq!(next_turn(&mut events)[0].0, 4, "{name}");
-        let error = socket::take_error(&fd).expect_err("refused");
+        let error = socket.take_error().expect_err("refused");
         assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED), "{name}");
     }
 }
@@ -217,7 +217,7 @@ fn a_reset_is_found_by_reading(name: &str, mut events: Loop) {
     let (client, mut server) = tcp_pair();
     events.register(&server, token(5), Interest::READ);
     assert_eq!(turn(&mut events, 0), [], "{name}");
-    crate::os::socket::reset_on_close(&client.into());
+    Socket::from(client).reset_on_close();
     let found = next_turn(&mut events);
     assert!(found[0].1, "{name}: {found:?}");
     let error = server.read(&mut [0]).expect_err("a reset");
@@ -231,7 +231,7 @@ fn hang_ups_are_told_where_the_mechanism_can(name: &str, mut events: Loop) {
     assert_eq!(reader.read(&mut [0]).expect("end of file"), 0);
     events.register(&server, token(6), Interest::HANGUP);
     assert_eq!(turn(&mut events, 0), [], "{name}: a half-close is no hang-up");
-    crate::os::socket::reset_on_close(&client.into());
+    Socket::from(client).reset_on_close();
     if ["select", "kqueue"].contains(&name) {
         assert_eq!(turn(&mut events, 20), [], "{name}");
     } else {

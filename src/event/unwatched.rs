@@ -5,7 +5,7 @@
 
 use super::periodic::{FOREVER, STEP};
 use super::{Interest, Loop, Ready, EDGE, REGISTERED};
-use crate::os::socket;
+use crate::os::descriptor;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Loop {
             }
             self.backend.remove(fd, Interest::all());
             self.unwatched.add(fd, self.now + STEP);
-            let state = socket::poll_state(fd);
+            let state = descriptor::poll_state(fd);
             let (readable, writable) = (state.readable, state.writable);
             let hangup = state.error || state.hangup;
             let ready = Ready { fd, readable, writable, hangup, ..Ready::default() };

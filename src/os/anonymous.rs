@@ -1,13 +1,39 @@
 //! Files without a name, which pass bytes to other processes as an inherited descriptor.
 
+use super::descriptor;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+
+/// The descriptor of a file that has no name and does not change.
+#[derive(Debug)]
+pub struct Bytes(OwnedFd);
+
+descriptor::owner!(Bytes);
+
+impl Bytes {
+    /// Another descriptor of the same file.
+    pub fn try_clone(&self) -> io::Result<Bytes> {
+        self.0.try_clone().map(Bytes)
+    }
+
+    /// Reads the whole file, whatever offset other processes have left it at.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        let file = File::from(self.0.try_clone()?);
+        let status = file.metadata()?;
+        if !status.is_file() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let mut data = vec![0; usize::try_from(status.len()).unwrap_or(0)];
+        file.read_exact_at(&mut data, 0)?;
+        Ok(data)
+    }
+}
 
 /// A file that holds `data` and that nobody can change: sealed memory where the system has it
 /// (memfd_create(2)), an unlinked file elsewhere.
-pub fn file(data: &[u8]) -> io::Result<OwnedFd> {
+pub fn file(data: &[u8]) -> io::Result<Bytes> {
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]
     if let Ok(file) = memory(data) {
         return Ok(file);
@@ -15,22 +41,9 @@ pub fn file(data: &[u8]) -> io::Result<OwnedFd> {
     unlinked(data)
 }
 
-/// Reads the whole file, whatever offset other processes have left it at.
-pub fn read(file: &OwnedFd) -> io::Result<Vec<u8>> {
-    let file = File::from(file.try_clone()?);
-    let status = file.metadata()?;
-    if !status.is_file() {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    let mut data = vec![0; usize::try_from(status.len()).unwrap_or(0)];
-    file.read_exact_at(&mut data, 0)?;
-    Ok(data)
-}
-
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-fn memory(data: &[u8]) -> io::Result<OwnedFd> {
-    use super::{check, socket};
-    use std::os::fd::AsRawFd;
+fn memory(data: &[u8]) -> io::Result<Bytes> {
+    use super::check;
 
     let name = c"tcprelay".as_ptr();
     let create = |flags: libc::c_uint| {
@@ -44,17 +57,17 @@ fn memory(data: &[u8]) -> io::Result<OwnedFd> {
     let created = create(libc::MFD_NOEXEC_SEAL).or_else(|_| create(0))?;
     #[cfg(target_os = "freebsd")]
     let created = create(0)?;
-    let fd = socket::own(created);
+    let fd = descriptor::own(created);
     let mut file = File::from(fd);
     file.write_all(data)?;
     let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
     // SAFETY: fcntl(F_ADD_SEALS) takes plain numbers.
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
-    Ok(file.into())
+    Ok(Bytes(file.into()))
 }
 
 /// A file in the directory for temporary files, reopened read-only and unlinked.
-fn unlinked(data: &[u8]) -> io::Result<OwnedFd> {
+fn unlinked(data: &[u8]) -> io::Result<Bytes> {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
     let directory = std::env::temp_dir();
@@ -74,7 +87,7 @@ fn unlinked(data: &[u8]) -> io::Result<OwnedFd> {
             }
         });
         let _ = std::fs::remove_file(&path);
-        return opened.map(OwnedFd::from);
+        return opened.map(|file| Bytes(file.into()));
     }
     Err(io::Error::from_raw_os_error(libc::EEXIST))
 }
@@ -87,10 +100,10 @@ mod tests {
     fn what_is_written_is_read_and_stays() {
         for make in [file, unlinked] {
             let made = make(b"some text").expect("a file");
-            assert_eq!(read(&made).expect("its text"), b"some text");
+            assert_eq!(made.read().expect("its text"), b"some text");
             // Read once more, as another process would.
-            assert_eq!(read(&made).expect("its text"), b"some text");
-            assert!(File::from(made).write_all_at(b"other", 0).is_err());
+            assert_eq!(made.read().expect("its text"), b"some text");
+            assert!(File::from(OwnedFd::from(made)).write_all_at(b"other", 0).is_err());
         }
     }
 }

@@ -1,9 +1,7 @@
 //! Going to the background.
 
 use super::process::{self, exit, Fork};
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::io::{self, PipeWriter, Read};
 
 /// The two processes after going to the background.
 #[derive(Debug)]
@@ -11,18 +9,18 @@ pub enum Side {
     /// The process that the user started, with its exit status.
     Launcher(i32),
     /// The process that serves, with the pipe for telling the launcher how the start went.
-    Daemon(OwnedFd),
+    Daemon(PipeWriter),
 }
 
 /// Goes to the background. The launcher exits when the daemon serves or has failed, so that its
 /// exit status tells whether there is a service.
 pub fn go(keep_stderr: bool) -> io::Result<Side> {
-    let (read, write) = process::pipe()?;
+    let (mut read, write) = io::pipe()?;
     match process::fork()? {
         Fork::Parent(_) => {
             drop(write);
             let mut status = [0];
-            let told = File::from(read).read(&mut status);
+            let told = read.read(&mut status);
             Ok(Side::Launcher(match told {
                 Ok(1) => i32::from(status[0]),
                 _ => exit::SOFTWARE,

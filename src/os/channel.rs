@@ -1,14 +1,15 @@
 //! The channel between broker and worker: a datagram socketpair that carries descriptors as
 //! SCM_RIGHTS (unix(7), cmsg(3)).
 
-use super::{check, check_size, socket};
+use super::descriptor::{self, own};
+use super::socket::{self, Socket};
+use super::{check, check_size};
 use crate::os;
-use std::io;
 use std::mem::{self, ManuallyDrop};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
-use std::ptr;
 use std::sync::OnceLock;
+use std::{io, ptr};
 
 #[cfg(not(event_shims))]
 use libc as sys;
@@ -28,9 +29,44 @@ mod sys {
     }
 }
 
+/// One end of a channel: its own, or one that is borrowed from C code.
+#[derive(Debug)]
+pub struct Channel<F = OwnedFd>(F);
+
+impl<F> From<F> for Channel<F> {
+    fn from(fd: F) -> Channel<F> {
+        Channel(fd)
+    }
+}
+
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> OwnedFd {
+        channel.0
+    }
+}
+
+impl IntoRawFd for Channel {
+    fn into_raw_fd(self) -> RawFd {
+        self.0.into_raw_fd()
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl<F: AsRawFd> AsRawFd for Channel<F> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 /// Creates the two ends of a channel, both close-on-exec. They stay in blocking mode, which another
-/// program's worker expects of its end; [`send`] and [`receive`] still never block.
-pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+/// program's worker expects of its end; [`Channel::send`] and [`Channel::receive`] still never
+/// block.
+pub fn pair() -> io::Result<(Channel, Channel)> {
     // macOS has no such flag; on Solaris the standard library does not use it here either.
     #[cfg(not(any(target_vendor = "apple", target_os = "solaris")))]
     const CLOSE_ON_EXEC: libc::c_int = libc::SOCK_CLOEXEC;
@@ -40,15 +76,14 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let kind = libc::SOCK_DGRAM | CLOSE_ON_EXEC;
     // SAFETY: `fds` has room for the two descriptors.
     check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) })?;
-    // SAFETY: both descriptors have just been created and nothing else owns them.
-    let ends = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
+    let ends = (Channel(own(fds[0])), Channel(own(fds[1])));
     if CLOSE_ON_EXEC == 0 {
         for end in [&ends.0, &ends.1] {
-            socket::set_close_on_exec(end, true)?;
+            descriptor::close_on_exec(end)?;
         }
     }
     for end in [&ends.0, &ends.1] {
-        socket::set_least_buffer_sizes(end, BUFFER);
+        socket::set_least_buffer_sizes(end.as_raw_fd(), BUFFER);
     }
     Ok(ends)
 }
@@ -84,119 +119,11 @@ fn message(iov: &mut libc::iovec) -> libc::msghdr {
     header
 }
 
-/// True if sending would not block: the channel takes a datagram now, or fails at once.
-#[cfg(any(target_os = "solaris", target_os = "illumos"))]
-fn has_room(channel: BorrowedFd<'_>) -> bool {
-    let mut entry = libc::pollfd { fd: channel.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one entry is given, and it outlives the call.
-    unsafe { libc::poll(&mut entry, 1, 0) != 0 }
-}
-
-/// Waits up to `timeout` milliseconds until there is something to receive; false if nothing came.
-pub fn wait(channel: BorrowedFd<'_>, timeout: i32) -> bool {
-    let mut entry = libc::pollfd { fd: channel.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one entry is given, and it outlives the call.
-    unsafe { libc::poll(&mut entry, 1, timeout) > 0 }
-}
-
 /// True if the channel was full, or the system had no memory for another datagram. After EAGAIN the
 /// channel becomes writable; after ENOBUFS or ENOMEM nothing reports when there is room again (the
 /// BSDs).
 pub fn is_full(error: &io::Error) -> bool {
     os::would_block(error) || os::out_of_memory(error)
-}
-
-/// Sends one datagram, with a descriptor if given. Never blocks; [`is_full`] recognises the error.
-pub fn send(channel: BorrowedFd<'_>, data: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    send_with(channel, data, fd.as_slice())
-}
-
-/// Like [`send`], with up to [`DESCRIPTORS`] descriptors.
-pub fn send_with(channel: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    if fds.len() > DESCRIPTORS {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // Solaris and illumos honour MSG_DONTWAIT on UNIX sockets only when receiving. Nobody else
-    // writes to this end, so room that is there now is still there for the call.
-    #[cfg(any(target_os = "solaris", target_os = "illumos"))]
-    if !has_room(channel) {
-        return Err(io::Error::from_raw_os_error(libc::EAGAIN));
-    }
-    #[cfg(target_vendor = "apple")]
-    const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
-    #[cfg(not(target_vendor = "apple"))]
-    const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    loop {
-        let result = match fds {
-            // send(2) cannot carry descriptors, so a confined worker may use no other call.
-            // SAFETY: the pointer and the length describe `data`, which outlives the call.
-            [] => unsafe {
-                sys::send(channel.as_raw_fd(), data.as_ptr().cast(), data.len(), FLAGS)
-            },
-            _ => send_descriptors(channel, data, fds, FLAGS),
-        };
-        match check_size(result) {
-            Ok(_) => return Ok(()),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                _ => return Err(error),
-            },
-        }
-    }
-}
-
-/// sendmsg(2) with at most [`DESCRIPTORS`] descriptors.
-fn send_descriptors(
-    channel: BorrowedFd<'_>,
-    data: &[u8],
-    fds: &[BorrowedFd<'_>],
-    flags: libc::c_int,
-) -> libc::ssize_t {
-    let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
-    let mut header = message(&mut iov);
-    let mut control = Control { bytes: [0; room(DESCRIPTORS)] };
-    let size = mem::size_of_val(fds) as libc::c_uint;
-    header.msg_control = (&raw mut control).cast();
-    // SAFETY: the message of at most DESCRIPTORS descriptors takes less than room(DESCRIPTORS)
-    // bytes on every system, so CMSG_FIRSTHDR is inside `control`, which is aligned for it. A
-    // borrowed descriptor is a c_int (`repr(transparent)`), so their slice can be copied. `header`
-    // points at `iov`, `data` and `control`, which outlive the call.
-    unsafe {
-        header.msg_controllen = libc::CMSG_SPACE(size) as _;
-        let first = libc::CMSG_FIRSTHDR(&header);
-        (*first).cmsg_level = libc::SOL_SOCKET;
-        (*first).cmsg_type = libc::SCM_RIGHTS;
-        (*first).cmsg_len = libc::CMSG_LEN(size) as _;
-        let bytes = mem::size_of_val(fds);
-        ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(first), bytes);
-        sys::sendmsg(channel.as_raw_fd(), &header, flags)
-    }
-}
-
-/// Refuses descriptors sent to this end, where the system can (Linux 6.16). This process would have
-/// to close them, which can take as long as their sender likes.
-pub fn refuse_descriptors(channel: &OwnedFd) {
-    #[cfg(all(target_os = "linux", not(any(target_arch = "sparc", target_arch = "sparc64"))))]
-    {
-        /// asm-generic/socket.h
-        const SO_PASSRIGHTS: libc::c_int = 83;
-        let off: libc::c_int = 0;
-        // SAFETY: setsockopt(2) reads one int, which `off` is.
-        unsafe {
-            libc::setsockopt(
-                channel.as_raw_fd(),
-                libc::SOL_SOCKET,
-                SO_PASSRIGHTS,
-                (&raw const off).cast(),
-                mem::size_of_val(&off) as libc::socklen_t,
-            );
-        }
-    }
-    #[cfg(not(all(
-        target_os = "linux",
-        not(any(target_arch = "sparc", target_arch = "sparc64"))
-    )))]
-    let _ = channel;
 }
 
 /// One received datagram.
@@ -208,127 +135,289 @@ pub struct Received {
     pub fd: Option<OwnedFd>,
 }
 
-/// Receives one datagram without blocking. Received descriptors are close-on-exec.
-pub fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut fd = None;
-    let keep = |received| {
-        fd.get_or_insert(received);
-    };
-    let length = receive_with(channel, buffer, keep)?;
-    Ok(Received { length, fd })
+impl Channel {
+    /// A copy of this end.
+    pub fn try_clone(&self) -> io::Result<Channel> {
+        self.0.try_clone().map(Channel)
+    }
+
+    /// What was sent from here and not yet received by the other end, of which `receiver` is a
+    /// copy.
+    pub fn unread(&self, receiver: &Channel) -> Unread {
+        if !receiver.wait(0) {
+            return Unread::Nothing;
+        }
+        if !COUNTS_UNREAD {
+            return Unread::Something;
+        }
+        match (self.unsent_bytes(), message_size()) {
+            (_, 0) => Unread::Something,
+            // `receiver` was shut down for reading: it is always readable, but empty.
+            (0, _) => Unread::Nothing,
+            (bytes, each) => Unread::Messages((bytes / each).max(1)),
+        }
+    }
+
+    /// Stops the other end from sending (EPIPE); what it has already sent can still be received.
+    /// Returns false if this is not possible.
+    pub fn end_receiving(&self) -> bool {
+        CAN_END_RECEIVING && {
+            // SAFETY: shutdown(2) takes plain numbers.
+            unsafe { libc::shutdown(self.0.as_raw_fd(), libc::SHUT_RD) == 0 }
+        }
+    }
+
+    /// Refuses descriptors sent to this end, where the system can (Linux 6.16). This process would
+    /// have to close them, which can take as long as their sender likes.
+    pub fn refuse_descriptors(&self) {
+        #[cfg(all(target_os = "linux", not(any(target_arch = "sparc", target_arch = "sparc64"))))]
+        {
+            /// asm-generic/socket.h
+            const SO_PASSRIGHTS: libc::c_int = 83;
+            let off: libc::c_int = 0;
+            // SAFETY: setsockopt(2) reads one int, which `off` is.
+            unsafe {
+                libc::setsockopt(
+                    self.0.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    SO_PASSRIGHTS,
+                    (&raw const off).cast(),
+                    mem::size_of_val(&off) as libc::socklen_t,
+                );
+            }
+        }
+    }
 }
 
-/// Like [`receive`], but accepts no descriptors; returns the length. Any that arrive anyway are
-/// closed without lingering over their unsent data (SO_LINGER). A sender that kept a copy could set
-/// SO_LINGER again, so it is better to receive none ([`refuse_descriptors`]).
-pub fn receive_data(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    // Room for all of them: the system closes those that do not fit without our SO_LINGER.
-    receive_some::<{ room(MOST_DESCRIPTORS) }>(channel, buffer, MOST_DESCRIPTORS, |fd| {
-        socket::do_not_linger(&fd);
-    })
-}
+impl<F: AsRawFd> Channel<F> {
+    /// True if sending would not block: the channel takes a datagram now, or fails at once.
+    #[cfg(any(target_os = "solaris", target_os = "illumos"))]
+    fn has_room(&self) -> bool {
+        let mut entry = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one entry is given, and it outlives the call.
+        unsafe { libc::poll(&mut entry, 1, 0) != 0 }
+    }
 
-/// Like [`receive`], but blocks unless the channel was made non-blocking. A descriptor that is not
-/// wanted is closed.
-pub fn receive_as_blocking(
-    channel: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    wants_descriptor: bool,
-) -> io::Result<Received> {
-    loop {
-        let received = match wants_descriptor {
-            true => receive(channel, buffer),
-            false => receive_data(channel, buffer).map(|length| Received { length, fd: None }),
+    /// Waits up to `timeout` milliseconds until there is something to receive; false if nothing
+    /// came.
+    pub fn wait(&self, timeout: i32) -> bool {
+        let mut entry = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry is given, and it outlives the call.
+        unsafe { libc::poll(&mut entry, 1, timeout) > 0 }
+    }
+
+    /// Sends one datagram, with a descriptor if given. Never blocks; [`is_full`] recognises the
+    /// error.
+    pub fn send(&self, data: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        self.send_with(data, fd.as_slice())
+    }
+
+    /// Like [`send`](Self::send), with up to [`DESCRIPTORS`] descriptors.
+    pub fn send_with(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        if fds.len() > DESCRIPTORS {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        // Solaris and illumos honour MSG_DONTWAIT on UNIX sockets only when receiving. Nobody else
+        // writes to this end, so room that is there now is still there for the call.
+        #[cfg(any(target_os = "solaris", target_os = "illumos"))]
+        if !self.has_room() {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        #[cfg(target_vendor = "apple")]
+        const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
+        #[cfg(not(target_vendor = "apple"))]
+        const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        loop {
+            let result = match fds {
+                // send(2) cannot carry descriptors, so a confined worker may use no other call.
+                // SAFETY: the pointer and the length describe `data`, which outlives the call.
+                [] => unsafe {
+                    sys::send(self.0.as_raw_fd(), data.as_ptr().cast(), data.len(), FLAGS)
+                },
+                _ => self.send_descriptors(data, fds, FLAGS),
+            };
+            match check_size(result) {
+                Ok(_) => return Ok(()),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// sendmsg(2) with at most [`DESCRIPTORS`] descriptors.
+    fn send_descriptors(
+        &self,
+        data: &[u8],
+        fds: &[BorrowedFd<'_>],
+        flags: libc::c_int,
+    ) -> libc::ssize_t {
+        let mut iov =
+            libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+        let mut header = message(&mut iov);
+        let mut control = Control { bytes: [0; room(DESCRIPTORS)] };
+        let size = mem::size_of_val(fds) as libc::c_uint;
+        header.msg_control = (&raw mut control).cast();
+        // SAFETY: the message of at most DESCRIPTORS descriptors takes less than room(DESCRIPTORS)
+        // bytes on every system, so CMSG_FIRSTHDR is inside `control`, which is aligned for it. A
+        // borrowed descriptor is a c_int (`repr(transparent)`), so their slice can be copied.
+        // `header` points at `iov`, `data` and `control`, which outlive the call.
+        unsafe {
+            header.msg_controllen = libc::CMSG_SPACE(size) as _;
+            let first = libc::CMSG_FIRSTHDR(&header);
+            (*first).cmsg_level = libc::SOL_SOCKET;
+            (*first).cmsg_type = libc::SCM_RIGHTS;
+            (*first).cmsg_len = libc::CMSG_LEN(size) as _;
+            let bytes = mem::size_of_val(fds);
+            ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(first), bytes);
+            sys::sendmsg(self.0.as_raw_fd(), &header, flags)
+        }
+    }
+
+    /// Receives one datagram without blocking. Received descriptors are close-on-exec.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let mut fd = None;
+        let keep = |received| {
+            fd.get_or_insert(received);
         };
-        match received {
-            Err(error) if os::would_block(&error) && socket::is_blocking(&channel) => {
-                wait(channel, -1);
-            }
-            other => return other,
-        }
+        let length = self.receive_with(buffer, keep)?;
+        Ok(Received { length, fd })
     }
-}
 
-/// Like [`receive`], but passes every descriptor to `keep`; returns the length.
-pub fn receive_with(
-    channel: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    keep: impl FnMut(OwnedFd),
-) -> io::Result<usize> {
-    receive_some::<{ room(DESCRIPTORS) }>(channel, buffer, DESCRIPTORS, keep)
-}
-
-/// Receives one datagram with up to `descriptors` descriptors; `ROOM` is the size of the control
-/// buffer.
-fn receive_some<const ROOM: usize>(
-    channel: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    descriptors: usize,
-    mut keep: impl FnMut(OwnedFd),
-) -> io::Result<usize> {
-    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    let mut header = message(&mut iov);
-    let mut control = Control::<ROOM> { unset: () };
-    header.msg_control = (&raw mut control).cast();
-    // SAFETY: CMSG_SPACE only computes.
-    let space = unsafe { libc::CMSG_SPACE((descriptors * mem::size_of::<libc::c_int>()) as _) };
-    header.msg_controllen = (space as usize).min(ROOM) as _;
-    // Other systems mark descriptors after receiving them: macOS and Solaris have no such flag, and
-    // illumos has had it only recently.
-    #[cfg(any(
-        target_os = "linux",
-        target_os = "android",
-        target_os = "freebsd",
-        target_os = "netbsd",
-        target_os = "openbsd"
-    ))]
-    const CLOSE_ON_EXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
-    #[cfg(not(any(
-        target_os = "linux",
-        target_os = "android",
-        target_os = "freebsd",
-        target_os = "netbsd",
-        target_os = "openbsd"
-    )))]
-    const CLOSE_ON_EXEC: libc::c_int = 0;
-    // Linux can report the full length of a truncated datagram.
-    const TELL_LENGTH: libc::c_int =
-        if cfg!(any(target_os = "linux", target_os = "android")) { libc::MSG_TRUNC } else { 0 };
-    const FLAGS: libc::c_int = libc::MSG_DONTWAIT | CLOSE_ON_EXEC | TELL_LENGTH;
-    let mut length = loop {
-        // SAFETY: `header` points at `iov`, `buffer` and `control`, which outlive the call.
-        match check_size(unsafe { sys::recvmsg(channel.as_raw_fd(), &mut header, FLAGS) }) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => break other?,
-        }
-    };
-    if header.msg_flags & libc::MSG_TRUNC != 0 {
-        // Elsewhere `length` is what was received; one byte more is enough to show the truncation.
-        length = length.max(buffer.len() + 1);
+    /// Like [`receive`](Self::receive), but accepts no descriptors; returns the length. Any that
+    /// arrive anyway are closed without lingering over their unsent data (SO_LINGER). A sender that
+    /// kept a copy could set SO_LINGER again, so it is better to receive none
+    /// ([`refuse_descriptors`](Self::refuse_descriptors)).
+    pub fn receive_data(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Room for all of them: the system closes those that do not fit without our SO_LINGER.
+        self.receive_some::<{ room(MOST_DESCRIPTORS) }>(buffer, MOST_DESCRIPTORS, |fd| {
+            Socket::from(fd).do_not_linger();
+        })
     }
-    // SAFETY: the kernel filled `control` and set msg_controllen; the CMSG macros walk what is
-    // there, and each SCM_RIGHTS message holds as many descriptors as its length says. Every
-    // one of them is ours now and owned by nobody else.
-    unsafe {
-        let mut current = libc::CMSG_FIRSTHDR(&header);
-        while !current.is_null() {
-            if (*current).cmsg_level == libc::SOL_SOCKET && (*current).cmsg_type == libc::SCM_RIGHTS
-            {
-                let bytes =
-                    ((*current).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
-                let data = libc::CMSG_DATA(current).cast::<libc::c_int>();
-                for index in 0..bytes / mem::size_of::<libc::c_int>() {
-                    let received = OwnedFd::from_raw_fd(ptr::read_unaligned(data.add(index)));
-                    if CLOSE_ON_EXEC == 0 {
-                        let _ = socket::set_close_on_exec(&received, true);
-                    }
-                    keep(received);
+
+    /// Like [`receive`](Self::receive), but waits for a message unless this end was made
+    /// non-blocking.
+    pub fn receive_waiting(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        self.waiting(|| self.receive(buffer))
+    }
+
+    /// Like [`receive_data`](Self::receive_data), but waits for a message unless this end was made
+    /// non-blocking.
+    pub fn receive_data_waiting(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.waiting(|| self.receive_data(buffer))
+    }
+
+    fn waiting<R>(&self, mut attempt: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+        loop {
+            match attempt() {
+                Err(error) if os::would_block(&error) && descriptor::is_blocking(&self.0) => {
+                    self.wait(-1);
                 }
+                other => return other,
             }
-            current = libc::CMSG_NXTHDR(&header, current);
         }
     }
-    Ok(length)
+
+    /// Like [`receive`](Self::receive), but passes every descriptor to `keep`; returns the length.
+    pub fn receive_with(&self, buffer: &mut [u8], keep: impl FnMut(OwnedFd)) -> io::Result<usize> {
+        self.receive_some::<{ room(DESCRIPTORS) }>(buffer, DESCRIPTORS, keep)
+    }
+
+    /// Receives one datagram with up to `descriptors` descriptors; `ROOM` is the size of the
+    /// control buffer.
+    fn receive_some<const ROOM: usize>(
+        &self,
+        buffer: &mut [u8],
+        descriptors: usize,
+        mut keep: impl FnMut(OwnedFd),
+    ) -> io::Result<usize> {
+        let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        let mut header = message(&mut iov);
+        let mut control = Control::<ROOM> { unset: () };
+        header.msg_control = (&raw mut control).cast();
+        // SAFETY: CMSG_SPACE only computes.
+        let space = unsafe { libc::CMSG_SPACE((descriptors * mem::size_of::<libc::c_int>()) as _) };
+        header.msg_controllen = (space as usize).min(ROOM) as _;
+        // Other systems mark descriptors after receiving them: macOS and Solaris have no such flag,
+        // and illumos has had it only recently.
+        #[cfg(any(
+            target_os = "linux",
+            target_os = "android",
+            target_os = "freebsd",
+            target_os = "netbsd",
+            target_os = "openbsd"
+        ))]
+        const CLOSE_ON_EXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
+        #[cfg(not(any(
+            target_os = "linux",
+            target_os = "android",
+            target_os = "freebsd",
+            target_os = "netbsd",
+            target_os = "openbsd"
+        )))]
+        const CLOSE_ON_EXEC: libc::c_int = 0;
+        // Linux can report the full length of a truncated datagram.
+        const TELL_LENGTH: libc::c_int =
+            if cfg!(any(target_os = "linux", target_os = "android")) { libc::MSG_TRUNC } else { 0 };
+        const FLAGS: libc::c_int = libc::MSG_DONTWAIT | CLOSE_ON_EXEC | TELL_LENGTH;
+        let mut length = loop {
+            // SAFETY: `header` points at `iov`, `buffer` and `control`, which outlive the call.
+            match check_size(unsafe { sys::recvmsg(self.0.as_raw_fd(), &mut header, FLAGS) }) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        if header.msg_flags & libc::MSG_TRUNC != 0 {
+            // Elsewhere `length` is what was received; one byte more is enough to show the
+            // truncation.
+            length = length.max(buffer.len() + 1);
+        }
+        // SAFETY: the kernel filled `control` and set msg_controllen; the CMSG macros walk what is
+        // there, and each SCM_RIGHTS message holds as many descriptors as its length says. Every
+        // one of them is ours now and owned by nobody else.
+        unsafe {
+            let mut current = libc::CMSG_FIRSTHDR(&header);
+            while !current.is_null() {
+                if (*current).cmsg_level == libc::SOL_SOCKET
+                    && (*current).cmsg_type == libc::SCM_RIGHTS
+                {
+                    let bytes =
+                        ((*current).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+                    let data = libc::CMSG_DATA(current).cast::<libc::c_int>();
+                    for index in 0..bytes / mem::size_of::<libc::c_int>() {
+                        let received = OwnedFd::from_raw_fd(ptr::read_unaligned(data.add(index)));
+                        if CLOSE_ON_EXEC == 0 {
+                            let _ = descriptor::close_on_exec(&received);
+                        }
+                        keep(received);
+                    }
+                }
+                current = libc::CMSG_NXTHDR(&header, current);
+            }
+        }
+        Ok(length)
+    }
+
+    /// True if only the other end of the pair can send to this end. A socket without a name cannot
+    /// be reached by others, and one that was ever bound keeps its name for good.
+    pub fn is_private(&self) -> io::Result<bool> {
+        // No copy: there may be no room for another descriptor.
+        // SAFETY: the descriptor is open as long as this end, and is not closed by this.
+        let socket = ManuallyDrop::new(unsafe { UnixDatagram::from_raw_fd(self.0.as_raw_fd()) });
+        Ok(socket.local_addr()?.is_unnamed())
+    }
+
+    /// Sets SO_SNDBUF and SO_RCVBUF (`tcp bufsize`).
+    pub fn set_buffer_sizes(&self, bytes: i32) -> io::Result<()> {
+        socket::set_buffer_sizes(self.0.as_raw_fd(), bytes)
+    }
+
+    /// Bytes that were sent and not yet received, with what the system adds. 0 where it cannot
+    /// tell.
+    pub fn unsent_bytes(&self) -> usize {
+        socket::unsent_bytes(self.0.as_raw_fd())
+    }
 }
 
 /// What one end has sent and the other end has not yet received.
@@ -342,24 +431,8 @@ pub enum Unread {
     Messages(usize),
 }
 
-/// True if [`unread`] can count the messages.
+/// True if [`Channel::unread`] can count the messages.
 pub const COUNTS_UNREAD: bool = cfg!(any(target_os = "linux", target_os = "android"));
-
-/// What was sent from `sender` and not yet received by `receiver` or a copy of it.
-pub fn unread(sender: &OwnedFd, receiver: &OwnedFd) -> Unread {
-    if !wait(receiver.as_fd(), 0) {
-        return Unread::Nothing;
-    }
-    if !COUNTS_UNREAD {
-        return Unread::Something;
-    }
-    match (socket::unsent_bytes(sender), message_size()) {
-        (_, 0) => Unread::Something,
-        // `receiver` was shut down for reading: it is always readable, but empty.
-        (0, _) => Unread::Nothing,
-        (bytes, each) => Unread::Messages((bytes / each).max(1)),
-    }
-}
 
 /// The memory that a short message takes in a channel; 0 if that cannot be found out.
 fn message_size() -> usize {
@@ -367,35 +440,16 @@ fn message_size() -> usize {
     *SIZE.get_or_init(|| {
         let measure = || -> io::Result<usize> {
             let (ours, _theirs) = pair()?;
-            send(ours.as_fd(), &[0; 40], None)?;
-            Ok(socket::unsent_bytes(&ours))
+            ours.send(&[0; 40], None)?;
+            Ok(ours.unsent_bytes())
         };
         measure().unwrap_or(0)
     })
 }
 
-/// True if only the other end of the pair can send to this end. A socket without a name cannot be
-/// reached by others, and one that was ever bound keeps its name for good.
-pub fn is_private(end: &OwnedFd) -> io::Result<bool> {
-    // No copy: there may be no room for another descriptor.
-    // SAFETY: the descriptor is open as long as `end`, and is not closed by this.
-    let socket = ManuallyDrop::new(unsafe { UnixDatagram::from_raw_fd(end.as_raw_fd()) });
-    Ok(socket.local_addr()?.is_unnamed())
-}
-
-/// True if [`end_receiving`] works. On other systems it discards what is in the channel, or may.
+/// True if [`Channel::end_receiving`] works. On other systems it discards what is in the channel,
+/// or may.
 pub const CAN_END_RECEIVING: bool = cfg!(any(target_os = "linux", target_os = "android"));
-
-/// Stops the other end from sending (EPIPE); what it has already sent can still be received.
-/// Returns false if this is not possible.
-pub fn end_receiving(channel: &OwnedFd) -> bool {
-    CAN_END_RECEIVING && socket::shutdown(channel, std::net::Shutdown::Read).is_ok()
-}
-
-/// Sets SO_SNDBUF and SO_RCVBUF of a channel end (`tcp bufsize`).
-pub fn set_buffer_sizes(channel: &OwnedFd, bytes: i32) -> io::Result<()> {
-    socket::set_buffer_sizes(channel, bytes)
-}
 
 #[cfg(test)]
 mod tests {
@@ -411,7 +465,7 @@ mod tests {
             // SAFETY: the pointer is to a limit; _exit(2) does not return.
             unsafe {
                 libc::setrlimit(libc::RLIMIT_NOFILE, &none);
-                libc::_exit(i32::from(!matches!(is_private(&a), Ok(true))));
+                libc::_exit(i32::from(!matches!(a.is_private(), Ok(true))));
             }
         }
         let mut status = 0;
@@ -424,9 +478,9 @@ mod tests {
     fn a_descriptor_travels_and_is_close_on_exec() {
         let (a, b) = pair().unwrap();
         let (x, _y) = pair().unwrap();
-        send(a.as_fd(), b"hello", Some(x.as_fd())).unwrap();
+        a.send(b"hello", Some(x.as_fd())).unwrap();
         let mut buffer = [0; 40];
-        let got = receive(b.as_fd(), &mut buffer).unwrap();
+        let got = b.receive(&mut buffer).unwrap();
         assert_eq!(&buffer[..got.length], b"hello");
         let fd = got.fd.expect("descriptor");
         // SAFETY: fcntl(F_GETFD) takes plain numbers.
@@ -439,26 +493,25 @@ mod tests {
         let (a, b) = pair().unwrap();
         let pipes: Vec<_> = (0..DESCRIPTORS).map(|_| pair().unwrap()).collect();
         let fds: Vec<_> = pipes.iter().map(|pipe| pipe.0.as_fd()).collect();
-        send_with(a.as_fd(), b"hello", &fds).unwrap();
+        a.send_with(b"hello", &fds).unwrap();
         let mut received = Vec::new();
-        let length = receive_with(b.as_fd(), &mut [0; 40], |fd| received.push(fd)).unwrap();
+        let length = b.receive_with(&mut [0; 40], |fd| received.push(fd)).unwrap();
         assert_eq!((length, received.len()), (5, DESCRIPTORS));
         for (index, ((_, theirs), fd)) in pipes.iter().zip(&received).enumerate() {
-            send(fd.as_fd(), &[index as u8], None).unwrap();
+            Channel::from(fd.as_fd()).send(&[index as u8], None).unwrap();
             let mut buffer = [0; 4];
-            assert_eq!(receive(theirs.as_fd(), &mut buffer).unwrap().length, 1);
+            assert_eq!(theirs.receive(&mut buffer).unwrap().length, 1);
             assert_eq!(buffer[0], index as u8);
         }
         let one_more = vec![a.as_fd(); DESCRIPTORS + 1];
-        assert!(send_with(a.as_fd(), b"hello", &one_more).is_err());
+        assert!(a.send_with(b"hello", &one_more).is_err());
     }
 
     #[test]
     fn a_full_channel_does_not_block() {
         let (a, _b) = pair().unwrap();
-        let error = (0..100_000)
-            .find_map(|_| send(a.as_fd(), &[0; 40], None).err())
-            .expect("the channel fills up");
+        let error =
+            (0..100_000).find_map(|_| a.send(&[0; 40], None).err()).expect("the channel fills up");
         assert!(is_full(&error), "{error}");
     }
 
@@ -490,24 +543,24 @@ mod tests {
     fn foreign_descriptors_are_closed_without_waiting() {
         let (a, b) = pair().unwrap();
         let (sender, _receiver) = lingering();
-        socket::set_nonblocking(&sender, false).unwrap();
+        descriptor::set_blocking(&sender).unwrap();
         let fds = vec![sender.as_fd(); DESCRIPTORS];
-        send_with(a.as_fd(), b"hello", &fds).unwrap();
+        a.send_with(b"hello", &fds).unwrap();
         drop(sender);
         let start = std::time::Instant::now();
-        assert_eq!(receive_data(b.as_fd(), &mut [0; 40]).unwrap(), 5);
+        assert_eq!(b.receive_data(&mut [0; 40]).unwrap(), 5);
         assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
     }
 
     #[test]
     fn an_end_that_refuses_descriptors_still_gets_messages() {
         let (a, b) = pair().unwrap();
-        refuse_descriptors(&b);
-        send(a.as_fd(), b"hello", None).unwrap();
-        assert_eq!(receive_data(b.as_fd(), &mut [0; 40]).unwrap(), 5);
+        b.refuse_descriptors();
+        a.send(b"hello", None).unwrap();
+        assert_eq!(b.receive_data(&mut [0; 40]).unwrap(), 5);
         // Systems that do not know the option let the descriptor through.
-        if send(a.as_fd(), b"hello", Some(a.as_fd())).is_ok() {
-            let received = receive(b.as_fd(), &mut [0; 40]).unwrap();
+        if a.send(b"hello", Some(a.as_fd())).is_ok() {
+            let received = b.receive(&mut [0; 40]).unwrap();
             assert!(received.fd.is_some());
         }
     }
@@ -515,9 +568,9 @@ mod tests {
     #[test]
     fn a_long_datagram_is_recognised() {
         let (a, b) = pair().unwrap();
-        send(a.as_fd(), &[7; 100], None).unwrap();
+        a.send(&[7; 100], None).unwrap();
         let mut buffer = [0; 40];
-        let got = receive(b.as_fd(), &mut buffer).unwrap();
+        let got = b.receive(&mut buffer).unwrap();
         assert!(got.length > 40);
         assert!(got.fd.is_none());
     }
@@ -533,44 +586,44 @@ mod tests {
     #[test]
     fn what_is_unread_is_counted() {
         let (a, b) = pair().unwrap();
-        assert_eq!(unread(&a, &b), Unread::Nothing);
+        assert_eq!(a.unread(&b), Unread::Nothing);
         for count in 1..=5 {
-            send(a.as_fd(), &[0; 44], None).unwrap();
+            a.send(&[0; 44], None).unwrap();
             let expected = if COUNTS_UNREAD { Unread::Messages(count) } else { Unread::Something };
-            assert_eq!(unread(&a, &b), expected);
+            assert_eq!(a.unread(&b), expected);
         }
-        receive(b.as_fd(), &mut [0; 40]).unwrap();
-        send(a.as_fd(), &[0; 8], None).unwrap();
-        receive(b.as_fd(), &mut [0; 40]).unwrap();
+        b.receive(&mut [0; 40]).unwrap();
+        a.send(&[0; 8], None).unwrap();
+        b.receive(&mut [0; 40]).unwrap();
         let expected = if COUNTS_UNREAD { Unread::Messages(4) } else { Unread::Something };
-        assert_eq!(unread(&a, &b), expected);
+        assert_eq!(a.unread(&b), expected);
     }
 
     #[test]
     fn an_end_with_a_name_is_not_private() {
         let (a, b) = pair().unwrap();
-        assert!(is_private(&a).unwrap() && is_private(&b).unwrap());
+        assert!(a.is_private().unwrap() && b.is_private().unwrap());
         let path = std::env::temp_dir().join(format!("tcprelay-channel-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let address = super::super::address::Address::Unix(path.clone());
-        socket::bind(&b, &address).unwrap();
+        socket::bind(b.as_raw_fd(), &address).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert!(is_private(&a).unwrap() && !is_private(&b).unwrap());
+        assert!(a.is_private().unwrap() && !b.is_private().unwrap());
     }
 
     #[test]
     fn what_was_sent_before_the_end_is_received() {
         let (a, b) = pair().unwrap();
-        send(a.as_fd(), b"before", None).unwrap();
-        if !end_receiving(&b) {
+        a.send(b"before", None).unwrap();
+        if !b.end_receiving() {
             return;
         }
-        let error = send(a.as_fd(), b"after", None).unwrap_err();
+        let error = a.send(b"after", None).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
         let mut buffer = [0; 40];
-        assert_eq!(receive(b.as_fd(), &mut buffer).unwrap().length, 6);
-        assert!(crate::os::would_block(&receive(b.as_fd(), &mut buffer).unwrap_err()));
-        send(b.as_fd(), b"the other way", None).unwrap();
-        assert_eq!(receive(a.as_fd(), &mut buffer).unwrap().length, 13);
+        assert_eq!(b.receive(&mut buffer).unwrap().length, 6);
+        assert!(crate::os::would_block(&b.receive(&mut buffer).unwrap_err()));
+        b.send(b"the other way", None).unwrap();
+        assert_eq!(a.receive(&mut buffer).unwrap().length, 13);
     }
 }

@@ -3,16 +3,16 @@
 //! is the expected one.
 
 use super::check;
+use crate::os::Listener;
 use std::ffi::CString;
 use std::fs::{File, Metadata};
-use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 #[cfg(not(target_os = "solaris"))]
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 /// Identifies a file independently of its name. As long as the file exists, no other file has these
 /// numbers.
@@ -158,7 +158,11 @@ impl Entry {
     /// The file of a bound socket. It is the file that the system reports; failing that, the file
     /// under this name, if it is the `known` one, or, with none known, if nobody but this user can
     /// have made it.
-    pub fn bound_file(&self, socket: &OwnedFd, known: Option<FileId>) -> io::Result<BoundFile<'_>> {
+    pub fn bound_file(
+        &self,
+        socket: &Listener,
+        known: Option<FileId>,
+    ) -> io::Result<BoundFile<'_>> {
         let replaced = || io::Error::other("another file has taken the place of the socket");
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
         {
@@ -170,7 +174,7 @@ impl Entry {
             let fd = self.directory.as_raw_fd();
             // SAFETY: the name is NUL-terminated and outlives the call.
             let node = check(unsafe { libc::openat(fd, self.name.as_ptr(), flags) })?;
-            let node = super::socket::own(node);
+            let node = super::descriptor::own(node);
             let status = Status::of_descriptor(&node)?;
             match known.map_or_else(|| status.is_own_socket(), |known| known == status.id()) {
                 true => Ok(BoundFile { entry: self, node, status }),
@@ -205,16 +209,16 @@ impl Drop for DirectoryLock<'_> {
 /// Opens the file of a bound socket directly. Linux allows this to processes that may administer
 /// networks.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn node_of(socket: &OwnedFd) -> Option<OwnedFd> {
+fn node_of(socket: &Listener) -> Option<OwnedFd> {
     /// linux/un.h
     const SIOCUNIXFILE: libc::c_ulong = 0x89e0;
     // SAFETY: this request takes no argument, and returns a new descriptor.
     let fd = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCUNIXFILE as _) };
-    (fd >= 0).then(|| super::socket::own(fd))
+    (fd >= 0).then(|| super::descriptor::own(fd))
 }
 
 #[cfg(target_os = "freebsd")]
-fn node_of(_socket: &OwnedFd) -> Option<OwnedFd> {
+fn node_of(_socket: &Listener) -> Option<OwnedFd> {
     None
 }
 
@@ -402,7 +406,7 @@ mod tests {
     fn permissions_are_those_of_the_socket_and_of_nothing_else() {
         let folder = Folder::new("mode");
         let (path, victim) = (folder.0.join("socket"), folder.0.join("victim"));
-        let socket: OwnedFd = UnixListener::bind(&path).unwrap().into();
+        let socket = Listener::from(OwnedFd::from(UnixListener::bind(&path).unwrap()));
         let entry = Entry::of(&path).unwrap();
         let file = entry.bound_file(&socket, None).unwrap();
         let id = file.id();

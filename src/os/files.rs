@@ -1,10 +1,9 @@
 //! Files: reading regular files, glob(3), and reading what a pipe holds.
 
-use super::check_size;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{self, PipeReader, Read};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -84,7 +83,7 @@ pub fn glob(pattern: &OsStr) -> Result<Vec<PathBuf>, GlobError> {
 
 /// Reads what a non-blocking pipe holds. `Ok(None)`: nothing at the moment. An empty vector: its
 /// end.
-pub fn read_available(pipe: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
+pub fn read_available(pipe: &PipeReader) -> io::Result<Option<Vec<u8>>> {
     let mut buffer = vec![0; 4096];
     let length = read_into(pipe, &mut buffer)?;
     Ok(length.map(|length| {
@@ -95,12 +94,8 @@ pub fn read_available(pipe: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
 
 /// Reads what a non-blocking pipe holds into `buffer`. `Ok(None)`: nothing at the moment. 0: its
 /// end.
-pub fn read_into(pipe: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    // SAFETY: the pointer and the length describe `buffer`, which outlives the call.
-    let result = check_size(unsafe {
-        libc::read(pipe.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len())
-    });
-    match result {
+pub fn read_into(mut pipe: &PipeReader, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    match pipe.read(buffer) {
         Ok(length) => Ok(Some(length)),
         Err(error) if super::would_block(&error) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),

@@ -1,7 +1,7 @@
 //! TLS records in the kernel (Linux, Documentation/networking/tls.rst). Other systems have no kTLS.
 
+use super::Socket;
 use std::io;
-use std::os::fd::OwnedFd;
 
 /// A cipher that the kernel supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ mod linux {
     const TLS_CIPHER_CHACHA20_POLY1305: u16 = 54;
 
     /// Attaches the kernel's TLS to a connected socket; fails where the kernel has none.
-    pub fn attach(fd: &OwnedFd) -> io::Result<()> {
+    pub fn attach(fd: &Socket) -> io::Result<()> {
         let name = b"tls";
         // SAFETY: the pointer and the length describe `name`, which outlives the call.
         check(unsafe {
@@ -91,7 +91,7 @@ mod linux {
 
     /// Gives the kernel the keys of one direction; from now on it handles the records. Fails if it
     /// does not know the cipher.
-    pub fn set_keys(fd: &OwnedFd, way: Way, keys: &Keys<'_>) -> io::Result<()> {
+    pub fn set_keys(fd: &Socket, way: Way, keys: &Keys<'_>) -> io::Result<()> {
         // struct tls12_crypto_info_*: version, cipher, IV, key, salt, record number.
         let mut info = Vec::with_capacity(64);
         let cipher = match keys.cipher {
@@ -131,7 +131,7 @@ mod linux {
     }
 
     /// The number of the next record of a direction that the kernel handles with this cipher.
-    pub fn next_record(fd: &OwnedFd, way: Way, cipher: Cipher) -> io::Result<u64> {
+    pub fn next_record(fd: &Socket, way: Way, cipher: Cipher) -> io::Result<u64> {
         let name = match way {
             Way::Send => TLS_TX,
             Way::Receive => TLS_RX,
@@ -155,7 +155,7 @@ mod linux {
     }
 
     /// True if the kernel lets a sending side of TLS 1.3 that it handles have new keys (Linux 6.14).
-    pub fn takes_new_keys(fd: &OwnedFd) -> bool {
+    pub fn takes_new_keys(fd: &Socket) -> bool {
         // Keys of no cipher: older kernels say EBUSY before they look at them.
         let info = [0x0304_u16, 0];
         // SAFETY: the pointer and the length describe `info`, which outlives the call.
@@ -185,7 +185,7 @@ mod linux {
     }
 
     /// Sends a record that is not application data.
-    pub fn send_control(fd: &OwnedFd, kind: u8, data: &[u8]) -> io::Result<usize> {
+    pub fn send_control(fd: &Socket, kind: u8, data: &[u8]) -> io::Result<usize> {
         let mut iov =
             libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
         let mut control = Control { bytes: [0; 32] };
@@ -203,7 +203,7 @@ mod linux {
     }
 
     /// Receives decrypted bytes, all from records of one type.
-    pub fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
+    pub fn receive(fd: &Socket, buffer: &mut [u8]) -> io::Result<Received> {
         loop {
             let mut iov =
                 libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -243,32 +243,32 @@ mod elsewhere {
     }
 
     /// This system has no kTLS.
-    pub fn attach(_fd: &OwnedFd) -> io::Result<()> {
+    pub fn attach(_fd: &Socket) -> io::Result<()> {
         unsupported()
     }
 
     /// This system has no kTLS.
-    pub fn set_keys(_fd: &OwnedFd, _way: Way, _keys: &Keys<'_>) -> io::Result<()> {
+    pub fn set_keys(_fd: &Socket, _way: Way, _keys: &Keys<'_>) -> io::Result<()> {
         unsupported()
     }
 
     /// This system has no kTLS.
-    pub fn next_record(_fd: &OwnedFd, _way: Way, _cipher: Cipher) -> io::Result<u64> {
+    pub fn next_record(_fd: &Socket, _way: Way, _cipher: Cipher) -> io::Result<u64> {
         unsupported()
     }
 
     /// This system has no kTLS.
-    pub fn takes_new_keys(_fd: &OwnedFd) -> bool {
+    pub fn takes_new_keys(_fd: &Socket) -> bool {
         false
     }
 
     /// This system has no kTLS.
-    pub fn send_control(_fd: &OwnedFd, _kind: u8, _data: &[u8]) -> io::Result<usize> {
+    pub fn send_control(_fd: &Socket, _kind: u8, _data: &[u8]) -> io::Result<usize> {
         unsupported()
     }
 
     /// This system has no kTLS.
-    pub fn receive(_fd: &OwnedFd, _buffer: &mut [u8]) -> io::Result<Received> {
+    pub fn receive(_fd: &Socket, _buffer: &mut [u8]) -> io::Result<Received> {
         unsupported()
     }
 }

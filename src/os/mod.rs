@@ -12,6 +12,7 @@ pub mod channel;
 pub mod children;
 pub mod common_data;
 pub mod crash;
+pub mod descriptor;
 pub mod dns;
 #[cfg(event_shims)]
 pub(crate) mod emulation;
@@ -41,6 +42,10 @@ pub mod splicing;
 pub mod supervisor;
 pub mod title;
 pub mod tls;
+
+pub use channel::Channel;
+pub use pipe::Pipe;
+pub use socket::{Listener, Socket};
 
 use std::io;
 

@@ -113,8 +113,8 @@ pub fn expand_system_type(text: &str) -> String {
 /// True if this host can create IPv6 sockets.
 pub fn has_ipv6() -> bool {
     use super::address::Family;
-    use super::socket::{create, Kind, Protocol};
-    create(Family::Ipv6, Kind::Stream, Protocol::Tcp).is_ok()
+    use super::socket::{Kind, Protocol, Socket};
+    Socket::new(Family::Ipv6, Kind::Stream, Protocol::Tcp).is_ok()
 }
 
 #[cfg(test)]

@@ -4,13 +4,23 @@
 //! closes.
 
 use super::signals::Signal;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// Becomes readable when the parent dies.
+#[derive(Debug)]
+pub struct Death(OwnedFd);
+
+impl AsRawFd for Death {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
 
 /// Asks for `signal` when the parent dies, or returns a descriptor that becomes readable then.
 /// Does nothing on systems with neither (illumos, Solaris).
-pub fn watch(signal: Signal) -> Option<OwnedFd> {
+pub fn watch(signal: Signal) -> Option<Death> {
     ask_for(signal);
-    descriptor()
+    descriptor().map(Death)
 }
 
 /// Asks for `signal` when the parent dies, on systems that offer it.
@@ -53,12 +63,11 @@ fn descriptor() -> Option<OwnedFd> {
     target_vendor = "apple"
 ))]
 fn descriptor() -> Option<OwnedFd> {
-    use super::{check, socket};
-    use std::os::fd::AsRawFd;
+    use super::{check, descriptor};
 
     // SAFETY: kqueue(2) takes no arguments.
-    let queue = socket::own(check(unsafe { sys::kqueue() }).ok()?);
-    socket::set_close_on_exec(&queue, true).ok()?;
+    let queue = descriptor::own(check(unsafe { sys::kqueue() }).ok()?);
+    descriptor::close_on_exec(&queue).ok()?;
     let change = sys::exit_of(nix::unistd::getppid().as_raw());
     let none = std::ptr::null_mut();
     // SAFETY: one change is read, which outlives the call; there is no room for events, and no

@@ -1,8 +1,10 @@
 //! Pipes that move bytes from socket to socket within the kernel, with splice(2) of Linux. Other
 //! systems have none, and making one fails.
 
+use super::Socket;
 use std::io;
-use std::os::fd::OwnedFd;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A pipe, and how many bytes it holds.
@@ -55,8 +57,7 @@ impl Pipe {
     /// Makes a pipe (pipe2(2), fcntl(2) F_SETPIPE_SZ). Fails if there are no descriptors left, or
     /// if this user's pages for pipes are used up.
     pub fn new() -> io::Result<Pipe> {
-        use super::{check, socket::own};
-        use std::os::fd::AsRawFd;
+        use super::{check, descriptor::own};
         let mut ends = [0; 2];
         // SAFETY: `ends` has room for the two descriptors.
         check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
@@ -75,7 +76,7 @@ impl Pipe {
 
     /// Moves what a socket has received into the pipe, which must be empty; 0 is end of file. Does
     /// not block.
-    pub fn fill(&mut self, source: &OwnedFd) -> io::Result<usize> {
+    pub fn fill(&mut self, source: &Socket) -> io::Result<usize> {
         debug_assert!(self.is_empty(), "a full pipe looks like an empty socket");
         let count = splice(source, &self.write, self.capacity)?;
         self.length += count;
@@ -83,7 +84,7 @@ impl Pipe {
     }
 
     /// Moves as much from the pipe to a socket as that takes. Does not block.
-    pub fn drain(&mut self, sink: &OwnedFd) -> io::Result<usize> {
+    pub fn drain(&mut self, sink: &Socket) -> io::Result<usize> {
         let count = splice(&self.read, sink, self.length)?;
         self.length -= count.min(self.length);
         Ok(count)
@@ -92,7 +93,6 @@ impl Pipe {
     /// Reads everything out of the pipe.
     pub fn take(&mut self) -> io::Result<Vec<u8>> {
         use super::check_size;
-        use std::os::fd::AsRawFd;
         let mut data = vec![0; self.length];
         let mut read = 0;
         while read < data.len() {
@@ -117,9 +117,8 @@ impl Pipe {
 
 /// splice(2) without blocking; interrupted calls are retried.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn splice(from: &OwnedFd, to: &OwnedFd, length: usize) -> io::Result<usize> {
+fn splice(from: &impl AsRawFd, to: &impl AsRawFd, length: usize) -> io::Result<usize> {
     use super::check_size;
-    use std::os::fd::AsRawFd;
     use std::ptr::null_mut;
     let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
     loop {
@@ -142,12 +141,12 @@ impl Pipe {
     }
 
     /// Never called, as there is no pipe.
-    pub fn fill(&mut self, _: &OwnedFd) -> io::Result<usize> {
+    pub fn fill(&mut self, _: &Socket) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Never called, as there is no pipe.
-    pub fn drain(&mut self, _: &OwnedFd) -> io::Result<usize> {
+    pub fn drain(&mut self, _: &Socket) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

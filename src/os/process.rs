@@ -1,11 +1,11 @@
 //! Processes: starting, replacing, reaping, identity and limits.
 
 use super::secret::Secret;
-use super::{check, entry, signals, socket};
+use super::{check, descriptor, entry, signals};
 use nix::unistd::{self, ForkResult, Gid, Uid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -80,8 +80,7 @@ pub fn sanitize_descriptors() {
         return;
     }
     for fd in open_descriptors().into_iter().filter(|&fd| fd > 2) {
-        // SAFETY: fcntl(F_SETFD) takes plain numbers.
-        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        let _ = descriptor::close_on_exec(&fd);
     }
 }
 
@@ -153,12 +152,6 @@ pub fn set_errno(number: i32) {
     use libc::__error as location;
     // SAFETY: the function returns the address of this thread's errno.
     unsafe { *location() = number };
-}
-
-/// Sets close-on-exec on a descriptor.
-pub fn close_on_exec(fd: RawFd) {
-    // SAFETY: fcntl(F_SETFD) takes plain numbers.
-    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
 }
 
 /// umask(2).
@@ -283,8 +276,9 @@ pub fn core_dumper() -> Option<&'static str> {
 pub fn detach() {
     new_session();
     let _ = redirect_to_null(1);
-    close_on_exec(0);
-    close_on_exec(1);
+    for fd in [0, 1] {
+        let _ = descriptor::close_on_exec(&fd);
+    }
 }
 
 /// Connects a standard descriptor to /dev/null.
@@ -439,8 +433,7 @@ fn prepare(program: &Program, descriptors: &Descriptors) -> Result<(), (i32, Str
         check(unsafe { libc::dup2(stderr.as_raw_fd(), 2) }).map_err(os)?;
     }
     if let Some(fd) = descriptors.kept {
-        // SAFETY: fcntl(F_SETFD) takes plain numbers.
-        check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }).map_err(os)?;
+        descriptor::keep_on_exec(&fd).map_err(os)?;
     }
     if program.group {
         let _ = unistd::setpgid(unistd::Pid::from_raw(0), unistd::Pid::from_raw(0));
@@ -479,7 +472,7 @@ pub fn execute(
         let envp = c_environment(&[environment, log.as_slice()].concat())?;
         let path = CString::new(path.as_os_str().as_bytes())?;
         for fd in keep {
-            socket::set_close_on_exec(fd, false)?;
+            descriptor::keep_on_exec(fd)?;
         }
         // From here on signals stay pending until the next image catches them.
         signals::block_all();
@@ -489,7 +482,7 @@ pub fn execute(
     let error = attempt().err().unwrap_or_else(io::Error::last_os_error);
     signals::unblock_all();
     for fd in keep {
-        let _ = socket::set_close_on_exec(fd, true);
+        let _ = descriptor::close_on_exec(fd);
     }
     error
 }
@@ -512,55 +505,48 @@ pub fn fork() -> io::Result<Fork> {
     })
 }
 
-/// A pipe, both ends close-on-exec: (read, write). Uses pipe2(2), or pipe(2) where the standard
-/// library does too.
-pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut fds = [0; 2];
-    #[cfg(not(any(target_vendor = "apple", target_os = "solaris")))]
-    // SAFETY: `fds` has room for the two descriptors.
-    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    #[cfg(any(target_vendor = "apple", target_os = "solaris"))]
-    // SAFETY: `fds` has room for the two descriptors.
-    check(unsafe { libc::pipe(fds.as_mut_ptr()) })?;
-    let (read, write) = (socket::own(fds[0]), socket::own(fds[1]));
-    #[cfg(any(target_vendor = "apple", target_os = "solaris"))]
-    for end in [&read, &write] {
-        socket::set_close_on_exec(end, true)?;
-    }
-    Ok((read, write))
-}
-
 /// The reading end of a pipe that holds `data`, which must fit into a pipe.
-pub fn pipe_with(data: &[u8]) -> io::Result<OwnedFd> {
-    let (read, write) = pipe()?;
-    File::from(write).write_all(data)?;
+pub fn pipe_with(data: &[u8]) -> io::Result<PipeReader> {
+    let (read, mut write) = io::pipe()?;
+    write.write_all(data)?;
     Ok(read)
 }
 
 /// Holds back a child that [`fork_at_gate`] made.
 #[derive(Debug)]
-pub struct Gate(OwnedFd);
+pub struct Gate(GateEnd);
+
+#[derive(Debug)]
+enum GateEnd {
+    Parent(PipeWriter),
+    Child(PipeReader),
+}
 
 impl Gate {
     /// In the child: waits for the parent's decision. True if the parent executed another image,
     /// false if it continues as it is.
     pub fn passed(self) -> bool {
-        matches!(File::from(self.0).read(&mut [0]), Ok(0))
+        match self.0 {
+            GateEnd::Child(mut pipe) => matches!(pipe.read(&mut [0]), Ok(0)),
+            GateEnd::Parent(_) => false,
+        }
     }
 
     /// In the parent: no image was executed.
     pub fn cancel(self) {
-        let _ = File::from(self.0).write_all(&[0]);
+        if let GateEnd::Parent(mut pipe) = self.0 {
+            let _ = pipe.write_all(&[0]);
+        }
     }
 }
 
 /// Like [`fork`], for a child that is needed only if this process executes another image.
 pub fn fork_at_gate() -> io::Result<(Fork, Gate)> {
     // A successful execve(2) closes the writing end.
-    let (read, write) = pipe()?;
+    let (read, write) = io::pipe()?;
     Ok(match fork()? {
-        Fork::Child => (Fork::Child, Gate(read)),
-        parent => (parent, Gate(write)),
+        Fork::Child => (Fork::Child, Gate(GateEnd::Child(read))),
+        parent => (parent, Gate(GateEnd::Parent(write))),
     })
 }
 
@@ -573,12 +559,12 @@ pub fn exit_now(status: i32) -> ! {
 /// Starts a child that writes `data` into a pipe, and returns the reading end. It passes data that
 /// is too secret for a file to the next image of this process. The child ends when everything is
 /// read, or when nobody can read it any more.
-pub fn feed(data: &Secret) -> io::Result<(OwnedFd, Pid)> {
-    let (read, write) = pipe()?;
+pub fn feed(data: &Secret) -> io::Result<(PipeReader, Pid)> {
+    let (read, mut write) = io::pipe()?;
     match fork()? {
         Fork::Child => {
             drop(read);
-            let written = File::from(write).write_all(data);
+            let written = write.write_all(data);
             // SAFETY: _exit(2) runs none of the destructors that the child copied from its parent.
             unsafe { libc::_exit(i32::from(written.is_err())) }
         }
@@ -586,9 +572,8 @@ pub fn feed(data: &Secret) -> io::Result<(OwnedFd, Pid)> {
     }
 }
 
-/// Reads everything that [`feed`] has written, and waits for its child if `feeder` is above 0.
-pub fn eat(pipe: OwnedFd, feeder: Pid) -> io::Result<Secret> {
-    let mut pipe = File::from(pipe);
+/// Reads everything that [`feed`] or somebody else has written.
+pub fn eat(mut pipe: PipeReader) -> io::Result<Secret> {
     let mut data = Secret::zeroed(64 * 1024)?;
     let mut length = 0;
     loop {
@@ -601,9 +586,6 @@ pub fn eat(pipe: OwnedFd, feeder: Pid) -> io::Result<Secret> {
             larger[..length].copy_from_slice(&data);
             data = larger;
         }
-    }
-    if feeder > 0 {
-        let _ = wait_for(feeder);
     }
     Secret::copy(&data[..length])
 }

@@ -1,11 +1,18 @@
 //! Memory shared by several processes, through a descriptor that one passes to another.
 
+use super::descriptor;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
+
+/// The descriptor by which a process hands memory to another.
+#[derive(Debug)]
+pub struct Object(OwnedFd);
+
+descriptor::owner!(Object);
 
 /// A row of atomic words, all zero at first, either private to this process or in shared memory.
 pub struct Words(Memory);
@@ -28,7 +35,7 @@ impl Words {
 
     /// Shared words; whoever gets the descriptor can map them. Only pages that are used take
     /// memory.
-    pub fn create(length: usize) -> io::Result<(Words, OwnedFd)> {
+    pub fn create(length: usize) -> io::Result<(Words, Object)> {
         let file = File::from(object()?);
         file.set_len((length * size_of::<AtomicU64>()) as u64)?;
         let fd = OwnedFd::from(file);
@@ -40,19 +47,20 @@ impl Words {
             // SAFETY: fcntl(F_ADD_SEALS) takes plain numbers.
             super::check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
         }
-        Ok((Words::map(&fd, length)?, fd))
+        let object = Object(fd);
+        Ok((Words::map(&object, length)?, object))
     }
 
     /// Maps words that another process created. The descriptor may be closed afterwards.
-    pub fn map(fd: &OwnedFd, length: usize) -> io::Result<Words> {
+    pub fn map(object: &Object, length: usize) -> io::Result<Words> {
         let bytes = length * size_of::<AtomicU64>();
-        if length == 0 || File::from(fd.try_clone()?).metadata()?.len() < bytes as u64 {
+        if length == 0 || File::from(object.0.try_clone()?).metadata()?.len() < bytes as u64 {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice; the object is that large.
         let start = unsafe {
-            libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, fd.as_raw_fd(), 0)
+            libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, object.as_raw_fd(), 0)
         };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -142,14 +150,14 @@ mod tests {
     fn what_is_too_short_is_not_mapped() {
         let (_, fd) = Words::create(1).expect("memory");
         assert!(Words::map(&fd, 1 << 20).is_err());
-        let (pipe, _) = crate::os::process::pipe().expect("a pipe");
-        assert!(Words::map(&pipe, 1).is_err());
+        let (pipe, _) = io::pipe().expect("a pipe");
+        assert!(Words::map(&Object(pipe.into()), 1).is_err());
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn nobody_can_make_it_shorter() {
         let (_words, fd) = Words::create(1000).expect("memory");
-        assert!(File::from(fd).set_len(0).is_err());
+        assert!(File::from(fd.0).set_len(0).is_err());
     }
 }

@@ -2,10 +2,12 @@
 //! that the event loop watches. This self-pipe works with every mechanism; signalfd and
 //! EVFILT_SIGNAL would not.
 
-use super::{process, socket};
+use super::process;
+use crate::os::descriptor;
 use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{PipeReader, PipeWriter, Read};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 pub use nix::sys::signal::Signal;
@@ -38,18 +40,17 @@ impl Arrived {
 /// The receiving end; one per process.
 #[derive(Debug)]
 pub struct Signals {
-    read: OwnedFd,
-    _write: OwnedFd,
+    read: PipeReader,
+    _write: PipeWriter,
 }
 
 impl Signals {
     /// Ignores SIGPIPE, catches `signals`, and unblocks all signals that the parent may have
     /// blocked.
     pub fn install(signals: &[Signal]) -> io::Result<Signals> {
-        let (read, write) = process::pipe()?;
-        for end in [&read, &write] {
-            socket::set_nonblocking(end, true)?;
-        }
+        let (read, write) = io::pipe()?;
+        descriptor::set_nonblocking(&read)?;
+        descriptor::set_nonblocking(&write)?;
         WAKE.store(write.as_raw_fd(), Ordering::SeqCst);
         let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
         // SAFETY: ignoring a signal installs no handler.
@@ -62,17 +63,14 @@ impl Signals {
     }
 
     /// The descriptor to watch for readability.
-    pub fn descriptor(&self) -> &OwnedFd {
+    pub fn descriptor(&self) -> &PipeReader {
         &self.read
     }
 
     /// Empties the pipe and returns the signals that arrived.
     pub fn take(&self) -> Arrived {
         let mut sink = [0u8; 64];
-        // SAFETY: the pointer and the length describe `sink`; the pipe does not block.
-        while unsafe { libc::read(self.read.as_raw_fd(), sink.as_mut_ptr().cast(), sink.len()) } > 0
-        {
-        }
+        while matches!((&self.read).read(&mut sink), Ok(1..)) {}
         Arrived(PENDING.swap(0, Ordering::SeqCst))
     }
 }

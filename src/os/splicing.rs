@@ -16,7 +16,7 @@
 //! just ends the splice, and the next write fails. When the source breaks, OpenBSD leaves what it
 //! had received to be read.
 
-use std::os::fd::OwnedFd;
+use super::Socket;
 
 /// The end that broke a splice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub enum Broken {
 
 #[cfg(any(event_shims, target_os = "freebsd", target_os = "openbsd"))]
 mod system {
-    use super::super::{check, socket};
-    use super::{Broken, OwnedFd};
+    use super::super::check;
+    use super::{Broken, Socket};
     use std::io;
     use std::mem;
     use std::os::fd::{AsRawFd, RawFd};
@@ -75,17 +75,17 @@ mod system {
 
     /// Splices `source` to `sink`. Fails, without any effect, if they are not two TCP connections,
     /// or if the kernel does not support it.
-    pub fn start(source: &OwnedFd, sink: &OwnedFd) -> io::Result<()> {
+    pub fn start(source: &Socket, sink: &Socket) -> io::Result<()> {
         set(source, sink.as_raw_fd())
     }
 
     /// Ends the splice of `source` to `sink`, unless it has already ended. Returns how many bytes
     /// it moved, and which end's error ended it: the source's own, or the sink's, which OpenBSD
     /// sets on the source (EPIPE if the sink was shut down).
-    pub fn stop(source: &OwnedFd, sink: &OwnedFd) -> (u64, Result<(), Broken>) {
+    pub fn stop(source: &Socket, sink: &Socket) -> (u64, Result<(), Broken>) {
         // FreeBSD returns ENOTCONN for a splice that has already ended.
         let _ = set(source, -1);
-        let result = blame(socket::take_error(source), || socket::take_error(sink));
+        let result = blame(source.take_error(), || sink.take_error());
         (carried(source), result)
     }
 
@@ -102,7 +102,7 @@ mod system {
         }
     }
 
-    fn set(source: &OwnedFd, sink: RawFd) -> io::Result<()> {
+    fn set(source: &Socket, sink: RawFd) -> io::Result<()> {
         // SAFETY: struct splice is plain data, for which all zeroes is a valid value: no limit.
         let mut splice: sys::splice = unsafe { mem::zeroed() };
         splice.sp_fd = sink;
@@ -120,7 +120,7 @@ mod system {
     }
 
     /// How many bytes the latest splice moved.
-    fn carried(source: &OwnedFd) -> u64 {
+    fn carried(source: &Socket) -> u64 {
         let mut count: libc::off_t = 0;
         let mut length = mem::size_of_val(&count) as libc::socklen_t;
         // SAFETY: `count` has room for `length` bytes, and both outlive the call.
@@ -155,16 +155,16 @@ mod system {
 
 #[cfg(not(any(event_shims, target_os = "freebsd", target_os = "openbsd")))]
 mod system {
-    use super::{Broken, OwnedFd};
+    use super::{Broken, Socket};
     use std::io;
 
     /// This system has no socket splicing.
-    pub fn start(_: &OwnedFd, _: &OwnedFd) -> io::Result<()> {
+    pub fn start(_: &Socket, _: &Socket) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Never called: a splice cannot be started.
-    pub fn stop(_: &OwnedFd, _: &OwnedFd) -> (u64, Result<(), Broken>) {
+    pub fn stop(_: &Socket, _: &Socket) -> (u64, Result<(), Broken>) {
         (0, Ok(()))
     }
 }

@@ -1,8 +1,8 @@
 //! The protocols of service managers: socket activation (sd_listen_fds(3)) and readiness
 //! (sd_notify(3)). Plain environment variables and a datagram; no library is needed.
 
-use super::socket;
-use std::os::fd::{OwnedFd, RawFd};
+use super::{descriptor, Listener};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixDatagram;
 
 /// The first descriptor that socket activation passes.
@@ -10,7 +10,7 @@ const FIRST: RawFd = 3;
 
 /// The sockets that the service manager opened for this process. The variables are removed so that
 /// no child takes them for its own.
-pub fn activated_sockets() -> Vec<OwnedFd> {
+pub fn activated_sockets() -> Vec<Listener> {
     let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
     let (pid, count) = (number("LISTEN_PID"), number("LISTEN_FDS"));
     for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
@@ -22,9 +22,9 @@ pub fn activated_sockets() -> Vec<OwnedFd> {
     let count = count.unwrap_or(0).clamp(0, 4096);
     (FIRST..FIRST + count)
         .filter_map(|fd| {
-            let fd = socket::adopt(fd).ok()?;
-            socket::set_close_on_exec(&fd, true).ok()?;
-            Some(fd)
+            let fd = descriptor::adopt(fd).ok()?;
+            descriptor::close_on_exec(&fd).ok()?;
+            Some(Listener::from(fd))
         })
         .collect()
 }

@@ -17,17 +17,16 @@ use crate::broker::{
 use crate::channel::protocol::{BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
 use crate::config::common::Common;
 
+use crate::os::anonymous::Bytes;
 use crate::os::background::{self, Side};
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::os::process::{self, exit};
 use crate::os::shm::Segment;
-use crate::os::{self, anonymous, log, signals, supervisor};
+use crate::os::{self, log, signals, supervisor, Listener};
 use crate::snapshot::reader::Reader;
 use crate::snapshot::texts::Texts;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::io::{PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -70,7 +69,7 @@ enum Origin {
         /// The broker serves sockets without a `listen` block.
         activated: bool,
         /// The pipe for what was read.
-        report: Option<OwnedFd>,
+        report: Option<PipeWriter>,
     },
 }
 
@@ -82,7 +81,7 @@ fn run(
     handover: &mut Handover,
     origin: Origin,
 ) -> Result<i32, i32> {
-    let texts = handover.snapshot.as_ref().and_then(|fd| anonymous::read(fd).ok());
+    let texts = handover.snapshot.as_ref().and_then(|fd| fd.read().ok());
     let texts = texts.and_then(|texts| Texts::decode(&texts));
     // Before any fork: the variables name this process by its id.
     let activated = supervisor::activated_sockets();
@@ -101,7 +100,7 @@ fn run(
     refuse(&service, inetd, &origin).map_err(refused)?;
     let with_tls = if service.config.has_tls_listeners() { WITH_TLS } else { WITHOUT_TLS };
     std::env::set_var(BROKER_VARIABLE, with_tls);
-    let opened: Vec<&OwnedFd> = activated.iter().chain(handover.activated()).collect();
+    let opened: Vec<&Listener> = activated.iter().chain(handover.activated()).collect();
     let listeners = Listeners::of(&service.config, &opened);
     let purpose = match origin {
         Origin::User => Purpose::Start,
@@ -137,7 +136,7 @@ fn run(
             exit::OS_ERROR
         })? {
             Side::Launcher(status) => return Ok(status),
-            Side::Daemon(pipe) => Some(File::from(pipe)),
+            Side::Daemon(pipe) => Some(pipe),
         },
         false => None,
     };
@@ -225,7 +224,7 @@ fn refuse(service: &Service<'_>, inetd: bool, origin: &Origin) -> Result<(), Ref
 
 /// The texts of the configuration for workers to inherit: as the former image left them, or as they
 /// were read here.
-fn texts_for_workers(handover: &Handover, reader: &Reader) -> Option<OwnedFd> {
+fn texts_for_workers(handover: &Handover, reader: &Reader) -> Option<Bytes> {
     let former = handover.snapshot.as_ref().filter(|_| reader.is_sealed());
     let former = former.and_then(|former| former.try_clone().ok());
     former.or_else(|| share_texts(&reader.texts().encode()))

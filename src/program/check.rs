@@ -6,16 +6,18 @@ use super::system::Live;
 use super::Kind;
 use crate::broker::{publish_snapshot, Checked, Findings};
 use crate::channel::protocol::BROKER_VARIABLE;
+use crate::os::anonymous::Bytes;
 use crate::os::process::{self, exit, Descriptors, Ended, Identity, Program};
 use crate::os::{self, channel, log};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::PipeWriter;
+use std::os::fd::AsRawFd;
 
 /// For whom a configuration is checked.
 pub(super) enum Client {
     /// The user.
     User,
     /// A broker that wants to reload, with the pipe for what was read.
-    Broker(Option<OwnedFd>),
+    Broker(Option<PipeWriter>),
 }
 
 /// Has a worker check its section too, the files for TLS being checked already, and returns the exit
@@ -24,7 +26,7 @@ pub(super) fn finish(
     service: &Service<'_>,
     client: Client,
     checked: Checked,
-    snapshot: Option<&OwnedFd>,
+    snapshot: Option<&Bytes>,
     system: &Live,
 ) -> Result<i32, i32> {
     let Service { process, options, config, single } = service;
@@ -84,14 +86,14 @@ fn as_this_process(program: &mut Program) {
 fn run_once(
     service: &Service<'_>,
     mut program: Program,
-    snapshot: Option<&OwnedFd>,
+    snapshot: Option<&Bytes>,
 ) -> Result<i32, i32> {
     let flag = if service.options.version { "-v" } else { "-P" };
     program.arguments.insert(0, flag.into());
     let complain = |text: &str| log::stderr(&format!("{}: {text}\n", process::id()));
     let ended = channel::pair().and_then(|(_ours, theirs)| {
         let kept = snapshot.map(AsRawFd::as_raw_fd);
-        let descriptors = Descriptors { stdin: theirs, stderr: None, kept };
+        let descriptors = Descriptors { stdin: theirs.into(), stderr: None, kept };
         process::wait_for(process::spawn(&program, descriptors, complain)?)
     });
     match ended {

@@ -5,12 +5,12 @@ use crate::broker::addresses::Resolver;
 use crate::config::broker::Broker as Config;
 use crate::config::listen::Ipv6Only;
 use crate::config::relay::{Relay, Remote};
+use crate::os;
 use crate::os::address::{Address, Family, ScopedIp};
-use crate::os::socket::{self, Kind, Protocol};
+use crate::os::socket::{self, Addressed, Families, Kind, Protocol};
 use crate::os::{files, log};
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 
 /// The environment variable that tells workers which remotes to leave out, one a line.
 pub(super) const VARIABLE: &str = "TCPRELAY_OWN_REMOTES";
@@ -45,7 +45,7 @@ fn is_ipv4(address: &Address) -> bool {
 
 impl Listeners {
     /// The listeners of a configuration, and the sockets that the service manager has opened.
-    pub(super) fn of(config: &Config, activated: &[&OwnedFd]) -> Listeners {
+    pub(super) fn of(config: &Config, activated: &[&os::Listener]) -> Listeners {
         let mut resolver = Resolver::default();
         let known: Vec<_> = config
             .listeners
@@ -60,8 +60,9 @@ impl Listeners {
             .filter(|(_, address)| is_ipv4(address))
             .map(|(listener, address)| place(listener.protocol, address))
             .collect();
-        let fresh = socket::create(Family::Ipv6, Kind::Stream, Protocol::Tcp);
-        let usual = fresh.and_then(|fd| socket::is_ipv6_only(&fd)).is_ok_and(|only| !only);
+        let fresh = os::Listener::new(Family::Ipv6, Kind::Stream, Protocol::Tcp);
+        let usual =
+            fresh.and_then(|fd| fd.families()).is_ok_and(|families| families == Families::Both);
         let mut listeners = Vec::new();
         for (listener, address) in known {
             let all = address.ip().is_some_and(|ip| ip.is_unspecified());
@@ -75,7 +76,7 @@ impl Listeners {
             };
             listeners.push(Listener { protocol: listener.protocol, address, both });
         }
-        let opened = activated.iter().filter_map(|fd| socket::local_address(fd));
+        let opened = activated.iter().filter_map(|fd| fd.local_address());
         listeners.extend(opened.map(|address| Listener {
             protocol: Protocol::Tcp,
             address,

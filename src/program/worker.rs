@@ -13,7 +13,8 @@ use crate::config::balance::Scope;
 use crate::config::relay::Relay;
 use crate::config::{self, ReadError};
 use crate::os::process::{self, exit};
-use crate::os::{self, channel, log};
+use crate::os::shared::Object;
+use crate::os::{self, log, Channel};
 use crate::snapshot::material::Material;
 use crate::snapshot::reader::Reader;
 use crate::tls::tickets::Ratchet;
@@ -21,7 +22,7 @@ use crate::upstream::zone::Zone;
 use crate::worker::engine::Engine;
 use crate::worker::link::{Link, Start};
 use crate::worker::process::Worker;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 /// The main function of a process whose descriptor 0 is a channel.
@@ -96,7 +97,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         exit::OS_ERROR
     };
     let _ = process::redirect_to_null(1);
-    let channel: OwnedFd = process::take_standard_input().map_err(os_error)?;
+    let channel = Channel::from(process::take_standard_input().map_err(os_error)?);
     let peer = std::env::var_os(BROKER_VARIABLE).map_or(Peer::Foreign, |_| Peer::Ours);
     let mut link = Link::new(channel, peer);
     super::install_crash_handler(&common);
@@ -130,8 +131,8 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let alone = settings.balance.scope == Scope::Worker || !own_broker;
     let zone = zone.filter(|_| !alone);
     let mut engine = Engine::new(settings, tls, queries);
-    let shares = |(fd, slot): (OwnedFd, u32)| {
-        Zone::join(&fd, slot as usize).is_ok_and(|zone| engine.share(zone))
+    let shares = |(object, slot): (Object, u32)| {
+        Zone::join(&object, slot as usize).is_ok_and(|zone| engine.share(zone))
     };
     if !zone.is_some_and(shares) && !alone {
         log::message("balance scope: no place in shared memory, this worker balances by itself");
@@ -155,18 +156,19 @@ fn has_tls_listeners(settings: &Relay) -> bool {
 
 /// What the broker has sent: contents of the files for TLS, keys of session tickets, and our slot
 /// in the zone.
-type Told = (Material, Option<Ratchet>, Option<(OwnedFd, u32)>);
+type Told = (Material, Option<Ratchet>, Option<(Object, u32)>);
 
 /// `None` if the broker's answer cannot be decoded: it is another version, and the worker does
 /// without.
 fn decode(answer: Answer<OwnedFd>) -> Option<Told> {
     let (material, tickets) = Ratchet::decode_with(&answer.secrets)?;
-    Some((material, Some(tickets), answer.zone))
+    let zone = answer.zone.map(|(fd, slot)| (Object::from(fd), slot));
+    Some((material, Some(tickets), zone))
 }
 
 /// Tells the broker that starting this worker again would not help. This is the first message.
 fn bad_configuration() {
     let message = FromWorker::BadConfiguration.encode();
     // If the broker does not get it, it sees the process exit.
-    let _ = channel::send(std::io::stdin().as_fd(), &message, None);
+    let _ = Channel::from(std::io::stdin()).send(&message, None);
 }

@@ -18,10 +18,10 @@ use super::remote::{Remote, RemoteId};
 use crate::config::relay::Relay;
 use crate::event::Interest;
 use crate::os::address::Family;
-use crate::os::{self, socket};
+use crate::os::socket::{Addressed, Attempt, Kind, Options};
+use crate::os::{self, Socket};
 use crate::tls::stream::Stream;
 use std::io;
-use std::os::fd::OwnedFd;
 
 /// How often a UNIX socket whose backlog is full is tried again, in milliseconds: unlike with TCP,
 /// the system does not wait for us.
@@ -38,8 +38,8 @@ enum State {
     Busy {
         again: u64,
     },
-    Connecting(OwnedFd),
-    Handshaking(OwnedFd, Box<Handshake>),
+    Connecting(Socket),
+    Handshaking(Socket, Box<Handshake>),
     /// The connection was handed over.
     Over,
 }
@@ -82,7 +82,7 @@ pub struct Dialer<'a> {
 #[derive(Debug)]
 pub struct Connection {
     /// The socket.
-    pub socket: OwnedFd,
+    pub socket: Socket,
     /// Its TLS stream, if it has TLS; the handshake is done.
     pub stream: Option<Stream>,
     /// What has to be sent before anything else.
@@ -125,7 +125,7 @@ impl Dial {
     }
 
     /// The socket, if there is one.
-    pub fn socket(&self) -> Option<&OwnedFd> {
+    pub fn socket(&self) -> Option<&Socket> {
         match &self.state {
             State::Connecting(socket) | State::Handshaking(socket, _) => Some(socket),
             State::Fresh | State::Busy { .. } | State::Over => None,
@@ -174,8 +174,7 @@ impl Dial {
             }
             (State::Busy { .. }, Cause::Start | Cause::Time) => self.open(remote, dialer),
             (State::Connecting(socket), Cause::Ready | Cause::Sound) => {
-                let result =
-                    if cause == Cause::Sound { Ok(()) } else { socket::take_error(socket) };
+                let result = if cause == Cause::Sound { Ok(()) } else { socket.take_error() };
                 match result {
                     Ok(())
                         if registry.is_down(self.remote) && is_self_connected(socket, remote) =>
@@ -203,12 +202,11 @@ impl Dial {
 
     fn open(&mut self, remote: &Remote, dialer: &mut Dialer<'_>) -> Progress {
         match open(remote, dialer.settings) {
-            Ok((socket, connected)) => {
+            Ok((socket, attempt)) => {
                 self.state = State::Connecting(socket);
-                if connected {
-                    self.connected(remote, dialer)
-                } else {
-                    Progress::Waiting
+                match attempt {
+                    Attempt::Connected => self.connected(remote, dialer),
+                    Attempt::InProgress => Progress::Waiting,
                 }
             }
             Err(Unopened::Busy(_)) if dialer.now < self.deadline => {
@@ -279,8 +277,8 @@ fn after(now: u64, seconds: u32) -> u64 {
 
 /// If nobody listens on a port, the system may choose that very port for the socket that connects,
 /// and connect it to itself (TCP's simultaneous open).
-fn is_self_connected(socket: &OwnedFd, remote: &Remote) -> bool {
-    socket::local_address(socket).as_ref() == Some(remote.address())
+fn is_self_connected(socket: &Socket, remote: &Remote) -> bool {
+    socket.local_address().as_ref() == Some(remote.address())
 }
 
 /// Why a socket to a remote could not be made.
@@ -290,8 +288,8 @@ enum Unopened {
     For(Failure),
 }
 
-/// Makes a socket for a remote and starts to connect. True if it is connected at once.
-fn open(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), Unopened> {
+/// Makes a socket for a remote and starts to connect.
+fn open(remote: &Remote, settings: &Relay) -> Result<(Socket, Attempt), Unopened> {
     let family = remote.address().family();
     let sort = |call| {
         move |error: io::Error| match error.raw_os_error() {
@@ -302,31 +300,31 @@ fn open(remote: &Remote, settings: &Relay) -> Result<(OwnedFd, bool), Unopened> 
         }
     };
     let bind_error = |error| Unopened::For(Failure::Host("bind", error));
-    let (kind, protocol) = (socket::Kind::Stream, remote.settings.protocol);
-    let socket = socket::create(family, kind, protocol).map_err(sort("socket"))?;
-    socket::set_urgent_inline(&socket);
+    let protocol = remote.settings.protocol;
+    let socket = Socket::new(family, Kind::Stream, protocol).map_err(sort("socket"))?;
+    socket.set_urgent_inline();
     if family != Family::Unix {
-        let _ = socket::set_keepalive(&socket);
+        let _ = socket.set_keepalive();
         let _ = options::apply(&socket, &remote.settings);
-        socket::set_no_delay(&socket);
-        socket::unpace(&socket, remote.address());
+        socket.set_no_delay();
+        socket.unpace(remote.address());
     }
     let local = settings.local.iter().find(|address| address.family() == family);
     let ip = |family| family != Family::Unix;
     if let Some(local) = local {
         let bind = || {
             if ip(family) {
-                socket::set_reuse_address(&socket)?;
-                socket::leave_port_to_connect(&socket);
+                socket.set_reuse_address()?;
+                socket.leave_port_to_connect();
             }
-            socket::bind(&socket, local)
+            socket.bind(local)
         };
         bind().map_err(bind_error)?;
     } else if ip(family) && settings.local.iter().any(|address| ip(address.family())) {
         return Err(bind_error(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)));
     }
-    let connected = socket::connect(&socket, remote.address()).map_err(sort("connect"))?;
-    Ok((socket, connected))
+    let attempt = socket.connect(remote.address()).map_err(sort("connect"))?;
+    Ok((socket, attempt))
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! A TLS handshake over a socket, for either side.
 
 use crate::event::Interest;
-use crate::os::{self, socket};
+use crate::os::{self, Socket};
 use crate::tls::stream::Stream;
 use crate::tls::Buffer;
 use std::io;
-use std::os::fd::OwnedFd;
 
 const GONE: &str = "the connection has ended";
 
@@ -39,7 +38,7 @@ impl Unsent {
     }
 
     /// Sends as much as the socket takes.
-    pub fn flush(&mut self, socket: &OwnedFd) -> io::Result<()> {
+    pub fn flush(&mut self, socket: &Socket) -> io::Result<()> {
         if !self.0.is_empty() {
             let count = send(socket, &self.0)?;
             self.0.drain(..count);
@@ -48,7 +47,7 @@ impl Unsent {
     }
 
     /// Sends bytes, after those that wait already.
-    fn send(&mut self, socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    fn send(&mut self, socket: &Socket, bytes: &[u8]) -> io::Result<()> {
         let count = if self.0.is_empty() { send(socket, bytes)? } else { 0 };
         self.0.extend_from_slice(&bytes[count..]);
         Ok(())
@@ -61,10 +60,10 @@ impl Unsent {
 }
 
 /// Sends as much as the socket takes at once; returns how much that is.
-fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
-        match socket::write(socket, &bytes[sent..]) {
+        match socket.write(&bytes[sent..]) {
             Ok(count) => sent += count,
             Err(error) if os::would_block(&error) => break,
             Err(error) => return Err(error),
@@ -87,17 +86,17 @@ impl Handshake {
     }
 
     /// Begins on the side that connects, which sends first.
-    pub fn speak(&mut self, socket: &OwnedFd, scratch: &mut Scratch<'_>) -> Progress {
+    pub fn speak(&mut self, socket: &Socket, scratch: &mut Scratch<'_>) -> Progress {
         self.step(socket, Some(&[]), scratch)
     }
 
     /// Begins with bytes that were read already.
-    pub fn feed(&mut self, socket: &OwnedFd, input: &[u8], scratch: &mut Scratch<'_>) -> Progress {
+    pub fn feed(&mut self, socket: &Socket, input: &[u8], scratch: &mut Scratch<'_>) -> Progress {
         self.step(socket, Some(input), scratch)
     }
 
     /// Continues with what can be read.
-    pub fn go_on(&mut self, socket: &OwnedFd, scratch: &mut Scratch<'_>) -> Progress {
+    pub fn go_on(&mut self, socket: &Socket, scratch: &mut Scratch<'_>) -> Progress {
         if self.unsent.flush(socket).is_err() {
             return Progress::Failed(GONE.to_owned());
         }
@@ -106,7 +105,7 @@ impl Handshake {
 
     fn step(
         &mut self,
-        socket: &OwnedFd,
+        socket: &Socket,
         mut given: Option<&[u8]>,
         scratch: &mut Scratch<'_>,
     ) -> Progress {
@@ -115,7 +114,7 @@ impl Handshake {
             // How far the handshake has come, and whether there may be more to read at once.
             let (progress, more) = match given.take() {
                 Some(input) => (self.stream.handshake(input, scratch.output), true),
-                None => match socket::read(socket, scratch.input) {
+                None => match socket.read(scratch.input) {
                     Ok(0) => return Progress::Failed(GONE.to_owned()),
                     Ok(count) => {
                         let input = &scratch.input[..count];

@@ -2,13 +2,14 @@
 
 use super::zone::{Zone, SLOTS};
 use crate::os::process::Pid;
+use crate::os::shared::Object;
 use crate::os::{self, log};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// The zone, created when the first worker asks for it, and the workers that take part.
 #[derive(Default)]
 pub struct Leases {
-    zone: Option<(Zone, OwnedFd)>,
+    zone: Option<(Zone, Object)>,
     slots: Slots,
 }
 
@@ -85,7 +86,8 @@ mod tests {
         let mut leases = Leases::default();
         let join = |leases: &mut Leases, pid| {
             let (fd, slot) = leases.admit(pid).expect("a place");
-            Zone::join(&fd.try_clone_to_owned().expect("a copy"), slot).expect("to join")
+            Zone::join(&Object::from(fd.try_clone_to_owned().expect("a copy")), slot)
+                .expect("to join")
         };
         let (a, b) = (join(&mut leases, 7), join(&mut leases, 8));
         a.take_rows(&[1]).expect("a row");

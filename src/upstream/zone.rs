@@ -25,14 +25,15 @@
 
 use crate::os::shared::Words;
 use std::collections::HashMap;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
+
+/// By which a worker gets the zone.
+pub use crate::os::shared::Object;
 
 /// The most workers that can share a zone.
 pub const SLOTS: usize = 59;
@@ -111,7 +112,7 @@ impl Zone {
     }
 
     /// Creates a zone that workers can join, by the descriptor.
-    pub fn create() -> io::Result<(Zone, OwnedFd)> {
+    pub fn create() -> io::Result<(Zone, Object)> {
         let (words, fd) = Words::create(SIZE)?;
         words[LAYOUT].store(THIS_LAYOUT, SeqCst);
         // The broker has no slot of its own, so its changes are announced to all workers.
@@ -119,8 +120,8 @@ impl Zone {
     }
 
     /// Joins a zone, with the slot that the broker has assigned.
-    pub fn join(fd: &OwnedFd, slot: usize) -> io::Result<Zone> {
-        let words = Words::map(fd, SIZE)?;
+    pub fn join(object: &Object, slot: usize) -> io::Result<Zone> {
+        let words = Words::map(object, SIZE)?;
         if slot >= SLOTS || words[LAYOUT].load(SeqCst) != THIS_LAYOUT {
             return Err(io::ErrorKind::InvalidData.into());
         }

@@ -2,10 +2,10 @@
 
 use super::pair::{End, Pair};
 use crate::os::address::Address;
-use crate::os::socket;
+use crate::os::socket::Addressed;
+use crate::os::Socket;
 use crate::tls::summary::Summary;
 use crate::upstream::registry::Registry;
-use std::os::fd::OwnedFd;
 
 /// What the access log records of a session; allocated only if the log is on.
 #[derive(Debug)]
@@ -18,13 +18,13 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn new(client: &OwnedFd, now: u64) -> Access {
+    pub(super) fn new(client: &Socket, now: u64) -> Access {
         let name = |address: Option<Address>| {
             address.map_or_else(|| "local".to_owned(), |address| address.to_string())
         };
         Access {
-            client: name(socket::peer_address(client)),
-            listener: name(socket::local_address(client)),
+            client: name(client.peer_address()),
+            listener: name(client.local_address()),
             started: now,
             trouble: None,
         }

@@ -9,7 +9,8 @@ use crate::event::{Event, Token};
 use crate::mavis::attributes::Attributes;
 use crate::mavis::queries::{Decision, Host};
 use crate::os::address::Address;
-use crate::os::{self, log, socket};
+use crate::os::socket::Addressed;
+use crate::os::{self, log};
 
 impl Shared {
     /// The number of a listener's realm; `None` if there are too many.
@@ -66,8 +67,7 @@ impl Session {
     /// What modules are asked. `None` if the client has broken its connection: it then has no
     /// address any more, and must not be taken for a client on a UNIX socket.
     fn question(&self, client: Option<&TlsClient>, realm: &[u8]) -> Option<Attributes> {
-        let (peer, local) =
-            (socket::peer_address(&self.client), socket::local_address(&self.client));
+        let (peer, local) = (self.client.peer_address(), self.client.local_address());
         if !matches!((&peer, &local), (Some(Address::Ip(_)), _) | (_, Some(Address::Unix(_)))) {
             return None;
         }
@@ -139,7 +139,7 @@ impl Session {
     }
 
     fn complain(&self, text: &str) {
-        let client = socket::peer_address(&self.client);
+        let client = self.client.peer_address();
         let client = client.map_or_else(|| "local".to_owned(), |address| address.to_string());
         log::braked(log::Kind::Admission, || format!("mavis: client {client}: {text}"));
     }
@@ -155,13 +155,13 @@ impl Session {
             Some(client) if event.writable => client.flush(socket),
             _ => Ok(()),
         };
-        if flushed.is_err() || socket::take_error(socket).is_err() {
+        if flushed.is_err() || socket.take_error().is_err() {
             return Next::client_broke();
         }
         // The client's data stays unread until there is a remote to take it. An end without data
         // before it is not a half-close: nobody waits for an answer to nothing.
         let has_spoken = client.as_ref().is_some_and(|client| client.has_spoken());
-        match socket::peek(socket) {
+        match socket.peek() {
             Ok(0) if !has_spoken => Next::Close(Outcome::Closed, Parting::Orderly),
             Ok(_) => {
                 *heard = Heard::Something;

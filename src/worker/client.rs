@@ -2,10 +2,10 @@
 
 use crate::event::TimerId;
 use crate::os::address::Address;
+use crate::os::Socket;
 use crate::tls::stream::Stream;
 use crate::upstream::handshake::{Handshake, Unsent};
 use std::io;
-use std::os::fd::OwnedFd;
 
 /// What is known from the start about a client of a TLS listener.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl TlsClient {
         !self.unsent.is_empty()
     }
 
-    pub(super) fn flush(&mut self, client: &OwnedFd) -> io::Result<()> {
+    pub(super) fn flush(&mut self, client: &Socket) -> io::Result<()> {
         self.unsent.flush(client)
     }
 

@@ -9,13 +9,12 @@ use super::shared::{kind, register, Shared};
 use crate::config::balance::Kind;
 use crate::event::{Interest, Loop, TimerId, Token};
 use crate::os::address::Address;
-use crate::os::{self, log, socket};
+use crate::os::{self, log, Socket};
 use crate::upstream::balance::Tried;
 use crate::upstream::dial::{Cause, Connection, Dial, Dialer, Failure, Progress};
 use crate::upstream::hash;
 use crate::upstream::remote::RemoteId;
 use std::io;
-use std::os::fd::OwnedFd;
 
 /// How long a session waits before it retries what this host was short of, in milliseconds.
 const HOST_STEP: u64 = 200;
@@ -210,9 +209,9 @@ impl Session {
 impl Seeking {
     /// What remotes are selected by with `balance = source`. `None` for a client without an IP
     /// address.
-    fn address_key(&self, client: &OwnedFd) -> Option<u64> {
+    fn address_key(&self, client: &Socket) -> Option<u64> {
         let known = self.client.as_ref().and_then(|client| client.address.clone());
-        match known.or_else(|| socket::peer_address(client))? {
+        match known.or_else(|| client.peer_address())? {
             Address::Ip(address) => Some(hash::address_key(address.ip())),
             Address::Unix(_) => None,
         }

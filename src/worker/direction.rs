@@ -3,12 +3,11 @@
 
 use crate::config::relay::Splice;
 use crate::os::pipe::Pipe;
-use crate::os::{self, channel, socket};
+use crate::os::{self, channel, Socket};
 use crate::tls::stream::Stream;
 use crate::tls::Buffer;
 use crate::upstream::handshake::Scratch;
 use std::io;
-use std::os::fd::OwnedFd;
 
 /// The most bytes that one read takes.
 pub(super) const READ_SIZE: usize = 128 * 1024;
@@ -75,7 +74,7 @@ impl Pending {
 
     /// Writes as much as the sink takes. What cannot be spliced into this sink is moved out of its
     /// pipe; `Some` says why.
-    fn write(&mut self, sink: &OwnedFd) -> Result<Option<Unspliced>, Stop> {
+    fn write(&mut self, sink: &Socket) -> Result<Option<Unspliced>, Stop> {
         let mut unspliced = None;
         if let Pending::Piped(pipe) = self {
             while !pipe.is_empty() && unspliced.is_none() {
@@ -209,11 +208,11 @@ impl Direction {
     }
 
     /// Counts bytes of one read, or those that the kernel has carried.
-    pub(super) fn carried(&mut self, count: u64, sink: &OwnedFd) {
+    pub(super) fn carried(&mut self, count: u64, sink: &Socket) {
         let before = self.bytes;
         self.bytes += count;
         if before < LONG && self.bytes >= LONG {
-            socket::unpace_within_host(sink);
+            sink.unpace_within_host();
         }
         if self.bulk != COPIED {
             self.bulk = if count >= BULK_READ {
@@ -255,7 +254,7 @@ impl Direction {
     }
 
     /// Writes what waits. True if nothing is left.
-    pub(super) fn flush(&mut self, sink: &OwnedFd, buffers: &mut Buffers) -> Result<bool, Stop> {
+    pub(super) fn flush(&mut self, sink: &Socket, buffers: &mut Buffers) -> Result<bool, Stop> {
         if let Some(pending) = &mut self.pending {
             let unspliced = pending.write(sink)?;
             let left = pending.length();
@@ -275,7 +274,7 @@ impl Direction {
     /// Writes bytes as they go on the wire, after those that wait already.
     pub(super) fn send(
         &mut self,
-        sink: &OwnedFd,
+        sink: &Socket,
         wire: &[u8],
         next: Next,
         pool: &mut Pool,
@@ -299,10 +298,10 @@ pub(super) enum Next {
 }
 
 /// Writes as much as the sink takes at once; returns how much that is.
-pub(super) fn write(sink: &OwnedFd, data: &[u8], next: Next) -> Result<usize, Stop> {
+pub(super) fn write(sink: &Socket, data: &[u8], next: Next) -> Result<usize, Stop> {
     let send = match next {
-        Next::Unknown => socket::write,
-        Next::Soon => socket::write_more_follows,
+        Next::Unknown => Socket::write,
+        Next::Soon => Socket::write_more_follows,
     };
     let mut written = 0;
     while written < data.len() {
@@ -445,7 +444,7 @@ pub(super) enum Left {
 
 /// An end, as a direction sees it.
 pub(super) struct Side<'a> {
-    pub(super) fd: &'a OwnedFd,
+    pub(super) fd: &'a Socket,
     pub(super) tls: Option<&'a mut Stream>,
 }
 

@@ -7,18 +7,18 @@ use super::session::{Cause, Context, Next, Parting, Session, State};
 use super::shared::{kind, register, Shared};
 use super::table::Table;
 use super::turns::{self, Turns};
-use crate::channel::local::LOCAL_KINDS;
+use crate::channel::local::{Prepared, LOCAL_KINDS};
 use crate::channel::protocol::Accept;
 use crate::config::relay::Relay;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::mavis::queries::{Decision, Queries};
 use crate::os::pipe::Pipe;
-use crate::os::{self, log, socket};
+use crate::os::socket::{Options, IPPROTO_SCTP};
+use crate::os::{self, log, Socket};
 use crate::tls::context::Contexts;
 use crate::upstream;
 use crate::upstream::zone::Zone;
 use std::io;
-use std::os::fd::OwnedFd;
 
 /// The first token kind after the engine's own.
 pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 6;
@@ -104,9 +104,14 @@ impl Engine {
         }
     }
 
-    /// Starts a session for an accepted connection. `prepared`: the socket is non-blocking already,
-    /// and has the options that our own broker's listeners pass on.
-    pub fn accept(&mut self, events: &mut Loop, client: OwnedFd, accept: &Accept, prepared: bool) {
+    /// Starts a session for an accepted connection.
+    pub fn accept(
+        &mut self,
+        events: &mut Loop,
+        client: Socket,
+        accept: &Accept,
+        prepared: Prepared,
+    ) {
         match self.new_session(events, client, accept, prepared) {
             Some(session) => {
                 self.begin(events, session, accept);
@@ -122,22 +127,22 @@ impl Engine {
     fn new_session(
         &mut self,
         events: &Loop,
-        client: OwnedFd,
+        client: Socket,
         accept: &Accept,
-        prepared: bool,
+        prepared: Prepared,
     ) -> Option<Session> {
         if !self.shared.can_serve(accept) {
             return None;
         }
-        if !prepared {
-            if let Err(error) = socket::set_nonblocking(&client, true) {
+        if prepared == Prepared::No {
+            if let Err(error) = client.set_nonblocking() {
                 log::braked(log::Kind::Session, || {
                     format!("connection dropped: {}", os::reason(&error))
                 });
                 return None;
             }
-            socket::set_no_delay(&client);
-            socket::set_urgent_inline(&client);
+            client.set_no_delay();
+            client.set_urgent_inline();
         }
         let access = self.shared.settings.access_log;
         let access = access.then(|| Box::new(Access::new(&client, events.now())));
@@ -167,7 +172,7 @@ impl Engine {
         session.limit_handshake(&mut context);
         let plain = matches!(session.state, State::Arrived(_))
             && context.shared.settings.authorization.is_none();
-        let stream = plain && accept.protocol != socket::IPPROTO_SCTP as u32;
+        let stream = plain && accept.protocol != IPPROTO_SCTP as u32;
         let token = Token::new(kind::CLIENT, index);
         register(events, &session.client, token, session.client_interest(), stream);
         self.run(events, index, Cause::Arrival);

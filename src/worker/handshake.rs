@@ -9,11 +9,10 @@ use crate::channel::protocol::Accept;
 use crate::config::listen::flag;
 use crate::event::{Interest, Loop, TimerId, Token};
 use crate::os::address::Address;
-use crate::os::{self, log, socket};
+use crate::os::{self, log, Socket};
 use crate::tls::detect::{first, First};
 use crate::upstream::dial;
 use crate::upstream::handshake::{Handshake, Progress, Unsent};
-use std::os::fd::OwnedFd;
 
 impl Shared {
     /// The first state of a session, whether or not its listener has TLS. `None` if memory has run
@@ -21,14 +20,14 @@ impl Shared {
     pub(super) fn first_state(
         &mut self,
         accept: &Accept,
-        client: &OwnedFd,
+        client: &Socket,
         realm: u8,
     ) -> Option<State> {
         let versions = accept.tls_versions;
         if versions == 0 {
             return Some(State::Arrived(realm));
         }
-        let origin = Origin { address: socket::peer_address(client), realm };
+        let origin = Origin { address: client.peer_address(), realm };
         if accept.flags & flag::TLS_AUTO != 0 {
             let early = Vec::new();
             return Some(State::Detecting(Box::new(Detecting {
@@ -112,7 +111,7 @@ impl Session {
         };
         let shared = &mut *context.shared;
         let scratch = &mut shared.buffers.scratch;
-        let count = match socket::read(&self.client, scratch) {
+        let count = match self.client.read(scratch) {
             Ok(count) => count,
             Err(error) if os::would_block(&error) => return Next::Wait,
             Err(_) => return Next::client_broke(),
@@ -166,7 +165,7 @@ impl Session {
     pub(super) fn origin(&self) -> turns::Origin {
         match &self.state {
             State::Accepting(accepting) => turns::Origin::of(accepting.origin.address.as_ref()),
-            _ => turns::Origin::of(socket::peer_address(&self.client).as_ref()),
+            _ => turns::Origin::of(self.client.peer_address().as_ref()),
         }
     }
 
@@ -228,7 +227,7 @@ impl Session {
                 format!("TLS client {}: {text}", name(address))
             }
             End::Upstream => {
-                let address = socket::peer_address(&pair.upstream);
+                let address = pair.upstream.peer_address();
                 format!("TLS remote {}: {text}", name(address.as_ref()))
             }
         };

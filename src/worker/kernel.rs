@@ -2,10 +2,9 @@
 
 use super::direction::{Side, Stop};
 use crate::os::ktls::Way;
-use crate::os::{self, ktls, log};
+use crate::os::{self, ktls, log, Socket};
 use crate::tls::records::{Age, KEY_UPDATE};
 use crate::tls::stream::Stream;
-use std::os::fd::OwnedFd;
 
 /// Content type and messages of alerts (RFC 8446 section 6).
 const ALERT: u8 = 21;
@@ -33,7 +32,7 @@ pub(super) fn offer(side: &mut Side<'_>) -> Result<(), Stop> {
 }
 
 /// Sends close_notify. False if it has to be tried again.
-pub(super) fn close(fd: &OwnedFd) -> bool {
+pub(super) fn close(fd: &Socket) -> bool {
     !matches!(ktls::send_control(fd, ALERT, &CLOSE_NOTIFY), Err(error) if os::would_block(&error))
 }
 
@@ -52,7 +51,7 @@ pub(super) enum Received {
 }
 
 /// Receives from an end.
-pub(super) fn receive(fd: &OwnedFd, tls: &mut Stream, buffer: &mut [u8]) -> Result<Received, Stop> {
+pub(super) fn receive(fd: &Socket, tls: &mut Stream, buffer: &mut [u8]) -> Result<Received, Stop> {
     let received = match ktls::receive(fd, buffer) {
         Ok(received) => received,
         Err(error) if os::would_block(&error) => return Ok(Received::Nothing),
@@ -125,7 +124,7 @@ pub(super) fn before_sending(side: &mut Side<'_>, length: usize) -> Result<(), S
 
 /// Sends a KeyUpdate and takes new keys for sending, if that is due. If the socket is full now,
 /// that stays due.
-fn renew(fd: &OwnedFd, tls: &mut Stream) -> Result<(), Stop> {
+fn renew(fd: &Socket, tls: &mut Stream) -> Result<(), Stop> {
     if !tls.is_update_due() {
         return Ok(());
     }

@@ -5,10 +5,10 @@ use crate::channel::worker_side::{Answer, Early, Exit, Order, WorkerSide};
 use crate::channel::Peer;
 use crate::event::{Interest, Loop, Token};
 use crate::os::secret::wipe;
-use crate::os::{self, channel, log, socket};
+use crate::os::{self, channel, log, Channel};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// The result of [`Link::ask`].
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub enum Start {
 /// The worker's end of the channel.
 #[derive(Debug)]
 pub struct Link {
-    channel: OwnedFd,
+    channel: Channel,
     side: WorkerSide<OwnedFd>,
     /// Descriptors of the message being read.
     sockets: VecDeque<OwnedFd>,
@@ -35,7 +35,7 @@ pub struct Link {
 impl Link {
     /// Takes over the channel to a broker. `peer`: the broker is said to be this program, or
     /// another one.
-    pub fn new(channel: OwnedFd, peer: Peer) -> Link {
+    pub fn new(channel: Channel, peer: Peer) -> Link {
         let side = WorkerSide::new(peer, channel::CAN_END_RECEIVING);
         Link { channel, side, sockets: VecDeque::new(), room: Interest::WRITE }
     }
@@ -46,10 +46,10 @@ impl Link {
         let Some(hello) = self.side.ask(os::monotonic_clock()) else {
             return Start::Alone;
         };
-        let sent = channel::send(self.channel.as_fd(), &hello.encode(), None).is_ok();
+        let sent = self.channel.send(&hello.encode(), None).is_ok();
         while let Some(due) = self.side.answer_due().filter(|_| sent) {
             let left = due.saturating_sub(os::monotonic_clock());
-            if !channel::wait(self.channel.as_fd(), left as i32) {
+            if !self.channel.wait(left as i32) {
                 break;
             }
             let mut data = [0; SECRETS_RECEIVE];
@@ -71,7 +71,7 @@ impl Link {
     pub fn cannot_start(&self) {
         if let Some(message) = self.side.cannot_start() {
             // If the message is lost, the broker still sees the process end.
-            let _ = channel::send(self.channel.as_fd(), &message.encode(), None);
+            let _ = self.channel.send(&message.encode(), None);
         }
     }
 
@@ -89,7 +89,7 @@ impl Link {
     fn receive_into(&mut self, data: &mut [u8], now: u64) -> io::Result<Order<OwnedFd>> {
         let sockets = &mut self.sockets;
         sockets.clear();
-        let length = channel::receive_with(self.channel.as_fd(), data, |fd| sockets.push_back(fd))?;
+        let length = self.channel.receive_with(data, |fd| sockets.push_back(fd))?;
         let order = self.side.hear(&data[..length.min(data.len())], sockets, now);
         if let Order::Remark(bad) = &order {
             log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {bad}"));
@@ -146,7 +146,7 @@ impl Link {
     /// Sends what is due. Returns the order that follows if the broker is gone.
     pub(super) fn flush(&mut self) -> Order<OwnedFd> {
         while let Some(message) = self.side.due() {
-            match channel::send(self.channel.as_fd(), &message.encode(), None) {
+            match self.channel.send(&message.encode(), None) {
                 Ok(()) => self.side.said(message),
                 Err(error) if channel::is_full(&error) => {
                     self.room = Interest::in_room(&error);
@@ -181,14 +181,14 @@ impl Link {
 
     /// Whether a worker that has read everything and has no session may exit.
     pub(super) fn exit(&self, now: u64) -> Exit {
-        self.side.exit(|| socket::unsent_bytes(&self.channel), now)
+        self.side.exit(|| self.channel.unsent_bytes(), now)
     }
 
     /// Stops the broker from sending more, where the system can do that: the broker then picks
     /// another worker, even if it has not read that this one leaves. What it has sent already still
     /// has to be read.
     pub(super) fn close(&mut self, events: &mut Loop) {
-        if channel::end_receiving(&self.channel) {
+        if self.channel.end_receiving() {
             self.side.closed();
             self.watch(events);
         }

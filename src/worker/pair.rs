@@ -4,9 +4,9 @@ use super::direction::{Buffers, Direction, Left, Side, State};
 use super::pump::{pump, say_goodbye, Ending, Flow, Pumped, REPLY_LIMIT};
 use crate::event::{Interest, Loop};
 use crate::os::address::Address;
+use crate::os::Socket;
 use crate::tls::stream::Stream;
 use crate::upstream::remote::RemoteId;
-use std::os::fd::OwnedFd;
 
 /// After this many milliseconds without traffic a session starts with short TLS records again.
 const PAUSE: u64 = 1000;
@@ -56,7 +56,7 @@ pub(super) struct Tls {
 
 /// The upstream end of a session, and both directions. The client's socket belongs to the session.
 pub(super) struct Pair {
-    pub(super) upstream: OwnedFd,
+    pub(super) upstream: Socket,
     pub(super) upstream_link: Link,
     /// The remote lent to the session.
     pub(super) remote: RemoteId,
@@ -68,7 +68,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    pub(super) fn end<'a>(&'a self, end: End, client: &'a OwnedFd) -> &'a OwnedFd {
+    pub(super) fn end<'a>(&'a self, end: End, client: &'a Socket) -> &'a Socket {
         match end {
             End::Client => client,
             End::Upstream => &self.upstream,
@@ -91,7 +91,7 @@ impl Pair {
     }
 
     /// The direction that reads from `end`, with both ends.
-    pub(super) fn flow<'a>(&'a mut self, end: End, client: &'a OwnedFd) -> Flow<'a> {
+    pub(super) fn flow<'a>(&'a mut self, end: End, client: &'a Socket) -> Flow<'a> {
         let (client_tls, upstream_tls) = match &mut self.tls {
             Some(tls) => (tls.client.as_mut(), tls.upstream.as_mut()),
             None => (None, None),
@@ -110,7 +110,7 @@ impl Pair {
     pub(super) fn pump(
         &mut self,
         end: End,
-        client: &OwnedFd,
+        client: &Socket,
         ending: Ending,
         buffers: &mut Buffers,
         events: &mut Loop,
@@ -141,7 +141,7 @@ impl Pair {
     }
 
     /// Takes spliced directions back from the kernel.
-    pub(super) fn take_back(&mut self, client: &OwnedFd) {
+    pub(super) fn take_back(&mut self, client: &Socket) {
         for end in [End::Client, End::Upstream] {
             // Ignored: a broken end is known already, or no longer matters.
             let _ = self.flow(end, client).take_back();
@@ -158,7 +158,7 @@ impl Pair {
     }
 
     /// Sends close_notify to the ends with TLS, if that can be done at once.
-    pub(super) fn say_goodbye(&mut self, client: &OwnedFd, buffers: &mut Buffers) {
+    pub(super) fn say_goodbye(&mut self, client: &Socket, buffers: &mut Buffers) {
         let Some(tls) = &mut self.tls else {
             return;
         };

@@ -8,7 +8,7 @@ use super::pair::End;
 use super::session::{Context, Session, State};
 use super::shared::{kind, Shared};
 use crate::event::{Loop, TimerId, Token};
-use crate::os::{self, log, socket};
+use crate::os::{self, log};
 use crate::upstream::remote::RemoteId;
 
 impl Shared {
@@ -58,7 +58,7 @@ impl Session {
             return;
         }
         // The client may have left first, without our having read its end yet.
-        let gone = match socket::peek(&self.client) {
+        let gone = match self.client.peek() {
             Ok(count) => count == 0 || events.reads_on(&self.client),
             Err(error) => !os::would_block(&error),
         };

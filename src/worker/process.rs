@@ -3,14 +3,14 @@
 use super::direction::OTHER_DESCRIPTORS;
 use super::engine::{Engine, WORKER_KINDS};
 use super::link::Link;
-use crate::channel::local::LocalWorker;
+use crate::channel::local::{LocalWorker, Prepared};
 use crate::channel::protocol::Accept;
 use crate::channel::worker_side::{Exit, Order};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
-use crate::os::process;
+use crate::os::parent::Death;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::title::{State, Title};
-use crate::os::{self, channel, log, parent};
+use crate::os::{self, channel, log, parent, process, Socket};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -37,7 +37,7 @@ pub struct Worker {
     link: Link,
     signals: Signals,
     /// Readable when the broker is dead; only where no signal reports that.
-    death: Option<OwnedFd>,
+    death: Option<Death>,
     retire_limit: usize,
     accepted: usize,
     descriptor_trouble: bool,
@@ -205,7 +205,7 @@ impl Worker {
         match order {
             Order::Serve { accept, count, prepared } => {
                 for _ in 0..count.min(channel::DESCRIPTORS) {
-                    let client = self.link.next_socket();
+                    let client = self.link.next_socket().map(Socket::from);
                     self.accept(accept, client, prepared, events);
                 }
             }
@@ -226,8 +226,8 @@ impl Worker {
     fn accept(
         &mut self,
         accept: Accept,
-        client: Option<OwnedFd>,
-        prepared: bool,
+        client: Option<Socket>,
+        prepared: Prepared,
         events: &mut Loop,
     ) {
         let Some(client) = client else {
@@ -303,8 +303,8 @@ impl Worker {
 
 /// The engine inside a broker (single-process mode).
 impl LocalWorker for Engine {
-    fn accept(&mut self, events: &mut Loop, socket: OwnedFd, accept: &Accept) {
-        Engine::accept(self, events, socket, accept, true);
+    fn accept(&mut self, events: &mut Loop, socket: Socket, accept: &Accept) {
+        Engine::accept(self, events, socket, accept, Prepared::Yes);
     }
 
     fn event(&mut self, events: &mut Loop, event: Event) {

@@ -15,7 +15,7 @@ use super::direction::{
 };
 use super::kernel::{self, Received};
 use crate::os::splicing::{self, Broken};
-use crate::os::{self, socket};
+use crate::os::{self};
 use crate::tls::Buffer;
 use std::io;
 use std::net::Shutdown;
@@ -111,7 +111,7 @@ impl Flow<'_> {
 
     /// One read of a source without TLS.
     fn step_plain(&mut self, buffers: &mut Buffers, last: bool) -> Result<Left, Stop> {
-        let mut count = match socket::read(self.source.fd, &mut buffers.scratch) {
+        let mut count = match self.source.fd.read(&mut buffers.scratch) {
             Ok(count) => count,
             Err(error) if os::would_block(&error) => return Ok(Left::Nothing),
             Err(_) => return Err(Stop::Source),
@@ -125,7 +125,7 @@ impl Flow<'_> {
         // A short read took all there was; anything newer shows in the next turn.
         let mut left = if count < scratch.len() { Left::NothingYet } else { Left::Perhaps };
         if last && left == Left::NothingYet {
-            match socket::read(self.source.fd, &mut scratch[count..]) {
+            match self.source.fd.read(&mut scratch[count..]) {
                 Ok(0) => {
                     self.direction.state = State::Ended;
                     next = Next::Soon;
@@ -241,7 +241,7 @@ impl Flow<'_> {
         let count = if tls.has_unread() {
             0
         } else {
-            match socket::read(self.source.fd, &mut scratch[held..]) {
+            match self.source.fd.read(&mut scratch[held..]) {
                 Ok(0) => {
                     self.direction.cut_off();
                     return Ok(Left::Perhaps);
@@ -304,7 +304,7 @@ impl Flow<'_> {
         direction.state = State::Shut;
         if ending == Ending::Shutdown {
             // Fails only if the connection is gone, which the other direction finds out.
-            let _ = socket::shutdown(self.sink.fd, Shutdown::Write);
+            let _ = self.sink.fd.shutdown(Shutdown::Write);
         }
         Ok(())
     }

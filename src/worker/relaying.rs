@@ -7,7 +7,6 @@ use super::pump::Ending;
 use super::session::{Context, Next, Parting, Session, State};
 use super::shared::kind;
 use crate::event::{TimerId, Token};
-use crate::os::socket;
 use std::net::Shutdown;
 
 /// How often a breaking session is checked, in milliseconds: the system does not tell when its send
@@ -119,7 +118,7 @@ impl Session {
         };
         // Our alert is on its way; nothing else goes to that end.
         pair.direction_mut(end.other()).abandon(&mut shared.buffers);
-        let _ = socket::shutdown(pair.end(end, &self.client), Shutdown::Write);
+        let _ = pair.end(end, &self.client).shutdown(Shutdown::Write);
         let direction = pair.direction_mut(end);
         if direction.state == Flowing::Open {
             direction.cut_off();
@@ -157,9 +156,9 @@ impl Session {
             }
         };
         let receiver = pair.end(broken.other(), &self.client);
-        let unsent = socket::unsent_bytes(receiver) as u32;
+        let unsent = receiver.unsent_bytes() as u32;
         // Some mechanisms do not report the receiver's reset, so ask.
-        let gone = socket::take_error(receiver).is_err();
+        let gone = receiver.take_error().is_err();
         let now = context.events.now();
         if unsent != before {
             self.active = now;
@@ -187,7 +186,7 @@ impl Session {
             }
             _ => return Next::Wait,
         };
-        let error = socket::take_error(pair.end(end, &self.client));
+        let error = pair.end(end, &self.client).take_error();
         match end {
             End::Client => self.client_link = Link::HungUp,
             End::Upstream => pair.upstream_link = Link::HungUp,

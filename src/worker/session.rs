@@ -18,12 +18,11 @@ use super::pump::say_goodbye;
 use super::shared::{kind, Shared};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::mavis::queries::Decision;
-use crate::os::{log, socket};
+use crate::os::{log, Socket};
 use crate::tls::summary::Summary;
 use crate::upstream::balance::Tried;
 use crate::upstream::dial::{self, Dial};
 use crate::upstream::registry::Tag;
-use std::os::fd::OwnedFd;
 
 /// A client that needs a remote, and what was tried for it.
 #[derive(Debug, Default)]
@@ -75,7 +74,7 @@ pub(super) enum State {
 
 /// A session. Kept small, as tens of thousands of them may be idle.
 pub(super) struct Session {
-    pub(super) client: OwnedFd,
+    pub(super) client: Socket,
     pub(super) client_link: Link,
     /// When the last byte moved or the session last got further, in milliseconds of the loop's
     /// clock.
@@ -146,7 +145,7 @@ pub(super) struct Context<'a> {
 }
 
 impl Session {
-    pub(super) fn new(client: OwnedFd, state: State, now: u64) -> Session {
+    pub(super) fn new(client: Socket, state: State, now: u64) -> Session {
         Session {
             client,
             client_link: Link::Up,
@@ -221,7 +220,7 @@ impl Session {
             Some(tls) if event.writable => tls.flush(client),
             _ => Ok(()),
         };
-        if flushed.is_err() || socket::take_error(client).is_err() {
+        if flushed.is_err() || client.take_error().is_err() {
             return Next::client_broke();
         }
         if event.hangup {
@@ -357,7 +356,7 @@ impl Session {
         for socket in std::iter::once(&self.client).chain(upstream) {
             events.remove(socket);
             if parting == Parting::Reset {
-                socket::reset_on_close(socket);
+                socket.reset_on_close();
             }
         }
         remote.into_iter().for_each(|remote| shared.registry.release(remote));

@@ -5,12 +5,11 @@ use crate::channel::local::LOCAL_KINDS;
 use crate::config::relay::Relay;
 use crate::event::{Interest, Loop, Token};
 use crate::mavis::queries::Queries;
-use crate::os::process;
+use crate::os::{process, Socket};
 use crate::tls::context::Contexts;
 use crate::upstream::registry::Registry;
 use crate::upstream::remote::RemoteId;
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
 
 /// Token kinds. They start after the broker's, as both share a loop in single-process mode.
 pub(super) mod kind {
@@ -76,7 +75,7 @@ impl Shared {
 /// so with TLS, nor with SCTP, where a read ends with a message.
 pub(super) fn register(
     events: &mut Loop,
-    end: &OwnedFd,
+    end: &Socket,
     token: Token,
     interest: Interest,
     stream: bool,

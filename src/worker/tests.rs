@@ -6,11 +6,13 @@ mod handshakes;
 
 use super::engine::Engine;
 use super::session::State;
+use crate::channel::local::Prepared;
 use crate::channel::protocol::Accept;
 use crate::config::relay::{Relay, Remote};
 use crate::event::{Choice, Interest, Loop};
 use crate::os::address::Address;
 use crate::os::socket::{Keepalive, Protocol};
+use crate::os::Socket;
 use crate::tls::context::Contexts;
 use crate::tls::tickets::Ratchet;
 use proptest::prelude::*;
@@ -164,7 +166,7 @@ impl World {
         let accept = Accept::default();
         self.begun += 1;
         self.clients.push(Side::new(ours));
-        self.engine.accept(&mut self.events, theirs.into(), &accept, true);
+        self.engine.accept(&mut self.events, Socket::from(theirs), &accept, Prepared::Yes);
     }
 
     /// Runs some turns of the loop, as the worker does.

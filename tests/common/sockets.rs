@@ -3,11 +3,10 @@
 
 use super::PATIENCE;
 use mavis::os::address::{Address, Family};
-use mavis::os::socket::{self, Kind, Protocol};
-use std::fs;
-use std::io;
+use mavis::os::socket::{Addressed, Kind, Options, Protocol, Socket};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::{fs, io};
 
 fn duplicate(pid: i32, fd: i32) -> io::Result<OwnedFd> {
     // SAFETY: both calls take plain numbers, and their results are new descriptors of this process.
@@ -103,12 +102,12 @@ pub fn has_unix_buffer(pid: i32, bytes: i32) -> bool {
 
 /// A client with an address of its own in 127.0.0.0/8.
 pub fn connect_from(last: u8, port: u16) -> TcpStream {
-    let fd = socket::create(Family::Ipv4, Kind::Stream, Protocol::Tcp).expect("a socket");
+    let fd = Socket::new(Family::Ipv4, Kind::Stream, Protocol::Tcp).expect("a socket");
     let address = |last, port| Address::Ip(([127, 0, 0, last], port).into());
-    socket::bind(&fd, &address(last, 0)).expect("a loopback address");
-    socket::set_nonblocking(&fd, false).expect("a blocking socket");
-    socket::connect(&fd, &address(1, port)).expect("to connect");
-    let stream = TcpStream::from(fd);
+    fd.bind(&address(last, 0)).expect("a loopback address");
+    fd.set_blocking().expect("a blocking socket");
+    fd.connect(&address(1, port)).expect("to connect");
+    let stream = TcpStream::from(OwnedFd::from(fd));
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     stream

@@ -14,7 +14,9 @@ use mavis::config::relay::{Relay, Remote};
 use mavis::event::{Choice, Loop};
 use mavis::os::address::Address;
 use mavis::os::process::{Identity, Program};
+use mavis::os::shared::Object;
 use mavis::os::socket::{Keepalive, Protocol};
+use mavis::os::Channel;
 use mavis::tls::context::Contexts;
 use mavis::tls::tickets::Ratchet;
 use mavis::upstream::zone::Zone;
@@ -168,7 +170,7 @@ pub fn start_worker(process: Process, stdin: Id, settings: &Settings) -> Option<
             fd
         });
         // SAFETY: the descriptor has just been made, and nothing else owns it.
-        let channel = unsafe { OwnedFd::from_raw_fd(fd) };
+        let channel = Channel::from(unsafe { OwnedFd::from_raw_fd(fd) });
         let mut events = new_loop();
         let peer = if settings.ours { Peer::Ours } else { Peer::Foreign };
         let mut link = Link::new(channel, peer);
@@ -186,7 +188,8 @@ pub fn start_worker(process: Process, stdin: Id, settings: &Settings) -> Option<
         let retire_limit = relay.retire_limit;
         let mut engine = Engine::new(relay, contexts, None);
         if let Some((fd, slot)) = zone.filter(|_| settings.relay.balance.scope == Scope::All) {
-            let _ = Zone::join(&fd, slot as usize).is_ok_and(|zone| engine.share(zone));
+            let _ =
+                Zone::join(&Object::from(fd), slot as usize).is_ok_and(|zone| engine.share(zone));
         }
         let mut worker = Worker::start("worker", engine, retire_limit, link, &mut events).ok()?;
         worker.begin(1000, &mut events);

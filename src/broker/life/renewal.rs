@@ -5,11 +5,10 @@ use crate::broker::handover::{FormerSecrets, Handover, Image, Lent};
 use crate::broker::reload::{share_texts, Next, Outcome, Purpose};
 use crate::broker::{text, Findings};
 use crate::event::Loop;
-use crate::os::process;
 use crate::os::signals::{self, Signal, Signals};
 use crate::os::title::State;
-use crate::os::{self, log, supervisor};
-use std::os::fd::{AsFd, OwnedFd};
+use crate::os::{self, log, process, supervisor};
+use std::os::fd::AsFd;
 
 impl Broker {
     /// A check of the configuration has ended.
@@ -85,7 +84,7 @@ impl Broker {
             background: self.options.background,
             keepers: self.keepers.pids(),
             segment: self.shared.as_ref(),
-            snapshot: snapshot.as_ref().map(OwnedFd::as_fd),
+            snapshot: snapshot.as_ref().map(AsFd::as_fd),
             secrets: secrets.as_ref(),
             attempt: 0,
         };

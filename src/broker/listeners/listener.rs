@@ -6,12 +6,14 @@ use crate::config::listen::{self as config, Ipv6Only, TLS_DEFAULT};
 use crate::event::{Loop, TimerId};
 use crate::os::address::{unmapped, Address, Family};
 use crate::os::entry::{Entry, FileId, NotChanged, Permissions};
-use crate::os::socket::{self, Keepalive, Kind, Protocol, MOST_BACKLOG};
+use crate::os::socket::{
+    default_keepalive_parameters, Addressed, Families, Keepalive, Kind, Options, Protocol,
+    MOST_BACKLOG,
+};
 use crate::os::{self, log, process};
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,7 @@ pub(super) struct Listener {
     pub(super) config: config::Listener,
     pub(super) address: Address,
     /// `None` while it is not bound.
-    pub(super) socket: Option<OwnedFd>,
+    pub(super) socket: Option<os::Listener>,
     /// The file of a UNIX socket that we have bound. Any other file at its path is not ours.
     file: Option<FileId>,
     /// What workers are told about its connections.
@@ -34,8 +36,8 @@ pub(super) struct Listener {
     pub(super) foreign: bool,
     /// It was closed because of overload, and is to be opened again.
     pub(super) reopen: bool,
-    /// Whether an IPv6 socket refuses IPv4; `None` for the system's default.
-    ipv6_only: Option<bool>,
+    /// Whose connections an IPv6 socket takes; `None` for the system's default.
+    families: Option<Families>,
     logged_failure: bool,
     backlog: i32,
 }
@@ -62,10 +64,10 @@ impl Listener {
         };
         let class = config.dscp << 2;
         let backlog = config.backlog;
-        let ipv6_only = match config.ipv6_only {
+        let families = match config.ipv6_only {
             Ipv6Only::Auto => None,
-            Ipv6Only::Yes => Some(true),
-            Ipv6Only::No => Some(false),
+            Ipv6Only::Yes => Some(Families::Ipv6),
+            Ipv6Only::No => Some(Families::Both),
         };
         Listener {
             config,
@@ -77,7 +79,7 @@ impl Listener {
             retry: None,
             foreign: false,
             reopen: false,
-            ipv6_only,
+            families,
             logged_failure: false,
             backlog,
         }
@@ -85,10 +87,9 @@ impl Listener {
 
     /// A listener for a socket that was opened before we started (inetd wait mode, socket
     /// activation).
-    pub(super) fn inherited(fd: OwnedFd, backlog: i32) -> io::Result<Listener> {
+    pub(super) fn inherited(fd: os::Listener, backlog: i32) -> io::Result<Listener> {
         let config = config::Listener { backlog, ..config::Listener::new(0) };
-        let address =
-            socket::local_address(&fd).unwrap_or_else(|| Address::Unix(Path::new("").into()));
+        let address = fd.local_address().unwrap_or_else(|| Address::Unix(Path::new("").into()));
         let mut listener = Listener::new(config, address, Keepalive::default());
         listener.accept.protocol = 0;
         listener.foreign = true;
@@ -129,44 +130,45 @@ impl Listener {
 
     /// True if the socket takes IPv4 connections or not as this listener wants. A socket bound to a
     /// single address takes none anyway, and Linux reports it as IPv6-only whatever was set.
-    fn suits_families(&self, fd: &OwnedFd) -> bool {
+    fn suits_families(&self, fd: &os::Listener) -> bool {
         if !self.is_ipv6_wildcard() {
             return true;
         }
         let fresh = || {
-            let fd = socket::create(Family::Ipv6, self.config.kind, self.config.protocol).ok()?;
-            socket::is_ipv6_only(&fd).ok()
+            let fd =
+                os::Listener::new(Family::Ipv6, self.config.kind, self.config.protocol).ok()?;
+            fd.families().ok()
         };
-        let wanted = self.ipv6_only.or_else(fresh);
-        wanted.is_none_or(|wanted| socket::is_ipv6_only(fd).is_ok_and(|only| only == wanted))
+        let wanted = self.families.or_else(fresh);
+        wanted.is_none_or(|wanted| fd.families().is_ok_and(|found| found == wanted))
     }
 
     /// Takes over a bound socket, and its file if that is known. Options that the former owner set
     /// and this configuration does not go back to the defaults of a new socket.
-    pub(super) fn adopt(&mut self, fd: OwnedFd, file: Option<FileId>) -> io::Result<()> {
+    pub(super) fn adopt(&mut self, fd: os::Listener, file: Option<FileId>) -> io::Result<()> {
         // Port sharing is fixed when a socket is bound, so a socket that differs makes room for a
         // new one. Sockets of the service manager cannot be opened again, and datagram sockets
         // always share.
         let settled = self.foreign || self.is_datagram();
-        if !settled && socket::shares_port(&fd) != self.shares_port() {
+        if !settled && fd.shares_port() != self.shares_port() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         if !self.foreign && !self.suits_families(&fd) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        socket::set_nonblocking(&fd, true)?;
+        fd.set_nonblocking()?;
         let family = self.address.family();
         if family != Family::Unix && !self.is_datagram() {
-            let system = socket::default_keepalive_parameters(family);
+            let system = default_keepalive_parameters(family);
             // SCTP sockets have none of these options.
-            let _ = socket::set_keepalive_parameters(&fd, system);
-            let _ = socket::set_user_timeout(&fd, system);
+            let _ = fd.set_keepalive_parameters(system);
+            let _ = fd.set_user_timeout(system);
         }
         self.prepare(&fd)?;
         // The service manager has chosen a backlog; keep it unless another one is configured.
         let settled = self.foreign && self.backlog == MOST_BACKLOG;
         if !self.is_datagram() && !settled {
-            socket::listen(&fd, self.backlog)?;
+            fd.listen(self.backlog)?;
         }
         if let (Address::Unix(path), false) = (&self.address, self.foreign) {
             let (uid, gid) = process::identity();
@@ -193,27 +195,27 @@ impl Listener {
     }
 
     /// Options that accepted connections inherit.
-    fn prepare(&self, fd: &OwnedFd) -> io::Result<()> {
+    fn prepare(&self, fd: &os::Listener) -> io::Result<()> {
         if self.address.family() == Family::Unix {
             return Ok(());
         }
-        socket::set_keepalive(fd)?;
+        fd.set_keepalive()?;
         if !self.is_datagram() {
-            socket::set_urgent_inline(fd);
-            if let Err(error) = socket::set_keepalive_parameters(fd, self.config.keepalive) {
+            fd.set_urgent_inline();
+            if let Err(error) = fd.set_keepalive_parameters(self.config.keepalive) {
                 log::braked(log::Kind::Listener, || {
                     format!("{}: tcp keepalive: {}", self.address, os::reason(&error))
                 });
             }
-            if let Err(error) = socket::set_user_timeout(fd, self.config.keepalive) {
+            if let Err(error) = fd.set_user_timeout(self.config.keepalive) {
                 let reason = os::reason(&error);
                 log::braked(log::Kind::Listener, || {
                     format!("{}: tcp user timeout: {reason}", self.address)
                 });
             }
             if self.config.protocol != Protocol::Sctp {
-                socket::set_no_delay(fd);
-                socket::unpace(fd, &self.address);
+                fd.set_no_delay();
+                fd.unpace(&self.address);
             }
         }
         Ok(())
@@ -249,10 +251,10 @@ impl Listener {
         }
     }
 
-    fn try_open(&self) -> Result<(OwnedFd, Option<FileId>), (String, io::Error)> {
+    fn try_open(&self) -> Result<(os::Listener, Option<FileId>), (String, io::Error)> {
         let config = &self.config;
         let family = self.address.family();
-        let fd = socket::create(family, config.kind, config.protocol).map_err(|error| {
+        let fd = os::Listener::new(family, config.kind, config.protocol).map_err(|error| {
             (format!("socket({family:?}, {:?}, {})", config.kind, config.protocol.name()), error)
         })?;
         let call = |name: &str| {
@@ -260,21 +262,21 @@ impl Listener {
             move |error| (name, error)
         };
         if family != Family::Unix {
-            socket::set_reuse_address(&fd).map_err(call("setsockopt SO_REUSEADDR"))?;
+            fd.set_reuse_address().map_err(call("setsockopt SO_REUSEADDR"))?;
         }
-        if let (Family::Ipv6, Some(only)) = (family, self.ipv6_only) {
-            socket::set_ipv6_only(&fd, only).map_err(call("setsockopt IPV6_V6ONLY"))?;
+        if let (Family::Ipv6, Some(families)) = (family, self.families) {
+            fd.set_families(families).map_err(call("setsockopt IPV6_V6ONLY"))?;
         }
         if self.is_datagram() {
-            let _ = socket::set_reuse_port(&fd);
+            let _ = fd.set_reuse_port();
         }
         if self.shares_port() {
-            socket::share_port(&fd).map_err(call("setsockopt SO_REUSEPORT"))?;
+            fd.share_port().map_err(call("setsockopt SO_REUSEPORT"))?;
         }
         self.prepare(&fd).map_err(call("setsockopt"))?;
         if let Some(vrf) = &config.vrf {
             // As the C program does: log it, and go on in the default routing domain.
-            if let Err(error) = socket::set_vrf(&fd, vrf) {
+            if let Err(error) = fd.set_vrf(vrf) {
                 let reason = os::reason(&error);
                 log::braked(log::Kind::Listener, || {
                     format!("setsockopt failed to set the VRF to \"{vrf}\": {reason}")
@@ -285,27 +287,31 @@ impl Listener {
             let file = self.bind_file(&fd, path)?;
             return Ok((fd, file));
         }
-        socket::bind(&fd, &self.address).map_err(call("bind"))?;
+        fd.bind(&self.address).map_err(call("bind"))?;
         self.listen(&fd)?;
         Ok((fd, None))
     }
 
-    fn listen(&self, fd: &OwnedFd) -> Result<(), (String, io::Error)> {
+    fn listen(&self, fd: &os::Listener) -> Result<(), (String, io::Error)> {
         match self.is_datagram() {
             true => Ok(()),
-            false => socket::listen(fd, self.backlog).map_err(|error| ("listen".to_owned(), error)),
+            false => fd.listen(self.backlog).map_err(|error| ("listen".to_owned(), error)),
         }
     }
 
     /// Binds a UNIX socket to its path, listens, and sets mode and owner of the file.
-    fn bind_file(&self, fd: &OwnedFd, path: &Path) -> Result<Option<FileId>, (String, io::Error)> {
+    fn bind_file(
+        &self,
+        fd: &os::Listener,
+        path: &Path,
+    ) -> Result<Option<FileId>, (String, io::Error)> {
         let entry = Entry::of(path);
         // Until it listens, another process of ours would take the socket for a stale one.
         let lock = entry.as_ref().ok().map(Entry::lock_directory);
         if let Ok(entry) = &entry {
             remove_stale_socket(entry, path, self.file);
         }
-        let bind = || socket::bind(fd, &self.address);
+        let bind = || fd.bind(&self.address);
         match self.config.mode {
             // Bind with the final mode, so that there is nothing to change afterwards.
             Some(mode) => process::with_umask(!mode & 0o777, bind),
@@ -367,7 +373,7 @@ impl Listener {
         let config = &self.config;
         let wanted = if overloaded { config.overload_backlog } else { config.backlog };
         if let (true, Some(fd)) = (wanted != self.backlog && !self.is_datagram(), &self.socket) {
-            if let Err(error) = socket::listen(fd, wanted) {
+            if let Err(error) = fd.listen(wanted) {
                 log::braked(log::Kind::Limit, || {
                     format!("listen {}: {}", self.address, os::reason(&error))
                 });
@@ -394,7 +400,7 @@ impl Listener {
 
 /// Removes the file of our UNIX socket while the socket is still open, so that no other file can
 /// have got its device and inode numbers.
-pub(super) fn remove_file(path: &Path, socket: &OwnedFd, known: Option<FileId>) {
+pub(super) fn remove_file(path: &Path, socket: &os::Listener, known: Option<FileId>) {
     let Ok(entry) = Entry::of(path) else {
         return;
     };
@@ -413,7 +419,10 @@ fn report_permissions(path: &Path, result: Result<(), NotChanged>) {
 }
 
 /// Opens a socket as a listener of this configuration does; the error names the call.
-pub fn open(config: config::Listener, address: Address) -> Result<OwnedFd, (String, io::Error)> {
+pub fn open(
+    config: config::Listener,
+    address: Address,
+) -> Result<os::Listener, (String, io::Error)> {
     Listener::new(config, address, Keepalive::default()).try_open().map(|(fd, _)| fd)
 }
 
@@ -443,7 +452,7 @@ pub(super) fn separate_families(listeners: &mut [Listener]) {
         let own = &listener.config.vrf;
         let meets = |vrf: &Option<String>| vrf == own || vrf.is_none() || own.is_none();
         let beside = ipv4.get(&place(listener)).is_some_and(|domains| domains.iter().any(meets));
-        listener.ipv6_only = beside.then_some(true);
+        listener.families = beside.then_some(Families::Ipv6);
     }
 }
 
@@ -458,8 +467,8 @@ fn is_young(path: &Path) -> bool {
 }
 
 fn is_refused(path: &Path) -> bool {
-    let answer = socket::create(Family::Unix, Kind::Stream, Protocol::Tcp)
-        .and_then(|fd| socket::connect(&fd, &Address::Unix(path.to_owned())));
+    let answer = os::Socket::new(Family::Unix, Kind::Stream, Protocol::Tcp)
+        .and_then(|fd| fd.connect(&Address::Unix(path.to_owned())));
     answer.is_err_and(|error| error.raw_os_error() == Some(libc::ECONNREFUSED))
 }
 

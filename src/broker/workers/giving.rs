@@ -3,14 +3,14 @@
 use super::worker::{unblock, Worker};
 use super::{Workers, LOCAL_WORKER};
 use crate::broker::connection::Connection;
-use crate::broker::listeners::Blocking;
 use crate::broker::policy::{Choice, WorkerId};
 use crate::broker::sticky::Key;
 use crate::channel::local::LocalWorker;
 use crate::channel::protocol::Accept;
 use crate::event::Loop;
+use crate::os::socket::Blocking;
+use crate::os::Socket;
 use std::io;
-use std::os::fd::OwnedFd;
 
 impl Workers {
     /// When the oldest worker that is still starting was started.
@@ -73,7 +73,7 @@ impl Workers {
         &mut self,
         id: WorkerId,
         accept: &Accept,
-        sockets: impl Iterator<Item = &'a OwnedFd> + Clone,
+        sockets: impl Iterator<Item = &'a Socket> + Clone,
         events: &mut Loop,
     ) -> io::Result<()> {
         if self.blocking() == Blocking::Yes {

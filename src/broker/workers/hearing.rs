@@ -9,7 +9,7 @@ use crate::channel::broker_side::Act;
 use crate::channel::protocol::{FromWorker, RECEIVE};
 use crate::event::{Event, Loop};
 use crate::os::process::exit;
-use crate::os::{self, channel, log};
+use crate::os::{self, log};
 
 /// Messages read from one worker per turn.
 const BATCH: usize = 64;
@@ -35,7 +35,7 @@ impl Workers {
             let Some(worker) = self.all.get_mut(&id) else {
                 return;
             };
-            let length = match channel::receive_data(worker.channel(), &mut data) {
+            let length = match worker.channel().receive_data(&mut data) {
                 Ok(length) => length,
                 Err(error) if os::would_block(&error) => return,
                 Err(error) => {

@@ -6,11 +6,9 @@
 
 use crate::broker::connection::Connection;
 use crate::channel::protocol::{datagram, FromBroker, UDP_HEADER, UDP_LIMIT};
-use crate::os::channel;
-use crate::os::{self, log, socket};
+use crate::os::{self, channel, log, Channel, Socket};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 
 /// What the broker has found in a channel.
 #[derive(Debug)]
@@ -27,19 +25,19 @@ pub(super) enum Found {
 }
 
 /// Takes one message out of a channel.
-pub(super) fn find(inbox: &OwnedFd) -> io::Result<Found> {
-    if !channel::is_private(inbox)? {
+pub(super) fn find(inbox: &Channel) -> io::Result<Found> {
+    if !inbox.is_private()? {
         return Ok(Found::Foreign);
     }
     // Descriptors for which there is no room are lost, so make sure that there is room.
     let room = (0..channel::DESCRIPTORS)
         .map(|_| inbox.try_clone())
-        .collect::<io::Result<Vec<OwnedFd>>>()?;
+        .collect::<io::Result<Vec<Channel>>>()?;
     drop(room);
     let mut data = [0; UDP_HEADER + UDP_LIMIT];
     let mut sockets = Vec::new();
-    let keep = |fd| sockets.push(fd);
-    let length = match channel::receive_with(inbox.as_fd(), &mut data, keep) {
+    let keep = |fd| sockets.push(Socket::from(fd));
+    let length = match inbox.receive_with(&mut data, keep) {
         Ok(length) => length.min(data.len()),
         Err(error) if os::would_block(&error) => return Ok(Found::Nothing),
         Err(error) => return Err(error),
@@ -47,8 +45,8 @@ pub(super) fn find(inbox: &OwnedFd) -> io::Result<Found> {
     // Check again: the worker may have got a name, and this message from another process, a moment
     // ago. A name cannot be removed, so this check is final. If the system cannot tell, keep what
     // was received.
-    if matches!(channel::is_private(inbox), Ok(false)) {
-        sockets.iter().for_each(socket::do_not_linger);
+    if matches!(inbox.is_private(), Ok(false)) {
+        sockets.iter().for_each(Socket::do_not_linger);
         return Ok(Found::Foreign);
     }
     let (accept, given, payload) = match FromBroker::decode(&data[..length]) {
@@ -74,7 +72,7 @@ pub(super) fn find(inbox: &OwnedFd) -> io::Result<Found> {
 #[derive(Default)]
 pub(super) struct Orphans {
     /// Each with the number of connections that were taken out.
-    inboxes: VecDeque<(OwnedFd, usize)>,
+    inboxes: VecDeque<(Channel, usize)>,
 }
 
 impl Orphans {
@@ -84,7 +82,7 @@ impl Orphans {
     }
 
     /// A worker is gone.
-    pub(super) fn add(&mut self, inbox: Option<OwnedFd>) {
+    pub(super) fn add(&mut self, inbox: Option<Channel>) {
         self.inboxes.extend(inbox.map(|inbox| (inbox, 0)));
     }
 
@@ -132,6 +130,8 @@ impl Orphans {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::socket::Addressed;
+    use std::os::fd::{AsFd, OwnedFd};
 
     #[test]
     fn a_channel_that_others_may_write_to_is_not_read() {
@@ -139,9 +139,11 @@ mod tests {
         let (ours, theirs) = channel::pair().expect("a channel");
         let path = std::env::temp_dir().join(format!("tcprelay-watch-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
-        os::socket::bind(&theirs, &Address::Unix(path.clone())).expect("to bind");
+        Socket::from(OwnedFd::from(theirs.try_clone().expect("a copy")))
+            .bind(&Address::Unix(path.clone()))
+            .expect("to bind");
         std::fs::remove_file(&path).expect("to remove the name");
-        channel::send(ours.as_fd(), &FromBroker::may_die(), None).expect("to send");
+        ours.send(&FromBroker::may_die(), None).expect("to send");
         assert!(matches!(find(&theirs), Ok(Found::Foreign)));
     }
 
@@ -153,11 +155,11 @@ mod tests {
         let fds: Vec<_> = (0..3).map(|_| channel::pair().expect("descriptors").0).collect();
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let batch = accept.encode_connections(3);
-        channel::send_with(ours.as_fd(), &batch, &borrowed).expect("to send");
-        channel::send(ours.as_fd(), &FromBroker::may_die(), None).expect("to send");
+        ours.send_with(&batch, &borrowed).expect("to send");
+        ours.send(&FromBroker::may_die(), None).expect("to send");
         let udp = Accept { protocol: 0, ..accept };
         let message = udp.encode_datagram(b"data");
-        channel::send(ours.as_fd(), &message, Some(borrowed[0])).expect("to send");
+        ours.send(&message, Some(borrowed[0])).expect("to send");
         let Ok(Found::Connections(found, 3)) = find(&theirs) else { panic!("connections") };
         assert!(found.len() == 3 && found.iter().all(|parked| parked.accept == accept));
         assert!(matches!(find(&theirs), Ok(Found::Other)));

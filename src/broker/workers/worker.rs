@@ -8,10 +8,11 @@ use crate::event::{Interest, Loop, Token};
 use crate::os::channel::{self, Unread};
 use crate::os::process::Pid;
 use crate::os::secret::{wipe, Secret};
-use crate::os::socket;
+use crate::os::socket::Options;
+use crate::os::{Channel, Socket};
 use crate::snapshot::material::Material;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 /// A worker process, as the broker knows it.
@@ -26,9 +27,9 @@ pub(super) struct Worker {
     pub(super) served: bool,
     /// Connections it still has; counted here only when it leaves, and by the policy before.
     pub(super) users: usize,
-    channel: OwnedFd,
+    channel: Channel,
     /// A copy of the worker's end, from which the broker takes back what the worker does not read.
-    inbox: Option<OwnedFd>,
+    inbox: Option<Channel>,
     /// A strange message of the worker was logged.
     remarked: bool,
     /// MAY_DIE is to be sent as soon as the channel has room.
@@ -43,15 +44,14 @@ impl Worker {
     /// A worker at the other end of `channel`. `inbox` is a copy of its own end, if there is one.
     pub(super) fn new(
         pid: Pid,
-        channel: OwnedFd,
-        inbox: Option<OwnedFd>,
+        channel: Channel,
+        inbox: Option<Channel>,
         side: BrokerSide,
         material: Rc<Material>,
         now: u64,
     ) -> Worker {
-        channel::refuse_descriptors(&channel);
-        let unread =
-            inbox.as_ref().map_or(Unread::Nothing, |inbox| channel::unread(&channel, inbox));
+        channel.refuse_descriptors();
+        let unread = inbox.as_ref().map_or(Unread::Nothing, |inbox| channel.unread(inbox));
         Worker {
             pid,
             started: now,
@@ -89,23 +89,23 @@ impl Worker {
     }
 
     /// Our end of its channel.
-    pub(super) fn channel(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
+    pub(super) fn channel(&self) -> &Channel {
+        &self.channel
     }
 
     /// The copy of the worker's end.
-    pub(super) fn inbox(&self) -> Option<&OwnedFd> {
+    pub(super) fn inbox(&self) -> Option<&Channel> {
         self.inbox.as_ref()
     }
 
     /// Gives away the copy of the worker's end.
-    pub(super) fn take_inbox(&mut self) -> Option<OwnedFd> {
+    pub(super) fn take_inbox(&mut self) -> Option<Channel> {
         self.inbox.take()
     }
 
     /// What it has not read yet; `None` without a copy of its end.
     pub(super) fn unread(&self) -> Option<Unread> {
-        Some(channel::unread(&self.channel, self.inbox.as_ref()?))
+        Some(self.channel.unread(self.inbox.as_ref()?))
     }
 
     /// True the first time: only the first strange message of a worker is logged.
@@ -143,15 +143,15 @@ impl Worker {
     pub(super) fn send_together<'a>(
         &self,
         accept: &Accept,
-        sockets: impl Iterator<Item = &'a OwnedFd>,
+        sockets: impl Iterator<Item = &'a Socket>,
     ) -> io::Result<()> {
-        let mut all = [self.channel(); channel::DESCRIPTORS];
+        let mut all = [self.channel.as_fd(); channel::DESCRIPTORS];
         let mut count = 0;
         for (place, socket) in all.iter_mut().zip(sockets) {
             *place = socket.as_fd();
             count += 1;
         }
-        channel::send_with(self.channel(), &accept.encode_connections(count), &all[..count])
+        self.channel.send_with(&accept.encode_connections(count), &all[..count])
     }
 
     /// It was sent connections.
@@ -163,7 +163,7 @@ impl Worker {
     /// Sends it its slot in the zone. If the channel has no room for that, the worker does without;
     /// only the secrets are sent later.
     pub(super) fn tell_zone(&self, slot: usize, zone: BorrowedFd<'_>) {
-        let _ = channel::send(self.channel(), &FromBroker::zone(slot), Some(zone));
+        let _ = self.channel.send(&FromBroker::zone(slot), Some(zone));
     }
 
     /// Begins the answer to HELLO.
@@ -177,7 +177,7 @@ impl Worker {
         while let Some((data, sent)) = &mut self.secrets {
             let mut message = secrets_message(data, *sent);
             let length = secrets_length(&message);
-            let result = channel::send(self.channel.as_fd(), &message, None);
+            let result = self.channel.send(&message, None);
             wipe(&mut message);
             match result {
                 Ok(()) => *sent += length,
@@ -195,7 +195,7 @@ impl Worker {
 
     /// Sends MAY_DIE, now or as soon as the channel has room.
     pub(super) fn farewell(&mut self, events: &mut Loop) {
-        match channel::send(self.channel(), &FromBroker::may_die(), None) {
+        match self.channel.send(&FromBroker::may_die(), None) {
             Err(error) if channel::is_full(&error) => {
                 self.farewell_due = true;
                 self.await_room(&error, events);
@@ -212,16 +212,16 @@ impl Worker {
             // MAY_DIE was taken out with the rest.
             self.farewell(events);
         } else {
-            let _ = channel::send(self.channel(), &FromBroker::probe(), None);
+            let _ = self.channel.send(&FromBroker::probe(), None);
         }
     }
 }
 
 /// Makes the sockets of connections nonblocking, as a worker that takes several at once expects
 /// them.
-pub(super) fn unblock<'a>(sockets: impl Iterator<Item = &'a OwnedFd>) -> io::Result<()> {
+pub(super) fn unblock<'a>(sockets: impl Iterator<Item = &'a Socket>) -> io::Result<()> {
     for socket in sockets {
-        socket::set_nonblocking(socket, true)?;
+        socket.set_nonblocking()?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::os::socket;
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_uchar, c_ushort, c_void, CStr, CString};
 use std::net::IpAddr;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -101,11 +101,9 @@ unsafe extern "C" fn state_changed(shared: *mut c_void, fd: c_int, read: c_int, 
 unsafe extern "C" fn configure(fd: c_int, _kind: c_int, shared: *mut c_void) -> c_int {
     // SAFETY: as above.
     let shared = unsafe { &*shared.cast::<Shared>() };
-    // SAFETY: the library has opened the socket, and closes it later.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     match &*shared.vrf.borrow() {
         // Better no answer than a query sent through the wrong network.
-        Some(name) => socket::set_vrf(&fd, name).map_or(-1, |()| 0),
+        Some(name) => socket::set_vrf(fd, name).map_or(-1, |()| 0),
         None => 0,
     }
 }

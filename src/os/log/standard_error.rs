@@ -167,7 +167,7 @@ fn write_if_ready(bytes: &[u8]) -> io::Result<usize> {
 #[cfg(target_os = "linux")]
 mod detour {
     use super::STDERR;
-    use crate::os::{check, check_size, socket::own};
+    use crate::os::{check, check_size, descriptor::own};
     use std::io;
     use std::os::fd::{AsRawFd, OwnedFd};
     use std::ptr;

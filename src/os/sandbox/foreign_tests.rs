@@ -31,8 +31,8 @@ const FINE: Ended = Ended::Status(0);
 /// How the emulations end a process that does what its system forbids.
 const REFUSED: Ended = Ended::Status(134);
 
-fn make_socket(family: Family) -> OwnedFd {
-    socket::create(family, socket::Kind::Stream, socket::Protocol::Tcp).unwrap()
+fn make_socket(family: Family) -> Socket {
+    Socket::new(family, socket::Kind::Stream, socket::Protocol::Tcp).unwrap()
 }
 
 /// What every worker does.

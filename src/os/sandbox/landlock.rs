@@ -5,13 +5,12 @@
 //! their user is. Landlock does not restrict connecting to UNIX-domain sockets with a path.
 
 use super::Needs;
-use crate::os::{check, socket};
+use crate::os::{check, descriptor};
 use std::fs::File;
-use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::{io, mem};
 
 // linux/landlock.h. The numbers of these calls are the same on all processors.
 const CREATE_RULESET: libc::c_long = 444;
@@ -101,7 +100,7 @@ pub(super) fn rules(needs: &Needs<'_>) -> io::Result<Option<OwnedFd>> {
     // SAFETY: the kernel reads `size` bytes of `attributes`, and returns a new descriptor.
     let rules = unsafe {
         let fd = libc::syscall(CREATE_RULESET, &raw const attributes, size, 0u32);
-        socket::own(check(fd as libc::c_int)?)
+        descriptor::own(check(fd as libc::c_int)?)
     };
     if needs.modules {
         // Nobody knows what modules read.

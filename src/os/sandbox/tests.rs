@@ -13,7 +13,7 @@ fn confined<B: 'static>(
     before: impl FnOnce() -> B,
     work: impl FnOnce(B) -> Vec<i32>,
 ) -> Vec<i32> {
-    let (read, write) = process::pipe().unwrap();
+    let (mut read, mut write) = io::pipe().unwrap();
     match process::fork().unwrap() {
         Fork::Child => {
             let before = before();
@@ -22,14 +22,14 @@ fn confined<B: 'static>(
                 other => panic!("{other:?}"),
             };
             let bytes: Vec<u8> = result.iter().flat_map(|number| number.to_ne_bytes()).collect();
-            File::from(write).write_all(&bytes).unwrap();
+            write.write_all(&bytes).unwrap();
             // SAFETY: _exit(2) runs no destructors of the parent's copies.
             unsafe { libc::_exit(0) }
         }
         Fork::Parent(pid) => {
             drop(write);
             let mut bytes = Vec::new();
-            File::from(read).read_to_end(&mut bytes).unwrap();
+            read.read_to_end(&mut bytes).unwrap();
             process::wait_for(pid).unwrap();
             let numbers = bytes.chunks_exact(4).map(|part| part.try_into().unwrap());
             numbers.map(i32::from_ne_bytes).collect()
@@ -118,7 +118,7 @@ fn only_who_needs_them_sends_control_messages() {
                     let message: libc::msghdr = std::mem::zeroed();
                     errno(libc::sendmsg(a.as_raw_fd(), &message, 0) as libc::c_int)
                 };
-                let plain = crate::os::channel::send(std::os::fd::AsFd::as_fd(&a), b"x", None);
+                let plain = a.send(b"x", None);
                 vec![control, i32::from(plain.is_err()), i32::from(fd < 0)]
             },
         )

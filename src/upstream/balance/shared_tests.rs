@@ -3,9 +3,9 @@
 use super::linear::{Attempts, Linear};
 use super::{Balancer, Entry, Tried};
 use crate::config::relay::Ties;
+use crate::upstream::zone::Object;
 use crate::upstream::zone::{Zone, REMOTES, SETS};
 use proptest::prelude::*;
-use std::os::fd::OwnedFd;
 
 /// A configuration.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ struct Setting {
 }
 
 impl Setting {
-    fn worker(&self, fd: &OwnedFd, slot: usize) -> Balancer {
+    fn worker(&self, fd: &Object, slot: usize) -> Balancer {
         let mut balancer = Balancer::empty(self.rebalance, self.retry_delay);
         let entries: Vec<Entry> = self
             .weights

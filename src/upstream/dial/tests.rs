@@ -4,13 +4,14 @@ use super::super::remote::remote;
 use super::*;
 use crate::config::tls::{Authorities, Certificate, RecordLayer, RemoteTls};
 use crate::os::address::Address;
+use crate::os::descriptor;
 use crate::snapshot::material::Material;
 use crate::tls::client::Connector;
 use crate::tls::Buffer;
 use proptest::prelude::*;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -97,7 +98,7 @@ fn is_ready(dial: &Dial) -> bool {
     let Some(socket) = dial.socket() else {
         return false;
     };
-    let (state, interest) = (socket::poll_state(socket.as_raw_fd()), dial.interest());
+    let (state, interest) = (descriptor::poll_state(socket.as_raw_fd()), dial.interest());
     state.readable && interest.contains(Interest::READ)
         || state.writable && interest.contains(Interest::WRITE)
         || state.error
@@ -167,7 +168,7 @@ fn a_remote_that_answers_is_reached() {
     assert!(connection.stream.is_none() && connection.unsent.is_empty());
     let mut theirs = listener.accept().expect("a connection").0;
     theirs.write_all(b"hello").expect("to write");
-    let mut ours = TcpStream::from(connection.socket);
+    let mut ours = TcpStream::from(OwnedFd::from(connection.socket));
     ours.set_nonblocking(false).expect("to block");
     let mut received = [0; 5];
     ours.read_exact(&mut received).expect("what was sent");
@@ -188,7 +189,7 @@ fn a_remote_that_refuses_has_failed() {
 fn a_busy_one_is_tried_until_the_deadline() {
     let place = Place::new();
     let listener = UnixListener::bind(&place.0).expect("a listener");
-    socket::listen(&listener.try_clone().expect("a copy").into(), 0).expect("a short backlog");
+    os::Listener::from(listener.try_clone().expect("a copy")).listen(0).expect("a short backlog");
     let _first = UnixStream::connect(&place.0).expect("a connection");
     let (mut world, mut dial) = World::new(place.remote());
     assert!(matches!(world.step(&mut dial, Cause::Start), Progress::Waiting));
@@ -210,8 +211,8 @@ fn a_busy_one_is_tried_until_the_deadline() {
 fn connecting_has_a_deadline() {
     // Nobody accepts, and the system drops connections that do not fit.
     let (listener, remote) = listener();
-    let fd = listener.try_clone().expect("a copy").into();
-    socket::listen(&fd, 0).expect("a short backlog");
+    let fd = os::Listener::from(listener.try_clone().expect("a copy"));
+    fd.listen(0).expect("a short backlog");
     let (mut world, first) = World::new(remote);
     let mut dials: Vec<Dial> = (0..8).map(|_| Dial::new(first.remote())).collect();
     for dial in &mut dials {
@@ -295,7 +296,7 @@ proptest! {
         let listener = listens.then(|| UnixListener::bind(&place.0).expect("a listener"));
         let mut full = Vec::new();
         if let Some(listener) = listener.as_ref().filter(|_| backlog) {
-            socket::listen(&listener.try_clone().expect("a copy").into(), 0).expect("to listen");
+            os::Listener::from(listener.try_clone().expect("a copy")).listen(0).expect("to listen");
             full.push(UnixStream::connect(&place.0).expect("a connection"));
         }
         let mut remote = place.remote();

@@ -2,9 +2,11 @@
 
 use super::super::turns::MOST;
 use super::{Side, World};
+use crate::channel::local::Prepared;
 use crate::channel::protocol::Accept;
 use crate::config::relay::Relay;
 use crate::config::tls::{Authorities, Certificate, RemoteTls, Tls};
+use crate::os::Socket;
 use crate::tls::context::Contexts;
 use crate::tls::tickets::Ratchet;
 use crate::worker::engine::Engine;
@@ -88,7 +90,7 @@ fn come(world: &mut World, sent: &[u8]) {
     world.begun += 1;
     world.clients.push(Side::new(ours));
     let accept = Accept { tls_versions: 3 | 4 << 8, ..Accept::default() };
-    world.engine.accept(&mut world.events, theirs.into(), &accept, true);
+    world.engine.accept(&mut world.events, Socket::from(theirs), &accept, Prepared::Yes);
 }
 
 /// Reads what has arrived; returns at how many of the sides something has, so far.

@@ -1,12 +1,12 @@
 //! The socket of the log daemon.
 
 use super::super::queue::Written;
+use crate::os;
 use crate::os::address::{Address, Family};
 use crate::os::monotonic_clock;
-use crate::os::socket::{self, Kind, Protocol};
+use crate::os::socket::{Kind, Protocol};
 use std::ffi::{c_void, CStr};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// Where daemons listen: _PATH_LOG of syslog.h, preceded by root's _PATH_LOG_PRIV.
@@ -43,9 +43,9 @@ pub(in super::super) struct Socket {
 enum Connection {
     None,
     /// A datagram socket, connected or to be reconnected.
-    Datagrams(OwnedFd),
+    Datagrams(os::Socket),
     /// A stream to a daemon of the old kind, which expects a NUL after each line.
-    Stream(OwnedFd),
+    Stream(os::Socket),
 }
 
 impl Socket {
@@ -81,15 +81,15 @@ impl Socket {
     }
 
     fn connect_to(&mut self, path: &Address) -> io::Result<()> {
-        let create = |kind| socket::create(Family::Unix, kind, Protocol::Tcp);
+        let create = |kind| os::Socket::new(Family::Unix, kind, Protocol::Tcp);
         let fd = match std::mem::replace(&mut self.connection, Connection::None) {
             Connection::Datagrams(fd) => fd,
             _ => create(Kind::Datagram)?,
         };
-        match socket::connect(&fd, path) {
+        match fd.connect(path) {
             Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
                 let fd = create(Kind::Stream)?;
-                socket::connect(&fd, path)?;
+                fd.connect(path)?;
                 self.connection = Connection::Stream(fd);
                 Ok(())
             }
@@ -156,13 +156,13 @@ impl Socket {
     fn try_send(&self, line: &[u8]) -> io::Result<Written> {
         match &self.connection {
             Connection::None => Err(io::Error::from_raw_os_error(libc::ENOTCONN)),
-            Connection::Datagrams(fd) => match socket::write(fd, line) {
+            Connection::Datagrams(fd) => match fd.write(line) {
                 Err(error) if is_too_long(&error) => shortened(fd, line),
                 result => result.map(|_| Written::Whole),
             },
             Connection::Stream(fd) => {
                 let line = [line, b"\0"].concat();
-                let written = socket::write(fd, &line)?;
+                let written = fd.write(&line)?;
                 Ok(if written == line.len() { Written::Whole } else { Written::Part(written) })
             }
         }
@@ -174,9 +174,9 @@ fn is_too_long(error: &io::Error) -> bool {
 }
 
 /// Sends the beginning of a line, as much of it as the system accepts.
-fn shortened(fd: &OwnedFd, line: &[u8]) -> io::Result<Written> {
+fn shortened(fd: &os::Socket, line: &[u8]) -> io::Result<Written> {
     for length in SHORTENED {
-        match socket::write(fd, &line[..line.len().min(length)]) {
+        match fd.write(&line[..line.len().min(length)]) {
             Err(error) if is_too_long(&error) => {}
             result => return result.map(|_| Written::Whole),
         }
