@@ -161,6 +161,8 @@ impl Worker {
                 tls: None,
                 tag: None,
                 keepalive: Keepalive::default(),
+                check: None,
+                backup: false,
             }],
             ..Relay::default()
         };

@@ -2,7 +2,7 @@
 //! MAVIS modules and C programs use its parts.
 //!
 //! Dependencies point one way:
-//! `program → broker | worker → channel → upstream → tls → mavis → config → event → os`.
+//! `program → broker | worker | monitor → channel → upstream → tls → mavis → config → event → os`.
 //! Only `os` talks to the system. `config` produces plain data; balancing and the broker's policy
 //! are pure. `library` has what only C programs need. `ffi` may use all of them, and none of them
 //! uses `ffi`.
@@ -15,6 +15,7 @@ pub mod event;
 pub mod ffi;
 pub mod library;
 pub mod mavis;
+pub mod monitor;
 pub mod os;
 pub mod program;
 pub mod snapshot;

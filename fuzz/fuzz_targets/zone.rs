@@ -5,7 +5,10 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
+use mavis::config::check::Start;
 use mavis::upstream::balance::{Balancer, Entry, Tried};
+use mavis::upstream::health::Health;
+use mavis::upstream::zone::counters::{General, OfListener, OfRemote, Place};
 use mavis::upstream::zone::Zone;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,7 +19,7 @@ enum Step {
     Scribble(u32, u64),
     /// Writes a word of the header, of the first rows, or of what is announced to the first worker.
     ScribbleNear(u8, u64),
-    Add(u8, Option<u8>, u64),
+    Add(u8, Option<u8>, u64, u8),
     Remove(u8),
     Change(u8, u8),
     Select(Option<u8>),
@@ -24,7 +27,11 @@ enum Step {
     Connected(u8),
     CutShort(u8),
     Release(u8),
-    /// The broker clears what a worker held.
+    /// The monitor writes any word as a remote's health.
+    Health(u8, u64),
+    /// The monitor adds up counters.
+    Figures(u16),
+    /// The broker clears what a worker held, and moves its counters.
     Clear(u8),
     Wait(u16),
 }
@@ -40,6 +47,7 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut balancer = Balancer::new(&[1, 2, 3], 2, 10);
     balancer.set_fail_count(2);
     assert!(balancer.share(Zone::join(&fd, 0).expect("a place")));
+    let monitor = Zone::monitor(&fd).expect("the monitor's place");
     let mut identity = 3;
     let mut present = 3_usize;
     let mut lent = Vec::new();
@@ -51,16 +59,18 @@ fuzz_target!(|steps: Vec<Step>| {
         match step {
             Step::Scribble(place, value) => scribble(place.into(), value),
             Step::ScribbleNear(place, value) => scribble(place.into(), value),
-            Step::Add(weight, tag, known) => {
+            Step::Add(weight, tag, known, kind) => {
                 identity = identity.max(known % 1000) + 1;
                 let tag = tag.map(u32::from);
-                let entry = Entry { weight: weight.into(), tag, identity };
+                let check = [None, Some(Start::Up), Some(Start::Down)][usize::from(kind % 3)];
+                let backup = kind & 4 != 0;
+                let entry = Entry { weight: weight.into(), tag, identity, check, backup };
                 present += usize::from(balancer.add(&[entry]).is_some());
             }
             Step::Remove(index) => balancer.remove(usize::from(index) % present.max(1)),
             Step::Change(index, weight) => {
                 identity += 1;
-                let entry = Entry { weight: weight.into(), tag: None, identity };
+                let entry = Entry { weight: weight.into(), tag: None, identity, ..Entry::default() };
                 balancer.change(usize::from(index) % present.max(1), &entry);
             }
             Step::Select(tag) => {
@@ -88,6 +98,15 @@ fuzz_target!(|steps: Vec<Step>| {
                 if let Some(place) = which(number, &lent) {
                     balancer.released(lent.swap_remove(place));
                 }
+            }
+            Step::Health(row, word) => monitor.set_health(row.into(), Health::decode(word)),
+            Step::Figures(row) => {
+                let places = [
+                    Place::General(General::Accepted),
+                    Place::Listener(row.into(), OfListener::Accepted),
+                    Place::Remote(row.into(), OfRemote::BytesDown),
+                ];
+                assert_eq!(monitor.figures(&places).len(), places.len());
             }
             Step::Clear(slot) => broker.clear(slot.into()),
             Step::Wait(time) => now += u64::from(time),

@@ -10,6 +10,7 @@ use crate::os::entry::FileId;
 use crate::os::pidfile::PidFile;
 use crate::os::process::{self, Pid};
 use crate::os::secret::Secret;
+use crate::os::shared::Object;
 use crate::os::shm::Segment;
 use crate::os::{descriptor, signals, Channel, Listener, Socket};
 use crate::snapshot::material::Material;
@@ -44,6 +45,8 @@ pub trait Hold {
     type Channel: AsFd;
     /// The texts that were checked.
     type Snapshot: AsFd;
+    /// What workers share.
+    type Zone: AsFd;
     /// A pid file.
     type PidFile: Borrow<PidFile>;
     /// A copy of a configuration in shared memory.
@@ -61,6 +64,7 @@ impl Hold for Taken {
     type Socket = Socket;
     type Channel = Channel;
     type Snapshot = Bytes;
+    type Zone = Object;
     type PidFile = PidFile;
     type Segment = Segment;
     type Secrets = FormerSecrets;
@@ -75,6 +79,7 @@ impl<'a> Hold for Lent<'a> {
     type Socket = BorrowedFd<'a>;
     type Channel = BorrowedFd<'a>;
     type Snapshot = BorrowedFd<'a>;
+    type Zone = BorrowedFd<'a>;
     type PidFile = &'a PidFile;
     type Segment = &'a Segment;
     type Secrets = &'a FormerSecrets;
@@ -93,6 +98,24 @@ pub struct LeftWorker<Channel> {
     pub users: usize,
     /// It has sent a message, so it has its keys already, or is to get none.
     pub heard: bool,
+}
+
+/// The monitor of the former image.
+#[derive(Clone, Copy, Debug)]
+pub struct LeftMonitor<F> {
+    /// Its process.
+    pub pid: Pid,
+    /// Our end of its channel.
+    pub channel: F,
+}
+
+/// The zone of the former image, and who has which slot.
+#[derive(Clone, Debug)]
+pub struct LeftZone<F> {
+    /// The memory.
+    pub memory: F,
+    /// The processes with a slot.
+    pub slots: Vec<(Pid, usize)>,
 }
 
 /// A listening socket.
@@ -121,6 +144,10 @@ pub struct Handover<H: Hold = Taken> {
     pub parked: Vec<(String, H::Socket)>,
     /// Workers, which are to be asked to leave.
     pub workers: Vec<LeftWorker<H::Channel>>,
+    /// The monitor, which is to be asked to leave.
+    pub monitor: Option<LeftMonitor<H::Channel>>,
+    /// What the workers share.
+    pub zone: Option<LeftZone<H::Zone>>,
     /// The pid file.
     pub pid_file: Option<H::PidFile>,
     /// The process is already in the background.
@@ -143,6 +170,8 @@ impl<H: Hold> Default for Handover<H> {
             listeners: Vec::new(),
             parked: Vec::new(),
             workers: Vec::new(),
+            monitor: None,
+            zone: None,
             pid_file: None,
             background: false,
             keepers: Vec::new(),
@@ -165,7 +194,13 @@ pub struct Checked {
     pub material: Rc<Material>,
     /// `tls session timeout` of the same configuration.
     pub session_timeout: u32,
+    /// The configuration has something for a monitor to do.
+    pub monitored: bool,
 }
+
+/// Bits of the first byte. Older images only look whether it is 0.
+const CHECKED: u8 = 1;
+const MONITORED: u8 = 2;
 
 impl FormerSecrets {
     /// Keys of session tickets, and what a check has read, if its version reports that.
@@ -174,7 +209,8 @@ impl FormerSecrets {
         let material = checked.map_or(&none, |checked| &*checked.material);
         let encoded = tickets.encode_with(material)?;
         let mut data = Secret::zeroed(5 + encoded.len())?;
-        data[0] = checked.is_some().into();
+        data[0] =
+            checked.map_or(0, |checked| CHECKED | if checked.monitored { MONITORED } else { 0 });
         let timeout = checked.map_or(0, |checked| checked.session_timeout);
         data[1..5].copy_from_slice(&timeout.to_be_bytes());
         data[5..].copy_from_slice(&encoded);
@@ -198,7 +234,8 @@ impl FormerSecrets {
         let (material, tickets) = Ratchet::decode_with(encoded)?;
         let session_timeout = u32::from_be_bytes(head[1..].try_into().ok()?);
         let material = Rc::new(material);
-        let checked = (head[0] != 0).then_some(Checked { material, session_timeout });
+        let monitored = head[0] & MONITORED != 0;
+        let checked = (head[0] != 0).then_some(Checked { material, session_timeout, monitored });
         Some((tickets, checked))
     }
 }
@@ -208,7 +245,7 @@ pub enum Former {
     /// The user started it.
     None,
     /// It is the next image of a broker.
-    Image(Handover),
+    Image(Box<Handover>),
     /// It checks the configuration for a broker that wants to reload.
     Check {
         /// The broker serves sockets without a `listen` block, so the configuration needs none.
@@ -279,7 +316,8 @@ impl Handover {
         match text.as_str() {
             CHECK => Former::Check { activated: false, report },
             CHECK_ACTIVATED => Former::Check { activated: true, report },
-            text => Handover::decode(text).map_or(Former::None, Former::Image),
+            text => Handover::decode(text)
+                .map_or(Former::None, |former| Former::Image(Box::new(former))),
         }
     }
 
@@ -363,6 +401,18 @@ impl Handover {
                     users,
                     heard,
                 });
+            }
+            "monitor" => {
+                let pid = words.next()?.parse().ok()?;
+                self.monitor = Some(LeftMonitor { pid, channel: fd.into() });
+            }
+            "zone" => {
+                let slot = |word: &str| {
+                    let (pid, slot) = word.split_once(':')?;
+                    Some((pid.parse().ok()?, slot.parse().ok()?))
+                };
+                let slots = words.filter_map(slot).collect();
+                self.zone = Some(LeftZone { memory: fd.into(), slots });
             }
             "inbox" => {
                 let pid: Pid = words.next()?.parse().ok()?;
@@ -471,10 +521,13 @@ impl<H: Hold> Handover<H> {
             let inbox = worker.inbox.as_ref().map(AsFd::as_fd);
             [worker.channel.as_fd()].into_iter().chain(inbox)
         });
+        let monitor = self.monitor.as_ref().map(|monitor| monitor.channel.as_fd());
+        let zone = self.zone.as_ref().map(|zone| zone.memory.as_fd());
         let parked = self.parked.iter().map(|(_, socket)| socket.as_fd());
         let snapshot = self.snapshot.as_ref().map(AsFd::as_fd);
         let pid_file = self.pid_file().and_then(PidFile::descriptor);
         let all = listeners.chain(parked).chain(channels).chain(snapshot).chain(pid_file);
+        let all = all.chain(monitor).chain(zone);
         let keep: Vec<BorrowedFd<'_>> = all.chain(more).collect();
         process::execute(image.executable, image.arguments, &environment, &keep)
     }
@@ -520,6 +573,15 @@ impl<H: Hold> Handover<H> {
         let mut text = self.encode_basics();
         for pid in &self.keepers {
             let _ = write!(text, "\nkeeper {pid}");
+        }
+        if let Some(LeftMonitor { pid, channel }) = &self.monitor {
+            let _ = write!(text, "\nmonitor {} {pid}", number(channel));
+        }
+        if let Some(LeftZone { memory, slots }) = &self.zone {
+            let _ = write!(text, "\nzone {}", number(memory));
+            for (pid, slot) in slots {
+                let _ = write!(text, " {pid}:{slot}");
+            }
         }
         if let Some(segment) = &self.segment {
             let _ = write!(text, "\nsegment {}", segment.borrow().id());

@@ -14,5 +14,6 @@ pub(in crate::broker) const RESUME: u8 = 7;
 pub(in crate::broker) const CHECK_TIMEOUT: u8 = 8;
 pub(in crate::broker) const WATCH: u8 = 9;
 pub(in crate::broker) const CHECK_DUE: u8 = 10;
+pub(in crate::broker) const MONITOR: u8 = 11;
 
-const _: () = assert!(CHECK_DUE < LOCAL_KINDS);
+const _: () = assert!(MONITOR < LOCAL_KINDS);

@@ -148,7 +148,13 @@ impl Broker {
             title_of: None,
             options,
         };
+        if let Some(zone) = handover.zone.take() {
+            broker.workers.adopt_zone(zone.memory, &zone.slots);
+        }
         broker.workers.adopt(handover.workers, events);
+        if let Some(monitor) = handover.monitor.take() {
+            broker.workers.adopt_monitor(monitor, events);
+        }
         if reloaded {
             // Reap children that ended between the two images.
             broker.reap(events);
@@ -159,6 +165,7 @@ impl Broker {
             );
         }
         broker.workers.start_missing(events);
+        broker.workers.start_monitor(events);
         if broker.workers.serve_at_once() {
             broker.announce(events);
         }
@@ -243,6 +250,7 @@ impl Broker {
                 self.settle(events);
             }
             kind::CHECK => self.reload.event(event, events),
+            kind::MONITOR => self.workers.monitor_event(event, events),
             _ => {
                 if let Some(local) = self.workers.local_mut() {
                     local.event(events, event);
@@ -263,6 +271,7 @@ impl Broker {
                 self.settle(events);
             }
             kind::WATCH => self.watch_workers(events),
+            kind::MONITOR => self.workers.monitor_timer(token, events),
             kind::CHECK_TIMEOUT => {
                 let outcome = self.reload.timed_out(events);
                 self.checked(outcome, events);
@@ -329,7 +338,9 @@ impl Broker {
                     format!("child (pid {pid}) exit status {status}")
                 });
             }
-            self.workers.ended(pid, ended, events);
+            if !self.workers.monitor_ended(pid, ended, events) {
+                self.workers.ended(pid, ended, events);
+            }
             self.follow_news(events);
         }
         self.workers.start_missing(events);

@@ -1,11 +1,12 @@
-//! The workers of a broker: starts them, hears them, lets them go, and chooses the one that gets a
-//! connection.
+//! The workers of a broker, and the monitor: starts them, hears them, lets them go, and chooses the
+//! worker that gets a connection.
 
 mod flow;
 mod giving;
 mod hearing;
 mod inbox;
 mod leaving;
+mod monitor;
 mod restart;
 mod watch;
 mod worker;
@@ -29,6 +30,7 @@ use crate::snapshot::material::Material;
 use crate::tls::tickets::Ratchet;
 use crate::upstream::leases::Leases;
 use inbox::Orphans;
+use monitor::Monitor;
 use restart::{Restart, SETTLED};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -79,6 +81,8 @@ pub struct Secrets {
     pub material: Rc<Material>,
     /// Keys of session tickets.
     pub tickets: Ratchet,
+    /// The configuration has something for a monitor to do.
+    pub monitored: bool,
 }
 
 /// News that concern the whole broker.
@@ -106,6 +110,7 @@ pub(super) struct Workers {
     snapshot: Option<Bytes>,
     secrets: Secrets,
     leases: Leases,
+    monitor: Monitor,
     /// No more workers are started.
     closing: bool,
     news: VecDeque<News>,
@@ -131,6 +136,8 @@ impl Workers {
         if let Servers::Local { .. } = servers {
             policy.add(LOCAL_WORKER, true);
         }
+        let mut leases = Leases::default();
+        leases.set_monitored(secrets.monitored && matches!(servers, Servers::Own(_)));
         Workers {
             servers,
             all: BTreeMap::new(),
@@ -143,8 +150,9 @@ impl Workers {
             trim: None,
             channel_buffer,
             snapshot,
+            monitor: Monitor::new(secrets.monitored),
             secrets,
-            leases: Leases::default(),
+            leases,
             closing: false,
             news: VecDeque::new(),
         }
@@ -420,6 +428,16 @@ impl Workers {
             return;
         }
         self.start_failed(ready, events);
+    }
+
+    /// Takes over the zone of the former image.
+    pub(super) fn adopt_zone(&mut self, zone: crate::os::shared::Object, slots: &[(Pid, usize)]) {
+        self.leases.adopt(zone, slots);
+    }
+
+    /// The zone, for the next image.
+    pub(super) fn left_zone(&self) -> Option<(BorrowedFd<'_>, Vec<(Pid, usize)>)> {
+        self.leases.left()
     }
 
     /// A process has ended and writes no more into the zone, so its slot is cleared for another.

@@ -7,7 +7,11 @@ use crate::os::Socket;
 
 /// Token kinds from this one on belong to the worker, those below to the process it runs in: the
 /// broker in single-process mode.
-pub const LOCAL_KINDS: u8 = 11;
+pub const LOCAL_KINDS: u8 = 12;
+
+/// Token kinds from this one on belong to the monitor, those below to the worker, which may run in
+/// the same loop.
+pub const MONITOR_KINDS: u8 = LOCAL_KINDS + 11;
 
 /// Whether a connection's socket is ready for a session: non-blocking, with the options that our
 /// own broker's listeners pass on.

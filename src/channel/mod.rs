@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod broker_side;
+pub mod link;
 pub mod local;
 pub mod protocol;
 #[cfg(test)]

@@ -52,6 +52,12 @@ pub const WITH_TLS: &str = "tls";
 /// The value if there are none.
 pub const WITHOUT_TLS: &str = "plain";
 
+/// The environment variable that tells a process with a channel what it is to be; a worker without
+/// it.
+pub const ROLE_VARIABLE: &str = "TCPRELAY_ROLE";
+/// The value for the monitor.
+pub const MONITOR_ROLE: &str = "monitor";
+
 /// Bytes before the data of a SECRETS message: the type, and the length of the data in all
 /// messages.
 const SECRETS_HEADER: usize = 8;
@@ -236,7 +242,7 @@ impl FromBroker {
         short(TYPE_KEEPALIVE, 0)
     }
 
-    /// Encodes ZONE.
+    /// Encodes ZONE. The monitor has no slot, and ignores the number.
     pub fn zone(slot: usize) -> [u8; SHORT] {
         short(TYPE_ZONE, slot as u32)
     }

@@ -14,6 +14,7 @@
 
 pub mod balance;
 pub mod broker;
+pub mod check;
 pub mod common;
 pub mod effect;
 pub mod environment;

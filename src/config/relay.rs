@@ -1,15 +1,17 @@
 //! The worker's section: remotes, and how sessions are relayed.
 
-use super::balance::Balance;
+mod remote;
+
+use super::balance::{Balance, Scope};
+use super::check::Check;
 use super::listen::connection_option;
-use super::network::is_host_name;
-use super::system::System;
-use super::tls::{self, RemoteDirectives, RemoteTls, Tls};
+use super::tls::{self, RemoteTls, Tls};
 use super::token::*;
-use super::values::{parse_port, Value, COUNT, INT};
+use super::values::{Value, COUNT, INT};
 use super::{common, ConfigError, Parser, Position};
-use crate::os::address::{Address, Family, NotAnAddress};
+use crate::os::address::{Address, NotAnAddress};
 use crate::os::socket::{Keepalive, Protocol};
+use remote::{resolve, Described, RemoteBlock, Target};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -32,6 +34,10 @@ pub struct Remote {
     pub tag: Option<String>,
     /// `tcp keepalive …` and `tcp user timeout`; the section's if unset.
     pub keepalive: Keepalive,
+    /// `check …`: how it is probed, if it is.
+    pub check: Option<Rc<Check>>,
+    /// `backup = yes`: used when no other remote can be.
+    pub backup: bool,
 }
 
 /// `authorization = mavis`: modules are asked whether a client may connect.
@@ -108,6 +114,18 @@ pub struct Relay {
     pub authorization: Option<Authorization>,
     /// `splice`.
     pub splice: Splice,
+}
+
+impl Relay {
+    /// True if the monitor has work to do.
+    pub fn is_monitored(&self) -> bool {
+        self.remotes.iter().any(|remote| remote.check.is_some())
+    }
+
+    /// Without a monitor no remote is checked, and all count as up.
+    pub fn forget_checks(&mut self) {
+        self.remotes.iter_mut().for_each(|remote| remote.check = None);
+    }
 }
 
 impl Default for Relay {
@@ -192,6 +210,12 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Section, C
     let remotes = remotes.into_iter().map(|remote| remote.finish(keepalive, &*system));
     let remotes: Vec<Described> = remotes.collect::<Result<_, _>>()?;
     relay.balance.check(|tag| remotes.iter().any(|remote| remote.tag.as_deref() == Some(tag)))?;
+    if let Some(remote) = remotes.iter().find(|remote| remote.check.is_some()) {
+        if relay.balance.scope == Scope::Worker {
+            let text = "remote: check needs balance scope = all, as workers share the results";
+            return Err(remote.place.error(text));
+        }
+    }
     // An empty alias in place of remotes is there on purpose.
     if parser.rules.parse_only && remotes.is_empty() && !parser.used_empty_alias() {
         return Err(parser.error("No remote services defined!"));
@@ -205,7 +229,7 @@ fn directive(
     modules: Modules<'_>,
 ) -> Result<(), ConfigError> {
     match parser.code() {
-        S_remote => draft.remotes.push(remote(parser)?),
+        S_remote => draft.remotes.push(remote::remote(parser)?),
         S_local => local_address(parser, &mut draft.relay.local)?,
         S_rebalance => {
             draft.relay.rebalance = parser.assigned_integer(INT)? as i32;
@@ -397,130 +421,6 @@ fn not_an_address(value: &Value, reason: &NotAnAddress) -> ConfigError {
     })
 }
 
-/// A `remote` block as written.
-struct RemoteBlock {
-    /// The place of the word `remote`.
-    place: Value,
-    address: Option<Value>,
-    port: Option<Value>,
-    protocol: Protocol,
-    weight: u32,
-    tls: RemoteDirectives,
-    tag: Option<String>,
-    keepalive: Keepalive,
-}
-
-/// `remote = { … }`, with the token `remote` current.
-fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
-    let mut block = RemoteBlock {
-        place: Value { text: String::new(), position: parser.position() },
-        address: None,
-        port: None,
-        protocol: Protocol::Tcp,
-        weight: 1,
-        tls: RemoteDirectives::default(),
-        tag: None,
-        keepalive: Keepalive::default(),
-    };
-    parser.advance()?;
-    parser.expect(S_equal)?;
-    parser.expect(S_openbra)?;
-    parser.block(|parser| {
-        match parser.code() {
-            S_address => block.address = Some(parser.assigned()?),
-            S_port => block.port = Some(parser.assigned()?),
-            S_protocol => {
-                parser.advance()?;
-                parser.expect(S_equal)?;
-                block.protocol = match parser.code() {
-                    S_TCP | S_tcp => Protocol::Tcp,
-                    S_SCTP => Protocol::Sctp,
-                    _ if parser.is_word("sctp") => Protocol::Sctp,
-                    _ if parser.is_word("MPTCP") || parser.is_word("mptcp") => Protocol::Mptcp,
-                    _ => return Err(parser.expected_words(&["MPTCP", "SCTP", "TCP"])),
-                };
-                parser.advance()?;
-            }
-            S_weight => {
-                parser.advance()?;
-                parser.expect(S_equal)?;
-                block.weight = parser.integer(INT)?.max(1) as u32;
-            }
-            S_tls | S_ssl => tls::remote(parser, &mut block.tls)?,
-            S_tag => block.tag = Some(parser.assigned()?.text),
-            S_tcp => connection_options(parser, &mut block.keepalive)?,
-            _ => {
-                let words = [S_address, S_port, S_protocol, S_tag, S_tcp, S_tls, S_weight];
-                return Err(parser.expected(&words));
-            }
-        }
-        Ok(())
-    })?;
-    parser.advance()?;
-    Ok(block)
-}
-
-impl RemoteBlock {
-    /// The remote that the block describes, checked as far as possible without resolving names.
-    fn finish(self, defaults: Keepalive, system: &dyn System) -> Result<Described, ConfigError> {
-        let missing = |what| self.place.error(format!("remote: the {what} is missing"));
-        let address = self.address.ok_or_else(|| missing("address"))?;
-        let port = || parse_port(self.port.as_ref().ok_or_else(|| missing("port"))?, system);
-        let parsed = Address::parse_with_port(&address.text);
-        // The certificate must name the host, or the address if that is configured instead.
-        let name = match &parsed {
-            Ok((Address::Ip(literal), _)) => Some(literal.ip().to_string()),
-            Ok((Address::Unix(_), _)) => None,
-            Err(_) => Some(address.text.clone()),
-        };
-        let target = match parsed {
-            Ok((literal, attached)) => {
-                let port = match (literal.family(), attached) {
-                    (Family::Unix, _) => 0,
-                    (_, Some(port)) => port,
-                    (_, None) => port()?,
-                };
-                Target::Literal(literal.with_port(port))
-            }
-            Err(NotAnAddress::Malformed) => {
-                let port = port()?;
-                if !is_host_name(&address.text) {
-                    return Err(not_an_address(&address, &NotAnAddress::Malformed));
-                }
-                Target::Host(address, port)
-            }
-            Err(reason) => return Err(not_an_address(&address, &reason)),
-        };
-        let tls = self.tls.finish(name).map_err(|text| self.place.error(text))?;
-        if tls.as_ref().is_some_and(|tls| tls.verify && tls.server_name.is_none()) {
-            return Err(self.place.error("remote: tls server-name is missing"));
-        }
-        let (protocol, weight, tag) = (self.protocol, self.weight, self.tag);
-        let (tls, keepalive) = (tls.map(Rc::new), self.keepalive.or(defaults));
-        Ok(Described { place: self.place, target, protocol, weight, tls, tag, keepalive })
-    }
-}
-
-/// A remote as the section describes it.
-#[derive(Debug)]
-struct Described {
-    place: Value,
-    target: Target,
-    protocol: Protocol,
-    weight: u32,
-    tls: Option<Rc<RemoteTls>>,
-    tag: Option<String>,
-    keepalive: Keepalive,
-}
-
-/// Where a remote is.
-#[derive(Debug)]
-enum Target {
-    Literal(Address),
-    /// A host name, and the port.
-    Host(Value, u16),
-}
-
 /// A function that looks up the addresses of a host.
 pub type Lookup<'a> = &'a mut dyn FnMut(&str) -> io::Result<Vec<SocketAddr>>;
 
@@ -550,24 +450,11 @@ impl Section {
                 tls: remote.tls.clone(),
                 tag: remote.tag.clone(),
                 keepalive: remote.keepalive,
+                check: remote.check.clone(),
+                backup: remote.backup,
             }));
             relay.places.resize(relay.remotes.len(), remote.place.position);
         }
         Ok(relay)
-    }
-}
-
-/// Every address of a host.
-fn resolve(host: &Value, port: u16, lookup: Lookup<'_>) -> Result<Vec<Address>, ConfigError> {
-    match lookup(&host.text) {
-        Ok(found) if !found.is_empty() => {
-            Ok(found.into_iter().map(|ip| Address::Ip(ip).with_port(port)).collect())
-        }
-        Ok(_) => Err(host.error(format!("The host '{}' has no address", host.text))),
-        Err(error) => Err(host.error(format!(
-            "The host '{}' cannot be resolved: {}",
-            host.text,
-            crate::os::reason(&error)
-        ))),
     }
 }

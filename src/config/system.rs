@@ -34,6 +34,8 @@ pub trait System {
     fn can_share_port(&self) -> bool;
     /// True if the system has the TCP user timeout.
     fn has_user_timeout(&self) -> bool;
+    /// Compiles a PCRE2 expression to see whether it is one. The error says what is wrong.
+    fn check_pattern(&self, pattern: &[u8]) -> Result<(), String>;
     /// Applies effects before C code reads on, so that it finds everything that the text has set so
     /// far. Only used for that; otherwise the parser's caller applies the effects.
     fn apply(&self, effects: Vec<Effect>);
@@ -96,6 +98,10 @@ impl System for Nowhere {
 
     fn has_user_timeout(&self) -> bool {
         true
+    }
+
+    fn check_pattern(&self, _: &[u8]) -> Result<(), String> {
+        Ok(())
     }
 
     fn apply(&self, _: Vec<Effect>) {}

@@ -12,7 +12,8 @@ use super::system::Live;
 use super::{section, Kind, Process};
 use crate::broker::life::{Broker, Start};
 use crate::broker::{
-    ipc, share_texts, Checked, Former, FormerSecrets, Handover, Options as BrokerOptions, Servers,
+    ipc, share_texts, Checked, Former, FormerSecrets, Handover, Options as BrokerOptions, Secrets,
+    Servers,
 };
 use crate::channel::protocol::{BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
 use crate::config::common::Common;
@@ -42,7 +43,7 @@ pub(super) fn main(process: &Process, inetd: bool) -> i32 {
     }
     let (mut handover, origin) = match Handover::take() {
         Former::None => (Handover::default(), Origin::User),
-        Former::Image(handover) => (handover, Origin::Former),
+        Former::Image(handover) => (*handover, Origin::Former),
         Former::Check { activated, report } => {
             (Handover::default(), Origin::Check { activated, report })
         }
@@ -120,7 +121,8 @@ fn run(
             Origin::Check { report, .. } => Client::Broker(report),
             Origin::User | Origin::Former => Client::User,
         };
-        let checked = Checked { material: secrets.material, session_timeout };
+        let Secrets { material, monitored, .. } = secrets;
+        let checked = Checked { material, session_timeout, monitored };
         return check::finish(&service, client, checked, snapshot.as_ref(), &system);
     }
     process::set_umask(0o022);

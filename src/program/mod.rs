@@ -6,6 +6,7 @@ mod broker;
 mod check;
 mod hosted;
 mod mavistest;
+mod monitor;
 mod next_image;
 pub mod options;
 mod own;
@@ -18,6 +19,7 @@ mod single;
 pub mod system;
 mod worker;
 
+use crate::channel::protocol::{MONITOR_ROLE, ROLE_VARIABLE};
 use crate::config::common::{known_debug_bits, Common};
 use crate::config::rules::UnknownNames;
 use crate::event::{Choice, Loop};
@@ -80,10 +82,18 @@ pub fn main(kind: Kind, arguments: Vec<OsString>) -> i32 {
         return mavistest::main(&process.arguments);
     }
     match socket::inspect(0) {
+        Inherited::Channel if is_monitor() => monitor::main(&process),
         Inherited::Channel => worker::main(&process),
         Inherited::Listener => broker::main(&process, true),
         Inherited::Other => broker::main(&process, false),
     }
+}
+
+/// True if our broker has started this process as its monitor.
+fn is_monitor() -> bool {
+    let is_monitor = std::env::var_os(ROLE_VARIABLE).is_some_and(|role| role == MONITOR_ROLE);
+    std::env::remove_var(ROLE_VARIABLE);
+    is_monitor
 }
 
 impl Process {

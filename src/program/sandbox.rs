@@ -24,14 +24,23 @@ pub(super) struct Sandbox {
 impl Sandbox {
     /// Collects what the sandbox needs to know, before settings and modules are moved elsewhere.
     pub(super) fn of(settings: &Relay, common: &Common, modules: &Modules) -> Sandbox {
-        // gcore and debug-cmd are run when the worker crashes.
+        let mut sandbox = Sandbox::of_monitor(settings, common);
+        sandbox.modules = !modules.is_empty();
+        if let Some(name) = &modules.unconfined {
+            let text = format!("the module '{name}' may start programs or write files");
+            sandbox.obstacle = Some(text);
+        }
+        sandbox
+    }
+
+    /// As [`of`](Self::of), for a process without modules.
+    pub(super) fn of_monitor(settings: &Relay, common: &Common) -> Sandbox {
+        // gcore and debug-cmd are run when the process crashes.
         let gcore = common.core_directory.as_ref().and(common.core_command.as_ref());
-        let obstacle = if let Some(name) = &modules.unconfined {
-            Some(format!("the module '{name}' may start programs or write files"))
-        } else if gcore.is_some() {
-            Some("gcore starts a program".to_owned())
-        } else {
-            common.debug_command.as_ref().map(|_| "debug-cmd starts a program".to_owned())
+        let obstacle = match (gcore, &common.debug_command) {
+            (Some(_), _) => Some("gcore starts a program".to_owned()),
+            (None, Some(_)) => Some("debug-cmd starts a program".to_owned()),
+            (None, None) => None,
         };
         let sockets = settings.remotes.iter().filter_map(|remote| match &remote.address {
             Address::Unix(path) => Some(path.clone()),
@@ -41,7 +50,7 @@ impl Sandbox {
             wanted: settings.sandbox,
             obstacle,
             sockets: sockets.collect(),
-            modules: !modules.is_empty(),
+            modules: false,
             kernel_tls: settings.tls.kernel,
             core_directory: common.core_directory.clone(),
         }

@@ -85,6 +85,20 @@ pub(super) fn read(
     Ok((section.resolve(&mut names::resolve)?, common, modules))
 }
 
+/// Reads a worker's section for a process that asks no modules, and loads none.
+pub(super) fn read_without_modules(
+    source: &str,
+    section: &str,
+    system: &Rc<Live>,
+) -> Result<(Relay, Common), ReadError> {
+    let source = open(source, system)?;
+    let reading = config::read(source, section, system.report.rules(), system.clone(), |parser| {
+        relay::parse(parser, &mut relay::skip_modules)
+    });
+    let (section, common) = system.settle(reading)?;
+    Ok((section.resolve(&mut names::resolve)?, common))
+}
+
 /// Reads a worker's section only to learn which files and remotes it names: no effect is applied,
 /// nothing is logged, and no module is loaded. `None` if there are mistakes, which the worker will
 /// report.

@@ -90,7 +90,7 @@ pub(super) fn secrets(former: Option<Ratchet>, listener: bool) -> Result<Secrets
         None if !listener => Ratchet::unset(),
         None => fresh()?,
     };
-    Ok(Secrets { material: Rc::default(), tickets })
+    Ok(Secrets { material: Rc::default(), tickets, monitored: false })
 }
 
 fn fresh() -> Result<Ratchet, Refusal> {
@@ -114,6 +114,8 @@ pub(super) enum Purpose {
 pub(super) struct Checked {
     pub(super) material: Rc<Material>,
     pub(super) session_timeout: u32,
+    /// The section has something for a monitor to do.
+    pub(super) monitored: bool,
     /// Warnings for the user.
     pub(super) warnings: Vec<String>,
     /// Remotes that are listeners of this relay.
@@ -168,7 +170,8 @@ pub(super) fn check(
     library::wiping(|| drop(made));
     let warnings = examine(&settings, &material, tls, purpose)?;
     let (own, session_timeout) = (listeners.among(&settings), settings.tls.session_timeout);
-    Ok(Some(Checked { material: Rc::new(material), session_timeout, warnings, own }))
+    let (material, monitored) = (Rc::new(material), settings.is_monitored());
+    Ok(Some(Checked { material, session_timeout, monitored, warnings, own }))
 }
 
 /// What a broker knows for its workers: the secrets, and `tls session timeout`.
@@ -192,7 +195,7 @@ pub(super) fn read_secrets(
         return Ok((secrets, 0));
     }
     if let Some(checked) = checked.flatten() {
-        secrets.material = checked.material;
+        (secrets.material, secrets.monitored) = (checked.material, checked.monitored);
         secrets.tickets.set_period(checked.session_timeout.into());
         return Ok((secrets, checked.session_timeout));
     }
@@ -216,7 +219,7 @@ pub(super) fn read_secrets(
             system.report.message(log::Severity::WARNING, text);
         }
         own_remotes(&checked.own, options.parse_only, &system.report)?;
-        secrets.material = checked.material;
+        (secrets.material, secrets.monitored) = (checked.material, checked.monitored);
         session_timeout = checked.session_timeout;
         secrets.tickets.set_period(session_timeout.into());
     }

@@ -5,12 +5,19 @@ use super::system::Live;
 use super::{own, section, security};
 use crate::broker::life::Broker;
 use crate::broker::Secrets;
-use crate::channel::local::LocalWorker;
+use crate::channel::local::{LocalWorker, MONITOR_KINDS};
+use crate::channel::protocol::Accept;
 use crate::config::broker::Spawn;
-use crate::event::Loop;
-use crate::os::log;
+use crate::config::relay::Relay;
+use crate::event::{Event, Loop, TimerId, Token};
+use crate::mavis::queries::Queries;
+use crate::monitor::parts::Monitor;
 use crate::os::process::exit;
+use crate::os::{self, log, Socket};
 use crate::snapshot::material::Material;
+use crate::tls::context::Contexts;
+use crate::upstream::zone::counters::Counters;
+use crate::upstream::zone::Zone;
 use crate::worker::engine::Engine;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -93,5 +100,101 @@ pub(super) fn own_worker(
         refusal.status
     })?;
     let queries = section::start_modules(&settings, modules, events)?;
+    if settings.is_monitored() {
+        return Ok((Box::new(Monitored::new(settings, tls, queries, events)), users));
+    }
     Ok((Box::new(Engine::new(settings, tls, queries)), users))
+}
+
+/// The relay and the monitor, in one process with the broker.
+struct Monitored {
+    /// The relay.
+    engine: Engine,
+    /// The monitor; it ends when no more connections are accepted.
+    monitor: Option<Monitor>,
+}
+
+impl Monitored {
+    fn new(
+        mut settings: Relay,
+        tls: Contexts,
+        queries: Option<Queries>,
+        events: &mut Loop,
+    ) -> Monitored {
+        let (shared, connectors) = (settings.clone(), tls.connectors.clone());
+        let made = Zone::create().and_then(|(_, object)| {
+            let counters = Counters::of_worker(&object, 0)?;
+            Ok((Zone::join(&object, 0)?, counters, Zone::monitor(&object)?))
+        });
+        let (zone, counters, monitors) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let reason = os::reason(&error);
+                log::message(&format!("remotes are not checked: shared memory: {reason}"));
+                settings.forget_checks();
+                return Monitored { engine: Engine::new(settings, tls, queries), monitor: None };
+            }
+        };
+        let mut engine = Engine::new(settings, tls, queries);
+        let mut monitor = None;
+        if engine.share(zone, counters) {
+            monitor = Monitor::new(shared, connectors, monitors, events.now());
+        }
+        match &mut monitor {
+            Some(monitor) => monitor.begin(events),
+            None => log::message("remotes are not checked: there are too many"),
+        }
+        Monitored { engine, monitor }
+    }
+
+    fn end_monitor(&mut self, events: &mut Loop) {
+        if let Some(mut monitor) = self.monitor.take() {
+            monitor.end(events);
+        }
+    }
+}
+
+impl LocalWorker for Monitored {
+    fn accept(&mut self, events: &mut Loop, socket: Socket, accept: &Accept) {
+        LocalWorker::accept(&mut self.engine, events, socket, accept);
+    }
+
+    fn event(&mut self, events: &mut Loop, event: Event) {
+        match &mut self.monitor {
+            Some(monitor) if event.token.kind() >= MONITOR_KINDS => monitor.event(event, events),
+            _ => LocalWorker::event(&mut self.engine, events, event),
+        }
+    }
+
+    fn timer(&mut self, events: &mut Loop, timer: TimerId, token: Token) {
+        match &mut self.monitor {
+            Some(monitor) if token.kind() >= MONITOR_KINDS => monitor.timer(timer, token, events),
+            _ => LocalWorker::timer(&mut self.engine, events, timer, token),
+        }
+    }
+
+    fn turn(&mut self, events: &mut Loop) -> usize {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.turn(events);
+        }
+        LocalWorker::turn(&mut self.engine, events)
+    }
+
+    fn sessions(&self) -> usize {
+        self.engine.sessions()
+    }
+
+    fn limit(&self) -> Option<usize> {
+        self.engine.limit()
+    }
+
+    fn drain(&mut self, events: &mut Loop) {
+        self.end_monitor(events);
+        LocalWorker::drain(&mut self.engine, events);
+    }
+
+    fn end(&mut self, events: &mut Loop) {
+        self.end_monitor(events);
+        LocalWorker::end(&mut self.engine, events);
+    }
 }

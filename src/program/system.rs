@@ -6,6 +6,7 @@ use crate::config::effect::Effect;
 use crate::config::system::System;
 use crate::config::Reading;
 use crate::config::{common::Common, ReadError};
+use crate::os::regex::Pcre;
 use crate::os::{names, process, socket};
 use crate::snapshot::reader::Reader;
 use std::cell::Cell;
@@ -89,6 +90,10 @@ impl System for Live {
 
     fn has_user_timeout(&self) -> bool {
         socket::has_user_timeout()
+    }
+
+    fn check_pattern(&self, pattern: &[u8]) -> Result<(), String> {
+        Pcre::new(pattern, 0).map(drop)
     }
 
     fn apply(&self, effects: Vec<Effect>) {

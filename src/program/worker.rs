@@ -6,6 +6,7 @@ use super::section::{read, start_modules};
 use super::system::Live;
 use super::{own, security, Kind, Process};
 use crate::broker::inherited_texts;
+use crate::channel::link::{Link, Start};
 use crate::channel::protocol::{FromWorker, BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
 use crate::channel::worker_side::Answer;
 use crate::channel::Peer;
@@ -18,9 +19,9 @@ use crate::os::{self, log, Channel};
 use crate::snapshot::material::Material;
 use crate::snapshot::reader::Reader;
 use crate::tls::tickets::Ratchet;
+use crate::upstream::zone::counters::Counters;
 use crate::upstream::zone::Zone;
 use crate::worker::engine::Engine;
-use crate::worker::link::{Link, Start};
 use crate::worker::process::Worker;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -130,11 +131,19 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     // Another program's broker has no zone to share.
     let alone = settings.balance.scope == Scope::Worker || !own_broker;
     let zone = zone.filter(|_| !alone);
+    let joined = zone.and_then(|(fd, slot)| {
+        let zone = Zone::join(&fd, slot as usize).ok()?;
+        Some((zone, Counters::of_worker(&fd, slot as usize).unwrap_or_default()))
+    });
+    let monitored = joined.as_ref().is_some_and(|(zone, _)| zone.is_monitored());
+    if settings.is_monitored() && !monitored {
+        // Another program's broker starts no monitor, nor does ours for a program named by exec.
+        log::message("remotes are not checked: the broker has no monitor");
+        settings.forget_checks();
+    }
     let mut engine = Engine::new(settings, tls, queries);
-    let shares = |(object, slot): (Object, u32)| {
-        Zone::join(&object, slot as usize).is_ok_and(|zone| engine.share(zone))
-    };
-    if !zone.is_some_and(shares) && !alone {
+    let shared = joined.is_some_and(|(zone, counters)| engine.share(zone, counters));
+    if !shared && !alone {
         log::message("balance scope: no place in shared memory, this worker balances by itself");
     }
     let mut worker =

@@ -16,6 +16,9 @@
 //! A dead mark is lifted by `rebalance` (every so many selections), when all remotes are dead, and
 //! for one attempt at a time after `retry delay`.
 //!
+//! A remote that its probes have found down takes no part, whatever its mark says. During a slow
+//! start its weight counts in part. Backups rank behind all others.
+//!
 //! Use and dead marks are in a zone, which workers may share. Each worker has a copy of what it
 //! last read there, in an order that makes selecting as fast with many remotes as with few.
 //!
@@ -33,10 +36,12 @@ mod shared_tests;
 mod tests;
 mod tree;
 
+use super::health::{Health, WHOLE};
 use super::maglev::Host;
 use super::remote::RemoteId;
 use super::zone::{State, Zone, FOREVER};
 use crate::config::balance::Kind;
+use crate::config::check::Start;
 use crate::config::relay::Ties;
 use group::{Choice, Group, Random};
 use std::collections::BTreeSet;
@@ -74,7 +79,7 @@ impl Tried {
 }
 
 /// What balancing has to know about a remote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// At least 1.
     pub weight: u32,
@@ -82,6 +87,10 @@ pub struct Entry {
     pub tag: Option<u32>,
     /// The name of the remote in the zone; at least 1, and different for each remote.
     pub identity: u64,
+    /// It is probed, and counts as this until the first results are there.
+    pub check: Option<Start>,
+    /// It is used when no other remote can be.
+    pub backup: bool,
 }
 
 /// The step of a remote with weight 1. It is divisible by all weights up to 10, and by most others
@@ -91,6 +100,10 @@ const STEP: u64 = 256 * TICK;
 const TICK: u64 = 5040;
 /// The largest number in half a word.
 const HALF: u64 = u32::MAX as u64;
+/// The priorities of backups begin here.
+const BACKUP: u64 = 1 << 31;
+/// Spreads keys evenly (2^64 divided by the golden ratio).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Whether a place has a remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +124,9 @@ struct Remote {
     /// Its place in the group of its tag.
     place: usize,
     identity: u64,
+    /// Its health counts, if it is probed.
+    check: Option<Start>,
+    backup: bool,
     /// Its row in the zone.
     row: usize,
     /// Sessions of this worker that use it.
@@ -124,6 +140,20 @@ impl Remote {
         let weight = u64::from(entry.weight.max(1));
         (self.weight, self.step) = (weight, (STEP / weight).max(1));
         (self.tag, self.identity) = (entry.tag, entry.identity);
+        (self.check, self.backup) = (entry.check, entry.backup);
+    }
+
+    /// Its share of the sessions in 256ths, by its health; 0 if it is down.
+    fn share(&self) -> u64 {
+        let Some(start) = self.check else {
+            return WHOLE.into();
+        };
+        let health = Health::decode(self.state.health);
+        if health.is_down(start) {
+            0
+        } else {
+            health.share.into()
+        }
     }
 
     fn host(&self, index: usize) -> Host {
@@ -194,8 +224,11 @@ impl Balancer {
     /// Like [`empty`](Self::empty), with remotes of these weights.
     pub fn new(weights: &[u32], rebalance: i32, retry_delay: u64) -> Balancer {
         let mut balancer = Balancer::empty(rebalance, retry_delay);
-        let entry =
-            |(weight, identity): (&u32, u64)| Entry { weight: *weight, tag: None, identity };
+        let entry = |(weight, identity): (&u32, u64)| Entry {
+            weight: *weight,
+            identity,
+            ..Entry::default()
+        };
         let entries: Vec<Entry> = weights.iter().zip(1..).map(entry).collect();
         balancer.add(&entries);
         balancer
@@ -218,6 +251,8 @@ impl Balancer {
                     tag: None,
                     place: 0,
                     identity: 0,
+                    check: None,
+                    backup: false,
                     row: 0,
                     own: 0,
                     state: State::default(),
@@ -271,6 +306,22 @@ impl Balancer {
     /// True if a place has a remote that was not removed.
     pub(super) fn is_in_use(&self, index: usize) -> bool {
         self.remotes.get(index).is_some_and(|remote| remote.standing == Standing::InUse)
+    }
+
+    /// Takes over what others have changed. As with selections, all must pass the same clock.
+    pub fn follow(&mut self, now: u64) {
+        self.catch_up(now);
+    }
+
+    /// True if a remote is down, and sessions of this worker use it.
+    pub fn is_fallen(&self, index: usize) -> bool {
+        let remote = &self.remotes[index];
+        remote.own > 0 && remote.share() == 0
+    }
+
+    /// The row in the zone of the remote in a place.
+    pub(super) fn row(&self, index: usize) -> usize {
+        self.remotes[index].row
     }
 
     fn take_row(&mut self, index: usize, row: usize) {
@@ -372,7 +423,11 @@ impl Balancer {
         let kinds = (0..).map(|number| self.kinds.get(number).copied().unwrap_or(self.kinds[0]));
         for (group, kind) in self.groups.iter_mut().zip(kinds) {
             group.tree = Tree::new(group.members.len());
-            let in_use = |&&index: &&usize| self.remotes[index].standing == Standing::InUse;
+            // Backups are not drawn, and own no keys: they are selected by use, if no other is left.
+            let in_use = |&&index: &&usize| {
+                let remote = &self.remotes[index];
+                remote.standing == Standing::InUse && !remote.backup
+            };
             let members: Vec<Host> = group
                 .members
                 .iter()
@@ -394,12 +449,25 @@ impl Balancer {
         if remote.state.retry_at > self.now {
             return OUT;
         }
+        let share = remote.share();
+        if share == 0 {
+            return OUT;
+        }
         let turn = || (remote.state.turn / TICK).saturating_sub(self.origin).min(HALF);
-        let priority = remote.state.used.saturating_mul(256) / remote.weight;
-        match (&group.choice, self.ties) {
+        let mut priority = remote.state.used.saturating_mul(256) / remote.weight;
+        if share < u64::from(WHOLE) {
+            priority = remote.state.used.saturating_mul(256 * 256) / (remote.weight * share);
+        }
+        let rank = match (&group.choice, self.ties) {
             (Choice::RoundRobin, _) => turn(),
-            (_, Ties::First) => priority.min(HALF - 1) << 32,
-            (_, Ties::Least) => priority.min(HALF - 1) << 32 | turn(),
+            (_, Ties::First) => priority.min(BACKUP - 1) << 32,
+            (_, Ties::Least) => priority.min(BACKUP - 1) << 32 | turn(),
+        };
+        // After all others.
+        if remote.backup {
+            rank | BACKUP << 32
+        } else {
+            rank
         }
     }
 
@@ -524,7 +592,12 @@ impl Balancer {
         if tick > clock {
             self.zone.set_turns(tick);
         }
-        self.zone.set_turn(remote.row, turn.saturating_add(remote.step));
+        let mut step = remote.step;
+        let share = remote.share().max(1);
+        if share < u64::from(WHOLE) {
+            step = step * 256 / share;
+        }
+        self.zone.set_turn(remote.row, turn.saturating_add(step));
         if tick / TICK - self.origin.min(tick / TICK) > HALF / 2 {
             self.origin = tick / TICK;
             for index in 0..self.remotes.len() {
@@ -568,8 +641,10 @@ impl Balancer {
                 return None;
             };
             let drawn = lots.draw(random)?;
+            // A remote in its slow start passes on some of its lots,
+            let share = self.remotes[drawn].share();
             match first {
-                _ if !self.will_do(drawn, group, tried) => {}
+                _ if !self.will_do(drawn, group, tried) || random >> 56 >= share => {}
                 None => first = Some(drawn),
                 Some(other) if other == drawn => {}
                 Some(other) if self.rank(drawn, group) < self.rank(other, group) => {
@@ -589,8 +664,11 @@ impl Balancer {
         };
         // Nobody would be found in the whole table.
         group.tree.first()?;
-        let mut candidates = table.candidates(key?).map(usize::from);
-        candidates.find(|&index| self.will_do(index, group, tried))
+        let key = key?;
+        let mut candidates = table.candidates(key).map(usize::from);
+        // and some of its keys, the same in all processes.
+        let takes = |index: usize| key.wrapping_mul(SPREAD) >> 56 < self.remotes[index].share();
+        candidates.find(|&index| takes(index) && self.will_do(index, group, tried))
     }
 
     fn will_do(&self, index: usize, group: &Group, tried: &Tried) -> bool {

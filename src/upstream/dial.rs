@@ -3,7 +3,7 @@
 //! A [`Dial`] is a value. It makes and owns the socket. Its owner watches the socket for
 //! [`interest`](Dial::interest), calls [`step`](Dial::step) when it is ready or the time of
 //! [`due`](Dial::due) has come, and finally gets a [`Connection`] or a [`Failure`]. A dial knows
-//! neither loop nor session, so a health check could use it as well.
+//! neither loop nor session: sessions and health checks both use it.
 //!
 //! ```text
 //! busy ⇄ connecting → handshaking (with TLS) → ready
@@ -48,9 +48,20 @@ enum State {
 #[derive(Debug)]
 pub struct Dial {
     remote: RemoteId,
+    /// Whether the remote may be so dead that the socket connects to itself.
+    doubt: Doubt,
     /// The deadline of connecting, then of the handshake.
     deadline: u64,
     state: State,
+}
+
+/// Whether a connection may be one of the socket with itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// Only if the last attempt on the remote has failed.
+    IfDown,
+    /// Every time.
+    Always,
 }
 
 /// Why a step is made.
@@ -116,7 +127,12 @@ pub enum Progress {
 impl Dial {
     /// A connect attempt, to be begun with [`Cause::Start`].
     pub fn new(remote: RemoteId) -> Dial {
-        Dial { remote, deadline: NEVER, state: State::Fresh }
+        Dial { remote, doubt: Doubt::IfDown, deadline: NEVER, state: State::Fresh }
+    }
+
+    /// As [`new`](Self::new), for an owner that wants to know for certain that the remote is there.
+    pub fn probing(remote: RemoteId) -> Dial {
+        Dial { doubt: Doubt::Always, ..Dial::new(remote) }
     }
 
     /// The remote.
@@ -177,7 +193,8 @@ impl Dial {
                 let result = if cause == Cause::Sound { Ok(()) } else { socket.take_error() };
                 match result {
                     Ok(())
-                        if registry.is_down(self.remote) && is_self_connected(socket, remote) =>
+                        if (self.doubt == Doubt::Always || registry.is_down(self.remote))
+                            && is_self_connected(socket, remote) =>
                     {
                         failed(os::reason(&io::Error::from_raw_os_error(libc::ECONNREFUSED)))
                     }

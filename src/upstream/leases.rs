@@ -11,19 +11,72 @@ use std::os::fd::{AsFd, BorrowedFd};
 pub struct Leases {
     zone: Option<(Zone, Object)>,
     slots: Slots,
+    /// There is a monitor, as workers have to know.
+    monitored: bool,
 }
 
 impl Leases {
     /// What a worker needs to join: the memory, and its slot. `None`: it has to do without.
     pub fn admit(&mut self, pid: Pid) -> Option<(BorrowedFd<'_>, usize)> {
+        self.create();
+        let (_, fd) = self.zone.as_ref()?;
+        Some((fd.as_fd(), self.slots.assign(pid)?))
+    }
+
+    /// What the monitor needs to join. There is one at a time.
+    pub fn admit_monitor(&mut self) -> Option<BorrowedFd<'_>> {
+        self.create();
+        let (_, fd) = self.zone.as_ref()?;
+        Some(fd.as_fd())
+    }
+
+    fn create(&mut self) {
         if self.zone.is_none() {
             match Zone::create() {
-                Ok(zone) => self.zone = Some(zone),
+                Ok(zone) => {
+                    self.zone = Some(zone);
+                    self.set_monitored(self.monitored);
+                }
                 Err(error) => log::message(&format!("shared memory: {}", os::reason(&error))),
             }
         }
+    }
+
+    /// Tells workers that start from now on whether there is a monitor.
+    pub fn set_monitored(&mut self, monitored: bool) {
+        self.monitored = monitored;
+        if let Some((zone, _)) = &self.zone {
+            zone.set_monitored(monitored);
+        }
+    }
+
+    /// The monitor has ended, and writes no more.
+    pub fn monitor_ended(&mut self) {
+        if let Some((zone, _)) = &self.zone {
+            zone.clear_monitor();
+        }
+    }
+
+    /// The zone for the next image of the broker, and who has which slot.
+    pub fn left(&self) -> Option<(BorrowedFd<'_>, Vec<(Pid, usize)>)> {
         let (_, fd) = self.zone.as_ref()?;
-        Some((fd.as_fd(), self.slots.assign(pid)?))
+        let taken = self.slots.0.iter().enumerate();
+        Some((fd.as_fd(), taken.filter_map(|(slot, pid)| Some(((*pid)?, slot))).collect()))
+    }
+
+    /// Goes on with the zone of the former image. One with another layout is left to its workers:
+    /// this image makes its own.
+    pub fn adopt(&mut self, fd: Object, slots: &[(Pid, usize)]) {
+        let Ok(zone) = Zone::adopt(&fd) else {
+            return;
+        };
+        self.zone = Some((zone, fd));
+        self.set_monitored(self.monitored);
+        for &(pid, slot) in slots {
+            if let Some(place) = self.slots.0.get_mut(slot) {
+                *place = Some(pid);
+            }
+        }
     }
 
     /// A process has ended, and writes no more: its slot is free again.
@@ -79,6 +132,24 @@ mod tests {
         assert_eq!(slots.assign(99), None);
         assert_eq!(slots.release(1003), Some(5));
         assert_eq!(slots.assign(99), Some(5));
+    }
+
+    #[test]
+    fn the_next_image_goes_on_with_the_zone() {
+        let mut leases = Leases::default();
+        assert!(leases.left().is_none());
+        let slot = |leases: &mut Leases, pid| leases.admit(pid).map(|(_, slot)| slot);
+        assert_eq!((slot(&mut leases, 7), slot(&mut leases, 8)), (Some(0), Some(1)));
+        leases.ended(7);
+        let (fd, slots) = leases.left().expect("a zone");
+        let mut next = Leases::default();
+        next.adopt(fd.try_clone_to_owned().expect("a copy").into(), &slots);
+        assert_eq!((slot(&mut next, 8), slot(&mut next, 9)), (Some(1), Some(0)));
+        // What is no zone is left alone.
+        let (pipe, _writer) = std::io::pipe().expect("a pipe");
+        let mut other = Leases::default();
+        other.adopt(std::os::fd::OwnedFd::from(pipe).into(), &[(7, 0)]);
+        assert!(other.left().is_none());
     }
 
     #[test]

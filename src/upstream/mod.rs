@@ -1,5 +1,6 @@
 //! Remotes: which ones there are ([`registry`]), which one is next ([`balance`]), what workers
-//! share about them ([`zone`], with [`leases`] of its slots), and how to reach one ([`dial`]).
+//! share about them ([`zone`], with [`leases`] of its slots), which of them are up ([`health`]), and
+//! how to reach one ([`dial`]).
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +8,7 @@ pub mod balance;
 pub mod dial;
 pub mod handshake;
 pub mod hash;
+pub mod health;
 pub mod leases;
 pub mod maglev;
 mod options;

@@ -8,6 +8,7 @@ use super::balance::{Balancer, Entry, Tried};
 use super::remote::{Remote, RemoteId};
 use super::zone::Zone;
 use crate::config::balance::Kind;
+use crate::config::check::OnDown;
 use crate::config::relay::Relay;
 use crate::tls::client::Connector;
 use std::collections::HashSet;
@@ -28,6 +29,13 @@ struct Place {
     remote: Remote,
 }
 
+impl Place {
+    fn resets_on_down(&self) -> bool {
+        let check = self.remote.settings.check.as_ref();
+        check.is_some_and(|check| check.on_down == OnDown::Reset)
+    }
+}
+
 /// All remotes of a process.
 pub struct Registry {
     balancer: Balancer,
@@ -37,6 +45,7 @@ pub struct Registry {
     identities: HashSet<u64>,
     /// Tags; the number of a tag is its index.
     tags: Vec<String>,
+    resets_on_down: bool,
 }
 
 impl Registry {
@@ -46,8 +55,13 @@ impl Registry {
         let mut balancer = Balancer::empty(settings.rebalance, retry_delay);
         balancer.set_ties(settings.ties);
         balancer.set_fail_count(settings.fail_count);
-        let mut registry =
-            Registry { balancer, places: Vec::new(), identities: HashSet::new(), tags: Vec::new() };
+        let mut registry = Registry {
+            balancer,
+            places: Vec::new(),
+            identities: HashSet::new(),
+            tags: Vec::new(),
+            resets_on_down: false,
+        };
         let connectors = connectors.into_iter().chain(std::iter::repeat(None));
         let remotes = settings.remotes.iter().cloned().zip(connectors);
         let remotes = remotes.map(|(settings, connector)| Remote { settings, connector });
@@ -99,13 +113,21 @@ impl Registry {
                 self.tags.push(tag.clone());
             }
         }
-        Place { identity, remote }
+        let place = Place { identity, remote };
+        self.resets_on_down |= place.resets_on_down();
+        place
     }
 
     fn entry(&self, place: &Place) -> Entry {
         let settings = &place.remote.settings;
         let tag = settings.tag.as_ref().and_then(|tag| self.tag(tag));
-        Entry { weight: settings.weight, tag: tag.map(|tag| tag.0), identity: place.identity }
+        Entry {
+            weight: settings.weight,
+            tag: tag.map(|tag| tag.0),
+            identity: place.identity,
+            check: settings.check.as_ref().map(|check| check.start),
+            backup: settings.backup,
+        }
     }
 
     /// Changes a remote: its weight, tag, TLS, or where it is. Sessions that use it stay. A
@@ -143,6 +165,38 @@ impl Registry {
             self.balancer.remove(id.index());
             self.forget_if_gone(id);
         }
+    }
+
+    /// True if there are remotes whose sessions are to be reset when they are down.
+    #[inline]
+    pub fn resets_on_down(&self) -> bool {
+        self.resets_on_down
+    }
+
+    /// Remotes that are down, with sessions of this worker that are to be reset for that.
+    pub fn fallen(&mut self, now: u64) -> Vec<RemoteId> {
+        self.balancer.follow(now);
+        let places = self.places.iter().enumerate();
+        let resets = places.filter(|(_, place)| place.as_ref().is_some_and(Place::resets_on_down));
+        resets
+            .filter(|&(index, _)| self.balancer.is_fallen(index))
+            .filter_map(|(index, _)| self.balancer.id(index))
+            .collect()
+    }
+
+    /// The row of a remote in the zone.
+    #[inline]
+    pub fn row(&self, id: RemoteId) -> Option<usize> {
+        Some(self.balancer.row(self.index(id)?))
+    }
+
+    /// The names in the zone of all remotes that were not removed.
+    pub fn identities(&self) -> Vec<(RemoteId, u64)> {
+        let places = self.places.iter().enumerate();
+        let known = places.filter(|&(index, _)| self.balancer.is_in_use(index));
+        known
+            .filter_map(|(index, place)| Some((self.balancer.id(index)?, place.as_ref()?.identity)))
+            .collect()
     }
 
     /// The place of a remote, if the remote is still there.

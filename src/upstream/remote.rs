@@ -102,6 +102,8 @@ pub(super) fn remote(address: &str, tag: Option<&str>) -> Remote {
         tls: None,
         tag: tag.map(str::to_owned),
         keepalive: crate::os::socket::Keepalive::default(),
+        check: None,
+        backup: false,
     };
     Remote { settings, connector: None }
 }

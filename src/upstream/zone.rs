@@ -21,8 +21,14 @@
 //! All is sequentially consistent but the turns, which are hints. If a bit is found set, its owner
 //! has not taken it yet and will read the row after that, so the bit need not be set again.
 //!
+//! The monitor writes the health of remotes, as a word in each row. It keeps what it knows when the
+//! monitor dies, and as long as the row is the remote's.
+//!
 //! [`identity`]: super::remote::Remote::identity
 
+pub mod counters;
+
+use super::health::Health;
 use crate::os::shared::Words;
 use std::collections::HashMap;
 use std::sync::atomic::{
@@ -36,33 +42,40 @@ use std::{io, thread};
 pub use crate::os::shared::Object;
 
 /// The most workers that can share a zone.
-pub const SLOTS: usize = 59;
+pub const SLOTS: usize = 57;
+/// The monitor holds rows like a worker, but has no words of its own in them.
+const MONITOR: usize = SLOTS;
+/// The broker holds no row, and its changes are announced to all workers.
+const BROKER: usize = SLOTS + 1;
 /// The most remotes in a shared zone: the summary word has a bit for each word of row bits.
 pub const REMOTES: usize = 64 * 64;
 
 /// Words of the header, on cache lines of their own: what the words below mean; a bit for each
 /// worker that takes part; the count of selections; how far turns have come; the worker that is
-/// taking rows (its slot plus 1, or 0).
+/// taking rows (its slot plus 1, or 0); 1 if there is a monitor.
 const LAYOUT: usize = 0;
 const MEMBERS: usize = 8;
 const SELECTIONS: usize = 16;
 const TURNS: usize = 24;
 const LOCK: usize = 32;
+const MONITORED: usize = 40;
 const HEADER: usize = 64;
 
 /// Change this with the layout: broker and workers may be of different versions.
-const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  3");
+const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  4");
 
 /// Words of a remote's row: its identity, 0 if the row was never used; when it may be tried again,
 /// 0 if it is alive; 1 if it was reported as down and not yet as up again; its next turn; how many
-/// sessions in a row it has cut short; its use by each worker. With all workers a row has 64 words;
-/// for up to three workers its first cache line is enough.
+/// sessions in a row it has cut short; its health and what the operator wants of it, which the
+/// monitor alone writes; its use by each worker. With all workers a row has 64 words.
 const IDENTITY: usize = 0;
 const RETRY_AT: usize = 1;
 const REPORTED: usize = 2;
 const TURN: usize = 3;
 const CUT_SHORT: usize = 4;
-const USED: usize = 5;
+const HEALTH: usize = 5;
+const WISH: usize = 6;
+const USED: usize = 7;
 
 /// Words of a worker's set: the summary, with a bit for each word of row bits, and those words.
 const SUMMARY: usize = 0;
@@ -70,7 +83,9 @@ const BITS: usize = 8;
 const SET: usize = BITS + REMOTES / 64;
 
 /// The number of words in a shared zone. Most are never touched, and take no memory.
-const SIZE: usize = HOLDERS + REMOTES;
+const SIZE: usize = COUNTERS + counters::SIZE;
+/// Where the counters begin.
+const COUNTERS: usize = (HOLDERS + REMOTES).next_multiple_of(64);
 /// Where the sets of the workers begin.
 pub(crate) const SETS: usize = HEADER + REMOTES * (USED + SLOTS);
 /// Where the words of holders begin: one per row, with a bit for each worker that holds it.
@@ -102,6 +117,8 @@ pub struct State {
     pub retry_at: u64,
     /// Its next turn among equals.
     pub turn: u64,
+    /// What the monitor says about it; see [`Health::decode`].
+    pub health: u64,
 }
 
 impl Zone {
@@ -115,19 +132,36 @@ impl Zone {
     pub fn create() -> io::Result<(Zone, Object)> {
         let (words, fd) = Words::create(SIZE)?;
         words[LAYOUT].store(THIS_LAYOUT, SeqCst);
-        // The broker has no slot of its own, so its changes are announced to all workers.
-        Ok((Zone::shared(words, SLOTS), fd))
+        Ok((Zone::shared(words, BROKER), fd))
+    }
+
+    /// Takes over the zone of the broker's former image. Fails if its layout is another one.
+    pub fn adopt(object: &Object) -> io::Result<Zone> {
+        Zone::map(object, BROKER)
+    }
+
+    /// Joins a zone as the monitor, which writes the health of remotes.
+    pub fn monitor(object: &Object) -> io::Result<Zone> {
+        Zone::map(object, MONITOR)
+    }
+
+    fn map(object: &Object, slot: usize) -> io::Result<Zone> {
+        let words = Words::map(object, SIZE)?;
+        if words[LAYOUT].load(SeqCst) != THIS_LAYOUT {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Zone::shared(words, slot))
     }
 
     /// Joins a zone, with the slot that the broker has assigned.
     pub fn join(object: &Object, slot: usize) -> io::Result<Zone> {
-        let words = Words::map(object, SIZE)?;
-        if slot >= SLOTS || words[LAYOUT].load(SeqCst) != THIS_LAYOUT {
+        if slot >= SLOTS {
             return Err(io::ErrorKind::InvalidData.into());
         }
+        let zone = Zone::map(object, slot)?;
         // From now on other workers announce changes to us.
-        words[MEMBERS].fetch_or(1 << slot, SeqCst);
-        Ok(Zone::shared(words, slot))
+        zone.words[MEMBERS].fetch_or(1 << slot, SeqCst);
+        Ok(zone)
     }
 
     fn shared(words: Words, slot: usize) -> Zone {
@@ -166,7 +200,53 @@ impl Zone {
             }
             self.words[self.holders + row].fetch_and(!(1 << slot), SeqCst);
         }
+        self.fold(slot);
         self.unlock(slot);
+    }
+
+    /// The monitor has ended: gives up its rows and its lock. What it wrote stays.
+    pub fn clear_monitor(&self) {
+        for row in 0..self.remotes {
+            self.words[self.holders + row].fetch_and(!(1 << MONITOR), SeqCst);
+        }
+        self.unlock(MONITOR);
+    }
+
+    /// Notes whether there is a monitor. For the broker only.
+    pub fn set_monitored(&self, monitored: bool) {
+        self.words[MONITORED].store(monitored.into(), SeqCst);
+    }
+
+    /// True if there is a monitor, so that remotes are probed.
+    pub fn is_monitored(&self) -> bool {
+        self.words[MONITORED].load(SeqCst) != 0
+    }
+
+    /// What is known of a remote's health.
+    pub fn health(&self, row: usize) -> Health {
+        Health::decode(self.field(row, HEALTH).load(SeqCst))
+    }
+
+    /// Sets the health of a remote, and tells all workers. For the monitor only.
+    pub fn set_health(&self, row: usize, health: Health) {
+        debug_assert!(self.slots == 1 || self.slot == MONITOR);
+        let (place, word) = (self.field(row, HEALTH), health.encode());
+        if place.load(SeqCst) != word {
+            place.store(word, SeqCst);
+            self.announce(row);
+        }
+    }
+
+    /// What the operator wants of a remote; 0 is nothing.
+    pub fn wish(&self, row: usize) -> u64 {
+        self.field(row, WISH).load(SeqCst)
+    }
+
+    /// Sets what the operator wants of a remote, and tells all workers. For the monitor only.
+    pub fn set_wish(&self, row: usize, wish: u64) {
+        debug_assert!(self.slots == 1 || self.slot == MONITOR);
+        self.field(row, WISH).store(wish, SeqCst);
+        self.announce(row);
     }
 
     /// Takes the rows of remotes, each of which has an identity of its own. `None` if there are not
@@ -233,6 +313,9 @@ impl Zone {
             for field in RETRY_AT..USED + self.slots {
                 self.field(row, field).store(0, SeqCst);
             }
+            if place.load(SeqCst) != 0 {
+                self.restart_counters(row);
+            }
             place.store(identity, SeqCst);
         }
         self.words[self.holders + row].fetch_or(1 << self.slot, SeqCst);
@@ -244,7 +327,9 @@ impl Zone {
 
     /// Gives up a row. None of our sessions may use its remote any more.
     pub fn leave_row(&self, row: usize) {
-        self.set_used(row, 0);
+        if self.slot < self.slots {
+            self.set_used(row, 0);
+        }
         self.words[self.holders + row].fetch_and(!(1 << self.slot), SeqCst);
     }
 
@@ -302,8 +387,9 @@ impl Zone {
         let used = (0..slots)
             .map(|slot| self.field(row, USED + slot).load(SeqCst))
             .fold(0, u64::saturating_add);
-        let [retry_at, turn] = [RETRY_AT, TURN].map(|field| self.field(row, field).load(SeqCst));
-        State { used, retry_at, turn }
+        let [retry_at, turn, health] =
+            [RETRY_AT, TURN, HEALTH].map(|field| self.field(row, field).load(SeqCst));
+        State { used, retry_at, turn, health }
     }
 
     /// Sets how many of our sessions use a remote.
@@ -392,13 +478,14 @@ impl Zone {
 impl Zone {
     /// Writes garbage anywhere but the layout word, as a rogue process might.
     pub(crate) fn scribble(&self, place: usize, value: u64) {
-        self.words[1 + place % (SIZE - 1)].store(value, SeqCst);
+        self.words[1 + place % (COUNTERS + 1000)].store(value, SeqCst);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::health::Standing;
 
     #[test]
     fn rows_are_found_by_what_remotes_are() {
@@ -487,6 +574,31 @@ mod tests {
     }
 
     #[test]
+    fn what_the_monitor_says_outlives_it() {
+        let (broker, fd) = Zone::create().expect("memory");
+        let worker = Zone::join(&fd, 0).expect("a place");
+        let monitor = Zone::monitor(&fd).expect("the monitor's place");
+        assert_eq!(worker.take_rows(&[10, 20]), Some(vec![0, 1]));
+        assert_eq!(monitor.take_rows(&[20]), Some(vec![1]));
+        let down = Health { standing: Standing::Down, since: 7, ..Health::default() };
+        monitor.set_health(1, down);
+        let mut rows = Vec::new();
+        worker.changes(&mut rows);
+        assert_eq!((rows, worker.health(1)), (vec![1], down));
+        broker.clear_monitor();
+        broker.clear(0);
+        // The next image of the broker goes on with it,
+        let broker = Zone::adopt(&fd).expect("the same layout");
+        assert_eq!(Zone::join(&fd, 1).expect("a place").take_rows(&[20]), Some(vec![1]));
+        assert_eq!(Health::decode(broker.state(1).health), down);
+        // until the row goes to another remote.
+        broker.clear(1);
+        let next = Zone::join(&fd, 1).expect("a place");
+        assert_eq!(next.take_rows(&[30, 40]), Some(vec![0, 1]));
+        assert_eq!(next.health(1), Health::default());
+    }
+
+    #[test]
     fn of_two_workers_one_may_try() {
         let (_broker, fd) = Zone::create().expect("memory");
         let [a, b] = [0, 1].map(|slot| Zone::join(&fd, slot).expect("a place"));
@@ -500,11 +612,12 @@ mod tests {
     fn nonsense_is_survived() {
         let (broker, fd) = Zone::create().expect("memory");
         let a = Zone::join(&fd, 0).expect("a place");
-        (0..SIZE - 1).for_each(|place| broker.scribble(place, u64::MAX));
+        (0..COUNTERS - 1).for_each(|place| broker.scribble(place, u64::MAX));
         let mut rows = Vec::new();
         a.changes(&mut rows);
         assert_eq!(rows.len(), REMOTES);
-        let nonsense = State { used: u64::MAX, retry_at: FOREVER, turn: u64::MAX };
+        let nonsense =
+            State { used: u64::MAX, retry_at: FOREVER, turn: u64::MAX, health: u64::MAX };
         assert_eq!(a.state(REMOTES - 1), nonsense);
         assert_eq!(a.take_rows(&[1]), None);
         a.set_used(9, 9);

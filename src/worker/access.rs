@@ -38,6 +38,8 @@ pub(super) enum Outcome {
     Broken(End),
     Idle,
     Drained,
+    /// Probes have found the remote down.
+    Down,
     NoRemote,
     Failed(String),
 }
@@ -50,6 +52,7 @@ impl std::fmt::Display for Outcome {
             Outcome::Broken(End::Upstream) => out.write_str("broken by remote"),
             Outcome::Idle => out.write_str("idle timeout"),
             Outcome::Drained => out.write_str("drain timeout"),
+            Outcome::Down => out.write_str("remote is down"),
             Outcome::NoRemote => out.write_str("no remote available"),
             Outcome::Failed(why) => out.write_str(why),
         }

@@ -14,6 +14,7 @@ use crate::upstream::balance::Tried;
 use crate::upstream::dial::{Cause, Connection, Dial, Dialer, Failure, Progress};
 use crate::upstream::hash;
 use crate::upstream::remote::RemoteId;
+use crate::upstream::zone::counters::{OfRemote, Place};
 use std::io;
 
 /// How long a session waits before it retries what this host was short of, in milliseconds.
@@ -254,6 +255,11 @@ impl Shared {
 
     /// A remote was reached; logs that if it was reported as down before.
     fn connected(&mut self, id: RemoteId) {
+        if self.counters.are_kept() {
+            if let Some(row) = self.registry.row(id) {
+                self.counters.add(Place::Remote(row, OfRemote::Sessions), 1);
+            }
+        }
         if self.registry.connected(id) {
             let address = self.address(id);
             log::braked(log::Kind::Remote, || {

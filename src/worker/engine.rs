@@ -17,11 +17,15 @@ use crate::os::socket::{Options, IPPROTO_SCTP};
 use crate::os::{self, log, Socket};
 use crate::tls::context::Contexts;
 use crate::upstream;
+use crate::upstream::zone::counters::{Counters, General, Place};
 use crate::upstream::zone::Zone;
 use std::io;
 
 /// The first token kind after the engine's own.
-pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 6;
+pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 7;
+/// How often all sessions are looked at, in milliseconds: their bytes are counted, and those of
+/// remotes that are down reset, where that is wanted.
+const LOOK_STEP: u64 = 1000;
 
 /// All sessions of a worker, and what they share.
 pub struct Engine {
@@ -29,6 +33,8 @@ pub struct Engine {
     shared: Shared,
     turns: Turns,
     ended: usize,
+    /// The timer for the next look at all sessions is running.
+    looks: bool,
 }
 
 impl Engine {
@@ -37,13 +43,17 @@ impl Engine {
     pub fn new(settings: Relay, tls: Contexts, queries: Option<Queries>) -> Engine {
         upstream::try_options(&settings.remotes);
         let shared = Shared::new(settings, tls, queries);
-        Engine { sessions: Table::new(), shared, turns: Turns::default(), ended: 0 }
+        Engine { sessions: Table::new(), shared, turns: Turns::default(), ended: 0, looks: false }
     }
 
-    /// Joins a zone shared with other workers; call it before the first session. False if the zone
-    /// has no room for the remotes.
-    pub fn share(&mut self, zone: Zone) -> bool {
-        self.shared.registry.share(zone)
+    /// Joins a zone shared with other workers, and counts in its own row there; call it before the
+    /// first session. False if the zone has no room for the remotes.
+    pub fn share(&mut self, zone: Zone, counters: Counters) -> bool {
+        let shared = self.shared.registry.share(zone);
+        if shared {
+            self.shared.counters = counters;
+        }
+        shared
     }
 
     /// The number of open sessions.
@@ -112,6 +122,7 @@ impl Engine {
         accept: &Accept,
         prepared: Prepared,
     ) {
+        self.shared.counters.add(Place::General(General::Accepted), 1);
         match self.new_session(events, client, accept, prepared) {
             Some(session) => {
                 self.begin(events, session, accept);
@@ -160,7 +171,9 @@ impl Engine {
 
     fn begin(&mut self, events: &mut Loop, session: Session, accept: &Accept) {
         let index = self.sessions.insert(session);
+        self.shared.counters.set(Place::General(General::Open), self.sessions.len() as u64);
         self.leave_places();
+        self.look_later(events);
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
@@ -225,6 +238,7 @@ impl Engine {
         session.close(outcome, parting, &mut Context { index, shared: &mut self.shared, events });
         self.turns.forget(index);
         self.ended += 1;
+        self.shared.counters.set(Place::General(General::Open), self.sessions.len() as u64);
         self.shared.buffers.leave_places(self.sessions.len());
         if self.sessions.len() == 0 {
             events.shrink();
@@ -289,6 +303,12 @@ impl Engine {
                 self.take_answers(events);
                 self.run(events, token.index(), Cause::Time(timer));
             }
+            kind::LOOK => {
+                self.looks = false;
+                self.reset_sessions_of_fallen(events);
+                self.count_bytes();
+                self.look_later(events);
+            }
             kind::DRAIN => {
                 for index in self.sessions.indices() {
                     self.close(events, index, &Outcome::Drained, Parting::Reset);
@@ -296,6 +316,41 @@ impl Engine {
             }
             // `kind::TURN` only ends the wait: the handshakes go on at the end of this turn.
             _ => {}
+        }
+    }
+
+    /// Looks at all sessions from time to time while there are any, if there is a reason to.
+    fn look_later(&mut self, events: &mut Loop) {
+        if self.looks || self.sessions.len() == 0 {
+            return;
+        }
+        let Shared { counters, registry, .. } = &self.shared;
+        if counters.are_kept() || registry.resets_on_down() {
+            self.looks = true;
+            events.arm(Token::new(kind::LOOK, 0), events.now() + LOOK_STEP);
+        }
+    }
+
+    /// Counts what sessions have carried so far.
+    fn count_bytes(&mut self) {
+        for index in self.sessions.indices() {
+            if let Some(pair) = self.sessions.get_mut(index).and_then(|session| session.pair()) {
+                self.shared.count_so_far(index, pair);
+            }
+        }
+    }
+
+    /// Resets the sessions of remotes that are down, where `on down` wants that.
+    fn reset_sessions_of_fallen(&mut self, events: &mut Loop) {
+        let fallen = self.shared.registry.fallen(os::monotonic_clock());
+        if fallen.is_empty() {
+            return;
+        }
+        for index in self.sessions.indices() {
+            let remote = self.sessions.get_mut(index).and_then(|session| session.pair());
+            if remote.is_some_and(|pair| fallen.contains(&pair.remote)) {
+                self.close(events, index, &Outcome::Down, Parting::Reset);
+            }
         }
     }
 

@@ -4,8 +4,7 @@
 //! listener), is admitted (`authorize`), is connected to a remote (`connect`), and is relayed
 //! (`relaying`). `pump` moves bytes in one `direction` between the two ends, the `pair`; TLS
 //! records are handled by [`crate::tls`] or by the operating system (`kernel`). [`engine`] runs all
-//! sessions on the event loop. [`process`] is the worker process around it, and [`link`] its
-//! channel to the broker.
+//! sessions on the event loop. [`process`] is the worker process around it.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +16,6 @@ mod direction;
 pub mod engine;
 mod handshake;
 mod kernel;
-pub mod link;
 mod pair;
 mod probation;
 pub mod process;

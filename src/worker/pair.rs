@@ -207,6 +207,8 @@ mod tests {
             tls: None,
             tag: None,
             keepalive: Keepalive::default(),
+            check: None,
+            backup: false,
         };
         let settings = Relay { remotes: vec![remote], ..Relay::default() };
         let mut registry = Registry::new(&settings, Vec::new());

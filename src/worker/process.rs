@@ -2,8 +2,8 @@
 
 use super::direction::OTHER_DESCRIPTORS;
 use super::engine::{Engine, WORKER_KINDS};
-use super::link::Link;
-use crate::channel::local::{LocalWorker, Prepared};
+use crate::channel::link::Link;
+use crate::channel::local::{LocalWorker, Prepared, MONITOR_KINDS};
 use crate::channel::protocol::Accept;
 use crate::channel::worker_side::{Exit, Order};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
@@ -18,7 +18,7 @@ const SIGNALS: u8 = WORKER_KINDS;
 const CHANNEL: u8 = WORKER_KINDS + 1;
 const KEEPALIVE: u8 = WORKER_KINDS + 2;
 const BROKER_DEATH: u8 = WORKER_KINDS + 3;
-const _: () = assert!(BROKER_DEATH < Token::KINDS);
+const _: () = assert!(BROKER_DEATH < MONITOR_KINDS);
 
 /// How often the broker is sent a keepalive, in milliseconds. Sending shows that the broker is gone
 /// where nothing else does.

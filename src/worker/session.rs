@@ -341,6 +341,8 @@ impl Session {
         | State::Lingering { pair, .. } = state
         {
             pair.take_back(client);
+            shared.count_bytes(*index, pair);
+            shared.forget_counted(*index);
         }
         if let Some(access) = &self.access {
             let (pair, client, now) = (self.pair(), self.client_summary(), events.now());

@@ -121,6 +121,8 @@ fn remote(folder: &Path, number: usize) -> Remote {
         tls: None,
         tag: None,
         keepalive: Keepalive::default(),
+        check: None,
+        backup: false,
     }
 }
 

@@ -6,6 +6,7 @@ use crate::kernel::{Id, Process};
 use crate::system::kernel;
 use mavis::broker::life::{Broker, Start};
 use mavis::broker::{Handover, Options, Secrets, Servers};
+use mavis::channel::link::{Link, Start as Told};
 use mavis::channel::Peer;
 use mavis::config;
 use mavis::config::balance::Scope;
@@ -19,9 +20,9 @@ use mavis::os::socket::{Keepalive, Protocol};
 use mavis::os::Channel;
 use mavis::tls::context::Contexts;
 use mavis::tls::tickets::Ratchet;
+use mavis::upstream::zone::counters::Counters;
 use mavis::upstream::zone::Zone;
 use mavis::worker::engine::Engine;
-use mavis::worker::link::{Link, Start as Told};
 use mavis::worker::process::Worker;
 use std::cell::RefCell;
 use std::net::SocketAddrV4;
@@ -106,6 +107,8 @@ pub fn remote(address: SocketAddrV4, weight: u32) -> Remote {
         tag: None,
         host: None,
         keepalive: Keepalive::default(),
+        check: None,
+        backup: false,
     }
 }
 
@@ -138,8 +141,11 @@ pub fn start_broker(settings: &Settings) {
             true => Servers::Own(program),
             false => Servers::Foreign(program),
         };
-        let secrets =
-            Secrets { material: Default::default(), tickets: Ratchet::new([7; 32], 0, 3600) };
+        let secrets = Secrets {
+            material: Default::default(),
+            tickets: Ratchet::new([7; 32], 0, 3600),
+            monitored: false,
+        };
         let start = Start {
             options,
             reloaded: false,
@@ -188,8 +194,8 @@ pub fn start_worker(process: Process, stdin: Id, settings: &Settings) -> Option<
         let retire_limit = relay.retire_limit;
         let mut engine = Engine::new(relay, contexts, None);
         if let Some((fd, slot)) = zone.filter(|_| settings.relay.balance.scope == Scope::All) {
-            let _ =
-                Zone::join(&Object::from(fd), slot as usize).is_ok_and(|zone| engine.share(zone));
+            let _ = Zone::join(&Object::from(fd), slot as usize)
+                .is_ok_and(|zone| engine.share(zone, Counters::default()));
         }
         let mut worker = Worker::start("worker", engine, retire_limit, link, &mut events).ok()?;
         worker.begin(1000, &mut events);

@@ -1,7 +1,7 @@
 //! What the broker does about SIGHUP and SIGUSR1 once the configuration has been checked.
 
 use super::Broker;
-use crate::broker::handover::{FormerSecrets, Handover, Image, Lent};
+use crate::broker::handover::{FormerSecrets, Handover, Image, LeftZone, Lent};
 use crate::broker::reload::{share_texts, Next, Outcome, Purpose};
 use crate::broker::{text, Findings};
 use crate::event::Loop;
@@ -33,10 +33,12 @@ impl Broker {
     /// its workers read the files themselves.
     fn replace_workers(&mut self, findings: Option<Findings>, events: &mut Loop) {
         log::message("SIGUSR1: replacing all workers");
+        let monitored = findings.as_ref().is_some_and(|findings| findings.checked.monitored);
         self.workers.renew(findings.map(|Findings { snapshot, checked }| {
             (checked.material, checked.session_timeout, share_texts(&snapshot))
         }));
         self.workers.dismiss_all(events);
+        self.workers.replace_monitor(monitored, events);
         self.workers.start_missing(events);
         self.settle(events);
     }
@@ -64,6 +66,10 @@ impl Broker {
         if let Some(purpose) = again {
             signals::raise(purpose.signal());
         }
+        if findings.is_none() {
+            // An older image knows nothing of a monitor. If it cannot be executed, ours starts again.
+            self.workers.dismiss_monitor(events);
+        }
         self.collect_orphans();
         let mut keepers = std::mem::take(&mut self.keepers);
         let gate = match self.workers.local() {
@@ -80,6 +86,11 @@ impl Broker {
             listeners: self.listeners.left().collect(),
             parked: self.dispatch.left(&self.listeners),
             workers: self.workers.left(),
+            monitor: findings.as_ref().and_then(|_| self.workers.left_monitor()),
+            zone: findings.as_ref().and_then(|_| {
+                let (memory, slots) = self.workers.left_zone()?;
+                Some(LeftZone { memory, slots })
+            }),
             pid_file: self.pid_file.as_ref(),
             background: self.options.background,
             keepers: self.keepers.pids(),

@@ -40,6 +40,7 @@ impl Workers {
     pub(in crate::broker) fn close(&mut self, events: &mut Loop) {
         self.closing = true;
         self.dismiss_all(events);
+        self.dismiss_monitor(events);
     }
 
     /// Asks idle workers beyond the minimum to leave.

@@ -14,8 +14,11 @@ const LONGEST_PAUSE_IF_READY: u64 = 1000;
 const GIVE_UP: u32 = 4;
 
 /// How recent starts went.
-#[derive(Default)]
 pub(super) struct Restart {
+    /// What is started, for the log.
+    what: &'static str,
+    /// Of the timer that ends a pause.
+    token: Token,
     /// Workers that died young.
     failures: u32,
     /// Those of them that were never ready, counted since a worker last was.
@@ -28,7 +31,27 @@ pub(super) struct Restart {
 impl Restart {
     /// `settled`: workers were running before, so a failed start does not end the broker.
     pub(super) fn new(settled: bool) -> Restart {
-        Restart { ever_ready: settled, ..Restart::default() }
+        Restart {
+            ever_ready: settled,
+            ..Restart::of("workers do not", Token::new(kind::RESTART, 0))
+        }
+    }
+
+    /// The same for the monitor, without which the broker goes on.
+    pub(super) fn of_monitor() -> Restart {
+        Restart::of("the monitor does not", Token::new(kind::MONITOR, super::monitor::RESTART))
+    }
+
+    fn of(what: &'static str, token: Token) -> Restart {
+        Restart {
+            what,
+            token,
+            failures: 0,
+            failed_starts: 0,
+            ever_ready: false,
+            last: 0,
+            pause: None,
+        }
     }
 
     /// The pause is over.
@@ -71,11 +94,10 @@ impl Restart {
         }
         let pause = self.next_pause(ready, events.now());
         if pause > FIRST_PAUSE {
-            log::braked(log::Kind::Worker, || {
-                format!("workers do not stay up, next start in {pause} ms")
-            });
+            let what = self.what;
+            log::braked(log::Kind::Worker, || format!("{what} stay up, next start in {pause} ms"));
         }
-        self.pause = Some(events.arm(Token::new(kind::RESTART, 0), events.now() + pause));
+        self.pause = Some(events.arm(self.token, events.now() + pause));
     }
 
     /// How long to wait after a failed start, in milliseconds. The pauses are shorter for a worker
@@ -103,7 +125,7 @@ mod tests {
 
     #[test]
     fn only_starts_that_fail_one_after_the_other_make_the_pause_long() {
-        let mut restart = Restart::default();
+        let mut restart = Restart::new(false);
         let killed = [true; 6].map(|ready| restart.next_pause(ready, 0));
         assert_eq!(killed, [100, 200, 400, 800, 1000, 1000]);
         let killed_at_start = [false; 3].map(|ready| restart.next_pause(ready, 0));

@@ -1,8 +1,9 @@
-//! The worker's end of its channel to the broker: carries out what [`WorkerSide`] decides.
+//! A worker's end of its channel to the broker, or the monitor's: carries out what [`WorkerSide`]
+//! decides.
 
-use crate::channel::protocol::{FromBroker, RECEIVE, SECRETS_RECEIVE};
-use crate::channel::worker_side::{Answer, Early, Exit, Order, WorkerSide};
-use crate::channel::Peer;
+use super::protocol::{FromBroker, RECEIVE, SECRETS_RECEIVE};
+use super::worker_side::{Answer, Early, Exit, Order, WorkerSide};
+use super::Peer;
 use crate::event::{Interest, Loop, Token};
 use crate::os::secret::wipe;
 use crate::os::{self, channel, log, Channel};
@@ -77,12 +78,12 @@ impl Link {
 
     /// The worker has started and takes up to `max` connections: the next [`flush`](Self::flush)
     /// tells the broker. Returns the messages that came before.
-    pub(super) fn ready(&mut self, max: i32) -> Early<OwnedFd> {
+    pub fn ready(&mut self, max: i32) -> Early<OwnedFd> {
         self.side.ready(max)
     }
 
     /// Receives the next message. The error is would-block, or means that the broker is gone.
-    pub(super) fn receive(&mut self, now: u64) -> io::Result<Order<OwnedFd>> {
+    pub fn receive(&mut self, now: u64) -> io::Result<Order<OwnedFd>> {
         self.receive_into(&mut [0; RECEIVE], now)
     }
 
@@ -98,53 +99,49 @@ impl Link {
     }
 
     /// The next connection of the message received last.
-    pub(super) fn next_socket(&mut self) -> Option<OwnedFd> {
+    pub fn next_socket(&mut self) -> Option<OwnedFd> {
         self.sockets.pop_front()
     }
 
     /// Returns to a message that came early, with its descriptors.
-    pub(super) fn recall(
-        &mut self,
-        message: FromBroker,
-        sockets: VecDeque<OwnedFd>,
-    ) -> Order<OwnedFd> {
+    pub fn recall(&mut self, message: FromBroker, sockets: VecDeque<OwnedFd>) -> Order<OwnedFd> {
         self.sockets = sockets;
         self.side.take(message)
     }
 
     /// Counts sessions that have ended, and connections that could not be served.
-    pub(super) fn ended(&mut self, count: usize) {
+    pub fn ended(&mut self, count: usize) {
         self.side.ended(count);
     }
 
     /// Sends the broker a keepalive, with the next [`flush`](Self::flush).
-    pub(super) fn keep_alive(&mut self) {
+    pub fn keep_alive(&mut self) {
         self.side.keep_alive();
     }
 
     /// Tells the broker to send no more connections, with the next [`flush`](Self::flush). False if
     /// that is settled already.
-    pub(super) fn leave(&mut self, now: u64) -> bool {
+    pub fn leave(&mut self, now: u64) -> bool {
         self.side.leave(now)
     }
 
     /// True if the broker should send no more connections.
-    pub(super) fn is_leaving(&self) -> bool {
+    pub fn is_leaving(&self) -> bool {
         self.side.is_leaving()
     }
 
     /// True if the broker may not have read yet that this worker leaves.
-    pub(super) fn awaits_farewell(&self) -> bool {
+    pub fn awaits_farewell(&self) -> bool {
         self.side.awaits_farewell()
     }
 
     /// True if there is something to send.
-    pub(super) fn is_due(&self) -> bool {
+    pub fn is_due(&self) -> bool {
         self.side.is_due()
     }
 
     /// Sends what is due. Returns the order that follows if the broker is gone.
-    pub(super) fn flush(&mut self) -> Order<OwnedFd> {
+    pub fn flush(&mut self) -> Order<OwnedFd> {
         while let Some(message) = self.side.due() {
             match self.channel.send(&message.encode(), None) {
                 Ok(()) => self.side.said(message),
@@ -159,7 +156,7 @@ impl Link {
     }
 
     /// The broker is gone. Returns the order that follows from that.
-    pub(super) fn failed(&mut self, call: &str, error: &io::Error) -> Order<OwnedFd> {
+    pub fn failed(&mut self, call: &str, error: &io::Error) -> Order<OwnedFd> {
         if !self.side.is_leaving() {
             log::message(&format!("{call}: {}", os::reason(error)));
         }
@@ -167,12 +164,12 @@ impl Link {
     }
 
     /// Starts to watch the channel.
-    pub(super) fn register(&self, token: Token, events: &mut Loop) {
+    pub fn register(&self, token: Token, events: &mut Loop) {
         events.register(&self.channel, token, Interest::READ);
     }
 
     /// Watches the channel for messages, and for room if something is due.
-    pub(super) fn watch(&self, events: &mut Loop) {
+    pub fn watch(&self, events: &mut Loop) {
         let write = self.side.due().map_or(Interest::empty(), |_| self.room);
         // A closed channel would be readable for ever.
         let read = if self.side.is_closed() { Interest::empty() } else { Interest::READ };
@@ -180,14 +177,14 @@ impl Link {
     }
 
     /// Whether a worker that has read everything and has no session may exit.
-    pub(super) fn exit(&self, now: u64) -> Exit {
+    pub fn exit(&self, now: u64) -> Exit {
         self.side.exit(|| self.channel.unsent_bytes(), now)
     }
 
     /// Stops the broker from sending more, where the system can do that: the broker then picks
     /// another worker, even if it has not read that this one leaves. What it has sent already still
     /// has to be read.
-    pub(super) fn close(&mut self, events: &mut Loop) {
+    pub fn close(&mut self, events: &mut Loop) {
         if self.channel.end_receiving() {
             self.side.closed();
             self.watch(events);

@@ -1,0 +1,175 @@
+//! `remote = { … }`: where a remote is, and what is configured about it.
+
+use super::super::check::{self, Check};
+use super::super::network::is_host_name;
+use super::super::system::System;
+use super::super::tls::{self, RemoteDirectives, RemoteTls};
+use super::super::token::*;
+use super::super::values::{parse_port, Value, INT};
+use super::super::{ConfigError, Parser};
+use super::{connection_options, not_an_address, Lookup};
+use crate::os::address::{Address, Family, NotAnAddress};
+use crate::os::socket::{Keepalive, Protocol};
+use std::rc::Rc;
+
+/// A `remote` block as written.
+pub(super) struct RemoteBlock {
+    /// The place of the word `remote`.
+    place: Value,
+    address: Option<Value>,
+    port: Option<Value>,
+    protocol: Protocol,
+    weight: u32,
+    tls: RemoteDirectives,
+    tag: Option<String>,
+    keepalive: Keepalive,
+    check: check::Directives,
+    backup: bool,
+}
+
+/// What a `remote` block may contain.
+const WORDS: [&str; 11] =
+    ["address", "backup", "check", "on", "port", "protocol", "slow", "tag", "tcp", "tls", "weight"];
+
+/// `remote = { … }`, with the token `remote` current.
+pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
+    let mut block = RemoteBlock {
+        place: Value { text: String::new(), position: parser.position() },
+        address: None,
+        port: None,
+        protocol: Protocol::Tcp,
+        weight: 1,
+        tls: RemoteDirectives::default(),
+        tag: None,
+        keepalive: Keepalive::default(),
+        check: check::Directives::default(),
+        backup: false,
+    };
+    parser.advance()?;
+    parser.expect(S_equal)?;
+    parser.expect(S_openbra)?;
+    parser.block(|parser| {
+        match parser.code() {
+            S_address => block.address = Some(parser.assigned()?),
+            S_port => block.port = Some(parser.assigned()?),
+            S_protocol => {
+                parser.advance()?;
+                parser.expect(S_equal)?;
+                block.protocol = match parser.code() {
+                    S_TCP | S_tcp => Protocol::Tcp,
+                    S_SCTP => Protocol::Sctp,
+                    _ if parser.is_word("sctp") => Protocol::Sctp,
+                    _ if parser.is_word("MPTCP") || parser.is_word("mptcp") => Protocol::Mptcp,
+                    _ => return Err(parser.expected_words(&["MPTCP", "SCTP", "TCP"])),
+                };
+                parser.advance()?;
+            }
+            S_weight => {
+                parser.advance()?;
+                parser.expect(S_equal)?;
+                block.weight = parser.integer(INT)?.max(1) as u32;
+            }
+            S_tls | S_ssl => tls::remote(parser, &mut block.tls)?,
+            S_tag => block.tag = Some(parser.assigned()?.text),
+            S_tcp => connection_options(parser, &mut block.keepalive)?,
+            _ if parser.is_word("check") => check::parse(parser, &mut block.check)?,
+            _ if parser.is_word("slow") => check::slow_start(parser, &mut block.check)?,
+            _ if parser.is_word("on") => check::on_down(parser, &mut block.check)?,
+            _ if parser.is_word("backup") => block.backup = parser.assigned_boolean()?,
+            _ => return Err(parser.expected_words(&WORDS)),
+        }
+        Ok(())
+    })?;
+    parser.advance()?;
+    Ok(block)
+}
+
+impl RemoteBlock {
+    /// The remote that the block describes, checked as far as possible without resolving names.
+    pub(super) fn finish(
+        self,
+        defaults: Keepalive,
+        system: &dyn System,
+    ) -> Result<Described, ConfigError> {
+        let missing = |what| self.place.error(format!("remote: the {what} is missing"));
+        let address = self.address.ok_or_else(|| missing("address"))?;
+        let port = || parse_port(self.port.as_ref().ok_or_else(|| missing("port"))?, system);
+        let parsed = Address::parse_with_port(&address.text);
+        // The certificate must name the host, or the address if that is configured instead.
+        let name = match &parsed {
+            Ok((Address::Ip(literal), _)) => Some(literal.ip().to_string()),
+            Ok((Address::Unix(_), _)) => None,
+            Err(_) => Some(address.text.clone()),
+        };
+        let target = match parsed {
+            Ok((literal, attached)) => {
+                let port = match (literal.family(), attached) {
+                    (Family::Unix, _) => 0,
+                    (_, Some(port)) => port,
+                    (_, None) => port()?,
+                };
+                Target::Literal(literal.with_port(port))
+            }
+            Err(NotAnAddress::Malformed) => {
+                let port = port()?;
+                if !is_host_name(&address.text) {
+                    return Err(not_an_address(&address, &NotAnAddress::Malformed));
+                }
+                Target::Host(address, port)
+            }
+            Err(reason) => return Err(not_an_address(&address, &reason)),
+        };
+        let tls = self.tls.finish(name).map_err(|text| self.place.error(text))?;
+        if tls.as_ref().is_some_and(|tls| tls.verify && tls.server_name.is_none()) {
+            return Err(self.place.error("remote: tls server-name is missing"));
+        }
+        let ip = !matches!(&target, Target::Literal(literal) if literal.family() == Family::Unix);
+        let port = |value: &Value| parse_port(value, system);
+        let check = self.check.finish(tls.is_some(), ip, port)?;
+        let (protocol, weight, tag) = (self.protocol, self.weight, self.tag);
+        let (tls, keepalive) = (tls.map(Rc::new), self.keepalive.or(defaults));
+        let (place, backup) = (self.place, self.backup);
+        Ok(Described { place, target, protocol, weight, tls, tag, keepalive, check, backup })
+    }
+}
+
+/// A remote as the section describes it.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) place: Value,
+    pub(super) target: Target,
+    pub(super) protocol: Protocol,
+    pub(super) weight: u32,
+    pub(super) tls: Option<Rc<RemoteTls>>,
+    pub(super) tag: Option<String>,
+    pub(super) keepalive: Keepalive,
+    pub(super) check: Option<Rc<Check>>,
+    pub(super) backup: bool,
+}
+
+/// Where a remote is.
+#[derive(Debug)]
+pub(super) enum Target {
+    Literal(Address),
+    /// A host name, and the port.
+    Host(Value, u16),
+}
+
+/// Every address of a host.
+pub(super) fn resolve(
+    host: &Value,
+    port: u16,
+    lookup: Lookup<'_>,
+) -> Result<Vec<Address>, ConfigError> {
+    match lookup(&host.text) {
+        Ok(found) if !found.is_empty() => {
+            Ok(found.into_iter().map(|ip| Address::Ip(ip).with_port(port)).collect())
+        }
+        Ok(_) => Err(host.error(format!("The host '{}' has no address", host.text))),
+        Err(error) => Err(host.error(format!(
+            "The host '{}' cannot be resolved: {}",
+            host.text,
+            crate::os::reason(&error)
+        ))),
+    }
+}

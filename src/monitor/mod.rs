@@ -1,0 +1,19 @@
+//! The monitor: what has to be done beside the sessions. It probes remotes, and writes into the zone
+//! which of them are up.
+//!
+//! [`parts`] is the monitor as such: its parts, and what they share. Each part is a file, has the
+//! token kinds that [`kind`] gives it, and knows nothing of the others. [`process`] is the process
+//! around it, with its channel to the broker; in single-process mode there is none, and the monitor
+//! runs on the loop of the broker and the worker.
+//!
+//! A probe ([`probe`]) is one conversation with a remote. [`probes`] decides when to probe which,
+//! and what follows from it.
+
+#![forbid(unsafe_code)]
+
+mod kind;
+pub mod parts;
+mod probe;
+mod probes;
+pub mod process;
+mod shared;

@@ -1,0 +1,57 @@
+//! The monitor: its parts, each with what it does about events.
+
+use super::kind;
+use super::probes::Probes;
+use super::shared::Shared;
+use crate::config::relay::Relay;
+use crate::event::{Event, Loop, TimerId, Token};
+use crate::tls::client::Connector;
+use crate::upstream::zone::Zone;
+use std::rc::Rc;
+
+/// The monitor.
+pub struct Monitor {
+    shared: Shared,
+    probes: Probes,
+}
+
+impl Monitor {
+    /// A monitor of the remotes of a section, with their TLS connectors in the same order. `now` is
+    /// the clock of the loop that it will run on. `None` if the zone has no room for the remotes.
+    pub fn new(
+        settings: Relay,
+        connectors: Vec<Option<Rc<Connector>>>,
+        zone: Zone,
+        now: u64,
+    ) -> Option<Monitor> {
+        let shared = Shared::new(settings, connectors, zone)?;
+        Some(Monitor { probes: Probes::new(&shared, now), shared })
+    }
+
+    /// Starts to work.
+    pub fn begin(&mut self, events: &mut Loop) {
+        self.probes.begin(&self.shared, events);
+    }
+
+    /// A descriptor of the monitor is ready.
+    pub fn event(&mut self, event: Event, events: &mut Loop) {
+        if event.token.kind() == kind::PROBES {
+            self.probes.event(event, &self.shared, events);
+        }
+    }
+
+    /// A timer of the monitor has expired.
+    pub fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
+        if token.kind() == kind::PROBES {
+            self.probes.timer(timer, token, &self.shared, events);
+        }
+    }
+
+    /// The end of a turn of the loop.
+    pub fn turn(&mut self, _: &mut Loop) {}
+
+    /// Stops, and takes its descriptors and timers off the loop.
+    pub fn end(&mut self, events: &mut Loop) {
+        self.probes.end(events);
+    }
+}

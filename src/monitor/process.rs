@@ -1,0 +1,165 @@
+//! The monitor process: the monitor, and its link to the broker.
+
+use super::kind;
+use super::parts::Monitor;
+use crate::channel::link::Link;
+use crate::channel::worker_side::Order;
+use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::os::parent::{self, Death};
+use crate::os::process;
+use crate::os::signals::{Arrived, Signal, Signals};
+use crate::os::title::Title;
+use crate::os::{self, log};
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// How often the broker is sent a keepalive, in milliseconds. Sending shows that the broker is gone
+/// where nothing else does.
+const KEEPALIVE_PERIOD: u64 = 60_000;
+/// Messages taken per turn.
+const BATCH: usize = 16;
+/// The signal that the kernel sends when the broker dies, where it can.
+const PARENT_DEATH: Signal = Signal::SIGUSR2;
+
+/// Whether the process goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Running,
+    /// The broker wants it to end, or is gone.
+    Over,
+}
+
+/// The monitor process.
+pub struct Process {
+    monitor: Monitor,
+    link: Link,
+    signals: Signals,
+    /// Readable when the broker is dead; only where no signal reports that.
+    death: Option<Death>,
+    life: Life,
+}
+
+impl Process {
+    /// Gets ready to work.
+    pub fn start(monitor: Monitor, link: Link, events: &mut Loop) -> io::Result<Process> {
+        let signals = Signals::install(&[Signal::SIGTERM, Signal::SIGHUP, PARENT_DEATH])?;
+        os::signals::ignore(Signal::SIGCHLD)?;
+        let death = parent::watch(PARENT_DEATH);
+        if let Some(death) = &death {
+            events.register(death, Token::new(kind::BROKER_DEATH, 0), Interest::READ);
+        }
+        events.register(signals.descriptor(), Token::new(kind::SIGNALS, 0), Interest::READ);
+        link.register(Token::new(kind::CHANNEL, 0), events);
+        events.arm(Token::new(kind::KEEPALIVE, 0), events.now() + KEEPALIVE_PERIOD);
+        Ok(Process { monitor, link, signals, death, life: Life::Running })
+    }
+
+    /// Tells the broker that the monitor works, and starts to.
+    pub fn begin(&mut self, name: &str, events: &mut Loop) {
+        // It takes no connections.
+        let _ = self.link.ready(0);
+        self.flush();
+        Title::new(name).text("monitor").show();
+        self.monitor.begin(events);
+    }
+
+    /// Works until the process is no longer needed; returns its exit status.
+    pub fn run(&mut self, events: &mut Loop) -> i32 {
+        loop {
+            if let Some(status) = self.turn(events) {
+                return status;
+            }
+        }
+    }
+
+    fn turn(&mut self, events: &mut Loop) -> Option<i32> {
+        if let Err(error) = events.wait(None) {
+            log::message(&format!("event loop: {}", os::reason(&error)));
+            return Some(process::exit::SOFTWARE);
+        }
+        while let Some(event) = events.next_event() {
+            self.event(event, events);
+        }
+        while let Some((timer, token)) = events.next_expired() {
+            self.timer(timer, token, events);
+        }
+        self.monitor.turn(events);
+        self.flush();
+        if self.life == Life::Running {
+            self.link.watch(events);
+            return None;
+        }
+        self.monitor.end(events);
+        Some(0)
+    }
+
+    fn event(&mut self, event: Event, events: &mut Loop) {
+        match event.token.kind() {
+            kind::SIGNALS => {
+                let arrived = self.signals.take();
+                self.signal(arrived);
+            }
+            kind::CHANNEL => {
+                if event.readable || event.hangup {
+                    self.read_channel(events);
+                }
+            }
+            kind::BROKER_DEATH => {
+                if let Some(death) = self.death.take() {
+                    events.remove(&death);
+                }
+                self.link.keep_alive();
+            }
+            _ => self.monitor.event(event, events),
+        }
+    }
+
+    fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
+        match token.kind() {
+            kind::KEEPALIVE => {
+                self.link.keep_alive();
+                events.arm(token, events.now() + KEEPALIVE_PERIOD);
+            }
+            _ => self.monitor.timer(timer, token, events),
+        }
+    }
+
+    fn signal(&mut self, arrived: Arrived) {
+        if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGHUP) {
+            self.life = Life::Over;
+        }
+        if arrived.has(PARENT_DEATH) {
+            self.link.keep_alive();
+        }
+    }
+
+    /// Handles messages of the broker.
+    fn read_channel(&mut self, events: &mut Loop) {
+        for _ in 0..BATCH {
+            let order = match self.link.receive(events.now()) {
+                Ok(order) => order,
+                Err(error) if os::would_block(&error) => return,
+                Err(error) => {
+                    let order = self.link.failed("scm_recv_msg", &error);
+                    return self.obey(&order);
+                }
+            };
+            self.obey(&order);
+        }
+    }
+
+    /// Carries out an order of the broker. Connections are not for a monitor.
+    fn obey(&mut self, order: &Order<OwnedFd>) {
+        if matches!(order, Order::Drain | Order::Unneeded) {
+            self.life = Life::Over;
+        }
+    }
+
+    /// Says what is due.
+    fn flush(&mut self) {
+        if self.link.is_due() {
+            let order = self.link.flush();
+            self.obey(&order);
+        }
+    }
+}

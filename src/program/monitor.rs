@@ -1,0 +1,77 @@
+//! The start of a monitor process. It reads the same texts as the workers, and loads no modules.
+
+use super::options;
+use super::sandbox::Sandbox;
+use super::system::Live;
+use super::{own, section, security, Process};
+use crate::broker::inherited_texts;
+use crate::channel::link::{Link, Start};
+use crate::channel::Peer;
+use crate::monitor::parts::Monitor;
+use crate::monitor::process::Process as MonitorProcess;
+use crate::os::process::{self, exit};
+use crate::os::{self, log};
+use crate::snapshot::reader::Reader;
+use crate::tls::tickets::Ratchet;
+use crate::upstream::zone::Zone;
+use std::rc::Rc;
+
+/// The main function of a process whose descriptor 0 is a channel to a broker that wants a monitor.
+pub(super) fn main(process: &Process) -> i32 {
+    match run(process) {
+        Ok(status) | Err(status) => status,
+    }
+}
+
+fn run(process: &Process) -> Result<i32, i32> {
+    let options = process.options(options::WORKER)?;
+    let report = process.report(&options);
+    let name = options.arguments.get(1).unwrap_or(&process.name);
+    let reader = inherited_texts().map_or_else(Reader::direct, Reader::of_worker);
+    let system = Rc::new(Live::new(report, reader));
+    let mut events = super::early_loop()?;
+    let read = section::read_without_modules(&options.arguments[0], name, &system);
+    let (mut settings, common) = read.map_err(|error| {
+        report.failure(&error);
+        error.exit_status()
+    })?;
+    process::set_umask(0o022);
+    own::leave_out(&mut settings);
+    process::new_session();
+    let os_error = |error: std::io::Error| {
+        log::message(&os::reason(&error));
+        exit::OS_ERROR
+    };
+    let _ = process::redirect_to_null(1);
+    let channel = process::take_standard_input().map_err(os_error)?;
+    let mut link = Link::new(channel.into(), Peer::Ours);
+    super::install_crash_handler(&common);
+    let told = match link.ask() {
+        Start::Told(answer) => answer,
+        // Nobody needs it any more.
+        Start::Unneeded | Start::Alone => return Ok(0),
+    };
+    let Some((material, _)) = Ratchet::decode_with(&told.secrets) else {
+        return Ok(0);
+    };
+    // It has no listeners, so the keys of session tickets are not for it.
+    let contexts = security::contexts_of_broker(&settings, &material, Ratchet::unset(), false);
+    drop(material);
+    let contexts = contexts.map_err(|error| {
+        log::message(&error.text);
+        error.status
+    })?;
+    super::settle_loop(&mut events)?;
+    let sandbox = Sandbox::of_monitor(&settings, &common);
+    let zone = told.zone.and_then(|(fd, _)| Zone::monitor(&fd.into()).ok());
+    let monitor =
+        zone.and_then(|zone| Monitor::new(settings, contexts.connectors, zone, events.now()));
+    let Some(monitor) = monitor else {
+        log::message("monitor: no place in shared memory, remotes are not checked");
+        return Ok(0);
+    };
+    let mut monitor = MonitorProcess::start(monitor, link, &mut events).map_err(os_error)?;
+    sandbox.enter();
+    monitor.begin(&process.name, &mut events);
+    Ok(monitor.run(&mut events))
+}
