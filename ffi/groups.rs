@@ -22,7 +22,8 @@ entry! {
     }
 
     /// `void groups_ascii2list(char *alist, int *size, gid_t *list)`: reads the numbers of a text.
-    /// `list` must have room for all of them, up to 65536; `*size` gets their number.
+    /// `*size` gets their number, and is not looked at. `list` must have room for all of them, up
+    /// to NGROUPS_MAX; that is how many are written at most.
     pub fn groups_ascii2list(text: Option<&[u8]>, size: Out<c_int>, list: *mut libc::gid_t) {
         let mut numbers = groups::from_text(text.unwrap_or_default());
         if list.is_null() {

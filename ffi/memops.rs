@@ -174,6 +174,7 @@ entry! {
     }
 
     /// `char *mem_strndup(mem_t *m, u_char *s, size_t len)`: a copy of `len` bytes with a NUL.
+    /// Unlike strndup(3), it does not end at a NUL: C programs keep binary data with it.
     #[otherwise(ptr::null_mut())]
     pub fn mem_strndup(pool: Option<&mut Pool>, string: *const u8, length: usize) -> *mut c_char {
         // SAFETY: there are that many bytes.

@@ -13,12 +13,16 @@ static ALLOWED: AtomicBool = AtomicBool::new(false);
 
 /// Shows a title, if the program has allowed that.
 pub(super) fn show(write: impl FnOnce(&mut Title)) {
+    show_in(Title::new, write);
+}
+
+fn show_in(make: impl FnOnce(&str) -> Title, write: impl FnOnce(&mut Title)) {
     if !ALLOWED.load(Ordering::Relaxed) {
         return;
     }
     let name = common_data::program_name().unwrap_or_default();
     let base = Path::new(&name).file_name().unwrap_or_default();
-    let mut title = Title::new(&base.to_string_lossy());
+    let mut title = make(&base.to_string_lossy());
     write(&mut title);
     title.show();
 }
@@ -32,8 +36,10 @@ entry! {
 
     /// `void setproctitle(const char *format, ...)`: shows a title that the C half has formatted.
     pub(in crate::ffi) fn set_title(text: Option<String>) {
-        show(|title| {
-            title.text(&text.unwrap_or_default());
+        let text = text.unwrap_or_default();
+        let make = |name: &str| Title::with_room(name, text.len());
+        show_in(make, |title| {
+            title.text(&text);
         });
     }
 }

@@ -1,7 +1,13 @@
 //! Lists of group ids as text: decimal numbers, separated by commas.
 
-/// Linux's NGROUPS_MAX: no list is longer.
-pub const MOST: usize = 65536;
+/// NGROUPS_MAX of this system's limits.h: no list is longer, and C programs have room for so many.
+pub const MOST: usize = if cfg!(any(target_os = "linux", target_os = "android")) {
+    65536
+} else if cfg!(target_os = "freebsd") {
+    1023
+} else {
+    16
+};
 
 /// As many of `groups` as fit into `room` bytes with a NUL.
 pub fn to_text(groups: &[u32], room: usize) -> String {

@@ -2,8 +2,8 @@
 
 use nix::unistd::{Group, User};
 use std::ffi::{CStr, CString};
-use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::{io, mem, ptr};
 
 /// The user of that name: (uid, primary gid).
 pub fn user(name: &str) -> Option<(u32, u32)> {
@@ -15,25 +15,54 @@ pub fn group(name: &str) -> Option<u32> {
     Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }
 
-/// The port of a service by name, for any protocol (services(5)).
+/// The port of a service by name (services(5)): that of TCP, or else of UDP.
 pub fn service(name: &str) -> Option<u16> {
     let name = CString::new(name).ok()?;
-    // SAFETY: `name` is NUL-terminated; the answer points into static storage of the C library,
-    // read before anything else can ask; the process has one thread.
-    unsafe {
-        let entry = libc::getservbyname(name.as_ptr(), std::ptr::null());
-        (!entry.is_null()).then(|| u16::from_be((*entry).s_port as u16))
-    }
+    service_over(&name, Transport::Stream).or_else(|| service_over(&name, Transport::Datagram))
 }
 
-/// Like [`service`], for UDP or TCP only. Takes the name as a C string.
-pub fn service_over(name: &CStr, datagram: bool) -> Option<u16> {
-    let protocol = if datagram { c"udp" } else { c"tcp" };
-    // SAFETY: both strings are NUL-terminated; the answer is in static storage of the C library,
-    // read before anything else can ask, as for `service`.
+/// Over what a service is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Stream,
+    /// UDP.
+    Datagram,
+}
+
+/// The port of a service over one transport; `None` for a number, which is no name. By
+/// getaddrinfo(3): the answer of getservbyname(3) is in memory that a module's thread may
+/// overwrite.
+pub fn service_over(name: &CStr, transport: Transport) -> Option<u16> {
+    if name.to_bytes().iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    // SAFETY: addrinfo is plain data, for which all zeroes is a valid value.
+    let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
+    hints.ai_flags = libc::AI_PASSIVE;
+    (hints.ai_socktype, hints.ai_protocol) = match transport {
+        Transport::Stream => (libc::SOCK_STREAM, libc::IPPROTO_TCP),
+        Transport::Datagram => (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+    };
+    let mut found = ptr::null_mut();
+    // SAFETY: the name is NUL-terminated, a null host asks for a wildcard address, and the list is
+    // released once. Each entry has an address of its family, to which it points.
     unsafe {
-        let entry = libc::getservbyname(name.as_ptr(), protocol.as_ptr());
-        (!entry.is_null()).then(|| u16::from_be((*entry).s_port as u16))
+        if libc::getaddrinfo(ptr::null(), name.as_ptr(), &hints, &mut found) != 0 {
+            return None;
+        }
+        let mut port = None;
+        let mut entry = found;
+        while let (None, Some(info)) = (port, entry.as_ref()) {
+            port = match info.ai_family {
+                libc::AF_INET => Some((*info.ai_addr.cast::<libc::sockaddr_in>()).sin_port),
+                libc::AF_INET6 => Some((*info.ai_addr.cast::<libc::sockaddr_in6>()).sin6_port),
+                _ => None,
+            };
+            entry = info.ai_next;
+        }
+        libc::freeaddrinfo(found);
+        port.map(u16::from_be)
     }
 }
 
@@ -121,6 +150,19 @@ pub fn has_ipv6() -> bool {
 mod tests {
     use super::*;
     use crate::os::scope;
+
+    #[test]
+    fn services_have_the_ports_of_their_transport() {
+        assert_eq!(service("https"), Some(443));
+        assert_eq!(service_over(c"domain", Transport::Datagram), Some(53));
+        assert_eq!(service_over(c"domain", Transport::Stream), Some(53));
+        // Of UDP alone.
+        assert_eq!(service("tftp"), Some(69));
+        assert_eq!(service_over(c"tftp", Transport::Stream), None);
+        for name in ["", "80", "no-such-service"] {
+            assert_eq!(service(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn the_zone_that_the_resolver_tells_is_kept() {

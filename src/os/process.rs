@@ -3,7 +3,7 @@
 use super::secret::Secret;
 use super::{check, descriptor, entry, signals};
 use nix::unistd::{self, ForkResult, Gid, Uid};
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -391,9 +391,16 @@ pub fn spawn(
     let first = program.path.as_os_str();
     let argv = c_strings(std::iter::once(first).chain(program.arguments.iter().map(|a| &**a)))?;
     let envp = program.environment.as_deref().map(c_environment).transpose()?;
+    let directory =
+        program.directory.as_ref().map(|path| CString::new(path.as_os_str().as_bytes()));
+    let directory = directory.transpose()?;
+    let (arguments, variables) = (pointers(&argv), envp.as_deref().map(pointers));
     // The child must not catch a signal with our handlers: nobody would look at what they note.
     let mask = signals::block_for_fork();
-    // SAFETY: the process has one thread, so the child may run any code.
+    // SAFETY: threads that modules have started are not in the child, and what they had locked
+    // stays locked there. The child makes system calls only, with arguments prepared above. If one
+    // fails, it puts a message together: the C library makes malloc(3) usable in a child, and the
+    // log does not wait for its lock.
     let forked = unsafe { unistd::fork() };
     if !matches!(forked, Ok(ForkResult::Child)) {
         signals::restore(&mask);
@@ -401,14 +408,21 @@ pub fn spawn(
     match forked? {
         ForkResult::Parent { child } => Ok(child.as_raw()),
         ForkResult::Child => {
-            let status = match prepare(program, &descriptors) {
+            let status = match prepare(program, &descriptors, directory.as_deref()) {
                 Ok(()) => {
                     signals::reset_for_exec();
-                    let error = match &envp {
-                        Some(envp) => unistd::execve(&argv[0], &argv, envp).unwrap_err(),
-                        None => unistd::execv(&argv[0], &argv).unwrap_err(),
-                    };
-                    complain(&format!("execl ({}, ...): {}", program.path.display(), error.desc()));
+                    // SAFETY: the path is NUL-terminated; both arrays end with a null pointer, and
+                    // point to strings that outlive the call.
+                    unsafe {
+                        match &variables {
+                            Some(list) => {
+                                libc::execve(argv[0].as_ptr(), arguments.as_ptr(), list.as_ptr())
+                            }
+                            None => libc::execv(argv[0].as_ptr(), arguments.as_ptr()),
+                        };
+                    }
+                    let error = super::reason(&io::Error::last_os_error());
+                    complain(&format!("execl ({}, ...): {error}", program.path.display()));
                     exit::OS_ERROR
                 }
                 Err((status, text)) => {
@@ -423,7 +437,11 @@ pub fn spawn(
     }
 }
 
-fn prepare(program: &Program, descriptors: &Descriptors) -> Result<(), (i32, String)> {
+fn prepare(
+    program: &Program,
+    descriptors: &Descriptors,
+    directory: Option<&CStr>,
+) -> Result<(), (i32, String)> {
     let os = |error: io::Error| (exit::OS_ERROR, format!("dup2: {}", super::reason(&error)));
     // SAFETY: dup2(2) takes plain numbers. If a descriptor were its own target it would stay
     // close-on-exec, but 0 to 2 are always open here, so `stdin` and `stderr` have higher numbers.
@@ -439,10 +457,11 @@ fn prepare(program: &Program, descriptors: &Descriptors) -> Result<(), (i32, Str
         let _ = unistd::setpgid(unistd::Pid::from_raw(0), unistd::Pid::from_raw(0));
     }
     take_identity(program.identity).map_err(|text| (exit::NO_PERMISSION, text))?;
-    if let Some(directory) = &program.directory {
-        std::env::set_current_dir(directory).map_err(|error| {
-            let text = format!("Can't chdir to {}: {}", directory.display(), super::reason(&error));
-            (exit::OS_ERROR, text)
+    if let Some(directory) = directory {
+        // SAFETY: the path is NUL-terminated.
+        check(unsafe { libc::chdir(directory.as_ptr()) }).map_err(|error| {
+            let directory = directory.to_string_lossy();
+            (exit::OS_ERROR, format!("Can't chdir to {directory}: {}", super::reason(&error)))
         })?;
     }
     Ok(())
@@ -450,6 +469,11 @@ fn prepare(program: &Program, descriptors: &Descriptors) -> Result<(), (i32, Str
 
 fn c_strings<'a>(strings: impl Iterator<Item = &'a OsStr>) -> io::Result<Vec<CString>> {
     strings.map(|string| Ok(CString::new(string.as_bytes())?)).collect()
+}
+
+/// The addresses of these strings, with a null pointer at the end.
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
 fn c_environment(environment: &[(OsString, OsString)]) -> io::Result<Vec<CString>> {
@@ -496,9 +520,13 @@ pub enum Fork {
     Child,
 }
 
-/// fork(2).
+/// fork(2). Threads that modules have started are not in the child.
 pub fn fork() -> io::Result<Fork> {
-    // SAFETY: the process has one thread, so the child may run any code.
+    // SAFETY: what those threads had locked stays locked in the child, which therefore must not
+    // wait for a lock that they take. Ours are the one of the log, which is only tried, and those
+    // of values that are set once and were set before; the C library makes malloc(3) usable in a
+    // child. Modules that go on in the child (`Keepers`, io_child_fork()) did so with the C library
+    // too.
     Ok(match unsafe { unistd::fork() }? {
         ForkResult::Parent { child } => Fork::Parent(child.as_raw()),
         ForkResult::Child => Fork::Child,
@@ -655,6 +683,36 @@ pub fn wait_for(pid: Pid) -> io::Result<Ended> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn children_start_and_fail_whatever_other_threads_are_doing() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        drop(std::hint::black_box(vec![0u8; 3000]));
+                    }
+                });
+            }
+            for (path, status) in [("/bin/true", 0), ("/nowhere", exit::OS_ERROR)].repeat(20) {
+                let program = Program {
+                    path: path.into(),
+                    arguments: Vec::new(),
+                    identity: Identity::default(),
+                    directory: Some("/".into()),
+                    environment: None,
+                    group: false,
+                };
+                let stdin = File::open("/dev/null").unwrap().into();
+                let descriptors = Descriptors { stdin, stderr: None, kept: None };
+                let pid = spawn(&program, descriptors, |text| drop(text.repeat(100))).unwrap();
+                assert_eq!(wait_for(pid).unwrap(), Ended::Status(status), "{path}");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
 
     #[test]
     fn a_program_that_the_shell_has_found_is_found_again() {

@@ -1,7 +1,8 @@
 //! System calls that C code makes through this library, on its own sockets and addresses.
 
 use super::address::{Address, RawAddress};
-use super::{check, names};
+use super::check;
+use super::names::{self, Transport};
 use std::ffi::CStr;
 use std::io;
 use std::net::ToSocketAddrs;
@@ -64,5 +65,9 @@ pub fn resolve(host: &str) -> io::Result<Vec<Address>> {
 
 /// The port of a service, by name.
 pub fn service_port(name: &CStr, kind: i32) -> Option<u16> {
-    names::service_over(name, kind != libc::SOCK_STREAM)
+    let transport = match kind {
+        libc::SOCK_STREAM => Transport::Stream,
+        _ => Transport::Datagram,
+    };
+    names::service_over(name, transport)
 }

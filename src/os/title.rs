@@ -30,12 +30,17 @@ pub struct Title {
     name: usize,
 }
 
-/// Room for what follows the prefix: two numbers, and the words of [`State`].
+/// What can follow the prefix: two numbers, and the words of [`State`].
 const ROOM: usize = 128;
 
 impl Title {
     /// Starts a title with the program's name.
     pub fn new(basename: &str) -> Title {
+        Title::with_room(basename, ROOM)
+    }
+
+    /// As [`new`](Self::new), for a text of this length, or several that are no longer.
+    pub fn with_room(basename: &str, room: usize) -> Title {
         // setproctitle(3) of NetBSD and OpenBSD always adds the program's name in front.
         let prefix = if cfg!(any(target_os = "netbsd", target_os = "openbsd")) {
             String::new()
@@ -44,7 +49,7 @@ impl Title {
         };
         let length = prefix.len();
         let mut text = prefix.into_bytes();
-        text.resize(length + ROOM, 0);
+        text.resize(length + room + 1, 0);
         Title { text: text.into(), length, name: length }
     }
 
@@ -110,6 +115,13 @@ impl Title {
     }
 }
 
+/// Gets the memory for titles ready, which threads must not read meanwhile: call it before there
+/// are any.
+pub fn prepare() {
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    arguments::prepare();
+}
+
 #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
 mod bsd {
     /// `title` ends in a NUL.
@@ -129,7 +141,7 @@ mod arguments {
 
     /// The memory that the kernel shows as the command line: the arguments, and on Linux the
     /// environment after them.
-    struct Area {
+    pub(super) struct Area {
         start: usize,
         length: usize,
     }
@@ -138,8 +150,14 @@ mod arguments {
     /// How much of the area may differ from NUL.
     static USED: AtomicUsize = AtomicUsize::new(usize::MAX);
 
+    /// Our programs call it when they start, before modules can start threads. C programs show a
+    /// title when they see fit; the C library moves the same strings then.
+    pub(super) fn prepare() -> Option<&'static Area> {
+        AREA.get_or_init(claim).as_ref()
+    }
+
     pub(super) fn set(title: &[u8]) {
-        let Some(area) = AREA.get_or_init(claim) else {
+        let Some(area) = prepare() else {
             return;
         };
         let length = title.len().min(area.length - 1);
@@ -159,8 +177,8 @@ mod arguments {
     #[cfg(target_vendor = "apple")]
     fn claim() -> Option<Area> {
         // SAFETY: the array has as many NUL-terminated strings as the count says, and is ours to
-        // change; the process has one thread, so nobody reads it meanwhile. Each string is replaced
-        // by a copy that is never freed.
+        // change; this runs before the first thread is started, so nobody reads it meanwhile. Each
+        // string is replaced by a copy that is never freed.
         unsafe {
             let (arguments, count) = (*libc::_NSGetArgv(), *libc::_NSGetArgc());
             let start = if count > 0 { *arguments as usize } else { return None };
@@ -210,8 +228,8 @@ mod arguments {
 
     #[cfg(target_os = "linux")]
     fn move_environment(area: std::ops::Range<usize>) {
-        // SAFETY: `environ` is a NULL-terminated array of NUL-terminated strings; the process
-        // has one thread, so nobody reads it meanwhile. Each string inside the area is
+        // SAFETY: `environ` is a NULL-terminated array of NUL-terminated strings; `prepare` says
+        // why no thread reads it meanwhile. Each string inside the area is
         // replaced by a copy that is never freed, as setenv(3) does.
         unsafe {
             let mut entry = environ;

@@ -25,7 +25,7 @@ use crate::config::rules::UnknownNames;
 use crate::event::{Choice, Loop};
 use crate::os::process::{self, exit};
 use crate::os::socket::{self, Inherited};
-use crate::os::{common_data, crash, log, tls as library};
+use crate::os::{common_data, crash, log, title, tls as library};
 use options::Options;
 use report::Report;
 use std::ffi::OsString;
@@ -81,6 +81,7 @@ pub fn main(kind: Kind, arguments: Vec<OsString>) -> i32 {
     if process.kind == Kind::Mavistest {
         return mavistest::main(&process.arguments);
     }
+    title::prepare();
     match socket::inspect(0) {
         Inherited::Channel if is_monitor() => monitor::main(&process),
         Inherited::Channel => worker::main(&process),

@@ -72,6 +72,8 @@ static void pool(enum mem_type type)
     CHECK_TEXT(text, "a text");
     char *part = mem_strndup(m, (unsigned char *)T("a text"), 3);
     CHECK_TEXT(part, "a t");
+    char *binary = mem_strndup(m, (unsigned char *)T("ab\0cd"), 5);
+    CHECK(!memcmp(binary, "ab\0cd", 6));
     char *copy = (char *)mem_copy(m, T("ab\0cd"), 5);
     CHECK(!memcmp(copy, "ab\0cd", 6));
     if (type != M_POOL || !original) {
@@ -86,6 +88,7 @@ static void pool(enum mem_type type)
     if (type == M_STD) {
         CHECK(!mem_free(m, &text));
         mem_free(m, &part);
+        mem_free(m, &binary);
         mem_free(m, &copy);
         for (int i = 0; i < 300; i++)
             if (p[i])
