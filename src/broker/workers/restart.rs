@@ -81,9 +81,10 @@ impl Restart {
         self.ever_ready
     }
 
-    /// True if the broker gives up with the next failed start.
+    /// True if the broker gives up with the next failed start. Workers that die during a pause, as
+    /// others have just done, do not decide that.
     pub(super) fn is_hopeless(&self) -> bool {
-        self.failed_starts + 1 >= GIVE_UP
+        !self.is_paused() && self.failed_starts + 1 >= GIVE_UP
     }
 
     /// Counts a failed start and arms the pause before the next one. Workers that die during a
@@ -122,6 +123,21 @@ impl Restart {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Choice;
+
+    #[test]
+    fn workers_that_fail_together_are_one_failure() {
+        let mut events = Loop::new(&Choice::from_setting(None)).expect("a loop");
+        let mut restart = Restart::new(false);
+        for _ in 1..GIVE_UP {
+            for _ in 0..2 {
+                assert!(!restart.is_hopeless());
+                restart.failed(false, &mut events);
+            }
+            restart.expired();
+        }
+        assert!(restart.is_hopeless());
+    }
 
     #[test]
     fn only_starts_that_fail_one_after_the_other_make_the_pause_long() {
