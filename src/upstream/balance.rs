@@ -27,6 +27,8 @@
 
 mod group;
 #[cfg(test)]
+mod health_tests;
+#[cfg(test)]
 mod kinds_tests;
 #[cfg(test)]
 mod linear;
