@@ -11,6 +11,7 @@ use mavis::upstream::health::Health;
 use mavis::upstream::zone::counters::{General, OfListener, OfRemote, Place};
 use mavis::upstream::zone::Zone;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 #[derive(Arbitrary, Debug)]
@@ -38,7 +39,7 @@ enum Step {
 
 fuzz_target!(|steps: Vec<Step>| {
     let (broker, fd) = Zone::create().expect("memory");
-    let memory = File::from(fd.try_clone().expect("a copy"));
+    let memory = File::from(fd.as_fd().try_clone_to_owned().expect("a copy"));
     let words = memory.metadata().expect("its size").len() / 8;
     let scribble = |place: u64, value: u64| {
         let place = 1 + place % (words - 1);
