@@ -70,6 +70,7 @@ impl Leases {
         let Ok(zone) = Zone::adopt(&fd) else {
             return;
         };
+        zone.lift_marks();
         self.zone = Some((zone, fd));
         self.set_monitored(self.monitored);
         for &(pid, slot) in slots {
@@ -142,8 +143,15 @@ mod tests {
         assert_eq!((slot(&mut leases, 7), slot(&mut leases, 8)), (Some(0), Some(1)));
         leases.ended(7);
         let (fd, slots) = leases.left().expect("a zone");
+        let object = || fd.try_clone_to_owned().expect("a copy").into();
+        let worker = Zone::join(&object(), 1).expect("a place");
+        worker.take_rows(&[10]).expect("a row");
+        worker.set_used(0, 3);
+        worker.set_retry_at(0, 500);
         let mut next = Leases::default();
-        next.adopt(fd.try_clone_to_owned().expect("a copy").into(), &slots);
+        next.adopt(object(), &slots);
+        // Use goes on, and dead marks are lifted.
+        assert_eq!((worker.state(0).used, worker.state(0).retry_at), (3, 0));
         assert_eq!((slot(&mut next, 8), slot(&mut next, 9)), (Some(1), Some(0)));
         // What is no zone is left alone.
         let (pipe, _writer) = std::io::pipe().expect("a pipe");

@@ -193,6 +193,8 @@ impl Zone {
             return;
         }
         self.words[MEMBERS].fetch_and(!(1 << slot), SeqCst);
+        // While its rows are still those of the remotes that it has counted for.
+        self.fold(slot);
         let known = |&row: &usize| self.field(row, IDENTITY).load(SeqCst) != 0;
         for row in (0..self.remotes).take_while(known) {
             if self.field(row, USED + slot).swap(0, SeqCst) != 0 {
@@ -200,8 +202,16 @@ impl Zone {
             }
             self.words[self.holders + row].fetch_and(!(1 << slot), SeqCst);
         }
-        self.fold(slot);
         self.unlock(slot);
+    }
+
+    /// Lifts all dead marks: a reload is a new start for sessions, whatever former ones have found.
+    pub fn lift_marks(&self) {
+        let known = |&row: &usize| self.field(row, IDENTITY).load(SeqCst) != 0;
+        for row in (0..self.remotes).take_while(known) {
+            self.field(row, REPORTED).store(0, SeqCst);
+            self.set_retry_at(row, 0);
+        }
     }
 
     /// The monitor has ended: gives up its rows and its lock. What it wrote stays.
