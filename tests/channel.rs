@@ -18,9 +18,9 @@ fn a_broker_rests_while_a_channel_is_full() {
         kill(worker, Signal::SIGSTOP);
         // More than any channel holds.
         let mut clients: Vec<_> = (0..300).map(|_| connect(port)).collect();
-        std::thread::sleep(Duration::from_millis(300));
+        nothing_happens_for(Duration::from_millis(300));
         let before = cpu_ticks(relay.pid());
-        std::thread::sleep(Duration::from_secs(1));
+        nothing_happens_for(Duration::from_secs(1));
         let used = cpu_ticks(relay.pid()) - before;
         kill(worker, Signal::SIGCONT);
         assert!(used <= 20, "{name}: {used} ticks of a second's 100");

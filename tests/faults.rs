@@ -123,7 +123,7 @@ fn sessions_go_on_while_the_system_refuses_to_watch_them() {
         ping(&mut client, b"refused");
         let (before, start) = (cpu(&relay), Instant::now());
         while start.elapsed() < Duration::from_secs(1) {
-            std::thread::sleep(Duration::from_millis(100));
+            pace(Duration::from_millis(100));
             ping(&mut client, b"and again");
         }
         // A hundred ticks are one second of a processor.

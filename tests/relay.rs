@@ -385,7 +385,7 @@ fn only_idle_sessions_meet_the_idle_timeout() {
         while !has_ended(&mut idle) {
             ping(&mut busy, b"still here");
             assert!(start.elapsed() < PATIENCE);
-            thread::sleep(Duration::from_millis(50));
+            pace(Duration::from_millis(50));
         }
         let elapsed = start.elapsed();
         assert!(elapsed >= Duration::from_millis(950), "{elapsed:?}");
@@ -402,7 +402,7 @@ fn one_way_traffic_keeps_a_session_alive() {
     for _ in 0..15 {
         remote.write_all(b"x").expect("to send");
         client.read_exact(&mut [0]).expect("to receive");
-        thread::sleep(Duration::from_millis(100));
+        pace(Duration::from_millis(100));
     }
 }
 
@@ -431,7 +431,7 @@ fn bytes_within_the_kernel_are_counted_and_keep_a_session_alive() {
                 to.write_all(b"xyz").expect("to send");
                 from.read_exact(&mut [0; 3]).expect("to receive");
             }
-            thread::sleep(Duration::from_millis(100));
+            pace(Duration::from_millis(100));
         }
         client.write_all(b"the last word").expect("to send");
         remote.read_exact(&mut [0; 13]).expect("to receive");
@@ -662,7 +662,7 @@ fn half_dead_sessions_cost_no_cpu() {
         // do.
         wait_for("rest", || {
             let before = (cpu_ticks(worker), cpu_ticks(relay.pid()));
-            thread::sleep(Duration::from_millis(500));
+            nothing_happens_for(Duration::from_millis(500));
             let after = (cpu_ticks(worker), cpu_ticks(relay.pid()));
             (after.0 - before.0 <= 2 && after.1 - before.1 <= 2).then_some(())
         });

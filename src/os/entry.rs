@@ -6,7 +6,9 @@ use super::check;
 use crate::os::Listener;
 use std::ffi::CString;
 use std::fs::{File, Metadata};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
+#[cfg(any(test, target_os = "linux", target_os = "android", target_os = "freebsd"))]
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;

@@ -10,7 +10,6 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 /// Three workers, to which the broker gives connections in turn.
@@ -153,7 +152,7 @@ fn one_worker_tries_a_dead_remote() {
     assert_eq!(tried.load(Ordering::SeqCst), 1);
     // After the retry delay a single session tries it again, whichever worker that is in.
     for round in 2..4 {
-        thread::sleep(Duration::from_millis(3100));
+        outlast(Duration::from_millis(3100));
         open.open(port, 6);
         assert_eq!(tried.load(Ordering::SeqCst), round);
     }
@@ -269,7 +268,7 @@ fn clients_that_leave_first_make_no_remote_a_dead_one() {
     for _ in 0..3 {
         let mut client = connect(port);
         let remote = next(&held);
-        thread::sleep(Duration::from_millis(1200));
+        outlast(Duration::from_millis(1200));
         drop(remote);
         expect_eof(&mut client);
     }

@@ -18,9 +18,9 @@ fn running_out_of_descriptors_is_survived() {
     relay.expect_log("child limits maximum number of users to 15");
     let streams: Vec<TcpStream> = (0..100).map(|_| connect(port)).collect();
     relay.expect_log("limit of");
-    thread::sleep(Duration::from_millis(100));
+    nothing_happens_for(Duration::from_millis(100));
     let before = (cpu_ticks(relay.pid()), cpu_ticks(relay.workers()[0]));
-    thread::sleep(Duration::from_millis(400));
+    nothing_happens_for(Duration::from_millis(400));
     let after = (cpu_ticks(relay.pid()), cpu_ticks(relay.workers()[0]));
     assert!(after.0 - before.0 <= 2 && after.1 - before.1 <= 2, "{before:?} {after:?}");
     drop(streams);

@@ -232,9 +232,9 @@ fn what_is_left_of_a_single_process_does_not_spin() {
                 && title(pid).ends_with("1 connection left, dying when idle")
         })
     });
-    thread::sleep(Duration::from_millis(50));
+    nothing_happens_for(Duration::from_millis(50));
     let before = cpu_ticks(left);
-    thread::sleep(Duration::from_millis(300));
+    nothing_happens_for(Duration::from_millis(300));
     assert!(cpu_ticks(left) - before <= 2, "it spins");
     lasting.check();
     drop(lasting);

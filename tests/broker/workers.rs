@@ -155,7 +155,7 @@ fn a_worker_that_only_says_it_leaves_is_not_started_in_a_loop() {
     let spawn = format!("exec = {} instances min = 1 instances max = 1", worker.display());
     let relay = Launch::new(config(free_port(), "", "", &spawn, "")).ready(0).start();
     relay.expect_log("workers do not stay up");
-    thread::sleep(Duration::from_millis(500));
+    nothing_happens_for(Duration::from_millis(500));
     assert!(relay.workers().len() <= 8, "{} workers", relay.workers().len());
 }
 

@@ -89,6 +89,22 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Lets a period pass in which something must not happen. The caller checks afterwards that it did
+/// not; anything that is to happen is awaited with [`wait_for`].
+pub fn nothing_happens_for(period: Duration) {
+    thread::sleep(period);
+}
+
+/// Lets a time of the configuration pass, such as a retry delay.
+pub fn outlast(period: Duration) {
+    thread::sleep(period);
+}
+
+/// The pause of a client or remote that sends now and then.
+pub fn pace(period: Duration) {
+    thread::sleep(period);
+}
+
 /// A directory that is removed when the test ends.
 pub struct Directory(PathBuf);
 

@@ -175,7 +175,7 @@ fn d010() {
     let (_second, two) = placed(&relay, || connect(port));
     assert_eq!((one, two), (1, 1));
     // Outlasts the tracking period.
-    std::thread::sleep(Duration::from_millis(1200));
+    crate::common::outlast(Duration::from_millis(1200));
     let (_third, three) = placed(&relay, || connect(port));
     assert_eq!(three, 2);
 }

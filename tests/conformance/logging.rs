@@ -4,7 +4,6 @@ use crate::common::{expect_eof, free_port, remote, wait_for, Peer};
 use crate::runner::Entry;
 use crate::support::{client, count, section, worker_section, Launch};
 use crate::syslog;
-use std::thread;
 use std::time::Duration;
 
 pub(crate) const CASES: &[Entry] = &[
@@ -112,7 +111,7 @@ fn l006() {
         let relay = Launch::simple(port, &text).start();
         let _streams: Vec<_> = (0..5).map(|_| client(port)).collect();
         relay.expect_log("127.255.255.255");
-        thread::sleep(Duration::from_millis(200));
+        crate::common::nothing_happens_for(Duration::from_millis(200));
         assert_eq!(count(&relay, "127.255.255.255"), 1, "{}", relay.log());
     }
 }

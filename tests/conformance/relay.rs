@@ -507,7 +507,7 @@ fn e026() {
     for _ in 0..10 {
         end.write_all(b"x").expect("to send");
         client.read_exact(&mut [0]).expect("to receive");
-        thread::sleep(Duration::from_millis(400));
+        crate::common::pace(Duration::from_millis(400));
     }
     assert!(!has_ended(&mut client));
     let begin = Instant::now();

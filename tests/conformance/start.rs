@@ -145,7 +145,7 @@ fn b006() {
     let line = format!("bind to [127.0.0.1]:{port} failed. Will retry every 1 seconds.");
     relay.expect_log(&line);
     // Two more attempts fail, without a log line.
-    std::thread::sleep(Duration::from_millis(2300));
+    crate::common::nothing_happens_for(Duration::from_millis(2300));
     assert_eq!(count(&relay, &line), 1);
     assert_eq!(count(&relay, "Address already in use"), 1);
     drop(holder);

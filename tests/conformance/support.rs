@@ -272,7 +272,7 @@ pub(crate) fn expect_title(pid: i32, text: &str) {
 /// Requires that a worker uses next to no CPU time for a second.
 pub(crate) fn stays_idle(worker: i32) {
     let before = cpu_ticks(worker);
-    thread::sleep(Duration::from_millis(1000));
+    crate::common::nothing_happens_for(Duration::from_millis(1000));
     let used = cpu_ticks(worker) - before;
     assert!(used <= 5, "the worker uses the processor: {used} ticks in a second");
 }
