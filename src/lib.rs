@@ -2,7 +2,8 @@
 //! MAVIS modules and C programs use its parts.
 //!
 //! Dependencies point one way:
-//! `program → broker | worker | monitor → channel → upstream → tls → mavis → config → event → os`.
+//! `program → broker | worker | monitor | signer → channel → upstream → tls → mavis → config →
+//! event → os`.
 //! Only `os` talks to the system. `config` produces plain data; balancing and the broker's policy
 //! are pure. `library` has what only C programs need. `ffi` may use all of them, and none of them
 //! uses `ffi`.
@@ -18,6 +19,7 @@ pub mod mavis;
 pub mod monitor;
 pub mod os;
 pub mod program;
+pub mod signer;
 pub mod snapshot;
 pub mod tls;
 pub mod upstream;

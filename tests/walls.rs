@@ -22,7 +22,7 @@ const FLOORS: [&[&str]; 10] = [
     &["tls"],
     &["upstream"],
     &["channel"],
-    &["broker", "worker", "monitor"],
+    &["broker", "worker", "monitor", "signer"],
     &["program"],
 ];
 

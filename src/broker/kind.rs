@@ -15,5 +15,9 @@ pub(in crate::broker) const CHECK_TIMEOUT: u8 = 8;
 pub(in crate::broker) const WATCH: u8 = 9;
 pub(in crate::broker) const CHECK_DUE: u8 = 10;
 pub(in crate::broker) const MONITOR: u8 = 11;
+/// A descriptor, where the other is a timer.
+pub(in crate::broker) const SIGNER: u8 = TRIM;
+/// A timer, where the other is a descriptor.
+pub(in crate::broker) const SIGNER_PAUSE: u8 = CHECK;
 
 const _: () = assert!(MONITOR < LOCAL_KINDS);

@@ -251,6 +251,7 @@ impl Broker {
             }
             kind::CHECK => self.reload.event(event, events),
             kind::MONITOR => self.workers.monitor_event(event, events),
+            kind::SIGNER => self.workers.signer_event(event, events),
             _ => {
                 if let Some(local) = self.workers.local_mut() {
                     local.event(events, event);
@@ -272,6 +273,7 @@ impl Broker {
             }
             kind::WATCH => self.watch_workers(events),
             kind::MONITOR => self.workers.monitor_timer(token, events),
+            kind::SIGNER_PAUSE => self.workers.signer_may_start(events),
             kind::CHECK_TIMEOUT => {
                 let outcome = self.reload.timed_out(events);
                 self.checked(outcome, events);

@@ -40,4 +40,4 @@ pub use handover::{
 pub use listeners::{open as open_listener, receive as receive_datagram};
 pub use options::Options;
 pub use reload::share_texts;
-pub use workers::{Secrets, Servers};
+pub use workers::{Secrets, Servers, SIGNER_ARGUMENT, SIGNER_VARIABLE};

@@ -8,6 +8,7 @@ mod inbox;
 mod leaving;
 mod monitor;
 mod restart;
+mod signer;
 mod watch;
 mod worker;
 
@@ -32,6 +33,8 @@ use crate::upstream::leases::Leases;
 use inbox::Orphans;
 use monitor::Monitor;
 use restart::{Restart, SETTLED};
+use signer::Signer;
+pub use signer::{SIGNER_ARGUMENT, SIGNER_VARIABLE};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -111,6 +114,10 @@ pub(super) struct Workers {
     secrets: Secrets,
     leases: Leases,
     monitor: Monitor,
+    /// The process with the private keys, if it is needed.
+    signer: Option<Signer>,
+    /// It is not started again before a pause is over.
+    signer_paused: bool,
     /// No more workers are started.
     closing: bool,
     news: VecDeque<News>,
@@ -153,6 +160,8 @@ impl Workers {
             monitor: Monitor::new(secrets.monitored),
             secrets,
             leases,
+            signer: None,
+            signer_paused: false,
             closing: false,
             news: VecDeque::new(),
         }
@@ -323,7 +332,12 @@ impl Workers {
 
     /// Gives workers that are started from now on what was checked; with `None` they read the files
     /// themselves.
-    pub(super) fn renew(&mut self, checked: Option<(Rc<Material>, u32, Option<Bytes>)>) {
+    pub(super) fn renew(
+        &mut self,
+        checked: Option<(Rc<Material>, u32, Option<Bytes>)>,
+        events: &mut Loop,
+    ) {
+        self.leave_signer(events);
         let snapshot = checked.and_then(|(material, session_timeout, snapshot)| {
             self.secrets.material = material;
             self.secrets.tickets.set_period(session_timeout.into());
@@ -404,6 +418,9 @@ impl Workers {
 
     /// A child has ended, which may be a worker.
     pub(super) fn ended(&mut self, pid: Pid, ended: Ended, events: &mut Loop) {
+        if self.signer_ended(pid, events) {
+            return;
+        }
         let id = self.all.iter().find(|(_, worker)| worker.pid == pid).map(|(&id, _)| id);
         let Some(id) = id else {
             return;

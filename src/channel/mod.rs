@@ -9,6 +9,7 @@ pub mod broker_side;
 pub mod link;
 pub mod local;
 pub mod protocol;
+pub mod signing;
 #[cfg(test)]
 mod tests;
 pub mod worker_side;

@@ -43,6 +43,9 @@ pub const CONNECTIONS: usize = ACCEPT + 4;
 const TAKES_CONNECTIONS: u32 = 1;
 /// Sent before SECRETS if the worker may take part in the zone; the zone's descriptor comes along.
 const TYPE_ZONE: u32 = 66;
+/// A stream to the process with the private keys comes along; to that process, a stream to a
+/// worker. Sent before SECRETS, and again if that process was started again.
+const TYPE_SIGNER: u32 = 68;
 
 /// The environment variable that tells a worker that its broker is ours. The value is [`WITH_TLS`]
 /// if there are listeners with TLS, otherwise [`WITHOUT_TLS`].
@@ -114,6 +117,8 @@ pub enum FromBroker {
     Datagram,
     /// Your slot in the zone, whose descriptor comes along.
     Zone(u32),
+    /// A stream to the process with the private keys, whose descriptor comes along.
+    Signer,
     /// A type that workers do not act on.
     Other(u32),
 }
@@ -220,6 +225,7 @@ impl FromBroker {
                 require(data, SHORT)?;
                 FromBroker::Zone(word(data, 4).unwrap_or(u32::MAX))
             }
+            TYPE_SIGNER => FromBroker::Signer,
             TYPE_ACCEPT => {
                 require(data, ACCEPT)?;
                 FromBroker::Accept(Accept::decode(data))
@@ -240,6 +246,11 @@ impl FromBroker {
     /// Encodes a message without meaning, which shows that the worker reads. All workers ignore it.
     pub fn probe() -> [u8; SHORT] {
         short(TYPE_KEEPALIVE, 0)
+    }
+
+    /// Encodes SIGNER.
+    pub fn signer() -> [u8; SHORT] {
+        short(TYPE_SIGNER, 0)
     }
 
     /// Encodes ZONE. The monitor has no slot, and ignores the number.

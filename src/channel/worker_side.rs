@@ -6,6 +6,7 @@
 //! | ACCEPT, CONNECTIONS, UDPDATA | not read | wait | not read | served |
 //! | MAY_DIE | not read | unneeded, or waits behind connections | not read | leaves |
 //! | ZONE, SECRETS | not read | the answer | not read | ignored |
+//! | SIGNER | not read | the answer | not read | taken |
 //! | KEEPALIVE, unknown | not read | ignored | not read | ignored |
 //!
 //! Unread messages stay in the channel. A connection that comes early waits until the worker is
@@ -32,6 +33,12 @@ const MAY_DIE_PATIENCE: u64 = 10_000;
 /// What the broker has sent for us alone: wiped when dropped.
 #[derive(Default)]
 pub struct Secrets(Vec<u8>);
+
+impl<F> Default for Answer<F> {
+    fn default() -> Answer<F> {
+        Answer { secrets: Secrets::default(), zone: None, signer: None }
+    }
+}
 
 impl fmt::Debug for Secrets {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,6 +67,8 @@ pub struct Answer<F> {
     pub secrets: Secrets,
     /// The shared zone and our slot in it, if we may take part.
     pub zone: Option<(F, u32)>,
+    /// A stream to the process with the private keys, if there is one.
+    pub signer: Option<F>,
 }
 
 /// What the broker wants.
@@ -78,6 +87,8 @@ pub enum Order<F> {
     },
     /// A datagram, which counts as a connection.
     Datagram,
+    /// There is a process with the private keys, and its stream came along.
+    Signer,
     /// Let the sessions end.
     Drain,
     /// The answer to HELLO.
@@ -96,7 +107,7 @@ enum State<F> {
     /// Nothing was said yet.
     Starting,
     /// HELLO was sent.
-    Asking { secrets: Secrets, zone: Option<(F, u32)>, deadline: u64, early: Early<F> },
+    Asking { answer: Answer<F>, deadline: u64, early: Early<F> },
     /// The worker has what it needs, and is starting.
     Told { early: Early<F> },
     /// Connections are served.
@@ -167,7 +178,7 @@ impl<F> WorkerSide<F> {
             return None;
         }
         let deadline = now + ANSWER_PATIENCE;
-        self.state = State::Asking { secrets: Secrets::default(), zone: None, deadline, early };
+        self.state = State::Asking { answer: Answer::default(), deadline, early };
         Some(FromWorker::Hello(true))
     }
 
@@ -221,22 +232,23 @@ impl<F> WorkerSide<F> {
     /// stay there.
     pub fn hear(&mut self, data: &[u8], sockets: &mut VecDeque<F>, now: u64) -> Order<F> {
         let message = FromBroker::decode(data);
-        let State::Asking { secrets, zone, deadline, early } = &mut self.state else {
+        let State::Asking { answer, deadline, early } = &mut self.state else {
             return match message {
                 Ok(message) => self.take(message),
                 Err(bad) => Order::Remark(bad),
             };
         };
-        match (add_secrets(data, &mut secrets.0), message) {
+        match (add_secrets(data, &mut answer.secrets.0), message) {
             (Some(false), _) => *deadline = now + ANSWER_PATIENCE,
             (Some(true), _) => {
-                let answer = Answer { secrets: std::mem::take(secrets), zone: zone.take() };
+                let answer = std::mem::take(answer);
                 self.state = State::Told { early: std::mem::take(early) };
                 return Order::Told(answer);
             }
             (None, Ok(FromBroker::Zone(slot))) => {
-                *zone = sockets.pop_front().map(|fd| (fd, slot));
+                answer.zone = sockets.pop_front().map(|fd| (fd, slot));
             }
+            (None, Ok(FromBroker::Signer)) => answer.signer = sockets.pop_front(),
             (None, Ok(FromBroker::MayDie)) if early.is_empty() => return Order::Unneeded,
             (None, Ok(FromBroker::Other(_))) => {}
             (None, Ok(message)) => early.push_back((message, std::mem::take(sockets))),
@@ -254,6 +266,7 @@ impl<F> WorkerSide<F> {
             }
             FromBroker::Datagram => Order::Datagram,
             FromBroker::MayDie => self.dismissed(),
+            FromBroker::Signer => Order::Signer,
             FromBroker::Zone(_) | FromBroker::Other(_) => Order::Nothing,
         }
     }

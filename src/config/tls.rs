@@ -145,6 +145,20 @@ pub enum RecordLayer {
     Openssl,
 }
 
+/// `tls keys`: where private keys are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// In a process of their own, which signs for workers.
+    Separate,
+    /// In each worker.
+    Worker,
+}
+
+impl Keys {
+    /// If the configuration does not say.
+    pub const DEFAULT: Keys = Keys::Worker;
+}
+
 /// Whether clients must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
@@ -199,6 +213,8 @@ pub struct Tls {
     pub records: RecordLayer,
     /// `tls verify subject`, `san`, `spki`, for client certificates.
     pub checks: Vec<Check>,
+    /// `tls keys`, for clients and remotes.
+    pub keys: Option<Keys>,
 }
 
 impl Default for Tls {
@@ -219,6 +235,7 @@ impl Default for Tls {
             expired: Expired::Warn,
             records: RecordLayer::Auto,
             checks: Vec::new(),
+            keys: None,
         }
     }
 }
@@ -408,6 +425,16 @@ pub(super) fn section(
                 () if parser.is_word("warn") => Expired::Warn,
                 () => return Err(parser.expected_words(&["refuse", "warn"])),
             };
+            parser.advance()?;
+        }
+        _ if parser.is_word("keys") => {
+            parser.advance()?;
+            parser.expect(S_equal)?;
+            directives.tls.keys = Some(match () {
+                () if parser.is_word("separate") => Keys::Separate,
+                () if parser.is_word("worker") => Keys::Worker,
+                () => return Err(parser.expected_words(&["separate", "worker"])),
+            });
             parser.advance()?;
         }
         _ if parser.is_word("records") => directives.tls.records = records(parser)?,

@@ -7,7 +7,7 @@ use super::{check, check_size};
 use crate::os;
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::OnceLock;
 use std::{io, ptr};
 
@@ -86,6 +86,14 @@ pub fn pair() -> io::Result<(Channel, Channel)> {
         socket::set_least_buffer_sizes(end.as_raw_fd(), BUFFER);
     }
     Ok(ends)
+}
+
+/// The two ends of a stream, both close-on-exec and nonblocking.
+pub fn stream_pair() -> io::Result<(Socket, Socket)> {
+    let (one, other) = UnixStream::pair()?;
+    one.set_nonblocking(true)?;
+    other.set_nonblocking(true)?;
+    Ok((OwnedFd::from(one).into(), OwnedFd::from(other).into()))
 }
 
 /// The least buffer size of a channel, in bytes. NetBSD and FreeBSD default to 2 to 4 KiB, too

@@ -15,10 +15,12 @@ mod sandbox;
 mod section;
 mod security;
 mod service;
+mod signer;
 mod single;
 pub mod system;
 mod worker;
 
+use crate::broker::SIGNER_VARIABLE;
 use crate::channel::protocol::{MONITOR_ROLE, ROLE_VARIABLE};
 use crate::config::common::{known_debug_bits, Common};
 use crate::config::rules::UnknownNames;
@@ -82,6 +84,9 @@ pub fn main(kind: Kind, arguments: Vec<OsString>) -> i32 {
         return mavistest::main(&process.arguments);
     }
     title::prepare();
+    if process.kind == Kind::Tcprelay && std::env::var_os(SIGNER_VARIABLE).is_some() {
+        return signer::main(&process);
+    }
     match socket::inspect(0) {
         Inherited::Channel if is_monitor() => monitor::main(&process),
         Inherited::Channel => worker::main(&process),
@@ -213,6 +218,12 @@ fn early_loop() -> Result<Loop, i32> {
 fn mechanism_failed(choice: &Choice, error: &std::io::Error) -> i32 {
     log::message(&format!("{}: {}", choice.mechanism.name(), crate::os::reason(error)));
     exit::OS_ERROR
+}
+
+/// A loop with the mechanism that the environment names, without a word about it.
+fn quiet_loop() -> Result<Loop, i32> {
+    let choice = Choice::from_environment();
+    Loop::new(&choice).map_err(|error| mechanism_failed(&choice, &error))
 }
 
 /// Switches a loop to the mechanism that the environment names, logs that once for each process,

@@ -4,7 +4,7 @@ use crate::config::common::Common;
 use crate::config::relay::Relay;
 use crate::mavis::search::Modules;
 use crate::os::address::Address;
-use crate::os::sandbox::{self, Confinement, Needs};
+use crate::os::sandbox::{self, Confinement, Needs, Network};
 use crate::os::{self, log, scope};
 use std::path::{Path, PathBuf};
 
@@ -71,6 +71,7 @@ impl Sandbox {
         let sockets: Vec<&Path> = self.sockets.iter().map(PathBuf::as_path).collect();
         let needs = Needs {
             sockets: &sockets,
+            network: Network::Any,
             log_streams: log::takes_streams(),
             modules: self.modules,
             kernel_tls: self.kernel_tls,

@@ -14,6 +14,7 @@ use crate::os::{self, log, tls as library};
 use crate::snapshot::material::Material;
 use crate::tls::context::{self, Contexts};
 use crate::tls::error::Error;
+use crate::tls::keys;
 use crate::tls::tickets::Ratchet;
 use crate::tls::validity::{self, Finding, Subject};
 use std::rc::Rc;
@@ -110,6 +111,15 @@ pub(super) enum Purpose {
     Reload,
 }
 
+/// Who may hold the private keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// A process of their own, if the configuration wants that.
+    Signer,
+    /// This process, which is broker and worker at the same time.
+    Single,
+}
+
 /// What [`check`] has found.
 pub(super) struct Checked {
     pub(super) material: Rc<Material>,
@@ -154,6 +164,7 @@ pub(super) fn check(
     listeners: &Listeners,
     tls: bool,
     purpose: Purpose,
+    holder: Holder,
 ) -> Result<Option<Checked>, Refusal> {
     let name = &source.name;
     let source = Source::new(name, source.text.clone());
@@ -169,6 +180,9 @@ pub(super) fn check(
     })?;
     library::wiping(|| drop(made));
     let warnings = examine(&settings, &material, tls, purpose)?;
+    if keys::are_separate(&settings)? && holder == Holder::Signer {
+        library::wiping(|| keys::set_apart(&settings, &mut material, tls))?;
+    }
     let (own, session_timeout) = (listeners.among(&settings), settings.tls.session_timeout);
     let (material, monitored) = (Rc::new(material), settings.is_monitored());
     Ok(Some(Checked { material, session_timeout, monitored, warnings, own }))
@@ -212,8 +226,9 @@ pub(super) fn read_secrets(
     // report it there.
     let directory = config.spawn.directory.as_ref().filter(|_| !service.single);
     system.reader.set_directory(directory.and_then(|directory| directory.canonicalize().ok()));
-    if let Some(checked) = check(&source, service.relay_section(), system, listeners, tls, purpose)?
-    {
+    let holder = if service.single { Holder::Single } else { Holder::Signer };
+    let section = service.relay_section();
+    if let Some(checked) = check(&source, section, system, listeners, tls, purpose, holder)? {
         system.reader.complete();
         for text in &checked.warnings {
             system.report.message(log::Severity::WARNING, text);

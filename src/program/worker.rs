@@ -12,10 +12,11 @@ use crate::channel::worker_side::Answer;
 use crate::channel::Peer;
 use crate::config::balance::Scope;
 use crate::config::relay::Relay;
+use crate::config::tls::Keys;
 use crate::config::{self, ReadError};
 use crate::os::process::{self, exit};
 use crate::os::shared::Object;
-use crate::os::{self, log, Channel};
+use crate::os::{self, log, Channel, Socket};
 use crate::snapshot::material::Material;
 use crate::snapshot::reader::Reader;
 use crate::tls::tickets::Ratchet;
@@ -109,7 +110,10 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         Start::Alone => None,
     };
     let own_broker = told.is_some();
-    let (mut material, tickets, zone) = told.unwrap_or_default();
+    let Told { mut material, tickets, zone, signer } = told.unwrap_or_default();
+    if !material.is_public() && settings.tls.keys == Some(Keys::Separate) {
+        log::message(NOT_SEPARATE);
+    }
     let tls = match tickets {
         Some(tickets) if system.reader.is_complete() => {
             security::contexts_of_broker(&settings, &material, tickets, listener)
@@ -148,6 +152,9 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     }
     let mut worker =
         Worker::start(&process.name, engine, retire_limit, link, &mut events).map_err(os_error)?;
+    if let Some(signer) = signer {
+        worker.set_signer(signer, &mut events);
+    }
     sandbox.enter();
     worker.begin(limit, &mut events);
     Ok(worker.run(&mut events))
@@ -163,16 +170,27 @@ fn has_tls_listeners(settings: &Relay) -> bool {
     }
 }
 
-/// What the broker has sent: contents of the files for TLS, keys of session tickets, and our slot
-/// in the zone.
-type Told = (Material, Option<Ratchet>, Option<(Object, u32)>);
+/// Logged if the broker is another program, or only workers can read the section.
+const NOT_SEPARATE: &str =
+    "tls keys = separate: nobody else has read the private keys, so that they are in this worker";
+
+/// What the broker has sent: contents of the files for TLS, keys of session tickets, our slot in
+/// the zone, and a stream to the process with the private keys.
+#[derive(Default)]
+struct Told {
+    material: Material,
+    tickets: Option<Ratchet>,
+    zone: Option<(Object, u32)>,
+    signer: Option<Socket>,
+}
 
 /// `None` if the broker's answer cannot be decoded: it is another version, and the worker does
 /// without.
 fn decode(answer: Answer<OwnedFd>) -> Option<Told> {
     let (material, tickets) = Ratchet::decode_with(&answer.secrets)?;
     let zone = answer.zone.map(|(fd, slot)| (Object::from(fd), slot));
-    Some((material, Some(tickets), zone))
+    let signer = answer.signer.map(Socket::from);
+    Some(Told { material, tickets: Some(tickets), zone, signer })
 }
 
 /// Tells the broker that starting this worker again would not help. This is the first message.

@@ -21,7 +21,26 @@ pub struct Material {
     files: BTreeMap<OsString, Secret>,
     /// Total bytes of the contents.
     length: usize,
+    keys: Keys,
 }
+
+/// The name of a private key: a digest of its public half.
+pub type KeyName = [u8; 32];
+
+/// Where the private keys are.
+#[derive(Debug, Default)]
+enum Keys {
+    /// In the files.
+    #[default]
+    InFiles,
+    /// Here, and not in the files any more.
+    Apart(BTreeMap<KeyName, Secret>),
+    /// In another process.
+    Elsewhere,
+}
+
+/// Begins the names of entries that are no files: no path has a NUL.
+const NO_FILE: u8 = 0;
 
 impl Material {
     /// Reads a file or directory, unless it has been read before.
@@ -50,10 +69,63 @@ impl Material {
         self.files.get(path.as_os_str()).map(|content| &**content)
     }
 
+    /// Replaces the contents of files by what `public` leaves of them, and keeps the private keys
+    /// apart.
+    pub fn set_apart(
+        &mut self,
+        keys: BTreeMap<KeyName, Secret>,
+        mut public: impl FnMut(&Path, &[u8]) -> Option<Vec<u8>>,
+    ) -> io::Result<()> {
+        for (path, content) in &mut self.files {
+            if let Some(left) = public(Path::new(path), content) {
+                *content = Secret::copy(&left)?;
+            }
+        }
+        self.keys = Keys::Apart(keys);
+        Ok(())
+    }
+
+    /// The private keys that are kept apart, PKCS #8.
+    pub fn keys(&self) -> Option<&BTreeMap<KeyName, Secret>> {
+        match &self.keys {
+            Keys::Apart(keys) => Some(keys),
+            Keys::InFiles | Keys::Elsewhere => None,
+        }
+    }
+
+    /// True if another process has the private keys.
+    pub fn is_public(&self) -> bool {
+        matches!(self.keys, Keys::Elsewhere)
+    }
+
     /// Encodes it for another process: `head`, then the path and content of each file, each
-    /// preceded by its length in four bytes.
+    /// preceded by its length in four bytes, then the keys that are kept apart.
     pub fn encode(&self, head: &[u8]) -> io::Result<Secret> {
-        let fields = || self.files.iter().flat_map(|(path, content)| [path.as_bytes(), content]);
+        let keys = self.keys().into_iter().flatten();
+        let keys: Vec<_> =
+            keys.map(|(name, key)| ([&[NO_FILE], &name[..]].concat(), key)).collect();
+        self.encode_fields(head, keys.iter().flat_map(|(name, key)| [&name[..], key]))
+    }
+
+    /// As [`encode`](Self::encode), without the keys that are kept apart.
+    pub fn encode_public(&self, head: &[u8]) -> io::Result<Secret> {
+        match self.keys {
+            Keys::InFiles => self.encode(head),
+            Keys::Apart(_) | Keys::Elsewhere => {
+                self.encode_fields(head, [&[NO_FILE][..], &[]].into_iter())
+            }
+        }
+    }
+
+    fn encode_fields<'a>(
+        &'a self,
+        head: &[u8],
+        more: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> io::Result<Secret> {
+        let fields = || {
+            let files = self.files.iter().flat_map(|(path, content)| [path.as_bytes(), content]);
+            files.chain(more.clone())
+        };
         let length: usize = fields().map(|field| 4 + field.len()).sum();
         let mut data = Secret::zeroed(head.len() + length)?;
         data[..head.len()].copy_from_slice(head);
@@ -75,9 +147,24 @@ impl Material {
             Some(value)
         };
         let mut material = Material::default();
-        while let Some(path) = field() {
-            let path = OsString::from_vec(path.to_vec());
-            material.files.insert(path, Secret::copy(field()?).ok()?);
+        while let Some(name) = field() {
+            match name.split_first() {
+                Some((&NO_FILE, [])) => {
+                    field()?;
+                    material.keys = Keys::Elsewhere;
+                }
+                Some((&NO_FILE, name)) => {
+                    let (name, key) = (name.try_into().ok()?, Secret::copy(field()?).ok()?);
+                    match &mut material.keys {
+                        Keys::Apart(keys) => drop(keys.insert(name, key)),
+                        keys => *keys = Keys::Apart(BTreeMap::from([(name, key)])),
+                    }
+                }
+                _ => {
+                    let path = OsString::from_vec(name.to_vec());
+                    material.files.insert(path, Secret::copy(field()?).ok()?);
+                }
+            }
         }
         rest.is_empty().then_some(material)
     }
@@ -142,6 +229,24 @@ mod tests {
         let copy = Material::decode(&data[4..]).expect("what was encoded");
         assert_eq!(copy.get(Path::new("z")), Some(&b"file"[..]));
         assert_eq!(copy.get(Path::new("z/")), Some(&b"more"[..]));
+    }
+
+    #[test]
+    fn keys_go_to_whom_they_are_meant_for() {
+        let mut material = Material::default();
+        material.files.insert("a".into(), Secret::copy(b"both").unwrap());
+        assert!(material.keys().is_none() && !material.is_public());
+        let keys = BTreeMap::from([([7; 32], Secret::copy(b"private").unwrap())]);
+        material.set_apart(keys, |_, _| Some(b"public".to_vec())).unwrap();
+        let data = material.encode(&[]).unwrap();
+        let next = Material::decode(&data).expect("what was encoded");
+        assert_eq!(&*next.keys().expect("the keys")[&[7; 32]], b"private");
+        assert_eq!(next.get(Path::new("a")), Some(&b"public"[..]));
+        let data = next.encode_public(&[]).unwrap();
+        assert!(memchr::memmem::find(&data, b"private").is_none());
+        let worker = Material::decode(&data).expect("what was encoded");
+        assert!(worker.is_public() && worker.keys().is_none());
+        assert_eq!(worker.get(Path::new("a")), Some(&b"public"[..]));
     }
 
     proptest! {

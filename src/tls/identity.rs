@@ -2,7 +2,7 @@
 
 use super::error::{Error, CHAIN_CALL, KEY_CALL};
 use crate::config::tls::Certificate;
-use crate::os::tls as library;
+use crate::os::tls::{self as library, signing};
 use crate::snapshot::material::Material;
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
@@ -12,10 +12,14 @@ use openssl::ssl::SslContextBuilder;
 use openssl::x509::X509;
 use std::path::Path;
 
+/// Why `tls keys = separate` is refused if `tls ciphers` leaves no choice.
+pub(super) const RSA_ONLY: &str = "tls ciphers has no suite that works with tls keys = separate: \
+     key exchange with RSA is not possible";
+
 /// The content of a certificate file: the certificate, its chain, and in PKCS#12 its key.
 pub(super) struct Bundle {
     pub(super) certificates: Vec<X509>,
-    key: Option<PKey<Private>>,
+    pub(super) key: Option<PKey<Private>>,
 }
 
 /// Reads the file of a certificate: PEM, or PKCS#12 with `tls passphrase`.
@@ -73,8 +77,25 @@ pub(super) fn identity(
     for issuer in &certificates {
         library::add_chain_certificate(builder, issuer).map_err(failed)?;
     }
-    let key = match key {
-        Some(key) if key_path == path => key,
+    if material.is_public() {
+        let failed = |errors: ErrorStack| Error::library(KEY_CALL, key_path, &errors);
+        let public = leaf.public_key().map_err(failed)?;
+        let key = signing::key_elsewhere(&public).map_err(failed)?;
+        builder.set_private_key(&key).map_err(failed)?;
+        signing::suspend_handshakes(builder);
+        return match signing::decrypt_nothing(builder).map_err(failed)? {
+            true => Ok(leaf),
+            false => Err(Error::wrong(RSA_ONLY)),
+        };
+    }
+    let apart = material.keys().and_then(|keys| {
+        let public = leaf.public_key().ok()?;
+        PKey::private_key_from_pkcs8(keys.get(&signing::name_of(&public).ok()?)?).ok()
+    });
+    let key = match (apart, key) {
+        // The monitor has the keys, though not in the files.
+        (Some(key), _) => key,
+        (None, Some(key)) if key_path == path => key,
         _ => private_key(certificate, key_path, material.get(key_path).unwrap_or_default())?,
     };
     let failed = |errors: ErrorStack| Error::library(KEY_CALL, key_path, &errors);
@@ -115,7 +136,11 @@ fn unusable(key: &PKey<Public>) -> Option<String> {
 }
 
 /// Reads a key. Without a passphrase an encrypted key is refused; nobody is asked for one.
-fn private_key(certificate: &Certificate, path: &Path, pem: &[u8]) -> Result<PKey<Private>, Error> {
+pub(super) fn private_key(
+    certificate: &Certificate,
+    path: &Path,
+    pem: &[u8],
+) -> Result<PKey<Private>, Error> {
     if is_der(pem) && PKey::private_key_from_der(pem).is_ok() {
         let text = "it is DER, and PEM is needed (openssl pkey -inform DER)";
         return Err(Error::at(KEY_CALL, path, text));

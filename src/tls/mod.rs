@@ -12,6 +12,7 @@ pub mod context;
 pub mod detect;
 pub mod error;
 mod identity;
+pub mod keys;
 mod ocsp;
 mod policy;
 pub mod records;

@@ -11,6 +11,7 @@ use super::trust;
 use super::Buffer;
 use crate::os::ktls::{self, Way};
 use crate::os::secret::SecretBytes;
+use crate::os::tls::signing;
 use crate::os::tls::{self as library, Captured};
 use openssl::error::ErrorStack;
 use openssl::ssl::{ErrorCode, ShutdownState, Ssl, SslRef, SslStream, SslVersion};
@@ -118,6 +119,29 @@ struct Session {
     /// How many records had been sent by the end of the step that derived the server's secret and
     /// then waited for the client: everything sent later is sealed with that secret.
     sent_before: Option<u64>,
+    /// The signature of another process that the handshake waits for.
+    signing: Option<u64>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // A suspended handshake has memory on a stack of its own, which only it can free.
+        if let Some(number) = self.signing.take() {
+            signing::cancel(number);
+            let _ = self.stream.do_handshake();
+        }
+    }
+}
+
+/// How far a handshake has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shaken {
+    /// It waits for the other side.
+    Waiting,
+    /// It waits for this signature of another process.
+    Signing(u64),
+    /// It is done.
+    Done,
 }
 
 enum State {
@@ -178,7 +202,8 @@ impl Stream {
     pub(super) fn new(ssl: Ssl, server: bool, handler: Handler) -> Result<Stream, ErrorStack> {
         let stream = SslStream::new(ssl, Wire::default())?;
         let stream = Library(Some(stream));
-        let session = Session { stream, captured: Captured::default(), sent_before: None };
+        let session =
+            Session { stream, captured: Captured::default(), sent_before: None, signing: None };
         let state = State::Handshake(Box::new(session));
         Ok(Stream {
             state,
@@ -195,36 +220,50 @@ impl Stream {
     }
 
     /// Continues the handshake: takes bytes from the wire, and appends what has to be sent to
-    /// `output`, even if it fails. True when the handshake is done.
-    pub fn handshake(&mut self, input: &[u8], output: &mut Buffer) -> Result<bool, String> {
+    /// `output`, even if it fails.
+    pub fn handshake(&mut self, input: &[u8], output: &mut Buffer) -> Result<Shaken, String> {
         let session = match &mut self.state {
             State::Handshake(session) => session,
             State::Failed => return Err("the session has failed".to_owned()),
-            State::Library(_) | State::Records(_) => return Ok(true),
+            State::Library(_) | State::Records(_) => return Ok(Shaken::Done),
         };
         let stream = &mut session.stream;
         self.untouched &= input.is_empty();
         stream.get_mut().feed(input);
-        let result = match (self.server, self.handler) {
+        let (result, noted) = match (self.server, self.handler) {
             (true, Handler::Own) => {
-                library::capturing(&mut session.captured, || stream.do_handshake())
+                let step = || signing::noting(|| stream.do_handshake());
+                library::capturing(&mut session.captured, step)
             }
-            _ => stream.do_handshake(),
+            _ => signing::noting(|| stream.do_handshake()),
         };
         stream.get_mut().deliver(output);
+        if let Err(error) = &result {
+            if error.code().as_raw() == signing::WANT_ASYNC {
+                session.signing = noted.asked.or(session.signing);
+                return match session.signing {
+                    Some(number) => Ok(Shaken::Signing(number)),
+                    None => Err("suspended without a reason".to_owned()),
+                };
+            }
+        }
+        session.signing = None;
         match result {
             Ok(()) => {
                 self.established();
-                Ok(true)
+                Ok(Shaken::Done)
             }
             Err(error) if error.code() == ErrorCode::WANT_READ => {
                 if session.captured.server.is_some() && session.sent_before.is_none() {
                     session.sent_before = Some(stream.get_ref().sent.records());
                 }
-                Ok(false)
+                Ok(Shaken::Waiting)
             }
             Err(error) => {
-                let text = describe(&error, stream.ssl());
+                let text = match noted.refused {
+                    Some(reason) => reason.to_owned(),
+                    None => describe(&error, stream.ssl()),
+                };
                 self.state = State::Failed;
                 Err(text)
             }
@@ -361,6 +400,7 @@ impl Stream {
         else {
             return;
         };
+        signing::suspend_no_more(session.stream.ssl());
         if let Some(summary) = &mut self.summary {
             **summary = summarize(session.stream.ssl(), self.handler);
         }

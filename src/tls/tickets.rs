@@ -109,6 +109,11 @@ impl Ratchet {
         files.encode(&self.encode())
     }
 
+    /// As [`encode_with`](Self::encode_with), without private keys that are kept apart.
+    pub fn encode_with_public(&self, files: &Material) -> io::Result<Secret> {
+        files.encode_public(&self.encode())
+    }
+
     /// Reads what [`encode_with`](Self::encode_with) has written; `None` if it is something else.
     pub fn decode_with(data: &[u8]) -> Option<(Material, Ratchet)> {
         let (ratchet, files) = data.split_first_chunk()?;

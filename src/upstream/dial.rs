@@ -75,6 +75,8 @@ pub enum Cause {
     Sound,
     /// The time of [`Dial::due`] has come.
     Time,
+    /// This signature is there, or there will be none.
+    Signed(u64),
 }
 
 /// What a step works with.
@@ -118,6 +120,8 @@ pub enum Failure {
 pub enum Progress {
     /// The attempt continues when the socket is ready, or at the time of [`Dial::due`].
     Waiting,
+    /// The attempt continues with this signature, or at the time of [`Dial::due`].
+    Signing(u64),
     /// The remote was reached.
     Ready(Connection),
     /// The remote was not reached. The socket, if there is one, is closed with the dial.
@@ -212,6 +216,10 @@ impl Dial {
                 let progress = handshake.go_on(socket, &mut dialer.scratch);
                 self.shaken(progress)
             }
+            (State::Handshaking(socket, handshake), Cause::Signed(number)) => {
+                let progress = handshake.signed(number, socket, &mut dialer.scratch);
+                self.shaken(progress)
+            }
             (State::Handshaking(..), Cause::Time) => failed("TLS: handshake timeout"),
             _ => Progress::Waiting,
         }
@@ -267,6 +275,7 @@ impl Dial {
     fn shaken(&mut self, progress: Handshaken) -> Progress {
         match progress {
             Handshaken::Waiting => Progress::Waiting,
+            Handshaken::Signing(number) => Progress::Signing(number),
             Handshaken::Failed(text) => failed(format!("TLS: {text}")),
             Handshaken::Done => match std::mem::replace(&mut self.state, State::Over) {
                 State::Handshaking(socket, handshake) => {

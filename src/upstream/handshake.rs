@@ -1,10 +1,12 @@
 //! A TLS handshake over a socket, for either side.
 
 use crate::event::Interest;
+use crate::os::descriptor::poll_state;
 use crate::os::{self, Socket};
-use crate::tls::stream::Stream;
+use crate::tls::stream::{Shaken, Stream};
 use crate::tls::Buffer;
 use std::io;
+use std::os::fd::AsRawFd;
 
 const GONE: &str = "the connection has ended";
 
@@ -21,6 +23,9 @@ pub struct Scratch<'a> {
 pub enum Progress {
     /// Waiting for the other side.
     Waiting,
+    /// Waiting for this signature. Meanwhile the socket is not read; go on with
+    /// [`Handshake::signed`].
+    Signing(u64),
     /// It is done.
     Done,
     /// It has failed, for this reason.
@@ -77,12 +82,14 @@ fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
 pub struct Handshake {
     stream: Stream,
     unsent: Unsent,
+    /// The signature that it waits for.
+    signing: Option<u64>,
 }
 
 impl Handshake {
     /// A handshake in which nothing has been sent yet.
     pub fn new(stream: Stream) -> Handshake {
-        Handshake { stream, unsent: Unsent::default() }
+        Handshake { stream, unsent: Unsent::default(), signing: None }
     }
 
     /// Begins on the side that connects, which sends first.
@@ -100,7 +107,23 @@ impl Handshake {
         if self.unsent.flush(socket).is_err() {
             return Progress::Failed(GONE.to_owned());
         }
+        if self.signing.is_some() {
+            let state = poll_state(socket.as_raw_fd());
+            return match state.hangup || state.error {
+                true => Progress::Failed(GONE.to_owned()),
+                false => Progress::Waiting,
+            };
+        }
         self.step(socket, None, scratch)
+    }
+
+    /// Continues with a signature that was waited for, or without it.
+    pub fn signed(&mut self, number: u64, socket: &Socket, scratch: &mut Scratch<'_>) -> Progress {
+        if self.signing != Some(number) {
+            return Progress::Waiting;
+        }
+        self.signing = None;
+        self.step(socket, Some(&[]), scratch)
     }
 
     fn step(
@@ -131,19 +154,24 @@ impl Handshake {
             match progress {
                 Err(text) => return Progress::Failed(text),
                 _ if sent.is_err() => return Progress::Failed(GONE.to_owned()),
-                Ok(true) => return Progress::Done,
-                Ok(false) if more => {}
-                Ok(false) => return Progress::Waiting,
+                Ok(Shaken::Done) => return Progress::Done,
+                Ok(Shaken::Signing(number)) => {
+                    self.signing = Some(number);
+                    return Progress::Signing(number);
+                }
+                Ok(Shaken::Waiting) if more => {}
+                Ok(Shaken::Waiting) => return Progress::Waiting,
             }
         }
     }
 
     /// What to watch the socket for.
     pub fn interest(&self) -> Interest {
+        let read = if self.signing.is_none() { Interest::READ } else { Interest::empty() };
         if self.unsent.is_empty() {
-            Interest::READ
+            read
         } else {
-            Interest::READ | Interest::WRITE
+            read | Interest::WRITE
         }
     }
 

@@ -9,6 +9,7 @@ use super::shared::{kind, register, Shared};
 use crate::config::balance::Kind;
 use crate::event::{Interest, Loop, TimerId, Token};
 use crate::os::address::Address;
+use crate::os::tls::signing;
 use crate::os::{self, log, Socket};
 use crate::upstream::balance::Tried;
 use crate::upstream::dial::{Cause, Connection, Dial, Dialer, Failure, Progress};
@@ -72,7 +73,10 @@ impl Session {
             shared.host_has_all(remote);
         }
         match progress {
-            Progress::Waiting => {
+            Progress::Waiting | Progress::Signing(_) => {
+                if let Progress::Signing(number) = progress {
+                    signing::own(number, *index);
+                }
                 let token = Token::new(kind::STATE, *index);
                 set_timer(timer, dial.due(), token, events);
                 Ok(Next::Wait)

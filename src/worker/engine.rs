@@ -80,6 +80,10 @@ impl Engine {
             self.shake_hands(events);
         }
         self.take_answers(events);
+        if self.shared.signatures.has_new() {
+            let failed = self.shared.signatures.send(events);
+            self.signed(events, failed);
+        }
         std::mem::take(&mut self.ended)
     }
 
@@ -104,6 +108,22 @@ impl Engine {
         if !self.turns.is_empty() {
             // Ends the next wait at once.
             events.arm(Token::new(kind::TURN, 0), events.now());
+        }
+    }
+
+    /// The process with the private keys is at the other end of this socket; there may have been
+    /// one before.
+    pub fn set_signer(&mut self, events: &mut Loop, socket: Socket) {
+        let failed = self.shared.signatures.connect(socket, events);
+        self.signed(events, failed);
+        let failed = self.shared.signatures.send(events);
+        self.signed(events, failed);
+    }
+
+    /// Continues the handshakes whose signatures are there.
+    fn signed(&mut self, events: &mut Loop, signed: Vec<(u64, u32)>) {
+        for (number, index) in signed {
+            self.run(events, index, Cause::Signed(number));
         }
     }
 
@@ -289,6 +309,10 @@ impl Engine {
         let end = match event.token.kind() {
             kind::CLIENT => End::Client,
             kind::UPSTREAM => End::Upstream,
+            kind::SIGNER => {
+                let signed = self.shared.signatures.event(event, events);
+                return self.signed(events, signed);
+            }
             _ => return,
         };
         self.run(events, event.token.index(), Cause::Event(end, event));

@@ -9,6 +9,7 @@ use crate::channel::protocol::Accept;
 use crate::config::listen::flag;
 use crate::event::{Interest, Loop, TimerId, Token};
 use crate::os::address::Address;
+use crate::os::tls::signing;
 use crate::os::{self, log, Socket};
 use crate::tls::detect::{first, First};
 use crate::upstream::dial;
@@ -182,9 +183,28 @@ impl Session {
         }
     }
 
+    /// A signature that a handshake has asked for is there, or there will be none.
+    pub(super) fn signed(&mut self, number: u64, context: &mut Context<'_>) -> Next {
+        match &mut self.state {
+            State::Accepting(accepting) => {
+                let mut scratch = context.shared.buffers.scratch();
+                let progress = accepting.handshake.signed(number, &self.client, &mut scratch);
+                self.accepted(progress, context)
+            }
+            State::Dialing { .. } => {
+                self.advance(dial::Cause::Signed(number), context).unwrap_or(Next::Dial)
+            }
+            _ => Next::Wait,
+        }
+    }
+
     fn accepted(&mut self, progress: Progress, context: &mut Context<'_>) -> Next {
         match progress {
             Progress::Waiting => return Next::Wait,
+            Progress::Signing(number) => {
+                signing::own(number, context.index);
+                return Next::Wait;
+            }
             Progress::Failed(text) => return self.not_accepted(&text),
             Progress::Done => {}
         }

@@ -23,6 +23,7 @@ mod pump;
 mod relaying;
 mod session;
 mod shared;
+mod signing;
 mod table;
 #[cfg(test)]
 mod tests;

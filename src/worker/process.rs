@@ -91,6 +91,11 @@ impl Worker {
         }
     }
 
+    /// There is a process with the private keys at the other end of this stream.
+    pub fn set_signer(&mut self, stream: Socket, events: &mut Loop) {
+        self.engine.set_signer(events, stream);
+    }
+
     /// Serves until the process is no longer needed; returns its exit status.
     pub fn run(&mut self, events: &mut Loop) -> i32 {
         loop {
@@ -216,6 +221,11 @@ impl Worker {
                     });
                 }
                 self.link.ended(1);
+            }
+            Order::Signer => {
+                if let Some(socket) = self.link.next_socket() {
+                    self.engine.set_signer(events, socket.into());
+                }
             }
             Order::Drain => self.engine.drain(events),
             // Nothing to do: most of these are meant for a worker that is not ready yet.

@@ -100,6 +100,8 @@ pub(super) enum Cause {
     Decision(Decision),
     /// It may go on with its handshake.
     Turn,
+    /// This signature is there, or there will be none.
+    Signed(u64),
 }
 
 /// How a session is closed.
@@ -164,6 +166,7 @@ impl Session {
             Cause::IdleTime => self.idle(context),
             Cause::Decision(decision) => self.decided(decision, context),
             Cause::Room => Next::Dial,
+            Cause::Signed(number) => self.signed(number, context),
             Cause::Arrival => match self.state {
                 State::Arrived(realm) => self.admit(None, realm, context),
                 State::Detecting(_) => self.detect(context),

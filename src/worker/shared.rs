@@ -2,6 +2,7 @@
 
 use super::direction::Buffers;
 use super::pair::Pair;
+use super::signing::Signatures;
 use crate::channel::local::LOCAL_KINDS;
 use crate::config::relay::Relay;
 use crate::event::{Interest, Loop, Token};
@@ -23,6 +24,8 @@ pub(super) mod kind {
     pub(in crate::worker) const DRAIN: u8 = LOCAL_KINDS + 4;
     pub(in crate::worker) const TURN: u8 = LOCAL_KINDS + 5;
     pub(in crate::worker) const LOOK: u8 = LOCAL_KINDS + 6;
+    /// A descriptor, where the other is a timer.
+    pub(in crate::worker) const SIGNER: u8 = TURN;
 }
 
 /// What all sessions of a worker share.
@@ -48,6 +51,8 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     /// The bytes of long sessions that were counted already, by their numbers: up and down.
     counted: Vec<[u64; 2]>,
+    /// Gets signatures from the process with the private keys.
+    pub(super) signatures: Signatures,
 }
 
 impl Shared {
@@ -67,6 +72,7 @@ impl Shared {
             host_due: 0,
             counters: Counters::default(),
             counted: Vec::new(),
+            signatures: Signatures::default(),
         }
     }
 

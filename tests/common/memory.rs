@@ -26,3 +26,24 @@ pub fn memory_contains(pid: i32, wanted: &[u8]) -> bool {
     }
     found
 }
+
+/// Whether the memory of a process contains one of these, what is left out of core dumps included.
+pub fn all_memory_contains(pid: i32, wanted: &[Vec<u8>]) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
+    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).expect("mem");
+    maps.lines().any(|line| {
+        let mut fields = line.split(' ');
+        let range = fields.next().and_then(|range| range.split_once('-'));
+        // What cannot be written came from a file.
+        let writable = fields.next().is_some_and(|rights| rights.starts_with("rw"));
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        let range = range.and_then(|(start, end)| number(start).zip(number(end)));
+        let Some((start, end)) = range.filter(|_| writable) else {
+            return false;
+        };
+        let mut data = vec![0; (end - start) as usize];
+        memory.seek(SeekFrom::Start(start)).is_ok()
+            && memory.read_exact(&mut data).is_ok()
+            && wanted.iter().any(|one| memchr::memmem::find(&data, one).is_some())
+    })
+}

@@ -187,7 +187,12 @@ impl Relay {
 
     /// The living children of the broker.
     pub fn workers(&self) -> Vec<i32> {
-        children(self.pid())
+        children(self.pid()).into_iter().filter(|&pid| !is_signer(pid)).collect()
+    }
+
+    /// The process with the private keys, if there is one.
+    pub fn signer(&self) -> Option<i32> {
+        children(self.pid()).into_iter().find(|&pid| is_signer(pid))
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
@@ -234,6 +239,12 @@ pub fn children(pid: i32) -> Vec<i32> {
         .filter_map(|word| word.parse().ok())
         .filter(|&child| !is_gone(child))
         .collect()
+}
+
+/// True for the process with the private keys: the first argument of a fresh one, and the title.
+fn is_signer(pid: i32) -> bool {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    memchr::memmem::find(&words, b"private-keys").is_some()
 }
 
 /// True if the process does not exist, or is a zombie.

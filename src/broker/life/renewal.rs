@@ -34,9 +34,10 @@ impl Broker {
     fn replace_workers(&mut self, findings: Option<Findings>, events: &mut Loop) {
         log::message("SIGUSR1: replacing all workers");
         let monitored = findings.as_ref().is_some_and(|findings| findings.checked.monitored);
-        self.workers.renew(findings.map(|Findings { snapshot, checked }| {
+        let checked = findings.map(|Findings { snapshot, checked }| {
             (checked.material, checked.session_timeout, share_texts(&snapshot))
-        }));
+        });
+        self.workers.renew(checked, events);
         self.workers.dismiss_all(events);
         self.workers.replace_monitor(monitored, events);
         self.workers.start_missing(events);

@@ -107,8 +107,12 @@ impl Workers {
         if let Some((fd, slot)) = self.leases.admit(worker.pid) {
             worker.tell_zone(slot, fd);
         }
+        self.give_signer(id, events);
+        let Some(worker) = self.all.get_mut(&id) else {
+            return;
+        };
         self.secrets.tickets.advance(os::wall_clock());
-        match self.secrets.tickets.encode_with(worker.material()) {
+        match self.secrets.tickets.encode_with_public(worker.material()) {
             Ok(data) => worker.answer(data, events),
             Err(error) => {
                 log::braked(log::Kind::Channel, || format!("mmap: {}", os::reason(&error)));

@@ -18,6 +18,8 @@ pub(super) enum Found {
     Connections(Vec<Connection>, usize),
     /// A message without connections.
     Other,
+    /// A stream to the process with the private keys, which is closed now.
+    Signer,
     /// The worker has given its end a name, so that others can send to it: messages there need not
     /// be the broker's.
     Foreign,
@@ -56,6 +58,7 @@ pub(super) fn find(inbox: &Channel) -> io::Result<Found> {
             Some((accept, payload)) => (accept, 1, Some(payload.to_vec())),
             None => return Ok(Found::Other),
         },
+        Ok(FromBroker::Signer) => return Ok(Found::Signer),
         _ => return Ok(Found::Other),
     };
     let parked = |socket| Connection { socket, listener: None, accept, datagram: payload.clone() };
@@ -94,7 +97,7 @@ impl Orphans {
                     *taken += found.len();
                     return Ok(Some(found));
                 }
-                Found::Other => {}
+                Found::Other | Found::Signer => {}
                 Found::Nothing | Found::Foreign => {
                     if *taken > 0 {
                         let taken = *taken;
@@ -118,7 +121,7 @@ impl Orphans {
             while let Ok(found) = find(&inbox) {
                 match found {
                     Found::Connections(found, _) => all.extend(found),
-                    Found::Other => {}
+                    Found::Other | Found::Signer => {}
                     Found::Nothing | Found::Foreign => break,
                 }
             }

@@ -218,6 +218,7 @@ impl Workers {
                     return Ok(Some(found));
                 }
                 Found::Other => {}
+                Found::Signer => worker.without_signer = true,
                 Found::Foreign => {
                     // What is in the channel ends with the worker; it need not be ours, so it is
                     // not taken.
@@ -228,6 +229,9 @@ impl Workers {
                 Found::Nothing => {
                     // When the worker reads this probe, it gets connections again.
                     worker.probe(events);
+                    if std::mem::take(&mut worker.without_signer) {
+                        self.give_signer(id, events);
+                    }
                     break;
                 }
             }

@@ -36,6 +36,10 @@ pub(super) struct Worker {
     farewell_due: bool,
     /// The files for TLS that belong to the texts it was started with.
     material: Rc<Material>,
+    /// A stream to the process with the private keys, to be sent first.
+    signer: Option<Socket>,
+    /// Such a stream was taken out of its channel, which it does not read.
+    pub(super) without_signer: bool,
     /// The answer to HELLO, and how much of it was sent.
     secrets: Option<(Secret, usize)>,
 }
@@ -64,6 +68,8 @@ impl Worker {
             remarked: false,
             farewell_due: false,
             material,
+            signer: None,
+            without_signer: false,
             secrets: None,
         }
     }
@@ -121,7 +127,7 @@ impl Worker {
     /// The channel has room: sends what is due.
     pub(super) fn has_room(&mut self, events: &mut Loop) {
         events.set_interest(&self.channel, Interest::READ);
-        self.send_secrets(events);
+        self.send_due(events);
         if self.farewell_due {
             self.farewell(events);
         }
@@ -130,6 +136,7 @@ impl Worker {
     /// Sends it nothing more.
     pub(super) fn abandon(&mut self) {
         self.secrets = None;
+        self.signer = None;
         self.farewell_due = false;
     }
 
@@ -169,11 +176,28 @@ impl Worker {
     /// Begins the answer to HELLO.
     pub(super) fn answer(&mut self, secrets: Secret, events: &mut Loop) {
         self.secrets = Some((secrets, 0));
-        self.send_secrets(events);
+        self.send_due(events);
     }
 
-    /// Goes on with the answer as long as the channel has room.
-    fn send_secrets(&mut self, events: &mut Loop) {
+    /// Sends it a stream to the process with the private keys.
+    pub(super) fn give_signer(&mut self, stream: Socket, events: &mut Loop) {
+        self.signer = Some(stream);
+        self.send_due(events);
+    }
+
+    /// Sends what is due, as long as the channel has room.
+    fn send_due(&mut self, events: &mut Loop) {
+        if let Some(stream) = self.signer.take() {
+            let message = FromBroker::signer();
+            match self.channel.send(&message, Some(stream.as_fd())) {
+                Err(error) if channel::is_full(&error) => {
+                    self.signer = Some(stream);
+                    return self.await_room(&error, events);
+                }
+                // If the worker is gone, SIGCHLD is on its way.
+                _ => {}
+            }
+        }
         while let Some((data, sent)) = &mut self.secrets {
             let mut message = secrets_message(data, *sent);
             let length = secrets_length(&message);

@@ -35,11 +35,23 @@ mod privileges;
 use std::io;
 use std::path::Path;
 
+/// Which networks a process uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// It opens connections.
+    #[default]
+    Any,
+    /// None.
+    None,
+}
+
 /// What a worker still needs once it has started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Needs<'a> {
     /// Paths of remotes that are UNIX-domain sockets.
     pub sockets: &'a [&'a Path],
+    /// The network.
+    pub network: Network,
     /// The log daemon listens on a UNIX-domain stream socket.
     pub log_streams: bool,
     /// Modules are loaded; they may read any file and query servers of their own.

@@ -1,6 +1,6 @@
 //! OpenBSD: pledge(2) and unveil(2).
 
-use super::{Confinement, Needs};
+use super::{Confinement, Needs, Network};
 use crate::os::check;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -31,6 +31,9 @@ const PROMISES: &CStr = c"stdio rpath inet unix dns recvfd error";
 /// Modules may query name servers in a routing domain of their own (SO_RTABLE).
 const PROMISES_WITH_MODULES: &CStr = c"stdio rpath inet unix dns recvfd wroute error";
 
+/// Without the network: the log remains.
+const PROMISES_WITHOUT_NETWORK: &CStr = c"stdio rpath unix recvfd error";
+
 /// As [`super::enter`].
 pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
     unveil(Path::new("/"), c"r")?;
@@ -41,7 +44,11 @@ pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
             result => result?,
         }
     }
-    let promises = if needs.modules { PROMISES_WITH_MODULES } else { PROMISES };
+    let promises = match needs.network {
+        Network::None => PROMISES_WITHOUT_NETWORK,
+        Network::Any if needs.modules => PROMISES_WITH_MODULES,
+        Network::Any => PROMISES,
+    };
     // No more unveil(2) after this: its promise is missing.
     // SAFETY: a NUL-terminated text; the null pointer leaves alone what executed programs promise.
     check(unsafe { sys::pledge(promises.as_ptr(), ptr::null()) })?;

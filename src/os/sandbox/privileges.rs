@@ -1,6 +1,6 @@
 //! Solaris and illumos: gives up basic privileges (privileges(7)), which every process starts with.
 
-use super::{Confinement, Needs};
+use super::{Confinement, Needs, Network};
 use std::ffi::{c_char, c_int, CStr};
 use std::io;
 use std::ptr;
@@ -20,10 +20,14 @@ const NEEDLESS: [&CStr; 5] =
 /// Connecting to a UNIX-domain socket counts as writing to a file.
 const WRITE: &CStr = c"file_write";
 
+/// Sockets other than UNIX-domain ones.
+const NETWORK: &CStr = c"net_access";
+
 /// As [`super::enter`].
 pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
     let write = needs.sockets.is_empty().then_some(WRITE);
-    for privilege in NEEDLESS.into_iter().chain(write) {
+    let network = (needs.network == Network::None).then_some(NETWORK);
+    for privilege in NEEDLESS.into_iter().chain(write).chain(network) {
         let none: *const c_char = ptr::null();
         // SAFETY: names that are NUL-terminated, and end with a null pointer.
         if unsafe { priv_set(PRIV_OFF, PRIV_ALLSETS, privilege.as_ptr(), none) } != 0 {

@@ -5,7 +5,7 @@
 //! which calls are allowed whatever their arguments, and run the filter only for the others. So the
 //! calls whose arguments are checked come first.
 
-use super::{landlock, threads, Confinement, Needs};
+use super::{landlock, threads, Confinement, Needs, Network};
 use crate::os::socket;
 use libc::{c_long, c_ulong, seccomp_data, sock_filter};
 use std::io;
@@ -312,7 +312,11 @@ fn sockets(needs: &Needs<'_>) -> Vec<Socket> {
         (false, false) => &[UNIX_STREAM],
         (false, true) => &[],
     };
-    ip.chain(unix.iter().copied()).chain(LOCAL_SOCKETS).collect()
+    match needs.network {
+        Network::Any => ip.chain(unix.iter().copied()).chain(LOCAL_SOCKETS).collect(),
+        // The log.
+        Network::None => unix.iter().copied().chain(LOCAL_SOCKETS.into_iter().take(1)).collect(),
+    }
 }
 
 /// Allows socket(2) for these sockets.

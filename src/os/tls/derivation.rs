@@ -12,12 +12,13 @@
 
 use super::checked;
 use super::kdf::{self, Hash};
+use super::provider::{kind, Algorithm, Dispatch, OSSL_PROVIDER_add_builtin, Parameter, END};
 use crate::os::secret::{wipe, SecretBytes};
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslMethod};
 use openssl_sys as ffi;
 use std::cell::RefCell;
-use std::ffi::{c_char, c_int, c_uint, c_void, CStr};
+use std::ffi::{c_char, c_int, c_void, CStr};
 use std::ptr::{null, null_mut};
 use std::slice;
 use std::sync::Once;
@@ -99,19 +100,6 @@ pub fn deriving_context(method: SslMethod) -> Result<SslContextBuilder, ErrorSta
 
 /// Adds the provider beside those of the configuration, or beside the default one.
 fn add_provider() {
-    extern "C" {
-        /// OSSL_PROVIDER_add_builtin(3).
-        fn OSSL_PROVIDER_add_builtin(
-            library: *mut ffi::OSSL_LIB_CTX,
-            name: *const c_char,
-            init: unsafe extern "C" fn(
-                *const c_void,
-                *const Dispatch,
-                *mut *const Dispatch,
-                *mut *mut c_void,
-            ) -> c_int,
-        ) -> c_int;
-    }
     // Callers that ask for no property get the implementation that OpenSSL learned first.
     kdf::know_default();
     let name = c"tcprelay".as_ptr();
@@ -124,40 +112,6 @@ fn add_provider() {
     // Without the provider everything works, but OpenSSL keeps handling the records.
     drop(ErrorStack::get());
 }
-
-/// OSSL_DISPATCH (openssl-core_dispatch.h(7)).
-#[repr(C)]
-struct Dispatch {
-    number: c_int,
-    function: *const (),
-}
-
-// SAFETY: the functions are constants.
-unsafe impl Sync for Dispatch {}
-
-/// OSSL_ALGORITHM (openssl-core.h(7)).
-#[repr(C)]
-struct Algorithm {
-    names: *const c_char,
-    properties: *const c_char,
-    implementation: *const Dispatch,
-    description: *const c_char,
-}
-
-// SAFETY: the strings and tables are constants.
-unsafe impl Sync for Algorithm {}
-
-/// OSSL_PARAM(3).
-#[repr(C)]
-struct Parameter {
-    key: *const c_char,
-    kind: c_uint,
-    data: *const c_void,
-    size: usize,
-    returned: usize,
-}
-
-const END: Dispatch = Dispatch { number: 0, function: null() };
 
 /// The operation number of key derivation, OSSL_OP_KDF.
 const KEY_DERIVATION: c_int = 4;
@@ -172,7 +126,7 @@ static ALGORITHMS: [Algorithm; 2] = [
         implementation: (&raw const FUNCTIONS).cast(),
         description: null(),
     },
-    Algorithm { names: null(), properties: null(), implementation: null(), description: null() },
+    Algorithm::END,
 ];
 
 /// OSSL_FUNC_KDF_NEWCTX, FREECTX, RESET, DERIVE and SET_CTX_PARAMS.
@@ -299,9 +253,7 @@ impl<'a> Given<'a> {
     /// `parameters` is null, or an array of parameters that ends with one without a name; all of
     /// them, and what they point at, live for `'a`.
     unsafe fn of(mut parameters: *const Parameter) -> Given<'a> {
-        const INTEGER: c_uint = 1;
-        const TEXT: c_uint = 4;
-        const OCTETS: c_uint = 5;
+        use kind::{INTEGER, OCTETS, TEXT};
         const EXTRACT_ONLY: c_int = 1;
         let mut given = Given::default();
         // SAFETY: as promised; a parameter's data are `size` bytes, and integers are aligned.

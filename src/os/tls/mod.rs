@@ -4,6 +4,8 @@ mod derivation;
 pub mod foreign;
 pub mod kdf;
 mod memory;
+mod provider;
+pub mod signing;
 pub mod system;
 mod tickets;
 

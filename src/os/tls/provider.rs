@@ -1,0 +1,85 @@
+//! What OpenSSL's providers are made of (provider(7)).
+
+use openssl_sys as ffi;
+use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ptr::null;
+
+/// OSSL_DISPATCH (openssl-core_dispatch.h(7)).
+#[repr(C)]
+pub(super) struct Dispatch {
+    pub(super) number: c_int,
+    pub(super) function: *const (),
+}
+
+// SAFETY: the functions are constants.
+unsafe impl Sync for Dispatch {}
+
+/// The end of a table of functions.
+pub(super) const END: Dispatch = Dispatch { number: 0, function: null() };
+
+/// OSSL_ALGORITHM (openssl-core.h(7)).
+#[repr(C)]
+pub(super) struct Algorithm {
+    pub(super) names: *const c_char,
+    pub(super) properties: *const c_char,
+    pub(super) implementation: *const Dispatch,
+    pub(super) description: *const c_char,
+}
+
+// SAFETY: the strings and tables are constants.
+unsafe impl Sync for Algorithm {}
+
+impl Algorithm {
+    /// The end of a table of algorithms.
+    pub(super) const END: Algorithm = Algorithm {
+        names: null(),
+        properties: null(),
+        implementation: null(),
+        description: null(),
+    };
+}
+
+/// OSSL_PARAM(3).
+#[repr(C)]
+pub(super) struct Parameter {
+    pub(super) key: *const c_char,
+    pub(super) kind: c_uint,
+    pub(super) data: *const c_void,
+    pub(super) size: usize,
+    pub(super) returned: usize,
+}
+
+// SAFETY: those that are shared are constants, which describe parameters and hold no data.
+unsafe impl Sync for Parameter {}
+
+/// The kinds of parameters.
+pub(super) mod kind {
+    use std::ffi::c_uint;
+    pub(in crate::os::tls) const INTEGER: c_uint = 1;
+    pub(in crate::os::tls) const UNSIGNED: c_uint = 2;
+    pub(in crate::os::tls) const TEXT: c_uint = 4;
+    pub(in crate::os::tls) const OCTETS: c_uint = 5;
+}
+
+impl Parameter {
+    /// The end of a list.
+    pub(super) const END: Parameter =
+        Parameter { key: null(), kind: 0, data: null(), size: 0, returned: 0 };
+}
+
+/// The function that OpenSSL calls to start a provider (provider-base(7)).
+pub(super) type Initialize = unsafe extern "C" fn(
+    *const c_void,
+    *const Dispatch,
+    *mut *const Dispatch,
+    *mut *mut c_void,
+) -> c_int;
+
+extern "C" {
+    /// OSSL_PROVIDER_add_builtin(3).
+    pub(super) fn OSSL_PROVIDER_add_builtin(
+        library: *mut ffi::OSSL_LIB_CTX,
+        name: *const c_char,
+        init: Initialize,
+    ) -> c_int;
+}
