@@ -114,7 +114,8 @@ impl Engine {
     /// The process with the private keys is at the other end of this socket; there may have been
     /// one before.
     pub fn set_signer(&mut self, events: &mut Loop, socket: Socket) {
-        let failed = self.shared.signatures.connect(socket, events);
+        let token = Token::new(kind::SIGNER, 0);
+        let failed = self.shared.signatures.connect(socket, token, events);
         self.signed(events, failed);
         let failed = self.shared.signatures.send(events);
         self.signed(events, failed);

@@ -1,7 +1,6 @@
 //! Signatures of handshakes, from the process with the private keys (`tls keys = separate`).
 //! Requests of one turn go out together; the answers continue the handshakes.
 
-use super::shared::kind;
 use crate::channel::signing::{decode_answer, encode_request, Frames, MOST_ANSWER};
 use crate::event::{Event, Interest, Loop, Token};
 use crate::os::tls::signing;
@@ -35,9 +34,9 @@ impl Signatures {
 
     /// There is a process with the keys at the other end of this socket. What another one was asked
     /// for fails.
-    pub(super) fn connect(&mut self, socket: Socket, events: &mut Loop) -> Signed {
+    pub(super) fn connect(&mut self, socket: Socket, token: Token, events: &mut Loop) -> Signed {
         let failed = self.lost(events);
-        events.register(&socket, Token::new(kind::SIGNER, 0), Interest::READ);
+        events.register(&socket, token, Interest::READ);
         self.link = Some(Link { socket, frames: Frames::default(), output: Vec::new() });
         failed
     }

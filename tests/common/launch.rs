@@ -168,7 +168,8 @@ impl Launch {
     }
 
     fn spawn(self) -> Relay {
-        let config = self.directory.write("relay.cfg", self.expand(&self.config));
+        let config = with_keys(self.expand(&self.config));
+        let config = self.directory.write("relay.cfg", config);
         let log = self.directory.file("log");
         let create = |name: &str| File::create(self.directory.file(name)).expect("a file");
         let mut command = ours(self.expand(&self.program.display().to_string()));
@@ -246,6 +247,18 @@ impl Launch {
         let mut relay = self.spawn();
         let status = relay.wait();
         Finished { status, stderr: relay.log(), stdout: stdout(&relay), relay }
+    }
+}
+
+/// A configuration with `tls keys` as TCPRELAY_TEST_KEYS says, if it has certificates and does not
+/// say itself.
+fn with_keys(config: String) -> String {
+    match std::env::var("TCPRELAY_TEST_KEYS") {
+        Ok(keys) if config.contains("tls cert-file") && !config.contains("tls keys") => {
+            let place = "id = tcprelay {";
+            config.replacen(place, &format!("{place} tls keys = {keys} "), 1)
+        }
+        _ => config,
     }
 }
 
