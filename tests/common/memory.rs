@@ -34,8 +34,8 @@ pub fn all_memory_contains(pid: i32, wanted: &[Vec<u8>]) -> bool {
     maps.lines().any(|line| {
         let mut fields = line.split(' ');
         let range = fields.next().and_then(|range| range.split_once('-'));
-        // What cannot be written came from a file.
-        let writable = fields.next().is_some_and(|rights| rights.starts_with("rw"));
+        // What cannot be written came from a file; what is shared is the zone.
+        let writable = fields.next().is_some_and(|rights| rights.starts_with("rw-p"));
         let number = |text: &str| u64::from_str_radix(text, 16).ok();
         let range = range.and_then(|(start, end)| number(start).zip(number(end)));
         let Some((start, end)) = range.filter(|_| writable) else {
