@@ -39,13 +39,12 @@ pub fn service_over(name: &CStr, transport: Transport) -> Option<u16> {
     }
     // SAFETY: addrinfo is plain data, for which all zeroes is a valid value.
     let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
-    hints.ai_flags = libc::AI_PASSIVE;
     (hints.ai_socktype, hints.ai_protocol) = match transport {
         Transport::Stream => (libc::SOCK_STREAM, libc::IPPROTO_TCP),
         Transport::Datagram => (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
     };
     let mut found = ptr::null_mut();
-    // SAFETY: the name is NUL-terminated, a null host asks for a wildcard address, and the list is
+    // SAFETY: the name is NUL-terminated, a null host stands for this one, and the list is
     // released once. Each entry has an address of its family, to which it points.
     unsafe {
         if libc::getaddrinfo(ptr::null(), name.as_ptr(), &hints, &mut found) != 0 {
