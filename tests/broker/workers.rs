@@ -27,7 +27,8 @@ fn retirement_loses_no_connection() {
     let port = free_port();
     let spawn = "instances min = 2 instances max = 4 users max = 1000";
     let text = config(port, &peer.remote(), "", spawn, "retire limit = 50");
-    let relay = Launch::new(text).ready(2).start();
+    // It wants a rate that emulations need not reach.
+    let relay = Launch::new(text).mechanism(EPOLL).ready(2).start();
     let load = Load::start(port);
     load.wait_for_sessions(2000);
     let (failures, rate) = load.stop();
