@@ -384,13 +384,16 @@ impl Records {
                 _ => refuse(alert::DECODE_ERROR, "bad alert"),
             };
         };
-        // The level has no meaning in TLS 1.3.
-        let warning = match self.version {
-            Version::Tls13 => number == alert::USER_CANCELED,
-            Version::Tls12 => level == alert::WARNING,
+        // The level has no meaning in TLS 1.3. In TLS 1.2 a warning is one, close_notify as well
+        // (RFC 5246 section 7.2.1).
+        let (ends, warning) = match (self.version, level) {
+            (Version::Tls13, _) => (true, number == alert::USER_CANCELED),
+            (Version::Tls12, alert::WARNING) => (true, true),
+            (Version::Tls12, alert::FATAL) => (false, false),
+            (Version::Tls12, _) => return refuse(alert::ILLEGAL_PARAMETER, "bad alert"),
         };
         match number {
-            alert::CLOSE_NOTIFY => self.closed = true,
+            alert::CLOSE_NOTIFY if ends => self.closed = true,
             _ if warning => {}
             _ => return Err(Refusal(0, Failure::Alert(number))),
         }
