@@ -190,16 +190,15 @@ const READ_ON: u8 = 128;
 impl Slot {
     /// Records what an edge reported.
     fn remember(&mut self, ready: &Ready) {
-        for (set, bit) in [
-            (ready.readable, READABLE),
-            (ready.writable, WRITABLE),
-            (ready.hangup, HUNG_UP),
-            (ready.ended || ready.urgent, READ_ON),
-        ] {
-            if set && self.flags & EDGE != 0 {
-                self.flags |= bit;
-            }
+        if self.flags & EDGE == 0 {
+            return;
         }
+        // Without branches, as every event of a session comes by here.
+        let bit = |set: bool, bit: u8| u8::from(set) * bit;
+        self.flags |= bit(ready.readable, READABLE)
+            | bit(ready.writable, WRITABLE)
+            | bit(ready.hangup, HUNG_UP)
+            | bit(ready.ended | ready.urgent, READ_ON);
     }
 
     /// The wanted interest for which a stream is ready.
@@ -428,11 +427,9 @@ impl Loop {
 
     /// Tells the backend the changes of interest since the last wait.
     fn flush(&mut self) {
-        if self.changed.is_empty() {
-            return;
-        }
-        let mut changed = std::mem::take(&mut self.changed);
-        for fd in changed.drain(..) {
+        // Nothing here adds a change.
+        for index in 0..self.changed.len() {
+            let fd = self.changed[index];
             let slot = &mut self.slots[fd as usize];
             slot.flags &= !CHANGED;
             let (installed, target) = (slot.installed, slot.target());
@@ -470,7 +467,7 @@ impl Loop {
                 Err(_) => self.give_up_watching(fd),
             }
         }
-        self.changed = changed;
+        self.changed.clear();
     }
 
     /// Waits for events until the next timer is due, or at most `limit` milliseconds if given. An

@@ -268,7 +268,15 @@ impl Engine {
     }
 
     /// Acts on the answers that modules have given.
+    #[inline]
     fn take_answers(&mut self, events: &mut Loop) {
+        if self.shared.queries.is_some() {
+            self.take_answers_of_modules(events);
+        }
+    }
+
+    #[inline(never)]
+    fn take_answers_of_modules(&mut self, events: &mut Loop) {
         while let Some(answer) =
             self.shared.queries.as_mut().and_then(|queries| queries.next_answer())
         {

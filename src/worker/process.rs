@@ -107,6 +107,7 @@ impl Worker {
 
     /// Waits for events, and handles them. Returns the exit status once the process is no longer
     /// needed.
+    #[inline]
     pub fn turn(&mut self, events: &mut Loop) -> Option<i32> {
         let looks = self.link.awaits_farewell() && self.engine.open() == 0;
         if let Err(error) = events.wait(looks.then_some(FAREWELL_STEP)) {
@@ -288,20 +289,31 @@ impl Worker {
         self.flush(events);
     }
 
-    /// Says what is due.
+    /// Says what is due. Most turns have nothing to say.
+    #[inline]
     fn flush(&mut self, events: &mut Loop) {
         if self.link.is_due() {
-            let order = self.link.flush();
-            self.obey(order, events);
-            self.link.watch(events);
+            self.send_due(events);
         }
     }
 
+    #[inline(never)]
+    fn send_due(&mut self, events: &mut Loop) {
+        let order = self.link.flush();
+        self.obey(order, events);
+        self.link.watch(events);
+    }
+
+    #[inline]
     fn refresh_title(&mut self) {
         let now = (self.engine.open(), self.link.is_leaving());
-        if self.title_of == Some(now) {
-            return;
+        if self.title_of != Some(now) {
+            self.show_title(now);
         }
+    }
+
+    #[inline(never)]
+    fn show_title(&mut self, now: (usize, bool)) {
         self.title_of = Some(now);
         self.title.connections(now.0);
         if now.1 {
