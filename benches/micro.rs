@@ -163,6 +163,7 @@ impl Worker {
                 keepalive: Keepalive::default(),
                 check: None,
                 backup: false,
+                proxy: None,
             }],
             ..Relay::default()
         };

@@ -11,7 +11,7 @@ use super::layout::sockaddr::SockaddrUnion;
 use super::layout::spawnd_data::{self, SpawndContext};
 use super::layout::spawnd_settings as settings;
 use super::mavis::reading::Reader;
-use crate::broker::acl::Acl;
+use crate::config::acl::Acl;
 use crate::config::broker;
 use crate::os::malloc::Text;
 use crate::os::process;

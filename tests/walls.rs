@@ -47,12 +47,12 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[(
 /// the plain values listed here.
 const PURE: &[&str] = &[
     "broker::policy",
-    "broker::acl",
     "broker::sticky",
     "channel::broker_side",
     "channel::worker_side",
     "upstream::balance",
     "upstream::health",
+    "upstream::proxy",
 ];
 const PLAIN_VALUES: &[&str] = &["address", "process::Pid", "secret::wipe"];
 
@@ -320,7 +320,7 @@ fn a_wrong_arrow_is_found_however_it_is_written() {
             "mod inner { use super::super::super::worker::X; }\n",
             "tls::sizes uses worker",
         ),
-        ("src/broker/acl.rs", "use crate::worker::X;\n", "broker::acl uses worker"),
+        ("src/broker/sticky.rs", "use crate::worker::X;\n", "broker::sticky uses worker"),
         ("src/program/own.rs", "use crate::ffi::X;\n", "program::own uses ffi"),
         ("src/tls/sizes.rs", "use crate::library::X;\n", "tls::sizes uses library"),
         ("src/channel/new.rs", "use crate::worker::X;\n", "channel::new uses worker"),

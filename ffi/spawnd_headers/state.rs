@@ -5,7 +5,6 @@
 //! Both arrays hold pointers to contexts. A context keeps its address until it is removed.
 
 use super::{received, spawnd_accepted, spawnd_bind_listener, spawnd_cleanup_internal};
-use crate::broker::acl::Acl;
 use crate::broker::hosted::{self, Given, Host, Listening};
 use crate::broker::policy::{Limits, WorkerId};
 use crate::broker::sticky::{Cache, Key};
@@ -14,6 +13,7 @@ use crate::broker::Connection;
 use crate::channel::broker_side::BrokerSide;
 use crate::channel::protocol::{FromBroker, FromWorker, ACCEPT, UDP_HEADER, UDP_LIMIT};
 use crate::channel::Peer;
+use crate::config::acl::Acl;
 use crate::config::broker::Overload;
 use crate::event::{Callback, Condition, Context, Interest};
 use crate::ffi::layout::common_data;

@@ -1,7 +1,7 @@
 //! Which clients are admitted: the access list, and the limit of connections.
 
-use super::acl::Acl;
 use super::text;
+use crate::config::acl::Acl;
 use crate::config::broker::Overload;
 use crate::os::address::ScopedIp;
 use crate::os::log;

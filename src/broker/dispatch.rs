@@ -301,10 +301,13 @@ impl Dispatch {
     ) {
         let mut refused = BTreeMap::new();
         for (key, socket) in former {
-            let Some((listener, accept)) = listeners.find(&key) else {
+            let Some(listener) = listeners.find(&key) else {
                 // Reset it: without its listener the settings, TLS for one, are unknown.
                 socket.reset_on_close();
                 *refused.entry(key).or_insert(0) += 1;
+                continue;
+            };
+            let Some(accept) = listeners.accept_of(listener, &socket) else {
                 continue;
             };
             if blocking == Blocking::No {

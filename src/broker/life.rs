@@ -2,7 +2,6 @@
 
 mod renewal;
 
-use super::acl::Acl;
 use super::admission::{Admission, Verdict};
 use super::dispatch::Dispatch;
 use super::handover::Handover;
@@ -15,6 +14,7 @@ use super::sticky::Stickiness;
 use super::workers::{News, Secrets, Servers, Setup, Workers};
 use super::{kind, text};
 use crate::channel::local::LocalWorker;
+use crate::config::acl::Acl;
 use crate::config::broker::{self as config, Stop};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::anonymous::Bytes;

@@ -8,7 +8,7 @@ use super::handover::{LeftListener, ACTIVATED};
 use super::{kind, text};
 use crate::channel::protocol::{Accept, UDP_LIMIT};
 use crate::config::broker::{Broker, Overload};
-use crate::config::listen::Sticky;
+use crate::config::listen::{flag, Sticky};
 use crate::event::{Interest, Loop, Token};
 use crate::os::address::{Address, Family};
 use crate::os::process::{self, exit};
@@ -221,6 +221,9 @@ impl Listeners {
         let Some((socket, datagram)) = taken else {
             return Ok(None);
         };
+        let Some(accept) = listener.accept_of(&socket) else {
+            return Ok(None);
+        };
         if listener.address.family() == Family::Unix {
             // This option is not inherited from the listening socket.
             socket.set_urgent_inline();
@@ -231,7 +234,7 @@ impl Listeners {
                 listener.class = 0;
             }
         }
-        Ok(Some(Connection { socket, listener: Some(index), accept: listener.accept, datagram }))
+        Ok(Some(Connection { socket, listener: Some(index), accept, datagram }))
     }
 
     /// How many connections may wait in the backlog of a listener that is about to be closed.
@@ -289,15 +292,20 @@ impl Listeners {
         self.all[index].key()
     }
 
-    /// The listener with this key, and what workers are told about its connections.
-    pub(super) fn find(&self, key: &str) -> Option<(usize, Accept)> {
-        let index = self.all.iter().position(|listener| listener.key() == key)?;
-        Some((index, self.all[index].accept))
+    /// The listener with this key.
+    pub(super) fn find(&self, key: &str) -> Option<usize> {
+        self.all.iter().position(|listener| listener.key() == key)
+    }
+
+    /// What the worker is told about a connection of a listener; `None` if its sender is refused.
+    pub(super) fn accept_of(&self, index: usize, socket: &Socket) -> Option<Accept> {
+        self.all[index].accept_of(socket)
     }
 
     /// A listener whose connections have this [`Accept`].
     pub(super) fn that_tells(&self, accept: &Accept) -> Option<usize> {
-        self.all.iter().position(|listener| listener.accept == *accept)
+        let accept = Accept { flags: accept.flags & !flag::HAPROXY_DISTRUSTED, ..*accept };
+        self.all.iter().position(|listener| listener.accept == accept)
     }
 
     /// The port of a listener.

@@ -5,12 +5,11 @@
 //! wait. `workers` starts, hears, watches and dismisses worker processes, and chooses among them.
 //! `reload` checks a configuration, and `handover` leaves everything to the next image.
 //!
-//! Which worker gets a connection ([`policy`]), which clients are refused ([`acl`]) and which come
-//! back to the same worker ([`sticky`]) are plain data structures without I/O.
+//! Which worker gets a connection ([`policy`]), which clients are refused ([`crate::config::acl`])
+//! and which come back to the same worker ([`sticky`]) are plain data structures without I/O.
 
 #![forbid(unsafe_code)]
 
-pub mod acl;
 pub mod addresses;
 pub mod admission;
 mod connection;

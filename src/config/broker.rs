@@ -1,11 +1,13 @@
 //! The broker's section: listeners, limits, and how workers are started.
 
-use super::listen::{buffer_size, connection_option, delay, listen, sticky, Listener, Sticky};
-use super::network::{parse_network, Network};
+use super::acl::Acl;
+use super::listen::{
+    buffer_size, connection_option, delay, flag, listen, sticky, Listener, Sticky,
+};
+use super::network::{network, Network};
 use super::token::*;
 use super::values::{Ids, INT};
 use super::{common, ConfigError, Parser};
-use crate::os::address::NotAnAddress;
 use crate::os::socket::{Keepalive, Kind, Protocol};
 use std::path::{Path, PathBuf};
 
@@ -122,6 +124,15 @@ impl Broker {
     /// True if there are listeners with TLS.
     pub fn has_tls_listeners(&self) -> bool {
         self.listeners.iter().any(|listener| listener.tls_versions != 0)
+    }
+
+    /// The access list that workers apply to the addresses in PROXY headers. Empty if no listener
+    /// expects them.
+    pub fn access_list_for_workers(&self) -> Acl {
+        match self.listeners.iter().any(|listener| listener.flags & flag::HAPROXY != 0) {
+            true => Acl::new(self.acl.clone()),
+            false => Acl::default(),
+        }
     }
 
     /// Refuses stream listeners with DTLS versions only: where TLS was asked for, there must be TLS.
@@ -314,15 +325,7 @@ fn acl_entry(parser: &mut Parser<'_>, acl: &mut Vec<AclEntry>) -> Result<(), Con
     let permit = parser.code() != S_deny;
     parser.advance()?;
     let negated = parser.accept(S_not)?;
-    let network = parser.value()?;
-    let network = parse_network(&network.text).map_err(|reason| {
-        let text = &network.text;
-        let expected = "Expected an IP address or network in CIDR notation, but got";
-        network.error(match reason {
-            NotAnAddress::Malformed => format!("{expected} '{text}'."),
-            reason => format!("{expected} '{text}': {reason}"),
-        })
-    })?;
+    let network = network(&parser.value()?)?;
     acl.push(AclEntry { permit, negated, network });
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! `listen { }`: one listener of the broker.
 
+use super::network::{network, Network};
 use super::token::*;
-use super::values::{parse_ports, Ids, Value, COUNT, INT};
+use super::values::{parse_ports, Ids, Value, BOOLEANS, COUNT, INT};
 use super::{ConfigError, Parser};
 use crate::os::address::{Address, NotAnAddress};
 use crate::os::log::Severity;
@@ -46,6 +47,11 @@ pub mod flag {
     pub const TLS_PSK: u32 = 4;
     /// `tls = auto`
     pub const TLS_AUTO: u32 = 8;
+    /// `haproxy = optional`; set together with [`HAPROXY`]. Unknown to C programs.
+    pub const HAPROXY_OPTIONAL: u32 = 16;
+    /// This sender is not to be believed: a connection that begins with a header is refused. Set
+    /// together with [`HAPROXY_OPTIONAL`].
+    pub const HAPROXY_DISTRUSTED: u32 = 32;
 }
 
 /// One `listen { }`.
@@ -77,6 +83,8 @@ pub struct Listener {
     pub dtls_versions: u32,
     /// Bits of [`flag`].
     pub flags: u32,
+    /// `haproxy from`: who may send PROXY headers. Anybody if it is empty.
+    pub haproxy_from: Vec<Network>,
     /// `aaa.protocol`, the number of its word; 0 if unset.
     pub aaa_protocol: u32,
     /// `dscp`, not shifted; 0 keeps the system's default.
@@ -112,6 +120,7 @@ impl Listener {
             tls_versions: 0,
             dtls_versions: 0,
             flags: 0,
+            haproxy_from: Vec::new(),
             aaa_protocol: 0,
             dscp: 0,
             vrf: None,
@@ -133,6 +142,8 @@ struct Block {
     backlog: Option<i32>,
     overload_backlog: Option<i32>,
     channel_buffer: Option<i32>,
+    /// The place of the first `haproxy from`.
+    haproxy_from: Option<Value>,
 }
 
 /// The C program's default for `overload backlog`.
@@ -152,6 +163,7 @@ pub(super) fn listen(
         backlog: None,
         overload_backlog: None,
         channel_buffer: None,
+        haproxy_from: None,
     };
     parser.advance()?;
     parser.accept(S_equal)?;
@@ -168,6 +180,9 @@ impl Block {
         let unix = |value: &Value| matches!(Address::parse(&value.text), Ok(Address::Unix(_)));
         if let (Some(range), true) = (&self.range, listener.address.as_ref().is_some_and(unix)) {
             return Err(range.error("A UNIX-domain socket has no ports"));
+        }
+        if let (Some(from), 0) = (&self.haproxy_from, listener.flags & flag::HAPROXY) {
+            return Err(from.error("'haproxy from' needs 'haproxy = yes' or 'haproxy = optional'"));
         }
         // With an explicit backlog, `overload backlog` defaults to the C program's value. Without,
         // both are the maximum, as in the C program.
@@ -222,10 +237,7 @@ fn listen_directive(parser: &mut Parser<'_>, block: &mut Block) -> Result<(), Co
             listener.realm = realm.text.into_bytes();
         }
         S_tls | S_ssl => tls(parser, listener)?,
-        S_haproxy => {
-            let on = parser.assigned_boolean()?;
-            set_flag(&mut listener.flags, flag::HAPROXY, on);
-        }
+        S_haproxy => haproxy(parser, block)?,
         S_flag => {
             parser.advance()?;
             parser.expect(S_equal)?;
@@ -370,6 +382,30 @@ fn ipv6_only(parser: &mut Parser<'_>) -> Result<Ipv6Only, ConfigError> {
     };
     parser.advance()?;
     Ok(only)
+}
+
+/// `haproxy = BOOL | optional` or `haproxy from = NETWORK`, with the keyword current.
+fn haproxy(parser: &mut Parser<'_>, block: &mut Block) -> Result<(), ConfigError> {
+    parser.advance()?;
+    if parser.code() == S_from {
+        let from = parser.assigned()?;
+        block.listener.haproxy_from.push(network(&from)?);
+        block.haproxy_from.get_or_insert(from);
+        return Ok(());
+    }
+    parser.expect(S_equal)?;
+    let (expected, optional) = match parser.code().boolean() {
+        Some(yes) => (yes, false),
+        None if parser.code() == S_optional => (true, true),
+        None => {
+            let codes: Vec<Code> = BOOLEANS.into_iter().chain([S_optional]).collect();
+            return Err(parser.expected(&codes));
+        }
+    };
+    parser.advance()?;
+    set_flag(&mut block.listener.flags, flag::HAPROXY, expected);
+    set_flag(&mut block.listener.flags, flag::HAPROXY_OPTIONAL, optional);
+    Ok(())
 }
 
 fn set_flag(flags: &mut u32, bit: u32, on: bool) {

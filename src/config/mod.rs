@@ -12,6 +12,7 @@
 // Token constants carry the names of the C enumeration.
 #![allow(non_upper_case_globals)]
 
+pub mod acl;
 pub mod balance;
 pub mod broker;
 pub mod check;

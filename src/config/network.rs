@@ -1,6 +1,8 @@
 //! Networks and host names, as text.
 
-use crate::os::address::{Address, NotAnAddress};
+use super::values::Value;
+use super::ConfigError;
+use crate::os::address::{Address, NotAnAddress, ScopedIp};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// True for a possible host name: letters, digits, dots, dashes and underscores, the last label not
@@ -25,6 +27,30 @@ pub struct Network {
     pub length: u8,
     /// The zone of a link-local network; 0 for all zones.
     pub zone: u32,
+}
+
+impl Network {
+    /// True if the address is in the network. A network with an IPv6 zone contains no address of
+    /// another zone.
+    pub fn contains(&self, address: ScopedIp) -> bool {
+        let bits = match address.ip {
+            IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
+            IpAddr::V6(v6) => u128::from(v6),
+        };
+        mask_bits(bits, self.length) == self.bits && (self.zone == 0 || self.zone == address.zone)
+    }
+}
+
+/// An address or network of the configuration.
+pub(super) fn network(value: &Value) -> Result<Network, ConfigError> {
+    parse_network(&value.text).map_err(|reason| {
+        let text = &value.text;
+        let expected = "Expected an IP address or network in CIDR notation, but got";
+        value.error(match reason {
+            NotAnAddress::Malformed => format!("{expected} '{text}'."),
+            reason => format!("{expected} '{text}': {reason}"),
+        })
+    })
 }
 
 /// Parses an address, or a network with `/length` or `/mask` after the address.

@@ -38,6 +38,17 @@ pub struct Remote {
     pub check: Option<Rc<Check>>,
     /// `backup = yes`: used when no other remote can be.
     pub backup: bool,
+    /// `proxy protocol`: the remote is told who the client is.
+    pub proxy: Option<ProxyVersion>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text with the addresses.
+    V1,
+    /// Binary, with more than the addresses.
+    V2,
 }
 
 /// `authorization = mavis`: modules are asked whether a client may connect.
@@ -114,6 +125,8 @@ pub struct Relay {
     pub authorization: Option<Authorization>,
     /// `splice`.
     pub splice: Splice,
+    /// `haproxy timeout`: seconds to wait for a PROXY header; 0 is no limit.
+    pub haproxy_timeout: u32,
 }
 
 impl Relay {
@@ -149,6 +162,7 @@ impl Default for Relay {
             tls: Tls::default(),
             authorization: None,
             splice: Splice::default(),
+            haproxy_timeout: 5,
         }
     }
 }
@@ -264,6 +278,7 @@ fn directive(
         S_tls | S_ssl => tls::section(parser, &mut draft.tls)?,
         S_tcp => connection_options(parser, &mut draft.keepalive)?,
         S_mavis => draft.mavis.parse(parser, modules)?,
+        S_haproxy => draft.relay.haproxy_timeout = common::timeout(parser)?,
         S_authorization => draft.mavis.authorization(parser)?,
         _ if parser.is_word("balance") => draft.relay.balance.parse(parser)?,
         _ if parser.is_word("ties") => draft.relay.ties = ties(parser)?,
@@ -452,6 +467,7 @@ impl Section {
                 keepalive: remote.keepalive,
                 check: remote.check.clone(),
                 backup: remote.backup,
+                proxy: remote.proxy,
             }));
             relay.places.resize(relay.remotes.len(), remote.place.position);
         }

@@ -191,7 +191,11 @@ impl Probe {
             // The monitor's keys are its own, so it waits for no signature.
             Progress::Waiting | Progress::Signing(_) => None,
             Progress::Failed(failure) => Some(verdict(&failure)),
-            Progress::Ready(_) if matches!(script.expect, Expect::Nothing) => Some(Verdict::Passed),
+            Progress::Ready(mut connection) if matches!(script.expect, Expect::Nothing) => {
+                // A remote that expects a PROXY header gets one before the end.
+                let _ = connection.unsent.flush(&connection.socket);
+                Some(Verdict::Passed)
+            }
             Progress::Ready(mut connection) => {
                 let mut unsent = std::mem::take(&mut connection.unsent).into_bytes();
                 match &mut connection.stream {

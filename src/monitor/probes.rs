@@ -10,6 +10,7 @@ use crate::os::address::Address;
 use crate::os::{self, log, process};
 use crate::upstream::dial::{Cause, Dialer};
 use crate::upstream::health::{pause, Health, Judge, Reason, Standing, WHOLE};
+use crate::upstream::proxy::Header;
 use crate::upstream::registry::Registry;
 use crate::upstream::remote::RemoteId;
 use crate::upstream::{handshake, hash};
@@ -205,7 +206,8 @@ impl Probes {
         let before = probe.socket().is_some();
         let Scratch { input, output, plain } = scratch;
         let scratch = handshake::Scratch { input, output };
-        let mut dialer = Dialer { registry, settings, now: events.now(), scratch };
+        let announce = &Header::local;
+        let mut dialer = Dialer { registry, settings, now: events.now(), scratch, announce };
         let verdict = probe.step(cause, &target.script, &mut dialer, plain);
         if let Some(verdict) = verdict {
             return self.finish(index, verdict, shared, events);

@@ -112,6 +112,7 @@ fn run(
         security::read_secrets(&service, &listeners, purpose, former, &text, &system)
             .map_err(refused)?;
     // Other programs' workers read the files themselves.
+    system.reader.set_access(service.config.access_list_for_workers().encode());
     let snapshot = match service.has_own_workers() && !options.version {
         true => texts_for_workers(handover, &system.reader),
         false => None,

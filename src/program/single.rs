@@ -100,10 +100,15 @@ pub(super) fn own_worker(
         refusal.status
     })?;
     let queries = section::start_modules(&settings, modules, events)?;
+    let list = service.config.access_list_for_workers();
     if settings.is_monitored() {
-        return Ok((Box::new(Monitored::new(settings, tls, queries, events)), users));
+        let mut monitored = Monitored::new(settings, tls, queries, events);
+        monitored.engine.set_access_list(list);
+        return Ok((Box::new(monitored), users));
     }
-    Ok((Box::new(Engine::new(settings, tls, queries)), users))
+    let mut engine = Engine::new(settings, tls, queries);
+    engine.set_access_list(list);
+    Ok((Box::new(engine), users))
 }
 
 /// The relay and the monitor, in one process with the broker.

@@ -10,6 +10,7 @@ use crate::channel::link::{Link, Start};
 use crate::channel::protocol::{FromWorker, BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
 use crate::channel::worker_side::Answer;
 use crate::channel::Peer;
+use crate::config::acl::Acl;
 use crate::config::balance::Scope;
 use crate::config::relay::Relay;
 use crate::config::tls::Keys;
@@ -146,6 +147,9 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         settings.forget_checks();
     }
     let mut engine = Engine::new(settings, tls, queries);
+    // What a broker of ours has encoded can be decoded. If not, nobody is let in by a header.
+    let list = Acl::decode(&system.reader.access()).ok_or(exit::SOFTWARE)?;
+    engine.set_access_list(list);
     let shared = joined.is_some_and(|(zone, counters)| engine.share(zone, counters));
     if !shared && !alone {
         log::message("balance scope: no place in shared memory, this worker balances by itself");

@@ -84,6 +84,22 @@ impl Reader {
         }
     }
 
+    /// Gives workers the broker's access list, encoded.
+    pub fn set_access(&self, list: Vec<u8>) {
+        if let Origin::Once(texts) = &self.0 {
+            texts.borrow_mut().access = list;
+        }
+    }
+
+    /// The broker's access list, encoded; empty if workers need none.
+    pub fn access(&self) -> Vec<u8> {
+        match &self.0 {
+            Origin::Files => Vec::new(),
+            Origin::Once(texts) => texts.borrow().access.clone(),
+            Origin::Sealed(texts) => texts.access.clone(),
+        }
+    }
+
     /// Records that everything that workers will ask for has been read.
     pub fn complete(&self) {
         if let Origin::Once(texts) = &self.0 {

@@ -16,6 +16,9 @@ pub struct Texts {
     pub(super) directory: Option<PathBuf>,
     /// Everything that workers will ask for is here.
     pub complete: bool,
+    /// The broker's access list, encoded, for workers that apply it to the addresses in PROXY
+    /// headers.
+    pub access: Vec<u8>,
 }
 
 /// Why something could not be read.
@@ -43,7 +46,7 @@ impl From<Failure> for io::Error {
     }
 }
 
-const MAGIC: &[u8] = b"tcprelay snapshot 2\n";
+const MAGIC: &[u8] = b"tcprelay snapshot 3\n";
 /// Used in place of an errno.
 const NO_FAILURE: i32 = 0;
 const OTHER_FAILURE: i32 = -1;
@@ -70,6 +73,7 @@ impl Texts {
         data.push(self.complete.into());
         let directory = self.directory.as_deref().map(|path| path.as_os_str().as_bytes());
         bytes(&mut data, directory.unwrap_or_default());
+        bytes(&mut data, &self.access);
         data.extend((self.sources.len() as u64).to_be_bytes());
         for (name, text) in &self.sources {
             bytes(&mut data, name.as_bytes());
@@ -94,7 +98,8 @@ impl Texts {
         let complete = reader.take(1)?[0] != 0;
         let directory = reader.name()?;
         let directory = (!directory.is_empty()).then(|| directory.into());
-        let mut texts = Texts { complete, directory, ..Texts::default() };
+        let access = reader.bytes()?.to_vec();
+        let mut texts = Texts { complete, directory, access, ..Texts::default() };
         for _ in 0..reader.number()? {
             let name = reader.name()?;
             let failure = reader.failure()?;

@@ -4,8 +4,9 @@ use super::policy::Handler;
 use super::trust::ip_address;
 use crate::os::tls as library;
 use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
 use openssl::ssl::{NameType, SslRef};
-use openssl::x509::X509Ref;
+use openssl::x509::{X509Ref, X509VerifyResult};
 
 /// What was negotiated, for the access log and for modules that decide about a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,10 @@ pub struct Summary {
     pub subject: Option<String>,
     /// Its issuer.
     pub issuer: Option<String>,
+    /// The common name in it.
+    pub common_name: Option<String>,
+    /// True if there is a certificate, and it was verified.
+    pub verified: bool,
     /// What modules are told about that certificate.
     pub certificate: Option<Certificate>,
     /// Who handles the records.
@@ -50,6 +55,11 @@ pub(super) fn summarize(ssl: &SslRef, handler: Handler) -> Summary {
             .map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
         subject: certificate.as_ref().map(|one| library::name_text(one.subject_name())),
         issuer: certificate.as_ref().map(|one| library::name_text(one.issuer_name())),
+        common_name: certificate.as_ref().and_then(|one| {
+            let name = one.subject_name().entries_by_nid(Nid::COMMONNAME).next()?;
+            name.data().to_string().ok()
+        }),
+        verified: certificate.is_some() && ssl.verify_result() == X509VerifyResult::OK,
         certificate: certificate.as_deref().map(self::certificate),
         handler,
         resumed: ssl.session_reused(),

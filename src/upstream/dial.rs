@@ -6,13 +6,17 @@
 //! neither loop nor session: sessions and health checks both use it.
 //!
 //! ```text
-//! busy ⇄ connecting → handshaking (with TLS) → ready
+//! busy ⇄ connecting → announcing → handshaking (with TLS) → ready
 //! ```
 //!
-//! Anything to be sent before all else (a PROXY header) belongs between connecting and handshaking.
+//! A remote may want to be told about the client first (`proxy protocol`). Announcing waits for
+//! nothing, so it is a step and not a state: the header is put before the bytes that are sent first,
+//! and leaves in one segment with them. With TLS these are the ClientHello's. Without, they are the
+//! owner's, who finds the header in [`Connection::unsent`].
 
 use super::handshake::{Handshake, Progress as Handshaken, Scratch, Unsent};
 use super::options;
+use super::proxy::{write, Header};
 use super::registry::Registry;
 use super::remote::{Remote, RemoteId};
 use crate::config::relay::Relay;
@@ -89,6 +93,9 @@ pub struct Dialer<'a> {
     pub now: u64,
     /// Memory that steps use and do not keep.
     pub scratch: Scratch<'a>,
+    /// What to tell remotes that want to know on whose behalf the connection is made. Called at most
+    /// once, when the remote was reached. [`Header::local`] if there is no client.
+    pub announce: &'a dyn Fn() -> Header,
 }
 
 /// A remote that was reached.
@@ -98,7 +105,8 @@ pub struct Connection {
     pub socket: Socket,
     /// Its TLS stream, if it has TLS; the handshake is done.
     pub stream: Option<Stream>,
-    /// What has to be sent before anything else.
+    /// What has to be sent before anything else: soon, even if nothing else is sent, as the remote
+    /// may be the one that speaks first.
     pub unsent: Unsent,
 }
 
@@ -244,10 +252,12 @@ impl Dial {
     }
 
     fn connected(&mut self, remote: &Remote, dialer: &mut Dialer<'_>) -> Progress {
+        let header = remote.settings.proxy.map(|version| write(version, &(dialer.announce)()));
+        let unsent = header.map_or_else(Unsent::default, Unsent::from);
         let Some(connector) = &remote.connector else {
             return match std::mem::replace(&mut self.state, State::Over) {
                 State::Connecting(socket) => {
-                    Progress::Ready(Connection { socket, stream: None, unsent: Unsent::default() })
+                    Progress::Ready(Connection { socket, stream: None, unsent })
                 }
                 _ => failed("no connection"),
             };
@@ -260,7 +270,7 @@ impl Dial {
             stream.want_kernel();
         }
         if let State::Connecting(socket) = std::mem::replace(&mut self.state, State::Over) {
-            self.state = State::Handshaking(socket, Box::new(Handshake::new(stream)));
+            self.state = State::Handshaking(socket, Box::new(Handshake::after(unsent, stream)));
         }
         self.deadline = after(dialer.now, dialer.settings.tls.handshake_timeout);
         match &mut self.state {

@@ -51,16 +51,26 @@ impl Unsent {
         Ok(())
     }
 
-    /// Sends bytes, after those that wait already.
+    /// Sends bytes, after those that wait already, and in one segment with them if that can be.
     fn send(&mut self, socket: &Socket, bytes: &[u8]) -> io::Result<()> {
-        let count = if self.0.is_empty() { send(socket, bytes)? } else { 0 };
-        self.0.extend_from_slice(&bytes[count..]);
-        Ok(())
+        if self.0.is_empty() {
+            let count = send(socket, bytes)?;
+            self.0.extend_from_slice(&bytes[count..]);
+            return Ok(());
+        }
+        self.0.extend_from_slice(bytes);
+        self.flush(socket)
     }
 
     /// The bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
+    }
+}
+
+impl From<Vec<u8>> for Unsent {
+    fn from(bytes: Vec<u8>) -> Unsent {
+        Unsent(bytes)
     }
 }
 
@@ -90,6 +100,11 @@ impl Handshake {
     /// A handshake in which nothing has been sent yet.
     pub fn new(stream: Stream) -> Handshake {
         Handshake { stream, unsent: Unsent::default(), signing: None }
+    }
+
+    /// The same, on a connection whose first bytes, before those of TLS, wait to be sent.
+    pub fn after(first: Unsent, stream: Stream) -> Handshake {
+        Handshake { unsent: first, ..Handshake::new(stream) }
     }
 
     /// Begins on the side that connects, which sends first.

@@ -1,6 +1,6 @@
 //! Remotes: which ones there are ([`registry`]), which one is next ([`balance`]), what workers
-//! share about them ([`zone`], with [`leases`] of its slots), which of them are up ([`health`]), and
-//! how to reach one ([`dial`]).
+//! share about them ([`zone`], with [`leases`] of its slots), which of them are up ([`health`]), how
+//! to reach one ([`dial`]), and what it is told about its client ([`proxy`]).
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod health;
 pub mod leases;
 pub mod maglev;
 mod options;
+pub mod proxy;
 pub mod registry;
 pub mod remote;
 pub mod zone;

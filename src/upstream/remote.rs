@@ -104,6 +104,7 @@ pub(super) fn remote(address: &str, tag: Option<&str>) -> Remote {
         keepalive: crate::os::socket::Keepalive::default(),
         check: None,
         backup: false,
+        proxy: None,
     };
     Remote { settings, connector: None }
 }

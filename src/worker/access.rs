@@ -5,14 +5,20 @@ use crate::os::address::Address;
 use crate::os::socket::Addressed;
 use crate::os::Socket;
 use crate::tls::summary::Summary;
+use crate::upstream::proxy::{Header, Origin};
 use crate::upstream::registry::Registry;
+use std::cell::OnceCell;
 
 /// What the access log records of a session; allocated only if the log is on.
 #[derive(Debug)]
 pub(super) struct Access {
     client: String,
+    /// The proxy that has introduced the client.
+    sender: Option<String>,
     listener: String,
     started: u64,
+    /// Names the session to remotes, and to proxies before us.
+    pub(super) id: OnceCell<String>,
     /// What went wrong with TLS.
     pub(super) trouble: Option<String>,
 }
@@ -24,9 +30,23 @@ impl Access {
         };
         Access {
             client: name(client.peer_address()),
+            sender: None,
             listener: name(client.local_address()),
             started: now,
+            id: OnceCell::new(),
             trouble: None,
+        }
+    }
+}
+
+impl Access {
+    /// A proxy has introduced the client.
+    pub(super) fn introduced(&mut self, header: &Header) {
+        if let Origin::Client { source, .. } = &header.origin {
+            self.sender = Some(std::mem::replace(&mut self.client, source.to_string()));
+        }
+        if let Some(id) = &header.unique_id {
+            let _ = self.id.set(String::from_utf8_lossy(id).into_owned());
         }
     }
 }
@@ -86,13 +106,19 @@ impl Access {
             self.listener,
             elapsed / 1000,
             elapsed % 1000,
-            self.tls_part(client),
+            self.details(client),
         )
     }
 
-    /// What the access log says about TLS.
-    fn tls_part(&self, client: Option<&Summary>) -> String {
+    /// What the access log says besides: who has introduced the client, the session's id, and about TLS.
+    fn details(&self, client: Option<&Summary>) -> String {
         let mut text = String::new();
+        if let Some(sender) = &self.sender {
+            text += &format!(" via {sender}");
+        }
+        if let Some(id) = self.id.get() {
+            text += &format!(" id {id:?}");
+        }
         if let Some(summary) = client.filter(|summary| !summary.version.is_empty()) {
             let (version, cipher, handler) = (&summary.version, &summary.cipher, summary.handler);
             text += &format!(" tls {version} {cipher} records {handler}");

@@ -1,7 +1,7 @@
 //! Asks MAVIS modules whether a client may connect.
 
 use super::access::Outcome;
-use super::client::TlsClient;
+use super::client::KnownClient;
 use super::pair::Link;
 use super::session::{Context, Heard, Next, Parting, Seeking, Session, State};
 use super::shared::{kind, Shared};
@@ -10,7 +10,7 @@ use crate::mavis::attributes::Attributes;
 use crate::mavis::queries::{Decision, Host};
 use crate::os::address::Address;
 use crate::os::socket::Addressed;
-use crate::os::{self, log};
+use crate::os::{self, log, Socket};
 
 impl Shared {
     /// The number of a listener's realm; `None` if there are too many.
@@ -35,7 +35,7 @@ impl Session {
     /// asked.
     pub(super) fn admit(
         &mut self,
-        client: Option<Box<TlsClient>>,
+        client: Option<Box<KnownClient>>,
         realm: u8,
         context: &mut Context<'_>,
     ) -> Next {
@@ -66,8 +66,11 @@ impl Session {
 
     /// What modules are asked. `None` if the client has broken its connection: it then has no
     /// address any more, and must not be taken for a client on a UNIX socket.
-    fn question(&self, client: Option<&TlsClient>, realm: &[u8]) -> Option<Attributes> {
-        let (peer, local) = (self.client.peer_address(), self.client.local_address());
+    fn question(&self, client: Option<&KnownClient>, realm: &[u8]) -> Option<Attributes> {
+        let (peer, local) = match client.and_then(KnownClient::told) {
+            Some((source, destination)) => (Some(source.clone()), Some(destination.clone())),
+            None => (self.client.peer_address(), self.client.local_address()),
+        };
         if !matches!((&peer, &local), (Some(Address::Ip(_)), _) | (_, Some(Address::Unix(_)))) {
             return None;
         }
@@ -116,7 +119,7 @@ impl Session {
                 seeking.tag = context.shared.registry.tag(&name);
                 if seeking.tag.is_none() {
                     let text = format!("no remote has the tag {name:?}");
-                    self.complain(&text);
+                    complain(&self.client, seeking.client.as_deref(), &text);
                     refusal = Some(text);
                 }
             }
@@ -124,10 +127,12 @@ impl Session {
                 let text = comment.map_or_else(String::new, |comment| format!(" ({comment})"));
                 refusal = Some(format!("denied{text}"));
             }
-            Decision::Unknown(why) if permit => self.complain(&why),
+            Decision::Unknown(why) if permit => {
+                complain(&self.client, seeking.client.as_deref(), &why);
+            }
             Decision::Unknown(why) => {
                 let text = format!("authorization failed: {why}");
-                self.complain(&text);
+                complain(&self.client, seeking.client.as_deref(), &text);
                 refusal = Some(text);
             }
         }
@@ -136,12 +141,6 @@ impl Session {
             Some(text) => Next::refuse(text),
             None => Next::Dial,
         }
-    }
-
-    fn complain(&self, text: &str) {
-        let client = self.client.peer_address();
-        let client = client.map_or_else(|| "local".to_owned(), |address| address.to_string());
-        log::braked(log::Kind::Admission, || format!("mavis: client {client}: {text}"));
     }
 
     /// A client that waits to be admitted has sent something, or is gone.
@@ -174,4 +173,13 @@ impl Session {
             Err(_) => Next::client_broke(),
         }
     }
+}
+
+fn complain(socket: &Socket, client: Option<&KnownClient>, text: &str) {
+    let address = match client.and_then(KnownClient::told) {
+        Some((source, _)) => Some(source.clone()),
+        None => socket.peer_address(),
+    };
+    let address = address.map_or_else(|| "local".to_owned(), |address| address.to_string());
+    log::braked(log::Kind::Admission, || format!("mavis: client {address}: {text}"));
 }

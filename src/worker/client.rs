@@ -1,19 +1,48 @@
-//! Clients of TLS listeners, from the first byte until they are relayed.
+//! Clients that say something before they are relayed: by TLS, or through a PROXY header.
 
+use crate::channel::protocol::Accept;
 use crate::event::TimerId;
 use crate::os::address::Address;
 use crate::os::Socket;
 use crate::tls::stream::Stream;
 use crate::upstream::handshake::{Handshake, Unsent};
+use crate::upstream::proxy::{self, Header};
 use std::io;
 
-/// What is known from the start about a client of a TLS listener.
+/// What is known about a client before it is admitted, if its listener has TLS or expects PROXY
+/// headers.
 #[derive(Debug)]
 pub(super) struct Origin {
-    /// Kept here, as the system forgets it when the connection breaks.
+    /// The client's, or the one that the header has. Kept here, as the system forgets it when the
+    /// connection breaks.
     pub(super) address: Option<Address>,
     /// The engine's number for the listener's `realm`.
     pub(super) realm: u8,
+    /// The PROXY header.
+    pub(super) introduction: Option<Box<Header>>,
+}
+
+/// Whether a client is introduced by a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Introduced {
+    /// Always.
+    Always,
+    /// Perhaps: the first bytes tell.
+    Perhaps,
+    /// Its sender may not do that.
+    Never,
+}
+
+/// A connection that begins, or may begin, with a PROXY header.
+#[derive(Debug)]
+pub(super) struct Introducing {
+    pub(super) origin: Origin,
+    pub(super) introduced: Introduced,
+    /// The TLS versions and flags of the listener.
+    pub(super) accept: Accept,
+    /// What was sent so far.
+    pub(super) early: Vec<u8>,
+    pub(super) timer: Option<TimerId>,
 }
 
 /// A client that may or may not speak TLS.
@@ -45,22 +74,33 @@ pub(super) enum Speech {
     Plain(Vec<u8>),
 }
 
-/// A client of a TLS listener that has finished its handshake, or speaks no TLS.
+/// A client of which more is known than its socket: it has finished its TLS handshake, or was
+/// introduced by a proxy, or its first bytes were read to find out.
 #[derive(Debug)]
-pub(super) struct TlsClient {
+pub(super) struct KnownClient {
     pub(super) speech: Speech,
     pub(super) address: Option<Address>,
     /// The last bytes of the handshake, still to be sent.
     pub(super) unsent: Unsent,
+    /// What a proxy before us has said about the client.
+    pub(super) introduction: Option<Box<Header>>,
 }
 
-impl TlsClient {
+impl KnownClient {
     pub(super) fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }
 
     pub(super) fn flush(&mut self, client: &Socket) -> io::Result<()> {
         self.unsent.flush(client)
+    }
+
+    /// The addresses of the client, and that it has connected to, if a proxy has told them.
+    pub(super) fn told(&self) -> Option<(&Address, &Address)> {
+        match &self.introduction.as_deref()?.origin {
+            proxy::Origin::Client { source, destination } => Some((source, destination)),
+            _ => None,
+        }
     }
 
     /// True if the client has sent something that nobody has read yet.

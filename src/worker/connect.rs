@@ -1,7 +1,8 @@
 //! Connecting a client to a remote: one connect attempt after the other.
 
 use super::access::Outcome;
-use super::client::{Speech, TlsClient};
+use super::announcement::announcement;
+use super::client::{KnownClient, Speech};
 use super::direction::Direction;
 use super::pair::{End, Link, Pair, Tls};
 use super::session::{Context, Next, Parting, Seeking, Session, State};
@@ -51,7 +52,8 @@ impl Session {
     /// Continues a connect attempt. Fails as [`dial`](Self::dial) does.
     pub(super) fn advance(&mut self, cause: Cause, context: &mut Context<'_>) -> io::Result<Next> {
         let Context { index, shared, events } = context;
-        let State::Dialing { dial, timer, .. } = &mut self.state else {
+        let Session { client, access, state, .. } = self;
+        let State::Dialing { seeking, dial, timer } = state else {
             return Ok(Next::Wait);
         };
         let had_socket = dial.socket().is_some();
@@ -60,6 +62,7 @@ impl Session {
             settings: &shared.settings,
             now: events.now(),
             scratch: shared.buffers.scratch(),
+            announce: &|| announcement(client, seeking.client.as_deref(), access.as_deref()),
         };
         let progress = dial.step(cause, &mut dialer);
         let remote = dial.remote();
@@ -179,8 +182,9 @@ impl Session {
         let mut tls =
             stream.map(|stream| Box::new(Tls { upstream: Some(stream), ..Tls::default() }));
         let (mut down, mut early) = (Direction::default(), Vec::new());
+        let starts = !unsent.is_empty();
         if let Some(client) = seeking.client {
-            let TlsClient { speech, address, unsent } = *client;
+            let KnownClient { speech, address, unsent, .. } = *client;
             down = Direction::holding(unsent.into_bytes());
             match speech {
                 Speech::Plain(bytes) => early = bytes,
@@ -198,16 +202,18 @@ impl Session {
             down,
             tls,
         };
-        let sent = if early.is_empty() {
-            Ok(())
+        let started = if starts || !early.is_empty() {
+            pair.flow(End::Client, &self.client).start(&early, &mut shared.buffers)
         } else {
-            pair.flow(End::Client, &self.client).send_early(&early, &mut shared.buffers)
+            Ok(())
         };
         self.state = State::Relaying { pair, probation };
-        match sent {
-            Ok(()) => Next::Pump(End::Client, second),
-            Err(_) => Next::Close(Outcome::Broken(End::Upstream), Parting::Reset),
+        if let Err(stop) = started {
+            if let Some(next) = self.stopped(End::Client, stop, context) {
+                return next;
+            }
         }
+        Next::Pump(End::Client, second)
     }
 }
 
@@ -224,8 +230,11 @@ impl Seeking {
 
     /// What remotes are selected by with `balance = hash`. `None` if the client has sent no name.
     fn name_key(&self) -> Option<u64> {
-        let summary = self.client.as_ref()?.stream()?.summary()?;
-        summary.server_name.as_deref().map(hash::name_key)
+        let client = self.client.as_ref()?;
+        let own = client.stream().and_then(|stream| stream.summary()?.server_name.as_deref());
+        // A proxy before us may have ended TLS.
+        let told = || std::str::from_utf8(client.introduction.as_ref()?.authority.as_deref()?).ok();
+        own.or_else(told).map(hash::name_key)
     }
 }
 

@@ -9,6 +9,7 @@ use super::table::Table;
 use super::turns::{self, Turns};
 use crate::channel::local::{Prepared, LOCAL_KINDS};
 use crate::channel::protocol::Accept;
+use crate::config::acl::Acl;
 use crate::config::relay::Relay;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::mavis::queries::{Decision, Queries};
@@ -54,6 +55,11 @@ impl Engine {
             self.shared.counters = counters;
         }
         shared
+    }
+
+    /// Sets the access list for the addresses in PROXY headers. Call it before the first session.
+    pub fn set_access_list(&mut self, list: Acl) {
+        self.shared.access_list = list;
     }
 
     /// The number of open sessions.
@@ -203,7 +209,7 @@ impl Engine {
         if timeout > 0 {
             session.arm_idle(context.events.now() + timeout, &mut context);
         }
-        session.limit_handshake(&mut context);
+        session.limit_beginning(&mut context);
         let plain = matches!(session.state, State::Arrived(_))
             && context.shared.settings.authorization.is_none();
         let stream = plain && accept.protocol != IPPROTO_SCTP as u32;

@@ -1,13 +1,14 @@
 //! Clients of TLS listeners until their handshake is done: detection, the handshake, and failures.
 
-use super::client::{Accepting, Detecting, Origin, Speech, TlsClient};
+use super::client::{Accepting, Detecting, KnownClient, Origin, Speech};
+use super::introduction::introducing;
 use super::pair::End;
 use super::session::{Context, Next, Session, State};
 use super::shared::{kind, Shared};
 use super::turns;
 use crate::channel::protocol::Accept;
 use crate::config::listen::flag;
-use crate::event::{Interest, Loop, TimerId, Token};
+use crate::event::{Interest, Loop, Token};
 use crate::os::address::Address;
 use crate::os::tls::signing;
 use crate::os::{self, log, Socket};
@@ -24,19 +25,25 @@ impl Shared {
         client: &Socket,
         realm: u8,
     ) -> Option<State> {
-        let versions = accept.tls_versions;
-        if versions == 0 {
+        let introduced = accept.flags & flag::HAPROXY != 0;
+        if accept.tls_versions == 0 && !introduced {
             return Some(State::Arrived(realm));
         }
-        let origin = Origin { address: client.peer_address(), realm };
+        let address = client.peer_address();
+        let origin = Origin { address, realm, introduction: None };
+        match introduced {
+            true => Some(introducing(origin, accept)),
+            false => self.first_tls_state(origin, accept),
+        }
+    }
+
+    /// The first state with TLS. `None` if memory has run out.
+    pub(super) fn first_tls_state(&self, origin: Origin, accept: &Accept) -> Option<State> {
+        let versions = accept.tls_versions;
         if accept.flags & flag::TLS_AUTO != 0 {
             let early = Vec::new();
-            return Some(State::Detecting(Box::new(Detecting {
-                origin,
-                versions,
-                early,
-                timer: None,
-            })));
+            let detecting = Detecting { origin, versions, early, timer: None };
+            return Some(State::Detecting(Box::new(detecting)));
         }
         let Some(handshake) = self.accept_tls(versions) else {
             log::braked(log::Kind::Session, || "connection dropped: out of memory".to_owned());
@@ -77,8 +84,7 @@ impl Shared {
     /// `None` only if memory has run out.
     fn accept_tls(&self, versions: u32) -> Option<Handshake> {
         let mut stream = self.tls.acceptor.as_ref()?.accept(versions).ok()?;
-        let settings = &self.settings;
-        if settings.access_log || self.queries.is_some() || settings.balance.needs_names() {
+        if self.wants_summaries {
             stream.want_summary();
         }
         if self.settings.tls.kernel {
@@ -86,23 +92,22 @@ impl Shared {
         }
         Some(Handshake::new(stream))
     }
-
-    /// Starts the time limit of a client's detection and handshake.
-    pub(super) fn arm_handshake(&self, events: &mut Loop, index: u32) -> Option<TimerId> {
-        let timeout = u64::from(self.settings.tls.handshake_timeout) * 1000;
-        (timeout > 0).then(|| events.arm(Token::new(kind::STATE, index), events.now() + timeout))
-    }
 }
 
 impl Session {
-    /// Starts that time limit, if the session begins with detection or a handshake.
-    pub(super) fn limit_handshake(&mut self, context: &mut Context<'_>) {
-        let timer = match &mut self.state {
-            State::Detecting(detecting) => &mut detecting.timer,
-            State::Accepting(accepting) => &mut accepting.timer,
+    /// Starts the time limit of the session's first state: that of the client's handshake, or for
+    /// its PROXY header.
+    pub(super) fn limit_beginning(&mut self, context: &mut Context<'_>) {
+        let settings = &context.shared.settings;
+        let (timer, timeout) = match &mut self.state {
+            State::Introducing(introducing) => (&mut introducing.timer, settings.haproxy_timeout),
+            State::Detecting(detecting) => (&mut detecting.timer, settings.tls.handshake_timeout),
+            State::Accepting(accepting) => (&mut accepting.timer, settings.tls.handshake_timeout),
             _ => return,
         };
-        *timer = context.shared.arm_handshake(context.events, context.index);
+        let due = context.events.now() + u64::from(timeout) * 1000;
+        let token = Token::new(kind::STATE, context.index);
+        *timer = (timeout > 0).then(|| context.events.arm(token, due));
     }
 
     /// Looks at the first bytes of a client that may or may not speak TLS.
@@ -110,17 +115,26 @@ impl Session {
         let State::Detecting(detecting) = &mut self.state else {
             return Next::Wait;
         };
-        let shared = &mut *context.shared;
-        let scratch = &mut shared.buffers.scratch;
+        let scratch = &mut context.shared.buffers.scratch;
         let count = match self.client.read(scratch) {
             Ok(count) => count,
             Err(error) if os::would_block(&error) => return Next::Wait,
             Err(_) => return Next::client_broke(),
         };
         detecting.early.extend_from_slice(&scratch[..count]);
+        self.detected(count == 0, context)
+    }
+
+    /// Decides whether the client speaks TLS, from what it has sent so far. `ended`: it sends
+    /// nothing more.
+    fn detected(&mut self, ended: bool, context: &mut Context<'_>) -> Next {
+        let shared = &mut *context.shared;
+        let State::Detecting(detecting) = &mut self.state else {
+            return Next::Wait;
+        };
         // No TLS client shuts down its side before it has sent anything.
         let plain = match first(&detecting.early) {
-            First::Undecided if count > 0 => return Next::Wait,
+            First::Undecided if !ended => return Next::Wait,
             First::Undecided | First::Plain => true,
             First::Tls => false,
         };
@@ -130,9 +144,7 @@ impl Session {
         let Detecting { origin, versions, early, timer } = *detecting;
         if plain {
             timer.into_iter().for_each(|timer| context.events.cancel(timer));
-            let (address, unsent) = (origin.address, Unsent::default());
-            let client = TlsClient { speech: Speech::Plain(early), address, unsent };
-            return self.admit(Some(Box::new(client)), origin.realm, context);
+            return self.admit_plain(origin, early, context);
         }
         let Some(handshake) = shared.accept_tls(versions) else {
             timer.into_iter().for_each(|timer| context.events.cancel(timer));
@@ -215,9 +227,38 @@ impl Session {
         timer.into_iter().for_each(|timer| context.events.cancel(timer));
         self.active = context.events.now();
         let (stream, unsent) = handshake.into_parts();
-        let address = origin.address;
-        let client = TlsClient { speech: Speech::Tls(stream), address, unsent };
-        self.admit(Some(Box::new(client)), origin.realm, context)
+        let Origin { address, realm, introduction } = origin;
+        let client = KnownClient { speech: Speech::Tls(stream), address, unsent, introduction };
+        self.admit(Some(Box::new(client)), realm, context)
+    }
+
+    /// The client speaks no TLS. `early` is what it has sent so far.
+    pub(super) fn admit_plain(
+        &mut self,
+        origin: Origin,
+        early: Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Next {
+        let Origin { address, realm, introduction } = origin;
+        let (speech, unsent) = (Speech::Plain(early), Unsent::default());
+        let client = KnownClient { speech, address, unsent, introduction };
+        self.admit(Some(Box::new(client)), realm, context)
+    }
+
+    /// Begins detection or the handshake, with bytes that the client has sent already.
+    pub(super) fn begin_tls(&mut self, bytes: Vec<u8>, context: &mut Context<'_>) -> Next {
+        self.limit_beginning(context);
+        match &mut self.state {
+            State::Detecting(detecting) => {
+                detecting.early = bytes;
+                self.detected(false, context)
+            }
+            State::Accepting(accepting) => {
+                accepting.early = bytes;
+                Next::Turn
+            }
+            _ => Next::Wait,
+        }
     }
 
     /// The client's handshake has failed.

@@ -209,6 +209,7 @@ mod tests {
             keepalive: Keepalive::default(),
             check: None,
             backup: false,
+            proxy: None,
         };
         let settings = Relay { remotes: vec![remote], ..Relay::default() };
         let mut registry = Registry::new(&settings, Vec::new());

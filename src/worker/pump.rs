@@ -309,10 +309,21 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// Sends what a client had sent before it was clear that it speaks no TLS.
-    pub(super) fn send_early(&mut self, early: &[u8], buffers: &mut Buffers) -> Result<(), Stop> {
-        let Buffers { wire, pool, .. } = buffers;
-        deliver(self.direction, &mut self.sink, early, Next::Unknown, wire, pool)
+    /// Sends what a direction starts with: what it holds already (a PROXY header, or the end of a
+    /// handshake) and, in the same segment, what its source has sent by now. `early` was read before
+    /// it was clear what it is.
+    pub(super) fn start(&mut self, early: &[u8], buffers: &mut Buffers) -> Result<(), Stop> {
+        if early.is_empty() {
+            match self.source.tls {
+                Some(_) => self.step_tls(buffers)?,
+                None => self.step_plain(buffers, false)?,
+            };
+        } else {
+            let Buffers { wire, pool, .. } = &mut *buffers;
+            deliver(self.direction, &mut self.sink, early, Next::Unknown, wire, pool)?;
+        }
+        self.direction.flush(self.sink.fd, buffers)?;
+        Ok(())
     }
 }
 

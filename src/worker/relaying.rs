@@ -59,7 +59,18 @@ impl Session {
         if pumped.truncated {
             self.tls_end_trouble(end, "connection ended without close_notify");
         }
-        match pumped.stop {
+        self.stopped(end, pumped.stop, context)
+    }
+
+    /// The direction that reads from `end` has come to a stop. `None` if the session goes on.
+    #[inline]
+    pub(super) fn stopped(
+        &mut self,
+        end: End,
+        stop: Stop,
+        context: &mut Context<'_>,
+    ) -> Option<Next> {
+        match stop {
             Stop::Waiting => None,
             Stop::Source => self.broken(end, context),
             Stop::Sink => self.broken(end.other(), context),

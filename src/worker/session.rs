@@ -1,6 +1,7 @@
 //! One session: its client, its state, and what follows from each event.
 //!
 //! ```text
+//! Introducing → one of these:
 //! Arrived ─────────────────────┐
 //! Detecting → Accepting → (Authorizing) → Choosing → Dialing → Relaying → Breaking → Lingering
 //!                                           ↑ ↓  ↑_______|
@@ -11,7 +12,7 @@
 //! that, in a loop, until the session has to wait or is over.
 
 use super::access::{Access, Outcome};
-use super::client::{Accepting, Detecting, TlsClient};
+use super::client::{Accepting, Detecting, Introducing, KnownClient};
 use super::direction::{Buffers, Direction, Side};
 use super::pair::{End, Link, Pair};
 use super::pump::say_goodbye;
@@ -27,8 +28,8 @@ use crate::upstream::registry::Tag;
 /// A client that needs a remote, and what was tried for it.
 #[derive(Debug, Default)]
 pub(super) struct Seeking {
-    /// Present if the client came from a TLS listener.
-    pub(super) client: Option<Box<TlsClient>>,
+    /// Present if more is known of the client than its socket.
+    pub(super) client: Option<Box<KnownClient>>,
     /// Only remotes with this tag will do.
     pub(super) tag: Option<Tag>,
     /// `None` for most sessions, which have failed nowhere.
@@ -47,12 +48,14 @@ pub(super) enum Heard {
 pub(super) enum State {
     /// The client is there, without TLS. The number is the engine's for the listener's `realm`.
     Arrived(u8),
+    /// A PROXY header is to come before the client's first byte, or may come.
+    Introducing(Box<Introducing>),
     /// It is not clear yet whether the client speaks TLS.
     Detecting(Box<Detecting>),
     /// The client is in its TLS handshake.
     Accepting(Box<Accepting>),
     /// Modules are being asked whether the client may connect.
-    Authorizing { client: Option<Box<TlsClient>>, heard: Heard, timer: TimerId },
+    Authorizing { client: Option<Box<KnownClient>>, heard: Heard, timer: TimerId },
     /// A remote has to be selected.
     Choosing(Seeking),
     /// This host was short of what the last connect attempts needed. `timer` expires when they are
@@ -169,6 +172,7 @@ impl Session {
             Cause::Signed(number) => self.signed(number, context),
             Cause::Arrival => match self.state {
                 State::Arrived(realm) => self.admit(None, realm, context),
+                State::Introducing(_) => self.introduce(context),
                 State::Detecting(_) => self.detect(context),
                 State::Accepting(_) => Next::Turn,
                 _ => Next::Wait,
@@ -197,6 +201,7 @@ impl Session {
                 self.advance(cause, context).unwrap_or(Next::Dial)
             }
             (_, End::Upstream) | (State::Over, _) => Next::Wait,
+            (State::Introducing(_), _) => self.introduce(context),
             (State::Detecting(_), _) => self.detect(context),
             (State::Accepting(_), _) => Next::Turn,
             (State::Authorizing { .. }, _) => self.heard(event),
@@ -234,6 +239,10 @@ impl Session {
 
     fn expired(&mut self, expired: TimerId, context: &mut Context<'_>) -> Next {
         match &mut self.state {
+            State::Introducing(introducing) if introducing.timer == Some(expired) => {
+                introducing.timer = None;
+                self.not_introduced(context)
+            }
             State::Detecting(detecting) if detecting.timer == Some(expired) => {
                 detecting.timer = None;
                 Next::refuse("handshake timeout")
@@ -287,7 +296,7 @@ impl Session {
 
     /// True if something is known to be still on its way.
     fn is_unfinished(&self) -> bool {
-        let unsent = |client: &Option<Box<TlsClient>>| {
+        let unsent = |client: &Option<Box<KnownClient>>| {
             client.as_ref().is_some_and(|client| client.has_unsent())
         };
         match &self.state {
@@ -297,7 +306,7 @@ impl Session {
             State::Authorizing { client, .. } => unsent(client),
             State::Choosing(seeking) | State::Short { seeking, .. } => unsent(&seeking.client),
             State::Dialing { seeking, dial, .. } => unsent(&seeking.client) || dial.has_unsent(),
-            State::Arrived(_) | State::Detecting(_) | State::Over => false,
+            State::Arrived(_) | State::Introducing(_) | State::Detecting(_) | State::Over => false,
         }
     }
 
@@ -404,6 +413,7 @@ impl Session {
     /// The timer of the current state.
     pub(super) fn state_timer(&self) -> Option<TimerId> {
         match &self.state {
+            State::Introducing(introducing) => introducing.timer,
             State::Detecting(detecting) => detecting.timer,
             State::Accepting(accepting) => accepting.timer,
             State::Authorizing { timer, .. }
@@ -440,7 +450,7 @@ impl Session {
     /// What to watch the client for.
     pub(super) fn client_interest(&self) -> Interest {
         let link = self.client_link;
-        let unsent = |client: &Option<Box<TlsClient>>| match client {
+        let unsent = |client: &Option<Box<KnownClient>>| match client {
             Some(client) if client.has_unsent() => Interest::WRITE,
             _ => Interest::empty(),
         };
@@ -449,7 +459,7 @@ impl Session {
             State::Breaking { pair, .. } | State::Lingering { pair, .. } => {
                 self.broken_interest(pair, End::Client, link)
             }
-            State::Detecting(_) => Interest::READ,
+            State::Introducing(_) | State::Detecting(_) => Interest::READ,
             State::Accepting(accepting) => accepting.handshake.interest(),
             State::Authorizing { client, heard: Heard::Nothing, .. } => {
                 Interest::READ | unsent(client)

@@ -4,7 +4,8 @@ use super::direction::Buffers;
 use super::pair::Pair;
 use super::signing::Signatures;
 use crate::channel::local::LOCAL_KINDS;
-use crate::config::relay::Relay;
+use crate::config::acl::Acl;
+use crate::config::relay::{ProxyVersion, Relay};
 use crate::event::{Interest, Loop, Token};
 use crate::mavis::queries::Queries;
 use crate::os::{process, Socket};
@@ -36,6 +37,11 @@ pub(super) struct Shared {
     pub(super) tls: Contexts,
     /// Whether it was logged that TLS connections cannot be served; it is logged only once.
     pub(super) tls_unusable: bool,
+    /// Whether anybody wants to know what was negotiated with clients in TLS: the access log, the
+    /// modules, balancing, or a remote.
+    pub(super) wants_summaries: bool,
+    /// Applied to the addresses in PROXY headers; the broker applies it to connections.
+    pub(super) access_list: Acl,
     /// Asks the MAVIS modules that decide who may connect.
     pub(super) queries: Option<Queries>,
     /// Realms of listeners seen so far, NUL-padded. A realm's number is its index; the first is for
@@ -60,11 +66,16 @@ impl Shared {
     pub(super) fn new(settings: Relay, mut tls: Contexts, queries: Option<Queries>) -> Shared {
         let connectors = std::mem::take(&mut tls.connectors);
         Shared {
+            wants_summaries: settings.access_log
+                || queries.is_some()
+                || settings.balance.needs_names()
+                || settings.remotes.iter().any(|remote| remote.proxy == Some(ProxyVersion::V2)),
             registry: Registry::new(&settings, connectors),
             buffers: Buffers::new(settings.splice, process::descriptor_limit()),
             settings,
             tls,
             tls_unusable: false,
+            access_list: Acl::default(),
             queries,
             realms: vec![[0; 16]],
             descriptor_trouble: false,

@@ -123,6 +123,7 @@ fn remote(folder: &Path, number: usize) -> Remote {
         keepalive: Keepalive::default(),
         check: None,
         backup: false,
+        proxy: None,
     }
 }
 
@@ -221,6 +222,7 @@ impl World {
                 State::Short { .. } => {}
                 State::Accepting(_) => shaking = true,
                 State::Arrived(_)
+                | State::Introducing(_)
                 | State::Detecting(_)
                 | State::Authorizing { .. }
                 | State::Choosing(_)

@@ -109,6 +109,7 @@ pub fn remote(address: SocketAddrV4, weight: u32) -> Remote {
         keepalive: Keepalive::default(),
         check: None,
         backup: false,
+        proxy: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::broker::text;
 use crate::channel::protocol::Accept;
-use crate::config::listen::{self as config, Ipv6Only, TLS_DEFAULT};
+use crate::config::listen::{self as config, flag, Ipv6Only, TLS_DEFAULT};
 use crate::event::{Loop, TimerId};
 use crate::os::address::{unmapped, Address, Family};
 use crate::os::entry::{Entry, FileId, NotChanged, Permissions};
@@ -10,7 +10,7 @@ use crate::os::socket::{
     default_keepalive_parameters, Addressed, Families, Keepalive, Kind, Options, Protocol,
     MOST_BACKLOG,
 };
-use crate::os::{self, log, process};
+use crate::os::{self, log, process, Socket};
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -43,6 +43,35 @@ pub(super) struct Listener {
 }
 
 impl Listener {
+    /// What the worker is told about a connection; `None` if its sender is refused (`haproxy from`).
+    #[inline]
+    pub(super) fn accept_of(&self, socket: &Socket) -> Option<Accept> {
+        match self.config.haproxy_from.is_empty() {
+            true => Some(self.accept),
+            false => self.judge(socket),
+        }
+    }
+
+    /// A local sender is believed, as it has no address.
+    fn judge(&self, socket: &Socket) -> Option<Accept> {
+        let sender = socket.peer_address().and_then(|address| address.scoped_ip());
+        let believed = |sender| self.config.haproxy_from.iter().any(|from| from.contains(sender));
+        match sender {
+            None => Some(self.accept),
+            Some(sender) if believed(sender) => Some(self.accept),
+            Some(_) if self.accept.flags & flag::HAPROXY_OPTIONAL != 0 => {
+                let flags = self.accept.flags | flag::HAPROXY_DISTRUSTED;
+                Some(Accept { flags, ..self.accept })
+            }
+            Some(sender) => {
+                log::braked(log::Kind::Denied, || {
+                    format!("{}: not in 'haproxy from'", text::rejected(sender))
+                });
+                None
+            }
+        }
+    }
+
     pub(super) fn new(mut config: config::Listener, address: Address, section: Keepalive) -> Self {
         config.keepalive = config.keepalive.or(section);
         let mut realm = [0; 16];

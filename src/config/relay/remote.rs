@@ -7,7 +7,7 @@ use super::super::tls::{self, RemoteDirectives, RemoteTls};
 use super::super::token::*;
 use super::super::values::{parse_port, Value, INT};
 use super::super::{ConfigError, Parser};
-use super::{connection_options, not_an_address, Lookup};
+use super::{connection_options, not_an_address, Lookup, ProxyVersion};
 use crate::os::address::{Address, Family, NotAnAddress};
 use crate::os::socket::{Keepalive, Protocol};
 use std::rc::Rc;
@@ -25,11 +25,14 @@ pub(super) struct RemoteBlock {
     keepalive: Keepalive,
     check: check::Directives,
     backup: bool,
+    proxy: Option<ProxyVersion>,
 }
 
 /// What a `remote` block may contain.
-const WORDS: [&str; 11] =
-    ["address", "backup", "check", "on", "port", "protocol", "slow", "tag", "tcp", "tls", "weight"];
+const WORDS: [&str; 12] = [
+    "address", "backup", "check", "on", "port", "protocol", "proxy", "slow", "tag", "tcp", "tls",
+    "weight",
+];
 
 /// `remote = { … }`, with the token `remote` current.
 pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError> {
@@ -44,6 +47,7 @@ pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError
         keepalive: Keepalive::default(),
         check: check::Directives::default(),
         backup: false,
+        proxy: None,
     };
     parser.advance()?;
     parser.expect(S_equal)?;
@@ -72,6 +76,7 @@ pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError
             S_tls | S_ssl => tls::remote(parser, &mut block.tls)?,
             S_tag => block.tag = Some(parser.assigned()?.text),
             S_tcp => connection_options(parser, &mut block.keepalive)?,
+            _ if parser.is_word("proxy") => block.proxy = Some(proxy_protocol(parser)?),
             _ if parser.is_word("check") => check::parse(parser, &mut block.check)?,
             _ if parser.is_word("slow") => check::slow_start(parser, &mut block.check)?,
             _ if parser.is_word("on") => check::on_down(parser, &mut block.check)?,
@@ -82,6 +87,20 @@ pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError
     })?;
     parser.advance()?;
     Ok(block)
+}
+
+/// `proxy protocol = v1 | v2`, with the word `proxy` current.
+fn proxy_protocol(parser: &mut Parser<'_>) -> Result<ProxyVersion, ConfigError> {
+    parser.advance()?;
+    parser.expect(S_protocol)?;
+    parser.expect(S_equal)?;
+    let version = match () {
+        () if parser.is_word("v1") => ProxyVersion::V1,
+        () if parser.is_word("v2") => ProxyVersion::V2,
+        () => return Err(parser.expected_words(&["v1", "v2"])),
+    };
+    parser.advance()?;
+    Ok(version)
 }
 
 impl RemoteBlock {
@@ -128,8 +147,8 @@ impl RemoteBlock {
         let check = self.check.finish(tls.is_some(), ip, port)?;
         let (protocol, weight, tag) = (self.protocol, self.weight, self.tag);
         let (tls, keepalive) = (tls.map(Rc::new), self.keepalive.or(defaults));
-        let (place, backup) = (self.place, self.backup);
-        Ok(Described { place, target, protocol, weight, tls, tag, keepalive, check, backup })
+        let (place, backup, proxy) = (self.place, self.backup, self.proxy);
+        Ok(Described { place, target, protocol, weight, tls, tag, keepalive, check, backup, proxy })
     }
 }
 
@@ -145,6 +164,7 @@ pub(super) struct Described {
     pub(super) keepalive: Keepalive,
     pub(super) check: Option<Rc<Check>>,
     pub(super) backup: bool,
+    pub(super) proxy: Option<ProxyVersion>,
 }
 
 /// Where a remote is.

@@ -2,6 +2,7 @@
 
 use super::super::remote::remote;
 use super::*;
+use crate::config::relay::ProxyVersion;
 use crate::config::tls::{Authorities, Certificate, RecordLayer, RemoteTls};
 use crate::os::address::Address;
 use crate::os::descriptor;
@@ -48,7 +49,8 @@ impl World {
     fn step(&mut self, dial: &mut Dial, cause: Cause) -> Progress {
         let scratch = Scratch { input: &mut self.input, output: &mut self.output };
         let (registry, settings, now) = (&self.registry, &self.settings, self.now);
-        let progress = dial.step(cause, &mut Dialer { registry, settings, now, scratch });
+        let announce = &Header::local;
+        let progress = dial.step(cause, &mut Dialer { registry, settings, now, scratch, announce });
         check(dial, &progress, cause, now);
         progress
     }
@@ -333,4 +335,23 @@ proptest! {
         // None of these remotes sends anything, so no handshake is done.
         prop_assert!(!with_tls || !matches!(progress, Progress::Ready(_)));
     }
+}
+
+#[test]
+fn a_remote_is_told_before_all_else_that_nobody_is_behind_a_probe() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address").to_string();
+    let mut remote = remote(&address, None);
+    remote.settings.proxy = Some(ProxyVersion::V2);
+    let (mut world, mut dial) = World::new(remote);
+    let Progress::Ready(mut connection) = world.follow(&mut dial, Cause::Start) else {
+        panic!("not reached");
+    };
+    assert!(!connection.unsent.is_empty());
+    connection.unsent.flush(&connection.socket).expect("room");
+    assert!(connection.unsent.is_empty());
+    let expected = write(ProxyVersion::V2, &Header::local());
+    let mut found = vec![0; expected.len()];
+    listener.accept().expect("a connection").0.read_exact(&mut found).expect("the header");
+    assert_eq!(found, expected);
 }

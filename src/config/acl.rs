@@ -1,11 +1,11 @@
-//! The access list: which clients may connect (`permit` and `deny`).
+//! The access list: which clients may connect (`permit` and `deny`). The broker applies it to
+//! connections, workers apply it to the addresses in PROXY headers.
 
-use crate::config::broker::AclEntry;
-use crate::config::network::mask_bits;
+use super::broker::AclEntry;
+use super::network::Network;
 use crate::os::address::ScopedIp;
-use std::net::IpAddr;
 
-/// The access list of a broker.
+/// An access list.
 #[derive(Clone, Debug, Default)]
 pub struct Acl {
     entries: Vec<AclEntry>,
@@ -15,6 +15,35 @@ impl Acl {
     /// A list of entries in the order of the configuration.
     pub fn new(entries: Vec<AclEntry>) -> Acl {
         Acl { entries }
+    }
+
+    /// Encodes the list for another process.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut data = Vec::with_capacity(self.entries.len() * ENCODED);
+        for AclEntry { permit, negated, network } in &self.entries {
+            data.extend([u8::from(*permit), u8::from(*negated), network.length]);
+            data.extend(network.bits.to_be_bytes());
+            data.extend(network.zone.to_be_bytes());
+        }
+        data
+    }
+
+    /// Reads what [`encode`](Self::encode) has written; `None` if it is something else.
+    pub fn decode(data: &[u8]) -> Option<Acl> {
+        let entry = |data: &[u8]| {
+            let (&[permit, negated, length], rest) = data.split_first_chunk()?;
+            let (bits, rest) = rest.split_first_chunk()?;
+            let (bits, zone) =
+                (u128::from_be_bytes(*bits), u32::from_be_bytes(*rest.first_chunk()?));
+            let network = Network { bits, length, zone };
+            (length <= 128).then_some(AclEntry {
+                permit: permit != 0,
+                negated: negated != 0,
+                network,
+            })
+        };
+        let entries: Option<Vec<AclEntry>> = data.chunks(ENCODED).map(entry).collect();
+        Some(Acl { entries: entries? })
     }
 
     /// True if the list is empty: everybody is permitted, and no address needs to be looked up.
@@ -27,14 +56,7 @@ impl Acl {
     /// if none of its networks contains the address. If no group matches the client is denied,
     /// unless the list is empty. A network with an IPv6 zone contains no address of another zone.
     pub fn permits(&self, client: ScopedIp) -> bool {
-        let bits = match client.ip {
-            IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-            IpAddr::V6(v6) => u128::from(v6),
-        };
-        let contains = |AclEntry { network, .. }: &AclEntry| {
-            mask_bits(bits, network.length) == network.bits
-                && (network.zone == 0 || network.zone == client.zone)
-        };
+        let contains = |entry: &AclEntry| entry.network.contains(client);
         self.entries
             .chunk_by(|a, b| (a.permit, a.negated) == (b.permit, b.negated))
             .find(|group| group.iter().any(contains) != group[0].negated)
@@ -42,12 +64,16 @@ impl Acl {
     }
 }
 
+/// The length of an encoded entry: what it does, and its network.
+const ENCODED: usize = 3 + size_of::<u128>() + size_of::<u32>();
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::network::{parse_network, Network};
+    use crate::config::network::{mask_bits, parse_network};
     use crate::os::address::Address;
     use proptest::prelude::*;
+    use std::net::IpAddr;
 
     fn acl(text: &[(bool, bool, &str)]) -> Acl {
         Acl::new(
@@ -139,6 +165,9 @@ mod tests {
                 }
             }
             let address = IpAddr::V6(u128::from(host).into());
+            let data = Acl::new(list.clone()).encode();
+            prop_assert!(data.is_empty() || Acl::decode(&data[1..]).is_none());
+            prop_assert_eq!(&Acl::decode(&data).expect("a list").entries, &list);
             prop_assert_eq!(Acl::new(list).permits(address.into()), expected);
         }
     }
