@@ -1,9 +1,19 @@
 //! The access list: which clients may connect (`permit` and `deny`). The broker applies it to
 //! connections, workers apply it to the addresses in PROXY headers.
 
-use super::broker::AclEntry;
 use super::network::Network;
 use crate::os::address::ScopedIp;
+
+/// One `permit` or `deny`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AclEntry {
+    /// `permit`, not `deny`.
+    pub permit: bool,
+    /// `not`: matches what is outside the network.
+    pub negated: bool,
+    /// The network.
+    pub network: Network,
+}
 
 /// An access list.
 #[derive(Clone, Debug, Default)]

@@ -1,10 +1,11 @@
 //! The broker's section: listeners, limits, and how workers are started.
 
 use super::acl::Acl;
+use super::acl::AclEntry;
 use super::listen::{
     buffer_size, connection_option, delay, flag, listen, sticky, Listener, Sticky,
 };
-use super::network::{network, Network};
+use super::network::network;
 use super::token::*;
 use super::values::{Ids, INT};
 use super::{common, ConfigError, Parser};
@@ -30,17 +31,6 @@ pub enum Stop {
     Now,
     /// The broker exits when all sessions have ended.
     Drain,
-}
-
-/// One `permit` or `deny`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AclEntry {
-    /// `permit`, not `deny`.
-    pub permit: bool,
-    /// `not`: matches what is outside the network.
-    pub negated: bool,
-    /// The network.
-    pub network: Network,
 }
 
 /// How workers are started: `spawn { }`.
