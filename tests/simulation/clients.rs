@@ -40,6 +40,8 @@ pub struct End {
     slowness: usize,
     /// Sends nothing until it has received something.
     second: bool,
+    /// Sends nothing more, not even the end, until what it has sent has arrived.
+    pub cautious: bool,
     pub connected: bool,
 }
 
@@ -75,9 +77,10 @@ impl End {
             ended: false,
             error: None,
             fuse: random.below(total + 50),
-            urgent: random.once_in(4),
+            urgent: random.once_in(3),
             slowness: *random.pick(&[0, 0, 0, 2, 5]),
             second: false,
+            cautious: random.once_in(4),
             connected: false,
         }
     }
@@ -92,8 +95,9 @@ impl End {
         self.stream.is_none()
     }
 
-    /// Takes one step; true if it achieved something.
-    pub fn act(&mut self, kernel: &mut Kernel, random: &mut Random) -> bool {
+    /// Takes one step; true if it achieved something. `arrived`: how much of what it has sent has
+    /// arrived, for a cautious end.
+    pub fn act(&mut self, kernel: &mut Kernel, random: &mut Random, arrived: usize) -> bool {
         let Some(id) = self.stream else {
             return false;
         };
@@ -117,7 +121,7 @@ impl End {
         }
         let reads_first = random.once_in(2);
         let moved = reads_first && self.read(id, kernel, random)
-            || self.write(id, kernel, random)
+            || self.may_write(arrived) && self.write(id, kernel, random)
             || !reads_first && self.read(id, kernel, random);
         let over = self.error.is_some() || self.ended && self.shut;
         if over {
@@ -128,10 +132,13 @@ impl End {
         moved || over
     }
 
+    fn may_write(&self, arrived: usize) -> bool {
+        let speaks = !self.second || self.received > 0 || self.ended;
+        let arrives = !self.cautious || arrived >= self.sent || self.ended;
+        !self.shut && speaks && arrives
+    }
+
     fn write(&mut self, id: Id, kernel: &mut Kernel, random: &mut Random) -> bool {
-        if self.shut || self.second && self.received == 0 && !self.ended {
-            return false;
-        }
         if self.sent < self.total {
             let most = *random.pick(&[10, 1000, 6000, 60_000]);
             let count = random.between(1, (self.total - self.sent).min(most));
@@ -139,7 +146,7 @@ impl End {
             let count = if self.sent == 0 { count.max(8) } else { count };
             let data: Vec<u8> =
                 (self.sent..self.sent + count).map(|at| byte(self.number, at)).collect();
-            let urgent = self.urgent && self.sent > 0 && random.once_in(4);
+            let urgent = self.urgent && self.sent > 0 && random.once_in(3);
             match kernel.send(id, &data, urgent) {
                 Ok(count) => {
                     self.sent += count;

@@ -1,8 +1,8 @@
 //! Simulation: a broker, workers, clients and remotes in one process and one thread, over a
 //! simulated kernel. A seed determines everything that happens. `make simulate` runs it.
 //!
-//! SEEDS: how many seeds to run; SECONDS: for how long at most (60 if neither is given); FIRST: the
-//! first seed; SEED: only this one, and print the last TRACE (200) lines of what happened; JOBS:
+//! SEEDS: how many seeds to run; SECONDS: for how long at most; with neither, 300 seeds at least and
+//! for 60 s at least; FIRST: the first seed; SEED: only this one, and print the last TRACE (200) lines of what happened; JOBS:
 //! how many seeds to run in parallel. Each seed runs in a process of its own, so that nothing
 //! carries over to the next one and a crash counts as a failure.
 //!

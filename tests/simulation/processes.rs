@@ -2,10 +2,11 @@
 //! turn at a time. What a real process does before its loop, reading the configuration and taking
 //! over descriptors, is done by hand here.
 
-use crate::kernel::{Id, Process};
+use crate::kernel::{Id, Process, EPOCH};
 use crate::system::kernel;
+use crate::system::HANDOVER;
 use mavis::broker::life::{Broker, Start};
-use mavis::broker::{Handover, Options, Secrets, Servers};
+use mavis::broker::{Former, Handover, Options, Secrets, Servers};
 use mavis::channel::link::{Link, Start as Told};
 use mavis::channel::Peer;
 use mavis::config;
@@ -40,6 +41,12 @@ pub struct WorkerProcess {
     pub events: Loop,
     /// Stopped until this time: it gets no turns.
     pub stalled: u64,
+    /// The zone it shares with others.
+    pub zone: Option<Zone>,
+    /// When it is killed.
+    pub doomed: Option<u64>,
+    /// Signals that have come while it is stopped.
+    pub pending: Vec<i32>,
 }
 
 thread_local! {
@@ -95,7 +102,9 @@ fn new_loop() -> Loop {
 pub struct Settings {
     pub relay: Relay,
     pub broker: config::broker::Broker,
+    /// The workers know that the broker is this program; `known`: the broker knows it of them.
     pub ours: bool,
+    pub known: bool,
 }
 
 pub fn remote(address: SocketAddrV4, weight: u32) -> Remote {
@@ -117,9 +126,32 @@ pub fn listener(port: u16) -> Listener {
     Listener { port, empty: false, ..Listener::new(0) }
 }
 
-/// Starts a broker, which then asks for its workers.
-pub fn start_broker(settings: &Settings) {
+/// Starts a broker, which then asks for its workers. The error is its exit status.
+pub fn start_broker(settings: &Settings) -> Result<(), i32> {
     let process = kernel(|kernel| kernel.new_process());
+    start_image(process, settings, None)
+}
+
+/// Replaces the image of the broker, which has executed itself again.
+pub fn replace_broker(process: Process, settings: &Settings) -> Result<(), i32> {
+    let former = BROKER.with(|cell| cell.borrow_mut().take());
+    as_process(process, || drop(former));
+    let text = kernel(|kernel| kernel.begin_image(process)).unwrap_or_default();
+    std::env::set_var(HANDOVER, text);
+    let former = as_process(process, Handover::take);
+    let Former::Image(handover) = former else {
+        kernel(|kernel| kernel.violated("what was handed over is lost"));
+        return Err(0);
+    };
+    start_image(process, settings, Some(*handover))
+}
+
+fn start_image(
+    process: Process,
+    settings: &Settings,
+    handover: Option<Handover>,
+) -> Result<(), i32> {
+    let reloaded = handover.is_some();
     let started = as_process(process, || {
         let mut events = new_loop();
         let options = Options {
@@ -138,18 +170,18 @@ pub fn start_broker(settings: &Settings) {
             environment: None,
             group: false,
         };
-        let servers = match settings.ours {
+        let servers = match settings.ours && settings.known {
             true => Servers::Own(program),
             false => Servers::Foreign(program),
         };
         let secrets = Secrets {
             material: Default::default(),
-            tickets: Ratchet::new([7; 32], 0, 3600),
+            tickets: Ratchet::new([7; 32], EPOCH as u64, 3600),
             monitored: false,
         };
         let start = Start {
             options,
-            reloaded: false,
+            reloaded,
             snapshot: None,
             shared: None,
             secrets,
@@ -157,15 +189,22 @@ pub fn start_broker(settings: &Settings) {
             launcher: None,
             servers,
         };
-        let mut handover = Handover::default();
+        let mut handover = handover.unwrap_or_default();
         let broker = Broker::start(settings.broker.clone(), start, &mut handover, &mut events);
         broker.map(|broker| BrokerProcess { process, broker, events })
     });
     match started {
         Ok(started) => BROKER.with(|cell| *cell.borrow_mut() = Some(started)),
-        Err(status) => kernel(|kernel| kernel.violated(format!("the broker ends with {status}"))),
+        Err(status) => {
+            kernel(|kernel| kernel.end_process(process));
+            return Err(status);
+        }
     }
+    Ok(())
 }
+
+/// The slot by which the simulation itself looks into zones; no broker has so many workers here.
+const OBSERVER: usize = 20;
 
 /// Starts a worker with this standard input. `None` if it ends before it serves.
 pub fn start_worker(process: Process, stdin: Id, settings: &Settings) -> Option<WorkerProcess> {
@@ -190,16 +229,28 @@ pub fn start_worker(process: Process, stdin: Id, settings: &Settings) -> Option<
         let contexts = Contexts {
             acceptor: None,
             connectors: vec![None; relay.remotes.len()],
-            tickets: Ratchet::new([7; 32], 0, 3600),
+            tickets: Ratchet::new([7; 32], EPOCH as u64, 3600),
         };
         let retire_limit = relay.retire_limit;
         let mut engine = Engine::new(relay, contexts, None);
+        let mut observed = None;
         if let Some((fd, slot)) = zone.filter(|_| settings.relay.balance.scope == Scope::All) {
-            let _ = Zone::join(&Object::from(fd), slot as usize)
-                .is_ok_and(|zone| engine.share(zone, Counters::default()));
+            let fd = Object::from(fd);
+            let joined = Zone::join(&fd, slot as usize);
+            if joined.is_ok_and(|zone| engine.share(zone, Counters::default())) {
+                observed = Zone::join(&fd, OBSERVER).ok();
+            }
         }
         let mut worker = Worker::start("worker", engine, retire_limit, link, &mut events).ok()?;
         worker.begin(1000, &mut events);
-        Some(WorkerProcess { process, worker, events, stalled: 0 })
+        Some(WorkerProcess {
+            process,
+            worker,
+            events,
+            stalled: 0,
+            zone: observed,
+            doomed: None,
+            pending: Vec::new(),
+        })
     })
 }

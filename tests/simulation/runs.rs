@@ -7,20 +7,24 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// What `make test` runs: so many seeds at least, and for so long at least.
+const LEAST_SEEDS: u64 = 300;
+const LEAST_TIME: Duration = Duration::from_secs(60);
+
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().filter(|text| !text.is_empty())?.parse().ok()
 }
 
-/// Runs one seed. Returns what went wrong and the trace up to then, or `None`.
-fn simulate(seed: u64, traced: bool) -> Option<(String, Vec<String>)> {
+/// Runs one seed. Returns what went wrong, if anything, and the trace.
+fn simulate(seed: u64, traced: bool) -> (Option<String>, Vec<String>) {
     system::enter(Kernel::new(seed, traced));
     let run = catch_unwind(AssertUnwindSafe(|| world::World::new(seed).run()));
-    let kernel = system::leave()?;
+    let kernel = system::leave().expect("the kernel that was entered");
     let wrong = match run {
         Ok(()) => kernel.violation,
         Err(_) => Some(kernel.violation.unwrap_or_else(|| "panic".to_owned())),
     };
-    wrong.map(|wrong| (wrong, kernel.trace.into_iter().flatten().collect()))
+    (wrong, kernel.trace.into_iter().flatten().collect())
 }
 
 /// Runs a seed in a process of its own, whose exit status is 0 if all went well.
@@ -34,20 +38,21 @@ fn run_child(seed: u64) -> libc::pid_t {
     std::panic::set_hook(Box::new(|_| {}));
     let found = simulate(seed, false);
     // SAFETY: _exit(2) takes a plain number; it skips the parent's exit handlers.
-    unsafe { libc::_exit(i32::from(found.is_some())) }
+    unsafe { libc::_exit(i32::from(found.0.is_some())) }
 }
 
 /// Runs a seed and prints its trace.
 fn replay(seed: u64) -> bool {
-    let Some((wrong, trace)) = simulate(seed, true) else {
-        println!("seed {seed}: all is well");
-        return true;
-    };
-    let shown = setting("TRACE").unwrap_or(200) as usize;
+    let (wrong, trace) = simulate(seed, true);
+    let shown = setting("TRACE").unwrap_or(if wrong.is_some() { 200 } else { 0 }) as usize;
     let mut out = std::io::stdout().lock();
     for line in &trace[trace.len().saturating_sub(shown)..] {
         let _ = writeln!(out, "{line}");
     }
+    let Some(wrong) = wrong else {
+        let _ = writeln!(out, "seed {seed}: all is well");
+        return true;
+    };
     let _ = writeln!(out, "seed {seed}: {wrong}");
     let _ = writeln!(out, "again: make simulate SEED={seed}, with TRACE=20000 for all of it");
     false
@@ -60,20 +65,22 @@ pub fn main() -> bool {
         return replay(seed);
     }
     let start = Instant::now();
-    let seeds =
-        setting("SEEDS").unwrap_or(if setting("SECONDS").is_some() { u64::MAX } else { 300 });
-    let limit = Duration::from_secs(setting("SECONDS").unwrap_or(u64::MAX / 4));
+    let (seeds, seconds) = (setting("SEEDS"), setting("SECONDS"));
+    let limit = seconds.map(Duration::from_secs);
+    let wanted = |done: u64| match (seeds, limit) {
+        (None, None) => done < LEAST_SEEDS || start.elapsed() < LEAST_TIME,
+        _ => {
+            seeds.is_none_or(|seeds| done < seeds)
+                && limit.is_none_or(|limit| start.elapsed() < limit)
+        }
+    };
     let first = setting("FIRST").unwrap_or(1);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = setting("JOBS").map_or(processors, |jobs| jobs as usize);
     let (mut next, mut running) = (first, std::collections::BTreeMap::new());
     let mut failed = None;
     loop {
-        while running.len() < jobs
-            && failed.is_none()
-            && next - first < seeds
-            && start.elapsed() < limit
-        {
+        while running.len() < jobs && failed.is_none() && wanted(next - first) {
             running.insert(run_child(next), next);
             next += 1;
         }

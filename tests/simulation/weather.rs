@@ -74,7 +74,7 @@ pub fn settings(random: &mut Random, weather: Weather, remotes: usize) -> Settin
     settings.spawn.instances_max = random.between(2, 3);
     settings.spawn.users_min = random.between(1, 4);
     settings.spawn.users_max = random.between(4, 30);
-    Settings { relay, broker: settings, ours: random.once_in(2) }
+    Settings { relay, broker: settings, ours: random.once_in(2), known: !random.once_in(3) }
 }
 
 pub fn faults(random: &mut Random, weather: Weather) -> Faults {

@@ -2,15 +2,16 @@
 //! invariants checked after each step.
 
 mod checks;
+mod lives;
+mod surprises;
 
 use crate::clients::{End, Manner, Remote};
-use crate::kernel::{Faults, Id, Process, Request, Waiting};
-use crate::processes::{
-    as_process, broker, end_broker, start_broker, start_worker, Settings, WorkerProcess,
-};
+use crate::kernel::{Faults, Process, Waiting};
+use crate::processes::{as_process, broker, end_broker, start_broker, Settings, WorkerProcess};
 use crate::random::Random;
-use crate::system::{deliver_signal, kernel};
+use crate::system::kernel;
 use crate::weather::{address, faults, settings, Weather, PORT};
+use lives::Starting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 
@@ -29,6 +30,18 @@ pub struct World {
     weather: Weather,
     settings: Settings,
     workers: BTreeMap<Process, WorkerProcess>,
+    starting: BTreeMap<Process, Starting>,
+    /// Children that check the configuration, and when they end.
+    checks: BTreeMap<Process, u64>,
+    /// When a broker that was killed is started again.
+    respawn: Option<u64>,
+    /// A broker was killed: clients may have found nobody there.
+    broker_died: bool,
+    /// The broker was told to stop; `stops_early`: it will be while clients are served.
+    stopped: bool,
+    stops_early: bool,
+    /// When all remotes go away, or come back, together.
+    outage: Option<u64>,
     clients: Vec<End>,
     /// The remotes' ends of connections, by their own numbers.
     ends: BTreeMap<u64, End>,
@@ -73,12 +86,23 @@ impl World {
                 remotes.push(Remote { address, listener, flaps });
             }
         });
-        start_broker(&settings);
+        let outage = (rough && random.once_in(3))
+            .then(|| kernel(|kernel| kernel.now) + random.between(1, 3_000_000) as u64);
+        if let Err(status) = start_broker(&settings) {
+            kernel(|kernel| kernel.violated(format!("the broker ends with {status}")));
+        }
         kernel(|kernel| kernel.faults = faults);
         World {
             weather,
             settings,
             workers: BTreeMap::new(),
+            starting: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            respawn: None,
+            broker_died: false,
+            stopped: false,
+            stops_early: random.once_in(8),
+            outage,
             clients: Vec::new(),
             ends: BTreeMap::new(),
             remotes,
@@ -103,9 +127,12 @@ impl World {
         self.calm_down();
         self.settle();
         self.check_quiet();
-        self.try_again();
-        self.check_quiet();
-        self.shut_down();
+        if !self.stopped {
+            self.try_again();
+            self.check_quiet();
+            self.shut_down();
+        }
+        self.check_end();
         if !self.failed() {
             self.check_clients();
         }
@@ -151,8 +178,15 @@ impl World {
         let ends = self.ends.values().all(End::is_done);
         let sessions = self.workers.values().any(|worker| worker.worker.engine().open() > 0);
         let told = broker(|broker| broker.broker.connections()).unwrap_or(0) == 0;
-        let starting = kernel(|kernel| !kernel.requests.is_empty());
-        self.clients_done() && ends && !sessions && told && !starting
+        let asked = kernel(|kernel| !kernel.requests.is_empty());
+        let starting = asked || self.starts().next().is_some();
+        let stopping = self.stopped && self.lives();
+        self.clients_done() && ends && !sessions && told && !starting && !stopping
+    }
+
+    /// True while there is a broker or a worker.
+    fn lives(&self) -> bool {
+        broker(|_| ()).is_some() || !self.workers.is_empty()
     }
 
     /// Ends all faults: remotes come back, and stopped workers go on.
@@ -160,11 +194,13 @@ impl World {
         kernel(|kernel| {
             kernel.note(|| "calm".to_owned());
             kernel.faults = Faults::default();
+            kernel.doomed = None;
+            kernel.processes.values_mut().for_each(|process| process.descriptors = None);
         });
         self.to_come = 0;
         self.ending = true;
         for worker in self.workers.values_mut() {
-            worker.stalled = 0;
+            (worker.stalled, worker.doomed) = (0, None);
         }
         for remote in &mut self.remotes {
             remote.flaps = None;
@@ -189,129 +225,13 @@ impl World {
                 break;
             }
         }
+        self.end_doomed();
+        self.deliver_pending();
+        self.start_processes();
         if !done && !self.run_process() {
             self.pass_time();
         }
         self.check_invariants();
-    }
-
-    /// Runs one turn of a random process that is ready to run.
-    fn run_process(&mut self) -> bool {
-        let now = kernel(|kernel| kernel.now);
-        let own = broker(|broker| broker.process);
-        let awake = self.workers.values().filter(|worker| worker.stalled <= now);
-        let mut all: Vec<Process> = awake.map(|worker| worker.process).chain(own).collect();
-        all.retain(|&process| is_runnable(process));
-        if all.is_empty() {
-            return false;
-        }
-        let process = *self.random.pick(&all);
-        self.turn(process);
-        true
-    }
-
-    fn turn(&mut self, process: Process) {
-        let (before, now) = kernel(|kernel| (kernel.progress, kernel.now));
-        let status = match self.workers.get_mut(&process) {
-            Some(worker) => as_process(process, || worker.worker.turn(&mut worker.events)),
-            None => broker(|broker| broker.broker.turn(&mut broker.events)).flatten(),
-        };
-        let after = kernel(|kernel| kernel.progress);
-        let (turns, last) = self.idle_turns.entry(process).or_default();
-        let waited = now - std::mem::replace(last, now) >= SECOND / 1000;
-        *turns = if after > before || waited { 0 } else { *turns + 1 };
-        if *turns > IDLE_TURNS {
-            kernel(|kernel| {
-                kernel.violated(format!("{process} spins: nothing done in so many turns"))
-            });
-        }
-        match status {
-            Some(status) if self.workers.contains_key(&process) => {
-                self.worker_ends(process, status << 8, false);
-            }
-            Some(0) if self.ending => end_broker(),
-            Some(status) => {
-                kernel(|kernel| kernel.violated(format!("the broker ends with {status}")));
-            }
-            None => {}
-        }
-    }
-
-    /// Ends a worker that returned a status or was killed.
-    fn worker_ends(&mut self, process: Process, status: i32, killed: bool) {
-        let Some(worker) = self.workers.remove(&process) else {
-            return;
-        };
-        kernel(|kernel| kernel.note(|| format!("{process} ends: {status}")));
-        if killed {
-            self.note_losses(process);
-            kernel(|kernel| kernel.end_process(process));
-            as_process(process, || drop(worker));
-        } else {
-            if worker.worker.engine().open() > 0 {
-                kernel(|kernel| kernel.violated("a worker ends with sessions"));
-            }
-            as_process(process, || drop(worker));
-            kernel(|kernel| {
-                let left = kernel.count_descriptors(process);
-                if left > 0 {
-                    kernel.violated(format!("{process} has left {left} descriptors open"));
-                }
-                kernel.end_process(process);
-            });
-        }
-        let parent = broker(|broker| broker.process);
-        if let Some(parent) = parent {
-            kernel(|kernel| kernel.ended.push((parent, process, status)));
-            self.signal(parent, libc::SIGCHLD);
-        }
-    }
-
-    /// Notes which connections end with a killed process: nobody is to blame for those.
-    fn note_losses(&mut self, process: Process) {
-        let lost: BTreeSet<Id> = kernel(|kernel| {
-            let own = kernel.descriptors.values().filter(|entry| entry.process == process);
-            let ids: Vec<Id> = own.map(|entry| entry.object).collect();
-            ids.into_iter().filter_map(|id| kernel.stream(id)?.peer).collect()
-        });
-        for end in self.clients.iter().chain(self.ends.values()) {
-            if end.stream.is_some_and(|stream| lost.contains(&stream)) {
-                self.lost.insert(end.number);
-            }
-        }
-    }
-
-    /// Delivers a signal, and runs the turn in which the process notices it.
-    fn signal(&mut self, process: Process, number: i32) {
-        deliver_signal(process, number);
-        if kernel(|kernel| kernel.has_signal(process)) {
-            self.turn(process);
-        }
-    }
-
-    fn answer_requests(&mut self) {
-        while let Some(request) = kernel(|kernel| kernel.requests.pop()) {
-            match request {
-                Request::Spawned { child, stdin, .. } => {
-                    match start_worker(child, stdin, &self.settings) {
-                        Some(worker) => {
-                            self.workers.insert(child, worker);
-                        }
-                        None => {
-                            kernel(|kernel| kernel.end_process(child));
-                            if let Some(parent) = broker(|broker| broker.process) {
-                                kernel(|kernel| kernel.ended.push((parent, child, 1 << 8)));
-                                self.signal(parent, libc::SIGCHLD);
-                            }
-                        }
-                    }
-                }
-                Request::Signal { process, number: libc::SIGKILL } => {
-                    self.worker_ends(process, libc::SIGKILL, true);
-                }
-                Request::Signal { process, number } => self.signal(process, number),
-            }
-        }
     }
 
     /// Lets the network carry some bytes, or answers a connect attempt.
@@ -343,13 +263,29 @@ impl World {
             return true;
         }
         let random = &mut self.random;
-        let open = self.clients.iter_mut().chain(self.ends.values_mut());
-        let mut open: Vec<&mut End> = open.filter(|end| !end.is_done()).collect();
+        let open = self.clients.iter().chain(self.ends.values());
+        let open: Vec<&End> = open.filter(|end| !end.is_done()).collect();
         if open.is_empty() {
             return false;
         }
         let index = random.below(open.len());
-        kernel(|kernel| open[index].act(kernel, random))
+        let number = open[index].number;
+        let arrived = if open[index].cautious { self.arrived(number) } else { 0 };
+        let random = &mut self.random;
+        let end = match number {
+            FIRST_END.. => self.ends.get_mut(&number),
+            _ => self.clients.get_mut(number as usize - 1),
+        };
+        end.is_some_and(|end| kernel(|kernel| end.act(kernel, random, arrived)))
+    }
+
+    /// How much of what an end has sent has arrived at the other end.
+    fn arrived(&self, number: u64) -> usize {
+        let own = self.clients.iter().chain(self.ends.values());
+        let partner = own.filter(|end| end.number == number).find_map(|end| end.partner);
+        let mut all = self.clients.iter().chain(self.ends.values());
+        let other = all.find(|end| Some(end.number) == partner || end.partner == Some(number));
+        other.map_or(0, |end| end.received)
     }
 
     fn rude(&self) -> bool {
@@ -400,67 +336,23 @@ impl World {
         true
     }
 
-    /// Something unusual: a remote goes or comes back, a worker is killed, told to end or stopped.
-    fn surprise(&mut self) -> bool {
-        let now = kernel(|kernel| kernel.now);
-        if self.ending {
-            return false;
-        }
-        for index in 0..self.remotes.len() {
-            if self.remotes[index].flaps.is_some_and(|flaps| flaps <= now) {
-                self.flap(index, now);
-                return true;
-            }
-        }
-        // Only once sessions exist: a broker whose first workers are killed gives up, as it should.
-        let deadly = matches!(self.weather, Weather::Deadly | Weather::Stormy);
-        if !deadly || self.workers.is_empty() || self.ends.is_empty() {
-            return false;
-        }
-        let workers: Vec<Process> = self.workers.keys().copied().collect();
-        let process = *self.random.pick(&workers);
-        match self.random.below(3000) {
-            0..=1 => self.worker_ends(process, libc::SIGKILL, true),
-            2..=3 => self.signal(process, libc::SIGTERM),
-            4..=8 => {
-                let long = *self.random.pick(&[SECOND / 10, 2 * SECOND, 90 * SECOND]);
-                kernel(|kernel| kernel.note(|| format!("{process} is stopped")));
-                if let Some(worker) = self.workers.get_mut(&process) {
-                    worker.stalled = now + long;
-                }
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    fn flap(&mut self, index: usize, now: u64) {
-        let remote = &mut self.remotes[index];
-        let pause = self.random.between(1, 5_000_000) as u64;
-        remote.flaps = Some(now + pause);
-        match remote.listener.take() {
-            Some(listener) => kernel(|kernel| {
-                kernel.note(|| format!("remote {index} goes away"));
-                kernel.end_listener(listener);
-            }),
-            None => {
-                kernel(|kernel| kernel.note(|| format!("remote {index} comes back")));
-                remote.listener = kernel(|kernel| kernel.listen(remote.address, 100, true).ok());
-            }
-        }
-    }
-
     /// Nobody is ready to run: moves the clock to the next time at which somebody is.
     fn pass_time(&mut self) {
         let stalled = self.workers.values().map(|worker| (worker.process, worker.stalled));
         let stalled: BTreeMap<Process, u64> = stalled.collect();
+        let starts: Vec<u64> = self.starts().collect();
+        let doomed: Vec<u64> = self.workers.values().filter_map(|worker| worker.doomed).collect();
         kernel(|kernel| {
-            let wakes = kernel.processes.iter().filter(|(_, running)| !running.dead);
+            let is_up = |process: &Process| {
+                !self.starting.contains_key(process) && !self.checks.contains_key(process)
+            };
+            let wakes = kernel.processes.iter();
+            let wakes = wakes.filter(|(process, running)| !running.dead && is_up(process));
             let wakes = wakes.filter_map(|(process, running)| {
                 let free = stalled.get(process).copied().unwrap_or(0);
                 Some(running.wakes?.max(free))
             });
-            let stalled = stalled.values().copied();
+            let stalled = stalled.values().copied().chain(starts).chain(doomed);
             let next = wakes.chain(stalled).filter(|&next| next > kernel.now).min();
             let next = next.unwrap_or(kernel.now).min(kernel.now + SECOND);
             kernel.now = next.max(kernel.now + 100);
@@ -472,11 +364,12 @@ impl World {
         if self.failed() {
             return;
         }
+        self.stopped = true;
         if let Some(process) = broker(|broker| broker.process) {
             self.signal(process, libc::SIGTERM);
         }
         let mut steps = 0;
-        while !self.failed() && broker(|_| ()).is_some() {
+        while !self.failed() && self.lives() {
             self.step();
             steps += 1;
             if steps > MORE_STEPS {
@@ -499,14 +392,4 @@ impl World {
             end_broker();
         }
     }
-}
-
-fn is_runnable(process: Process) -> bool {
-    kernel(|kernel| {
-        let running = kernel.processes.get(&process);
-        let due = running.is_some_and(|running| {
-            running.again || running.wakes.is_some_and(|wakes| wakes <= kernel.now)
-        });
-        due || kernel.has_events(process)
-    })
 }

@@ -42,7 +42,7 @@ impl Kernel {
         if let Some(socket) = self.datagram(first) {
             socket.peer = Some(second);
         }
-        self.last_socketpair = Some(second);
+        self.running().last_pair = Some(second);
         Ok([self.install(first), self.install(second)])
     }
 
@@ -111,8 +111,7 @@ impl Kernel {
         }
         let mut fds = Vec::new();
         for passed in message.passed {
-            let lost = self.random.once_in(self.faults.lost_descriptor)
-                || self.count_descriptors(self.current) >= self.descriptor_limit;
+            let lost = self.random.once_in(self.faults.lost_descriptor) || self.is_full();
             match passed {
                 Passed::Simulated(object) => {
                     if !lost {

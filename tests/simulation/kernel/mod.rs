@@ -25,6 +25,8 @@ pub type Result<T> = std::result::Result<T, Errno>;
 
 /// The first simulated descriptor; lower numbers belong to the real kernel.
 pub const FIRST: i32 = 1000;
+/// The time of day, in seconds since 1970, at which simulations begin.
+pub const EPOCH: i64 = 1_700_000_000;
 
 /// How often each fault is injected: once in this many calls, 0 for never.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +74,8 @@ pub struct Object {
 pub struct Descriptor {
     pub object: Id,
     pub process: Process,
+    /// Stays open when the process executes another image.
+    pub stays: bool,
 }
 
 /// The kernel's state for a process.
@@ -86,14 +90,27 @@ pub struct Running {
     pub again: bool,
     pub epoll: Option<Id>,
     pub dead: bool,
+    pub parent: Process,
+    /// The signal it wants when its parent dies.
+    pub parent_signal: Option<i32>,
+    /// How many descriptors it may have, and until when.
+    pub descriptors: Option<(usize, u64)>,
+    /// The socketpair it made last, unless it has made a pipe after that.
+    last_pair: Option<Id>,
+    /// It has executed another image, to which this was handed over.
+    pub next_image: Option<String>,
 }
 
 /// What the simulation must do for a process.
 pub enum Request {
-    /// Start the child of a fork, with this object as standard input.
+    /// Start the child of a fork, a worker with this object as standard input.
     Spawned {
         child: Process,
         stdin: Id,
+    },
+    /// Start a child that checks the configuration.
+    Check {
+        child: Process,
     },
     Signal {
         process: Process,
@@ -119,9 +136,13 @@ pub struct Kernel {
     pub violation: Option<String>,
     /// Counts calls that achieved something, so that a spinning process is noticed.
     pub progress: u64,
-    pub descriptor_limit: usize,
+    /// The process that is killed after so many more system calls.
+    pub doomed: Option<(Process, usize)>,
+    /// The other ends of connections that ended with a killed process.
+    pub severed: Vec<Id>,
+    /// The time of day is this many seconds ahead of the simulation's.
+    pub wall_offset: i64,
     pub trace: Option<VecDeque<String>>,
-    last_socketpair: Option<Id>,
     next_object: Id,
     next_process: Process,
     next_port: u16,
@@ -143,9 +164,10 @@ impl Kernel {
             signalled: None,
             violation: None,
             progress: 0,
-            descriptor_limit: 10_000,
+            doomed: None,
+            severed: Vec::new(),
+            wall_offset: EPOCH,
             trace: traced.then(VecDeque::new),
-            last_socketpair: None,
             next_object: 1,
             next_process: 100,
             next_port: 10_000,
@@ -194,7 +216,8 @@ impl Kernel {
     }
 
     pub fn object(&self, fd: i32) -> Result<Id> {
-        self.descriptors.get(&fd).map(|entry| entry.object).ok_or(libc::EBADF)
+        let own = self.descriptors.get(&fd).filter(|_| !self.is_dead());
+        own.map(|entry| entry.object).ok_or(libc::EBADF)
     }
 
     pub fn kind(&mut self, fd: i32) -> Result<&mut Kind> {
@@ -208,9 +231,31 @@ impl Kernel {
 
     /// Whether a call fails now with EMFILE.
     pub fn out_of_descriptors(&mut self) -> bool {
-        let used = self.count_descriptors(self.current);
         let by_chance = self.random.once_in(self.faults.no_descriptors);
-        used >= self.descriptor_limit || by_chance
+        by_chance || self.is_full() || self.is_dead()
+    }
+
+    /// Whether the current process has as many descriptors as it may have.
+    pub fn is_full(&self) -> bool {
+        let running = self.processes.get(&self.current);
+        match running.and_then(|running| running.descriptors) {
+            Some((most, until)) if until > self.now => self.count_descriptors(self.current) >= most,
+            _ => false,
+        }
+    }
+
+    /// A process makes a system call, which may be its last.
+    pub fn enter_call(&mut self) {
+        match &mut self.doomed {
+            Some((process, 0)) if *process == self.current => {
+                let process = *process;
+                self.doomed = None;
+                self.note(|| "dies in a system call".to_owned());
+                self.end_process(process);
+            }
+            Some((process, calls)) if *process == self.current => *calls -= 1,
+            _ => {}
+        }
     }
 
     /// Installs an object at the lowest free number, as POSIX requires.
@@ -222,7 +267,7 @@ impl Kernel {
             }
             fd += 1;
         }
-        self.descriptors.insert(fd, Descriptor { object, process: self.current });
+        self.descriptors.insert(fd, Descriptor { object, process: self.current, stays: false });
         if let Some(object) = self.objects.get_mut(&object) {
             object.references += 1;
         }
@@ -289,8 +334,11 @@ impl Kernel {
     /// Closes everything that a process holds, as when it is killed.
     pub fn end_process(&mut self, process: Process) {
         let open = self.descriptors.iter().filter(|(_, entry)| entry.process == process);
-        let open: Vec<i32> = open.map(|(&fd, _)| fd).collect();
-        for fd in open {
+        let open: Vec<(i32, Id)> = open.map(|(&fd, entry)| (fd, entry.object)).collect();
+        for &(_, object) in &open {
+            self.note_severed(object);
+        }
+        for (fd, _) in open {
             if let Some(entry) = self.descriptors.remove(&fd) {
                 self.release(entry.object);
             }
@@ -298,6 +346,48 @@ impl Kernel {
         if let Some(process) = self.processes.get_mut(&process) {
             process.dead = true;
         }
+    }
+
+    /// execve(2): from now on the former image can do nothing. Returns the errno of a failure.
+    pub fn execute(&mut self, handed_over: String) -> Errno {
+        if self.is_dead() || self.random.once_in(self.faults.no_memory) {
+            return libc::ENOMEM;
+        }
+        self.note(|| "executes another image".to_owned());
+        let running = self.running();
+        running.dead = true;
+        running.next_image = Some(handed_over);
+        libc::EINTR
+    }
+
+    /// The former image is gone: closes what was not left to the next one, and lets that run.
+    pub fn begin_image(&mut self, process: Process) -> Option<String> {
+        let all = self.descriptors.iter();
+        let gone = all.filter(|(_, entry)| entry.process == process && !entry.stays);
+        let gone: Vec<(i32, Id)> = gone.map(|(&fd, entry)| (fd, entry.object)).collect();
+        for (fd, object) in gone {
+            self.descriptors.remove(&fd);
+            self.release(object);
+        }
+        let running = self.processes.get_mut(&process)?;
+        let (parent, text) = (running.parent, running.next_image.take());
+        *running = Running { parent, wakes: Some(0), ..Running::default() };
+        text
+    }
+
+    /// An object is about to be closed by the death of its process: notes whose connection ends with
+    /// that.
+    fn note_severed(&mut self, id: Id) {
+        let Some(object) = self.objects.get(&id).filter(|object| object.references == 1) else {
+            return;
+        };
+        let streams = match &object.kind {
+            Kind::Stream(_) => vec![id],
+            Kind::Listener(listener) => listener.queue.iter().copied().collect(),
+            _ => Vec::new(),
+        };
+        let peers: Vec<Id> = streams.iter().filter_map(|&id| self.stream(id)?.peer).collect();
+        self.severed.extend(peers);
     }
 
     pub fn new_pipe(&mut self) -> Result<[i32; 2]> {
@@ -308,6 +398,7 @@ impl Kernel {
         let read = self.add(Kind::PipeEnd { pipe, reads: true });
         let write = self.add(Kind::PipeEnd { pipe, reads: false });
         self.running().signal_pipe.get_or_insert(pipe);
+        self.running().last_pair = None;
         Ok([self.install(read), self.install(write)])
     }
 
@@ -366,21 +457,25 @@ impl Kernel {
         matches!(pipe.map(|object| &object.kind), Some(Kind::Pipe(pipe)) if !pipe.data.is_empty())
     }
 
-    /// fork(2) followed by execve(2): the child's standard input is the socketpair made last.
+    /// fork(2) followed by execve(2). A child for which a channel was made is a worker; one for which
+    /// pipes were made checks the configuration.
     pub fn fork(&mut self) -> Result<Process> {
-        if self.random.once_in(self.faults.no_memory) {
+        if self.is_dead() || self.random.once_in(self.faults.no_memory) {
             return Err(libc::EAGAIN);
         }
-        let Some(stdin) = self.last_socketpair else {
-            self.violated("a child without a channel");
-            return Err(libc::EAGAIN);
-        };
-        if let Some(object) = self.objects.get_mut(&stdin) {
+        let stdin = self.running().last_pair;
+        if let Some(object) = stdin.and_then(|stdin| self.objects.get_mut(&stdin)) {
             object.references += 1;
         }
         let child = self.new_process();
-        self.note(|| format!("fork: {child}, standard input #{stdin}"));
-        self.requests.push(Request::Spawned { child, stdin });
+        if let Some(running) = self.processes.get_mut(&child) {
+            running.parent = self.current;
+        }
+        self.note(|| format!("fork: {child}, standard input {stdin:?}"));
+        self.requests.push(match stdin {
+            Some(stdin) => Request::Spawned { child, stdin },
+            None => Request::Check { child },
+        });
         Ok(child)
     }
 

@@ -174,6 +174,18 @@ impl Kernel {
         epoll.is_some_and(|epoll| !self.look(epoll, false).is_empty())
     }
 
+    /// How many descriptors a process watches for room to write.
+    pub fn watched_for_room(&self, process: super::Process) -> usize {
+        let epoll = self.processes.get(&process).and_then(|process| process.epoll);
+        match epoll.and_then(|epoll| self.objects.get(&epoll)).map(|object| &object.kind) {
+            Some(Kind::Epoll(set)) => {
+                let active = set.items.values().filter(|item| !item.disabled);
+                active.filter(|item| item.events & OUT != 0).count()
+            }
+            _ => 0,
+        }
+    }
+
     fn look(&mut self, epoll: Id, takes: bool) -> Vec<((i32, Id), Event)> {
         let Some(Kind::Epoll(set)) = self.objects.get(&epoll).map(|object| &object.kind) else {
             return Vec::new();

@@ -35,6 +35,12 @@ extern "C" fn fcntl(fd: c_int, command: c_int, argument: c_long) -> c_int {
     answer(kernel(|kernel| match command {
         // Debug builds of the standard library check that a descriptor is open before closing it.
         libc::F_GETFD if kernel.is_dead() => Ok(0),
+        libc::F_SETFD => {
+            kernel.object(fd)?;
+            let entry = kernel.descriptors.get_mut(&fd).ok_or(libc::EBADF)?;
+            entry.stays = argument as c_int & libc::FD_CLOEXEC == 0;
+            Ok(0)
+        }
         libc::F_DUPFD_CLOEXEC | libc::F_DUPFD => {
             if kernel.out_of_descriptors() {
                 return Err(libc::EMFILE);

@@ -32,6 +32,8 @@ mod readiness;
 mod sockets;
 mod transfer;
 
+pub use processes::HANDOVER;
+
 thread_local! {
     static KERNEL: RefCell<Option<Kernel>> = const { RefCell::new(None) };
 }
@@ -89,8 +91,9 @@ fn answer_size(result: Result<usize, Errno>) -> ssize_t {
     }
 }
 
+/// Whether a call is for the simulated kernel.
 fn is_ours(fd: c_int) -> bool {
-    fd >= FIRST && KERNEL.with(|cell| cell.try_borrow().is_ok_and(|kernel| kernel.is_some()))
+    fd >= FIRST && with(Kernel::enter_call).is_some()
 }
 
 fn is_simulated() -> bool {

@@ -1,16 +1,22 @@
 //! System calls for processes, signals and clocks.
 
 use super::*;
+use std::ffi::CStr;
+
+/// The environment variable by which an image of the broker hands over to the next one.
+pub const HANDOVER: &str = "TCPRELAY_HANDOVER";
 
 #[no_mangle]
 unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
-    let Some(now) = with(|kernel| kernel.now) else {
+    let offset =
+        |kernel: &Kernel| if clock == libc::CLOCK_REALTIME { kernel.wall_offset } else { 0 };
+    let Some((now, offset)) = with(|kernel| (kernel.now, offset(kernel))) else {
         let real = real!("clock_gettime", fn(libc::clockid_t, *mut libc::timespec) -> c_int);
         return real(clock, time);
     };
     // SAFETY: clock_gettime(2) is given room for the time.
     unsafe {
-        (*time).tv_sec = (now / 1_000_000) as _;
+        (*time).tv_sec = ((now / 1_000_000) as i64 + offset) as _;
         (*time).tv_nsec = (now % 1_000_000 * 1000) as _;
     }
     0
@@ -72,6 +78,41 @@ extern "C" fn kill(pid: c_int, number: c_int) -> c_int {
 }
 
 #[no_mangle]
+extern "C" fn killpg(group: c_int, number: c_int) -> c_int {
+    if !is_simulated() {
+        return real!("killpg", fn(c_int, c_int) -> c_int)(group, number);
+    }
+    // Those that lead a group have no children here.
+    kill(group, number)
+}
+
+#[no_mangle]
+unsafe extern "C" fn execve(
+    path: *const c_char,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+) -> c_int {
+    if !is_simulated() {
+        let real =
+            real!("execve", fn(*const c_char, *const *const c_char, *const *const c_char) -> c_int);
+        return real(path, arguments, environment);
+    }
+    let mut handed_over = String::new();
+    // SAFETY: execve(2) is given a list of strings that ends with a null pointer.
+    unsafe {
+        let mut next = environment;
+        while !(*next).is_null() {
+            let entry = CStr::from_ptr(*next).to_string_lossy();
+            if let Some((_, text)) = entry.strip_prefix(HANDOVER).and_then(|e| e.split_once('=')) {
+                handed_over.push_str(text);
+            }
+            next = next.add(1);
+        }
+    }
+    fail(kernel(|kernel| kernel.execute(handed_over)))
+}
+
+#[no_mangle]
 unsafe extern "C" fn sigaction(
     number: c_int,
     new: *const libc::sigaction,
@@ -106,6 +147,9 @@ extern "C" fn getpid() -> c_int {
 #[no_mangle]
 extern "C" fn prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int {
     if is_simulated() {
+        if option == libc::PR_SET_PDEATHSIG {
+            kernel(|kernel| kernel.running().parent_signal = Some(a as i32));
+        }
         return 0;
     }
     real!("prctl", fn(c_int, c_ulong, c_ulong, c_ulong, c_ulong) -> c_int)(option, a, b, c, d)

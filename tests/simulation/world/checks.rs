@@ -30,6 +30,7 @@ impl World {
             }
         }
         self.check_counts();
+        self.check_broker();
     }
 
     /// Compares what `one` has received with what `other` has sent.
@@ -81,6 +82,38 @@ impl World {
         }
     }
 
+    /// The broker must not count fewer connections than its workers serve.
+    fn check_broker(&self) {
+        let state = broker(|broker| (broker.process, broker.broker.connections()));
+        let Some((process, counted)) = state else {
+            return;
+        };
+        let is_own = |child: Process| {
+            kernel(|kernel| {
+                kernel.processes.get(&child).is_some_and(|child| child.parent == process)
+            })
+        };
+        let own = self.workers.values().filter(|worker| is_own(worker.process));
+        let open: usize = own.map(|worker| worker.worker.engine().open()).sum();
+        if counted < open {
+            kernel(|kernel| {
+                kernel.violated(format!("the broker counts {counted} of {open} sessions"));
+            });
+        }
+    }
+
+    /// At the end, no process may have left anything open.
+    pub(super) fn check_end(&self) {
+        let complain = |what: String| kernel(|kernel| kernel.violated(what));
+        if self.failed() {
+            return;
+        }
+        let left = kernel(|kernel| kernel.descriptors.len());
+        if left > 0 {
+            complain(format!("{left} descriptors are left open"));
+        }
+    }
+
     /// With no sessions, nothing of one may be left: no uses, timers or connections.
     pub(super) fn check_quiet(&mut self) {
         for worker in self.workers.values() {
@@ -91,6 +124,18 @@ impl World {
             let used = worker.worker.engine().remotes_in_use();
             if used > 0 && self.balances_alone() {
                 complain(format!("remotes are in use {used} times"));
+            }
+            if let Some(zone) = &worker.zone {
+                for row in 0..self.remotes.len() {
+                    let used = zone.state(row).used;
+                    if used > 0 {
+                        complain(format!("the zone has {used} uses of remote {row}"));
+                    }
+                }
+            }
+            let waits = kernel(|kernel| kernel.watched_for_room(process));
+            if waits > 0 {
+                complain(format!("{waits} descriptors are watched for room"));
             }
             // One timer remains: the keep-alive, which shows that the broker is alive.
             if worker.events.armed() > 1 {
@@ -115,6 +160,8 @@ impl World {
     /// Every connection must have been served in full, or refused for a permitted reason.
     pub(super) fn check_clients(&self) {
         let may_refuse = matches!(self.weather, Weather::Rough | Weather::Stormy);
+        // The broker was told to stop while clients were coming.
+        let stopped_early = self.must_be_served == u64::MAX;
         for client in &self.clients {
             if self.is_excused(client) {
                 continue;
@@ -130,7 +177,10 @@ impl World {
                 // Neither end sent anything, so they never learned who the other is.
                 None if client.total == 0 && client.ended && client.error.is_none() => {}
                 None if client.number > self.must_be_served => self.not_served(client),
-                None if may_refuse => {}
+                None if may_refuse && client.received == 0 => {}
+                // Nobody listened any more, or not again yet.
+                None if stopped_early && client.error.is_some() => {}
+                None if self.broker_died && client.error == Some(libc::ECONNREFUSED) => {}
                 // Its remote reset the connection before it learned the client's number.
                 None if self.weather == Weather::Rude => {}
                 None => self.not_served(client),

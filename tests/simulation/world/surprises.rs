@@ -1,0 +1,171 @@
+//! What happens to a run besides clients and remotes: processes are killed or stopped, remotes go
+//! and come back, resources run out, somebody sets the clock.
+
+use super::{World, SECOND};
+use crate::kernel::Process;
+use crate::processes::broker;
+use crate::system::kernel;
+use crate::weather::Weather;
+
+impl World {
+    /// Something unusual.
+    pub(super) fn surprise(&mut self) -> bool {
+        let now = kernel(|kernel| kernel.now);
+        if self.ending {
+            return false;
+        }
+        if self.outage.is_some_and(|due| due <= now) {
+            self.all_flap(now);
+            return true;
+        }
+        for index in 0..self.remotes.len() {
+            if self.remotes[index].flaps.is_some_and(|flaps| flaps <= now) {
+                self.flap(index, now);
+                return true;
+            }
+        }
+        // Only once sessions exist: a broker whose first workers are killed gives up, as it should.
+        if self.ends.is_empty() {
+            return false;
+        }
+        let chance = self.random.below(3000);
+        match chance {
+            0..=1 => return self.set_clock(),
+            2..=9 if self.is_rough() => return self.exhaust_descriptors(now),
+            43..=50 => return self.reload(),
+            51..=52 if self.stops_early => return self.stop(),
+            _ => {}
+        }
+        let workers: Vec<Process> = self.workers.keys().copied().collect();
+        if !self.is_deadly() || workers.is_empty() {
+            return false;
+        }
+        let process = *self.random.pick(&workers);
+        match chance {
+            10..=13 => self.kill(process),
+            14..=17 => self.signal(process, libc::SIGTERM),
+            18..=27 => self.stop_process(process, now),
+            28..=39 => self.doom(process),
+            40..=42 if !self.stopped => match broker(|broker| broker.process) {
+                Some(process) => self.doom(process),
+                None => return false,
+            },
+            _ => return false,
+        }
+        true
+    }
+
+    /// Tells the broker to execute itself again, or to replace its workers.
+    fn reload(&mut self) -> bool {
+        let Some(process) = broker(|broker| broker.process).filter(|_| !self.stopped) else {
+            return false;
+        };
+        let number = *self.random.pick(&[libc::SIGHUP, libc::SIGUSR1]);
+        self.signal(process, number);
+        true
+    }
+
+    fn is_deadly(&self) -> bool {
+        matches!(self.weather, Weather::Deadly | Weather::Stormy)
+    }
+
+    fn is_rough(&self) -> bool {
+        matches!(self.weather, Weather::Rough | Weather::Stormy)
+    }
+
+    /// Kills a process in one of its next system calls.
+    fn doom(&mut self, process: Process) {
+        let calls = *self.random.pick(&[3, 30, 200]);
+        let calls = self.random.below(calls);
+        kernel(|kernel| kernel.doomed = Some((process, calls)));
+    }
+
+    /// Stops a worker, which goes on later, or is killed before it does.
+    fn stop_process(&mut self, process: Process, now: u64) {
+        let long = *self.random.pick(&[SECOND / 10, 2 * SECOND, 90 * SECOND]);
+        kernel(|kernel| kernel.note(|| format!("{process} is stopped for {} ms", long / 1000)));
+        if let Some(worker) = self.workers.get_mut(&process) {
+            worker.stalled = now + long;
+            worker.doomed = self.random.once_in(3).then(|| now + self.random.next() % long);
+        }
+    }
+
+    /// Kills those whose time has come.
+    pub(super) fn end_doomed(&mut self) {
+        let now = kernel(|kernel| kernel.now);
+        let due = |doomed: Option<u64>| doomed.is_some_and(|doomed| doomed <= now);
+        let found = self.workers.values().find(|worker| due(worker.doomed));
+        if let Some(process) = found.map(|worker| worker.process) {
+            self.kill(process);
+        }
+    }
+
+    /// Tells the broker to stop while clients are being served.
+    fn stop(&mut self) -> bool {
+        let Some(process) = broker(|broker| broker.process) else {
+            return false;
+        };
+        self.stops_early = false;
+        self.stopped = true;
+        self.signal(process, libc::SIGTERM);
+        true
+    }
+
+    /// Somebody sets the time of day, by up to a day in either direction.
+    fn set_clock(&mut self) -> bool {
+        let seconds = self.random.between(0, 2 * 86_400) as i64 - 86_400;
+        kernel(|kernel| {
+            kernel.note(|| format!("the clock is set by {seconds} s"));
+            kernel.wall_offset += seconds;
+        });
+        true
+    }
+
+    /// A process has no more descriptors for a while.
+    fn exhaust_descriptors(&mut self, now: u64) -> bool {
+        let mut all: Vec<Process> = self.workers.keys().copied().collect();
+        all.extend(broker(|broker| broker.process));
+        if all.is_empty() {
+            return false;
+        }
+        let process = *self.random.pick(&all);
+        let (spare, long) = (self.random.below(4), self.random.between(1, 3_000_000) as u64);
+        kernel(|kernel| {
+            let limit = kernel.count_descriptors(process) + spare;
+            kernel.note(|| format!("{process} has {spare} descriptors left"));
+            if let Some(running) = kernel.processes.get_mut(&process) {
+                running.descriptors = Some((limit, now + long));
+            }
+        });
+        true
+    }
+
+    /// All remotes go away or come back together.
+    fn all_flap(&mut self, now: u64) {
+        let down = self.remotes.iter().any(|remote| remote.listener.is_some());
+        for index in 0..self.remotes.len() {
+            if self.remotes[index].listener.is_some() == down {
+                self.flap(index, now);
+            }
+            self.remotes[index].flaps = None;
+        }
+        let pause = self.random.between(1, 3_000_000) as u64;
+        self.outage = down.then_some(now + pause);
+    }
+
+    fn flap(&mut self, index: usize, now: u64) {
+        let remote = &mut self.remotes[index];
+        let pause = self.random.between(1, 5_000_000) as u64;
+        remote.flaps = Some(now + pause);
+        match remote.listener.take() {
+            Some(listener) => kernel(|kernel| {
+                kernel.note(|| format!("remote {index} goes away"));
+                kernel.end_listener(listener);
+            }),
+            None => {
+                kernel(|kernel| kernel.note(|| format!("remote {index} comes back")));
+                remote.listener = kernel(|kernel| kernel.listen(remote.address, 100, true).ok());
+            }
+        }
+    }
+}
