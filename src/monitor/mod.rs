@@ -2,11 +2,11 @@
 //! which of them are up.
 //!
 //! [`parts`] is the monitor as such: its parts, and what they share. Each part is a file, has the
-//! token kinds that [`kind`] gives it, and knows nothing of the others. [`process`] is the process
+//! token kinds that `kind` gives it, and knows nothing of the others. [`process`] is the process
 //! around it, with its channel to the broker; in single-process mode there is none, and the monitor
 //! runs on the loop of the broker and the worker.
 //!
-//! A probe ([`probe`]) is one conversation with a remote. [`probes`] decides when to probe which,
+//! A probe (`probe`) is one conversation with a remote. `probes` decides when to probe which,
 //! and what follows from it.
 
 #![forbid(unsafe_code)]

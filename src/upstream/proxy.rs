@@ -1,7 +1,7 @@
 //! The PROXY protocol, versions 1 and 2: what a proxy says about a client before the first byte of
 //! its connection (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>).
 //!
-//! Pure: [`read`] and [`write`] turn bytes into a [`Header`] and back. Sessions and dials move the
+//! Pure: [`read()`] and [`write()`] turn bytes into a [`Header`] and back. Sessions and dials move the
 //! bytes.
 
 mod checksum;

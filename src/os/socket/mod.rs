@@ -19,10 +19,10 @@ pub(in crate::os) use addresses::bind;
 pub use addresses::{is_local, Addressed};
 pub use inherited::{inspect, Inherited};
 pub use listener::{can_share_port, Blocking, Families, Listener, MOST_BACKLOG};
+#[cfg(any(feature = "dns", all(test, event_shims)))]
+pub(in crate::os) use options::set_vrf;
 pub use options::{default_keepalive_parameters, has_user_timeout, Options, MOST_USER_TIMEOUT};
-pub(in crate::os) use options::{
-    get_option, set_buffer_sizes, set_least_buffer_sizes, set_option, set_vrf,
-};
+pub(in crate::os) use options::{get_option, set_buffer_sizes, set_least_buffer_sizes, set_option};
 pub use protocol::{Keepalive, Kind, Protocol, IPPROTO_MPTCP, IPPROTO_SCTP};
 
 /// A socket with another end: a stream that is or will be connected, or a datagram socket for one

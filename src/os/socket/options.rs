@@ -111,7 +111,7 @@ pub trait Options: Addressed {
         }
     }
 
-    /// Binds the socket to a routing domain ([`set_vrf`]).
+    /// Binds the socket to a routing domain, a VRF.
     fn set_vrf(&self, name: &str) -> io::Result<()> {
         set_vrf(self.as_raw_fd(), name)
     }
@@ -208,7 +208,7 @@ const USER_TIMEOUT: Option<(libc::c_int, u32)> = {
 /// The longest user timeout, in seconds: the kernel keeps milliseconds in an int.
 pub const MOST_USER_TIMEOUT: u32 = (i32::MAX / 1000) as u32;
 
-/// True if [`set_user_timeout`] has an effect on this system.
+/// True if [`Options::set_user_timeout`] has an effect on this system.
 pub fn has_user_timeout() -> bool {
     USER_TIMEOUT.is_some()
 }
