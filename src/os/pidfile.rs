@@ -122,6 +122,7 @@ fn lock(file: &File) -> Result<(), PidFileError> {
     }
     // SAFETY: F_GETLK reads and writes `lock`, which outlives the call.
     let result = unsafe { libc::fcntl(fd, libc::F_GETLK, &mut lock) };
-    let known = result == 0 && lock.l_type != libc::F_UNLCK as _;
+    let is_held = lock.l_type != libc::F_UNLCK as libc::c_short;
+    let known = result == 0 && is_held;
     Err(PidFileError::Locked(known.then_some(lock.l_pid)))
 }

@@ -3,8 +3,7 @@
 use super::*;
 use crate::os::address::Family;
 use crate::os::process::{self, Ended, Fork};
-use crate::os::socket;
-use std::os::fd::OwnedFd;
+use crate::os::socket::{self, Options, Socket};
 
 /// Confines a child with `enter`, lets it do `work`, and returns how it ended.
 fn confined(
@@ -67,7 +66,7 @@ fn openbsd_takes_the_promises() {
 #[test]
 fn openbsd_lets_modules_ask_in_a_routing_domain() {
     let choose_domain = || {
-        let _ = socket::set_vrf(&make_socket(Family::Ipv4), "lo");
+        let _ = make_socket(Family::Ipv4).set_vrf("lo");
     };
     let modules = Needs { modules: true, ..Needs::default() };
     assert_eq!(confined(pledge::enter, &modules, choose_domain), FINE);

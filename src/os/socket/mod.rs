@@ -19,7 +19,7 @@ pub(in crate::os) use addresses::bind;
 pub use addresses::{is_local, Addressed};
 pub use inherited::{inspect, Inherited};
 pub use listener::{can_share_port, Blocking, Families, Listener, MOST_BACKLOG};
-#[cfg(any(feature = "dns", all(test, event_shims)))]
+#[cfg(feature = "dns")]
 pub(in crate::os) use options::set_vrf;
 pub use options::{default_keepalive_parameters, has_user_timeout, Options, MOST_USER_TIMEOUT};
 pub(in crate::os) use options::{get_option, set_buffer_sizes, set_least_buffer_sizes, set_option};
