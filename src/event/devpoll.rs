@@ -61,13 +61,14 @@ mod sys {
     }
 }
 
-/// Most events that one wait takes. The rest stay in the kernel for the next turn. The system
-/// refuses a number that reaches the process's descriptor limit.
+/// Most events that one wait takes. The rest stay in the kernel for the next turn.
 const BATCH: usize = 64;
 
 pub(super) struct Poller {
     device: OwnedFd,
     events: Vec<libc::pollfd>,
+    /// How many events a wait asks for; at most [`BATCH`].
+    batch: usize,
 }
 
 impl Poller {
@@ -76,7 +77,7 @@ impl Poller {
         let fd = check(unsafe { sys::open() })?;
         // SAFETY: the descriptor has just been created and nothing else owns it.
         let device = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Poller { device, events: Vec::with_capacity(BATCH) })
+        Ok(Poller { device, events: Vec::with_capacity(BATCH), batch: BATCH })
     }
 
     pub(super) fn update(&mut self, fd: RawFd, old: Interest, new: Interest) -> io::Result<()> {
@@ -102,13 +103,23 @@ impl Poller {
     }
 
     pub(super) fn wait(&mut self, timeout: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {
-        let mut request = DvPoll {
-            dp_fds: self.events.as_mut_ptr(),
-            dp_nfds: BATCH as libc::c_ulong,
-            dp_timeout: milliseconds(timeout),
+        let count = loop {
+            let mut request = DvPoll {
+                dp_fds: self.events.as_mut_ptr(),
+                dp_nfds: self.batch as libc::c_ulong,
+                dp_timeout: milliseconds(timeout),
+            };
+            // SAFETY: `dp_fds` has room for BATCH entries, and the kernel writes no more than it
+            // is asked for.
+            match check(unsafe { sys::poll(self.device.as_raw_fd(), &mut request) }) {
+                // The system refuses a number that reaches the process's descriptor limit
+                // (poll(7D)), which may have been lowered since the last wait.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.batch > 1 => {
+                    self.batch /= 2;
+                }
+                result => break result?,
+            }
         };
-        // SAFETY: `dp_fds` has room for BATCH entries, and the kernel writes no more.
-        let count = check(unsafe { sys::poll(self.device.as_raw_fd(), &mut request) })?;
         // SAFETY: the kernel has initialised `count` entries.
         unsafe { self.events.set_len(count as usize) };
         ready.extend(self.events.iter().map(|event| from_poll_bits(event.fd, event.revents)));
