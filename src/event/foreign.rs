@@ -159,7 +159,10 @@ impl Default for Foreign {
 impl Foreign {
     /// A module closed the descriptor without unregistering it, and its number has a new owner.
     pub(super) fn forget(&mut self, fd: RawFd) {
-        self.slots.remove(&fd);
+        // Looking for it takes a hash, even in an empty map.
+        if !self.slots.is_empty() {
+            self.slots.remove(&fd);
+        }
     }
 
     /// When the next timer is due, in microseconds of the loop's clock.
