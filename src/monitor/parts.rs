@@ -47,9 +47,6 @@ impl Monitor {
         }
     }
 
-    /// The end of a turn of the loop.
-    pub fn turn(&mut self, _: &mut Loop) {}
-
     /// Stops, and takes its descriptors and timers off the loop.
     pub fn end(&mut self, events: &mut Loop) {
         self.probes.end(events);

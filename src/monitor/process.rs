@@ -83,7 +83,6 @@ impl Process {
         while let Some((timer, token)) = events.next_expired() {
             self.timer(timer, token, events);
         }
-        self.monitor.turn(events);
         self.flush();
         if self.life == Life::Running {
             self.link.watch(events);

@@ -179,9 +179,6 @@ impl LocalWorker for Monitored {
     }
 
     fn turn(&mut self, events: &mut Loop) -> usize {
-        if let Some(monitor) = &mut self.monitor {
-            monitor.turn(events);
-        }
         LocalWorker::turn(&mut self.engine, events)
     }
 

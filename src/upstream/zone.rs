@@ -66,15 +66,14 @@ const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  4");
 
 /// Words of a remote's row: its identity, 0 if the row was never used; when it may be tried again,
 /// 0 if it is alive; 1 if it was reported as down and not yet as up again; its next turn; how many
-/// sessions in a row it has cut short; its health and what the operator wants of it, which the
-/// monitor alone writes; its use by each worker. With all workers a row has 64 words.
+/// sessions in a row it has cut short; its health, which the monitor alone writes; a
+/// word that is not used; its use by each worker. With all workers a row has 64 words.
 const IDENTITY: usize = 0;
 const RETRY_AT: usize = 1;
 const REPORTED: usize = 2;
 const TURN: usize = 3;
 const CUT_SHORT: usize = 4;
 const HEALTH: usize = 5;
-const WISH: usize = 6;
 const USED: usize = 7;
 
 /// Words of a worker's set: the summary, with a bit for each word of row bits, and those words.
@@ -245,18 +244,6 @@ impl Zone {
             place.store(word, SeqCst);
             self.announce(row);
         }
-    }
-
-    /// What the operator wants of a remote; 0 is nothing.
-    pub fn wish(&self, row: usize) -> u64 {
-        self.field(row, WISH).load(SeqCst)
-    }
-
-    /// Sets what the operator wants of a remote, and tells all workers. For the monitor only.
-    pub fn set_wish(&self, row: usize, wish: u64) {
-        debug_assert!(self.slots == 1 || self.slot == MONITOR);
-        self.field(row, WISH).store(wish, SeqCst);
-        self.announce(row);
     }
 
     /// Takes the rows of remotes, each of which has an identity of its own. `None` if there are not

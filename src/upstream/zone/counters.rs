@@ -121,16 +121,6 @@ impl Counters {
         Counters::map(object, slot)
     }
 
-    /// The row of the monitor.
-    pub fn of_monitor(object: &Object) -> io::Result<Counters> {
-        Counters::map(object, MONITOR)
-    }
-
-    /// The row of the broker.
-    pub fn of_broker(object: &Object) -> io::Result<Counters> {
-        Counters::map(object, BROKER)
-    }
-
     fn map(object: &Object, row: usize) -> io::Result<Counters> {
         let words = Words::map(object, super::SIZE)?;
         Ok(Counters { row: Some((words, super::COUNTERS + HEADER + row * ROW)) })
