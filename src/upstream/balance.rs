@@ -38,6 +38,7 @@ mod shared_tests;
 mod tests;
 mod tree;
 
+use super::hash::mix;
 use super::health::{Health, WHOLE};
 use super::maglev::Host;
 use super::remote::RemoteId;
@@ -104,8 +105,6 @@ const TICK: u64 = 5040;
 const HALF: u64 = u32::MAX as u64;
 /// The priorities of backups begin here.
 const BACKUP: u64 = 1 << 31;
-/// Spreads keys evenly (2^64 divided by the golden ratio).
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Whether a place has a remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -669,7 +668,7 @@ impl Balancer {
         let key = key?;
         let mut candidates = table.candidates(key).map(usize::from);
         // and some of its keys, the same in all processes.
-        let takes = |index: usize| key.wrapping_mul(SPREAD) >> 56 < self.remotes[index].share();
+        let takes = |index: usize| mix(key) >> 56 < self.remotes[index].share();
         candidates.find(|&index| takes(index) && self.will_do(index, group, tried))
     }
 

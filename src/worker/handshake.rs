@@ -3,7 +3,7 @@
 use super::client::{Accepting, Detecting, KnownClient, Origin, Speech};
 use super::introduction::introducing;
 use super::pair::End;
-use super::session::{Context, Next, Session, State};
+use super::session::{read_early, Context, Next, Session, State};
 use super::shared::{kind, Shared};
 use super::turns;
 use crate::channel::protocol::Accept;
@@ -116,12 +116,10 @@ impl Session {
             return Next::Wait;
         };
         let scratch = &mut context.shared.buffers.scratch;
-        let count = match self.client.read(scratch) {
+        let count = match read_early(&self.client, &mut detecting.early, scratch) {
             Ok(count) => count,
-            Err(error) if os::would_block(&error) => return Next::Wait,
-            Err(_) => return Next::client_broke(),
+            Err(next) => return next,
         };
-        detecting.early.extend_from_slice(&scratch[..count]);
         self.detected(count == 0, context)
     }
 

@@ -1,10 +1,10 @@
 //! Clients that are introduced by a proxy: the PROXY header before their first byte (`haproxy`).
 
 use super::client::{Introduced, Introducing, Origin};
-use super::session::{Context, Next, Session, State};
+use super::session::{read_early, Context, Next, Session, State};
 use crate::channel::protocol::Accept;
 use crate::config::listen::flag;
-use crate::os::{self, log};
+use crate::os::log;
 use crate::upstream::proxy::{self, read, Header, Reading};
 
 /// The first state of a session whose listener expects headers.
@@ -25,12 +25,10 @@ impl Session {
             return Next::Wait;
         };
         let scratch = &mut context.shared.buffers.scratch;
-        let count = match self.client.read(scratch) {
+        let count = match read_early(&self.client, &mut introducing.early, scratch) {
             Ok(count) => count,
-            Err(error) if os::would_block(&error) => return Next::Wait,
-            Err(_) => return Next::client_broke(),
+            Err(next) => return next,
         };
-        introducing.early.extend_from_slice(&scratch[..count]);
         match (read(&introducing.early), introducing.introduced) {
             (Reading::Incomplete, _) if count > 0 => Next::Wait,
             (Reading::Incomplete | Reading::Absent, Introduced::Always) => {

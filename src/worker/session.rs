@@ -19,7 +19,7 @@ use super::pump::say_goodbye;
 use super::shared::{kind, Shared};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::mavis::queries::Decision;
-use crate::os::{log, Socket};
+use crate::os::{self, log, Socket};
 use crate::tls::summary::Summary;
 use crate::upstream::balance::Tried;
 use crate::upstream::dial::{self, Dial};
@@ -138,6 +138,23 @@ impl Next {
     /// The session cannot be served.
     pub(super) fn refuse(why: impl Into<String>) -> Next {
         Next::Close(Outcome::Failed(why.into()), Parting::Orderly)
+    }
+}
+
+/// Reads what a client sends before it has a remote, and appends it to `early`. Returns how much
+/// that was, 0 at its end; or what to do if there is nothing.
+pub(super) fn read_early(
+    client: &Socket,
+    early: &mut Vec<u8>,
+    scratch: &mut [u8],
+) -> Result<usize, Next> {
+    match client.read(scratch) {
+        Ok(count) => {
+            early.extend_from_slice(&scratch[..count]);
+            Ok(count)
+        }
+        Err(error) if os::would_block(&error) => Err(Next::Wait),
+        Err(_) => Err(Next::client_broke()),
     }
 }
 
