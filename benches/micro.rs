@@ -11,7 +11,6 @@ use mavis::config::system::Nowhere;
 use mavis::config::{self, Parser};
 use mavis::event::{Choice, Loop, TimerId, Token};
 use mavis::os::address::Address;
-use mavis::os::socket::{Keepalive, Protocol};
 use mavis::os::Socket;
 use mavis::snapshot::material::Material;
 use mavis::tls::context::Contexts;
@@ -152,21 +151,8 @@ impl Worker {
     fn new() -> Worker {
         let path = std::env::temp_dir().join(format!("tcprelay-bench-{}", std::process::id()));
         let remote = UnixListener::bind(&path).expect("a listener");
-        let settings = Relay {
-            remotes: vec![Remote {
-                address: Address::Unix(path.clone()),
-                protocol: Protocol::Tcp,
-                host: None,
-                weight: 1,
-                tls: None,
-                tag: None,
-                keepalive: Keepalive::default(),
-                check: None,
-                backup: false,
-                proxy: None,
-            }],
-            ..Relay::default()
-        };
+        let settings =
+            Relay { remotes: vec![Remote::new(Address::Unix(path.clone()))], ..Relay::default() };
         let tickets = Ratchet::random(0, 3600).expect("random bytes");
         let tls = Contexts::load(&settings, &Material::default(), tickets, false)
             .expect("nothing to load");

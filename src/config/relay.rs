@@ -42,6 +42,24 @@ pub struct Remote {
     pub proxy: Option<ProxyVersion>,
 }
 
+impl Remote {
+    /// A remote with every setting but its address at its default.
+    pub fn new(address: Address) -> Remote {
+        Remote {
+            address,
+            protocol: Protocol::Tcp,
+            host: None,
+            weight: 1,
+            tls: None,
+            tag: None,
+            keepalive: Keepalive::default(),
+            check: None,
+            backup: false,
+            proxy: None,
+        }
+    }
+}
+
 /// A version of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyVersion {

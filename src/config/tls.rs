@@ -275,6 +275,24 @@ pub struct RemoteTls {
 }
 
 impl RemoteTls {
+    /// Settings for tests: the remote is not verified, and all else is at its default.
+    #[cfg(test)]
+    pub(crate) fn unverified() -> RemoteTls {
+        RemoteTls {
+            authorities: Authorities::default(),
+            verify: false,
+            server_name: None,
+            certificate: Certificate::default(),
+            ciphers: None,
+            cipher_suites: None,
+            groups: None,
+            versions: None,
+            alpn: Vec::new(),
+            checks: Vec::new(),
+            records: None,
+        }
+    }
+
     /// Every file and directory that the settings name.
     pub fn files(&self) -> impl Iterator<Item = (&PathBuf, Kind)> {
         self.certificate.files().chain(self.authorities.files())

@@ -95,16 +95,8 @@ impl Remote {
 pub(super) fn remote(address: &str, tag: Option<&str>) -> Remote {
     let (address, port) = Address::parse_with_port(address).expect("an address");
     let settings = config::relay::Remote {
-        address: address.with_port(port.unwrap_or(0)),
-        protocol: Protocol::Tcp,
-        host: None,
-        weight: 1,
-        tls: None,
         tag: tag.map(str::to_owned),
-        keepalive: crate::os::socket::Keepalive::default(),
-        check: None,
-        backup: false,
-        proxy: None,
+        ..config::relay::Remote::new(address.with_port(port.unwrap_or(0)))
     };
     Remote { settings, connector: None }
 }

@@ -192,25 +192,13 @@ impl Pair {
 mod tests {
     use super::*;
     use crate::config::relay::{Relay, Remote};
-    use crate::os::socket::{Keepalive, Protocol};
     use crate::upstream::balance::Tried;
     use crate::upstream::registry::Registry;
 
     #[test]
     fn an_end_that_takes_no_answers_is_not_polled_for_reading() {
         let (upstream, _theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        let remote = Remote {
-            address: Address::parse("/nowhere").expect("a path"),
-            protocol: Protocol::Tcp,
-            host: None,
-            weight: 1,
-            tls: None,
-            tag: None,
-            keepalive: Keepalive::default(),
-            check: None,
-            backup: false,
-            proxy: None,
-        };
+        let remote = Remote::new(Address::parse("/nowhere").expect("a path"));
         let settings = Relay { remotes: vec![remote], ..Relay::default() };
         let mut registry = Registry::new(&settings, Vec::new());
         let mut pair = Pair {

@@ -11,7 +11,6 @@ use crate::channel::protocol::Accept;
 use crate::config::relay::{Relay, Remote};
 use crate::event::{Choice, Interest, Loop};
 use crate::os::address::Address;
-use crate::os::socket::{Keepalive, Protocol};
 use crate::os::Socket;
 use crate::tls::context::Contexts;
 use crate::tls::tickets::Ratchet;
@@ -113,18 +112,7 @@ struct World {
 
 /// A remote that listens in this folder.
 fn remote(folder: &Path, number: usize) -> Remote {
-    Remote {
-        address: Address::Unix(folder.join(number.to_string())),
-        protocol: Protocol::Tcp,
-        host: None,
-        weight: 1,
-        tls: None,
-        tag: None,
-        keepalive: Keepalive::default(),
-        check: None,
-        backup: false,
-        proxy: None,
-    }
+    Remote::new(Address::Unix(folder.join(number.to_string())))
 }
 
 impl World {

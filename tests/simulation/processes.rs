@@ -17,7 +17,6 @@ use mavis::event::{Choice, Loop};
 use mavis::os::address::Address;
 use mavis::os::process::{Identity, Program};
 use mavis::os::shared::Object;
-use mavis::os::socket::{Keepalive, Protocol};
 use mavis::os::Channel;
 use mavis::tls::context::Contexts;
 use mavis::tls::tickets::Ratchet;
@@ -108,18 +107,7 @@ pub struct Settings {
 }
 
 pub fn remote(address: SocketAddrV4, weight: u32) -> Remote {
-    Remote {
-        address: Address::Ip(address.into()),
-        protocol: Protocol::Tcp,
-        weight,
-        tls: None,
-        tag: None,
-        host: None,
-        keepalive: Keepalive::default(),
-        check: None,
-        backup: false,
-        proxy: None,
-    }
+    Remote { weight, ..Remote::new(Address::Ip(address.into())) }
 }
 
 pub fn listener(port: u16) -> Listener {

@@ -619,14 +619,7 @@ fn remote(change: impl FnOnce(&mut RemoteTls)) -> Connector {
         authorities: Authorities { file: Some("ca.pem".into()), ..<_>::default() },
         verify: true,
         server_name: Some("a.example".into()),
-        certificate: Certificate::default(),
-        ciphers: None,
-        cipher_suites: None,
-        groups: None,
-        versions: None,
-        alpn: Vec::new(),
-        checks: Vec::new(),
-        records: None,
+        ..RemoteTls::unverified()
     };
     change(&mut settings);
     let client = &pki().client;

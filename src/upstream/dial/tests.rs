@@ -3,7 +3,7 @@
 use super::super::remote::remote;
 use super::*;
 use crate::config::relay::ProxyVersion;
-use crate::config::tls::{Authorities, Certificate, RecordLayer, RemoteTls};
+use crate::config::tls::{RecordLayer, RemoteTls};
 use crate::os::address::Address;
 use crate::os::descriptor;
 use crate::snapshot::material::Material;
@@ -136,19 +136,7 @@ impl Drop for Place {
 }
 
 fn connector() -> Rc<Connector> {
-    let settings = RemoteTls {
-        authorities: Authorities::default(),
-        verify: false,
-        server_name: None,
-        certificate: Certificate::default(),
-        ciphers: None,
-        cipher_suites: None,
-        groups: None,
-        versions: None,
-        alpn: Vec::new(),
-        checks: Vec::new(),
-        records: None,
-    };
+    let settings = RemoteTls::unverified();
     Rc::new(
         Connector::new(&settings, RecordLayer::Auto, &Material::default()).expect("a connector"),
     )

@@ -5,7 +5,7 @@ use super::{Side, World};
 use crate::channel::local::Prepared;
 use crate::channel::protocol::Accept;
 use crate::config::relay::Relay;
-use crate::config::tls::{Authorities, Certificate, RemoteTls, Tls};
+use crate::config::tls::{Certificate, RemoteTls, Tls};
 use crate::os::Socket;
 use crate::tls::context::Contexts;
 use crate::tls::tickets::Ratchet;
@@ -167,19 +167,7 @@ fn who_leaves_while_waiting_takes_no_turn() {
 #[test]
 fn handshakes_with_remotes_share_the_turns() {
     let mut world = world(|settings| {
-        settings.remotes[0].tls = Some(Rc::new(RemoteTls {
-            authorities: Authorities::default(),
-            verify: false,
-            server_name: None,
-            certificate: Certificate::default(),
-            ciphers: None,
-            cipher_suites: None,
-            groups: None,
-            versions: None,
-            alpn: Vec::new(),
-            checks: Vec::new(),
-            records: None,
-        }));
+        settings.remotes[0].tls = Some(Rc::new(RemoteTls::unverified()));
     });
     (0..CROWD).for_each(|_| world.connect());
     while world.remotes.len() < CROWD || answered(&mut world.remotes) < CROWD {
