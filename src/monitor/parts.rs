@@ -16,16 +16,14 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// A monitor of the remotes of a section, with their TLS connectors in the same order. `now` is
-    /// the clock of the loop that it will run on. `None` if the zone has no room for the remotes.
+    /// A monitor of the remotes of a section, with their TLS connectors in the same order. `None` if the zone has no room for the remotes.
     pub fn new(
         settings: Relay,
         connectors: Vec<Option<Rc<Connector>>>,
         zone: Zone,
-        now: u64,
     ) -> Option<Monitor> {
         let shared = Shared::new(settings, connectors, zone)?;
-        Some(Monitor { probes: Probes::new(&shared, now), shared })
+        Some(Monitor { probes: Probes::new(&shared), shared })
     }
 
     /// Starts to work.

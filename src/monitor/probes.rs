@@ -2,7 +2,7 @@
 
 use super::kind;
 use super::probe::{Probe, Scratch, Script, Verdict};
-use super::shared::{name, Shared};
+use super::shared::{Known, Shared};
 use crate::config::check::{self, Check};
 use crate::config::relay::{Relay, Remote};
 use crate::event::{Event, Loop, TimerId, Token};
@@ -12,7 +12,7 @@ use crate::upstream::dial::{Cause, Dialer};
 use crate::upstream::health::{pause, Health, Judge, Reason, Standing, WHOLE};
 use crate::upstream::proxy::Header;
 use crate::upstream::registry::Registry;
-use crate::upstream::remote::RemoteId;
+use crate::upstream::remote::{self as upstream, RemoteId};
 use crate::upstream::{handshake, hash};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ const SPREAD: u64 = 10;
 
 /// A remote that is probed.
 struct Target {
-    /// Its place in the settings.
+    /// Its place among the remotes, which is also its place among the targets.
     place: usize,
     /// Its id among what is dialled.
     id: RemoteId,
@@ -56,7 +56,8 @@ enum Activity {
 
 /// All targets.
 pub(super) struct Probes {
-    targets: Vec<Target>,
+    /// By the places of their remotes.
+    targets: Vec<Option<Target>>,
     /// The remotes as they are dialled for probes.
     registry: Registry,
     settings: Relay,
@@ -67,41 +68,15 @@ pub(super) struct Probes {
 }
 
 impl Probes {
-    pub(super) fn new(shared: &Shared, now: u64) -> Probes {
+    pub(super) fn new(shared: &Shared) -> Probes {
         let mut settings = shared.settings.clone();
         // A probe has a deadline of its own, and the monitor handles TLS itself.
         (settings.connect_timeout, settings.tls.handshake_timeout) = (0, 0);
         settings.tls.kernel = false;
-        let mut connectors = shared.connectors.clone();
-        connectors.resize(settings.remotes.len(), None);
-        for (remote, connector) in settings.remotes.iter_mut().zip(&mut connectors) {
-            if let Some(check) = &remote.check {
-                let port = check.port.unwrap_or(remote.address.port());
-                if let Some(address) = &check.address {
-                    remote.address = address.clone().with_port(port);
-                } else if let Address::Ip(_) = remote.address {
-                    remote.address = remote.address.clone().with_port(port);
-                }
-                if check.probe == check::Probe::Tcp {
-                    *connector = None;
-                }
-            }
-        }
-        let registry = Registry::new(&settings, connectors);
-        let ids = registry.identities().into_iter().map(|(id, _)| id);
-        let targets = ids.enumerate().zip(&shared.rows);
-        let targets = targets.filter_map(|((place, id), &row)| {
-            let remote = &shared.settings.remotes[place];
-            let check = remote.check.clone()?;
-            let script = Script::new(&check.probe, &host(remote));
-            let before = shared.zone.health(row);
-            let judge = Judge::new(&check, before, now);
-            let (health, activity) = (before, Activity::Idle);
-            Some(Target { place, id, check, script, judge, health, activity, unable: false })
-        });
+        settings.remotes.clear();
         Probes {
-            targets: targets.collect(),
-            registry,
+            targets: Vec::new(),
+            registry: Registry::new(&settings, Vec::new()),
             settings,
             scratch: Scratch::new(),
             climbing: false,
@@ -111,39 +86,64 @@ impl Probes {
 
     /// Begins to probe.
     pub(super) fn begin(&mut self, shared: &Shared, events: &mut Loop) {
-        for (place, &row) in shared.rows.iter().enumerate() {
-            // What a former configuration had probed.
-            if shared.settings.remotes[place].check.is_none() {
-                shared.zone.set_health(row, Health::default());
-            }
-        }
-        let count = self.targets.len() as u64;
-        for index in 0..self.targets.len() {
-            let target = &mut self.targets[index];
-            if target.health.standing == Standing::Unknown {
-                target.health.since = seconds();
-            }
-            target.publish(shared, events.now());
+        let places: Vec<usize> = shared.remotes().map(|(place, _)| place).collect();
+        self.joined(&places, shared, events);
+    }
+
+    /// Begins to probe the remotes in these places.
+    pub(super) fn joined(&mut self, places: &[usize], shared: &Shared, events: &mut Loop) {
+        for &place in places {
+            let Some(known) = shared.remote(place) else {
+                continue;
+            };
+            let Some(target) = self.target(place, known, shared, events.now()) else {
+                // What a former configuration had probed.
+                shared.zone.set_health(known.row, Health::default());
+                continue;
+            };
             let interval = u64::from(target.check.interval) * 1000;
-            let delay = self.random() % (SPREAD * count).clamp(1, interval);
-            self.wait(index, delay, events);
+            if place >= self.targets.len() {
+                self.targets.resize_with(place + 1, || None);
+            }
+            self.targets[place] = Some(target);
+            let delay = self.random() % (SPREAD * places.len() as u64).clamp(1, interval);
+            self.wait(place, delay, events);
         }
         self.follow_climbs(events);
     }
 
+    /// What is probed of a remote; `None` if it has no check.
+    fn target(&mut self, place: usize, known: &Known, shared: &Shared, now: u64) -> Option<Target> {
+        let check = known.remote.check.clone()?;
+        let (mut settings, mut connector) = (known.remote.clone(), known.connector.clone());
+        let port = check.port.unwrap_or(settings.address.port());
+        if let Some(address) = &check.address {
+            settings.address = address.clone().with_port(port);
+        } else if let Address::Ip(_) = settings.address {
+            settings.address = settings.address.with_port(port);
+        }
+        if check.probe == check::Probe::Tcp {
+            connector = None;
+        }
+        // Never fails: its zone is not shared.
+        let id = self.registry.add(upstream::Remote { settings, connector }).ok()?;
+        let script = Script::new(&check.probe, &host(&known.remote));
+        let mut health = shared.zone.health(known.row);
+        let judge = Judge::new(&check, health, now);
+        if health.standing == Standing::Unknown {
+            health.since = seconds();
+        }
+        let activity = Activity::Idle;
+        let mut target =
+            Target { place, id, check, script, judge, health, activity, unable: false };
+        target.publish(shared, now);
+        Some(target)
+    }
+
     /// Gives up what is under way.
     pub(super) fn end(&mut self, events: &mut Loop) {
-        for target in &mut self.targets {
-            match std::mem::replace(&mut target.activity, Activity::Idle) {
-                Activity::Idle => {}
-                Activity::Waiting(timer) => events.cancel(timer),
-                Activity::Probing { probe, timer, .. } => {
-                    events.cancel(timer);
-                    if let Some(socket) = probe.socket() {
-                        events.remove(socket);
-                    }
-                }
-            }
+        for target in self.targets.iter_mut().flatten() {
+            target.stop(events);
         }
     }
 
@@ -163,12 +163,13 @@ impl Probes {
         let index = token.index();
         if index == CLIMB {
             self.climbing = false;
-            for target in self.targets.iter_mut().filter(|target| target.judge.is_climbing()) {
+            let targets = self.targets.iter_mut().flatten();
+            for target in targets.filter(|target| target.judge.is_climbing()) {
                 target.publish(shared, events.now());
             }
             return self.follow_climbs(events);
         }
-        let Some(target) = self.targets.get_mut(index as usize) else {
+        let Some(Some(target)) = self.targets.get_mut(index as usize) else {
             return;
         };
         match &mut target.activity {
@@ -197,7 +198,7 @@ impl Probes {
 
     fn step(&mut self, index: u32, cause: Cause, shared: &Shared, events: &mut Loop) {
         let Probes { targets, registry, settings, scratch, .. } = self;
-        let Some(target) = targets.get_mut(index as usize) else {
+        let Some(Some(target)) = targets.get_mut(index as usize) else {
             return;
         };
         let Activity::Probing { probe, deadline, timer } = &mut target.activity else {
@@ -226,17 +227,10 @@ impl Probes {
 
     /// A probe has ended.
     fn finish(&mut self, index: u32, verdict: Verdict, shared: &Shared, events: &mut Loop) {
-        let Some(target) = self.targets.get_mut(index as usize) else {
+        let Some(Some(target)) = self.targets.get_mut(index as usize) else {
             return;
         };
-        if let Activity::Probing { probe, timer, .. } =
-            std::mem::replace(&mut target.activity, Activity::Idle)
-        {
-            events.cancel(timer);
-            if let Some(socket) = probe.socket() {
-                events.remove(socket);
-            }
-        }
+        target.stop(events);
         target.hear(&verdict, shared, events.now());
         let turning = target.judge.is_turning() || matches!(verdict, Verdict::Unknown(_));
         let check = Rc::clone(&target.check);
@@ -247,13 +241,16 @@ impl Probes {
 
     /// The next probe of a target begins after this many milliseconds.
     fn wait(&mut self, index: usize, delay: u64, events: &mut Loop) {
-        let timer = events.arm(Token::new(kind::PROBES, index as u32), events.now() + delay);
-        self.targets[index].activity = Activity::Waiting(timer);
+        if let Some(Some(target)) = self.targets.get_mut(index) {
+            let timer = events.arm(Token::new(kind::PROBES, index as u32), events.now() + delay);
+            target.activity = Activity::Waiting(timer);
+        }
     }
 
     /// Renews the shares of slow starts as long as there are any.
     fn follow_climbs(&mut self, events: &mut Loop) {
-        if !self.climbing && self.targets.iter().any(|target| target.judge.is_climbing()) {
+        let mut targets = self.targets.iter().flatten();
+        if !self.climbing && targets.any(|target| target.judge.is_climbing()) {
             self.climbing = true;
             events.arm(Token::new(kind::PROBES, CLIMB), events.now() + CLIMB_STEP);
         }
@@ -267,15 +264,31 @@ impl Probes {
 }
 
 impl Target {
+    /// Gives up what is under way.
+    fn stop(&mut self, events: &mut Loop) {
+        match std::mem::replace(&mut self.activity, Activity::Idle) {
+            Activity::Idle => {}
+            Activity::Waiting(timer) => events.cancel(timer),
+            Activity::Probing { probe, timer, .. } => {
+                events.cancel(timer);
+                if let Some(socket) = probe.socket() {
+                    events.remove(socket);
+                }
+            }
+        }
+    }
+
     /// Takes the result of a probe.
     fn hear(&mut self, verdict: &Verdict, shared: &Shared, now: u64) {
-        let remote = || name(&shared.settings.remotes[self.place]);
+        let Some(known) = shared.remote(self.place) else {
+            return;
+        };
         let (passed, reason, text) = match verdict {
             Verdict::Passed => (true, Reason::Passed, ""),
             Verdict::Failed(reason, text) => (false, *reason, &**text),
             Verdict::Unknown(text) => {
                 if !std::mem::replace(&mut self.unable, true) {
-                    let remote = remote();
+                    let remote = known.name();
                     log::braked(log::Kind::Remote, || {
                         format!("remote {remote} cannot be probed: {text}")
                     });
@@ -286,14 +299,14 @@ impl Target {
         self.unable = false;
         if self.judge.hear(passed, now) {
             (self.health.since, self.health.reason) = (seconds(), reason);
-            let remote = remote();
+            let remote = known.name();
             log::braked(log::Kind::Remote, || match passed {
                 true => format!("remote {remote} is up: its probes succeed"),
                 false => format!("remote {remote} is down: {text}"),
             });
             if passed {
                 // It has proved that it works, whatever sessions have found before.
-                shared.zone.set_retry_at(shared.rows[self.place], 0);
+                shared.zone.set_retry_at(known.row, 0);
             }
         } else if passed && self.judge.is_up() {
             self.health.reason = Reason::Passed;
@@ -311,7 +324,9 @@ impl Target {
             true => self.judge.share(now),
             false => WHOLE,
         };
-        shared.zone.set_health(shared.rows[self.place], self.health);
+        if let Some(known) = shared.remote(self.place) {
+            shared.zone.set_health(known.row, self.health);
+        }
     }
 }
 

@@ -6,20 +6,29 @@ use crate::upstream::registry::Registry;
 use crate::upstream::zone::Zone;
 use std::rc::Rc;
 
+/// A remote, as the monitor knows it.
+pub(super) struct Known {
+    /// As configured.
+    pub(super) remote: Remote,
+    /// How to speak TLS with it.
+    pub(super) connector: Option<Rc<Connector>>,
+    /// Its row in the zone.
+    pub(super) row: usize,
+}
+
 /// What the parts of the monitor share.
 pub(super) struct Shared {
-    /// The relay's section.
+    /// The relay's section. Its remotes are those of the start; see [`remotes`](Self::remotes).
     pub(super) settings: Relay,
-    /// How to speak TLS with each remote, in the order of the settings.
-    pub(super) connectors: Vec<Option<Rc<Connector>>>,
     /// The zone. Nobody is trusted in what it says.
     pub(super) zone: Zone,
-    /// The row of each remote, in the order of the settings.
-    pub(super) rows: Vec<usize>,
+    /// By their places, which remotes keep as long as they are there.
+    remotes: Vec<Option<Known>>,
 }
 
 impl Shared {
-    /// `None` if the zone has no room for the remotes.
+    /// With the TLS connectors of the remotes in the order of the settings. `None` if the zone has
+    /// no room for the remotes.
     pub(super) fn new(
         settings: Relay,
         connectors: Vec<Option<Rc<Connector>>>,
@@ -30,14 +39,31 @@ impl Shared {
         let identities: Vec<u64> =
             registry.identities().into_iter().map(|(_, identity)| identity).collect();
         let rows = zone.take_rows(&identities)?;
-        Some(Shared { settings, connectors, zone, rows })
+        let connectors = connectors.into_iter().chain(std::iter::repeat(None));
+        let remotes = settings.remotes.iter().cloned().zip(connectors).zip(rows);
+        let remotes =
+            remotes.map(|((remote, connector), row)| Some(Known { remote, connector, row }));
+        let remotes = remotes.collect();
+        Some(Shared { settings, zone, remotes })
+    }
+
+    /// The remotes that are there now, with their places.
+    pub(super) fn remotes(&self) -> impl Iterator<Item = (usize, &Known)> {
+        self.remotes.iter().enumerate().filter_map(|(place, known)| Some((place, known.as_ref()?)))
+    }
+
+    /// The remote in a place.
+    pub(super) fn remote(&self, place: usize) -> Option<&Known> {
+        self.remotes.get(place)?.as_ref()
     }
 }
 
-/// What messages call a remote.
-pub(super) fn name(remote: &Remote) -> String {
-    match &remote.host {
-        Some(host) => format!("{} ({host})", remote.address),
-        None => remote.address.to_string(),
+impl Known {
+    /// What messages call the remote.
+    pub(super) fn name(&self) -> String {
+        match &self.remote.host {
+            Some(host) => format!("{} ({host})", self.remote.address),
+            None => self.remote.address.to_string(),
+        }
     }
 }

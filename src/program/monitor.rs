@@ -64,8 +64,7 @@ fn run(process: &Process) -> Result<i32, i32> {
     super::settle_loop(&mut events)?;
     let sandbox = Sandbox::of_monitor(&settings, &common);
     let zone = told.zone.and_then(|(fd, _)| Zone::monitor(&fd.into()).ok());
-    let monitor =
-        zone.and_then(|zone| Monitor::new(settings, contexts.connectors, zone, events.now()));
+    let monitor = zone.and_then(|zone| Monitor::new(settings, contexts.connectors, zone));
     let Some(monitor) = monitor else {
         log::message("monitor: no place in shared memory, remotes are not checked");
         return Ok(0);

@@ -143,7 +143,7 @@ impl Monitored {
         let mut engine = Engine::new(settings, tls, queries);
         let mut monitor = None;
         if engine.share(zone, counters) {
-            monitor = Monitor::new(shared, connectors, monitors, events.now());
+            monitor = Monitor::new(shared, connectors, monitors);
         }
         match &mut monitor {
             Some(monitor) => monitor.begin(events),
