@@ -1,5 +1,6 @@
 //! The worker's section: remotes, and how sessions are relayed.
 
+mod limits;
 mod remote;
 
 use super::balance::{Balance, Scope};
@@ -11,6 +12,7 @@ use super::values::{Value, COUNT, INT};
 use super::{common, ConfigError, Parser, Position};
 use crate::os::address::{Address, NotAnAddress};
 use crate::os::socket::{Keepalive, Protocol};
+pub use limits::Limits;
 use remote::{resolve, Described, RemoteBlock, Target};
 use std::io;
 use std::net::SocketAddr;
@@ -127,6 +129,8 @@ pub struct Relay {
     pub connect_timeout: u32,
     /// `idle timeout` in seconds; 0 is off.
     pub idle_timeout: u32,
+    /// What one session may take besides.
+    pub limits: Limits,
     /// `retire limit`: sessions until the worker is replaced; 0 is off.
     pub retire_limit: u32,
     /// `drain timeout`: seconds for which the sessions of a leaving worker may go on; 0 is no
@@ -173,6 +177,7 @@ impl Default for Relay {
             retry_delay: 10,
             connect_timeout: 5,
             idle_timeout: 0,
+            limits: Limits::default(),
             retire_limit: 0,
             drain_timeout: 0,
             access_log: false,
@@ -307,6 +312,7 @@ fn directive(
             draft.relay.sandbox = Some(parser.assigned_boolean()?);
         }
         _ if parser.is_word("drain") => draft.relay.drain_timeout = common::timeout(parser)?,
+        _ if draft.relay.limits.parse(parser)? => {}
         _ if common::parse_shared(parser)? => {}
         _ => return Err(parser.error(format!("'{}' unexpected", parser.text_lossy()))),
     }

@@ -2,23 +2,29 @@
 //! O(log n); finding the next is O(1).
 
 use super::Token;
+use std::num::NonZeroU32;
 
 /// Names an armed timer. Never valid again once the timer has expired or been cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId {
     index: u32,
-    generation: u32,
+    /// Not zero, so that an `Option` of an id takes no more room.
+    generation: NonZeroU32,
+}
+
+/// The generation after this one.
+fn next(generation: NonZeroU32) -> NonZeroU32 {
+    NonZeroU32::new(generation.get().wrapping_add(1)).unwrap_or(NonZeroU32::MIN)
 }
 
 #[derive(Clone, Copy)]
 struct Entry {
-    generation: u32,
+    generation: NonZeroU32,
     /// Position in the heap; meaningless while the entry is free.
     position: u32,
     token: Token,
 }
 
-#[derive(Default)]
 pub(super) struct Timers {
     /// (deadline, entry), smallest deadline at the top.
     heap: Vec<(u64, u32)>,
@@ -26,7 +32,14 @@ pub(super) struct Timers {
     free: Vec<u32>,
     /// Generation that new entries start with. Raised whenever the table is thrown away, so that a
     /// stale id can never name a later timer.
-    first_generation: u32,
+    first_generation: NonZeroU32,
+}
+
+impl Default for Timers {
+    fn default() -> Timers {
+        let (heap, entries, free) = (Vec::new(), Vec::new(), Vec::new());
+        Timers { heap, entries, free, first_generation: NonZeroU32::MIN }
+    }
 }
 
 impl Timers {
@@ -87,8 +100,9 @@ impl Timers {
 
     pub(super) fn shrink(&mut self) {
         if self.heap.is_empty() {
-            let newest = self.entries.iter().map(|entry| entry.generation).max().unwrap_or(0);
-            *self = Timers { first_generation: newest.wrapping_add(1), ..Timers::default() };
+            let newest = self.entries.iter().map(|entry| entry.generation).max();
+            let first_generation = next(newest.unwrap_or(self.first_generation));
+            *self = Timers { first_generation, ..Timers::default() };
         }
     }
 
@@ -100,7 +114,7 @@ impl Timers {
     fn take(&mut self, position: usize) {
         let (_, index) = self.heap.swap_remove(position);
         let entry = &mut self.entries[index as usize];
-        entry.generation = entry.generation.wrapping_add(1);
+        entry.generation = next(entry.generation);
         self.free.push(index);
         if position < self.heap.len() {
             self.note(position);

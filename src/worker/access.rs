@@ -1,5 +1,6 @@
 //! The access log: one line per session.
 
+use super::limits::Limit;
 use super::pair::{End, Pair};
 use crate::os::address::Address;
 use crate::os::socket::Addressed;
@@ -56,7 +57,7 @@ impl Access {
 pub(super) enum Outcome {
     Closed,
     Broken(End),
-    Idle,
+    Limited(Limit),
     Drained,
     /// Probes have found the remote down.
     Down,
@@ -70,7 +71,7 @@ impl std::fmt::Display for Outcome {
             Outcome::Closed => out.write_str("closed"),
             Outcome::Broken(End::Client) => out.write_str("broken by client"),
             Outcome::Broken(End::Upstream) => out.write_str("broken by remote"),
-            Outcome::Idle => out.write_str("idle timeout"),
+            Outcome::Limited(limit) => write!(out, "{limit}"),
             Outcome::Drained => out.write_str("drain timeout"),
             Outcome::Down => out.write_str("remote is down"),
             Outcome::NoRemote => out.write_str("no remote available"),

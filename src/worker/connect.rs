@@ -208,6 +208,7 @@ impl Session {
             Ok(())
         };
         self.state = State::Relaying { pair, probation };
+        self.limit_first_byte(context);
         if let Err(stop) = started {
             if let Some(next) = self.stopped(End::Client, stop, context) {
                 return next;
@@ -239,7 +240,12 @@ impl Seeking {
 }
 
 /// Arms a timer, moves it or cancels it.
-fn set_timer(timer: &mut Option<TimerId>, due: Option<u64>, token: Token, events: &mut Loop) {
+pub(super) fn set_timer(
+    timer: &mut Option<TimerId>,
+    due: Option<u64>,
+    token: Token,
+    events: &mut Loop,
+) {
     match (*timer, due) {
         (Some(timer), Some(due)) => events.renew(timer, due),
         (None, Some(due)) => *timer = Some(events.arm(token, due)),

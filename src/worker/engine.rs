@@ -205,10 +205,7 @@ impl Engine {
             return;
         };
         let mut context = Context { index, shared: &mut self.shared, events };
-        let timeout = context.shared.idle_timeout();
-        if timeout > 0 {
-            session.arm_idle(context.events.now() + timeout, &mut context);
-        }
+        session.limit(&mut context);
         session.limit_beginning(&mut context);
         let plain = matches!(session.state, State::Arrived(_))
             && context.shared.settings.authorization.is_none();
@@ -336,7 +333,7 @@ impl Engine {
     /// A timer has expired.
     pub fn timer(&mut self, events: &mut Loop, timer: TimerId, token: Token) {
         match token.kind() {
-            kind::IDLE => self.run(events, token.index(), Cause::IdleTime),
+            kind::LIMIT => self.run(events, token.index(), Cause::Limit(timer)),
             kind::STATE => {
                 // The answer may have arrived in this very turn.
                 self.take_answers(events);

@@ -18,6 +18,7 @@ pub mod engine;
 mod handshake;
 mod introduction;
 mod kernel;
+mod limits;
 mod pair;
 mod probation;
 pub mod process;

@@ -150,6 +150,13 @@ impl Session {
             }
             State::Breaking { pair, .. } if pair.is_shut() => self.linger(None, context),
             State::Lingering { timer, .. } => self.linger(Some(*timer), context),
+            State::Relaying { pair, .. } | State::Breaking { pair, .. }
+                if context.shared.settings.limits.half_closed_timeout > 0
+                    && (pair.up.has_ended() || pair.down.has_ended()) =>
+            {
+                self.limit_sooner(context);
+                Next::Wait
+            }
             _ => Next::Wait,
         }
     }

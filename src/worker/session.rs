@@ -14,10 +14,11 @@
 use super::access::{Access, Outcome};
 use super::client::{Accepting, Detecting, Introducing, KnownClient};
 use super::direction::{Buffers, Direction, Side};
+use super::limits::Allotment;
 use super::pair::{End, Link, Pair};
 use super::pump::say_goodbye;
-use super::shared::{kind, Shared};
-use crate::event::{Event, Interest, Loop, TimerId, Token};
+use super::shared::Shared;
+use crate::event::{Event, Interest, Loop, TimerId};
 use crate::mavis::queries::Decision;
 use crate::os::{self, log, Socket};
 use crate::tls::summary::Summary;
@@ -82,7 +83,10 @@ pub(super) struct Session {
     /// When the last byte moved or the session last got further, in milliseconds of the loop's
     /// clock.
     pub(super) active: u64,
-    pub(super) idle_timer: Option<TimerId>,
+    /// The timer of its limits.
+    pub(super) limit_timer: Option<TimerId>,
+    /// Only if there are limits that need it.
+    pub(super) allotment: Option<Box<Allotment>>,
     pub(super) access: Option<Box<Access>>,
     pub(super) state: State,
 }
@@ -97,8 +101,8 @@ pub(super) enum Cause {
     Event(End, Event),
     /// The timer of its state has expired.
     Time(TimerId),
-    /// Its idle timer has expired.
-    IdleTime,
+    /// The timer of its limits has expired.
+    Limit(TimerId),
     /// Modules have decided about its client.
     Decision(Decision),
     /// It may go on with its handshake.
@@ -172,7 +176,8 @@ impl Session {
             client,
             client_link: Link::Up,
             active: now,
-            idle_timer: None,
+            limit_timer: None,
+            allotment: None,
             access: None,
             state,
         }
@@ -183,7 +188,7 @@ impl Session {
         match cause {
             Cause::Event(end, event) => self.ready(end, event, context),
             Cause::Time(timer) => self.expired(timer, context),
-            Cause::IdleTime => self.idle(context),
+            Cause::Limit(timer) => self.limit_expired(timer, context),
             Cause::Decision(decision) => self.decided(decision, context),
             Cause::Room => Next::Dial,
             Cause::Signed(number) => self.signed(number, context),
@@ -289,30 +294,8 @@ impl Session {
         }
     }
 
-    /// The idle timer is renewed lazily: when it expires, this checks when the session was last
-    /// active.
-    fn idle(&mut self, context: &mut Context<'_>) -> Next {
-        self.idle_timer = None;
-        // Bytes that the kernel carries by itself are counted when a direction is taken back.
-        for end in [End::Client, End::Upstream] {
-            if self.pair().is_some_and(|pair| pair.is_spliced(end)) {
-                match self.pump(end, None, context) {
-                    Next::Wait => {}
-                    next => return next,
-                }
-            }
-        }
-        let due = self.active + context.shared.idle_timeout();
-        if due > context.events.now() {
-            self.arm_idle(due, context);
-            return Next::Wait;
-        }
-        let parting = if self.is_unfinished() { Parting::Reset } else { Parting::Orderly };
-        Next::Close(Outcome::Idle, parting)
-    }
-
     /// True if something is known to be still on its way.
-    fn is_unfinished(&self) -> bool {
+    pub(super) fn is_unfinished(&self) -> bool {
         let unsent = |client: &Option<Box<KnownClient>>| {
             client.as_ref().is_some_and(|client| client.has_unsent())
         };
@@ -347,15 +330,10 @@ impl Session {
         }
     }
 
-    pub(super) fn arm_idle(&mut self, due: u64, context: &mut Context<'_>) {
-        let token = Token::new(kind::IDLE, context.index);
-        self.idle_timer = Some(context.events.arm(token, due));
-    }
-
     /// Closes both ends, and gives back the remote, timers and buffers of the session.
     pub(super) fn close(mut self, outcome: &Outcome, parting: Parting, context: &mut Context<'_>) {
         let Context { index, shared, events } = context;
-        for timer in [self.idle_timer, self.state_timer()].into_iter().flatten() {
+        for timer in [self.limit_timer, self.state_timer()].into_iter().flatten() {
             events.cancel(timer);
         }
         if let (State::Authorizing { .. }, Some(queries)) = (&self.state, &mut shared.queries) {

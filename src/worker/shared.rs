@@ -20,7 +20,7 @@ pub(super) mod kind {
     use super::LOCAL_KINDS;
     pub(in crate::worker) const CLIENT: u8 = LOCAL_KINDS;
     pub(in crate::worker) const UPSTREAM: u8 = LOCAL_KINDS + 1;
-    pub(in crate::worker) const IDLE: u8 = LOCAL_KINDS + 2;
+    pub(in crate::worker) const LIMIT: u8 = LOCAL_KINDS + 2;
     pub(in crate::worker) const STATE: u8 = LOCAL_KINDS + 3;
     pub(in crate::worker) const DRAIN: u8 = LOCAL_KINDS + 4;
     pub(in crate::worker) const TURN: u8 = LOCAL_KINDS + 5;
@@ -123,10 +123,6 @@ impl Shared {
         if let Some(counted) = self.counted.get_mut(index as usize) {
             *counted = [0; 2];
         }
-    }
-
-    pub(super) fn idle_timeout(&self) -> u64 {
-        u64::from(self.settings.idle_timeout) * 1000
     }
 
     /// The address of a remote, for messages.

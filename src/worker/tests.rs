@@ -190,7 +190,7 @@ impl World {
     fn check(&mut self) {
         let (mut timers, mut lent, mut shaking) = (0, 0, false);
         for (_, session) in self.engine.sessions_for_tests() {
-            timers += usize::from(session.idle_timer.is_some());
+            timers += usize::from(session.limit_timer.is_some());
             timers += usize::from(session.state_timer().is_some());
             match &session.state {
                 State::Dialing { dial, timer, .. } => {

@@ -1,0 +1,125 @@
+//! The limits of a session: how long it may last, be idle, wait for the remote's first byte, or go on
+//! when one side has ended.
+//!
+//! One timer stands for all of them. It is not moved when bytes do: when it expires, the session
+//! looks which limit is next, from when it was last active and how far it has come.
+
+use super::access::Outcome;
+use super::connect::set_timer;
+use super::pair::End;
+use super::session::{Context, Next, Parting, Session, State};
+use super::shared::{kind, Shared};
+use crate::config::relay::Limits;
+use crate::event::{TimerId, Token};
+use std::fmt;
+
+/// A limit that has ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limit {
+    Idle,
+    Session,
+    FirstByte,
+    HalfClosed,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Limit::Idle => "idle timeout",
+            Limit::Session => "session timeout",
+            Limit::FirstByte => "first byte timeout",
+            Limit::HalfClosed => "half-closed timeout",
+        })
+    }
+}
+
+/// What a session with limits has to know.
+#[derive(Debug)]
+pub(super) struct Allotment {
+    /// When it began.
+    begun: u64,
+    /// When both ends were there.
+    connected: u64,
+}
+
+/// When a limit of so many seconds is over; `None` if there is none.
+fn due(since: u64, seconds: u32) -> Option<u64> {
+    (seconds > 0).then(|| since + u64::from(seconds) * 1000)
+}
+
+impl Session {
+    /// The session begins, and its limits with it.
+    pub(super) fn limit(&mut self, context: &mut Context<'_>) {
+        let (settings, now) = (&context.shared.settings, context.events.now());
+        if settings.limits != Limits::default() {
+            self.allotment = Some(Box::new(Allotment { begun: now, connected: now }));
+        } else if settings.idle_timeout == 0 {
+            return;
+        }
+        self.limit_sooner(context);
+    }
+
+    /// Both ends are there.
+    #[inline]
+    pub(super) fn limit_first_byte(&mut self, context: &mut Context<'_>) {
+        if let Some(allotment) = &mut self.allotment {
+            allotment.connected = context.events.now();
+            self.limit_sooner(context);
+        }
+    }
+
+    /// A limit has begun that may end the session before the timer expires.
+    pub(super) fn limit_sooner(&mut self, context: &mut Context<'_>) {
+        let due = self.next_limit(context.shared).map(|(due, _)| due);
+        let token = Token::new(kind::LIMIT, context.index);
+        set_timer(&mut self.limit_timer, due, token, context.events);
+    }
+
+    /// The limit that comes first, and when.
+    fn next_limit(&self, shared: &Shared) -> Option<(u64, Limit)> {
+        let idle = due(self.active, shared.settings.idle_timeout);
+        let idle = idle.map(|due| (due, Limit::Idle));
+        let Some(allotment) = &self.allotment else {
+            return idle;
+        };
+        let limits = &shared.settings.limits;
+        let whole = due(allotment.begun, limits.session_timeout);
+        let waits = matches!(&self.state, State::Relaying { pair, .. } if pair.down.bytes == 0);
+        let first = due(allotment.connected, limits.first_byte_timeout).filter(|_| waits);
+        let ended = |pair: &super::pair::Pair| pair.up.has_ended() || pair.down.has_ended();
+        let half = due(self.active, limits.half_closed_timeout);
+        let half = half.filter(|_| self.pair().is_some_and(ended));
+        let others =
+            [(whole, Limit::Session), (first, Limit::FirstByte), (half, Limit::HalfClosed)];
+        let others = others.into_iter().filter_map(|(due, limit)| Some((due?, limit)));
+        idle.into_iter().chain(others).min_by_key(|&(due, _)| due)
+    }
+
+    /// The timer of the limits has expired.
+    pub(super) fn limit_expired(&mut self, timer: TimerId, context: &mut Context<'_>) -> Next {
+        if self.limit_timer != Some(timer) {
+            // It expired before it could be cancelled.
+            return Next::Wait;
+        }
+        self.limit_timer = None;
+        // Bytes that the kernel carries by itself are counted when a direction is taken back.
+        for end in [End::Client, End::Upstream] {
+            if self.pair().is_some_and(|pair| pair.is_spliced(end)) {
+                match self.pump(end, None, context) {
+                    Next::Wait => {}
+                    next => return next,
+                }
+            }
+        }
+        match self.next_limit(context.shared) {
+            Some((due, limit)) if due <= context.events.now() => {
+                let parting = if self.is_unfinished() { Parting::Reset } else { Parting::Orderly };
+                Next::Close(Outcome::Limited(limit), parting)
+            }
+            _ => {
+                self.limit_sooner(context);
+                Next::Wait
+            }
+        }
+    }
+}
