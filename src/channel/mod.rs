@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod briefing;
 pub mod broker_side;
 pub mod link;
 pub mod local;

@@ -11,9 +11,13 @@
 
 #![forbid(unsafe_code)]
 
+mod json;
 mod kind;
 pub mod parts;
 mod probe;
 mod probes;
 pub mod process;
 mod shared;
+// The status page and the control socket show it.
+#[allow(dead_code)]
+mod view;

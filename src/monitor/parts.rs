@@ -3,9 +3,12 @@
 use super::kind;
 use super::probes::Probes;
 use super::shared::Shared;
+use crate::channel::briefing::Briefing;
 use crate::config::relay::Relay;
 use crate::event::{Event, Loop, TimerId, Token};
+use crate::os;
 use crate::tls::client::Connector;
+use crate::upstream::zone::counters::{Counters, Standing};
 use crate::upstream::zone::Zone;
 use std::rc::Rc;
 
@@ -16,13 +19,17 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// A monitor of the remotes of a section, with their TLS connectors in the same order. `None` if the zone has no room for the remotes.
+    /// A monitor of the remotes of a section, with their TLS connectors in the same order. It counts in
+    /// `counters`. `None` if the zone has no room for the remotes.
     pub fn new(
         settings: Relay,
         connectors: Vec<Option<Rc<Connector>>>,
         zone: Zone,
+        counters: Counters,
+        briefing: Briefing,
     ) -> Option<Monitor> {
-        let shared = Shared::new(settings, connectors, zone)?;
+        counters.stand(Standing::Serving, os::wall_clock());
+        let shared = Shared::new(settings, connectors, zone, counters, briefing)?;
         Some(Monitor { probes: Probes::new(&shared), shared })
     }
 

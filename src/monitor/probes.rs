@@ -13,6 +13,7 @@ use crate::upstream::health::{pause, Health, Judge, Reason, Standing, WHOLE};
 use crate::upstream::proxy::Header;
 use crate::upstream::registry::Registry;
 use crate::upstream::remote::{self as upstream, RemoteId};
+use crate::upstream::zone::counters::{OfRemote, Place};
 use crate::upstream::{handshake, hash};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -297,6 +298,8 @@ impl Target {
             }
         };
         self.unable = false;
+        let counter = if passed { OfRemote::ProbesPassed } else { OfRemote::ProbesFailed };
+        shared.counters.add(Place::Remote(known.row, counter), 1);
         if self.judge.hear(passed, now) {
             (self.health.since, self.health.reason) = (seconds(), reason);
             let remote = known.name();

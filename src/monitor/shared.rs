@@ -1,8 +1,10 @@
 //! What the parts of the monitor share.
 
+use crate::channel::briefing::Briefing;
 use crate::config::relay::{Relay, Remote};
 use crate::tls::client::Connector;
 use crate::upstream::registry::Registry;
+use crate::upstream::zone::counters::Counters;
 use crate::upstream::zone::Zone;
 use std::rc::Rc;
 
@@ -22,6 +24,10 @@ pub(super) struct Shared {
     pub(super) settings: Relay,
     /// The zone. Nobody is trusted in what it says.
     pub(super) zone: Zone,
+    /// What this process has done.
+    pub(super) counters: Counters,
+    /// What the broker has told.
+    pub(super) briefing: Briefing,
     /// By their places, which remotes keep as long as they are there.
     remotes: Vec<Option<Known>>,
 }
@@ -33,6 +39,8 @@ impl Shared {
         settings: Relay,
         connectors: Vec<Option<Rc<Connector>>>,
         zone: Zone,
+        counters: Counters,
+        briefing: Briefing,
     ) -> Option<Shared> {
         // Remotes have the names that a worker gives them.
         let registry = Registry::new(&settings, Vec::new());
@@ -44,7 +52,7 @@ impl Shared {
         let remotes =
             remotes.map(|((remote, connector), row)| Some(Known { remote, connector, row }));
         let remotes = remotes.collect();
-        Some(Shared { settings, zone, remotes })
+        Some(Shared { settings, zone, counters, briefing, remotes })
     }
 
     /// The remotes that are there now, with their places.

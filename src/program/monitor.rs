@@ -5,6 +5,7 @@ use super::sandbox::Sandbox;
 use super::system::Live;
 use super::{own, section, security, Process};
 use crate::broker::inherited_texts;
+use crate::channel::briefing::Briefing;
 use crate::channel::link::{Link, Start};
 use crate::channel::Peer;
 use crate::monitor::parts::Monitor;
@@ -13,6 +14,7 @@ use crate::os::process::{self, exit};
 use crate::os::{self, log};
 use crate::snapshot::reader::Reader;
 use crate::tls::tickets::Ratchet;
+use crate::upstream::zone::counters::Counters;
 use crate::upstream::zone::Zone;
 use std::rc::Rc;
 
@@ -63,8 +65,15 @@ fn run(process: &Process) -> Result<i32, i32> {
     })?;
     super::settle_loop(&mut events)?;
     let sandbox = Sandbox::of_monitor(&settings, &common);
-    let zone = told.zone.and_then(|(fd, _)| Zone::monitor(&fd.into()).ok());
-    let monitor = zone.and_then(|zone| Monitor::new(settings, contexts.connectors, zone));
+    let joined = told.zone.and_then(|(fd, _)| {
+        let object = fd.into();
+        let counters = Counters::of_monitor(&object, process::id()).unwrap_or_default();
+        Some((Zone::monitor(&object).ok()?, counters))
+    });
+    let monitor = joined.and_then(|(zone, counters)| {
+        let (connectors, briefing) = (contexts.connectors, Briefing::default());
+        Monitor::new(settings, connectors, zone, counters, briefing)
+    });
     let Some(monitor) = monitor else {
         log::message("monitor: no place in shared memory, remotes are not checked");
         return Ok(0);

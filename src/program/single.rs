@@ -5,6 +5,7 @@ use super::system::Live;
 use super::{own, section, security};
 use crate::broker::life::Broker;
 use crate::broker::Secrets;
+use crate::channel::briefing::Briefing;
 use crate::channel::local::{LocalWorker, MONITOR_KINDS};
 use crate::channel::protocol::Accept;
 use crate::config::broker::Spawn;
@@ -12,7 +13,7 @@ use crate::config::relay::Relay;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::mavis::queries::Queries;
 use crate::monitor::parts::Monitor;
-use crate::os::process::exit;
+use crate::os::process::{self, exit};
 use crate::os::{self, log, Socket};
 use crate::snapshot::material::Material;
 use crate::tls::context::Contexts;
@@ -128,8 +129,10 @@ impl Monitored {
     ) -> Monitored {
         let (shared, connectors) = (settings.clone(), tls.connectors.clone());
         let made = Zone::create().and_then(|(_, object)| {
-            let counters = Counters::of_worker(&object, 0)?;
-            Ok((Zone::join(&object, 0)?, counters, Zone::monitor(&object)?))
+            let counters = Counters::of_worker(&object, 0, process::id())?;
+            let of_monitor = Counters::of_monitor(&object, process::id())?;
+            let monitors = (Zone::monitor(&object)?, of_monitor);
+            Ok((Zone::join(&object, 0)?, counters, monitors))
         });
         let (zone, counters, monitors) = match made {
             Ok(made) => made,
@@ -143,7 +146,9 @@ impl Monitored {
         let mut engine = Engine::new(settings, tls, queries);
         let mut monitor = None;
         if engine.share(zone, counters) {
-            monitor = Monitor::new(shared, connectors, monitors);
+            let (zone, counters) = monitors;
+            let briefing = Briefing::default();
+            monitor = Monitor::new(shared, connectors, zone, counters, briefing);
         }
         match &mut monitor {
             Some(monitor) => monitor.begin(events),

@@ -138,7 +138,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let zone = zone.filter(|_| !alone);
     let joined = zone.and_then(|(fd, slot)| {
         let zone = Zone::join(&fd, slot as usize).ok()?;
-        Some((zone, Counters::of_worker(&fd, slot as usize).unwrap_or_default()))
+        Some((zone, Counters::of_worker(&fd, slot as usize, process::id()).unwrap_or_default()))
     });
     let monitored = joined.as_ref().is_some_and(|(zone, _)| zone.is_monitored());
     if settings.is_monitored() && !monitored {

@@ -27,6 +27,7 @@
 //! [`identity`]: super::remote::Remote::identity
 
 pub mod counters;
+pub mod notes;
 
 use super::health::Health;
 use crate::os::shared::Words;
@@ -62,7 +63,7 @@ const MONITORED: usize = 40;
 const HEADER: usize = 64;
 
 /// Change this with the layout: broker and workers may be of different versions.
-const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  4");
+const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  5");
 
 /// Words of a remote's row: its identity, 0 if the row was never used; when it may be tried again,
 /// 0 if it is alive; 1 if it was reported as down and not yet as up again; its next turn; how many
@@ -82,7 +83,9 @@ const BITS: usize = 8;
 const SET: usize = BITS + REMOTES / 64;
 
 /// The number of words in a shared zone. Most are never touched, and take no memory.
-const SIZE: usize = COUNTERS + counters::SIZE;
+const SIZE: usize = NOTES + notes::SIZE;
+/// Where the notes begin.
+const NOTES: usize = (COUNTERS + counters::SIZE).next_multiple_of(64);
 /// Where the counters begin.
 const COUNTERS: usize = (HOLDERS + REMOTES).next_multiple_of(64);
 /// Where the sets of the workers begin.
@@ -219,6 +222,7 @@ impl Zone {
             self.words[self.holders + row].fetch_and(!(1 << MONITOR), SeqCst);
         }
         self.unlock(MONITOR);
+        self.forget_monitor();
     }
 
     /// Notes whether there is a monitor. For the broker only.

@@ -9,28 +9,25 @@
 //!
 //! Gauges (how many there are now) are in the same rows, and are dropped with the process.
 
-use super::{Zone, BROKER, IDENTITY, MONITOR, REMOTES, SLOTS};
+mod places;
+
+pub use places::{
+    Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, Side, Standing, TlsFailure,
+    TlsVersion, LISTENERS,
+};
+
+use super::{Zone, BROKER, IDENTITY, MONITOR, SLOTS};
+use crate::os::process::Pid;
 use crate::os::shared::{Object, Words};
+use places::{is_gauge, REMOTES_AT, REMOTE_WORDS, ROW};
 use std::io;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
-
-/// The most listeners with counters of their own; what others do is counted for the process only.
-pub const LISTENERS: usize = 64;
-/// Words of each part. Not all of them have a meaning yet.
-const GENERAL_WORDS: usize = 128;
-const LISTENER_WORDS: usize = 16;
-const REMOTE_WORDS: usize = 32;
 
 /// Rows: of the workers by their slots, the monitor, the broker, and the totals of those that have
 /// ended.
 const TOTALS: usize = BROKER + 1;
-const ROWS: usize = TOTALS + 1;
+pub(super) const ROWS: usize = TOTALS + 1;
 const _: () = assert!(MONITOR == SLOTS && BROKER == SLOTS + 1);
-
-/// Words of a row. Pages that are never used take no memory.
-const LISTENERS_AT: usize = GENERAL_WORDS;
-const REMOTES_AT: usize = LISTENERS_AT + LISTENERS * LISTENER_WORDS;
-const ROW: usize = REMOTES_AT + REMOTES * REMOTE_WORDS;
 
 /// Before the rows: the sequence word, on a cache line of its own.
 const SEQUENCE: usize = 0;
@@ -42,70 +39,6 @@ pub(super) const SIZE: usize = HEADER + ROWS * ROW;
 /// broker may be stopped or dead.
 const TRIES: usize = 1000;
 
-/// A counter, or gauge, of a process. The numbers are places in a row: add new ones at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(usize)]
-pub enum General {
-    /// Connections that a worker was given.
-    Accepted = 0,
-    /// Gauge: sessions that are open.
-    Open = 1,
-    /// Bytes that clients have sent, as carried to remotes.
-    BytesUp = 2,
-    /// Bytes that remotes have sent, as carried to clients.
-    BytesDown = 3,
-}
-
-/// A counter of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(usize)]
-pub enum OfListener {
-    /// Connections that were accepted and admitted.
-    Accepted = 0,
-}
-
-/// A counter of a remote. How many sessions use it now is in the zone's row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(usize)]
-pub enum OfRemote {
-    /// Sessions that were connected to it.
-    Sessions = 0,
-    /// Bytes sent to it.
-    BytesUp = 1,
-    /// Bytes received from it.
-    BytesDown = 2,
-}
-
-/// A place in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Of the process.
-    General(General),
-    /// Of a listener, by its number.
-    Listener(usize, OfListener),
-    /// Of a remote, by its row in the zone.
-    Remote(usize, OfRemote),
-}
-
-impl Place {
-    /// The word of a row; `None` for a listener or remote without counters.
-    fn word(self) -> Option<usize> {
-        match self {
-            Place::General(counter) => Some(counter as usize),
-            Place::Listener(listener, counter) => (listener < LISTENERS)
-                .then(|| LISTENERS_AT + listener * LISTENER_WORDS + counter as usize),
-            Place::Remote(remote, counter) => {
-                (remote < REMOTES).then(|| REMOTES_AT + remote * REMOTE_WORDS + counter as usize)
-            }
-        }
-    }
-}
-
-/// True for words that say how many there are now.
-fn is_gauge(word: usize) -> bool {
-    word == General::Open as usize
-}
-
 /// The row of this process, to be written. By default there is none, and nothing is counted.
 #[derive(Default)]
 pub struct Counters {
@@ -113,17 +46,35 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// The row of the worker with this slot, in the memory of a zone.
-    pub fn of_worker(object: &Object, slot: usize) -> io::Result<Counters> {
+    /// The row of the worker with this slot, in the memory of a zone, and with this id.
+    pub fn of_worker(object: &Object, slot: usize, pid: Pid) -> io::Result<Counters> {
         if slot >= SLOTS {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        Counters::map(object, slot)
+        Counters::map(object, slot, pid)
     }
 
-    fn map(object: &Object, row: usize) -> io::Result<Counters> {
+    /// The row of the monitor, which goes on with what former ones have counted.
+    pub fn of_monitor(object: &Object, pid: Pid) -> io::Result<Counters> {
+        Counters::map(object, MONITOR, pid)
+    }
+
+    /// The row of the broker, which its next image goes on with.
+    pub fn of_broker(object: &Object, pid: Pid) -> io::Result<Counters> {
+        Counters::map(object, BROKER, pid)
+    }
+
+    fn map(object: &Object, row: usize, pid: Pid) -> io::Result<Counters> {
         let words = Words::map(object, super::SIZE)?;
-        Ok(Counters { row: Some((words, super::COUNTERS + HEADER + row * ROW)) })
+        let counters = Counters { row: Some((words, super::COUNTERS + HEADER + row * ROW)) };
+        counters.set(Place::General(General::Pid), u64::try_from(pid).unwrap_or(0));
+        Ok(counters)
+    }
+
+    /// Says how far this process is; `now` is on the wall clock, in seconds.
+    pub fn stand(&self, standing: Standing, since: u64) {
+        self.set(Place::General(General::Since), since);
+        self.set(Place::General(General::Standing), standing as u64);
     }
 
     /// True if anything is counted.
@@ -140,6 +91,14 @@ impl Counters {
             let word = &words[start + word];
             word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
         }
+    }
+
+    /// Counts a value in its bucket of a histogram, and adds it to the sum. `milliseconds` is what
+    /// was measured.
+    pub fn observe(&self, histogram: Histogram, milliseconds: u64) {
+        let bucket = histogram.bucket(milliseconds);
+        self.add(Place::Bucket(histogram, bucket), 1);
+        self.add(Place::Sum(histogram), milliseconds);
     }
 
     /// Sets a gauge.
@@ -190,6 +149,13 @@ impl Zone {
         sequence.store(begun.wrapping_add(1), SeqCst);
     }
 
+    /// The monitor has ended. Its counters stay, for the next one to go on.
+    pub(super) fn forget_monitor(&self) {
+        if let (Some(pid), true) = (Place::General(General::Pid).word(), self.slots > 1) {
+            self.words[self.counter(MONITOR, pid)].store(0, SeqCst);
+        }
+    }
+
     /// A row of the zone goes to another remote: its counters begin anew.
     pub(super) fn restart_counters(&self, row: usize) {
         if self.slots == 1 {
@@ -210,10 +176,13 @@ impl Zone {
             return vec![0; places.len()];
         }
         let sequence = &self.words[super::COUNTERS + SEQUENCE];
-        let sum = |place: &Place| {
+        let pid = self.counter(0, General::Pid as usize);
+        // Reading the words of slots that were never used would take memory for them.
+        let lives = |&row: &usize| row >= SLOTS || self.words[pid + row * ROW].load(Acquire) != 0;
+        let sum = |place: &Place, rows: &[usize]| {
             place.word().map_or(0, |word| {
-                (0..ROWS)
-                    .map(|row| self.words[self.counter(row, word)].load(Acquire))
+                rows.iter()
+                    .map(|&row| self.words[self.counter(row, word)].load(Acquire))
                     .fold(0, u64::wrapping_add)
             })
         };
@@ -224,12 +193,88 @@ impl Zone {
                 std::thread::yield_now();
                 continue;
             }
-            figures = places.iter().map(sum).collect();
+            let rows: Vec<usize> = (0..ROWS).filter(lives).collect();
+            figures = places.iter().map(|place| sum(place, &rows)).collect();
             if sequence.load(SeqCst) == before {
                 break;
             }
         }
         figures
+    }
+}
+
+/// A process that takes part, as it describes itself. A rogue one may write anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What it is.
+    pub role: Role,
+    /// Its id.
+    pub pid: u64,
+    /// When it has started, in seconds of the wall clock.
+    pub since: u64,
+    /// How far it is.
+    pub standing: Standing,
+    /// Sessions that are open.
+    pub open: u64,
+    /// Connections that it was given.
+    pub accepted: u64,
+    /// Bytes that it has carried, up and down.
+    pub bytes: [u64; 2],
+}
+
+/// What a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A worker.
+    Worker,
+    /// The monitor.
+    Monitor,
+    /// The broker.
+    Broker,
+}
+
+impl Role {
+    /// Whose row this is.
+    pub(super) fn of(row: usize) -> Role {
+        match row {
+            MONITOR => Role::Monitor,
+            BROKER => Role::Broker,
+            _ => Role::Worker,
+        }
+    }
+
+    /// As messages call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Worker => "worker",
+            Role::Monitor => "monitor",
+            Role::Broker => "broker",
+        }
+    }
+}
+
+impl Zone {
+    /// The processes that take part.
+    pub fn members(&self) -> Vec<Member> {
+        if self.slots == 1 {
+            return Vec::new();
+        }
+        let member = |row: usize| {
+            let read = |general| {
+                let word = Place::General(general).word()?;
+                Some(self.words[self.counter(row, word)].load(Acquire))
+            };
+            Some(Member {
+                role: Role::of(row),
+                pid: read(General::Pid).filter(|&pid| pid != 0)?,
+                since: read(General::Since)?,
+                standing: Standing::of(read(General::Standing)?),
+                open: read(General::Open)?,
+                accepted: read(General::Accepted)?,
+                bytes: [read(General::BytesUp)?, read(General::BytesDown)?],
+            })
+        };
+        (0..TOTALS).filter_map(member).collect()
     }
 }
 
@@ -244,7 +289,7 @@ mod tests {
     fn what_a_dead_worker_has_counted_stays() {
         let (broker, fd) = Zone::create().expect("memory");
         let zones = [0, 1].map(|slot| Zone::join(&fd, slot).expect("a place"));
-        let counters = [0, 1].map(|slot| Counters::of_worker(&fd, slot).expect("a row"));
+        let counters = [0, 1].map(|slot| Counters::of_worker(&fd, slot, 7).expect("a row"));
         zones.iter().for_each(|zone| assert_eq!(zone.take_rows(&[10, 20]), Some(vec![0, 1])));
         let down = Place::Remote(1, OfRemote::BytesDown);
         let sessions = Place::Remote(1, OfRemote::Sessions);
@@ -259,6 +304,7 @@ mod tests {
         broker.clear(0);
         assert_eq!(figures(), [6, 2, 2000, 2]);
         // The slot goes to another worker, and another image reads the same.
+        let counters = [Counters::of_worker(&fd, 0, 8).expect("a row")];
         counters[0].add(ACCEPTED, 1);
         let next = Zone::adopt(&fd).expect("the same layout");
         assert_eq!(next.figures(&[ACCEPTED]), [7]);
@@ -277,23 +323,31 @@ mod tests {
     }
 
     #[test]
-    fn places_are_places_of_their_own() {
-        let all = [
-            ACCEPTED,
-            OPEN,
-            Place::General(General::BytesDown),
-            Place::Listener(0, OfListener::Accepted),
-            Place::Listener(LISTENERS - 1, OfListener::Accepted),
-            Place::Remote(0, OfRemote::Sessions),
-            Place::Remote(REMOTES - 1, OfRemote::BytesDown),
-        ];
-        let words: Vec<usize> = all.iter().filter_map(|place| place.word()).collect();
-        assert!(words.is_sorted_by(|one, other| one < other) && words.len() == all.len());
-        assert!(words.iter().all(|&word| word < ROW));
-        assert_eq!(Place::Listener(LISTENERS, OfListener::Accepted).word(), None);
-        assert_eq!(Place::Remote(usize::MAX, OfRemote::Sessions).word(), None);
-        assert!(is_gauge(words[1]) && !is_gauge(words[0]) && !is_gauge(words[5]));
-        // What nobody counts is nothing.
-        Counters::default().add(ACCEPTED, 1);
+    fn histograms_count_where_the_value_belongs() {
+        let (broker, fd) = Zone::create().expect("memory");
+        let counters = Counters::of_worker(&fd, 0, 7).expect("a row");
+        for milliseconds in [0, 1, 2, 100_000] {
+            counters.observe(Histogram::Connect(3), milliseconds);
+        }
+        let bounds = Histogram::Connect(3).bounds().len();
+        let places: Vec<Place> =
+            (0..=bounds).map(|bucket| Place::Bucket(Histogram::Connect(3), bucket)).collect();
+        let figures = broker.figures(&places);
+        assert_eq!((figures[0], figures[1], figures[bounds]), (2, 1, 1));
+        assert_eq!(broker.figures(&[Place::Sum(Histogram::Connect(3))]), [100_003]);
+        assert_eq!(broker.figures(&[Place::Sum(Histogram::Connect(2))]), [0]);
+    }
+
+    #[test]
+    fn processes_describe_themselves() {
+        let (broker, fd) = Zone::create().expect("memory");
+        let worker = Counters::of_worker(&fd, 3, 77).expect("a row");
+        worker.set(Place::General(General::Standing), 9);
+        let members = broker.members();
+        assert_eq!(members.len(), 1);
+        assert_eq!((members[0].role, members[0].pid), (Role::Worker, 77));
+        assert_eq!(members[0].standing, Standing::Starting);
+        broker.clear(3);
+        assert_eq!(broker.members(), []);
     }
 }
