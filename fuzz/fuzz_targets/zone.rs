@@ -71,7 +71,7 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::Remove(index) => balancer.remove(usize::from(index) % present.max(1)),
             Step::Change(index, weight) => {
                 identity += 1;
-                let entry = Entry { weight: weight.into(), tag: None, identity, ..Entry::default() };
+                let entry = Entry { weight: weight.into(), identity, ..Entry::default() };
                 balancer.change(usize::from(index) % present.max(1), &entry);
             }
             Step::Select(tag) => {

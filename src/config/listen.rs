@@ -52,6 +52,8 @@ pub mod flag {
     /// This sender is not to be believed: a connection that begins with a header is refused. Set
     /// together with [`HAPROXY_OPTIONAL`].
     pub const HAPROXY_DISTRUSTED: u32 = 32;
+    /// `tls = inspect`, without TLS versions: a C program passes the connection on as well.
+    pub const TLS_INSPECT: u32 = 64;
 }
 
 /// One `listen { }`.
@@ -469,7 +471,7 @@ fn tls(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<(), ConfigErr
             return Ok(());
         }
     }
-    set_flag(&mut listener.flags, flag::TLS_AUTO, false);
+    set_flag(&mut listener.flags, flag::TLS_AUTO | flag::TLS_INSPECT, false);
     match parser.code() {
         S_yes | S_true | S_permit => {
             (listener.tls_versions, listener.dtls_versions) = (TLS_DEFAULT, DTLS_DEFAULT);
@@ -478,6 +480,10 @@ fn tls(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<(), ConfigErr
         S_auto => {
             (listener.tls_versions, listener.dtls_versions) = (TLS_DEFAULT, DTLS_DEFAULT);
             set_flag(&mut listener.flags, flag::TLS_AUTO, true);
+        }
+        _ if parser.is_word("inspect") => {
+            (listener.tls_versions, listener.dtls_versions) = (0, 0);
+            set_flag(&mut listener.flags, flag::TLS_INSPECT, true);
         }
         S_TLS1_2 | S_TLS1_3 => {
             listener.tls_versions = version_list(parser, tls_version, &[S_TLS1_2, S_TLS1_3], 8)?;
@@ -489,9 +495,9 @@ fn tls(parser: &mut Parser<'_>, listener: &mut Listener) -> Result<(), ConfigErr
             return Ok(());
         }
         _ => {
-            return Err(parser.expected(&[
-                S_DTLS1_0, S_DTLS1_2, S_DTLS1_3, S_TLS1_2, S_TLS1_3, S_auto, S_deny, S_false, S_no,
-                S_permit, S_true, S_yes,
+            return Err(parser.expected_words(&[
+                "DTLSv1.0", "DTLSv1.2", "DTLSv1.3", "TLSv1.2", "TLSv1.3", "auto", "deny", "false",
+                "inspect", "no", "permit", "true", "yes",
             ]))
         }
     }

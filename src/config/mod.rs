@@ -26,6 +26,7 @@ pub mod network;
 mod parser;
 mod programs;
 pub mod relay;
+pub mod route;
 pub mod rules;
 pub mod source;
 mod sym;

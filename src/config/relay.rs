@@ -6,6 +6,7 @@ mod remote;
 use super::balance::{Balance, Scope};
 use super::check::Check;
 use super::listen::connection_option;
+use super::route::Routes;
 use super::tls::{self, RemoteTls, Tls};
 use super::token::*;
 use super::values::{Value, COUNT, INT};
@@ -32,8 +33,8 @@ pub struct Remote {
     pub weight: u32,
     /// `tls …`, if the remote speaks TLS. Shared by the addresses of a host.
     pub tls: Option<Rc<RemoteTls>>,
-    /// `tag`: a MAVIS answer may restrict a session to remotes with this tag.
-    pub tag: Option<String>,
+    /// `tag`, sorted: routes and MAVIS answers restrict sessions to the remotes with a tag.
+    pub tags: Vec<String>,
     /// `tcp keepalive …` and `tcp user timeout`; the section's if unset.
     pub keepalive: Keepalive,
     /// `check …`: how it is probed, if it is.
@@ -53,7 +54,7 @@ impl Remote {
             host: None,
             weight: 1,
             tls: None,
-            tag: None,
+            tags: Vec::new(),
             keepalive: Keepalive::default(),
             check: None,
             backup: false,
@@ -113,6 +114,8 @@ pub struct Relay {
     pub local: Vec<Address>,
     /// `balance …`.
     pub balance: Balance,
+    /// `route …`.
+    pub routes: Routes,
     /// `ties`.
     pub ties: Ties,
     /// `fail time`: a session was cut short if its remote ends it within this many seconds without
@@ -170,6 +173,7 @@ impl Default for Relay {
             places: Vec::new(),
             local: Vec::new(),
             balance: Balance::default(),
+            routes: Routes::default(),
             ties: Ties::default(),
             fail_time: 1,
             fail_count: 0,
@@ -246,7 +250,9 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Section, C
     let system = parser.system();
     let remotes = remotes.into_iter().map(|remote| remote.finish(keepalive, &*system));
     let remotes: Vec<Described> = remotes.collect::<Result<_, _>>()?;
-    relay.balance.check(|tag| remotes.iter().any(|remote| remote.tag.as_deref() == Some(tag)))?;
+    let exists = |tag: &str| remotes.iter().any(|remote| remote.tags.iter().any(|one| one == tag));
+    relay.balance.check(exists)?;
+    relay.routes.check(exists)?;
     if let Some(remote) = remotes.iter().find(|remote| remote.check.is_some()) {
         if relay.balance.scope == Scope::Worker {
             let text = "remote: check needs balance scope = all, as workers share the results";
@@ -304,6 +310,7 @@ fn directive(
         S_haproxy => draft.relay.haproxy_timeout = common::timeout(parser)?,
         S_authorization => draft.mavis.authorization(parser)?,
         _ if parser.is_word("balance") => draft.relay.balance.parse(parser)?,
+        _ if parser.is_word("route") => draft.relay.routes.parse(parser)?,
         _ if parser.is_word("ties") => draft.relay.ties = ties(parser)?,
         _ if parser.is_word("fail") => fail(parser, &mut draft.relay)?,
         _ if parser.is_word("connect") => draft.relay.connect_timeout = common::timeout(parser)?,
@@ -487,7 +494,7 @@ impl Section {
                 host: host.clone(),
                 weight: remote.weight,
                 tls: remote.tls.clone(),
-                tag: remote.tag.clone(),
+                tags: remote.tags.clone(),
                 keepalive: remote.keepalive,
                 check: remote.check.clone(),
                 backup: remote.backup,

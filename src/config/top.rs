@@ -171,7 +171,7 @@ mod tests {
         let found = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
         let relay = section.resolve(&mut |_| Ok(found.clone())).expect("an address");
         assert_eq!(relay.remotes[0].address.port(), 1234);
-        assert_eq!(relay.remotes[0].tag.as_deref(), Some("${GONE}"));
+        assert_eq!(relay.remotes[0].tags, ["${GONE}"]);
         let [Effect::SetVariable(name, value), Effect::SetVariable(..), Effect::UnsetVariable(gone)] =
             &reading.effects[..]
         else {

@@ -67,14 +67,6 @@ impl Json {
         self.text.push('"');
     }
 
-    /// A text, or null.
-    pub(super) fn string_or_null(&mut self, text: Option<&str>) {
-        match text {
-            Some(text) => self.string(text),
-            None => self.raw("null"),
-        }
-    }
-
     /// A number.
     pub(super) fn number(&mut self, number: u64) {
         self.raw(&number.to_string());
@@ -118,7 +110,7 @@ mod tests {
                 json.seconds(1005);
             });
             json.name("b").string("\"\\\n\u{85}é");
-            json.name("c").string_or_null(None);
+            json.name("c").number_or_null(None);
             json.name("d").number_or_null(Some(2));
         });
         assert_eq!(text, r#"{"a":[1,{},{"x":true},1.005],"b":"\"\\\u000a\u0085é","c":null,"d":2}"#);

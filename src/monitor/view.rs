@@ -114,7 +114,7 @@ pub(super) struct Remote {
     pub(super) name: String,
     /// The address alone.
     pub(super) address: String,
-    pub(super) tag: Option<String>,
+    pub(super) tags: Vec<String>,
     pub(super) weight: u32,
     pub(super) backup: bool,
     /// It is probed.
@@ -293,7 +293,7 @@ impl Remote {
             row,
             name: known.name(),
             address: remote.address.to_string(),
-            tag: remote.tag.clone(),
+            tags: remote.tags.clone(),
             weight: remote.weight,
             backup: remote.backup,
             checked: check.is_some(),
@@ -428,7 +428,7 @@ impl Remote {
     fn write(&self, json: &mut Json) {
         json.name("name").string(&self.name);
         json.name("address").string(&self.address);
-        json.name("tag").string_or_null(self.tag.as_deref());
+        json.name("tags").array(|json| self.tags.iter().for_each(|tag| json.string(tag)));
         json.name("weight").number(self.weight.into());
         json.name("backup").boolean(self.backup);
         json.name("state").string(self.state.name());

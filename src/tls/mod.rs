@@ -11,6 +11,7 @@ pub mod client;
 pub mod context;
 pub mod detect;
 pub mod error;
+pub mod hello;
 mod identity;
 pub mod keys;
 mod ocsp;

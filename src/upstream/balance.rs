@@ -82,12 +82,12 @@ impl Tried {
 }
 
 /// What balancing has to know about a remote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// At least 1.
     pub weight: u32,
-    /// A small number, as it is used as an index.
-    pub tag: Option<u32>,
+    /// Its tags; small numbers, as they are used as indices.
+    pub tags: Vec<u32>,
     /// The name of the remote in the zone; at least 1, and different for each remote.
     pub identity: u64,
     /// It is probed, and counts as this until the first results are there.
@@ -121,9 +121,8 @@ struct Remote {
     weight: u64,
     /// How far a session puts off its turn.
     step: u64,
-    tag: Option<u32>,
-    /// Its place in the group of its tag.
-    place: usize,
+    /// Its tags, with its place in the group of each.
+    tags: Vec<(u32, usize)>,
     identity: u64,
     /// Its health counts, if it is probed.
     check: Option<Start>,
@@ -140,7 +139,8 @@ impl Remote {
     fn set(&mut self, entry: &Entry) {
         let weight = u64::from(entry.weight.max(1));
         (self.weight, self.step) = (weight, (STEP / weight).max(1));
-        (self.tag, self.identity) = (entry.tag, entry.identity);
+        self.identity = entry.identity;
+        self.tags = entry.tags.iter().map(|&tag| (tag, 0)).collect();
         (self.check, self.backup) = (entry.check, entry.backup);
     }
 
@@ -155,6 +155,10 @@ impl Remote {
         } else {
             health.share.into()
         }
+    }
+
+    fn has(&self, tag: u32) -> bool {
+        self.tags.iter().any(|&(known, _)| known == tag)
     }
 
     fn host(&self, index: usize) -> Host {
@@ -249,8 +253,7 @@ impl Balancer {
                     standing: Standing::Vacant,
                     weight: 1,
                     step: 1,
-                    tag: None,
-                    place: 0,
+                    tags: Vec::new(),
                     identity: 0,
                     check: None,
                     backup: false,
@@ -365,12 +368,23 @@ impl Balancer {
     pub fn set_kinds(&mut self, all: Kind, by_tag: &[(u32, Kind)]) {
         self.kinds = vec![all];
         for &(tag, kind) in by_tag {
-            let number = 1 + tag as usize;
+            let number = number(Some(tag));
             if number >= self.kinds.len() {
                 self.kinds.resize(number + 1, all);
             }
             self.kinds[number] = kind;
         }
+        self.group();
+    }
+
+    /// Adds a tag that these remotes have.
+    pub fn add_tag(&mut self, tag: u32, kind: Kind, members: &[usize]) {
+        let (all, number) = (self.kinds[0], number(Some(tag)));
+        if number >= self.kinds.len() {
+            self.kinds.resize(number + 1, all);
+        }
+        self.kinds[number] = kind;
+        members.iter().for_each(|&index| self.remotes[index].tags.push((tag, 0)));
         self.group();
     }
 
@@ -412,12 +426,15 @@ impl Balancer {
         self.groups = vec![Group::default()];
         for (index, remote) in self.remotes.iter_mut().enumerate() {
             self.groups[0].members.push(index);
-            if let (Some(tag), Standing::InUse) = (remote.tag, remote.standing) {
-                let number = 1 + tag as usize;
+            if remote.standing != Standing::InUse {
+                continue;
+            }
+            for (tag, place) in &mut remote.tags {
+                let number = number(Some(*tag));
                 if number >= self.groups.len() {
                     self.groups.resize_with(number + 1, Group::default);
                 }
-                remote.place = self.groups[number].members.len();
+                *place = self.groups[number].members.len();
                 self.groups[number].members.push(index);
             }
         }
@@ -478,10 +495,11 @@ impl Balancer {
         }
         let rank = self.rank(index, &self.groups[0]);
         self.groups[0].tree.set(index, rank);
-        let Remote { tag, place, .. } = self.remotes[index];
-        if tag.is_some() {
-            let rank = self.rank(index, &self.groups[number(tag)]);
-            self.groups[number(tag)].tree.set(place, rank);
+        for membership in 0..self.remotes[index].tags.len() {
+            let (tag, place) = self.remotes[index].tags[membership];
+            let number = number(Some(tag));
+            let rank = self.rank(index, &self.groups[number]);
+            self.groups[number].tree.set(place, rank);
         }
     }
 
@@ -678,7 +696,7 @@ impl Balancer {
 
     /// Lifts all dead marks, or those of the remotes with a tag.
     fn revive(&mut self, tag: Option<u32>) {
-        let concerned = |index: usize| tag.is_none() || self.remotes[index].tag == tag;
+        let concerned = |index: usize| tag.is_none_or(|tag| self.remotes[index].has(tag));
         let dead: Vec<usize> =
             self.dead.iter().map(|&(_, index)| index).filter(|&index| concerned(index)).collect();
         for index in dead {

@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 
-/// A tag of remotes, by its number.
+/// A tag of remotes, or several that they all have, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag(u32);
 
@@ -36,6 +36,11 @@ impl Place {
     }
 }
 
+/// True if a remote has all of these tags.
+fn has_all(remote: &Remote, tags: &[String]) -> bool {
+    tags.iter().all(|tag| remote.settings.tags.contains(tag))
+}
+
 /// All remotes of a process.
 pub struct Registry {
     balancer: Balancer,
@@ -43,8 +48,8 @@ pub struct Registry {
     places: Vec<Option<Place>>,
     /// The identities in use.
     identities: HashSet<u64>,
-    /// Tags; the number of a tag is its index.
-    tags: Vec<String>,
+    /// Tags, and sets of them that sessions have asked for; the number of each is its index.
+    tags: Vec<Vec<String>>,
     resets_on_down: bool,
 }
 
@@ -108,9 +113,9 @@ impl Registry {
         while !self.identities.insert(identity) {
             identity = identity.wrapping_add(1).max(1);
         }
-        if let Some(tag) = &remote.settings.tag {
-            if !self.tags.contains(tag) {
-                self.tags.push(tag.clone());
+        for tag in &remote.settings.tags {
+            if self.tag(tag).is_none() {
+                self.tags.push(vec![tag.clone()]);
             }
         }
         let place = Place { identity, remote };
@@ -120,10 +125,11 @@ impl Registry {
 
     fn entry(&self, place: &Place) -> Entry {
         let settings = &place.remote.settings;
-        let tag = settings.tag.as_ref().and_then(|tag| self.tag(tag));
+        let tags = (0..).zip(&self.tags);
+        let tags = tags.filter(|(_, wanted)| has_all(&place.remote, wanted));
         Entry {
             weight: settings.weight,
-            tag: tag.map(|tag| tag.0),
+            tags: tags.map(|(number, _)| number).collect(),
             identity: place.identity,
             check: settings.check.as_ref().map(|check| check.start),
             backup: settings.backup,
@@ -212,7 +218,32 @@ impl Registry {
 
     /// A tag by its name.
     pub fn tag(&self, name: &str) -> Option<Tag> {
-        self.tags.iter().position(|known| known == name).map(|number| Tag(number as u32))
+        let number = self.tags.iter().position(|known| known[..] == [name]);
+        number.map(|number| Tag(number as u32))
+    }
+
+    /// The remotes that have two tags, as a tag of their own. They are selected like those with the
+    /// first one. `None` if there are none.
+    pub fn both(&mut self, first: Tag, second: Tag) -> Option<Tag> {
+        let mut wanted = self.tags[first.0 as usize].clone();
+        wanted.extend_from_slice(&self.tags[second.0 as usize]);
+        wanted.sort_unstable();
+        wanted.dedup();
+        let matches = |place: &Option<Place>| {
+            place.as_ref().is_some_and(|place| has_all(&place.remote, &wanted))
+        };
+        let matching = (0..self.places.len()).filter(|&index| matches(&self.places[index]));
+        let members: Vec<usize> = matching.collect();
+        if members.is_empty() {
+            return None;
+        }
+        if let Some(known) = self.tags.iter().position(|known| *known == wanted) {
+            return Some(Tag(known as u32));
+        }
+        let number = self.tags.len() as u32;
+        self.tags.push(wanted);
+        self.balancer.add_tag(number, self.balancer.kind(Some(first.0)), &members);
+        Some(Tag(number))
     }
 
     /// How a remote is selected among those with a tag, or among all.

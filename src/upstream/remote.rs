@@ -59,7 +59,7 @@ impl Remote {
     /// The name of the remote among processes that share a zone; at least 1. It is FNV-1a (64 bits)
     /// over address, protocol and tag, so all releases agree: a byte for the family (4, 6, or 1 for
     /// UNIX), the address (with port and scope in network order, or the path and a NUL), the name
-    /// of the protocol and a NUL, and the tag, if any, after a byte of 1.
+    /// of the protocol and a NUL, and each tag, in order, after a byte of 1.
     pub fn identity(&self) -> u64 {
         let mut hash = Fnv::new();
         match &self.settings.address {
@@ -82,7 +82,7 @@ impl Remote {
         }
         hash.add(self.settings.protocol.name().as_bytes());
         hash.add(&[0]);
-        if let Some(tag) = &self.settings.tag {
+        for tag in &self.settings.tags {
             hash.add(&[1]);
             hash.add(tag.as_bytes());
         }
@@ -95,7 +95,7 @@ impl Remote {
 pub(super) fn remote(address: &str, tag: Option<&str>) -> Remote {
     let (address, port) = Address::parse_with_port(address).expect("an address");
     let settings = config::relay::Remote {
-        tag: tag.map(str::to_owned),
+        tags: tag.map(str::to_owned).into_iter().collect(),
         ..config::relay::Remote::new(address.with_port(port.unwrap_or(0)))
     };
     Remote { settings, connector: None }

@@ -5,6 +5,7 @@ use super::pair::{End, Pair};
 use crate::os::address::Address;
 use crate::os::socket::Addressed;
 use crate::os::Socket;
+use crate::tls::hello::Hello;
 use crate::tls::summary::Summary;
 use crate::upstream::proxy::{Header, Origin};
 use crate::upstream::registry::Registry;
@@ -20,6 +21,10 @@ pub(super) struct Access {
     started: u64,
     /// Names the session to remotes, and to proxies before us.
     pub(super) id: OnceCell<String>,
+    /// What a client asks for in TLS that is passed on.
+    hello: Option<String>,
+    /// The route that has decided, and why.
+    pub(super) route: Option<String>,
     /// What went wrong with TLS.
     pub(super) trouble: Option<String>,
 }
@@ -35,6 +40,8 @@ impl Access {
             listener: name(client.local_address()),
             started: now,
             id: OnceCell::new(),
+            hello: None,
+            route: None,
             trouble: None,
         }
     }
@@ -49,6 +56,27 @@ impl Access {
         if let Some(id) = &header.unique_id {
             let _ = self.id.set(String::from_utf8_lossy(id).into_owned());
         }
+    }
+}
+
+impl Access {
+    /// The first bytes of the client were read to see what it asks for.
+    pub(super) fn inspected(&mut self, hello: &Hello) {
+        self.hello = Some(match hello {
+            Hello::Tls(offer) => {
+                let mut text = match &offer.server_name {
+                    Some(name) => format!("sni {name:?}"),
+                    None => "without sni".to_owned(),
+                };
+                for protocol in &offer.protocols {
+                    text += &format!(" alpn {:?}", String::from_utf8_lossy(protocol));
+                }
+                text
+            }
+            Hello::Ssl2 => "SSL 2".to_owned(),
+            Hello::Malformed => "no valid ClientHello".to_owned(),
+            Hello::Partial | Hello::Plain => "no TLS".to_owned(),
+        });
     }
 }
 
@@ -111,14 +139,21 @@ impl Access {
         )
     }
 
-    /// What the access log says besides: who has introduced the client, the session's id, and about TLS.
+    /// What the access log says besides: its route, who has introduced the client, the session's
+    /// id, and about TLS.
     fn details(&self, client: Option<&Summary>) -> String {
         let mut text = String::new();
+        if let Some(route) = &self.route {
+            text += &format!(" route {route}");
+        }
         if let Some(sender) = &self.sender {
             text += &format!(" via {sender}");
         }
         if let Some(id) = self.id.get() {
             text += &format!(" id {id:?}");
+        }
+        if let Some(hello) = &self.hello {
+            text += &format!(" {hello}");
         }
         if let Some(summary) = client.filter(|summary| !summary.version.is_empty()) {
             let (version, cipher, handler) = (&summary.version, &summary.cipher, summary.handler);

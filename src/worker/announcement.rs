@@ -1,7 +1,7 @@
 //! What a remote with `proxy protocol` is told about a client.
 
 use super::access::Access;
-use super::client::KnownClient;
+use super::client::{KnownClient, Speech};
 use crate::os::socket::Addressed;
 use crate::os::Socket;
 use crate::tls::summary::Summary;
@@ -35,6 +35,10 @@ pub(super) fn announcement(
         }),
         tls: received.and_then(|header| header.tls.clone()),
     };
+    // With TLS that is passed on, it is not known yet what will be negotiated.
+    if let Some(KnownClient { speech: Speech::Sealed(_, offer), .. }) = client {
+        header.authority = offer.server_name.as_ref().map(bytes).or(header.authority);
+    }
     if let Some(summary) = summary {
         header.alpn = summary.protocol.as_ref().map(bytes);
         header.authority = summary.server_name.as_ref().map(bytes);

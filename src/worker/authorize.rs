@@ -15,7 +15,7 @@ use crate::os::{self, log, Socket};
 impl Shared {
     /// The number of a listener's realm; `None` if there are too many.
     pub(super) fn realm_number(&mut self, realm: [u8; 16]) -> Option<u8> {
-        if self.queries.is_none() {
+        if !self.wants_realms {
             return Some(0);
         }
         let known = self.realms.iter().position(|known| *known == realm);
@@ -32,7 +32,7 @@ impl Shared {
 
 impl Session {
     /// The client is there, and its TLS handshake, if any, is done: it is admitted, or modules are
-    /// asked.
+    /// asked. Routes come first.
     pub(super) fn admit(
         &mut self,
         client: Option<Box<KnownClient>>,
@@ -40,9 +40,19 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Next {
         let shared = &mut *context.shared;
+        let mut tag = None;
+        if !shared.settings.routes.is_empty() {
+            match self.route(client.as_deref(), realm, shared) {
+                Ok(required) => tag = required,
+                Err(next) => {
+                    self.state = State::Choosing(Seeking { client, ..Seeking::default() });
+                    return next;
+                }
+            }
+        }
         let (Some(settings), true) = (shared.settings.authorization, shared.queries.is_some())
         else {
-            self.state = State::Choosing(Seeking { client, ..Seeking::default() });
+            self.state = State::Choosing(Seeking { client, tag, ..Seeking::default() });
             return Next::Dial;
         };
         let question = self.question(client.as_deref(), &shared.realms[usize::from(realm)]);
@@ -57,7 +67,7 @@ impl Session {
         }
         let deadline = context.events.now() + u64::from(settings.timeout) * 1000;
         let timer = context.events.arm(Token::new(kind::STATE, context.index), deadline);
-        self.state = State::Authorizing { client, heard: Heard::Nothing, timer };
+        self.state = State::Authorizing { client, tag, heard: Heard::Nothing, timer };
         match answer {
             Some((verdict, answer)) => self.decided(Decision::of(verdict, &answer), context),
             None => Next::Wait,
@@ -99,8 +109,8 @@ impl Session {
 
     /// Acts on the decision of the modules.
     pub(super) fn decided(&mut self, decision: Decision, context: &mut Context<'_>) -> Next {
-        let (client, timer) = match std::mem::replace(&mut self.state, State::Over) {
-            State::Authorizing { client, timer, .. } => (client, timer),
+        let (client, tag, timer) = match std::mem::replace(&mut self.state, State::Over) {
+            State::Authorizing { client, tag, timer, .. } => (client, tag, timer),
             other => {
                 self.state = other;
                 return Next::Wait;
@@ -111,13 +121,18 @@ impl Session {
         self.active = context.events.now();
         let settings = context.shared.settings.authorization;
         let permit = settings.is_some_and(|settings| settings.permit_on_error);
-        let mut seeking = Seeking { client, ..Seeking::default() };
+        let mut seeking = Seeking { client, tag, ..Seeking::default() };
         let mut refusal = None;
         match decision {
             Decision::Admit(None) => {}
             Decision::Admit(Some(name)) => {
-                seeking.tag = context.shared.registry.tag(&name);
-                if seeking.tag.is_none() {
+                let registry = &mut context.shared.registry;
+                let wanted = registry.tag(&name).and_then(|wanted| match tag {
+                    Some(of_route) => registry.both(of_route, wanted),
+                    None => Some(wanted),
+                });
+                seeking.tag = wanted;
+                if wanted.is_none() {
                     let text = format!("no remote has the tag {name:?}");
                     complain(&self.client, seeking.client.as_deref(), &text);
                     refusal = Some(text);

@@ -4,6 +4,7 @@ use crate::channel::protocol::Accept;
 use crate::event::TimerId;
 use crate::os::address::Address;
 use crate::os::Socket;
+use crate::tls::hello::{Inspector, Offer};
 use crate::tls::stream::Stream;
 use crate::upstream::handshake::{Handshake, Unsent};
 use crate::upstream::proxy::{self, Header};
@@ -45,12 +46,20 @@ pub(super) struct Introducing {
     pub(super) timer: Option<TimerId>,
 }
 
+/// Why the first bytes of a client are read.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// To see whether it speaks TLS, which is ended here with these versions (`tls = auto`).
+    Accept(u32),
+    /// To see what it asks for in TLS, which is passed on unopened (`tls = inspect`).
+    Inspect(Inspector),
+}
+
 /// A client that may or may not speak TLS.
 #[derive(Debug)]
 pub(super) struct Detecting {
     pub(super) origin: Origin,
-    /// The TLS versions that the listener allows.
-    pub(super) versions: u32,
+    pub(super) purpose: Purpose,
     /// What the client has sent so far.
     pub(super) early: Vec<u8>,
     pub(super) timer: Option<TimerId>,
@@ -72,6 +81,9 @@ pub(super) enum Speech {
     Tls(Stream),
     /// Holds the bytes that the client has sent already.
     Plain(Vec<u8>),
+    /// TLS with the remote. Holds the bytes that the client has sent already, and what it asks for
+    /// in them.
+    Sealed(Vec<u8>, Offer),
 }
 
 /// A client of which more is known than its socket: it has finished its TLS handshake, or was
@@ -107,22 +119,53 @@ impl KnownClient {
     pub(super) fn has_spoken(&self) -> bool {
         match &self.speech {
             Speech::Tls(stream) => stream.has_unread(),
-            Speech::Plain(early) => !early.is_empty(),
+            Speech::Plain(early) | Speech::Sealed(early, _) => !early.is_empty(),
         }
     }
 
     pub(super) fn stream_mut(&mut self) -> Option<&mut Stream> {
         match &mut self.speech {
             Speech::Tls(stream) => Some(stream),
-            Speech::Plain(_) => None,
+            Speech::Plain(_) | Speech::Sealed(..) => None,
         }
+    }
+
+    /// The server name that the client asks for; what a proxy before us says of it, if that has
+    /// ended TLS.
+    pub(super) fn server_name(&self) -> Option<&str> {
+        let own = match &self.speech {
+            Speech::Tls(stream) => stream.summary()?.server_name.as_deref(),
+            Speech::Sealed(_, offer) => offer.server_name.as_deref(),
+            Speech::Plain(_) => None,
+        };
+        let told = || std::str::from_utf8(self.introduction.as_deref()?.authority.as_deref()?).ok();
+        own.or_else(told)
+    }
+
+    /// The application protocols that the client offers, or the one that was negotiated with it,
+    /// here or by a proxy before us.
+    pub(super) fn protocols(&self) -> Vec<&[u8]> {
+        let own: Vec<&[u8]> = match &self.speech {
+            Speech::Tls(stream) => {
+                let summary = stream.summary();
+                let protocol = summary.and_then(|summary| summary.protocol.as_deref());
+                protocol.map(str::as_bytes).into_iter().collect()
+            }
+            Speech::Sealed(_, offer) => offer.protocols.iter().map(Vec::as_slice).collect(),
+            Speech::Plain(_) => Vec::new(),
+        };
+        if own.is_empty() {
+            let told = self.introduction.as_deref().and_then(|header| header.alpn.as_deref());
+            return told.into_iter().collect();
+        }
+        own
     }
 
     /// The client's TLS stream.
     pub(super) fn stream(&self) -> Option<&Stream> {
         match &self.speech {
             Speech::Tls(stream) => Some(stream),
-            Speech::Plain(_) => None,
+            Speech::Plain(_) | Speech::Sealed(..) => None,
         }
     }
 }

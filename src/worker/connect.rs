@@ -187,7 +187,7 @@ impl Session {
             let KnownClient { speech, address, unsent, .. } = *client;
             down = Direction::holding(unsent.into_bytes());
             match speech {
-                Speech::Plain(bytes) => early = bytes,
+                Speech::Plain(bytes) | Speech::Sealed(bytes, _) => early = bytes,
                 Speech::Tls(stream) => {
                     let tls = tls.get_or_insert_default();
                     (tls.client, tls.address) = (Some(stream), address);
@@ -231,11 +231,7 @@ impl Seeking {
 
     /// What remotes are selected by with `balance = hash`. `None` if the client has sent no name.
     fn name_key(&self) -> Option<u64> {
-        let client = self.client.as_ref()?;
-        let own = client.stream().and_then(|stream| stream.summary()?.server_name.as_deref());
-        // A proxy before us may have ended TLS.
-        let told = || std::str::from_utf8(client.introduction.as_ref()?.authority.as_deref()?).ok();
-        own.or_else(told).map(hash::name_key)
+        self.client.as_ref()?.server_name().map(hash::name_key)
     }
 }
 

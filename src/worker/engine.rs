@@ -185,9 +185,7 @@ impl Engine {
         let access = self.shared.settings.access_log;
         let access = access.then(|| Box::new(Access::new(&client, events.now())));
         let Some(realm) = self.shared.realm_number(accept.realm) else {
-            log::braked(log::Kind::Session, || {
-                "mavis: too many realms; connection dropped".to_owned()
-            });
+            log::braked(log::Kind::Session, || "too many realms; connection dropped".to_owned());
             return None;
         };
         let state = self.shared.first_state(accept, &client, realm)?;

@@ -1,6 +1,6 @@
 //! Clients of TLS listeners until their handshake is done: detection, the handshake, and failures.
 
-use super::client::{Accepting, Detecting, KnownClient, Origin, Speech};
+use super::client::{Accepting, Detecting, KnownClient, Origin, Purpose, Speech};
 use super::introduction::introducing;
 use super::pair::End;
 use super::session::{read_early, Context, Next, Session, State};
@@ -13,6 +13,7 @@ use crate::os::address::Address;
 use crate::os::tls::signing;
 use crate::os::{self, log, Socket};
 use crate::tls::detect::{first, First};
+use crate::tls::hello::{Hello, Inspector};
 use crate::upstream::dial;
 use crate::upstream::handshake::{Handshake, Progress, Unsent};
 
@@ -25,24 +26,28 @@ impl Shared {
         client: &Socket,
         realm: u8,
     ) -> Option<State> {
-        let introduced = accept.flags & flag::HAPROXY != 0;
-        if accept.tls_versions == 0 && !introduced {
+        if accept.tls_versions == 0 && accept.flags & (flag::HAPROXY | flag::TLS_INSPECT) == 0 {
             return Some(State::Arrived(realm));
         }
         let address = client.peer_address();
         let origin = Origin { address, realm, introduction: None };
-        match introduced {
-            true => Some(introducing(origin, accept)),
-            false => self.first_tls_state(origin, accept),
+        match accept.flags & flag::HAPROXY {
+            0 => self.first_tls_state(origin, accept),
+            _ => Some(introducing(origin, accept)),
         }
     }
 
-    /// The first state with TLS. `None` if memory has run out.
+    /// The first state with TLS, ended here or passed on. `None` if memory has run out.
     pub(super) fn first_tls_state(&self, origin: Origin, accept: &Accept) -> Option<State> {
         let versions = accept.tls_versions;
-        if accept.flags & flag::TLS_AUTO != 0 {
+        let purpose = match accept.flags {
+            _ if versions == 0 => Some(Purpose::Inspect(Inspector::default())),
+            flags if flags & flag::TLS_AUTO != 0 => Some(Purpose::Accept(versions)),
+            _ => None,
+        };
+        if let Some(purpose) = purpose {
             let early = Vec::new();
-            let detecting = Detecting { origin, versions, early, timer: None };
+            let detecting = Detecting { origin, purpose, early, timer: None };
             return Some(State::Detecting(Box::new(detecting)));
         }
         let Some(handshake) = self.accept_tls(versions) else {
@@ -110,7 +115,7 @@ impl Session {
         *timer = (timeout > 0).then(|| context.events.arm(token, due));
     }
 
-    /// Looks at the first bytes of a client that may or may not speak TLS.
+    /// Looks at the first bytes of a client.
     pub(super) fn detect(&mut self, context: &mut Context<'_>) -> Next {
         let State::Detecting(detecting) = &mut self.state else {
             return Next::Wait;
@@ -123,9 +128,49 @@ impl Session {
         self.detected(count == 0, context)
     }
 
-    /// Decides whether the client speaks TLS, from what it has sent so far. `ended`: it sends
-    /// nothing more.
+    /// Decides what to do with the client, from what it has sent so far. `ended`: it sends nothing
+    /// more.
     fn detected(&mut self, ended: bool, context: &mut Context<'_>) -> Next {
+        match &self.state {
+            State::Detecting(detecting) => match detecting.purpose {
+                Purpose::Accept(versions) => self.speaks_tls(versions, ended, context),
+                Purpose::Inspect(_) => self.inspected(ended, context),
+            },
+            _ => Next::Wait,
+        }
+    }
+
+    /// Reads what the client asks for in its ClientHello, and passes the connection on unopened. What
+    /// is no ClientHello is passed on as well: the remote may know what to make of it.
+    fn inspected(&mut self, ended: bool, context: &mut Context<'_>) -> Next {
+        let State::Detecting(detecting) = &mut self.state else {
+            return Next::Wait;
+        };
+        let Purpose::Inspect(inspector) = &mut detecting.purpose else {
+            return Next::Wait;
+        };
+        let hello = inspector.look(&detecting.early);
+        if hello == Hello::Partial && !ended {
+            return Next::Wait;
+        }
+        let State::Detecting(detecting) = std::mem::replace(&mut self.state, State::Over) else {
+            return Next::Wait;
+        };
+        let Detecting { origin, early, timer, .. } = *detecting;
+        timer.into_iter().for_each(|timer| context.events.cancel(timer));
+        self.active = context.events.now();
+        if let Some(access) = &mut self.access {
+            access.inspected(&hello);
+        }
+        let speech = match hello {
+            Hello::Tls(offer) => Speech::Sealed(early, offer),
+            _ => Speech::Plain(early),
+        };
+        self.admit_speaking(origin, speech, context)
+    }
+
+    /// Decides whether the client speaks TLS.
+    fn speaks_tls(&mut self, versions: u32, ended: bool, context: &mut Context<'_>) -> Next {
         let shared = &mut *context.shared;
         let State::Detecting(detecting) = &mut self.state else {
             return Next::Wait;
@@ -139,7 +184,7 @@ impl Session {
         let State::Detecting(detecting) = std::mem::replace(&mut self.state, State::Over) else {
             return Next::Wait;
         };
-        let Detecting { origin, versions, early, timer } = *detecting;
+        let Detecting { origin, early, timer, .. } = *detecting;
         if plain {
             timer.into_iter().for_each(|timer| context.events.cancel(timer));
             return self.admit_plain(origin, early, context);
@@ -237,9 +282,17 @@ impl Session {
         early: Vec<u8>,
         context: &mut Context<'_>,
     ) -> Next {
+        self.admit_speaking(origin, Speech::Plain(early), context)
+    }
+
+    fn admit_speaking(
+        &mut self,
+        origin: Origin,
+        speech: Speech,
+        context: &mut Context<'_>,
+    ) -> Next {
         let Origin { address, realm, introduction } = origin;
-        let (speech, unsent) = (Speech::Plain(early), Unsent::default());
-        let client = KnownClient { speech, address, unsent, introduction };
+        let client = KnownClient { speech, address, unsent: Unsent::default(), introduction };
         self.admit(Some(Box::new(client)), realm, context)
     }
 

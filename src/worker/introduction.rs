@@ -91,7 +91,7 @@ impl Session {
             }
             origin.introduction = Some(header);
         }
-        if accept.tls_versions == 0 {
+        if accept.tls_versions == 0 && accept.flags & flag::TLS_INSPECT == 0 {
             return self.admit_plain(origin, early, context);
         }
         match context.shared.first_tls_state(origin, &accept) {

@@ -24,6 +24,7 @@ mod probation;
 pub mod process;
 mod pump;
 mod relaying;
+mod routes;
 mod session;
 mod shared;
 mod signing;

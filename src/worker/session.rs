@@ -51,12 +51,18 @@ pub(super) enum State {
     Arrived(u8),
     /// A PROXY header is to come before the client's first byte, or may come.
     Introducing(Box<Introducing>),
-    /// It is not clear yet whether the client speaks TLS.
+    /// It is not clear yet whether the client speaks TLS, or what it asks for there.
     Detecting(Box<Detecting>),
     /// The client is in its TLS handshake.
     Accepting(Box<Accepting>),
     /// Modules are being asked whether the client may connect.
-    Authorizing { client: Option<Box<KnownClient>>, heard: Heard, timer: TimerId },
+    Authorizing {
+        client: Option<Box<KnownClient>>,
+        /// What its route leads to.
+        tag: Option<Tag>,
+        heard: Heard,
+        timer: TimerId,
+    },
     /// A remote has to be selected.
     Choosing(Seeking),
     /// This host was short of what the last connect attempts needed. `timer` expires when they are

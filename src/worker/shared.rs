@@ -40,6 +40,8 @@ pub(super) struct Shared {
     /// Whether anybody wants to know what was negotiated with clients in TLS: the access log, the
     /// modules, balancing, or a remote.
     pub(super) wants_summaries: bool,
+    /// Whether anybody goes by the realms of listeners: the modules, or routes.
+    pub(super) wants_realms: bool,
     /// Applied to the addresses in PROXY headers; the broker applies it to connections.
     pub(super) access_list: Acl,
     /// Asks the MAVIS modules that decide who may connect.
@@ -69,7 +71,9 @@ impl Shared {
             wants_summaries: settings.access_log
                 || queries.is_some()
                 || settings.balance.needs_names()
+                || settings.routes.needs_hello()
                 || settings.remotes.iter().any(|remote| remote.proxy == Some(ProxyVersion::V2)),
+            wants_realms: queries.is_some() || settings.routes.needs_realms(),
             registry: Registry::new(&settings, connectors),
             buffers: Buffers::new(settings.splice, process::descriptor_limit()),
             settings,

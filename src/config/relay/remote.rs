@@ -21,7 +21,7 @@ pub(super) struct RemoteBlock {
     protocol: Protocol,
     weight: u32,
     tls: RemoteDirectives,
-    tag: Option<String>,
+    tags: Vec<String>,
     keepalive: Keepalive,
     check: check::Directives,
     backup: bool,
@@ -43,7 +43,7 @@ pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError
         protocol: Protocol::Tcp,
         weight: 1,
         tls: RemoteDirectives::default(),
-        tag: None,
+        tags: Vec::new(),
         keepalive: Keepalive::default(),
         check: check::Directives::default(),
         backup: false,
@@ -74,7 +74,7 @@ pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError
                 block.weight = parser.integer(INT)?.max(1) as u32;
             }
             S_tls | S_ssl => tls::remote(parser, &mut block.tls)?,
-            S_tag => block.tag = Some(parser.assigned()?.text),
+            S_tag => block.tags = tags(parser)?,
             S_tcp => connection_options(parser, &mut block.keepalive)?,
             _ if parser.is_word("proxy") => block.proxy = Some(proxy_protocol(parser)?),
             _ if parser.is_word("check") => check::parse(parser, &mut block.check)?,
@@ -101,6 +101,18 @@ fn proxy_protocol(parser: &mut Parser<'_>) -> Result<ProxyVersion, ConfigError> 
     };
     parser.advance()?;
     Ok(version)
+}
+
+/// `= TAG, TAG …`, with the token `tag` current. Sorted, as the order does not matter.
+fn tags(parser: &mut Parser<'_>) -> Result<Vec<String>, ConfigError> {
+    let mut tags = vec![parser.assigned()?.text];
+    // A comma outside of quotes is a token of its own.
+    while parser.accept(S_comma)? {
+        tags.push(parser.value()?.text);
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    Ok(tags)
 }
 
 impl RemoteBlock {
@@ -145,10 +157,21 @@ impl RemoteBlock {
         let ip = !matches!(&target, Target::Literal(literal) if literal.family() == Family::Unix);
         let port = |value: &Value| parse_port(value, system);
         let check = self.check.finish(tls.is_some(), ip, port)?;
-        let (protocol, weight, tag) = (self.protocol, self.weight, self.tag);
+        let (protocol, weight, tags) = (self.protocol, self.weight, self.tags);
         let (tls, keepalive) = (tls.map(Rc::new), self.keepalive.or(defaults));
         let (place, backup, proxy) = (self.place, self.backup, self.proxy);
-        Ok(Described { place, target, protocol, weight, tls, tag, keepalive, check, backup, proxy })
+        Ok(Described {
+            place,
+            target,
+            protocol,
+            weight,
+            tls,
+            tags,
+            keepalive,
+            check,
+            backup,
+            proxy,
+        })
     }
 }
 
@@ -160,7 +183,7 @@ pub(super) struct Described {
     pub(super) protocol: Protocol,
     pub(super) weight: u32,
     pub(super) tls: Option<Rc<RemoteTls>>,
-    pub(super) tag: Option<String>,
+    pub(super) tags: Vec<String>,
     pub(super) keepalive: Keepalive,
     pub(super) check: Option<Rc<Check>>,
     pub(super) backup: bool,

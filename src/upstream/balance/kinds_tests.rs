@@ -63,7 +63,12 @@ fn random_finds_the_only_one_that_is_up() {
 #[test]
 fn a_tag_has_a_kind_of_its_own() {
     let mut balancer = Balancer::empty(0, 0);
-    let entry = |(identity, tag)| Entry { weight: 1, tag, identity, ..Entry::default() };
+    let entry = |(identity, tag): (u64, Option<u32>)| Entry {
+        weight: 1,
+        tags: tag.into_iter().collect(),
+        identity,
+        ..Entry::default()
+    };
     balancer.add(&[(1, Some(0)), (2, Some(0)), (3, Some(1)), (4, Some(1))].map(entry));
     balancer.set_kinds(Kind::LeastUse, &[(1, Kind::Source)]);
     let mut select = |tag, key| {

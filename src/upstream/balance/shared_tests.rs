@@ -25,7 +25,12 @@ impl Setting {
             .iter()
             .zip(&self.tags)
             .zip(1..)
-            .map(|((&weight, &tag), identity)| Entry { weight, tag, identity, ..Entry::default() })
+            .map(|((&weight, &tag), identity)| Entry {
+                weight,
+                tags: tag.into_iter().collect(),
+                identity,
+                ..Entry::default()
+            })
             .collect();
         balancer.add(&entries).expect("room");
         balancer.set_ties(self.ties);
@@ -327,7 +332,7 @@ fn the_order_of_remotes_does_not_matter() {
     let (_broker, fd) = Zone::create().expect("memory");
     let worker = |slot, identities: &[u64]| {
         let mut balancer = Balancer::empty(0, 0);
-        let entry = |&identity: &u64| Entry { weight: 1, tag: None, identity, ..Entry::default() };
+        let entry = |&identity: &u64| Entry { weight: 1, identity, ..Entry::default() };
         balancer.add(&identities.iter().map(entry).collect::<Vec<_>>()).expect("room");
         assert!(balancer.share(Zone::join(&fd, slot).expect("a place")));
         balancer

@@ -228,7 +228,12 @@ fn after_the_retry_delay_one_session_tries() {
 #[test]
 fn a_tag_restricts_the_choice() {
     let mut balancer = Balancer::empty(0, 0);
-    let entry = |(tag, identity)| Entry { weight: 1, tag, identity, ..Entry::default() };
+    let entry = |(tag, identity): (Option<u32>, u64)| Entry {
+        weight: 1,
+        tags: tag.into_iter().collect(),
+        identity,
+        ..Entry::default()
+    };
     balancer.add(&[(None, 1), (Some(7), 2), (Some(7), 3)].map(entry)).expect("room");
     let tag = Some(7);
     let mut tried = Tried::default();
