@@ -111,6 +111,7 @@ entry! {
         let kind = match kind {
             0 => Kind::Tcprelay,
             1 => Kind::Spawnd,
+            3 => Kind::Tcprelayctl,
             _ => Kind::Mavistest,
         };
         scm::set_functions();

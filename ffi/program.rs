@@ -22,6 +22,9 @@ pub const SPAWND: c_int = 1;
 /// `main` of mavistest(1).
 #[allow(dead_code, reason = "each program is one of these")]
 pub const MAVISTEST: c_int = 2;
+/// `main` of tcprelayctl(8).
+#[allow(dead_code, reason = "each program is one of these")]
+pub const TCPRELAYCTL: c_int = 3;
 
 /// Runs the program with this process's arguments; returns its exit status.
 pub fn run(kind: c_int) -> i32 {

@@ -17,6 +17,7 @@ pub mod ffi;
 pub mod library;
 pub mod mavis;
 pub mod monitor;
+pub mod operator;
 pub mod os;
 pub mod program;
 pub mod signer;

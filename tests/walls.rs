@@ -22,7 +22,7 @@ const FLOORS: [&[&str]; 10] = [
     &["tls"],
     &["upstream"],
     &["channel"],
-    &["broker", "worker", "monitor", "signer"],
+    &["broker", "worker", "monitor", "signer", "operator"],
     &["program"],
 ];
 

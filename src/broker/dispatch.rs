@@ -67,6 +67,11 @@ impl Dispatch {
         }
     }
 
+    /// True while nothing is accepted, as that has failed.
+    pub(super) fn is_resting(&self) -> bool {
+        self.resume.is_some()
+    }
+
     /// How many connections wait for a worker.
     pub(super) fn waiting(&self) -> usize {
         self.parked.len()

@@ -109,6 +109,15 @@ pub struct LeftMonitor<F> {
     pub channel: F,
 }
 
+/// A client of the control socket that waits for a reload.
+#[derive(Clone, Copy, Debug)]
+pub struct LeftCaller<F> {
+    /// Its connection.
+    pub socket: F,
+    /// It waits for one that was asked for later.
+    pub again: bool,
+}
+
 /// The zone of the former image, and who has which slot.
 #[derive(Clone, Debug)]
 pub struct LeftZone<F> {
@@ -142,6 +151,8 @@ pub struct Handover<H: Hold = Taken> {
     pub listeners: Vec<LeftListener<H::Listener>>,
     /// Accepted connections that no worker could take yet, with the key of their listener.
     pub parked: Vec<(String, H::Socket)>,
+    /// Clients of the control socket that wait for this reload, or the next one.
+    pub callers: Vec<LeftCaller<H::Socket>>,
     /// Workers, which are to be asked to leave.
     pub workers: Vec<LeftWorker<H::Channel>>,
     /// The monitor, which is to be asked to leave.
@@ -169,6 +180,7 @@ impl<H: Hold> Default for Handover<H> {
         Handover {
             listeners: Vec::new(),
             parked: Vec::new(),
+            callers: Vec::new(),
             workers: Vec::new(),
             monitor: None,
             zone: None,
@@ -372,6 +384,10 @@ impl Handover {
                 self.listeners.push(LeftListener { key, socket: fd.into(), file });
             }
             "parked" => self.parked.push((decode(words.next()?), fd.into())),
+            "caller" => {
+                let again = words.next() == Some(AGAIN);
+                self.callers.push(LeftCaller { socket: fd.into(), again });
+            }
             "snapshot" => self.snapshot = Some(fd.into()),
             "secrets" => {
                 let feeder: Pid = words.next()?.parse().ok()?;
@@ -446,6 +462,9 @@ fn lines_for_us(text: &str) -> Option<std::str::Split<'_, char>> {
 
 /// Marks a worker that has sent a message. Older images ignore it.
 const HEARD: &str = "heard";
+
+/// Marks a client of the control socket that waits for the next reload.
+const AGAIN: &str = "again";
 
 /// The program that takes the place of this one.
 #[derive(Clone, Copy, Debug)]
@@ -527,7 +546,8 @@ impl<H: Hold> Handover<H> {
         let snapshot = self.snapshot.as_ref().map(AsFd::as_fd);
         let pid_file = self.pid_file().and_then(PidFile::descriptor);
         let all = listeners.chain(parked).chain(channels).chain(snapshot).chain(pid_file);
-        let all = all.chain(monitor).chain(zone);
+        let callers = self.callers.iter().map(|caller| caller.socket.as_fd());
+        let all = all.chain(monitor).chain(zone).chain(callers);
         let keep: Vec<BorrowedFd<'_>> = all.chain(more).collect();
         process::execute(image.executable, image.arguments, &environment, &keep)
     }
@@ -576,6 +596,12 @@ impl<H: Hold> Handover<H> {
         }
         if let Some(LeftMonitor { pid, channel }) = &self.monitor {
             let _ = write!(text, "\nmonitor {} {pid}", number(channel));
+        }
+        for LeftCaller { socket, again } in &self.callers {
+            let _ = write!(text, "\ncaller {}", number(socket));
+            if *again {
+                let _ = write!(text, " {AGAIN}");
+            }
         }
         if let Some(LeftZone { memory, slots }) = &self.zone {
             let _ = write!(text, "\nzone {}", number(memory));

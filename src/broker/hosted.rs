@@ -244,7 +244,8 @@ pub fn hear(
         other => other,
     };
     match side.hear(message, has, now) {
-        Act::Nothing | Act::Answer => {}
+        // Nobody is sent callers.
+        Act::Nothing | Act::Answer | Act::Errand(_) => {}
         Act::Ended(count) => {
             host.ended(worker, count);
             resume(host);

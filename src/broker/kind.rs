@@ -19,5 +19,9 @@ pub(in crate::broker) const MONITOR: u8 = 11;
 pub(in crate::broker) const SIGNER: u8 = TRIM;
 /// A timer, where the other is a descriptor.
 pub(in crate::broker) const SIGNER_PAUSE: u8 = CHECK;
+/// A descriptor, where the other is a timer: the control socket.
+pub(in crate::broker) const DESK: u8 = RESTART;
+/// A timer, where the other is a descriptor.
+pub(in crate::broker) const DESK_RETRY: u8 = LISTENER;
 
 const _: () = assert!(MONITOR < LOCAL_KINDS);

@@ -1,8 +1,10 @@
 //! The broker process: its parts, and its life from the first bind to its end.
 
+mod desk;
 mod renewal;
 
 use super::admission::{Admission, Verdict};
+use super::callers::Callers;
 use super::dispatch::Dispatch;
 use super::handover::Handover;
 use super::keepers::Keepers;
@@ -48,6 +50,8 @@ pub struct Broker {
     dispatch: Dispatch,
     workers: Workers,
     reload: Reload,
+    /// Clients of the control socket.
+    callers: Callers,
     /// Children that keep the sessions of single-process mode after a reload.
     keepers: Keepers,
     signals: Signals,
@@ -126,6 +130,9 @@ impl Broker {
             // A service that was running is not given up because its workers do not start at once.
             settled: reloaded,
         };
+        if matches!(servers, Servers::Foreign(_)) {
+            listeners.close_desk();
+        }
         let workers = Workers::new(servers, setup);
         listeners.bind(&mut handover.listeners, activated, reloaded, events)?;
         // From here on nothing fails.
@@ -136,6 +143,7 @@ impl Broker {
             dispatch: Dispatch::default(),
             workers,
             reload: Reload::new(single),
+            callers: Callers::new(std::mem::take(&mut handover.callers)),
             keepers: Keepers::new(std::mem::take(&mut handover.keepers)),
             signals,
             pid_file: handover.pid_file.take(),
@@ -219,6 +227,7 @@ impl Broker {
         if outcome.is_some() {
             self.checked(outcome, events);
         }
+        self.run_errands(events);
         self.settle_load(events);
         if self.life == Life::Draining {
             self.finish_draining(events);
@@ -250,6 +259,7 @@ impl Broker {
                 self.settle(events);
             }
             kind::CHECK => self.reload.event(event, events),
+            kind::DESK => self.answer_desk(events),
             kind::MONITOR => self.workers.monitor_event(event, events),
             kind::SIGNER => self.workers.signer_event(event, events),
             _ => {
@@ -262,6 +272,7 @@ impl Broker {
 
     fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
         match token.kind() {
+            kind::DESK_RETRY => self.listeners.bind_desk_again(events),
             kind::BIND_RETRY => self.listeners.bind_again(token.index() as usize, events),
             kind::RESTART => {
                 self.workers.pause_is_over(events);
@@ -295,10 +306,7 @@ impl Broker {
         if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGINT) {
             // Before anything else: a check that has ended in the meantime must not execute an
             // image that knows nothing of this signal.
-            match (self.life, self.stop) {
-                (Life::Serving, Stop::Drain) => self.drain(events),
-                _ => self.terminate(events),
-            }
+            self.stop(events);
         }
         if arrived.has(Signal::SIGCHLD) {
             self.reap(events);
@@ -316,6 +324,14 @@ impl Broker {
         }
         if arrived.has(Signal::SIGUSR1) && self.workers.local().is_none() {
             self.check_and(Purpose::ReplaceWorkers, events);
+        }
+    }
+
+    /// Ends as the configuration wants it.
+    fn stop(&mut self, events: &mut Loop) {
+        match (self.life, self.stop) {
+            (Life::Serving, Stop::Drain) => self.drain(events),
+            _ => self.terminate(events),
         }
     }
 
@@ -375,12 +391,16 @@ impl Broker {
         self.follow_news(events);
         self.notice_limit(events);
         self.listeners.set_paused(self.is_paused(), events);
+        if self.listeners.has_desk() {
+            self.settle_desk(events);
+        }
     }
 
     fn follow_news(&mut self, events: &mut Loop) {
         while let Some(news) = self.workers.take_news() {
             match news {
                 News::Ready => self.announce(events),
+                News::Errand(errand) => self.callers.note(errand),
                 News::End(status) => {
                     self.remove_pid_file();
                     self.life = Life::Ended(status);
@@ -455,6 +475,7 @@ impl Broker {
         log::message(text::EXITING);
         self.life = Life::Ended(0);
         self.reload.stop();
+        self.callers.end();
         self.workers.close(events);
         self.listeners.remove_paths();
         self.remove_pid_file();
@@ -477,6 +498,7 @@ impl Broker {
         self.accept_backlogs(events);
         self.life = Life::Draining;
         self.reload.stop();
+        self.callers.end();
         self.listeners.remove_paths();
         self.listeners.close(events);
         self.dispatch.refuse_all();
@@ -521,6 +543,7 @@ impl Broker {
                 let _ = launcher.write_all(&[0]);
             }
             supervisor::notify("READY=1");
+            self.callers.started();
             self.reload.serving(subject(&self.options, &self.listeners), events);
         }
     }

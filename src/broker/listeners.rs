@@ -6,14 +6,14 @@ use super::addresses::Resolver;
 use super::connection::Connection;
 use super::handover::{LeftListener, ACTIVATED};
 use super::{kind, text};
-use crate::channel::protocol::{Accept, UDP_LIMIT};
+use crate::channel::protocol::{Accept, Rights, UDP_LIMIT};
 use crate::config::broker::{Broker, Overload};
 use crate::config::listen::{flag, Sticky};
 use crate::event::{Interest, Loop, Token};
 use crate::os::address::{Address, Family};
 use crate::os::process::{self, exit};
 use crate::os::socket::{
-    self, Addressed, Blocking, Inherited, Kind, Options, Protocol, Socket, MOST_BACKLOG,
+    self, Addressed, Blocking, Inherited, Keepalive, Kind, Options, Protocol, Socket, MOST_BACKLOG,
 };
 use crate::os::{self, log};
 use listener::{remove_file, separate_families, Listener};
@@ -28,6 +28,10 @@ const RELOAD_RETRY: u32 = 2;
 /// All listeners, addressed by their index.
 pub(super) struct Listeners {
     all: Vec<Listener>,
+    /// The control socket. Its clients are the monitor's.
+    desk: Option<Listener>,
+    /// Clients of the control socket can be served at the moment.
+    desk_is_open: bool,
     /// Nothing is accepted at the moment.
     paused: bool,
 }
@@ -38,7 +42,23 @@ impl Listeners {
     pub(super) fn new(config: &mut Broker, inetd: bool) -> Listeners {
         let mut all = resolve(config, inetd);
         separate_families(&mut all);
-        Listeners { all, paused: false }
+        let desk = config.control.take().and_then(|control| {
+            let path = control.address.as_ref().map(|path| path.text.clone())?;
+            Some(Listener::new(control, Address::Unix(path.into()), Keepalive::default()))
+        });
+        Listeners { all, desk, desk_is_open: false, paused: false }
+    }
+
+    /// Does without a control socket, as there is nobody to serve its clients.
+    pub(super) fn close_desk(&mut self) {
+        if self.desk.take().is_some() {
+            log::message("control: only workers of this program can be controlled");
+        }
+    }
+
+    /// True if there is a control socket.
+    pub(super) fn has_desk(&self) -> bool {
+        self.desk.is_some()
     }
 
     /// True if there is none.
@@ -72,7 +92,8 @@ impl Listeners {
             log::message("FATAL: No listeners defined.");
             return Err(exit::OS_ERROR);
         }
-        for listener in self.all.iter_mut().filter(|listener| listener.socket.is_none()) {
+        let all = self.all.iter_mut().chain(&mut self.desk);
+        for listener in all.filter(|listener| listener.socket.is_none()) {
             let key = listener.key();
             let fits = |other: &str| other.strip_prefix(ACTIVATED).unwrap_or(other) == key;
             let taken = match former.iter().position(|other| fits(&other.key)) {
@@ -104,7 +125,8 @@ impl Listeners {
             }
             keep
         });
-        for listener in self.all.iter_mut().filter(|listener| listener.socket.is_none()) {
+        let all = self.all.iter_mut().chain(&mut self.desk);
+        for listener in all.filter(|listener| listener.socket.is_none()) {
             listener.await_rival();
             listener.open();
         }
@@ -135,13 +157,71 @@ impl Listeners {
         for index in 0..self.all.len() {
             self.watch(index, events);
         }
+        self.watch_desk(events);
         Ok(())
+    }
+
+    /// Registers the control socket, or arms the timer of its next attempt to bind.
+    fn watch_desk(&mut self, events: &mut Loop) {
+        let interest = self.desk_interest();
+        let Some(desk) = &mut self.desk else {
+            return;
+        };
+        match &desk.socket {
+            Some(fd) => events.register(fd, Token::new(kind::DESK, 0), interest),
+            None => {
+                let deadline = events.now() + u64::from(desk.config.retry_delay) * 1000;
+                desk.retry = Some(events.arm(Token::new(kind::DESK_RETRY, 0), deadline));
+            }
+        }
+    }
+
+    fn desk_interest(&self) -> Interest {
+        match self.desk_is_open {
+            true => Interest::READ,
+            false => Interest::empty(),
+        }
+    }
+
+    /// Stops or resumes accepting clients of the control socket.
+    pub(super) fn set_desk_open(&mut self, is_open: bool, events: &mut Loop) {
+        if std::mem::replace(&mut self.desk_is_open, is_open) != is_open {
+            let interest = self.desk_interest();
+            if let Some(fd) = self.desk.as_ref().and_then(|desk| desk.socket.as_ref()) {
+                events.set_interest(fd, interest);
+            }
+        }
+    }
+
+    /// The timer of the next attempt to bind the control socket has expired.
+    pub(super) fn bind_desk_again(&mut self, events: &mut Loop) {
+        if let Some(desk) = &mut self.desk {
+            desk.retry = None;
+            desk.open();
+            self.watch_desk(events);
+        }
+    }
+
+    /// Accepts a client of the control socket. Root and the owner of the socket may change things.
+    pub(super) fn accept_caller(&self) -> io::Result<(Socket, Rights)> {
+        let Some(desk) = self.desk.as_ref().filter(|_| self.desk_is_open) else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let Some(fd) = &desk.socket else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let socket = fd.accept(Blocking::No)?;
+        let user = socket.peer_user()?;
+        let owner = desk.config.owner.uid.unwrap_or_else(|| process::identity().0);
+        let rights = if user == 0 || user == owner { Rights::Change } else { Rights::Look };
+        Ok((socket, rights))
     }
 
     /// Removes the file of a UNIX socket that is no longer in the configuration.
     fn remove_abandoned_path(&self, left: &LeftListener<os::Listener>) {
         if let Some(address @ Address::Unix(_)) = left.socket.local_address() {
-            let known = self.all.iter().any(|listener| listener.address == address);
+            let mut all = self.all.iter().chain(&self.desk);
+            let known = all.any(|listener| listener.address == address);
             if let (Address::Unix(path), false) = (&address, known) {
                 remove_file(path, &left.socket, left.file);
             }
@@ -269,7 +349,7 @@ impl Listeners {
 
     /// Closes all of them for good.
     pub(super) fn close(&mut self, events: &mut Loop) {
-        for listener in &mut self.all {
+        for listener in self.all.iter_mut().chain(&mut self.desk) {
             listener.close(events);
             if let Some(timer) = listener.retry.take() {
                 events.cancel(timer);
@@ -279,7 +359,7 @@ impl Listeners {
 
     /// Removes the files of UNIX sockets that this process has bound.
     pub(super) fn remove_paths(&self) {
-        self.all.iter().for_each(Listener::remove_path);
+        self.all.iter().chain(&self.desk).for_each(Listener::remove_path);
     }
 
     /// True if there are sockets without a `listen` block.
@@ -320,7 +400,7 @@ impl Listeners {
 
     /// The bound listeners, for the next image.
     pub(super) fn left(&self) -> impl Iterator<Item = LeftListener<BorrowedFd<'_>>> + '_ {
-        self.all.iter().filter_map(|listener| {
+        self.all.iter().chain(&self.desk).filter_map(|listener| {
             // Mark the sockets that the service manager opened.
             let prefix = if listener.foreign { ACTIVATED } else { "" };
             let key = format!("{prefix}{}", listener.key());

@@ -12,6 +12,7 @@
 
 pub mod addresses;
 pub mod admission;
+mod callers;
 mod connection;
 mod dispatch;
 mod findings;
@@ -30,6 +31,7 @@ pub mod text;
 pub mod worker_process;
 mod workers;
 
+pub use callers::not_started;
 pub use connection::Connection;
 pub use findings::Findings;
 pub use handover::{

@@ -86,11 +86,11 @@ pub(super) struct Outcome {
 
 /// What to do after a check.
 pub(super) enum Next {
-    /// The configuration is good. Without findings, the executable is an older one that does not
-    /// report any.
-    Go(Purpose, Option<Findings>),
-    /// The configuration is refused, and that was logged.
-    Stay,
+    /// The configuration is good, with these warnings. Without findings, the executable is an older
+    /// one that does not report any.
+    Go(Purpose, Option<Findings>, Vec<String>),
+    /// The configuration is refused for these reasons, which were logged.
+    Stay(Vec<String>),
 }
 
 impl Outcome {
@@ -99,13 +99,14 @@ impl Outcome {
     pub(super) fn report(self) -> (Next, Option<Purpose>) {
         let Outcome { ended, text, findings, purpose, again } = self;
         if ended != Ended::Status(0) {
-            refused(purpose, &text);
-            return (Next::Stay, again);
+            return (Next::Stay(refused(purpose, &text)), again);
         }
-        for line in lines(&text).filter(|line| line.contains("WARNING: ")) {
-            log::message_at(log::Severity::WARNING, &line);
+        let warnings: Vec<String> =
+            lines(&text).filter(|line| line.contains("WARNING: ")).collect();
+        for line in &warnings {
+            log::message_at(log::Severity::WARNING, line);
         }
-        (Next::Go(purpose, findings.finish()), again)
+        (Next::Go(purpose, findings.finish(), warnings), again)
     }
 }
 
@@ -116,6 +117,8 @@ pub(super) struct Reload {
     /// Modules run in this process and may ignore SIGCHLD, so we look ourselves whether a check has
     /// ended.
     beside_modules: bool,
+    /// Why a check could not begin.
+    trouble: Option<String>,
 }
 
 /// What is checked.
@@ -130,7 +133,17 @@ pub(super) struct Subject<'a> {
 impl Reload {
     /// Nothing has been asked for.
     pub(super) fn new(beside_modules: bool) -> Reload {
-        Reload { check: None, due: Due::default(), beside_modules }
+        Reload { check: None, due: Due::default(), beside_modules, trouble: None }
+    }
+
+    /// True while a configuration is checked.
+    pub(super) fn is_checking(&self) -> bool {
+        self.check.is_some()
+    }
+
+    /// Why the last check could not begin; told once.
+    pub(super) fn take_trouble(&mut self) -> Option<String> {
+        self.trouble.take()
     }
 
     /// SIGHUP or SIGUSR1: checks the configuration first.
@@ -170,10 +183,9 @@ impl Reload {
                 self.check = Some(check);
             }
             Err(error) => {
-                log::message(&format!(
-                    "the configuration cannot be checked: {}",
-                    os::reason(&error)
-                ));
+                let text = format!("the configuration cannot be checked: {}", os::reason(&error));
+                log::message(&text);
+                self.trouble = Some(text);
                 supervisor::notify("READY=1");
             }
         }
@@ -326,17 +338,22 @@ fn start(purpose: Purpose, subject: Subject<'_>, events: &mut Loop) -> std::io::
 const OUTPUT: u32 = 0;
 const FINDINGS: u32 = 1;
 
-/// Logs that a configuration is refused, and why.
-fn refused(purpose: Purpose, text: &[u8]) {
+/// Logs that a configuration is refused, and why; returns the reasons.
+fn refused(purpose: Purpose, text: &[u8]) -> Vec<String> {
     let signal = purpose.signal().as_str();
-    for line in lines(text) {
+    let mut reasons: Vec<String> = lines(text).collect();
+    for line in &reasons {
         log::message_at(log::Severity::ERROR, &format!("{signal}: {line}"));
+    }
+    if reasons.is_empty() {
+        reasons.push("the check of the configuration was killed, or took too long".to_owned());
     }
     log::message_at(
         log::Severity::ERROR,
         &format!("{signal}: the configuration is refused, the running one stays in service"),
     );
     supervisor::notify("READY=1");
+    reasons
 }
 
 /// The texts of a configuration as a descriptor; `None` if they have to be read again.

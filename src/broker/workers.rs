@@ -20,6 +20,7 @@ use super::text;
 use super::worker_process::{self, Started};
 use crate::channel::broker_side::{BrokerSide, Stage};
 use crate::channel::local::LocalWorker;
+use crate::channel::protocol::Errand;
 use crate::channel::Peer;
 use crate::config::broker::Spawn;
 use crate::event::{Loop, TimerId, Token};
@@ -95,6 +96,8 @@ pub(super) enum News {
     Ready,
     /// There can be no service: the broker is to exit with this status.
     End(i32),
+    /// The monitor says what becomes of a client of the control socket.
+    Errand(Errand),
 }
 
 /// The workers, and everything that is known about them.

@@ -10,6 +10,7 @@
 //! | DYING | Leaving | Leaving | Leaving | once |
 //! | BAD_CFG | cannot start | cannot start | offence | ignored before MAX |
 //! | KEEPALIVE | idle | idle | idle | idle |
+//! | ERRAND | offence | offence | one for each caller it was sent | idle |
 //!
 //! Idle messages, and all others that change nothing, are limited in number. Our own workers are
 //! held strictly to the table, as they are this program. Other programs are not, as the C brokers
@@ -17,7 +18,7 @@
 //!
 //! No I/O; the caller has the clock.
 
-use super::protocol::{BadMessage, FromWorker};
+use super::protocol::{BadMessage, Errand, FromWorker};
 use super::Peer;
 use bitflags::bitflags;
 use std::fmt;
@@ -52,6 +53,8 @@ pub enum Act {
     CannotStart,
     /// It is our own program: answer with what only the broker may read.
     Answer,
+    /// The monitor says what becomes of a caller.
+    Errand(Errand),
     /// Log this, once for each worker.
     Remark(String),
     /// Kill the worker.
@@ -124,6 +127,8 @@ pub struct BrokerSide {
     said: Said,
     /// It takes several connections at once.
     takes_connections: bool,
+    /// Callers that the monitor was sent, and has said nothing about.
+    callers: usize,
     trifles: u32,
     trifles_since: u64,
 }
@@ -137,6 +142,7 @@ impl BrokerSide {
             stage: Stage::Starting,
             said: Said::empty(),
             takes_connections: false,
+            callers: 0,
             trifles: 0,
             trifles_since: 0,
         }
@@ -218,6 +224,7 @@ impl BrokerSide {
                 _ => Act::Offence(Offence::BadConfiguration),
             },
             Ok(FromWorker::KeepAlive) => self.trifle(now, Act::Nothing),
+            Ok(FromWorker::Errand(errand)) => self.errand(errand, now),
             Ok(FromWorker::Unknown(number)) => self.unknown(number, Offence::Unknown(number), now),
             Err(bad) if self.peer == Peer::Ours => Act::Offence(Offence::Malformed(bad)),
             Err(bad) => self.trifle(now, Act::Remark(format!("scm_recv_msg: recvmsg: {bad}"))),
@@ -237,6 +244,23 @@ impl BrokerSide {
                 Act::Answer
             }
             _ => self.unknown(FromWorker::HELLO, Offence::LateHello, now),
+        }
+    }
+
+    /// The monitor was sent a caller.
+    pub fn sent_caller(&mut self) {
+        self.callers += 1;
+    }
+
+    fn errand(&mut self, errand: Errand, now: u64) -> Act {
+        match self.stage {
+            Stage::Ready if self.callers > 0 => {
+                self.callers -= 1;
+                Act::Errand(errand)
+            }
+            // Its callers were given up when it was asked to leave.
+            Stage::Leaving => self.trifle(now, Act::Nothing),
+            _ => self.unknown(FromWorker::ERRAND, Offence::Unknown(FromWorker::ERRAND), now),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A worker's end of its channel to the broker, or the monitor's: carries out what [`WorkerSide`]
 //! decides.
 
-use super::protocol::{FromBroker, RECEIVE, SECRETS_RECEIVE};
+use super::protocol::{Errand, FromBroker, RECEIVE, SECRETS_RECEIVE};
 use super::worker_side::{Answer, Early, Exit, Order, WorkerSide};
 use super::Peer;
 use crate::event::{Interest, Loop, Token};
@@ -133,6 +133,11 @@ impl Link {
     /// True if the broker may not have read yet that this worker leaves.
     pub fn awaits_farewell(&self) -> bool {
         self.side.awaits_farewell()
+    }
+
+    /// Has the broker do something for a caller, with the next [`flush`](Self::flush).
+    pub fn send_on(&mut self, errand: Errand) {
+        self.side.send_on(errand);
     }
 
     /// True if there is something to send.

@@ -1,7 +1,7 @@
 //! The channel of single-process mode: function calls, as the worker runs in the broker's own
 //! process and loop.
 
-use super::protocol::Accept;
+use super::protocol::{Accept, Caller, Errand};
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::Socket;
 
@@ -37,6 +37,16 @@ pub trait LocalWorker {
     fn sessions(&self) -> usize;
     /// The most connections it can handle now, if that changes while it runs.
     fn limit(&self) -> Option<usize> {
+        None
+    }
+    /// True if it takes clients of the control socket.
+    fn takes_callers(&self) -> bool {
+        false
+    }
+    /// Takes a client of the control socket.
+    fn call(&mut self, _events: &mut Loop, _socket: Socket, _caller: Caller) {}
+    /// What the broker has to do for a caller.
+    fn errand(&mut self) -> Option<Errand> {
         None
     }
     /// The broker drains: sessions may go on until the drain timeout, if there is one.

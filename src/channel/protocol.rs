@@ -47,6 +47,13 @@ const TYPE_ZONE: u32 = 66;
 /// worker. Sent before SECRETS, and again if that process was started again.
 const TYPE_SIGNER: u32 = 68;
 
+/// Sent to the monitor only: a client of the control socket, whose descriptor comes along.
+const TYPE_CALLER: u32 = 69;
+/// Bit beside the number of a caller: it may change things.
+const MAY_CHANGE: u32 = 1 << 31;
+/// Sent by the monitor only: what a client that it was sent wants of the broker. One for each.
+const TYPE_ERRAND: u32 = 70;
+
 /// The environment variable that tells a worker that its broker is ours. The value is [`WITH_TLS`]
 /// if there are listeners with TLS, otherwise [`WITHOUT_TLS`].
 pub const BROKER_VARIABLE: &str = "TCPRELAY_BROKER";
@@ -100,8 +107,77 @@ pub enum FromWorker {
     /// I am the same program; send me the secrets that only you may read. True if I take several
     /// connections at once.
     Hello(bool),
+    /// What a caller wants of the broker. From the monitor only.
+    Errand(Errand),
     /// An unknown type.
     Unknown(u32),
+}
+
+/// The numbers of callers are below this.
+pub const CALLERS: u32 = 1 << 24;
+
+/// A client of the control socket. The broker has accepted it, and keeps a copy of its connection,
+/// so that it can answer itself; the monitor reads what it wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Its number, below [`CALLERS`].
+    pub number: u32,
+    /// What it may do.
+    pub rights: Rights,
+}
+
+/// What a client of the control socket may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// It may look at everything.
+    Look,
+    /// It may change things as well.
+    Change,
+}
+
+/// What becomes of a caller. The monitor says this once, and closes its copy of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errand {
+    /// The number of the caller.
+    pub caller: u32,
+    /// What it wants of the broker.
+    pub wants: Wants,
+}
+
+/// What a caller wants of the broker, which answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// Nothing (more): its connection can be closed.
+    Nothing,
+    /// The configuration is to be read again.
+    Reload,
+    /// The broker is to end, as by SIGTERM.
+    Stop,
+    /// To know how many former workers are left.
+    Former,
+}
+
+impl Errand {
+    fn decode(count: u32) -> Option<Errand> {
+        let wants = match count / CALLERS {
+            0 => Wants::Nothing,
+            1 => Wants::Reload,
+            2 => Wants::Stop,
+            3 => Wants::Former,
+            _ => return None,
+        };
+        Some(Errand { caller: count % CALLERS, wants })
+    }
+
+    fn encode(self) -> u32 {
+        let wants = match self.wants {
+            Wants::Nothing => 0,
+            Wants::Reload => 1,
+            Wants::Stop => 2,
+            Wants::Former => 3,
+        };
+        self.caller % CALLERS + wants * CALLERS
+    }
 }
 
 /// A message of the broker.
@@ -119,6 +195,8 @@ pub enum FromBroker {
     Zone(u32),
     /// A stream to the process with the private keys, whose descriptor comes along.
     Signer,
+    /// A client of the control socket, whose descriptor comes along. For the monitor only.
+    Caller(Caller),
     /// A type that workers do not act on.
     Other(u32),
 }
@@ -170,6 +248,8 @@ fn require(data: &[u8], expected: usize) -> Result<(), BadMessage> {
 impl FromWorker {
     /// The type of HELLO, for brokers that treat it as unknown.
     pub(crate) const HELLO: u32 = TYPE_HELLO;
+    /// The type of an errand, for brokers that treat it as unknown.
+    pub(crate) const ERRAND: u32 = TYPE_ERRAND;
 
     /// Decodes a message. `data` may be cut off after the first bytes.
     pub fn decode(data: &[u8]) -> Result<FromWorker, BadMessage> {
@@ -184,6 +264,9 @@ impl FromWorker {
             TYPE_BAD_CONFIGURATION => FromWorker::BadConfiguration,
             TYPE_MAX => FromWorker::Max(count as i32),
             TYPE_HELLO => FromWorker::Hello(count & TAKES_CONNECTIONS != 0),
+            TYPE_ERRAND => {
+                Errand::decode(count).map_or(FromWorker::Unknown(TYPE_ERRAND), FromWorker::Errand)
+            }
             other => FromWorker::Unknown(other),
         })
     }
@@ -197,6 +280,7 @@ impl FromWorker {
             FromWorker::BadConfiguration => (TYPE_BAD_CONFIGURATION, 0),
             FromWorker::Max(count) => (TYPE_MAX, count as u32),
             FromWorker::Hello(takes) => (TYPE_HELLO, if takes { TAKES_CONNECTIONS } else { 0 }),
+            FromWorker::Errand(errand) => (TYPE_ERRAND, errand.encode()),
             FromWorker::Unknown(number) => (number, 0),
         };
         short(number, count)
@@ -226,6 +310,12 @@ impl FromBroker {
                 FromBroker::Zone(word(data, 4).unwrap_or(u32::MAX))
             }
             TYPE_SIGNER => FromBroker::Signer,
+            TYPE_CALLER => {
+                require(data, SHORT)?;
+                let word = word(data, 4).unwrap_or(0);
+                let rights = if word & MAY_CHANGE != 0 { Rights::Change } else { Rights::Look };
+                FromBroker::Caller(Caller { number: word % CALLERS, rights })
+            }
             TYPE_ACCEPT => {
                 require(data, ACCEPT)?;
                 FromBroker::Accept(Accept::decode(data))
@@ -251,6 +341,12 @@ impl FromBroker {
     /// Encodes SIGNER.
     pub fn signer() -> [u8; SHORT] {
         short(TYPE_SIGNER, 0)
+    }
+
+    /// Encodes CALLER.
+    pub fn caller(caller: Caller) -> [u8; SHORT] {
+        let rights = if caller.rights == Rights::Change { MAY_CHANGE } else { 0 };
+        short(TYPE_CALLER, caller.number % CALLERS | rights)
     }
 
     /// Encodes ZONE. The monitor has no slot, and ignores the number.

@@ -7,6 +7,7 @@
 //! | MAY_DIE | not read | unneeded, or waits behind connections | not read | leaves |
 //! | ZONE, SECRETS | not read | the answer | not read | ignored |
 //! | SIGNER | not read | the answer | not read | taken |
+//! | CALLER | not read | waits | not read | taken |
 //! | KEEPALIVE, unknown | not read | ignored | not read | ignored |
 //!
 //! Unread messages stay in the channel. A connection that comes early waits until the worker is
@@ -15,7 +16,7 @@
 //!
 //! No I/O; the caller has the clock. Descriptors are of type `F`.
 
-use super::protocol::{add_secrets, Accept, BadMessage, FromBroker, FromWorker};
+use super::protocol::{add_secrets, Accept, BadMessage, Caller, Errand, FromBroker, FromWorker};
 use super::Peer;
 use crate::channel::local::Prepared;
 use crate::os::secret::wipe;
@@ -89,6 +90,8 @@ pub enum Order<F> {
     Datagram,
     /// There is a process with the private keys, and its stream came along.
     Signer,
+    /// A client of the control socket came along.
+    Caller(Caller),
     /// Let the sessions end.
     Drain,
     /// The answer to HELLO.
@@ -141,6 +144,8 @@ struct Due {
     ended: usize,
     keep_alive: bool,
     dying: bool,
+    /// In their order.
+    errands: VecDeque<Errand>,
 }
 
 /// The worker's side of the channel.
@@ -267,6 +272,7 @@ impl<F> WorkerSide<F> {
             FromBroker::Datagram => Order::Datagram,
             FromBroker::MayDie => self.dismissed(),
             FromBroker::Signer => Order::Signer,
+            FromBroker::Caller(caller) => Order::Caller(caller),
             FromBroker::Zone(_) | FromBroker::Other(_) => Order::Nothing,
         }
     }
@@ -331,11 +337,17 @@ impl<F> WorkerSide<F> {
         self.due.keep_alive |= !self.is_leaving();
     }
 
+    /// The broker has to do something for a caller.
+    pub fn send_on(&mut self, errand: Errand) {
+        self.due.errands.push_back(errand);
+    }
+
     /// True if there is something to send.
     #[inline]
     pub fn is_due(&self) -> bool {
-        let Due { max, ended, keep_alive, dying } = &self.due;
-        (*ended > 0 || *keep_alive || *dying || max.is_some()) && !self.cut
+        let Due { max, ended, keep_alive, dying, errands } = &self.due;
+        let due = *ended > 0 || *keep_alive || *dying || max.is_some() || !errands.is_empty();
+        due && !self.cut
     }
 
     /// What to send next.
@@ -343,9 +355,11 @@ impl<F> WorkerSide<F> {
         if self.cut {
             return None;
         }
-        let Due { max, ended, keep_alive, dying } = self.due;
+        let Due { max, ended, keep_alive, dying, ref errands } = self.due;
         if let Some(max) = max {
             Some(FromWorker::Max(max))
+        } else if let Some(&errand) = errands.front() {
+            Some(FromWorker::Errand(errand))
         } else if ended > 0 {
             Some(FromWorker::Done(u32::try_from(ended).unwrap_or(u32::MAX)))
         } else if dying {
@@ -363,6 +377,7 @@ impl<F> WorkerSide<F> {
             FromWorker::Max(_) => self.due.max = None,
             FromWorker::Done(count) => self.due.ended -= (count as usize).min(self.due.ended),
             FromWorker::Dying => self.due.dying = false,
+            FromWorker::Errand(_) => drop(self.due.errands.pop_front()),
             _ => {}
         }
     }

@@ -8,7 +8,7 @@ use super::listen::{
 use super::network::network;
 use super::token::*;
 use super::values::{Ids, INT};
-use super::{common, ConfigError, Parser};
+use super::{common, control, ConfigError, Parser};
 use crate::os::socket::{Keepalive, Kind, Protocol};
 use std::path::{Path, PathBuf};
 
@@ -106,6 +106,8 @@ pub struct Broker {
     pub retry_delay: u32,
     /// `stop`; depends on the process if unset.
     pub stop: Option<Stop>,
+    /// `control { }`: where tcprelayctl connects.
+    pub control: Option<Listener>,
     /// `spawn { }`.
     pub spawn: Spawn,
 }
@@ -215,6 +217,7 @@ fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigE
         // spawnd's documentation has these outside of spawn { } as well.
         S_exec => drop(spawn_directive(parser, &mut broker.spawn)?),
         S_id => section_id(parser, &mut broker.spawn)?,
+        _ if parser.is_word("control") => broker.control = Some(control::control(parser)?),
         _ if parser.is_word("stop") => broker.stop = Some(stop(parser)?),
         _ if common::parse_shared(parser)? => {}
         _ => return Err(unknown_directive(parser)),

@@ -195,6 +195,19 @@ impl Block {
     }
 }
 
+/// `mode = OCTAL` of a UNIX socket, with the keyword current.
+pub(super) fn mode(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
+    let mode = parser.assigned()?;
+    let digits: String = mode.text.chars().take_while(|c| ('0'..='7').contains(c)).collect();
+    match u32::from_str_radix(&digits, 8) {
+        Ok(bits) if bits <= 0o7777 => Ok(bits),
+        _ => {
+            let text = format!("Unrecognized file node creation mask '{}'", mode.text);
+            Err(mode.error(text))
+        }
+    }
+}
+
 fn listen_directive(parser: &mut Parser<'_>, block: &mut Block) -> Result<(), ConfigError> {
     let listener = &mut block.listener;
     match parser.code() {
@@ -273,18 +286,7 @@ fn listen_directive(parser: &mut Parser<'_>, block: &mut Block) -> Result<(), Co
             listener.dscp = parser.unsigned(0..=63)? as u8;
         }
         S_vrf => listener.vrf = Some(parser.assigned()?.text),
-        S_mode => {
-            let mode = parser.assigned()?;
-            let digits: String =
-                mode.text.chars().take_while(|c| ('0'..='7').contains(c)).collect();
-            listener.mode = match u32::from_str_radix(&digits, 8) {
-                Ok(bits) if bits <= 0o7777 => Some(bits),
-                _ => {
-                    let text = format!("Unrecognized file node creation mask '{}'", mode.text);
-                    return Err(mode.error(text));
-                }
-            };
-        }
+        S_mode => listener.mode = Some(mode(parser)?),
         S_userid => parser.user_id(&mut listener.owner)?,
         S_groupid => parser.group_id(&mut listener.owner)?,
         S_bind => {

@@ -17,6 +17,7 @@ pub mod balance;
 pub mod broker;
 pub mod check;
 pub mod common;
+mod control;
 pub mod effect;
 pub mod environment;
 mod error;

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod control;
 mod json;
 mod kind;
 pub mod parts;

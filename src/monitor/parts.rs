@@ -1,12 +1,14 @@
 //! The monitor: its parts, each with what it does about events.
 
+use super::control::Control;
 use super::kind;
 use super::probes::Probes;
 use super::shared::Shared;
 use crate::channel::briefing::Briefing;
+use crate::channel::protocol::{Caller, Errand};
 use crate::config::relay::Relay;
 use crate::event::{Event, Loop, TimerId, Token};
-use crate::os;
+use crate::os::{self, Socket};
 use crate::tls::client::Connector;
 use crate::upstream::zone::counters::{Counters, Standing};
 use crate::upstream::zone::Zone;
@@ -16,6 +18,7 @@ use std::rc::Rc;
 pub struct Monitor {
     shared: Shared,
     probes: Probes,
+    control: Control,
 }
 
 impl Monitor {
@@ -30,7 +33,8 @@ impl Monitor {
     ) -> Option<Monitor> {
         counters.stand(Standing::Serving, os::wall_clock());
         let shared = Shared::new(settings, connectors, zone, counters, briefing)?;
-        Some(Monitor { probes: Probes::new(&shared), shared })
+        let (probes, control) = (Probes::new(&shared), Control::default());
+        Some(Monitor { probes, control, shared })
     }
 
     /// Starts to work.
@@ -40,20 +44,35 @@ impl Monitor {
 
     /// A descriptor of the monitor is ready.
     pub fn event(&mut self, event: Event, events: &mut Loop) {
-        if event.token.kind() == kind::PROBES {
-            self.probes.event(event, &self.shared, events);
+        match event.token.kind() {
+            kind::PROBES => self.probes.event(event, &self.shared, events),
+            kind::CONTROL => self.control.event(event, &self.shared, events),
+            _ => {}
         }
     }
 
     /// A timer of the monitor has expired.
     pub fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
-        if token.kind() == kind::PROBES {
-            self.probes.timer(timer, token, &self.shared, events);
+        match token.kind() {
+            kind::PROBES => self.probes.timer(timer, token, &self.shared, events),
+            kind::CONTROL => self.control.timer(timer, token, events),
+            _ => {}
         }
     }
 
     /// Stops, and takes its descriptors and timers off the loop.
     pub fn end(&mut self, events: &mut Loop) {
         self.probes.end(events);
+        self.control.end(events);
+    }
+
+    /// Takes a client of the control socket.
+    pub fn call(&mut self, socket: Socket, caller: Caller, events: &mut Loop) {
+        self.control.take(socket, caller, events);
+    }
+
+    /// What the broker has to do for such a client.
+    pub fn errand(&mut self) -> Option<Errand> {
+        self.control.errand()
     }
 }

@@ -3,6 +3,7 @@
 use super::kind;
 use super::parts::Monitor;
 use crate::channel::link::Link;
+use crate::channel::protocol::{Errand, Wants};
 use crate::channel::worker_side::Order;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::parent::{self, Death};
@@ -56,9 +57,9 @@ impl Process {
 
     /// Tells the broker that the monitor works, and starts to.
     pub fn begin(&mut self, name: &str, events: &mut Loop) {
-        // It takes no connections.
+        // It takes no connections but those of the control socket, which come later.
         let _ = self.link.ready(0);
-        self.flush();
+        self.flush(events);
         Title::new(name).text("monitor").show();
         self.monitor.begin(events);
     }
@@ -83,7 +84,7 @@ impl Process {
         while let Some((timer, token)) = events.next_expired() {
             self.timer(timer, token, events);
         }
-        self.flush();
+        self.flush(events);
         if self.life == Life::Running {
             self.link.watch(events);
             return None;
@@ -140,25 +141,34 @@ impl Process {
                 Err(error) if os::would_block(&error) => return,
                 Err(error) => {
                     let order = self.link.failed("scm_recv_msg", &error);
-                    return self.obey(&order);
+                    return self.obey(&order, events);
                 }
             };
-            self.obey(&order);
+            self.obey(&order, events);
         }
     }
 
     /// Carries out an order of the broker. Connections are not for a monitor.
-    fn obey(&mut self, order: &Order<OwnedFd>) {
-        if matches!(order, Order::Drain | Order::Unneeded) {
-            self.life = Life::Over;
+    fn obey(&mut self, order: &Order<OwnedFd>, events: &mut Loop) {
+        match order {
+            Order::Drain | Order::Unneeded => self.life = Life::Over,
+            Order::Caller(caller) => match self.link.next_socket() {
+                Some(socket) => self.monitor.call(socket.into(), *caller, events),
+                // It was lost on the way, as this process has too many descriptors.
+                None => self.link.send_on(Errand { caller: caller.number, wants: Wants::Nothing }),
+            },
+            _ => {}
         }
     }
 
     /// Says what is due.
-    fn flush(&mut self) {
+    fn flush(&mut self, events: &mut Loop) {
+        while let Some(errand) = self.monitor.errand() {
+            self.link.send_on(errand);
+        }
         if self.link.is_due() {
             let order = self.link.flush();
-            self.obey(&order);
+            self.obey(&order, events);
         }
     }
 }

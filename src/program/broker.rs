@@ -108,9 +108,11 @@ fn run(
         Origin::Former | Origin::Check { .. } => Purpose::Reload,
     };
     let former = handover.secrets.as_ref().and_then(FormerSecrets::decode);
-    let (secrets, session_timeout) =
+    let (mut secrets, session_timeout) =
         security::read_secrets(&service, &listeners, purpose, former, &text, &system)
             .map_err(refused)?;
+    // The control socket is the monitor's.
+    secrets.monitored |= service.config.control.is_some() && service.has_own_workers();
     // Other programs' workers read the files themselves.
     system.reader.set_access(service.config.access_list_for_workers().encode());
     let snapshot = match service.has_own_workers() && !options.version {

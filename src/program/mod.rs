@@ -25,6 +25,7 @@ use crate::channel::protocol::{MONITOR_ROLE, ROLE_VARIABLE};
 use crate::config::common::{known_debug_bits, Common};
 use crate::config::rules::UnknownNames;
 use crate::event::{Choice, Loop};
+use crate::operator;
 use crate::os::process::{self, exit};
 use crate::os::socket::{self, Inherited};
 use crate::os::{common_data, crash, log, title, tls as library};
@@ -47,6 +48,8 @@ pub enum Kind {
     Spawnd,
     /// mavistest: sends queries through a chain of modules.
     Mavistest,
+    /// tcprelayctl: asks and changes a running relay.
+    Tcprelayctl,
     /// Another program that uses the library: a broker and its own worker in one executable.
     Foreign {
         /// The name of the broker's section.
@@ -66,6 +69,9 @@ struct Process {
 /// The main function of the programs; `arguments` begin with argv\[0]. Returns the exit status.
 pub fn main(kind: Kind, arguments: Vec<OsString>) -> i32 {
     process::sanitize_descriptors();
+    if kind == Kind::Tcprelayctl {
+        return operator::main(&arguments, env!("CARGO_PKG_VERSION"));
+    }
     if kind != Kind::Mavistest {
         library::protect_keys();
         let traceable = std::env::var_os("TCPRELAY_TRACEABLE");

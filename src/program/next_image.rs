@@ -1,7 +1,7 @@
 //! The next image of a broker: its environment, and what happens if it cannot start.
 
 use super::{own, Process};
-use crate::broker::{text, FormerSecrets, Handover, Image, REPORT_VARIABLE, VARIABLE};
+use crate::broker::{not_started, text, FormerSecrets, Handover, Image, REPORT_VARIABLE, VARIABLE};
 use crate::channel::protocol::BROKER_VARIABLE;
 use crate::os::signals::{self, Signal};
 use crate::os::{self, log};
@@ -17,6 +17,7 @@ const MOST_DOUBLINGS: u32 = 4;
 /// it is to exit instead.
 pub(super) fn start_again(process: &Process, mut handover: Handover, status: i32) -> i32 {
     signals::block_all();
+    not_started(&mut handover.callers, status);
     let mut pause = FIRST_PAUSE * (1 << handover.attempt.min(MOST_DOUBLINGS));
     let text = format!("the service cannot be started (status {status})");
     loop {

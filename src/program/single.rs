@@ -7,7 +7,7 @@ use crate::broker::life::Broker;
 use crate::broker::Secrets;
 use crate::channel::briefing::Briefing;
 use crate::channel::local::{LocalWorker, MONITOR_KINDS};
-use crate::channel::protocol::Accept;
+use crate::channel::protocol::{Accept, Caller, Errand};
 use crate::config::broker::Spawn;
 use crate::config::relay::Relay;
 use crate::event::{Event, Loop, TimerId, Token};
@@ -102,7 +102,7 @@ pub(super) fn own_worker(
     })?;
     let queries = section::start_modules(&settings, modules, events)?;
     let list = service.config.access_list_for_workers();
-    if settings.is_monitored() {
+    if settings.is_monitored() || service.config.control.is_some() {
         let mut monitored = Monitored::new(settings, tls, queries, events);
         monitored.engine.set_access_list(list);
         return Ok((Box::new(monitored), users));
@@ -193,6 +193,20 @@ impl LocalWorker for Monitored {
 
     fn limit(&self) -> Option<usize> {
         self.engine.limit()
+    }
+
+    fn takes_callers(&self) -> bool {
+        self.monitor.is_some()
+    }
+
+    fn call(&mut self, events: &mut Loop, socket: Socket, caller: Caller) {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.call(socket, caller, events);
+        }
+    }
+
+    fn errand(&mut self) -> Option<Errand> {
+        self.monitor.as_mut()?.errand()
     }
 
     fn drain(&mut self, events: &mut Loop) {

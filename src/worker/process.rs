@@ -230,7 +230,11 @@ impl Worker {
             }
             Order::Drain => self.engine.drain(events),
             // Nothing to do: most of these are meant for a worker that is not ready yet.
-            Order::Nothing | Order::Remark(_) | Order::Told(_) | Order::Unneeded => {}
+            Order::Caller(_)
+            | Order::Nothing
+            | Order::Remark(_)
+            | Order::Told(_)
+            | Order::Unneeded => {}
         }
     }
 

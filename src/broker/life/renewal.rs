@@ -18,11 +18,15 @@ impl Broker {
         };
         let (next, again) = outcome.report();
         match next {
-            Next::Go(Purpose::Reload, findings) => {
+            Next::Go(Purpose::Reload, findings, warnings) => {
+                self.callers.accepted(&warnings);
                 return self.restart_image(findings, again, events);
             }
-            Next::Go(Purpose::ReplaceWorkers, findings) => self.replace_workers(findings, events),
-            Next::Stay => {}
+            Next::Go(Purpose::ReplaceWorkers, findings, _) => {
+                self.replace_workers(findings, events);
+                self.callers.check_ended();
+            }
+            Next::Stay(reasons) => self.callers.refused(&reasons),
         }
         if let Some(purpose) = again {
             self.check_and(purpose, events);
@@ -34,6 +38,8 @@ impl Broker {
     fn replace_workers(&mut self, findings: Option<Findings>, events: &mut Loop) {
         log::message("SIGUSR1: replacing all workers");
         let monitored = findings.as_ref().is_some_and(|findings| findings.checked.monitored);
+        // The broker's section stays as it is, and so does its control socket.
+        let monitored = monitored || self.listeners.has_desk();
         let checked = findings.map(|Findings { snapshot, checked }| {
             (checked.material, checked.session_timeout, share_texts(&snapshot))
         });
@@ -86,6 +92,7 @@ impl Broker {
         let handover = Handover::<Lent<'_>> {
             listeners: self.listeners.left().collect(),
             parked: self.dispatch.left(&self.listeners),
+            callers: self.callers.left(),
             workers: self.workers.left(),
             monitor: findings.as_ref().and_then(|_| self.workers.left_monitor()),
             zone: findings.as_ref().and_then(|_| {
@@ -117,6 +124,7 @@ impl Broker {
             log::Severity::ERROR,
             "SIGHUP: the program cannot be executed, the running one stays in service",
         );
+        self.callers.refused(&[format!("execve ({path}): {}", os::reason(&error))]);
         if let Some(gate) = gate {
             self.keepers.take_back(gate);
         }
@@ -134,6 +142,7 @@ impl Broker {
         // The pipe is shared with the parent, which must not miss a signal because we read it.
         events.remove(self.signals.descriptor());
         self.reload.forget(events);
+        self.callers.forget();
         self.dispatch.forget();
         self.listeners.close(events);
         if let Err(error) = events.renew_after_fork() {

@@ -59,7 +59,8 @@ impl Workers {
     /// Acts on a message of a worker.
     fn act(&mut self, id: WorkerId, act: Act, events: &mut Loop) {
         match act {
-            Act::Nothing => {}
+            // No worker is sent callers.
+            Act::Nothing | Act::Errand(_) => {}
             Act::Ended(count) => self.subtract(id, count),
             Act::Limit(most) => {
                 self.restart.ready();

@@ -43,6 +43,12 @@ impl Workers {
         self.dismiss_monitor(events);
     }
 
+    /// How many workers are leaving, and the sessions that they still have.
+    pub(in crate::broker) fn former(&self) -> (usize, usize) {
+        let leaving = self.all.values().filter(|worker| worker.side.is_leaving());
+        leaving.fold((0, 0), |(count, users), worker| (count + 1, users + worker.users))
+    }
+
     /// Asks idle workers beyond the minimum to leave.
     pub(in crate::broker) fn dismiss_superfluous(&mut self, events: &mut Loop) {
         self.trim = None;

@@ -4,15 +4,17 @@
 
 use super::restart::{Restart, SETTLED};
 use super::worker::Worker;
-use super::Workers;
+use super::{News, Servers, Workers};
 use crate::broker::handover::LeftMonitor;
 use crate::broker::{kind, text, worker_process};
 use crate::channel::broker_side::{Act, BrokerSide, Stage};
-use crate::channel::protocol::{FromWorker, MONITOR_ROLE, RECEIVE, ROLE_VARIABLE};
+use crate::channel::protocol::{
+    Caller, FromBroker, FromWorker, MONITOR_ROLE, RECEIVE, ROLE_VARIABLE,
+};
 use crate::channel::Peer;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::process::{self, Ended, Pid, Program};
-use crate::os::{self, log, Channel};
+use crate::os::{self, log, Channel, Socket};
 use crate::tls::tickets::Ratchet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
@@ -56,7 +58,7 @@ impl Workers {
         if monitor.wanted == Wanted::No || !idle || self.closing {
             return;
         }
-        let super::Servers::Own(program) = &self.servers else {
+        let Servers::Own(program) = &self.servers else {
             return;
         };
         let environment = std::env::vars_os().chain([(ROLE_VARIABLE.into(), MONITOR_ROLE.into())]);
@@ -162,6 +164,7 @@ impl Workers {
             match child.side.hear(message, 0, events.now()) {
                 Act::Answer => self.answer_monitor(events),
                 Act::Limit(_) => self.monitor.restart.ready(),
+                Act::Errand(errand) => self.news.push_back(News::Errand(errand)),
                 Act::Offence(offence) => {
                     let pid = child.pid;
                     child.side.expelled();
@@ -179,6 +182,51 @@ impl Workers {
                 // It has no connections, and says itself why it cannot start.
                 _ => {}
             }
+        }
+    }
+
+    /// True if there is a monitor, and it takes clients of the control socket.
+    pub(in crate::broker) fn takes_callers(&self) -> bool {
+        match &self.servers {
+            Servers::Local { worker, .. } => worker.takes_callers(),
+            _ => {
+                let child = self.monitor.child.as_ref();
+                child.is_some_and(|child| child.side.stage() == Stage::Ready)
+            }
+        }
+    }
+
+    /// Passes a client of the control socket to the monitor; true if that was possible. The caller
+    /// keeps a copy.
+    pub(in crate::broker) fn call(
+        &mut self,
+        caller: Caller,
+        socket: &Socket,
+        events: &mut Loop,
+    ) -> bool {
+        if let Servers::Local { worker, .. } = &mut self.servers {
+            let copy = socket.as_fd().try_clone_to_owned();
+            return copy.is_ok_and(|copy| {
+                worker.call(events, copy.into(), caller);
+                true
+            });
+        }
+        let Some(child) = &mut self.monitor.child else {
+            return false;
+        };
+        let message = FromBroker::caller(caller);
+        let sent = child.channel().send(&message, Some(socket.as_fd())).is_ok();
+        if sent {
+            child.side.sent_caller();
+        }
+        sent
+    }
+
+    /// Hears what the monitor in this process wants.
+    pub(in crate::broker) fn hear_local_monitor(&mut self) {
+        if let Servers::Local { worker, .. } = &mut self.servers {
+            let errands = std::iter::from_fn(|| worker.errand());
+            self.news.extend(errands.map(News::Errand));
         }
     }
 

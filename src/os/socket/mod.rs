@@ -4,6 +4,7 @@ mod addresses;
 mod inherited;
 mod listener;
 mod options;
+mod peer;
 mod protocol;
 
 use super::address::{Address, Family, RawAddress};

@@ -1,0 +1,194 @@
+//! The control socket's clients: lines of JSON, a request and its answer. The broker has accepted
+//! them and knows what they may do. It does itself what only it can do; everything else is answered
+//! here.
+//!
+//! A client costs little: its request has at most [`MOST_REQUEST`] bytes, it is served no longer
+//! than [`PATIENCE`] without getting further, and it sends its next request only after it has read
+//! the answer to the last.
+
+mod request;
+
+use super::kind;
+use super::shared::Shared;
+use crate::channel::protocol::{Caller, Errand, Rights, Wants};
+use crate::event::{Event, Interest, Loop, TimerId, Token};
+use crate::os::{self, Socket};
+use request::Request;
+use serde_json::{json, Value};
+use std::collections::{BTreeMap, VecDeque};
+
+/// The longest request, in bytes.
+const MOST_REQUEST: usize = 4096;
+/// How long a client may be silent, or not read its answer, in milliseconds.
+const PATIENCE: u64 = 30_000;
+/// Reads in one turn.
+const READS: usize = 4;
+
+/// All clients of the control socket.
+#[derive(Default)]
+pub(super) struct Control {
+    clients: BTreeMap<u32, Client>,
+    /// For the broker.
+    errands: VecDeque<Errand>,
+}
+
+struct Client {
+    socket: Socket,
+    rights: Rights,
+    /// What it has sent, and was not answered yet.
+    input: Vec<u8>,
+    /// What it was answered, and has not taken yet.
+    output: Vec<u8>,
+    timer: TimerId,
+}
+
+/// What becomes of a client.
+enum Next {
+    Stay,
+    /// It is gone, or sends nonsense.
+    Leave,
+    /// The broker answers it.
+    Broker(Wants),
+}
+
+impl Control {
+    /// The broker has sent a client.
+    pub(super) fn take(&mut self, socket: Socket, caller: Caller, events: &mut Loop) {
+        let Caller { number, rights } = caller;
+        let token = Token::new(kind::CONTROL, number);
+        events.register(&socket, token, Interest::READ);
+        let timer = events.arm(token, events.now() + PATIENCE);
+        let client = Client { socket, rights, input: Vec::new(), output: Vec::new(), timer };
+        self.clients.insert(number, client);
+    }
+
+    /// What the broker has to do.
+    pub(super) fn errand(&mut self) -> Option<Errand> {
+        self.errands.pop_front()
+    }
+
+    /// A client's socket is ready.
+    pub(super) fn event(&mut self, event: Event, shared: &Shared, events: &mut Loop) {
+        let number = event.token.index();
+        let Some(client) = self.clients.get_mut(&number) else {
+            return;
+        };
+        let next = client.ready(event, shared, events);
+        self.go_on(number, next, events);
+    }
+
+    /// A client's time is over.
+    pub(super) fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
+        let number = token.index();
+        if self.clients.get(&number).is_some_and(|client| client.timer == timer) {
+            self.go_on(number, Next::Leave, events);
+        }
+    }
+
+    fn go_on(&mut self, number: u32, next: Next, events: &mut Loop) {
+        let wants = match next {
+            Next::Stay => return,
+            Next::Leave => Wants::Nothing,
+            Next::Broker(wants) => wants,
+        };
+        if let Some(client) = self.clients.remove(&number) {
+            events.remove(&client.socket);
+            events.cancel(client.timer);
+        }
+        self.errands.push_back(Errand { caller: number, wants });
+    }
+
+    /// Closes all connections.
+    pub(super) fn end(&mut self, events: &mut Loop) {
+        for client in std::mem::take(&mut self.clients).into_values() {
+            events.remove(&client.socket);
+            events.cancel(client.timer);
+        }
+    }
+}
+
+impl Client {
+    fn ready(&mut self, event: Event, shared: &Shared, events: &mut Loop) -> Next {
+        if !self.flush() {
+            return Next::Leave;
+        }
+        if self.output.is_empty() && (event.readable || event.hangup) {
+            match self.hear(shared) {
+                Next::Stay => {}
+                next => return next,
+            }
+        }
+        let interest = if self.output.is_empty() { Interest::READ } else { Interest::WRITE };
+        events.set_interest(&self.socket, interest);
+        events.renew(self.timer, events.now() + PATIENCE);
+        Next::Stay
+    }
+
+    /// Reads, and answers requests.
+    fn hear(&mut self, shared: &Shared) -> Next {
+        let mut ended = false;
+        for _ in 0..READS {
+            let mut data = [0; 1024];
+            match self.socket.read(&mut data) {
+                Ok(0) => ended = true,
+                Ok(count) => self.input.extend_from_slice(&data[..count]),
+                Err(error) if os::would_block(&error) => break,
+                Err(_) => return Next::Leave,
+            }
+            if ended || self.input.len() > MOST_REQUEST {
+                break;
+            }
+        }
+        while self.output.is_empty() {
+            let Some(end) = self.input.iter().position(|&byte| byte == b'\n') else {
+                if self.input.len() > MOST_REQUEST {
+                    self.say(&failure("the request is too long"));
+                    // Whether or not it reads that.
+                    return Next::Leave;
+                }
+                return if ended { Next::Leave } else { Next::Stay };
+            };
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            let answer = match Request::parse(&line) {
+                Ok(Request::Broker(wants)) if wants == Wants::Former || self.may_change() => {
+                    return Next::Broker(wants);
+                }
+                Ok(Request::Broker(_)) => failure(NOT_ALLOWED),
+                Err(text) => failure(&text),
+            };
+            let _ = shared;
+            self.say(&answer);
+        }
+        Next::Stay
+    }
+
+    fn may_change(&self) -> bool {
+        self.rights == Rights::Change
+    }
+
+    fn say(&mut self, answer: &Value) {
+        self.output.extend_from_slice(format!("{answer}\n").as_bytes());
+        // A client that is gone is noticed with its next event.
+        self.flush();
+    }
+
+    /// Sends what is to be sent; false if the client is gone.
+    fn flush(&mut self) -> bool {
+        let mut sent = 0;
+        while sent < self.output.len() {
+            match self.socket.write(&self.output[sent..]) {
+                Ok(count) => sent += count,
+                Err(error) if os::would_block(&error) => break,
+                Err(_) => return false,
+            }
+        }
+        self.output.drain(..sent);
+        true
+    }
+}
+
+const NOT_ALLOWED: &str = "only root and the owner of the socket may do that";
+
+fn failure(text: &str) -> Value {
+    json!({ "error": text })
+}

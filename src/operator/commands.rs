@@ -1,0 +1,81 @@
+//! The commands: what each asks the relay, and shows.
+
+use super::options::{Command, Options};
+use super::relay::{Failure, Relay};
+use super::{show, tables};
+use serde_json::{json, Value};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a reload may take: the check of the configuration has two minutes.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(150);
+/// How often `wait` looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(300);
+
+/// Carries out a command.
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    let relay = Relay::new(&options.socket);
+    match &options.command {
+        Command::Reload => reload(&relay, options.json),
+        Command::Stop => {
+            let answer = relay.ask(&json!({ "do": "stop" }))?;
+            let sessions = answer["sessions"].as_u64().unwrap_or(0);
+            let text = match answer["drains"].as_bool() {
+                Some(true) => {
+                    format!("the service ends when {} have ended\n", sessions_of(sessions))
+                }
+                _ => "the service ends\n".to_owned(),
+            };
+            print(options.json, &answer, &text);
+            Ok(())
+        }
+        Command::Wait(timeout) => wait(&relay, *timeout, options.json),
+    }
+}
+
+/// Shows an answer, or the text made of it.
+fn print(json: bool, answer: &Value, text: &str) {
+    match json {
+        true => show(&format!("{answer}\n")),
+        false => show(text),
+    }
+}
+
+fn sessions_of(count: u64) -> String {
+    tables::count(count, "session")
+}
+
+fn reload(relay: &Relay, json: bool) -> Result<(), Failure> {
+    let answer = relay.ask_for(&json!({ "do": "reload" }), RELOAD_PATIENCE, |note| {
+        match (json, note["warning"].as_str()) {
+            (false, Some(text)) => super::complain(text),
+            _ => show(&format!("{note}\n")),
+        }
+    })?;
+    print(json, &answer, "the new configuration is in service\n");
+    Ok(())
+}
+
+/// Waits until the workers of former configurations are gone.
+fn wait(relay: &Relay, timeout: Option<u64>, json: bool) -> Result<(), Failure> {
+    let end = timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let mut before = None;
+    loop {
+        let answer = relay.ask(&json!({ "do": "former" }))?;
+        let [workers, sessions] =
+            ["workers", "sessions"].map(|name| answer[name].as_u64().unwrap_or(0));
+        if workers == 0 {
+            print(json, &answer, "no former workers are left\n");
+            return Ok(());
+        }
+        let left =
+            format!("{} with {}", tables::count(workers, "former worker"), sessions_of(sessions));
+        if before.replace((workers, sessions)) != Some((workers, sessions)) {
+            print(json, &answer, &format!("{left}\n"));
+        }
+        if end.is_some_and(|end| Instant::now() >= end) {
+            return Err(Failure::TimeIsOver(format!("still there: {left}")));
+        }
+        thread::sleep(LOOK_PAUSE);
+    }
+}

@@ -1,0 +1,174 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Where the relay listens, unless the configuration says otherwise.
+#[cfg(target_os = "linux")]
+const SOCKET: &str = "/run/tcprelay/control";
+#[cfg(not(target_os = "linux"))]
+const SOCKET: &str = "/var/run/tcprelay/control";
+/// The environment variable that names another place.
+const VARIABLE: &str = "TCPRELAY_CONTROL";
+
+/// A command, as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Options {
+    /// The control socket.
+    pub(super) socket: PathBuf,
+    /// `--json`: show answers as they are.
+    pub(super) json: bool,
+    pub(super) command: Command,
+}
+
+/// A command with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    Reload,
+    Stop,
+    /// Wait until former workers are gone, but no longer than this many seconds.
+    Wait(Option<u64>),
+}
+
+/// What the command line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Parsed {
+    Run(Options),
+    Help,
+    Version,
+    /// It is wrong, for this reason.
+    Wrong(String),
+}
+
+/// The commands, with their arguments, and what they do.
+const COMMANDS: &[(&str, &str, &str)] = &[
+    ("reload", "", "reads the configuration again, and tells how that went"),
+    ("stop", "", "ends the service, as SIGTERM does"),
+    ("wait", "[--timeout SECONDS]", "waits until the workers of former configurations are gone"),
+];
+
+/// What `--help` shows.
+pub(super) fn help() -> String {
+    let mut text =
+        "Usage: tcprelayctl [ -s SOCKET ] [ --json ] COMMAND ...\n\nCommands:\n".to_owned();
+    for (name, arguments, does) in COMMANDS {
+        let call = format!("{name} {arguments}");
+        text += &match call.len() {
+            0..=30 => format!("  {call:30}  {does}\n"),
+            _ => format!("  {call}\n  {:30}  {does}\n", ""),
+        };
+    }
+    text += &format!(
+        "\nOptions:\n  \
+         -s, --socket SOCKET             the control socket; {SOCKET}\n  \
+         {:30}  unless {VARIABLE} names another one\n  \
+         -j, --json                      show answers as JSON\n  \
+         -h, --help                      show this\n  \
+         -V, --version                   show the version\n\n\
+         The manual is tcprelayctl(8).\n",
+        ""
+    );
+    text
+}
+
+/// The arguments that were not looked at yet.
+struct Arguments {
+    /// What belongs to the command itself.
+    words: std::vec::IntoIter<String>,
+    /// Options with their values.
+    options: Vec<(String, Option<String>)>,
+}
+
+impl Arguments {
+    fn next(&mut self, what: &str) -> Result<String, String> {
+        self.words.next().ok_or_else(|| format!("{what} is missing"))
+    }
+
+    /// The value of an option that has one.
+    fn value(&mut self, name: &str) -> Option<String> {
+        let place = self.options.iter().position(|(option, _)| option == name)?;
+        self.options.remove(place).1
+    }
+
+    fn number(&mut self, name: &str) -> Result<Option<u64>, String> {
+        let Some(text) = self.value(name) else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|_| format!("--{name} {text}: this is no number"))
+    }
+
+    /// Refuses what is left over.
+    fn end(mut self) -> Result<(), String> {
+        if let Some(word) = self.words.next() {
+            return Err(format!("'{word}' is one argument too many"));
+        }
+        match self.options.first() {
+            Some((name, _)) => Err(format!("the command has no option --{name}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Options of commands that have a value.
+const WITH_VALUE: &[&str] = &["timeout"];
+/// Those that have none.
+const PLAIN: &[&str] = &[];
+
+/// Reads the arguments, without argv\[0]. Options may stand anywhere.
+pub(super) fn parse(arguments: &[OsString]) -> Parsed {
+    match try_parse(arguments) {
+        Ok(parsed) => parsed,
+        Err(complaint) => Parsed::Wrong(complaint),
+    }
+}
+
+fn try_parse(arguments: &[OsString]) -> Result<Parsed, String> {
+    let mut socket = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
+    let mut json = false;
+    let (mut words, mut options) = (Vec::new(), Vec::new());
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let text = argument.to_string_lossy().into_owned();
+        let (name, attached) = match text.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+            _ => (&*text, None),
+        };
+        let mut value = || {
+            let value = match &attached {
+                Some(value) => Some(value.into()),
+                None => rest.next().cloned(),
+            };
+            value.ok_or_else(|| format!("{name} needs a value"))
+        };
+        match name {
+            "-h" | "--help" => return Ok(Parsed::Help),
+            "-V" | "--version" => return Ok(Parsed::Version),
+            "-j" | "--json" => json = true,
+            "-s" | "--socket" => socket = Some(value()?),
+            "--" => words.extend(rest.by_ref().map(|word| word.to_string_lossy().into_owned())),
+            _ => match name.strip_prefix("--") {
+                Some(option) if WITH_VALUE.contains(&option) => {
+                    let value = value()?.to_string_lossy().into_owned();
+                    options.push((option.to_owned(), Some(value)));
+                }
+                Some(option) if PLAIN.contains(&option) => options.push((option.to_owned(), None)),
+                _ if text.starts_with('-') => return Err(format!("unknown option {text}")),
+                _ => words.push(text),
+            },
+        }
+    }
+    let mut arguments = Arguments { words: words.into_iter(), options };
+    let name = arguments.next("the command")?;
+    let command = match &*name {
+        "reload" => Command::Reload,
+        "stop" => Command::Stop,
+        "wait" => Command::Wait(arguments.number("timeout")?),
+        _ => {
+            let known: Vec<&str> = COMMANDS.iter().map(|(name, ..)| *name).collect();
+            return Err(format!("unknown command '{name}', known are: {}", known.join(", ")));
+        }
+    };
+    arguments.end()?;
+    let socket = PathBuf::from(socket.unwrap_or_else(|| SOCKET.into()));
+    Ok(Parsed::Run(Options { socket, json, command }))
+}
