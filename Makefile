@@ -109,7 +109,7 @@ test: deps
 # The programs look for the library in ../lib/tcprelay and ../lib, or where TCPRELAY_RUN_PATH
 # pointed when they were built.
 install: all
-	$(INSTALL) 755 $(DESTDIR)$(SBINDIR) $(RELEASE)/tcprelay $(RELEASE)/spawnd
+	$(INSTALL) 755 $(DESTDIR)$(SBINDIR) $(RELEASE)/tcprelay $(RELEASE)/spawnd $(RELEASE)/tcprelayctl
 	$(INSTALL) 755 $(DESTDIR)$(BINDIR) $(RELEASE)/mavistest
 	library=$(RELEASE)/libmavis.so; \
 	test -f $$library || library=$(RELEASE)/libmavis.dylib; \
@@ -142,7 +142,8 @@ install-smf:
 
 # Leaves modules and configurations, which belong to others, and directories that are not empty.
 deinstall:
-	rm -f $(DESTDIR)$(SBINDIR)/tcprelay $(DESTDIR)$(SBINDIR)/spawnd $(DESTDIR)$(BINDIR)/mavistest
+	rm -f $(DESTDIR)$(SBINDIR)/tcprelay $(DESTDIR)$(SBINDIR)/spawnd $(DESTDIR)$(SBINDIR)/tcprelayctl
+	rm -f $(DESTDIR)$(BINDIR)/mavistest
 	rm -f $(DESTDIR)$(LIBDIR)/libmavis.so $(DESTDIR)$(LIBDIR)/libmavis.dylib
 	test -z "$(LIBVERSION)" || rm -f $(DESTDIR)$(LIBDIR)/libmavis.so.*
 	rm -rf $(DESTDIR)$(INCLUDEDIR)/tcprelay

@@ -107,6 +107,10 @@ impl Callers {
     /// The reload that clients wait for did not happen, for these reasons. Those that wait for the
     /// next check are next.
     pub(super) fn refused(&mut self, reasons: &[String]) {
+        // A check says this as well before it exits; the broker does not exit.
+        let fatal = "Detected fatal configuration error. Exiting.";
+        let reasons: Vec<&str> =
+            reasons.iter().map(|line| &**line).filter(|line| *line != fatal).collect();
         let mut text = reasons.join("\n");
         while text.len() > MOST_TEXT {
             text.pop();

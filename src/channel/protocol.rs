@@ -346,7 +346,7 @@ impl FromBroker {
     /// Encodes CALLER.
     pub fn caller(caller: Caller) -> [u8; SHORT] {
         let rights = if caller.rights == Rights::Change { MAY_CHANGE } else { 0 };
-        short(TYPE_CALLER, caller.number % CALLERS | rights)
+        short(TYPE_CALLER, (caller.number % CALLERS) | rights)
     }
 
     /// Encodes ZONE. The monitor has no slot, and ignores the number.

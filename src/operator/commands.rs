@@ -22,7 +22,10 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
             let sessions = answer["sessions"].as_u64().unwrap_or(0);
             let text = match answer["drains"].as_bool() {
                 Some(true) => {
-                    format!("the service ends when {} have ended\n", sessions_of(sessions))
+                    format!(
+                        "the service ends with its last session; {} left\n",
+                        sessions_of(sessions)
+                    )
                 }
                 _ => "the service ends\n".to_owned(),
             };

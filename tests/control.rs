@@ -1,0 +1,299 @@
+//! The control socket and tcprelayctl.
+
+mod common;
+
+use common::*;
+use nix::sys::signal::Signal;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+const MODES: [&str; 2] = ["", "single process = yes\n"];
+
+/// A relay with a control socket in its folder.
+fn launch(port: u16, broker: &str, relay: &str) -> (Launch, PathBuf, Directory) {
+    let directory = Directory::new();
+    let socket = directory.file("control");
+    let text = format!(
+        "id = spawnd {{\n control = {{ path = {} }}\n listen = {{ address = 127.0.0.1 port = {port} }}\n \
+         spawn {{ instances min = 2 instances max = 2 users max = 1000 }}\n {broker}\n}}\n\
+         id = tcprelay {{\n{relay}\n}}\n",
+        socket.display()
+    );
+    (Launch::new(text), socket, directory)
+}
+
+/// Runs tcprelayctl.
+fn ctl(socket: &Path, arguments: &[&str]) -> Output {
+    let mut command = ours(env!("CARGO_BIN_EXE_tcprelayctl"));
+    command.arg("-s").arg(socket).args(arguments).output().expect("tcprelayctl")
+}
+
+/// All that a program has said.
+fn said(output: &Output) -> String {
+    text(output) + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Runs tcprelayctl, which must succeed; what it shows.
+fn done(socket: &Path, arguments: &[&str]) -> String {
+    let output = ctl(socket, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// What a client of the socket gets for this.
+fn answers(socket: &Path, request: &[u8]) -> String {
+    let mut stream = UnixStream::connect(socket).expect("the control socket");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    stream.write_all(request).expect("a relay that reads");
+    stream.shutdown(Shutdown::Write).expect("a socket");
+    let mut text = String::new();
+    // A client that sends too much is cut off.
+    let _ = stream.read_to_string(&mut text);
+    text
+}
+
+#[test]
+fn a_reload_tells_how_it_went() {
+    let peer = Peer::echo();
+    for mode in MODES {
+        let port = free_port();
+        let (launch, socket, _directory) = launch(port, mode, &peer.remote());
+        let mut relay = launch.start();
+        let mut session = connect(port);
+        ping(&mut session, b"before");
+        assert_eq!(done(&socket, &["reload"]), "the new configuration is in service\n");
+        assert!(relay.log().contains("SIGHUP: restarting"));
+        ping(&mut session, b"after");
+        let output = ctl(&socket, &["wait", "--timeout", "1"]);
+        assert_eq!(output.status.code(), Some(75), "{}", said(&output));
+        drop(session);
+        assert!(done(&socket, &["wait"]).contains("no former workers are left\n"));
+        // Mistakes in the new file come with their place, and nothing happens.
+        let good = fs::read_to_string(&relay.config).expect("the configuration");
+        fs::write(&relay.config, good.replace("remote =", "rem0te =")).expect("a file");
+        let output = ctl(&socket, &["reload"]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let line =
+            1 + good.lines().position(|line| line.starts_with("remote =")).expect("a remote");
+        let mistake = format!("relay.cfg:{line}: 'rem0te' unexpected");
+        assert!(said(&output).contains(&mistake), "{}", said(&output));
+        assert!(!said(&output).contains("Exiting"), "{}", said(&output));
+        fs::write(&relay.config, good).expect("a file");
+        assert_eq!(done(&socket, &["reload", "--json"]).trim(), {
+            format!("{{\"ok\":true,\"pid\":{}}}", relay.pid())
+        });
+        ping(&mut connect(port), b"served");
+        assert!(done(&socket, &["stop"]).contains("the service ends"));
+        assert_eq!(relay.wait().code(), Some(0));
+        assert!(!socket.exists());
+        assert_eq!(ctl(&socket, &["wait"]).status.code(), Some(69));
+    }
+}
+
+#[test]
+fn stop_drains_if_that_is_configured() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let (launch, socket, _directory) = launch(port, "stop = drain", &peer.remote());
+    let mut relay = launch.start();
+    let mut session = connect(port);
+    ping(&mut session, b"hello");
+    assert_eq!(
+        done(&socket, &["stop"]),
+        "the service ends with its last session; 1 session left\n"
+    );
+    ping(&mut session, b"still");
+    drop(session);
+    assert_eq!(relay.wait().code(), Some(0));
+}
+
+#[test]
+fn only_root_and_the_owner_may_change_anything() {
+    if !is_root() {
+        return left_out("other users need root");
+    }
+    let peer = Peer::echo();
+    let port = free_port();
+    let directory = Directory::new();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("a folder");
+    let socket = directory.file("control");
+    let config = format!(
+        "id = spawnd {{ control = {{ path = {} mode = 0660 owner = 4711 group = 4712 }}\n\
+         listen = {{ address = 127.0.0.1 port = {port} }} }}\nid = tcprelay {{ {} }}\n",
+        socket.display(),
+        peer.remote()
+    );
+    let mut relay = Launch::new(config).start();
+    let program = env!("CARGO_BIN_EXE_tcprelayctl");
+    let as_user = |user: u32, group: u32, arguments: &[&str]| {
+        let ids = [format!("--reuid={user}"), format!("--regid={group}")];
+        let mut command = ours("setpriv");
+        command.args(ids).arg("--clear-groups").arg(program).arg("-s").arg(&socket);
+        command.args(arguments).output().expect("setpriv")
+    };
+    let code = |output: Output| output.status.code();
+    assert_eq!(code(as_user(4713, 4713, &["wait"])), Some(77));
+    assert_eq!(code(as_user(4713, 4712, &["wait"])), Some(0));
+    let output = as_user(4713, 4712, &["stop"]);
+    assert!(said(&output).contains("only root and the owner"), "{}", said(&output));
+    assert_eq!(code(output), Some(1));
+    assert_eq!(code(as_user(4713, 4712, &["reload"])), Some(1));
+    assert_eq!(code(as_user(4711, 4711, &["reload"])), Some(0));
+    ping(&mut connect(port), b"served");
+    assert_eq!(code(as_user(4711, 4711, &["stop"])), Some(0));
+    assert_eq!(relay.wait().code(), Some(0));
+}
+
+#[test]
+fn whatever_clients_send_the_others_are_answered() {
+    let peer = Peer::echo();
+    for mode in MODES {
+        let port = free_port();
+        let (launch, socket, _directory) = launch(port, mode, &peer.remote());
+        let relay = launch.start();
+        wait_for("the socket", || socket.exists().then_some(()));
+        let cases: [(&[u8], &str); 9] = [
+            (b"", ""),
+            (b"{\"do\":\"former\"}", ""),
+            (b"\n", "this is no JSON"),
+            (b"[1]\n", "a request is a JSON object"),
+            (b"{}\n", "\\\"do\\\" is missing"),
+            (b"{\"do\":7}\n", "must be a text"),
+            (b"{\"do\":\"fly\"}\n", "unknown request 'fly', known are: "),
+            (b"{\"do\":\"reload\",\"now\":1}\n", "unknown field \\\"now\\\""),
+            (b"\xff\xfe\x00\n{\"do\":\"former\"}\n", "{\"ok\":true"),
+        ];
+        for (request, expected) in cases {
+            let got = answers(&socket, request);
+            assert!(got.contains(expected), "{:?}: {got}", String::from_utf8_lossy(request));
+        }
+        // Long lines, deep ones, and many at once.
+        for long in [vec![b'x'; 1 << 20], vec![b'['; 4000], vec![b'\n'; 1 << 16]] {
+            let mut stream = UnixStream::connect(&socket).expect("the control socket");
+            let _ = stream.write_all(&long);
+            drop(stream);
+        }
+        // Clients that say nothing keep nobody out for long: there are fewer than the most.
+        let idle: Vec<UnixStream> =
+            (0..12).map(|_| UnixStream::connect(&socket).expect("a client")).collect();
+        assert!(done(&socket, &["wait"]).contains("no former"));
+        drop(idle);
+        // One more than are taken at a time.
+        let idle: Vec<UnixStream> =
+            (0..17).map(|_| UnixStream::connect(&socket).expect("a client")).collect();
+        ping(&mut connect(port), b"served");
+        drop(idle);
+        assert!(done(&socket, &["wait"]).contains("no former"));
+        assert!(!relay.log().contains("it is killed"), "{}", relay.log());
+        let before = cpu_ticks(relay.pid());
+        nothing_happens_for(Duration::from_millis(500));
+        assert!(cpu_ticks(relay.pid()) < before + 10);
+    }
+}
+
+/// The monitor's process, by its title.
+fn monitor(relay: &Relay) -> Option<i32> {
+    children(relay.pid()).into_iter().find(|&pid| title(pid).contains("monitor"))
+}
+
+#[test]
+fn the_socket_outlives_the_monitor() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let (launch, socket, _directory) = launch(port, "", &peer.remote());
+    let relay = launch.start();
+    for _ in 0..3 {
+        let before = wait_for("the monitor", || monitor(&relay));
+        kill(before, Signal::SIGKILL);
+        assert!(done(&socket, &["wait"]).contains("no former"));
+        wait_for("another monitor", || monitor(&relay).filter(|&pid| pid != before));
+    }
+    relay.signal(Signal::SIGUSR1);
+    relay.expect_log("replacing all workers");
+    assert!(done(&socket, &["wait"]).contains("no former"));
+    // A monitor that hangs is not waited for by anybody else.
+    let hanging = wait_for("the monitor", || monitor(&relay));
+    kill(hanging, Signal::SIGSTOP);
+    ping(&mut connect(port), b"served");
+    kill(hanging, Signal::SIGKILL);
+    assert!(done(&socket, &["reload"]).contains("in service"));
+}
+
+#[test]
+fn another_brokers_socket_is_left_alone() {
+    let peer = Peer::echo();
+    let (first_port, second_port) = (free_port(), free_port());
+    let (launch, socket, _directory) = launch(first_port, "", &peer.remote());
+    let mut first = launch.start();
+    let former = |relay: &Relay| format!("\"pid\":{}", relay.pid());
+    assert!(done(&socket, &["wait", "--json"]).contains(&former(&first)));
+    let text = fs::read_to_string(&first.config).expect("the configuration");
+    let text = text.replace(&first_port.to_string(), &second_port.to_string());
+    let mut second = Launch::new(text).start();
+    second.expect_log("Will retry every 5 seconds");
+    assert!(done(&socket, &["wait", "--json"]).contains(&former(&first)));
+    // Once the first has gone, the path is free.
+    assert_eq!(ctl(&socket, &["stop"]).status.code(), Some(0));
+    assert_eq!(first.wait().code(), Some(0));
+    wait_for("the second broker's socket", || {
+        let output = ctl(&socket, &["wait", "--json"]);
+        String::from_utf8_lossy(&output.stdout).contains(&former(&second)).then_some(())
+    });
+    // A stale socket is replaced.
+    kill(second.pid(), Signal::SIGKILL);
+    second.wait();
+    assert!(fs::metadata(&socket).expect("a stale socket").file_type().is_socket());
+    let config = fs::read_to_string(&second.config).expect("the configuration");
+    let port = free_port();
+    let third = Launch::new(config.replace(&second_port.to_string(), &port.to_string())).start();
+    wait_for("the third broker's socket", || {
+        let output = ctl(&socket, &["wait", "--json"]);
+        String::from_utf8_lossy(&output.stdout).contains(&former(&third)).then_some(())
+    });
+}
+
+#[test]
+fn mistakes_are_told() {
+    for (control, message) in [
+        ("control = { path = run/x }", "The path of the control socket must be absolute"),
+        ("control = { mode = 0600 }", "control { path = … } is missing"),
+        ("control = { path = /x colour = red }", "Expected 'group', 'mode', 'owner' or 'path'"),
+        ("control = { path = /x mode = 9 }", "Unrecognized file node creation mask '9'"),
+    ] {
+        let config = format!(
+            "id = spawnd {{ listen = {{ port = {} }}\n{control}\n}}\nid = tcprelay {{ {} }}\n",
+            free_port(),
+            remote(free_port())
+        );
+        let finished = Launch::new(config).argument("-P").finish();
+        finished.says(":2: ").says(message);
+    }
+    for arguments in [&["fly"][..], &[], &["wait", "--timeout", "x"], &["reload", "now"], &["-x"]] {
+        let output = ctl(Path::new("/nowhere"), arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", said(&output));
+    }
+    assert!(done(Path::new("/nowhere"), &["--help"]).contains("Usage: tcprelayctl"));
+    assert!(done(Path::new("/nowhere"), &["--version"]).starts_with("tcprelayctl version "));
+    assert_eq!(ctl(Path::new("/nowhere"), &["wait"]).status.code(), Some(69));
+}
+
+#[test]
+fn workers_of_another_program_cannot_be_controlled() {
+    let port = free_port();
+    let directory = Directory::new();
+    let socket = directory.file("control");
+    let config = format!(
+        "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} }}\n control = {{ path = {} }}\n\
+         spawn {{ exec = /bin/cat }} }}\n",
+        socket.display()
+    );
+    let relay = Launch::new(config).ready(None).start();
+    relay.expect_log("control: only workers of this program can be controlled");
+    assert!(!socket.exists());
+}
