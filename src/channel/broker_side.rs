@@ -341,6 +341,7 @@ impl BrokerSide {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::protocol::Wants;
     use proptest::prelude::*;
 
     fn said(side: &mut BrokerSide, message: FromWorker, has: usize) -> Act {
@@ -457,6 +458,9 @@ mod tests {
             1 => Just(Ok(FromWorker::Dying)),
             1 => Just(Ok(FromWorker::BadConfiguration)),
             1 => Just(Ok(FromWorker::KeepAlive)),
+            1 => (0u32..3).prop_map(|caller| {
+                Ok(FromWorker::Errand(Errand { caller, wants: Wants::Reload }))
+            }),
             1 => (8u32..99).prop_map(|number| Ok(FromWorker::Unknown(number))),
             1 => (0usize..8).prop_map(|length| Err(BadMessage { length, expected: 8 })),
         ]
@@ -465,7 +469,7 @@ mod tests {
     proptest! {
         /// Whatever messages come in whatever order: secrets are sent once at most, and never to a
         /// worker that has served; only a worker that has not served can end the broker; counts
-        /// stay consistent.
+        /// stay consistent; no errand comes without a caller.
         #[test]
         fn any_order_of_messages(
             ours: bool,
@@ -474,6 +478,8 @@ mod tests {
         ) {
             let peer = if ours { Peer::Ours } else { Peer::Foreign };
             let (mut side, mut has, mut told) = (BrokerSide::new(peer), 0usize, 0);
+            // Callers, as a monitor gets them.
+            let mut callers = 0;
             for (index, (message, given)) in messages.into_iter().enumerate() {
                 if dismissed == Some(index) {
                     side.dismissed();
@@ -482,7 +488,15 @@ mod tests {
                     has += given;
                 }
                 let before = side.stage();
+                if before == Stage::Ready && given == 2 {
+                    side.sent_caller();
+                    callers += 1;
+                }
                 match side.hear(message, has, 0) {
+                    Act::Errand(_) => {
+                        prop_assert!(before == Stage::Ready && callers > 0);
+                        callers -= 1;
+                    }
                     Act::Answer => {
                         told += 1;
                         prop_assert!(told == 1 && index == 0);
