@@ -252,3 +252,35 @@ fn balancing_that_does_not_exist_is_refused_with_what_does() {
     }
     assert!(relay("balance = source\nbalance tag = web random").status.success());
 }
+
+#[test]
+fn routes_that_lead_nowhere_are_refused() {
+    let relay = |listen: &str, directive: &str| {
+        check(format!(
+            "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = 0 {listen} }}\n}}\n\
+             id = tcprelay {{\nremote = {{ address = 127.0.0.1 port = 5 tag = web, any }}\n\
+             {directive}\n}}\n"
+        ))
+    };
+    for (listen, directive, expected) in [
+        ("", "route = { sni = a.example }", "6: route: 'to' is missing"),
+        ("", "route = { to = mail }", "6: route: no remote has the tag 'mail'"),
+        ("", "route default = mail", "6: route: no remote has the tag 'mail'"),
+        ("", "route = { name = a to = web }", "6: Expected 'alpn', 'from', 'listener', 'port', 'sni'"),
+        ("", "route = { sni = *.*.a to = web }", "6: Expected a host name or '*.' and one, but got"),
+        ("", "route = { sni = 10.0.0.1 to = web }", "6: Expected a host name or '*.' and one"),
+        ("", "route = { from = mars to = web }", "6: Expected an IP address or network in CIDR"),
+        ("", "route = { port = 99999 to = web }", "6: "),
+        ("", "route { to = web }", "6: Expected '=' or 'default', but got '{'"),
+        ("tls = look", "", "2: Expected 'DTLSv1.0', 'DTLSv1.2', 'DTLSv1.3', 'TLSv1.2', 'TLSv1.3', 'auto', 'deny', 'false', 'inspect'"),
+    ] {
+        let output = relay(listen, directive);
+        assert_eq!(output.status.code(), Some(78), "{directive}");
+        let found = mistakes(&output);
+        assert!(found.iter().any(|line| line.starts_with(expected)), "{directive}: {found:?}");
+    }
+    let good = "route = { listener = a, b sni = x.example, *.y.example. alpn = h2 \
+                from = 10.0.0.0/8, ::1 port = 443, 8000-8100 to = web }\n\
+                route = { to = \"any\" }\nroute default = reject";
+    assert!(relay("tls = inspect", good).status.success());
+}

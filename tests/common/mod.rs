@@ -447,6 +447,11 @@ impl Peer {
         (peer, receiver)
     }
 
+    /// A `remote` with these tags, on a line.
+    pub fn tagged(&self, tags: &str) -> String {
+        format!("{}\n", self.remote().replace('}', &format!("tag = {tags} }}")))
+    }
+
     /// The `remote` block for this server.
     pub fn remote(&self) -> String {
         remote(self.port)
