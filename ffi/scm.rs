@@ -94,6 +94,11 @@ impl LocalWorker for OwnWorker {
         ended
     }
 
+    /// The program says how many sessions have ended, and not whose.
+    fn left(&mut self) -> Option<Vec<u32>> {
+        None
+    }
+
     fn sessions(&self) -> usize {
         usize::try_from(common_data::users_cur()).unwrap_or(0)
     }

@@ -13,6 +13,7 @@ use super::layout::spawnd_settings as settings;
 use super::mavis::reading::Reader;
 use crate::config::acl::Acl;
 use crate::config::broker;
+use crate::os::log::Severity;
 use crate::os::malloc::Text;
 use crate::os::process;
 use state::State;
@@ -31,6 +32,10 @@ entry! {
             let spawn = &mut broker.spawn;
             spawn.instances_min = spawn.instances_min.min(spawn.instances_max);
             common_data::publish(&std::mem::take(&mut parser.common));
+            if broker.clients.are_set() {
+                let text = "client: this program does not apply limits of clients".to_owned();
+                parser.message(Severity::WARNING, text);
+            }
             settings::publish(&broker);
             state::set_acl(Acl::new(broker.acl));
             Ok(())

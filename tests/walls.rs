@@ -49,6 +49,7 @@ const PURE: &[&str] = &[
     "broker::policy",
     "broker::sticky",
     "channel::broker_side",
+    "channel::clients",
     "channel::worker_side",
     "upstream::balance",
     "upstream::health",

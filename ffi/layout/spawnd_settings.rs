@@ -255,6 +255,7 @@ pub(crate) unsafe fn purpose(context: *mut SpawndContext) -> Purpose {
             flags: settings.sd_flags,
             realm,
             protocol: settings.protocol as u32,
+            client: 0,
         },
         port: settings.port,
         protocol: settings.protocol,

@@ -1,16 +1,18 @@
-//! Which clients are admitted: the access list, and the limit of connections.
+//! Which clients are admitted: the access list, the limit of connections, and those of each client.
 
+use super::clients::{ClientTable, Seat};
 use super::text;
 use crate::config::acl::Acl;
 use crate::config::broker::Overload;
+use crate::config::clients::Refuse;
 use crate::os::address::ScopedIp;
 use crate::os::log;
 
 /// What happens to a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+#[derive(Debug)]
+pub(super) enum Verdict {
     /// It is served.
-    Admitted,
+    Admitted(Option<Seat>),
     /// It is closed.
     Closed,
     /// It is reset.
@@ -21,14 +23,15 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Admission {
     acl: Acl,
+    clients: ClientTable,
     overload: Overload,
     overloaded: bool,
 }
 
 impl Admission {
     /// As configured.
-    pub fn new(acl: Acl, overload: Overload) -> Admission {
-        Admission { acl, overload, overloaded: false }
+    pub(super) fn new(acl: Acl, clients: ClientTable, overload: Overload) -> Admission {
+        Admission { acl, clients, overload, overloaded: false }
     }
 
     /// What happens to connections beyond the limit.
@@ -48,7 +51,12 @@ impl Admission {
 
     /// Decides about a connection; `full` if the limit is reached. A `client` without an IP address
     /// is local, and permitted.
-    pub fn judge(&self, full: bool, client: impl FnOnce() -> Option<ScopedIp>) -> Verdict {
+    pub(super) fn judge(
+        &self,
+        full: bool,
+        now: u64,
+        client: impl FnOnce() -> Option<ScopedIp>,
+    ) -> Verdict {
         if full {
             // Resetting closes the listeners, except those that we could not open again.
             return match self.overload {
@@ -56,15 +64,33 @@ impl Admission {
                 Overload::Queue | Overload::Close => Verdict::Closed,
             };
         }
-        if !self.acl.is_empty() {
-            if let Some(address) = client().filter(|&address| !self.acl.permits(address)) {
-                log::braked(log::Kind::Denied, || {
-                    format!("{}: denied by ACL", text::rejected(address))
-                });
-                return Verdict::Closed;
+        if self.acl.is_empty() && !self.clients.is_limited() {
+            return Verdict::Admitted(None);
+        }
+        let Some(address) = client() else {
+            return Verdict::Admitted(None);
+        };
+        if !self.acl.permits(address) {
+            log::braked(log::Kind::Denied, || {
+                format!("{}: denied by ACL", text::rejected(address))
+            });
+            return Verdict::Closed;
+        }
+        match self.clients.admit(address, now) {
+            Ok(seat) => Verdict::Admitted(seat),
+            Err(refusal) => {
+                log::braked(log::Kind::Client, || text::beyond(address, refusal));
+                match self.clients.refuse() {
+                    Refuse::Close => Verdict::Closed,
+                    Refuse::Reset => Verdict::Reset,
+                }
             }
         }
-        Verdict::Admitted
+    }
+
+    /// The sessions of clients.
+    pub(super) fn clients(&self) -> &ClientTable {
+        &self.clients
     }
 
     /// The `limit` was reached, or is no longer.

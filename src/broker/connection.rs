@@ -1,5 +1,6 @@
 //! A client on its way from a listener to a worker.
 
+use super::clients::{ClientTable, Seat};
 use crate::channel::protocol::Accept;
 use crate::os::address::{unmapped, ScopedIp};
 use crate::os::{Channel, Socket};
@@ -17,6 +18,8 @@ pub struct Connection {
     pub accept: Accept,
     /// The data of a datagram.
     pub datagram: Option<Vec<u8>>,
+    /// Its place among the sessions of its client, if these are counted.
+    pub(super) seat: Option<Seat>,
 }
 
 impl Connection {
@@ -24,6 +27,20 @@ impl Connection {
     pub fn client(&self) -> Option<ScopedIp> {
         let client = self.socket.peer_address()?.scoped_ip()?;
         Some(ScopedIp { ip: unmapped(client.ip), ..client })
+    }
+
+    /// It was admitted before: it has a place again, if places are counted.
+    pub(super) fn enter(&mut self, clients: &ClientTable) {
+        self.accept.client = 0;
+        if clients.counts_sessions() {
+            self.set_seat(self.client().and_then(|client| clients.enter(client)));
+        }
+    }
+
+    /// Its place among the sessions of its client.
+    pub(super) fn set_seat(&mut self, seat: Option<Seat>) {
+        self.accept.client = seat.as_ref().map_or(0, Seat::number);
+        self.seat = seat;
     }
 
     /// The message to the worker, as C code sends it.

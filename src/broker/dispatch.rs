@@ -1,5 +1,6 @@
 //! Connections on their way to workers: those assigned to one in this turn, and those that wait.
 
+use super::clients::ClientTable;
 use super::connection::Connection;
 use super::kind;
 use super::listeners::Listeners;
@@ -167,7 +168,10 @@ impl Dispatch {
                 let rest = outbox.len() - same.take(channel::DESCRIPTORS).count();
                 let sockets = outbox[rest..].iter().map(|(_, connection)| &connection.socket);
                 match workers.send_together(id, &accept, sockets, events) {
-                    Ok(()) => outbox.truncate(rest),
+                    Ok(()) => {
+                        let sent = outbox.drain(rest..).map(|(_, connection)| connection);
+                        workers.seat(id, sent);
+                    }
                     Err(error) => {
                         let batch = outbox.split_off(rest);
                         self.not_delivered(id, batch, &error, workers, listeners, events);
@@ -261,7 +265,7 @@ impl Dispatch {
         while self.parked.is_empty() && workers.can_take_over() {
             match workers.take_back(id, events) {
                 Ok(Some(found)) => {
-                    self.adopt(found, listeners);
+                    self.adopt(found, listeners, workers);
                     self.unpark(workers, listeners, events);
                 }
                 Ok(None) => return,
@@ -280,7 +284,7 @@ impl Dispatch {
         while !self.is_busy() {
             match workers.next_orphans() {
                 Ok(Some(found)) => {
-                    self.adopt(found, listeners);
+                    self.adopt(found, listeners, workers);
                     self.unpark(workers, listeners, events);
                 }
                 Ok(None) => return,
@@ -290,8 +294,14 @@ impl Dispatch {
     }
 
     /// Queues connections taken back from workers.
-    pub(super) fn adopt(&mut self, found: Vec<Connection>, listeners: &Listeners) {
+    pub(super) fn adopt(
+        &mut self,
+        found: Vec<Connection>,
+        listeners: &Listeners,
+        workers: &Workers,
+    ) {
         for mut connection in found {
+            connection.enter(workers.clients());
             connection.listener = listeners.that_tells(&connection.accept);
             self.parked.push_back(connection);
         }
@@ -303,6 +313,7 @@ impl Dispatch {
         former: Vec<(String, Socket)>,
         blocking: Blocking,
         listeners: &Listeners,
+        clients: &ClientTable,
     ) {
         let mut refused = BTreeMap::new();
         for (key, socket) in former {
@@ -320,7 +331,10 @@ impl Dispatch {
                 let _ = socket.set_nonblocking();
             }
             let listener = Some(listener);
-            self.parked.push_back(Connection { socket, listener, accept, datagram: None });
+            let mut connection =
+                Connection { socket, listener, accept, datagram: None, seat: None };
+            connection.enter(clients);
+            self.parked.push_back(connection);
         }
         for (key, count) in refused {
             log::message(&format!(

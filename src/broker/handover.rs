@@ -5,6 +5,7 @@
 //! whose descriptor number is in an environment variable. An older image that does not know the
 //! file gets the text itself, in as many variables as it takes.
 
+use super::clients::LeftClient;
 use crate::os::anonymous::{self, Bytes};
 use crate::os::entry::FileId;
 use crate::os::pidfile::PidFile;
@@ -86,7 +87,7 @@ impl<'a> Hold for Lent<'a> {
 }
 
 /// A worker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LeftWorker<Channel> {
     /// Its process.
     pub pid: Pid,
@@ -98,6 +99,8 @@ pub struct LeftWorker<Channel> {
     pub users: usize,
     /// It has sent a message, so it has its keys already, or is to get none.
     pub heard: bool,
+    /// The clients of its sessions, if they are counted.
+    pub clients: Vec<LeftClient>,
 }
 
 /// The monitor of the former image.
@@ -359,6 +362,14 @@ impl Handover {
                 self.background = true;
                 return Some(());
             }
+            // Not a number: an older image would take one for a descriptor.
+            "clients" => {
+                let pid: Pid = words.next()?.strip_prefix("pid=")?.parse().ok()?;
+                let mut workers = self.workers.iter_mut();
+                let worker = workers.find(|worker| worker.pid == pid)?;
+                worker.clients = words.filter_map(LeftClient::decode).collect();
+                return Some(());
+            }
             "keeper" => {
                 self.keepers.push(words.next()?.parse().ok()?);
                 return Some(());
@@ -416,6 +427,7 @@ impl Handover {
                     inbox: None,
                     users,
                     heard,
+                    clients: Vec::new(),
                 });
             }
             "monitor" => {
@@ -569,7 +581,7 @@ impl<H: Hold> Handover<H> {
             let _ = write!(text, "\nparked {} {}", number(fd), encode(key));
         }
         for worker in &self.workers {
-            let LeftWorker { channel, inbox, pid, users, heard } = worker;
+            let LeftWorker { channel, inbox, pid, users, heard, .. } = worker;
             let _ = write!(text, "\nworker {} {pid} {users}", number(channel));
             if *heard {
                 let _ = write!(text, " {HEARD}");
@@ -591,6 +603,12 @@ impl<H: Hold> Handover<H> {
 
     fn encode(&self) -> String {
         let mut text = self.encode_basics();
+        for LeftWorker { pid, clients, .. } in &self.workers {
+            if !clients.is_empty() {
+                let _ = write!(text, "\nclients pid={pid}");
+                clients.iter().for_each(|client| text.push_str(&format!(" {}", client.encode())));
+            }
+        }
         for pid in &self.keepers {
             let _ = write!(text, "\nkeeper {pid}");
         }

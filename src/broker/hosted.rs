@@ -159,7 +159,8 @@ pub fn accept(host: &mut impl Host, listener: &Listener, purpose: &Purpose) {
             return log::braked(log::Kind::Accept, || format!("accept: {}", os::reason(&error)))
         }
     };
-    let connection = Connection { socket, listener: None, accept: purpose.accept, datagram };
+    let connection =
+        Connection { socket, listener: None, accept: purpose.accept, datagram, seat: None };
     let client = connection.client();
     if !admits(host, client) {
         return;
@@ -240,12 +241,14 @@ pub fn hear(
 ) {
     let message = match message {
         // Not answered: only our own broker has the secrets to answer with.
-        Ok(FromWorker::Hello(_)) => Ok(FromWorker::Unknown(FromWorker::HELLO)),
+        Ok(FromWorker::Hello(_) | FromWorker::Left(_)) => {
+            Ok(FromWorker::Unknown(FromWorker::HELLO))
+        }
         other => other,
     };
     match side.hear(message, has, now) {
         // Nobody is sent callers.
-        Act::Nothing | Act::Answer | Act::Errand(_) => {}
+        Act::Nothing | Act::Answer | Act::Left | Act::Errand(_) => {}
         Act::Ended(count) => {
             host.ended(worker, count);
             resume(host);
@@ -321,6 +324,7 @@ pub fn signal(host: &mut impl Host, arrived: &Arrived, inherited: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::protocol::Abilities;
     use crate::os::Socket;
     use std::os::fd::OwnedFd;
 
@@ -415,7 +419,7 @@ mod tests {
     fn give(scene: &mut Scene, client: Option<Key>) {
         let socket = Socket::from(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
         let accept = Accept::default();
-        let connection = Connection { socket, listener: None, accept, datagram: None };
+        let connection = Connection { socket, listener: None, accept, datagram: None, seat: None };
         hand_over(scene, &connection, client);
     }
 
@@ -473,7 +477,7 @@ mod tests {
             hear(scene, WorkerId(0), &mut side, Ok(message), (has, 0));
         };
         // HELLO is not answered, and changes nothing.
-        say(&mut scene, FromWorker::Hello(true));
+        say(&mut scene, FromWorker::Hello(Abilities::ALL));
         say(&mut scene, FromWorker::Done(3));
         assert_eq!((&*scene.users, &*scene.gone), (&[0][..], &[][..]));
         // It serves, so BAD_CFG no longer ends the broker, only the worker.

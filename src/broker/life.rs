@@ -5,6 +5,8 @@ mod renewal;
 
 use super::admission::{Admission, Verdict};
 use super::callers::Callers;
+use super::clients::ClientTable;
+use super::connection::Connection;
 use super::dispatch::Dispatch;
 use super::handover::Handover;
 use super::keepers::Keepers;
@@ -121,6 +123,7 @@ impl Broker {
         if options.inetd {
             listeners.adopt_standard_input()?;
         }
+        let clients = ClientTable::new(std::mem::take(&mut config.clients));
         let setup = Setup {
             spawn: &config.spawn,
             channel_buffer: config.channel_buffer,
@@ -129,6 +132,7 @@ impl Broker {
             secrets,
             // A service that was running is not given up because its workers do not start at once.
             settled: reloaded,
+            clients: clients.clone(),
         };
         if matches!(servers, Servers::Foreign(_)) {
             listeners.close_desk();
@@ -139,7 +143,7 @@ impl Broker {
         let mut handover = std::mem::take(handover);
         let mut broker = Broker {
             listeners,
-            admission: Admission::new(Acl::new(config.acl), config.overload),
+            admission: Admission::new(Acl::new(config.acl), clients.clone(), config.overload),
             dispatch: Dispatch::default(),
             workers,
             reload: Reload::new(single),
@@ -178,7 +182,8 @@ impl Broker {
             broker.announce(events);
         }
         let blocking = broker.workers.blocking();
-        broker.dispatch.adopt_former(handover.parked, blocking, &broker.listeners);
+        let clients = broker.admission.clients();
+        broker.dispatch.adopt_former(handover.parked, blocking, &broker.listeners, clients);
         broker.settle(events);
         broker.settle_load(events);
         broker.refresh_title();
@@ -418,14 +423,15 @@ impl Broker {
                 break;
             }
             match self.listeners.accept(index, blocking) {
-                Ok(Some(connection)) => match self.admission.judge(full, || connection.client()) {
-                    Verdict::Admitted => {
+                Ok(Some(mut connection)) => match self.judge(full, &connection, events) {
+                    Verdict::Admitted(seat) => {
+                        connection.set_seat(seat);
                         let Broker { workers, listeners, .. } = self;
                         self.dispatch.take(connection, workers, listeners, events);
                     }
                     verdict => {
                         self.dispatch.accepting_works();
-                        if verdict == Verdict::Reset {
+                        if matches!(verdict, Verdict::Reset) {
                             connection.socket.reset_on_close();
                         }
                     }
@@ -439,6 +445,12 @@ impl Broker {
             }
         }
         self.dispatch.deliver(&mut self.workers, &self.listeners, events);
+    }
+
+    /// Decides whether a connection is admitted.
+    #[inline]
+    fn judge(&self, full: bool, connection: &Connection, events: &Loop) -> Verdict {
+        self.admission.judge(full, events.now(), || connection.client())
     }
 
     /// Accepts what waits in the backlogs of listeners that are about to be closed.
@@ -528,7 +540,7 @@ impl Broker {
     /// Queues the connections left unread by workers that are gone, for others or the next image.
     fn collect_orphans(&mut self) {
         let found = self.workers.collect_orphans();
-        self.dispatch.adopt(found, &self.listeners);
+        self.dispatch.adopt(found, &self.listeners, &self.workers);
     }
 
     fn remove_pid_file(&mut self) {

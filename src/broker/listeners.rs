@@ -314,7 +314,7 @@ impl Listeners {
                 listener.class = 0;
             }
         }
-        Ok(Some(Connection { socket, listener: Some(index), accept, datagram }))
+        Ok(Some(Connection { socket, listener: Some(index), accept, datagram, seat: None }))
     }
 
     /// How many connections may wait in the backlog of a listener that is about to be closed.

@@ -13,6 +13,7 @@
 pub mod addresses;
 pub mod admission;
 mod callers;
+mod clients;
 mod connection;
 mod dispatch;
 mod findings;

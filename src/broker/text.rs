@@ -1,5 +1,6 @@
 //! Log lines of the broker, shared by our own broker and those that C code has built of its parts.
 
+use crate::channel::clients::Refusal;
 use crate::config::broker::Overload;
 use crate::os::address::ScopedIp;
 use std::ffi::CStr;
@@ -13,6 +14,9 @@ pub const RESTARTING: &str = "SIGHUP: restarting";
 pub const RESUMING: &str = "resuming normal operation";
 /// A worker cannot use its configuration, and the broker exits.
 pub const BAD_CONFIGURATION: &str = "Child reported fatal configuration problem. Exiting.";
+/// Workers of another program do not say whose sessions have ended.
+pub const UNCOUNTED: &str =
+    "client sessions max is without effect: the workers are another program";
 /// No listener could be opened.
 pub const NOTHING_BOUND: &str = "Failed to bind to any address or port.";
 
@@ -32,6 +36,11 @@ pub fn not_bound(address: &dyn Display, retry_delay: u32) -> String {
 /// A client that the access list denies.
 pub fn rejected(client: ScopedIp) -> String {
     format!("connection attempt from [{client}] rejected")
+}
+
+/// A client that is beyond its limits.
+pub fn beyond(client: ScopedIp, refusal: Refusal) -> String {
+    format!("{}: beyond its {refusal}", rejected(client))
 }
 
 /// A worker has said how many connections it can handle.

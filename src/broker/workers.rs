@@ -12,6 +12,7 @@ mod signer;
 mod watch;
 mod worker;
 
+use super::clients::{ClientTable, Held};
 use super::handover::{publish_snapshot, LeftWorker};
 use super::kind;
 use super::policy::{Limits, Policy, WorkerId};
@@ -121,6 +122,12 @@ pub(super) struct Workers {
     signer: Option<Signer>,
     /// It is not started again before a pause is over.
     signer_paused: bool,
+    /// The sessions of clients; those of each worker are there.
+    clients: ClientTable,
+    /// Those of the relay in this process.
+    local_clients: Held,
+    /// It was logged that sessions of clients cannot be counted.
+    uncounted: bool,
     /// No more workers are started.
     closing: bool,
     news: VecDeque<News>,
@@ -135,12 +142,13 @@ pub(super) struct Setup<'a> {
     pub(super) secrets: Secrets,
     /// A service is running, which must not be given up because workers do not start at once.
     pub(super) settled: bool,
+    pub(super) clients: ClientTable,
 }
 
 impl Workers {
     /// Without worker processes; the relay of single-process mode is there at once.
     pub(super) fn new(servers: Servers, setup: Setup<'_>) -> Workers {
-        let Setup { spawn, channel_buffer, sticky, snapshot, secrets, settled } = setup;
+        let Setup { spawn, channel_buffer, sticky, snapshot, secrets, settled, clients } = setup;
         publish_snapshot(snapshot.as_ref());
         let mut policy = Policy::new(servers.limits(spawn));
         if let Servers::Local { .. } = servers {
@@ -165,6 +173,9 @@ impl Workers {
             leases,
             signer: None,
             signer_paused: false,
+            clients,
+            local_clients: Held::default(),
+            uncounted: false,
             closing: false,
             news: VecDeque::new(),
         }
@@ -209,6 +220,11 @@ impl Workers {
             Servers::Foreign(_) => Blocking::Yes,
             Servers::Own(_) | Servers::Local { .. } => Blocking::No,
         }
+    }
+
+    /// The sessions of clients.
+    pub(super) fn clients(&self) -> &ClientTable {
+        &self.clients
     }
 
     /// True if there is no worker process.
@@ -290,7 +306,7 @@ impl Workers {
 
     /// Takes over the workers of the former image, and asks them to leave.
     pub(super) fn adopt(&mut self, former: Vec<LeftWorker<Channel>>, events: &mut Loop) {
-        for LeftWorker { pid, channel, inbox, users, heard } in former {
+        for LeftWorker { pid, channel, inbox, users, heard, clients } in former {
             let side = BrokerSide::adopted(heard);
             let mut worker = Worker::new(
                 pid,
@@ -301,6 +317,7 @@ impl Workers {
                 events.now(),
             );
             worker.users = users;
+            worker.held = self.clients.resume(&clients);
             let id = self.add(worker, events);
             if let Some(worker) = self.all.get_mut(&id) {
                 // The former image may have asked already; asking twice does no harm.
@@ -323,6 +340,7 @@ impl Workers {
                 pid: worker.pid,
                 users,
                 heard: worker.side.has_been_heard(),
+                clients: worker.held.left(),
             })
             .collect()
     }

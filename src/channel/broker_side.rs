@@ -7,6 +7,7 @@
 //! | HELLO | first and once: answered, Told | offence | offence | answered if nothing came before |
 //! | MAX | Ready | Ready | once | once, ignored |
 //! | DONE | counts, Ready | counts, Ready | counts | counts |
+//! | LEFT | numbers | numbers | numbers | numbers |
 //! | DYING | Leaving | Leaving | Leaving | once |
 //! | BAD_CFG | cannot start | cannot start | offence | ignored before MAX |
 //! | KEEPALIVE | idle | idle | idle | idle |
@@ -18,7 +19,7 @@
 //!
 //! No I/O; the caller has the clock.
 
-use super::protocol::{BadMessage, Errand, FromWorker};
+use super::protocol::{Abilities, BadMessage, Errand, FromWorker};
 use super::Peer;
 use bitflags::bitflags;
 use std::fmt;
@@ -45,6 +46,9 @@ pub enum Act {
     Nothing,
     /// This many of its connections have ended.
     Ended(usize),
+    /// These clients' sessions have ended: see [`left`](super::protocol::left). If it has none of
+    /// them, call [`BrokerSide::left_nothing`].
+    Left,
     /// It serves from now on, at most this many connections.
     Limit(usize),
     /// It wants no more connections.
@@ -125,10 +129,9 @@ pub struct BrokerSide {
     peer: Peer,
     stage: Stage,
     said: Said,
-    /// It takes several connections at once.
-    takes_connections: bool,
     /// Callers that the monitor was sent, and has said nothing about.
     callers: usize,
+    abilities: Abilities,
     trifles: u32,
     trifles_since: u64,
 }
@@ -141,8 +144,8 @@ impl BrokerSide {
             peer,
             stage: Stage::Starting,
             said: Said::empty(),
-            takes_connections: false,
             callers: 0,
+            abilities: Abilities::default(),
             trifles: 0,
             trifles_since: 0,
         }
@@ -172,7 +175,12 @@ impl BrokerSide {
 
     /// True if it understands CONNECTIONS.
     pub fn takes_connections(&self) -> bool {
-        self.takes_connections
+        self.abilities.takes_connections
+    }
+
+    /// True if it tells which clients' sessions have ended.
+    pub fn tells_clients(&self) -> bool {
+        self.abilities.tells_clients
     }
 
     /// True if it is not ready yet.
@@ -213,7 +221,8 @@ impl BrokerSide {
         let first = !self.has_been_heard();
         self.said |= Said::ANYTHING;
         match message {
-            Ok(FromWorker::Hello(takes)) => self.hello(takes, first, now),
+            Ok(FromWorker::Hello(abilities)) => self.hello(abilities, first, now),
+            Ok(FromWorker::Left(_)) => Act::Left,
             Ok(FromWorker::Max(max)) => self.max(max, now),
             Ok(FromWorker::Done(said)) => self.done(said, has, now),
             Ok(FromWorker::Dying) => self.dying(now),
@@ -231,13 +240,13 @@ impl BrokerSide {
         }
     }
 
-    fn hello(&mut self, takes: bool, first: bool, now: u64) -> Act {
+    fn hello(&mut self, abilities: Abilities, first: bool, now: u64) -> Act {
         match self.stage {
             _ if self.said.contains(Said::HELLO) => Act::Offence(Offence::Again("HELLO")),
             Stage::Starting | Stage::Leaving if first => {
                 self.said |= Said::HELLO;
                 self.peer = Peer::Ours;
-                self.takes_connections = takes;
+                self.abilities = abilities;
                 if self.stage == Stage::Starting {
                     self.stage = Stage::Told;
                 }
@@ -317,6 +326,11 @@ impl BrokerSide {
         act
     }
 
+    /// A LEFT message named no client of which the worker has sessions.
+    pub fn left_nothing(&mut self, now: u64) -> Act {
+        self.trifle(now, Act::Nothing)
+    }
+
     /// A message that means nothing here.
     fn unknown(&mut self, number: u32, offence: Offence, now: u64) -> Act {
         if self.peer == Peer::Ours {
@@ -351,7 +365,7 @@ mod tests {
     fn ready(peer: Peer) -> BrokerSide {
         let mut side = BrokerSide::new(peer);
         if peer == Peer::Ours {
-            assert_eq!(said(&mut side, FromWorker::Hello(true), 0), Act::Answer);
+            assert_eq!(said(&mut side, FromWorker::Hello(Abilities::ALL), 0), Act::Answer);
         }
         assert_eq!(said(&mut side, FromWorker::Max(100), 0), Act::Limit(100));
         assert_eq!(side.stage(), Stage::Ready);
@@ -378,7 +392,7 @@ mod tests {
         for last in [FromWorker::Max(5), FromWorker::BadConfiguration, FromWorker::Dying] {
             let mut side = BrokerSide::new(Peer::Ours);
             side.dismissed();
-            assert_eq!(said(&mut side, FromWorker::Hello(true), 0), Act::Answer);
+            assert_eq!(said(&mut side, FromWorker::Hello(Abilities::ALL), 0), Act::Answer);
             assert_eq!(said(&mut side, last, 0), Act::Nothing, "{last:?}");
         }
     }
@@ -386,7 +400,7 @@ mod tests {
     #[test]
     fn what_is_out_of_place_costs_the_place() {
         use Offence::*;
-        let hello = FromWorker::Hello(true);
+        let hello = FromWorker::Hello(Abilities::ALL);
         let ours = [
             (FromWorker::BadConfiguration, BadConfiguration),
             (FromWorker::Max(1), Again("MAX")),
@@ -417,7 +431,7 @@ mod tests {
         assert_eq!(said(&mut side, FromWorker::Done(5), 1), Act::Ended(1));
         assert_eq!(said(&mut side, FromWorker::Done(5), 0), Act::Nothing);
         assert_eq!(said(&mut side, FromWorker::Max(3), 0), Act::Limit(3));
-        let hello = said(&mut side, FromWorker::Hello(true), 0);
+        let hello = said(&mut side, FromWorker::Hello(Abilities::ALL), 0);
         assert_eq!(hello, Act::Remark("Child used unknown message type 64".to_owned()));
         assert_eq!(said(&mut BrokerSide::new(Peer::Foreign), bad, 0), Act::CannotStart);
     }
@@ -437,7 +451,7 @@ mod tests {
 
     #[test]
     fn a_worker_of_a_former_image_gets_its_keys_once() {
-        let hello = || Ok(FromWorker::Hello(true));
+        let hello = || Ok(FromWorker::Hello(Abilities::ALL));
         assert_eq!(BrokerSide::adopted(false).hear(hello(), 0, 0), Act::Answer);
         assert!(!matches!(BrokerSide::adopted(true).hear(hello(), 0, 0), Act::Answer));
     }
@@ -454,7 +468,8 @@ mod tests {
         prop_oneof![
             4 => (0u32..4).prop_map(|count| Ok(FromWorker::Done(count))),
             1 => (-2..9).prop_map(|max| Ok(FromWorker::Max(max))),
-            1 => any::<bool>().prop_map(|takes| Ok(FromWorker::Hello(takes))),
+            1 => Just(Ok(FromWorker::Hello(Abilities::ALL))),
+            1 => Just(Ok(FromWorker::Left(1))),
             1 => Just(Ok(FromWorker::Dying)),
             1 => Just(Ok(FromWorker::BadConfiguration)),
             1 => Just(Ok(FromWorker::KeepAlive)),
@@ -497,6 +512,7 @@ mod tests {
                         prop_assert!(before == Stage::Ready && callers > 0);
                         callers -= 1;
                     }
+                    Act::Left => {}
                     Act::Answer => {
                         told += 1;
                         prop_assert!(told == 1 && index == 0);

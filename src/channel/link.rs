@@ -114,6 +114,12 @@ impl Link {
         self.side.ended(count);
     }
 
+    /// A session has ended whose client the broker has numbered.
+    #[inline]
+    pub fn left(&mut self, client: u32) {
+        self.side.left(client);
+    }
+
     /// Sends the broker a keepalive, with the next [`flush`](Self::flush).
     pub fn keep_alive(&mut self) {
         self.side.keep_alive();
@@ -147,6 +153,16 @@ impl Link {
 
     /// Sends what is due. Returns the order that follows if the broker is gone.
     pub fn flush(&mut self) -> Order<OwnedFd> {
+        while let Some(message) = self.side.left_due() {
+            match self.channel.send(&message, None) {
+                Ok(()) => self.side.said_left(),
+                Err(error) if channel::is_full(&error) => {
+                    self.room = Interest::in_room(&error);
+                    return Order::Nothing;
+                }
+                Err(error) => return self.failed("scm_send_msg: sendmsg", &error),
+            }
+        }
         while let Some(message) = self.side.due() {
             match self.channel.send(&message.encode(), None) {
                 Ok(()) => self.side.said(message),
@@ -175,7 +191,7 @@ impl Link {
 
     /// Watches the channel for messages, and for room if something is due.
     pub fn watch(&self, events: &mut Loop) {
-        let write = self.side.due().map_or(Interest::empty(), |_| self.room);
+        let write = if self.side.is_due() { self.room } else { Interest::empty() };
         // A closed channel would be readable for ever.
         let read = if self.side.is_closed() { Interest::empty() } else { Interest::READ };
         events.set_interest(&self.channel, read | write);

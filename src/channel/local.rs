@@ -33,6 +33,9 @@ pub trait LocalWorker {
     fn timer(&mut self, events: &mut Loop, timer: TimerId, token: Token);
     /// The end of a turn of the loop. Returns how many sessions have ended since the last turn.
     fn turn(&mut self, events: &mut Loop) -> usize;
+    /// The numbers of clients whose sessions have ended since the last call, one for each session;
+    /// `None` from a worker that does not tell.
+    fn left(&mut self) -> Option<Vec<u32>>;
     /// How many sessions are open.
     fn sessions(&self) -> usize;
     /// The most connections it can handle now, if that changes while it runs.

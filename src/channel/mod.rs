@@ -1,12 +1,13 @@
 //! What broker and worker say to each other: the messages ([`protocol`]), a state machine for each
 //! side that says which message is allowed when and what to say next ([`broker_side`],
-//! [`worker_side`]), and the function calls that replace the channel in single-process mode
-//! ([`local`]).
+//! [`worker_side`]), the function calls that replace the channel in single-process mode
+//! ([`local`]), and the table of clients that both sides keep ([`clients`]).
 
 #![forbid(unsafe_code)]
 
 pub mod briefing;
 pub mod broker_side;
+pub mod clients;
 pub mod link;
 pub mod local;
 pub mod protocol;

@@ -39,13 +39,23 @@ const TYPE_SECRETS: u32 = 65;
 const TYPE_CONNECTIONS: u32 = 67;
 /// Size of a CONNECTIONS message.
 pub const CONNECTIONS: usize = ACCEPT + 4;
-/// Bit in the count of a HELLO: the worker takes CONNECTIONS messages.
+/// Size of a CONNECTIONS message that says which client they are of. Older workers ignore the rest.
+const CLIENT_CONNECTIONS: usize = CONNECTIONS + 4;
+/// Bits in the count of a HELLO: the worker takes CONNECTIONS messages, and says LEFT.
 const TAKES_CONNECTIONS: u32 = 1;
+const TELLS_CLIENTS: u32 = 2;
 /// Sent before SECRETS if the worker may take part in the zone; the zone's descriptor comes along.
 const TYPE_ZONE: u32 = 66;
 /// A stream to the process with the private keys comes along; to that process, a stream to a
 /// worker. Sent before SECRETS, and again if that process was started again.
 const TYPE_SIGNER: u32 = 68;
+/// Sessions have ended whose clients the broker has numbered, in CONNECTIONS: a count, and so many
+/// of these numbers.
+const TYPE_LEFT: u32 = 71;
+/// The most numbers in a LEFT message.
+pub const LEFT_MOST: usize = 100;
+/// Room for any message of a worker.
+pub const FROM_WORKER: usize = SHORT + 4 * LEFT_MOST;
 
 /// Sent to the monitor only: a client of the control socket, whose descriptor comes along.
 const TYPE_CALLER: u32 = 69;
@@ -104,11 +114,12 @@ pub enum FromWorker {
     BadConfiguration,
     /// The most connections I can handle.
     Max(i32),
-    /// I am the same program; send me the secrets that only you may read. True if I take several
-    /// connections at once.
-    Hello(bool),
     /// What a caller wants of the broker. From the monitor only.
     Errand(Errand),
+    /// I am the same program; send me the secrets that only you may read.
+    Hello(Abilities),
+    /// So many sessions of numbered clients have ended. Their numbers follow: see [`left`].
+    Left(u32),
     /// An unknown type.
     Unknown(u32),
 }
@@ -180,6 +191,32 @@ impl Errand {
     }
 }
 
+/// What a worker of ours can do, as newer ones can do more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// It takes several connections at once.
+    pub takes_connections: bool,
+    /// It tells which clients' sessions have ended.
+    pub tells_clients: bool,
+}
+
+impl Abilities {
+    /// What this version can do.
+    pub const ALL: Abilities = Abilities { takes_connections: true, tells_clients: true };
+
+    fn decode(bits: u32) -> Abilities {
+        Abilities {
+            takes_connections: bits & TAKES_CONNECTIONS != 0,
+            tells_clients: bits & TELLS_CLIENTS != 0,
+        }
+    }
+
+    fn encode(self) -> u32 {
+        let bit = |able: bool, bit| if able { bit } else { 0 };
+        bit(self.takes_connections, TAKES_CONNECTIONS) | bit(self.tells_clients, TELLS_CLIENTS)
+    }
+}
+
 /// A message of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromBroker {
@@ -214,6 +251,8 @@ pub struct Accept {
     pub realm: [u8; 16],
     /// The IPPROTO number of the listener; 0 for an inherited listener.
     pub protocol: u32,
+    /// The broker's number for the client; 0 without one. Only our own workers are told.
+    pub client: u32,
 }
 
 /// A datagram that is too short for its message.
@@ -263,10 +302,11 @@ impl FromWorker {
             TYPE_DYING => FromWorker::Dying,
             TYPE_BAD_CONFIGURATION => FromWorker::BadConfiguration,
             TYPE_MAX => FromWorker::Max(count as i32),
-            TYPE_HELLO => FromWorker::Hello(count & TAKES_CONNECTIONS != 0),
             TYPE_ERRAND => {
                 Errand::decode(count).map_or(FromWorker::Unknown(TYPE_ERRAND), FromWorker::Errand)
             }
+            TYPE_HELLO => FromWorker::Hello(Abilities::decode(count)),
+            TYPE_LEFT => FromWorker::Left(count),
             other => FromWorker::Unknown(other),
         })
     }
@@ -279,12 +319,28 @@ impl FromWorker {
             FromWorker::Dying => (TYPE_DYING, 0),
             FromWorker::BadConfiguration => (TYPE_BAD_CONFIGURATION, 0),
             FromWorker::Max(count) => (TYPE_MAX, count as u32),
-            FromWorker::Hello(takes) => (TYPE_HELLO, if takes { TAKES_CONNECTIONS } else { 0 }),
             FromWorker::Errand(errand) => (TYPE_ERRAND, errand.encode()),
+            FromWorker::Hello(abilities) => (TYPE_HELLO, abilities.encode()),
+            FromWorker::Left(count) => (TYPE_LEFT, count),
             FromWorker::Unknown(number) => (number, 0),
         };
         short(number, count)
     }
+}
+
+/// The numbers in a LEFT message, as far as they are there.
+pub fn left(message: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    let count = word(message, 4).unwrap_or(0) as usize;
+    let numbers = (0..count.min(LEFT_MOST)).map_while(|at| word(message, SHORT + 4 * at));
+    numbers.filter(|&number| number != 0)
+}
+
+/// Encodes a LEFT message with the first of these numbers.
+pub fn left_message(numbers: &[u32]) -> Vec<u8> {
+    let numbers = &numbers[..numbers.len().min(LEFT_MOST)];
+    let mut data = FromWorker::Left(numbers.len() as u32).encode().to_vec();
+    data.extend(numbers.iter().flat_map(|number| number.to_ne_bytes()));
+    data
 }
 
 fn short(number: u32, count: u32) -> [u8; SHORT] {
@@ -322,7 +378,9 @@ impl FromBroker {
             }
             TYPE_CONNECTIONS => {
                 require(data, CONNECTIONS)?;
-                FromBroker::Connections(Accept::decode(data), word(data, ACCEPT).unwrap_or(0))
+                let client = word(data, CONNECTIONS).unwrap_or(0);
+                let accept = Accept { client, ..Accept::decode(data) };
+                FromBroker::Connections(accept, word(data, ACCEPT).unwrap_or(0))
             }
             other => FromBroker::Other(other),
         })
@@ -404,6 +462,7 @@ impl Accept {
             flags: word(data, 12).unwrap_or(0),
             realm,
             protocol: word(data, 36).unwrap_or(0),
+            client: 0,
         }
     }
 
@@ -417,11 +476,12 @@ impl Accept {
     }
 
     /// Encodes a CONNECTIONS message for `count` descriptors.
-    pub fn encode_connections(&self, count: usize) -> [u8; CONNECTIONS] {
-        let mut data = [0; CONNECTIONS];
+    pub fn encode_connections(&self, count: usize) -> [u8; CLIENT_CONNECTIONS] {
+        let mut data = [0; CLIENT_CONNECTIONS];
         data[..ACCEPT].copy_from_slice(&self.encode());
         put(&mut data, 0, TYPE_CONNECTIONS);
         put(&mut data, ACCEPT, count as u32);
+        put(&mut data, CONNECTIONS, self.client);
         data
     }
 
@@ -509,8 +569,26 @@ mod tests {
         ) {
             let mut padded = [0; 16];
             padded[..15].copy_from_slice(&realm);
-            let accept = Accept { tls_versions, aaa_protocol, flags, realm: padded, protocol };
+            let accept = Accept { tls_versions, aaa_protocol, flags, realm: padded, protocol, client: 0 };
             prop_assert_eq!(FromBroker::decode(&accept.encode()), Ok(FromBroker::Accept(accept)));
+            let accept = Accept { client: flags, ..accept };
+            let message = accept.encode_connections(3);
+            let expected = FromBroker::Connections(accept, 3);
+            prop_assert_eq!(FromBroker::decode(&message), Ok(expected));
+            // As older brokers send it.
+            let expected = FromBroker::Connections(Accept { client: 0, ..accept }, 3);
+            prop_assert_eq!(FromBroker::decode(&message[..CONNECTIONS]), Ok(expected));
+        }
+
+        #[test]
+        fn numbers_of_clients_round_trip(numbers in prop::collection::vec(1u32.., 0..300)) {
+            let message = left_message(&numbers);
+            let some = &numbers[..numbers.len().min(LEFT_MOST)];
+            prop_assert!(message.len() <= FROM_WORKER);
+            prop_assert_eq!(left(&message).collect::<Vec<_>>(), some);
+            prop_assert_eq!(FromWorker::decode(&message), Ok(FromWorker::Left(some.len() as u32)));
+            // A message that is cut off names fewer clients.
+            prop_assert!(left(&message[..message.len() / 2]).count() <= some.len());
         }
     }
 }

@@ -2,7 +2,7 @@
 //! said out of place. The channel itself loses nothing and keeps the order, as a socket pair does.
 
 use super::broker_side::{Act, BrokerSide, Stage};
-use super::protocol::{secrets_length, secrets_message, Accept, FromBroker, FromWorker};
+use super::protocol::{secrets_length, secrets_message, Abilities, Accept, FromBroker, FromWorker};
 use super::worker_side::{Exit, Order, WorkerSide, ANSWER_PATIENCE};
 use super::Peer;
 use proptest::prelude::*;
@@ -452,7 +452,7 @@ proptest! {
 #[test]
 fn a_broker_that_does_not_answer_is_another_program() {
     let mut worker = WorkerSide::<Connection>::new(Peer::Ours, true);
-    assert_eq!(worker.ask(5), Some(FromWorker::Hello(true)));
+    assert_eq!(worker.ask(5), Some(FromWorker::Hello(Abilities::ALL)));
     assert_eq!(worker.answer_due(), Some(5 + ANSWER_PATIENCE));
     // Each part of the answer extends the deadline.
     let part = secrets_message(&[0; 2000], 0);

@@ -16,7 +16,10 @@
 //!
 //! No I/O; the caller has the clock. Descriptors are of type `F`.
 
-use super::protocol::{add_secrets, Accept, BadMessage, Caller, Errand, FromBroker, FromWorker};
+use super::protocol::{
+    add_secrets, left_message, Abilities, Accept, BadMessage, Caller, Errand, FromBroker,
+    FromWorker, LEFT_MOST,
+};
 use super::Peer;
 use crate::channel::local::Prepared;
 use crate::os::secret::wipe;
@@ -142,6 +145,8 @@ struct Due {
     max: Option<i32>,
     /// Sessions that have ended.
     ended: usize,
+    /// The broker's numbers of clients whose sessions have ended, one for each session.
+    left: Vec<u32>,
     keep_alive: bool,
     dying: bool,
     /// In their order.
@@ -184,7 +189,7 @@ impl<F> WorkerSide<F> {
         }
         let deadline = now + ANSWER_PATIENCE;
         self.state = State::Asking { answer: Answer::default(), deadline, early };
-        Some(FromWorker::Hello(true))
+        Some(FromWorker::Hello(Abilities::ALL))
     }
 
     /// When to stop waiting for the answer to HELLO.
@@ -332,6 +337,28 @@ impl<F> WorkerSide<F> {
         self.due.ended += count;
     }
 
+    /// A session has ended whose client the broker has numbered.
+    #[inline]
+    pub fn left(&mut self, client: u32) {
+        if client != 0 {
+            self.due.left.push(client);
+        }
+    }
+
+    /// The next LEFT message, which goes before others.
+    pub fn left_due(&self) -> Option<Vec<u8>> {
+        (!self.cut && !self.due.left.is_empty()).then(|| left_message(&self.due.left))
+    }
+
+    /// The LEFT message was sent.
+    pub fn said_left(&mut self) {
+        let count = self.due.left.len().min(LEFT_MOST);
+        self.due.left.drain(..count);
+        if self.due.left.is_empty() {
+            self.due.left = Vec::new();
+        }
+    }
+
     /// Show the broker that we are there; if sending fails, the broker is gone.
     pub fn keep_alive(&mut self) {
         self.due.keep_alive |= !self.is_leaving();
@@ -345,9 +372,9 @@ impl<F> WorkerSide<F> {
     /// True if there is something to send.
     #[inline]
     pub fn is_due(&self) -> bool {
-        let Due { max, ended, keep_alive, dying, errands } = &self.due;
-        let due = *ended > 0 || *keep_alive || *dying || max.is_some() || !errands.is_empty();
-        due && !self.cut
+        let Due { max, ended, left, keep_alive, dying, errands } = &self.due;
+        let due = *ended > 0 || *keep_alive || *dying || max.is_some();
+        (due || !left.is_empty() || !errands.is_empty()) && !self.cut
     }
 
     /// What to send next.
@@ -355,7 +382,7 @@ impl<F> WorkerSide<F> {
         if self.cut {
             return None;
         }
-        let Due { max, ended, keep_alive, dying, ref errands } = self.due;
+        let Due { max, ended, keep_alive, dying, ref errands, .. } = self.due;
         if let Some(max) = max {
             Some(FromWorker::Max(max))
         } else if let Some(&errand) = errands.front() {

@@ -2,6 +2,7 @@
 
 use super::acl::Acl;
 use super::acl::AclEntry;
+use super::clients::ClientLimits;
 use super::listen::{
     buffer_size, connection_option, delay, flag, listen, sticky, Listener, Sticky,
 };
@@ -110,6 +111,8 @@ pub struct Broker {
     pub control: Option<Listener>,
     /// `spawn { }`.
     pub spawn: Spawn,
+    /// `client …`.
+    pub clients: ClientLimits,
 }
 
 impl Broker {
@@ -124,6 +127,15 @@ impl Broker {
         match self.listeners.iter().any(|listener| listener.flags & flag::HAPROXY != 0) {
             true => Acl::new(self.acl.clone()),
             false => Acl::default(),
+        }
+    }
+
+    /// The limits of clients that workers apply to the addresses in PROXY headers. None if no
+    /// listener expects them.
+    pub fn client_limits_for_workers(&self) -> ClientLimits {
+        match self.listeners.iter().any(|listener| listener.flags & flag::HAPROXY != 0) {
+            true => self.clients.clone(),
+            false => ClientLimits::default(),
         }
     }
 
@@ -213,6 +225,7 @@ fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigE
             parser.block(|parser| parser.attempt(|parser| in_spawn(parser, broker)))?;
             parser.advance()?;
         }
+        S_client => broker.clients.parse(parser)?,
         S_sticky => sticky(parser, &mut broker.sticky)?,
         // spawnd's documentation has these outside of spawn { } as well.
         S_exec => drop(spawn_directive(parser, &mut broker.spawn)?),
@@ -252,6 +265,7 @@ fn unknown_directive(parser: &Parser<'_>) -> ConfigError {
         S_eof,
         S_background,
         S_bind,
+        S_client,
         S_coredump,
         S_debug,
         S_deny,

@@ -16,6 +16,7 @@ pub mod acl;
 pub mod balance;
 pub mod broker;
 pub mod check;
+pub mod clients;
 pub mod common;
 mod control;
 pub mod effect;

@@ -114,7 +114,8 @@ fn run(
     // The control socket is the monitor's.
     secrets.monitored |= service.config.control.is_some() && service.has_own_workers();
     // Other programs' workers read the files themselves.
-    system.reader.set_access(service.config.access_list_for_workers().encode());
+    let limits = service.config.client_limits_for_workers();
+    system.reader.set_access(service.config.access_list_for_workers().encode(), limits.encode());
     let snapshot = match service.has_own_workers() && !options.version {
         true => texts_for_workers(handover, &system.reader),
         false => None,

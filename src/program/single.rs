@@ -102,13 +102,16 @@ pub(super) fn own_worker(
     })?;
     let queries = section::start_modules(&settings, modules, events)?;
     let list = service.config.access_list_for_workers();
+    let limits = service.config.client_limits_for_workers();
     if settings.is_monitored() || service.config.control.is_some() {
         let mut monitored = Monitored::new(settings, tls, queries, events);
         monitored.engine.set_access_list(list);
+        monitored.engine.set_client_limits(limits);
         return Ok((Box::new(monitored), users));
     }
     let mut engine = Engine::new(settings, tls, queries);
     engine.set_access_list(list);
+    engine.set_client_limits(limits);
     Ok((Box::new(engine), users))
 }
 
@@ -185,6 +188,10 @@ impl LocalWorker for Monitored {
 
     fn turn(&mut self, events: &mut Loop) -> usize {
         LocalWorker::turn(&mut self.engine, events)
+    }
+
+    fn left(&mut self) -> Option<Vec<u32>> {
+        Some(self.engine.take_left())
     }
 
     fn sessions(&self) -> usize {

@@ -12,6 +12,7 @@ use crate::channel::worker_side::Answer;
 use crate::channel::Peer;
 use crate::config::acl::Acl;
 use crate::config::balance::Scope;
+use crate::config::clients::ClientLimits;
 use crate::config::relay::Relay;
 use crate::config::tls::Keys;
 use crate::config::{self, ReadError};
@@ -150,6 +151,10 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     // What a broker of ours has encoded can be decoded. If not, nobody is let in by a header.
     let list = Acl::decode(&system.reader.access()).ok_or(exit::SOFTWARE)?;
     engine.set_access_list(list);
+    engine.set_client_limits(match system.reader.client_limits() {
+        encoded if encoded.is_empty() => ClientLimits::default(),
+        encoded => ClientLimits::decode(&encoded).ok_or(exit::SOFTWARE)?,
+    });
     let shared = joined.is_some_and(|(zone, counters)| engine.share(zone, counters));
     if !shared && !alone {
         log::message("balance scope: no place in shared memory, this worker balances by itself");

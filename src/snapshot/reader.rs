@@ -84,10 +84,11 @@ impl Reader {
         }
     }
 
-    /// Gives workers the broker's access list, encoded.
-    pub fn set_access(&self, list: Vec<u8>) {
+    /// Gives workers the broker's access list and its limits of clients, encoded.
+    pub fn set_access(&self, list: Vec<u8>, client_limits: Vec<u8>) {
         if let Origin::Once(texts) = &self.0 {
-            texts.borrow_mut().access = list;
+            let mut texts = texts.borrow_mut();
+            (texts.access, texts.client_limits) = (list, client_limits);
         }
     }
 
@@ -97,6 +98,15 @@ impl Reader {
             Origin::Files => Vec::new(),
             Origin::Once(texts) => texts.borrow().access.clone(),
             Origin::Sealed(texts) => texts.access.clone(),
+        }
+    }
+
+    /// The broker's limits of clients, encoded; empty if there is nobody to tell them.
+    pub fn client_limits(&self) -> Vec<u8> {
+        match &self.0 {
+            Origin::Files => Vec::new(),
+            Origin::Once(texts) => texts.borrow().client_limits.clone(),
+            Origin::Sealed(texts) => texts.client_limits.clone(),
         }
     }
 

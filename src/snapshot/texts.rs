@@ -19,6 +19,8 @@ pub struct Texts {
     /// The broker's access list, encoded, for workers that apply it to the addresses in PROXY
     /// headers.
     pub access: Vec<u8>,
+    /// The broker's limits of clients, for the same.
+    pub client_limits: Vec<u8>,
 }
 
 /// Why something could not be read.
@@ -46,7 +48,7 @@ impl From<Failure> for io::Error {
     }
 }
 
-const MAGIC: &[u8] = b"tcprelay snapshot 3\n";
+const MAGIC: &[u8] = b"tcprelay snapshot 4\n";
 /// Used in place of an errno.
 const NO_FAILURE: i32 = 0;
 const OTHER_FAILURE: i32 = -1;
@@ -74,6 +76,7 @@ impl Texts {
         let directory = self.directory.as_deref().map(|path| path.as_os_str().as_bytes());
         bytes(&mut data, directory.unwrap_or_default());
         bytes(&mut data, &self.access);
+        bytes(&mut data, &self.client_limits);
         data.extend((self.sources.len() as u64).to_be_bytes());
         for (name, text) in &self.sources {
             bytes(&mut data, name.as_bytes());
@@ -99,7 +102,8 @@ impl Texts {
         let directory = reader.name()?;
         let directory = (!directory.is_empty()).then(|| directory.into());
         let access = reader.bytes()?.to_vec();
-        let mut texts = Texts { complete, directory, access, ..Texts::default() };
+        let client_limits = reader.bytes()?.to_vec();
+        let mut texts = Texts { complete, directory, access, client_limits, ..Texts::default() };
         for _ in 0..reader.number()? {
             let name = reader.name()?;
             let failure = reader.failure()?;

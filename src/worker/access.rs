@@ -1,6 +1,6 @@
 //! The access log: one line per session.
 
-use super::limits::Limit;
+use super::allotment::Limit;
 use super::pair::{End, Pair};
 use crate::os::address::Address;
 use crate::os::socket::Addressed;

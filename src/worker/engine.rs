@@ -7,9 +7,11 @@ use super::session::{Cause, Context, Next, Parting, Session, State};
 use super::shared::{kind, register, Shared};
 use super::table::Table;
 use super::turns::{self, Turns};
+use crate::channel::clients::Clients;
 use crate::channel::local::{Prepared, LOCAL_KINDS};
 use crate::channel::protocol::Accept;
 use crate::config::acl::Acl;
+use crate::config::clients::ClientLimits;
 use crate::config::relay::Relay;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::mavis::queries::{Decision, Queries};
@@ -34,6 +36,8 @@ pub struct Engine {
     shared: Shared,
     turns: Turns,
     ended: usize,
+    /// The broker's numbers of the clients of sessions that have ended.
+    left: Vec<u32>,
     /// The timer for the next look at all sessions is running.
     looks: bool,
 }
@@ -44,7 +48,14 @@ impl Engine {
     pub fn new(settings: Relay, tls: Contexts, queries: Option<Queries>) -> Engine {
         upstream::try_options(&settings.remotes);
         let shared = Shared::new(settings, tls, queries);
-        Engine { sessions: Table::new(), shared, turns: Turns::default(), ended: 0, looks: false }
+        Engine {
+            sessions: Table::new(),
+            shared,
+            turns: Turns::default(),
+            ended: 0,
+            left: Vec::new(),
+            looks: false,
+        }
     }
 
     /// Joins a zone shared with other workers, and counts in its own row there; call it before the
@@ -60,6 +71,11 @@ impl Engine {
     /// Sets the access list for the addresses in PROXY headers. Call it before the first session.
     pub fn set_access_list(&mut self, list: Acl) {
         self.shared.access_list = list;
+    }
+
+    /// Sets the limits of clients for the same addresses. Call it before the first session.
+    pub fn set_client_limits(&mut self, limits: ClientLimits) {
+        self.shared.clients = Clients::new(limits);
     }
 
     /// The number of open sessions.
@@ -157,7 +173,7 @@ impl Engine {
                 self.take_answers(events);
             }
             // Counted as ended, so that the broker gets the slot back.
-            None => self.ended += 1,
+            None => self.note_end(accept.client),
         }
     }
 
@@ -191,6 +207,9 @@ impl Engine {
         let state = self.shared.first_state(accept, &client, realm)?;
         let mut session = Session::new(client, state, events.now());
         session.access = access;
+        if accept.client != 0 {
+            session.allotment.get_or_insert_default().number = accept.client;
+        }
         Some(session)
     }
 
@@ -257,15 +276,31 @@ impl Engine {
         let Some(session) = self.sessions.remove(index) else {
             return;
         };
+        let client = session.allotment.as_ref().map_or(0, |allotment| allotment.number);
         session.close(outcome, parting, &mut Context { index, shared: &mut self.shared, events });
         self.turns.forget(index);
-        self.ended += 1;
+        self.note_end(client);
         self.shared.counters.set(Place::General(General::Open), self.sessions.len() as u64);
         self.shared.buffers.leave_places(self.sessions.len());
         if self.sessions.len() == 0 {
             events.shrink();
             self.shared.buffers.shrink();
         }
+    }
+
+    /// A session has ended, or could not begin.
+    #[inline]
+    fn note_end(&mut self, client: u32) {
+        self.ended += 1;
+        if client != 0 {
+            self.left.push(client);
+        }
+    }
+
+    /// The broker's numbers of the clients of sessions that have ended since the last call.
+    #[inline]
+    pub fn take_left(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.left)
     }
 
     /// Acts on the answers that modules have given.

@@ -87,6 +87,18 @@ impl Session {
                     });
                     return Next::refuse("denied by ACL");
                 }
+                if let Some(address) = source.scoped_ip() {
+                    match context.shared.clients.admit(address, context.events.now()) {
+                        Ok(None) => {}
+                        Ok(client) => self.allotment.get_or_insert_default().client = client,
+                        Err(refusal) => {
+                            log::braked(log::Kind::Client, || {
+                                format!("PROXY header: client {source}: beyond its {refusal}")
+                            });
+                            return Next::refuse(format!("beyond {refusal}"));
+                        }
+                    }
+                }
                 origin.address = Some(source.clone());
             }
             origin.introduction = Some(header);

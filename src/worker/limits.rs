@@ -5,42 +5,13 @@
 //! looks which limit is next, from when it was last active and how far it has come.
 
 use super::access::Outcome;
+use super::allotment::Limit;
 use super::connect::set_timer;
 use super::pair::End;
 use super::session::{Context, Next, Parting, Session, State};
 use super::shared::{kind, Shared};
 use crate::config::relay::Limits;
 use crate::event::{TimerId, Token};
-use std::fmt;
-
-/// A limit that has ended a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Limit {
-    Idle,
-    Session,
-    FirstByte,
-    HalfClosed,
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Limit::Idle => "idle timeout",
-            Limit::Session => "session timeout",
-            Limit::FirstByte => "first byte timeout",
-            Limit::HalfClosed => "half-closed timeout",
-        })
-    }
-}
-
-/// What a session with limits has to know.
-#[derive(Debug)]
-pub(super) struct Allotment {
-    /// When it began.
-    begun: u64,
-    /// When both ends were there.
-    connected: u64,
-}
 
 /// When a limit of so many seconds is over; `None` if there is none.
 fn due(since: u64, seconds: u32) -> Option<u64> {
@@ -52,7 +23,8 @@ impl Session {
     pub(super) fn limit(&mut self, context: &mut Context<'_>) {
         let (settings, now) = (&context.shared.settings, context.events.now());
         if settings.limits != Limits::default() {
-            self.allotment = Some(Box::new(Allotment { begun: now, connected: now }));
+            let allotment = self.allotment.get_or_insert_default();
+            (allotment.begun, allotment.connected) = (now, now);
         } else if settings.idle_timeout == 0 {
             return;
         }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod allotment;
 mod announcement;
 mod authorize;
 mod client;

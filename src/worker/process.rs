@@ -254,6 +254,7 @@ impl Worker {
                 });
             }
             self.link.ended(1);
+            self.link.left(accept.client);
             return;
         };
         self.descriptor_trouble = false;
@@ -290,6 +291,9 @@ impl Worker {
     fn report(&mut self, events: &mut Loop) {
         let ended = self.engine.turn(events);
         self.link.ended(ended);
+        for client in self.engine.take_left() {
+            self.link.left(client);
+        }
         self.flush(events);
     }
 
@@ -343,6 +347,10 @@ impl LocalWorker for Engine {
 
     fn turn(&mut self, events: &mut Loop) -> usize {
         Engine::turn(self, events)
+    }
+
+    fn left(&mut self) -> Option<Vec<u32>> {
+        Some(self.take_left())
     }
 
     fn sessions(&self) -> usize {

@@ -12,9 +12,9 @@
 //! that, in a loop, until the session has to wait or is over.
 
 use super::access::{Access, Outcome};
+use super::allotment::Allotment;
 use super::client::{Accepting, Detecting, Introducing, KnownClient};
 use super::direction::{Buffers, Direction, Side};
-use super::limits::Allotment;
 use super::pair::{End, Link, Pair};
 use super::pump::say_goodbye;
 use super::shared::Shared;
@@ -347,6 +347,9 @@ impl Session {
         }
         if parting == Parting::Orderly {
             self.say_goodbye(&mut shared.buffers);
+        }
+        if let Some(client) = self.allotment.as_ref().and_then(|allotment| allotment.client) {
+            shared.clients.leave(client);
         }
         let Session { client, state, .. } = &mut self;
         if let State::Relaying { pair, .. }

@@ -3,8 +3,10 @@
 use super::direction::Buffers;
 use super::pair::Pair;
 use super::signing::Signatures;
+use crate::channel::clients::Clients;
 use crate::channel::local::LOCAL_KINDS;
 use crate::config::acl::Acl;
+use crate::config::clients::ClientLimits;
 use crate::config::relay::{ProxyVersion, Relay};
 use crate::event::{Interest, Loop, Token};
 use crate::mavis::queries::Queries;
@@ -44,6 +46,8 @@ pub(super) struct Shared {
     pub(super) wants_realms: bool,
     /// Applied to the addresses in PROXY headers; the broker applies it to connections.
     pub(super) access_list: Acl,
+    /// The same for limits of clients: each worker counts for itself.
+    pub(super) clients: Clients,
     /// Asks the MAVIS modules that decide who may connect.
     pub(super) queries: Option<Queries>,
     /// Realms of listeners seen so far, NUL-padded. A realm's number is its index; the first is for
@@ -80,6 +84,7 @@ impl Shared {
             tls,
             tls_unusable: false,
             access_list: Acl::default(),
+            clients: Clients::new(ClientLimits::default()),
             queries,
             realms: vec![[0; 16]],
             descriptor_trouble: false,

@@ -90,6 +90,7 @@ impl Listener {
             flags: config.flags,
             realm,
             protocol: config.protocol.number() as u32,
+            client: 0,
         };
         let class = config.dscp << 2;
         let backlog = config.backlog;

@@ -2,6 +2,7 @@
 
 use super::worker::{unblock, Worker};
 use super::{Workers, LOCAL_WORKER};
+use crate::broker::clients::Held;
 use crate::broker::connection::Connection;
 use crate::broker::policy::{Choice, WorkerId};
 use crate::broker::sticky::Key;
@@ -64,6 +65,9 @@ impl Workers {
         let worker = self.reach(id)?;
         worker.send(connection)?;
         worker.note_sent(events.now());
+        if connection.seat.is_some() {
+            self.tell_of_uncounted();
+        }
         self.watch_soon(events);
         Ok(())
     }
@@ -87,6 +91,28 @@ impl Workers {
         Ok(())
     }
 
+    /// A worker has got these connections.
+    #[inline]
+    pub(in crate::broker) fn seat(
+        &mut self,
+        id: WorkerId,
+        connections: impl Iterator<Item = Connection>,
+    ) {
+        if !self.clients.counts_sessions() {
+            return drop(connections);
+        }
+        let worker = self.all.get_mut(&id).filter(|worker| worker.side.tells_clients());
+        let Some(worker) = worker else {
+            self.tell_of_uncounted();
+            return drop(connections);
+        };
+        for connection in connections {
+            if let Some(seat) = connection.seat {
+                worker.held.add(seat.number(), seat);
+            }
+        }
+    }
+
     fn reach(&mut self, id: WorkerId) -> io::Result<&mut Worker> {
         self.all.get_mut(&id).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTCONN))
     }
@@ -96,6 +122,9 @@ impl Workers {
         if let Some(local) = self.local_mut() {
             local.accept(events, connection.socket, &connection.accept);
             self.policy.given(LOCAL_WORKER);
+            if let Some(seat) = connection.seat {
+                self.local_clients.add(seat.number(), seat);
+            }
         }
     }
 
@@ -103,6 +132,18 @@ impl Workers {
     pub(in crate::broker) fn collect_local(&mut self, events: &mut Loop) {
         if let Some(local) = self.local_mut() {
             let ended = local.turn(events);
+            match local.left() {
+                Some(numbers) => {
+                    for number in numbers {
+                        self.local_clients.give_back(number);
+                    }
+                }
+                None if self.clients.counts_sessions() => {
+                    self.local_clients = Held::default();
+                    self.tell_of_uncounted();
+                }
+                None => {}
+            }
             self.policy.done(LOCAL_WORKER, ended);
         }
     }

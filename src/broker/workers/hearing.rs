@@ -6,7 +6,7 @@ use super::{News, Workers};
 use crate::broker::policy::WorkerId;
 use crate::broker::text;
 use crate::channel::broker_side::Act;
-use crate::channel::protocol::{FromWorker, RECEIVE};
+use crate::channel::protocol::{self, FromWorker, FROM_WORKER};
 use crate::event::{Event, Loop};
 use crate::os::process::exit;
 use crate::os::{self, log};
@@ -30,7 +30,7 @@ impl Workers {
 
     /// Reads up to `limit` messages of a worker.
     pub(super) fn hear(&mut self, id: WorkerId, limit: usize, events: &mut Loop) {
-        let mut data = [0; RECEIVE];
+        let mut data = [0; FROM_WORKER];
         for _ in 0..limit {
             let Some(worker) = self.all.get_mut(&id) else {
                 return;
@@ -47,7 +47,13 @@ impl Workers {
             worker.flow.heard(events.now());
             let message = FromWorker::decode(&data[..length.min(data.len())]);
             let has = self.policy.users(id).unwrap_or(worker.users);
-            let act = worker.side.hear(message, has, events.now());
+            let mut act = worker.side.hear(message, has, events.now());
+            if act == Act::Left {
+                let numbers = protocol::left(&data[..length.min(data.len())]);
+                if numbers.filter(|&number| worker.held.give_back(number)).count() == 0 {
+                    act = worker.side.left_nothing(events.now());
+                }
+            }
             let offends = matches!(act, Act::Offence(_));
             self.act(id, act, events);
             if offends {
@@ -60,7 +66,7 @@ impl Workers {
     fn act(&mut self, id: WorkerId, act: Act, events: &mut Loop) {
         match act {
             // No worker is sent callers.
-            Act::Nothing | Act::Errand(_) => {}
+            Act::Nothing | Act::Left | Act::Errand(_) => {}
             Act::Ended(count) => self.subtract(id, count),
             Act::Limit(most) => {
                 self.restart.ready();
@@ -87,6 +93,13 @@ impl Workers {
                 }
             }
             Act::Offence(offence) => self.expel(id, &format!("has sent {offence}"), events),
+        }
+    }
+
+    /// Logs once that `client sessions max` is without effect.
+    pub(super) fn tell_of_uncounted(&mut self) {
+        if !std::mem::replace(&mut self.uncounted, true) {
+            log::message(text::UNCOUNTED);
         }
     }
 

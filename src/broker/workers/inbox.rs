@@ -61,7 +61,13 @@ pub(super) fn find(inbox: &Channel) -> io::Result<Found> {
         Ok(FromBroker::Signer) => return Ok(Found::Signer),
         _ => return Ok(Found::Other),
     };
-    let parked = |socket| Connection { socket, listener: None, accept, datagram: payload.clone() };
+    let parked = |socket| Connection {
+        socket,
+        listener: None,
+        accept,
+        datagram: payload.clone(),
+        seat: None,
+    };
     let found: Vec<Connection> = sockets.into_iter().map(parked).collect();
     if found.len() < given {
         log::braked(log::Kind::Channel, || {

@@ -214,6 +214,10 @@ impl Workers {
             };
             match find(inbox)? {
                 Found::Connections(found, given) => {
+                    let client = found.first().map_or(0, |connection| connection.accept.client);
+                    for _ in 0..given {
+                        worker.held.give_back(client);
+                    }
                     self.subtract(id, given);
                     return Ok(Some(found));
                 }

@@ -1,6 +1,7 @@
 //! One worker process, and the broker's end of its channel.
 
 use super::flow::Flow;
+use crate::broker::clients::Held;
 use crate::broker::connection::Connection;
 use crate::channel::broker_side::BrokerSide;
 use crate::channel::protocol::{secrets_length, secrets_message, Accept, FromBroker};
@@ -27,6 +28,8 @@ pub(super) struct Worker {
     pub(super) served: bool,
     /// Connections it still has; counted here only when it leaves, and by the policy before.
     pub(super) users: usize,
+    /// The clients of its sessions, if they are counted.
+    pub(super) held: Held,
     channel: Channel,
     /// A copy of the worker's end, from which the broker takes back what the worker does not read.
     inbox: Option<Channel>,
@@ -63,6 +66,7 @@ impl Worker {
             flow: Flow::with(unread, now),
             served: false,
             users: 0,
+            held: Held::default(),
             channel,
             inbox,
             remarked: false,

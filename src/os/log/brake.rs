@@ -35,6 +35,8 @@ macro_rules! kinds {
 kinds! {
     /// Connections that the access list denies.
     Denied = "connections denied by ACL",
+    /// Connections beyond the limits of their clients.
+    Client = "connections beyond the limits of clients",
     /// Limits reached and left.
     Limit = "limits reached and left",
     /// accept(2), and what happens to a connection until a worker has it.
