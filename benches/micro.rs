@@ -258,7 +258,7 @@ fn records(criterion: &mut Criterion) {
         let (ours, theirs) = (vec![1; length], vec![2; length]);
         let side = |server: bool| {
             let (ours, theirs) = if server { (&ours, &theirs) } else { (&theirs, &ours) };
-            let secrets = Secrets::Traffic { ours, theirs };
+            let secrets = Secrets::Traffic { ours: ours[..].into(), theirs: theirs[..].into() };
             Records::new(suite, &secrets, records::Numbers { sent: 0, received: 0 }).expect("keys")
         };
         let (mut server, mut client) = (side(true), side(false));

@@ -142,7 +142,7 @@ fn session(input: &Input) {
         let length = suite.secret_length();
         theirs = Direction::tls13(number, &b[..length]);
         opener = Direction::tls13(number, &a[..length]);
-        secrets = Secrets::Traffic { ours: &a[..length], theirs: &b[..length] };
+        secrets = Secrets::Traffic { ours: a[..length].into(), theirs: b[..length].into() };
         number_of_next = 0;
     } else {
         let [client, server] = Direction::tls12(number, &a, &b[..32], &a[..32]);
@@ -273,8 +273,8 @@ fn rubbish(data: &[u8]) {
         let tls13 = version == Version::Tls13;
         let secrets = match tls13 {
             true => Secrets::Traffic {
-                ours: &[1; 48][..suite.secret_length()],
-                theirs: &[2; 48][..suite.secret_length()],
+                ours: [1; 48][..suite.secret_length()].into(),
+                theirs: [2; 48][..suite.secret_length()].into(),
             },
             false => {
                 Secrets::Master { secret: &[3; 48], randoms: [&[4; 32], &[5; 32]], server: true }

@@ -2,7 +2,8 @@
 
 use super::policy::Handler;
 use super::records::{
-    Age, Control, Failure, KernelKeys, Numbers, Records, Secrets, Suite, Version, MOST_PLAIN,
+    Age, Control, Failure, KernelKeys, Numbers, Records, Secrets, Suite, Traffic, Version,
+    MOST_PLAIN,
 };
 use super::sizes::Sizes;
 use super::summary::{summarize, Summary};
@@ -541,6 +542,13 @@ impl Stream {
 
 /// Takes the records over from OpenSSL, if that is provably right: the suite is one of ours, all
 /// secrets are known, each direction of the wire was counted to the end of a record, and OpenSSL
+/// What a handshake derived for one direction, if it fits the suite.
+fn captured(suite: Suite, traffic: &library::Traffic) -> Option<Traffic<'_>> {
+    let secret = &traffic.secret[..];
+    let (key, iv) = (traffic.key.as_deref()?, traffic.iv.as_deref()?);
+    suite.fits(secret, key, iv).then_some(Traffic { secret, derived: Some((key, iv)) })
+}
+
 /// has nothing left that it has read. Otherwise OpenSSL keeps them.
 fn take_over(session: &Session, server: bool) -> Option<Records> {
     let ssl = session.stream.ssl();
@@ -557,17 +565,16 @@ fn take_over(session: &Session, server: bool) -> Option<Records> {
         // A client gets tickets after the handshake, and only the library can handle those.
         SslVersion::TLS1_3 if server => {
             let suite = Suite::of(Version::Tls13, number)?;
-            let known = |secret: &'_ Option<SecretBytes>| -> bool {
-                secret.as_ref().is_some_and(|secret| secret.len() == suite.secret_length())
-            };
-            let Captured { client, server } = &session.captured;
-            if !known(client) || !known(server) {
+            let Captured { client: Some(client), server: Some(server) } = &session.captured else {
                 return None;
-            }
+            };
             // Records sent since then are tickets. The client's Finished, the last record read, was
             // still protected with the handshake keys.
             let numbers = Numbers { sent: sent.records() - session.sent_before?, received: 0 };
-            let secrets = Secrets::Traffic { ours: server.as_ref()?, theirs: client.as_ref()? };
+            let secrets = Secrets::Traffic {
+                ours: captured(suite, server)?,
+                theirs: captured(suite, client)?,
+            };
             Records::new(suite, &secrets, numbers).ok()
         }
         SslVersion::TLS1_2 => {

@@ -1,6 +1,6 @@
 //! TLS 1.3 key derivation with our own implementation: an OpenSSL provider (provider(7),
 //! provider-kdf(7)) that has only TLS13-KDF (EVP_KDF-TLS13_KDF(7)). It derives with OpenSSL's own
-//! HKDF.
+//! HMAC.
 //!
 //! One reason is that we learn the secrets of a session's records this way; otherwise OpenSSL only
 //! prints them, with one sprintf(3) per byte. The other is that OpenSSL's implementation looks up
@@ -43,13 +43,24 @@ pub(super) struct Derivation<'a> {
     pub(super) data: Option<&'a [u8]>,
 }
 
-/// The traffic secrets that a handshake derived for the session's records.
+/// What a handshake derived for the session's records.
 #[derive(Default)]
 pub struct Captured {
-    /// The secret for what the client sends.
-    pub client: Option<SecretBytes>,
-    /// The secret for what the server sends.
-    pub server: Option<SecretBytes>,
+    /// For what the client sends.
+    pub client: Option<Traffic>,
+    /// For what the server sends.
+    pub server: Option<Traffic>,
+}
+
+/// A traffic secret, and the key and IV that OpenSSL derived from it for itself (RFC 8446 section
+/// 7.3). Deriving those again would cost 2 % of a connection.
+pub struct Traffic {
+    /// The secret.
+    pub secret: SecretBytes,
+    /// The key of the cipher, once it was derived.
+    pub key: Option<SecretBytes>,
+    /// The IV, likewise.
+    pub iv: Option<SecretBytes>,
 }
 
 // It is const already; the lint does not see that on systems without thread-local variables.
@@ -66,7 +77,7 @@ use present::CAPTURED;
 /// Runs a step of a handshake, and adds the secrets that it derives to `captured`.
 pub fn capturing<T>(captured: &mut Captured, step: impl FnOnce() -> T) -> T {
     CAPTURED.with_borrow_mut(|place| *place = Some(std::mem::take(captured)));
-    let result = step();
+    let result = kdf::together(step);
     *captured = CAPTURED.with_borrow_mut(Option::take).unwrap_or_default();
     result
 }
@@ -305,8 +316,9 @@ fn derive_secret(wanted: &Derivation<'_>, out: &mut [u8]) -> Option<()> {
     let length = hash.length();
     if !wanted.extract {
         let labels = [prefix, label, wanted.data.unwrap_or_default()];
-        expand_label(hash, wanted.key.filter(|secret| secret.len() == length)?, labels, out)?;
-        capture(label, out);
+        let secret = wanted.key.filter(|secret| secret.len() == length)?;
+        expand_label(hash, secret, labels, out)?;
+        capture(secret, label, out);
         return Some(());
     }
     if out.len() != length {
@@ -325,17 +337,25 @@ fn derive_secret(wanted: &Derivation<'_>, out: &mut [u8]) -> Option<()> {
     kdf::extract(hash, &salt, key, out).ok()
 }
 
-/// Keeps a traffic secret, if one of our handshakes is running.
-fn capture(label: &[u8], secret: &[u8]) {
-    let place: fn(&mut Captured) -> &mut Option<SecretBytes> = match label {
-        b"c ap traffic" => |captured| &mut captured.client,
-        b"s ap traffic" => |captured| &mut captured.server,
-        _ => return,
-    };
-    let _ = CAPTURED.try_with(|captured| {
-        if let Ok(mut captured) = captured.try_borrow_mut() {
-            if let Some(captured) = captured.as_mut() {
-                *place(captured) = Some(SecretBytes::copy(secret));
+/// Keeps a traffic secret, or what was derived from one, if one of our handshakes is running.
+fn capture(from: &[u8], label: &[u8], derived: &[u8]) {
+    if !matches!(label, b"c ap traffic" | b"s ap traffic" | b"key" | b"iv") {
+        return;
+    }
+    let _ = CAPTURED.try_with(|place| {
+        let Ok(mut place) = place.try_borrow_mut() else { return };
+        let Some(Captured { client, server }) = place.as_mut() else { return };
+        let derived = SecretBytes::copy(derived);
+        match label {
+            b"c ap traffic" => *client = Some(Traffic { secret: derived, key: None, iv: None }),
+            b"s ap traffic" => *server = Some(Traffic { secret: derived, key: None, iv: None }),
+            _ => {
+                // Keys for the handshake's own records come from other secrets.
+                let of = |traffic: &&mut Traffic| traffic.secret[..] == *from;
+                if let Some(traffic) = [client, server].into_iter().flatten().find(of) {
+                    let place = if label == b"key" { &mut traffic.key } else { &mut traffic.iv };
+                    *place = Some(derived);
+                }
             }
         }
     });
@@ -434,5 +454,36 @@ mod tests {
         assert!(captured.client.is_none() && captured.server.is_none());
         capturing(&mut captured, || derive_with(c"tcprelay.kdf=yes", &wanted, 32, true));
         assert!(captured.client.is_some() && captured.server.is_none());
+    }
+
+    /// What OpenSSL derives from a secret for the session's records is kept with it, and nothing else.
+    #[test]
+    fn keys_stay_with_the_secret_that_they_come_from() {
+        deriving_context(SslMethod::tls()).unwrap();
+        let base = Derivation {
+            digest: Some(b"SHA256"),
+            prefix: Some(b"tls13 "),
+            label: Some(b"s ap traffic"),
+            key: Some(&[7; 32]),
+            ..Derivation::default()
+        };
+        let derive = |wanted: &Derivation<'_>, length| {
+            derive_with(c"tcprelay.kdf=yes", wanted, length, true).expect("a secret")
+        };
+        let mut captured = Captured::default();
+        let (key, iv) = capturing(&mut captured, || {
+            let secret = derive(&base, 32);
+            let from = |secret, label, length| {
+                derive(&Derivation { label: Some(label), key: Some(secret), ..base }, length)
+            };
+            let keys = (from(&secret, b"key", 16), from(&secret, b"iv", 12));
+            // Those of the handshake's own records.
+            (from(&[8; 32], b"key", 16), from(&[8; 32], b"iv", 12));
+            keys
+        });
+        let traffic = captured.server.expect("a secret");
+        assert_eq!(traffic.key.as_deref(), Some(&key[..]));
+        assert_eq!(traffic.iv.as_deref(), Some(&iv[..]));
+        assert!(captured.client.is_none());
     }
 }

@@ -9,7 +9,7 @@ pub mod signing;
 pub mod system;
 mod tickets;
 
-pub use derivation::{capturing, deriving_context, Captured};
+pub use derivation::{capturing, deriving_context, Captured, Traffic};
 pub use memory::{protect_keys, wiping};
 pub use tickets::{limit_resumption, set_ticket_keys, use_ticket_keys, TicketKey};
 

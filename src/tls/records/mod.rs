@@ -182,12 +182,12 @@ impl Drop for KernelKeys {
 /// The secrets from which record keys are derived.
 #[derive(Clone, Copy)]
 pub enum Secrets<'a> {
-    /// TLS 1.3: the traffic secrets of both sides.
+    /// TLS 1.3.
     Traffic {
         /// For what this side sends.
-        ours: &'a [u8],
+        ours: Traffic<'a>,
         /// For what the other side sends.
-        theirs: &'a [u8],
+        theirs: Traffic<'a>,
     },
     /// TLS 1.2.
     Master {
@@ -198,6 +198,21 @@ pub enum Secrets<'a> {
         /// True if this side is the server.
         server: bool,
     },
+}
+
+/// A traffic secret.
+#[derive(Clone, Copy)]
+pub struct Traffic<'a> {
+    /// The secret.
+    pub secret: &'a [u8],
+    /// The key and the IV, if they were derived from it before.
+    pub derived: Option<(&'a [u8], &'a [u8])>,
+}
+
+impl<'a> From<&'a [u8]> for Traffic<'a> {
+    fn from(secret: &'a [u8]) -> Traffic<'a> {
+        Traffic { secret, derived: None }
+    }
 }
 
 /// How many records were sent and received with the keys of a session.
@@ -218,8 +233,12 @@ impl Records {
     ) -> Result<Records, ErrorStack> {
         let (mut write, mut read) = match *secrets {
             Secrets::Traffic { ours, theirs } => {
-                let half = |secret: &[u8], purpose| {
-                    Half::from_secret(suite, SecretBytes::copy(secret), purpose)
+                let half = |traffic: Traffic<'_>, purpose| {
+                    let secret = SecretBytes::copy(traffic.secret);
+                    match traffic.derived {
+                        Some((key, iv)) => Half::new(suite, key, iv, secret, purpose),
+                        None => Half::from_secret(suite, secret, purpose),
+                    }
                 };
                 (half(ours, Purpose::Seal)?, half(theirs, Purpose::Open)?)
             }

@@ -90,6 +90,11 @@ impl Suite {
         self.hash.length()
     }
 
+    /// True if a traffic secret, a key and an IV of TLS 1.3 are as long as this suite's.
+    pub fn fits(self, secret: &[u8], key: &[u8], iv: &[u8]) -> bool {
+        [secret.len(), key.len(), iv.len()] == [self.secret_length(), self.aead.key_length(), 12]
+    }
+
     /// TLS 1.2 with AES-GCM sends eight bytes of each nonce (RFC 5288 section 3).
     pub(super) fn explicit_nonce(self) -> usize {
         match (self.version, self.aead) {

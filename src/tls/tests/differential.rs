@@ -99,7 +99,7 @@ fn compare(choice: Choice, steps: &[Step]) -> Result<(), TestCaseError> {
     let (mut records, mut sealer, openers) = if choice.tls13 {
         let [ours, other] =
             ["SERVER", "CLIENT"].map(|side| lines.secret(&format!("{side}_TRAFFIC_SECRET_0")));
-        let secrets = Secrets::Traffic { ours: &ours, theirs: &other };
+        let secrets = Secrets::Traffic { ours: ours[..].into(), theirs: other[..].into() };
         let numbers = Numbers { sent: 0, received: 0 };
         let records = Records::new(suite(Version::Tls13), &secrets, numbers).unwrap();
         let openers = [0, 1].map(|_| Direction::tls13(choice.number, &ours));

@@ -13,7 +13,7 @@ fn records(suite: [u8; 2]) -> Records {
     let version = if suite[0] == 0x13 { Version::Tls13 } else { Version::Tls12 };
     let suite = Suite::of(version, suite).expect("a suite");
     let secrets = match version {
-        Version::Tls13 => Secrets::Traffic { ours: &[1; 32], theirs: &[2; 32] },
+        Version::Tls13 => Secrets::Traffic { ours: [1; 32][..].into(), theirs: [2; 32][..].into() },
         Version::Tls12 => {
             Secrets::Master { secret: &[3; 48], randoms: [&[4; 32], &[5; 32]], server: true }
         }

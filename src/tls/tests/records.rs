@@ -640,7 +640,9 @@ fn new_keys_are_taken_before_the_old_ones_are_worn_out() {
         let length = sealing::Suite { tls13: choice.tls13, number: choice.number }.hash().1;
         let (secret, random) = ([3; 48], [4; 32]);
         let secrets = match choice.tls13 {
-            true => Secrets::Traffic { ours: &secret[..length], theirs: &secret[..length] },
+            true => {
+                Secrets::Traffic { ours: secret[..length].into(), theirs: secret[..length].into() }
+            }
             false => Secrets::Master { secret: &secret, randoms: [&random, &random], server: true },
         };
         let numbers = Numbers { sent: before, received: 0 };
@@ -871,7 +873,7 @@ fn records_are_those_of_the_trace_in_the_standard() {
             &goodbyes[1],
         ),
     ] {
-        let secrets = Secrets::Traffic { ours, theirs };
+        let secrets = Secrets::Traffic { ours: ours[..].into(), theirs: theirs[..].into() };
         let mut records = Records::new(suite, &secrets, numbers).unwrap();
         let (mut plain, mut reply) = (Buffer::default(), Buffer::default());
         let taken = records.open(received, &mut plain, &mut reply).unwrap();
