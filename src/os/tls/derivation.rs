@@ -478,7 +478,8 @@ mod tests {
             };
             let keys = (from(&secret, b"key", 16), from(&secret, b"iv", 12));
             // Those of the handshake's own records.
-            (from(&[8; 32], b"key", 16), from(&[8; 32], b"iv", 12));
+            from(&[8; 32], b"key", 16);
+            from(&[8; 32], b"iv", 12);
             keys
         });
         let traffic = captured.server.expect("a secret");
