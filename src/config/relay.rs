@@ -110,8 +110,8 @@ pub struct Relay {
     pub remotes: Vec<Remote>,
     /// The place of each remote in the configuration.
     pub places: Vec<Position>,
-    /// `local address`, at most one per family.
-    pub local: Vec<Address>,
+    /// `local address`.
+    pub local: LocalAddress,
     /// `balance …`.
     pub balance: Balance,
     /// `route …`.
@@ -171,7 +171,7 @@ impl Default for Relay {
         Relay {
             remotes: Vec::new(),
             places: Vec::new(),
-            local: Vec::new(),
+            local: LocalAddress::default(),
             balance: Balance::default(),
             routes: Routes::default(),
             ties: Ties::default(),
@@ -446,21 +446,30 @@ fn splice(parser: &mut Parser<'_>) -> Result<Splice, ConfigError> {
     Ok(splice)
 }
 
-/// `local address = ADDRESS`, once per family.
-fn local_address(parser: &mut Parser<'_>, local: &mut Vec<Address>) -> Result<(), ConfigError> {
+/// `local address = ADDRESS`, once per family, or `local address = client`.
+fn local_address(parser: &mut Parser<'_>, local: &mut LocalAddress) -> Result<(), ConfigError> {
     parser.advance()?;
     if parser.code() != S_address {
         return Err(parser.expected(&[S_address]));
     }
     let value = parser.assigned()?;
+    if value.text == "client" {
+        *local = LocalAddress::Client;
+        return Ok(());
+    }
     let address = Address::parse(&value.text).map_err(|reason| not_an_address(&value, &reason))?;
-    local.retain(|other| other.family() != address.family());
-    local.push(address);
+    let mut own = match std::mem::take(local) {
+        LocalAddress::Own(own) => own,
+        LocalAddress::System | LocalAddress::Client => Vec::new(),
+    };
+    own.retain(|other| other.family() != address.family());
+    own.push(address);
+    *local = LocalAddress::Own(own);
     Ok(())
 }
 
 fn not_an_address(value: &Value, reason: &NotAnAddress) -> ConfigError {
-    let text = format!("Expected an IP address, but got '{}'", value.text);
+    let text = format!("Expected an IP address or 'client', but got '{}'", value.text);
     value.error(match reason {
         NotAnAddress::Malformed => text,
         reason => format!("{text}: {reason}"),
@@ -469,6 +478,18 @@ fn not_an_address(value: &Value, reason: &NotAnAddress) -> ConfigError {
 
 /// A function that looks up the addresses of a host.
 pub type Lookup<'a> = &'a mut dyn FnMut(&str) -> io::Result<Vec<SocketAddr>>;
+
+/// Where connections to remotes come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LocalAddress {
+    /// The system chooses.
+    #[default]
+    System,
+    /// One of these, at most one per family.
+    Own(Vec<Address>),
+    /// The address of the client, which is not this host's.
+    Client,
+}
 
 /// The worker's section as written, with unresolved host names.
 #[derive(Debug)]

@@ -208,8 +208,8 @@ impl Probes {
         let before = probe.socket().is_some();
         let Scratch { input, output, plain } = scratch;
         let scratch = handshake::Scratch { input, output };
-        let announce = &Header::local;
-        let mut dialer = Dialer { registry, settings, now: events.now(), scratch, announce };
+        let (now, announce, client) = (events.now(), &Header::local, &|| None);
+        let mut dialer = Dialer { registry, settings, now, scratch, announce, client };
         let verdict = probe.step(cause, &target.script, &mut dialer, plain);
         if let Some(verdict) = verdict {
             return self.finish(index, verdict, shared, events);

@@ -116,6 +116,18 @@ impl Address {
         }
     }
 
+    /// The host alone, without a port: an IPv4 address if it is IPv4-mapped, otherwise with its
+    /// zone. `None` for UNIX addresses.
+    pub fn host(&self) -> Option<Address> {
+        match self {
+            Address::Ip(address) => match (unmapped(address.ip()), address) {
+                (IpAddr::V6(_), SocketAddr::V6(_)) => Some(self.clone().with_port(0)),
+                (ip, _) => Some(Address::Ip(SocketAddr::new(ip, 0))),
+            },
+            Address::Unix(_) => None,
+        }
+    }
+
     /// The same address with another port; UNIX paths are unchanged.
     pub fn with_port(mut self, port: u16) -> Address {
         if let Address::Ip(address) = &mut self {

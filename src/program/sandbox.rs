@@ -1,7 +1,7 @@
 //! Whether a worker is confined, and what is logged if it is not.
 
 use crate::config::common::Common;
-use crate::config::relay::Relay;
+use crate::config::relay::{LocalAddress, Relay};
 use crate::mavis::search::Modules;
 use crate::os::address::Address;
 use crate::os::sandbox::{self, Confinement, Needs, Network};
@@ -18,6 +18,7 @@ pub(super) struct Sandbox {
     sockets: Vec<PathBuf>,
     modules: bool,
     kernel_tls: bool,
+    foreign_addresses: bool,
     core_directory: Option<PathBuf>,
 }
 
@@ -52,6 +53,7 @@ impl Sandbox {
             sockets: sockets.collect(),
             modules: false,
             kernel_tls: settings.tls.kernel,
+            foreign_addresses: settings.local == LocalAddress::Client,
             core_directory: common.core_directory.clone(),
         }
     }
@@ -75,6 +77,7 @@ impl Sandbox {
             log_streams: log::takes_streams(),
             modules: self.modules,
             kernel_tls: self.kernel_tls,
+            foreign_addresses: self.foreign_addresses,
             core_directory: self.core_directory.as_deref(),
         };
         match sandbox::enter(&needs) {

@@ -17,6 +17,7 @@ use crate::os::process::{self, exit};
 use crate::os::{self, log, Socket};
 use crate::snapshot::material::Material;
 use crate::tls::context::Contexts;
+use crate::upstream;
 use crate::upstream::zone::counters::Counters;
 use crate::upstream::zone::Zone;
 use crate::worker::engine::Engine;
@@ -86,6 +87,10 @@ pub(super) fn own_worker(
         log::message("No remote services defined! Exiting.");
         return Err(exit::USAGE);
     }
+    upstream::try_foreign_addresses(&settings).map_err(|text| {
+        log::message(&text);
+        exit::NO_PERMISSION
+    })?;
     // Ten descriptors for the first listener and the rest of the process, as in a worker, and one
     // for each further listener.
     let own = 9 + service.config.listeners.len().max(1) as u64;

@@ -22,6 +22,7 @@ use crate::os::{self, log, Channel, Socket};
 use crate::snapshot::material::Material;
 use crate::snapshot::reader::Reader;
 use crate::tls::tickets::Ratchet;
+use crate::upstream;
 use crate::upstream::zone::counters::Counters;
 use crate::upstream::zone::Zone;
 use crate::worker::engine::Engine;
@@ -128,6 +129,11 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         log::message(&error.text);
         link.cannot_start();
         error.status
+    })?;
+    upstream::try_foreign_addresses(&settings).map_err(|text| {
+        log::message(&text);
+        link.cannot_start();
+        exit::NO_PERMISSION
     })?;
     let limit = super::settle_loop(&mut events)?;
     let retire_limit = settings.retire_limit;

@@ -19,9 +19,9 @@ use super::options;
 use super::proxy::{write, Header};
 use super::registry::Registry;
 use super::remote::{Remote, RemoteId};
-use crate::config::relay::Relay;
+use crate::config::relay::{LocalAddress, Relay};
 use crate::event::Interest;
-use crate::os::address::Family;
+use crate::os::address::{Address, Family};
 use crate::os::socket::{Addressed, Attempt, Kind, Options};
 use crate::os::{self, Socket};
 use crate::tls::stream::Stream;
@@ -96,6 +96,9 @@ pub struct Dialer<'a> {
     /// What to tell remotes that want to know on whose behalf the connection is made. Called at most
     /// once, when the remote was reached. [`Header::local`] if there is no client.
     pub announce: &'a dyn Fn() -> Header,
+    /// The address of the client, for `local address = client`. `None` if there is no client, or
+    /// none with an address.
+    pub client: &'a dyn Fn() -> Option<Address>,
 }
 
 /// A remote that was reached.
@@ -234,7 +237,7 @@ impl Dial {
     }
 
     fn open(&mut self, remote: &Remote, dialer: &mut Dialer<'_>) -> Progress {
-        match open(remote, dialer.settings) {
+        match open(remote, dialer) {
             Ok((socket, attempt)) => {
                 self.state = State::Connecting(socket);
                 match attempt {
@@ -325,7 +328,7 @@ enum Unopened {
 }
 
 /// Makes a socket for a remote and starts to connect.
-fn open(remote: &Remote, settings: &Relay) -> Result<(Socket, Attempt), Unopened> {
+fn open(remote: &Remote, dialer: &Dialer<'_>) -> Result<(Socket, Attempt), Unopened> {
     let family = remote.address().family();
     let sort = |call| {
         move |error: io::Error| match error.raw_os_error() {
@@ -345,22 +348,39 @@ fn open(remote: &Remote, settings: &Relay) -> Result<(Socket, Attempt), Unopened
         socket.set_no_delay();
         socket.unpace(remote.address());
     }
-    let local = settings.local.iter().find(|address| address.family() == family);
-    let ip = |family| family != Family::Unix;
-    if let Some(local) = local {
-        let bind = || {
-            if ip(family) {
-                socket.set_reuse_address()?;
-                socket.leave_port_to_connect();
-            }
-            socket.bind(local)
-        };
-        bind().map_err(bind_error)?;
-    } else if ip(family) && settings.local.iter().any(|address| ip(address.family())) {
-        return Err(bind_error(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)));
-    }
+    choose_source(&socket, family, dialer).map_err(bind_error)?;
     let attempt = socket.connect(remote.address()).map_err(sort("connect"))?;
     Ok((socket, attempt))
+}
+
+/// Binds a socket to where the connection is to come from, if that is configured.
+fn choose_source(socket: &Socket, family: Family, dialer: &Dialer<'_>) -> io::Result<()> {
+    let ip = |family| family != Family::Unix;
+    let bind = |address: &Address| {
+        if ip(family) {
+            socket.set_reuse_address()?;
+            socket.leave_port_to_connect();
+        }
+        socket.bind(address)
+    };
+    let other_family = || Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+    match &dialer.settings.local {
+        LocalAddress::System => Ok(()),
+        LocalAddress::Own(own) => match own.iter().find(|address| address.family() == family) {
+            Some(address) => bind(address),
+            None if ip(family) && own.iter().any(|address| ip(address.family())) => other_family(),
+            None => Ok(()),
+        },
+        LocalAddress::Client if !ip(family) => Ok(()),
+        LocalAddress::Client => match (dialer.client)().and_then(|client| client.host()) {
+            Some(client) if client.family() == family => {
+                socket.set_foreign_address(family)?;
+                bind(&client)
+            }
+            Some(_) => other_family(),
+            None => Ok(()),
+        },
+    }
 }
 
 #[cfg(test)]

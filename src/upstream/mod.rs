@@ -17,4 +17,4 @@ pub mod registry;
 pub mod remote;
 pub mod zone;
 
-pub use options::try_all as try_options;
+pub use options::{try_all as try_options, try_foreign_addresses};

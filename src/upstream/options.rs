@@ -1,6 +1,6 @@
 //! Socket options of upstream connections.
 
-use crate::config::relay::Remote;
+use crate::config::relay::{LocalAddress, Relay, Remote};
 use crate::os::address::Family;
 use crate::os::socket::{Keepalive, Kind, Options, Protocol};
 use crate::os::{self, log, Socket};
@@ -30,4 +30,36 @@ pub fn try_all(remotes: &[Remote]) {
             ));
         }
     }
+}
+
+/// Makes sure that this process may connect from its clients' addresses, if it is to (`local address
+/// = client`). Fails with what to do about it.
+pub fn try_foreign_addresses(settings: &Relay) -> Result<(), String> {
+    if settings.local != LocalAddress::Client {
+        return Ok(());
+    }
+    for remote in &settings.remotes {
+        let family = remote.address.family();
+        if family == Family::Unix {
+            continue;
+        }
+        // If the protocol is missing, connecting fails as well and logs that.
+        let Ok(socket) = Socket::new(family, Kind::Stream, remote.protocol) else {
+            continue;
+        };
+        socket.set_foreign_address(family).map_err(|error| {
+            let what = match error.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) if cfg!(target_os = "linux") => {
+                    "workers need the capability CAP_NET_RAW to use addresses that are not this \
+                     host's"
+                }
+                Some(libc::EPERM | libc::EACCES) => {
+                    "workers must run as root to use addresses that are not this host's"
+                }
+                _ => "this system has no addresses but its own",
+            };
+            format!("local address = client: {}: {what}", os::reason(&error))
+        })?;
+    }
+    Ok(())
 }

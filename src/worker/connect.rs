@@ -63,6 +63,7 @@ impl Session {
             now: events.now(),
             scratch: shared.buffers.scratch(),
             announce: &|| announcement(client, seeking.client.as_deref(), access.as_deref()),
+            client: &|| seeking.address(client),
         };
         let progress = dial.step(cause, &mut dialer);
         let remote = dial.remote();
@@ -219,11 +220,16 @@ impl Session {
 }
 
 impl Seeking {
+    /// The client's address: that in its PROXY header, if there is one.
+    fn address(&self, client: &Socket) -> Option<Address> {
+        let known = self.client.as_ref().and_then(|client| client.address.clone());
+        known.or_else(|| client.peer_address())
+    }
+
     /// What remotes are selected by with `balance = source`. `None` for a client without an IP
     /// address.
     fn address_key(&self, client: &Socket) -> Option<u64> {
-        let known = self.client.as_ref().and_then(|client| client.address.clone());
-        match known.or_else(|| client.peer_address())? {
+        match self.address(client)? {
             Address::Ip(address) => Some(hash::address_key(address.ip())),
             Address::Unix(_) => None,
         }

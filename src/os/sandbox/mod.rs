@@ -58,6 +58,8 @@ pub struct Needs<'a> {
     pub modules: bool,
     /// The kernel handles TLS records (kTLS), which needs sendmsg(2) to set their types.
     pub kernel_tls: bool,
+    /// It connects from addresses that are not this host's.
+    pub foreign_addresses: bool,
     /// The directory where the system writes a core file after a crash.
     pub core_directory: Option<&'a Path>,
 }

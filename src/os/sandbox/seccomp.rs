@@ -215,7 +215,7 @@ const ALLOWED_OLDER: &[c_long] = &[];
 
 /// As [`super::enter`].
 pub(super) fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
-    let given_up = landlock::rules(needs).and_then(|rules| threads::give_up(rules.as_ref()));
+    let given_up = landlock::rules(needs).and_then(|rules| threads::give_up(rules.as_ref(), needs));
     let filter = filter(std::process::id(), needs);
     // TSYNC applies the filter to modules' threads too. Before Linux 5.16, having a filter slowed
     // the processor down unless SPEC_ALLOW was set; kernels before 4.17 do not know that flag.

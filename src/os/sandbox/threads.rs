@@ -2,15 +2,18 @@
 //! Modules may have started threads of their own; a signal makes those give it up too.
 
 use super::landlock::RESTRICT_SELF;
+use super::Needs;
 use crate::os::process;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// The Landlock ruleset for the signalled threads, or -1.
 static RULES: AtomicI32 = AtomicI32::new(-1);
+/// Whether they keep the capability for [`Needs::foreign_addresses`].
+static FOREIGN: AtomicBool = AtomicBool::new(false);
 /// How many of them have given it up.
 static DONE: AtomicUsize = AtomicUsize::new(0);
 
@@ -18,9 +21,9 @@ static DONE: AtomicUsize = AtomicUsize::new(0);
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Makes all threads of this process give up capabilities and files. Returns how many did not
-/// answer, because they block the signal.
-pub(super) fn give_up(rules: Option<&OwnedFd>) -> io::Result<usize> {
+/// Makes all threads of this process give up capabilities and files, except for what is needed.
+/// Returns how many did not answer, because they block the signal.
+pub(super) fn give_up(rules: Option<&OwnedFd>, needs: &Needs<'_>) -> io::Result<usize> {
     let number = rules.map_or(-1, AsRawFd::as_raw_fd);
     // List the threads now: afterwards /proc may not be readable.
     let own = current();
@@ -29,11 +32,12 @@ pub(super) fn give_up(rules: Option<&OwnedFd>) -> io::Result<usize> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|&thread| thread != own)
         .collect();
-    give_up_here(number)?;
+    give_up_here(number, needs.foreign_addresses)?;
     if others.is_empty() {
         return Ok(0);
     }
     RULES.store(number, Ordering::SeqCst);
+    FOREIGN.store(needs.foreign_addresses, Ordering::SeqCst);
     DONE.store(0, Ordering::SeqCst);
     let signal = install_handler()?;
     let told = others.into_iter().filter(|&thread| tell(thread, signal)).count();
@@ -81,7 +85,7 @@ fn install_handler() -> io::Result<libc::c_int> {
 
 extern "C" fn told(_signal: libc::c_int) {
     let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
-    if give_up_here(RULES.load(Ordering::SeqCst)).is_ok() {
+    if give_up_here(RULES.load(Ordering::SeqCst), FOREIGN.load(Ordering::SeqCst)).is_ok() {
         DONE.fetch_add(1, Ordering::SeqCst);
     }
     process::set_errno(errno);
@@ -101,15 +105,27 @@ struct Capabilities {
     inheritable: u32,
 }
 const VERSION_3: u32 = 0x2008_0522;
+/// Numbers of capabilities, from the same header.
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
 
 /// Makes the calling thread give them up. `rules` is the descriptor of a Landlock ruleset, or
-/// negative for none. Makes only system calls, because it runs in a signal handler.
-fn give_up_here(rules: libc::c_int) -> io::Result<()> {
+/// negative for none. One capability stays if connections come from `foreign` addresses. Makes only system calls, because it runs in a signal handler.
+fn give_up_here(rules: libc::c_int, foreign: bool) -> io::Result<()> {
     let header = Header { version: VERSION_3, pid: 0 };
-    let nothing = [Capabilities { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: prctl(PR_SET_NO_NEW_PRIVS) and landlock_restrict_self take plain numbers; capset(2)
-    // reads a header and two elements, which outlive the call.
+    let nothing = Capabilities { effective: 0, permitted: 0, inheritable: 0 };
+    let mut left = [nothing; 2];
+    // SAFETY: prctl(PR_SET_NO_NEW_PRIVS) and landlock_restrict_self take plain numbers; capget(2)
+    // and capset(2) use a header and two elements, which outlive the calls.
     unsafe {
+        if foreign {
+            let result = libc::syscall(libc::SYS_capget, &raw const header, left.as_mut_ptr());
+            crate::os::check(result as libc::c_int)?;
+            // Either will do; the former is the weaker one.
+            let kept = [CAP_NET_RAW, CAP_NET_ADMIN].map(|number| left[0].effective & 1 << number);
+            let effective = kept.into_iter().find(|&bit| bit != 0).unwrap_or(0);
+            left = [Capabilities { effective, permitted: effective, inheritable: 0 }, nothing];
+        }
         // Without NO_NEW_PRIVS only root may install a filter or apply a Landlock ruleset. It has
         // no other effect here, as workers execute nothing.
         let (yes, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
@@ -118,7 +134,7 @@ fn give_up_here(rules: libc::c_int) -> io::Result<()> {
             let result = libc::syscall(RESTRICT_SELF, rules, 0u32);
             crate::os::check(result as libc::c_int)?;
         }
-        let result = libc::syscall(libc::SYS_capset, &raw const header, nothing.as_ptr());
+        let result = libc::syscall(libc::SYS_capset, &raw const header, left.as_ptr());
         crate::os::check(result as libc::c_int).map(drop)
     }
 }

@@ -111,6 +111,16 @@ pub trait Options: Addressed {
         }
     }
 
+    /// Lets the socket be bound to an address that is not this host's: IP_TRANSPARENT (ip(7)) and
+    /// IPV6_TRANSPARENT on Linux, which need CAP_NET_RAW or CAP_NET_ADMIN; IP_BINDANY and
+    /// IPV6_BINDANY (ip(4)) on FreeBSD; SO_BINDANY (setsockopt(2)) on OpenBSD. The latter need root.
+    fn set_foreign_address(&self, family: Family) -> io::Result<()> {
+        let Some((level, name)) = foreign_address_option(family) else {
+            return Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT));
+        };
+        set_option(self.as_raw_fd(), level, name, 1i32)
+    }
+
     /// Binds the socket to a routing domain, a VRF.
     fn set_vrf(&self, name: &str) -> io::Result<()> {
         set_vrf(self.as_raw_fd(), name)
@@ -207,6 +217,31 @@ const USER_TIMEOUT: Option<(libc::c_int, u32)> = {
 
 /// The longest user timeout, in seconds: the kernel keeps milliseconds in an int.
 pub const MOST_USER_TIMEOUT: u32 = (i32::MAX / 1000) as u32;
+
+/// Level and name of the option of [`Options::set_foreign_address`].
+fn foreign_address_option(family: Family) -> Option<(i32, i32)> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const OPTIONS: [(i32, i32); 2] =
+        [(libc::IPPROTO_IP, libc::IP_TRANSPARENT), (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT)];
+    #[cfg(target_os = "freebsd")]
+    const OPTIONS: [(i32, i32); 2] =
+        [(libc::IPPROTO_IP, libc::IP_BINDANY), (libc::IPPROTO_IPV6, libc::IPV6_BINDANY)];
+    #[cfg(target_os = "openbsd")]
+    const OPTIONS: [(i32, i32); 2] = [(libc::SOL_SOCKET, libc::SO_BINDANY); 2];
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "freebsd",
+        target_os = "openbsd"
+    )))]
+    const OPTIONS: [(i32, i32); 0] = [];
+    let index = match family {
+        Family::Ipv4 => 0,
+        Family::Ipv6 => 1,
+        Family::Unix => return None,
+    };
+    OPTIONS.get(index).copied()
+}
 
 /// True if [`Options::set_user_timeout`] has an effect on this system.
 pub fn has_user_timeout() -> bool {

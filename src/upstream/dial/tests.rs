@@ -49,8 +49,9 @@ impl World {
     fn step(&mut self, dial: &mut Dial, cause: Cause) -> Progress {
         let scratch = Scratch { input: &mut self.input, output: &mut self.output };
         let (registry, settings, now) = (&self.registry, &self.settings, self.now);
-        let announce = &Header::local;
-        let progress = dial.step(cause, &mut Dialer { registry, settings, now, scratch, announce });
+        let (announce, client) = (&Header::local, &|| None);
+        let mut dialer = Dialer { registry, settings, now, scratch, announce, client };
+        let progress = dial.step(cause, &mut dialer);
         check(dial, &progress, cause, now);
         progress
     }
@@ -265,7 +266,8 @@ fn a_remote_that_leaves_its_handshake_has_failed() {
 fn a_local_address_that_is_not_there_is_this_hosts_fault() {
     let (_listener, remote) = listener();
     let (mut world, mut dial) = World::new(remote);
-    world.settings.local = vec![Address::parse("192.0.2.1").expect("an address")];
+    let address = Address::parse("192.0.2.1").expect("an address");
+    world.settings.local = LocalAddress::Own(vec![address]);
     let progress = world.step(&mut dial, Cause::Start);
     assert!(matches!(progress, Progress::Failed(Failure::Host("bind", _))), "{progress:?}");
 }

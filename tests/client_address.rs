@@ -1,0 +1,188 @@
+//! `local address = client`: remotes see the client's own address. Three hosts, which are network
+//! namespaces: the client's, the relay's and the remote's.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::namespace::{enter, ip};
+use common::*;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A thread in a network namespace of its own.
+struct Host {
+    /// What ip(8) knows the namespace by.
+    thread: i32,
+    work: mpsc::Sender<Work>,
+}
+
+impl Host {
+    fn new() -> Option<Host> {
+        let (work, todo) = mpsc::channel::<Work>();
+        thread::spawn(move || todo.into_iter().for_each(|work| work()));
+        let mut host = Host { thread: 0, work };
+        // SAFETY: gettid(2) takes nothing and cannot fail.
+        host.thread = host.run(|| enter().then(|| unsafe { libc::gettid() }))?;
+        Some(host)
+    }
+
+    /// Runs this there.
+    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, result) = mpsc::channel();
+        let work = Box::new(move || drop(sender.send(work())));
+        self.work.send(work).expect("a thread");
+        result.recv().expect("a result")
+    }
+
+    /// Connects it with this thread's namespace: `device` is the interface here.
+    fn link(&self, device: &'static str, here: [&'static str; 2], there: [&'static str; 2]) {
+        // Without duplicate address detection, which takes a second, also for what is link-local.
+        let configure = |device: &str, addresses: [&str; 2]| {
+            must(&format!("link set {device} addrgenmode none"));
+            must(&format!("link set {device} up"));
+            for address in addresses {
+                must(&format!("addr add {address} dev {device} nodad"));
+            }
+        };
+        must(&format!("link add {device} type veth peer name peer netns {}", self.thread));
+        configure(device, here);
+        must(&format!("addr add fe80::1/64 dev {device} nodad"));
+        self.run(move || {
+            configure("peer", there);
+            must("addr add fe80::2/64 dev peer nodad");
+        });
+    }
+}
+
+fn must(arguments: &str) {
+    assert!(ip(arguments), "ip {arguments}");
+}
+
+/// A server that says whom it has for a client, then echoes.
+fn whoami(host: &Host, address: &'static str) {
+    host.run(move || {
+        let listener = TcpListener::bind(address).expect("a listener");
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let peer = stream.peer_addr().expect("a client").ip();
+                    let _ = writeln!(stream, "{peer}");
+                    echo(stream);
+                });
+            }
+        });
+    });
+}
+
+/// Whom the server has for its client, if that sends `first` and is served.
+fn seen(client: &Host, to: &'static str, first: &'static str) -> Option<String> {
+    client.run(move || {
+        let mut stream = TcpStream::connect(to).expect("the relay");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.write_all(first.as_bytes()).expect("to send");
+        let (mut line, mut byte) = (String::new(), [0]);
+        while stream.read(&mut byte).is_ok_and(|count| count == 1) && byte[0] != b'\n' {
+            line.push(byte[0].into());
+        }
+        if line.is_empty() {
+            return None;
+        }
+        ping(&mut stream, b"some data");
+        Some(line)
+    })
+}
+
+/// The relay's namespace and those of its neighbours. Whatever comes from the remote's side is for
+/// the relay, whoever it is addressed to. `None`, reported, where that is impossible.
+fn hosts() -> Option<(Host, Host)> {
+    if !enter() {
+        return None;
+    }
+    let (client, remote) = (Host::new()?, Host::new()?);
+    client.link(
+        "inside",
+        ["192.0.2.1/24", "2001:db8:1::1/64"],
+        ["192.0.2.7/24", "2001:db8:1::7/64"],
+    );
+    remote.link(
+        "outside",
+        ["198.51.100.1/24", "2001:db8:2::1/64"],
+        ["198.51.100.9/24", "2001:db8:2::9/64"],
+    );
+    remote.run(|| {
+        must("route add default via 198.51.100.1");
+        must("-6 route add default via 2001:db8:2::1");
+    });
+    for family in ["-4", "-6"] {
+        must(&format!("{family} rule add iif outside lookup 100"));
+        must(&format!("{family} route add local default dev lo table 100"));
+    }
+    whoami(&remote, "198.51.100.9:7000");
+    whoami(&remote, "[2001:db8:2::9]:7000");
+    Some((client, remote))
+}
+
+const CONFIG: &str = "id = spawnd {\n\
+    listen = { address = 192.0.2.1 port = 4000 realm = four }\n\
+    listen = { address = 2001:db8:1::1 port = 4000 realm = six }\n\
+    listen = { address = 192.0.2.1 port = 4001 realm = four haproxy = yes }\n\
+    listen = { address = 192.0.2.1 port = 4002 realm = six }\n\
+    @SINGLE@ spawn { instances min = 1 instances max = 1 }\n}\n\
+    id = tcprelay {\nlocal address = client\n\
+    route = { listener = four to = four }\nroute = { listener = six to = six }\n\
+    remote = { address = 198.51.100.9 port = 7000 tag = four }\n\
+    remote = { address = 2001:db8:2::9 port = 7000 tag = six }\n\
+    connect timeout = 2\n}\n";
+
+#[test]
+fn remotes_see_the_clients_own_addresses() {
+    let Some((client, _remote)) = hosts() else {
+        return;
+    };
+    for single in ["", "single process = yes"] {
+        let mut relay = Launch::new(CONFIG.replace("@SINGLE@", single)).start();
+        for _ in 0..20 {
+            assert_eq!(seen(&client, "192.0.2.1:4000", "").as_deref(), Some("192.0.2.7"));
+            let six = seen(&client, "[2001:db8:1::1]:4000", "");
+            assert_eq!(six.as_deref(), Some("2001:db8:1::7"));
+        }
+        // With a PROXY header, the address in it.
+        let header = "PROXY TCP4 192.0.2.99 192.0.2.1 5000 4001\r\n";
+        client.run(|| must("addr add 192.0.2.99/24 dev peer"));
+        assert_eq!(seen(&client, "192.0.2.1:4001", header).as_deref(), Some("192.0.2.99"));
+        client.run(|| must("addr del 192.0.2.99/24 dev peer"));
+        // An IPv4 client has no address to reach an IPv6 remote from.
+        assert_eq!(seen(&client, "192.0.2.1:4002", ""), None);
+        relay.expect_log("this host has no way to [2001:db8:2::9]:7000");
+        relay.signal(nix::sys::signal::Signal::SIGTERM);
+        relay.wait();
+    }
+}
+
+#[test]
+fn without_the_right_the_start_says_what_is_missing() {
+    if !is_root() {
+        return left_out("another user needs root");
+    }
+    const TEXT: &str = "local address = client: Operation not permitted: workers need the \
+                        capability CAP_NET_RAW to use addresses that are not this host's";
+    let section = format!("local address = client\n{}", remote(9));
+    let port = free_port();
+    for (single, spawn) in [("", "userid = 65534"), ("single process = yes\n", "")] {
+        let config = format!(
+            "id = spawnd {{\n{single}listen = {{ address = 127.0.0.1 port = {port} }}\n\
+             spawn {{ instances min = 1 instances max = 1 {spawn} }}\n}}\n\
+             id = tcprelay {{\n{section}\n}}\n"
+        );
+        let launch = Launch::new(config).ready(None);
+        // The single process has no other user than its own.
+        let launch = if single.is_empty() { launch } else { launch.user(65534) };
+        let mut relay = launch.start();
+        relay.expect_log(TEXT);
+        assert!(!relay.wait().success());
+    }
+}
