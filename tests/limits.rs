@@ -5,7 +5,8 @@ mod common;
 use common::ways::*;
 use common::*;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Waits for the access log line of a session with this ending.
@@ -78,6 +79,64 @@ fn a_half_closed_session_may_not_be_idle() {
         whole_remote.write_all(b"x").expect("to send");
         whole.read_exact(&mut [0]).expect("it is not half-closed");
     });
+}
+
+#[test]
+fn each_direction_keeps_to_its_bandwidth() {
+    const SIZE: usize = 300_000;
+    each(|way| {
+        let (peer, arrived) = Peer::manual();
+        let directives = "bandwidth up = 200000\nbandwidth down = 250000\n";
+        let (_relay, port) = relay(way, &format!("{}{directives}", peer.remote()));
+        let (client, remote) = (connect(port), next(&arrived));
+        let start = Instant::now();
+        // Both ways at once; what is sent last arrives before the end does.
+        let run = |mut from: TcpStream, mut to: TcpStream, seed, rate: f64| {
+            let sender = thread::spawn(move || {
+                from.write_all(&pattern(seed, SIZE)).expect("to send");
+                from.shutdown(Shutdown::Write).expect("to end");
+                from
+            });
+            thread::spawn(move || {
+                let mut data = Vec::new();
+                to.read_to_end(&mut data).expect("all of it");
+                assert!(data == pattern(seed, SIZE));
+                // A tenth of a second's worth may go at once, and a record more.
+                let least = (SIZE as f64 - 0.1 * rate - 33_000.0) / rate;
+                let took = start.elapsed().as_secs_f64();
+                assert!(took >= least, "{took} s instead of {least} s");
+                sender.join().expect("to have sent");
+            })
+        };
+        let copy = |stream: &TcpStream| stream.try_clone().expect("a copy");
+        let up = run(copy(&client), copy(&remote), 1, 200_000.0);
+        let down = run(remote, client, 2, 250_000.0);
+        up.join().expect("the way up");
+        down.join().expect("the way down");
+    });
+}
+
+#[test]
+fn a_paused_session_ends_as_others_do() {
+    let (peer, arrived) = Peer::manual();
+    let section = format!("{}bandwidth down = 1000\naccess log = yes\n", peer.remote());
+    let (relay, port) = relay("4", &section);
+    let (mut client, mut remote) = (connect(port), next(&arrived));
+    remote.write_all(&[7; 5000]).expect("to send");
+    client.read_exact(&mut [0; 50]).expect("some of it");
+    // The way up has no limit.
+    client.write_all(&[8; 100_000]).expect("to send");
+    remote.read_exact(&mut [0; 100_000]).expect("all of it");
+    reset(client);
+    wait_for_end(&relay, " broken by client");
+    let (mut client, remote) = (connect(port), next(&arrived));
+    let mut sender = remote.try_clone().expect("a copy");
+    sender.write_all(&[7; 1500]).expect("to send");
+    client.read_exact(&mut [0; 50]).expect("some of it");
+    drop((sender, remote));
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).expect("the rest and the end");
+    assert_eq!(rest.len(), 1450);
 }
 
 /// Clients that send a byte of their handshake now and then.

@@ -74,11 +74,11 @@ impl Pipe {
         Ok(Pipe { read, write, capacity, length: 0 })
     }
 
-    /// Moves what a socket has received into the pipe, which must be empty; 0 is end of file. Does
-    /// not block.
-    pub fn fill(&mut self, source: &Socket) -> io::Result<usize> {
+    /// Moves what a socket has received into the pipe, which must be empty, but no more than `most`
+    /// bytes; 0 is end of file. Does not block.
+    pub fn fill(&mut self, source: &Socket, most: usize) -> io::Result<usize> {
         debug_assert!(self.is_empty(), "a full pipe looks like an empty socket");
-        let count = splice(source, &self.write, self.capacity)?;
+        let count = splice(source, &self.write, self.capacity.min(most))?;
         self.length += count;
         Ok(count)
     }
@@ -141,7 +141,7 @@ impl Pipe {
     }
 
     /// Never called, as there is no pipe.
-    pub fn fill(&mut self, _: &Socket) -> io::Result<usize> {
+    pub fn fill(&mut self, _: &Socket, _: usize) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -5,6 +5,7 @@ use super::announcement::announcement;
 use super::client::{KnownClient, Speech};
 use super::direction::Direction;
 use super::pair::{End, Link, Pair, Tls};
+use super::pump::{Flow, UNLIMITED};
 use super::session::{Context, Next, Parting, Seeking, Session, State};
 use super::shared::{kind, register, Shared};
 use crate::config::balance::Kind;
@@ -204,12 +205,16 @@ impl Session {
             tls,
         };
         let started = if starts || !early.is_empty() {
-            pair.flow(End::Client, &self.client).start(&early, &mut shared.buffers)
+            let most =
+                self.allotment.as_mut().map(|allotment| allotment.most(End::Client, self.active));
+            let most = most.unwrap_or(UNLIMITED);
+            let mut flow = Flow { most, ..pair.flow(End::Client, &self.client) };
+            flow.start(&early, &mut shared.buffers)
         } else {
             Ok(())
         };
         self.state = State::Relaying { pair, probation };
-        self.limit_first_byte(context);
+        self.limit_relaying(context);
         if let Err(stop) = started {
             if let Some(next) = self.stopped(End::Client, stop, context) {
                 return next;

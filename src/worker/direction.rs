@@ -38,6 +38,8 @@ pub(super) enum State {
     /// More bytes may come.
     #[default]
     Open,
+    /// The direction has used up its bandwidth: the source is not read for a moment.
+    Paused,
     /// The kernel carries the bytes by itself. The source becomes ready when that is over.
     Spliced,
     /// The source has ended. What is buffered is still to be written, then the sink is told.
@@ -174,7 +176,7 @@ impl Direction {
 
     /// True if the source sends nothing more.
     pub(super) fn has_ended(&self) -> bool {
-        !matches!(self.state, State::Open | State::Spliced)
+        !matches!(self.state, State::Open | State::Paused | State::Spliced)
     }
 
     /// True if a TLS sink gets no more messages of ours.

@@ -1,13 +1,14 @@
 //! The limits of a session: how long it may last, be idle, wait for the remote's first byte, or go on
-//! when one side has ended.
+//! when one side has ended; and how many bytes it may carry in a second.
 //!
 //! One timer stands for all of them. It is not moved when bytes do: when it expires, the session
 //! looks which limit is next, from when it was last active and how far it has come.
 
 use super::access::Outcome;
-use super::allotment::Limit;
+use super::allotment::{Allotment, Bucket, Limit};
 use super::connect::set_timer;
-use super::pair::End;
+use super::direction::State as Flowing;
+use super::pair::{End, Pair};
 use super::session::{Context, Next, Parting, Session, State};
 use super::shared::{kind, Shared};
 use crate::config::relay::Limits;
@@ -25,18 +26,86 @@ impl Session {
         if settings.limits != Limits::default() {
             let allotment = self.allotment.get_or_insert_default();
             (allotment.begun, allotment.connected) = (now, now);
+            let bucket = |rate| Bucket::new(rate, now);
+            allotment.up = bucket(settings.limits.bandwidth_up);
+            allotment.down = bucket(settings.limits.bandwidth_down);
         } else if settings.idle_timeout == 0 {
             return;
         }
         self.limit_sooner(context);
     }
 
-    /// Both ends are there.
+    /// Both ends are there, and perhaps the client's first bytes were sent.
     #[inline]
-    pub(super) fn limit_first_byte(&mut self, context: &mut Context<'_>) {
+    pub(super) fn limit_relaying(&mut self, context: &mut Context<'_>) {
         if let Some(allotment) = &mut self.allotment {
             allotment.connected = context.events.now();
             self.limit_sooner(context);
+            self.spend(End::Client, 0, context);
+        }
+    }
+
+    /// A direction has carried bytes, and had carried so many `before`. It pauses if that was its
+    /// bandwidth.
+    pub(super) fn spend(&mut self, end: End, before: u64, context: &mut Context<'_>) {
+        let (State::Relaying { pair, .. }
+        | State::Breaking { pair, .. }
+        | State::Lingering { pair, .. }) = &mut self.state
+        else {
+            return;
+        };
+        let Some(bucket) = self.allotment.as_mut().and_then(|allotment| allotment.bucket(end))
+        else {
+            return;
+        };
+        let direction = pair.direction_mut(end);
+        bucket.spend(direction.bytes - before);
+        if bucket.is_empty() && direction.state == Flowing::Open {
+            direction.state = Flowing::Paused;
+            self.wake_later(context);
+        }
+    }
+
+    /// Sets the timer that ends the next pause.
+    fn wake_later(&mut self, context: &mut Context<'_>) {
+        let (Some(allotment), token) =
+            (&mut self.allotment, Token::new(kind::LIMIT, context.index))
+        else {
+            return;
+        };
+        let due = |end, allotment: &mut Allotment| {
+            let paused = |pair: &Pair| pair.direction(end).state == Flowing::Paused;
+            let pair = match &self.state {
+                State::Relaying { pair, .. }
+                | State::Breaking { pair, .. }
+                | State::Lingering { pair, .. } => Some(pair),
+                _ => None,
+            };
+            allotment.bucket(end).filter(|_| pair.is_some_and(paused)).map(|bucket| bucket.due())
+        };
+        let both = [End::Client, End::Upstream].map(|end| due(end, allotment));
+        let due = both.into_iter().flatten().min();
+        set_timer(&mut allotment.wake, due, token, context.events);
+    }
+
+    /// A pause is over.
+    fn wake(&mut self, context: &mut Context<'_>) -> Next {
+        let (now, mut awake) = (context.events.now(), Vec::new());
+        for end in [End::Client, End::Upstream] {
+            let allotment = self.allotment.as_mut();
+            let due = allotment.and_then(|allotment| Some(allotment.bucket(end)?.due()));
+            let direction = self.pair_mut().map(|pair| pair.direction_mut(end));
+            let direction = direction.filter(|direction| direction.state == Flowing::Paused);
+            if let (Some(direction), true) = (direction, due.is_none_or(|due| due <= now)) {
+                direction.state = Flowing::Open;
+                awake.push(end);
+            }
+        }
+        self.wake_later(context);
+        match awake[..] {
+            [] => Next::Wait,
+            [end] => Next::Pump(end, None),
+            [first, second, ..] => Next::Pump(first, Some(second)),
         }
     }
 
@@ -58,7 +127,7 @@ impl Session {
         let whole = due(allotment.begun, limits.session_timeout);
         let waits = matches!(&self.state, State::Relaying { pair, .. } if pair.down.bytes == 0);
         let first = due(allotment.connected, limits.first_byte_timeout).filter(|_| waits);
-        let ended = |pair: &super::pair::Pair| pair.up.has_ended() || pair.down.has_ended();
+        let ended = |pair: &Pair| pair.up.has_ended() || pair.down.has_ended();
         let half = due(self.active, limits.half_closed_timeout);
         let half = half.filter(|_| self.pair().is_some_and(ended));
         let others =
@@ -69,6 +138,10 @@ impl Session {
 
     /// The timer of the limits has expired.
     pub(super) fn limit_expired(&mut self, timer: TimerId, context: &mut Context<'_>) -> Next {
+        if let Some(allotment) = self.allotment.as_mut().filter(|one| one.wake == Some(timer)) {
+            allotment.wake = None;
+            return self.wake(context);
+        }
         if self.limit_timer != Some(timer) {
             // It expired before it could be cancelled.
             return Next::Wait;

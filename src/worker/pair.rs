@@ -1,7 +1,7 @@
 //! Both ends of a session and its two directions.
 
 use super::direction::{Buffers, Direction, Left, Side, State};
-use super::pump::{pump, say_goodbye, Ending, Flow, Pumped, REPLY_LIMIT};
+use super::pump::{pump, say_goodbye, Ending, Flow, Pumped, REPLY_LIMIT, UNLIMITED};
 use crate::event::{Interest, Loop};
 use crate::os::address::Address;
 use crate::os::Socket;
@@ -98,10 +98,12 @@ impl Pair {
         };
         let client = Side { fd: client, tls: client_tls };
         let upstream = Side { fd: &self.upstream, tls: upstream_tls };
-        let (up, down) = (&mut self.up, &mut self.down);
+        let (up, down, most) = (&mut self.up, &mut self.down, UNLIMITED);
         match end {
-            End::Client => Flow { direction: up, back: down, source: client, sink: upstream },
-            End::Upstream => Flow { direction: down, back: up, source: upstream, sink: client },
+            End::Client => Flow { direction: up, back: down, source: client, sink: upstream, most },
+            End::Upstream => {
+                Flow { direction: down, back: up, source: upstream, sink: client, most }
+            }
         }
     }
 
@@ -115,8 +117,23 @@ impl Pair {
         buffers: &mut Buffers,
         events: &mut Loop,
     ) -> Pumped {
+        self.pump_some(end, client, ending, UNLIMITED, buffers, events)
+    }
+
+    /// As [`pump`](Self::pump), but reads no more than `most` bytes.
+    #[inline]
+    pub(super) fn pump_some(
+        &mut self,
+        end: End,
+        client: &Socket,
+        ending: Ending,
+        most: usize,
+        buffers: &mut Buffers,
+        events: &mut Loop,
+    ) -> Pumped {
         let reads_on = events.reads_on(self.end(end, client));
-        let pumped = pump(self.flow(end, client), buffers, ending, reads_on);
+        let flow = Flow { most, ..self.flow(end, client) };
+        let pumped = pump(flow, buffers, ending, reads_on);
         let source = self.end(end, client);
         match pumped.left {
             Left::Perhaps => {}

@@ -26,6 +26,11 @@ const READS_PER_TURN: usize = 4;
 /// protocol reply, and an end that takes no replies must not make us hold more and more.
 pub(super) const REPLY_LIMIT: usize = 2 * READ_SIZE;
 
+/// No limit of the bandwidth.
+pub(super) const UNLIMITED: usize = usize::MAX;
+/// The kernel hands out records of TLS whole or in parts; what is not data has to be read whole.
+const RECORD: usize = 16 * 1024;
+
 /// A direction with its ends.
 pub(super) struct Flow<'a> {
     pub(super) direction: &'a mut Direction,
@@ -33,6 +38,8 @@ pub(super) struct Flow<'a> {
     pub(super) back: &'a mut Direction,
     pub(super) source: Side<'a>,
     pub(super) sink: Side<'a>,
+    /// How many bytes may be read: [`UNLIMITED`], or what is left of the bandwidth.
+    pub(super) most: usize,
 }
 
 /// What follows after the last byte.
@@ -87,9 +94,10 @@ impl Flow<'_> {
             return Ok(Left::Perhaps);
         }
         for turn in 0..READS_PER_TURN {
-            if !self.direction.reads() || self.back.unwritten() > REPLY_LIMIT {
+            if !self.direction.reads() || self.back.unwritten() > REPLY_LIMIT || self.most == 0 {
                 break;
             }
+            let before = self.direction.bytes;
             if self.back.pending.is_none() {
                 kernel::offer(&mut self.source)?;
             }
@@ -102,6 +110,10 @@ impl Flow<'_> {
                 }
                 None => self.step_plain(buffers, last)?,
             };
+            if self.most != UNLIMITED {
+                let count = usize::try_from(self.direction.bytes - before).unwrap_or(UNLIMITED);
+                self.most = self.most.saturating_sub(count);
+            }
             if left != Left::Perhaps {
                 return Ok(left);
             }
@@ -111,7 +123,8 @@ impl Flow<'_> {
 
     /// One read of a source without TLS.
     fn step_plain(&mut self, buffers: &mut Buffers, last: bool) -> Result<Left, Stop> {
-        let mut count = match self.source.fd.read(&mut buffers.scratch) {
+        let room = self.most.min(buffers.scratch.len());
+        let mut count = match self.source.fd.read(&mut buffers.scratch[..room]) {
             Ok(count) => count,
             Err(error) if os::would_block(&error) => return Ok(Left::Nothing),
             Err(_) => return Err(Stop::Source),
@@ -123,9 +136,9 @@ impl Flow<'_> {
         let Buffers { scratch, wire, pool, .. } = buffers;
         let (mut next, mut broken) = (Next::Unknown, false);
         // A short read took all there was; anything newer shows in the next turn.
-        let mut left = if count < scratch.len() { Left::NothingYet } else { Left::Perhaps };
+        let mut left = if count < room { Left::NothingYet } else { Left::Perhaps };
         if last && left == Left::NothingYet {
-            match self.source.fd.read(&mut scratch[count..]) {
+            match self.source.fd.read(&mut scratch[count..room]) {
                 Ok(0) => {
                     self.direction.state = State::Ended;
                     next = Next::Soon;
@@ -150,6 +163,10 @@ impl Flow<'_> {
 
     /// Like [`step_plain`](Self::step_plain), but within the kernel.
     fn step_splice(&mut self, buffers: &mut Buffers, last: bool) -> Result<Left, Stop> {
+        if self.most != UNLIMITED {
+            // A kernel that splices by itself keeps to no limit.
+            return self.step_pipe(buffers, last);
+        }
         match splicing::start(self.source.fd, self.sink.fd) {
             Ok(()) => {
                 self.direction.state = State::Spliced;
@@ -186,7 +203,7 @@ impl Flow<'_> {
         let Some(mut pipe) = buffers.take_pipe() else {
             return self.step_plain(buffers, last);
         };
-        let count = match pipe.fill(self.source.fd) {
+        let count = match pipe.fill(self.source.fd, self.most) {
             Ok(count) if count > 0 => count,
             result => {
                 buffers.put_pipe(pipe);
@@ -217,7 +234,8 @@ impl Flow<'_> {
         let Some(tls) = &mut self.source.tls else {
             return Ok(Left::Nothing);
         };
-        match kernel::receive(self.source.fd, tls, scratch)? {
+        let room = self.most.max(RECORD).min(scratch.len());
+        match kernel::receive(self.source.fd, tls, &mut scratch[..room])? {
             Received::Data(count) => {
                 let data = &scratch[..count];
                 deliver(self.direction, &mut self.sink, data, Next::Unknown, wire, pool)?;
@@ -237,11 +255,12 @@ impl Flow<'_> {
             return Ok(Left::Nothing);
         };
         let held = tls.held();
+        let room = self.most.saturating_add(held).min(scratch.len());
         // Bytes that came with the end of the handshake go first.
         let count = if tls.has_unread() {
             0
         } else {
-            match self.source.fd.read(&mut scratch[held..]) {
+            match self.source.fd.read(&mut scratch[held..room]) {
                 Ok(0) => {
                     self.direction.cut_off();
                     return Ok(Left::Perhaps);
@@ -251,7 +270,7 @@ impl Flow<'_> {
                 Err(_) => return Err(Stop::Source),
             }
         };
-        let full = held + count == scratch.len() || count == 0;
+        let full = held + count == room || count == 0;
         tls.take_held(scratch);
         plain.clear();
         reply.clear();
@@ -278,7 +297,7 @@ impl Flow<'_> {
     /// Ends the direction and tells the sink, if the end has come.
     fn end(&mut self, buffers: &mut Buffers, ending: Ending) -> Result<(), Stop> {
         let direction = &mut *self.direction;
-        if matches!(direction.state, State::Open | State::Spliced | State::Shut)
+        if matches!(direction.state, State::Open | State::Paused | State::Spliced | State::Shut)
             || direction.pending.is_some()
         {
             return Ok(());

@@ -3,7 +3,7 @@
 use super::access::Outcome;
 use super::direction::{State as Flowing, Stop};
 use super::pair::{End, Link};
-use super::pump::Ending;
+use super::pump::{Ending, UNLIMITED};
 use super::session::{Context, Next, Parting, Session, State};
 use super::shared::kind;
 use crate::event::{TimerId, Token};
@@ -49,9 +49,17 @@ impl Session {
         };
         let now = events.now();
         pair.stir(self.active, now);
-        let pumped = pair.pump(end, &self.client, ending, &mut shared.buffers, events);
+        let (before, most) = match &mut self.allotment {
+            Some(allotment) => (pair.direction(end).bytes, allotment.most(end, now)),
+            None => (0, UNLIMITED),
+        };
+        let buffers = &mut shared.buffers;
+        let pumped = pair.pump_some(end, &self.client, ending, most, buffers, events);
         if pumped.moved {
             self.active = now;
+        }
+        if most != UNLIMITED {
+            self.spend(end, before, context);
         }
         if on_probation {
             self.judge(end, context);
@@ -131,7 +139,7 @@ impl Session {
         pair.direction_mut(end.other()).abandon(&mut shared.buffers);
         let _ = pair.end(end, &self.client).shutdown(Shutdown::Write);
         let direction = pair.direction_mut(end);
-        if direction.state == Flowing::Open {
+        if matches!(direction.state, Flowing::Open | Flowing::Paused) {
             direction.cut_off();
         }
         let ending = if relaying { pair.ending(end) } else { Ending::Nothing };

@@ -339,7 +339,8 @@ impl Session {
     /// Closes both ends, and gives back the remote, timers and buffers of the session.
     pub(super) fn close(mut self, outcome: &Outcome, parting: Parting, context: &mut Context<'_>) {
         let Context { index, shared, events } = context;
-        for timer in [self.limit_timer, self.state_timer()].into_iter().flatten() {
+        let wake = self.allotment.as_ref().and_then(|allotment| allotment.wake);
+        for timer in [self.limit_timer, self.state_timer(), wake].into_iter().flatten() {
             events.cancel(timer);
         }
         if let (State::Authorizing { .. }, Some(queries)) = (&self.state, &mut shared.queries) {

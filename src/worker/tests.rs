@@ -191,6 +191,8 @@ impl World {
         let (mut timers, mut lent, mut shaking) = (0, 0, false);
         for (_, session) in self.engine.sessions_for_tests() {
             timers += usize::from(session.limit_timer.is_some());
+            let wake = session.allotment.as_ref().and_then(|allotment| allotment.wake);
+            timers += usize::from(wake.is_some());
             timers += usize::from(session.state_timer().is_some());
             match &session.state {
                 State::Dialing { dial, timer, .. } => {
