@@ -6,11 +6,14 @@ use common::*;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 const MODES: [&str; 2] = ["", "single process = yes\n"];
@@ -256,6 +259,180 @@ fn another_brokers_socket_is_left_alone() {
         let output = ctl(&socket, &["wait", "--json"]);
         String::from_utf8_lossy(&output.stdout).contains(&former(&third)).then_some(())
     });
+}
+
+/// What a remote that says its name says to a new client.
+fn name(port: u16) -> String {
+    let mut text = [0; 3];
+    connect(port).read_exact(&mut text).expect("its name");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The field of a remote in the answer to `remotes --json`, by its port.
+fn of_remote(socket: &Path, port: u16, field: &str) -> String {
+    let program = "import json,sys\n\
+         for remote in json.load(sys.stdin)['remotes']:\n\
+         \x20 if remote['address'].endswith(':' + sys.argv[1]): print(json.dumps(remote[sys.argv[2]]))";
+    let json = done(socket, &["remotes", "--json"]);
+    let mut python = Command::new("python3");
+    python.args(["-c", program, &port.to_string(), field]);
+    let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+    python.stdin.take().expect("a pipe").write_all(json.as_bytes()).expect("python3 reads");
+    let output = python.wait_with_output().expect("python3");
+    assert!(output.status.success(), "{json}");
+    text(&output).trim().to_owned()
+}
+
+#[test]
+fn a_remote_is_drained_under_load_and_no_client_notices() {
+    for mode in MODES {
+        let [one, two] = [Peer::echo(), Peer::echo()];
+        let port = free_port();
+        let remotes = format!("{}\n{}", one.remote(), two.remote());
+        let (launch, socket, _directory) = launch(port, mode, &remotes);
+        let relay = launch.start();
+        let address = format!("127.0.0.1:{}", one.port);
+        let over = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let over = Arc::clone(&over);
+                thread::spawn(move || {
+                    let mut count = 0;
+                    while !over.load(Ordering::SeqCst) {
+                        // Panics if the session fails.
+                        ping(&mut connect(port), b"hello");
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        // Sessions that go on, some with each remote.
+        let mut held: Vec<TcpStream> = (0..20).map(|_| connect(port)).collect();
+        held.iter_mut().for_each(|session| ping(session, b"before"));
+        assert!(done(&socket, &["drain", &address]).contains("drains"));
+        assert_eq!(of_remote(&socket, one.port, "state"), "\"drained\"");
+        wait_for("short sessions with the drained remote to end", || {
+            let open: usize = of_remote(&socket, one.port, "sessions_open").parse().ok()?;
+            (1..=20).contains(&open).then_some(())
+        });
+        let before = of_remote(&socket, one.port, "sessions");
+        let other: usize = of_remote(&socket, two.port, "sessions").parse().expect("a number");
+        wait_for("sessions with the other remote", || {
+            let now: usize = of_remote(&socket, two.port, "sessions").parse().ok()?;
+            (now > other + 100).then_some(())
+        });
+        assert_eq!(of_remote(&socket, one.port, "sessions"), before);
+        held.iter_mut().for_each(|session| ping(session, b"after"));
+        // A reload keeps that.
+        done(&socket, &["reload"]);
+        held.iter_mut().for_each(|session| ping(session, b"after"));
+        assert_eq!(of_remote(&socket, one.port, "state"), "\"drained\"");
+        assert!(done(&socket, &["enable", &address]).contains("is enabled"));
+        let before: usize = of_remote(&socket, one.port, "sessions").parse().expect("a number");
+        wait_for("sessions with the remote", || {
+            let now: usize = of_remote(&socket, one.port, "sessions").parse().ok()?;
+            (now > before + 10).then_some(())
+        });
+        over.store(true, Ordering::SeqCst);
+        let counts: Vec<usize> =
+            clients.into_iter().map(|client| client.join().expect("no failed session")).collect();
+        assert!(counts.iter().all(|&count| count > 10), "{counts:?}");
+        assert!(relay.log().contains("drained by hand"));
+    }
+}
+
+#[test]
+fn a_disabled_remote_has_no_sessions() {
+    for mode in MODES {
+        let [one, two] = [Peer::echo(), Peer::echo()];
+        let port = free_port();
+        let remotes = format!(
+            "remote = {{ address = 127.0.0.1 port = {} tag = blue }}\n{}\naccess log = yes",
+            one.port,
+            two.remote()
+        );
+        let (launch, socket, _directory) = launch(port, mode, &remotes);
+        let relay = launch.start();
+        let mut held: Vec<TcpStream> = (0..10).map(|_| connect(port)).collect();
+        held.iter_mut().for_each(|session| ping(session, b"before"));
+        // By its tag.
+        assert!(done(&socket, &["disable", "blue"]).contains("is disabled"));
+        wait_for("its sessions to end", || {
+            (of_remote(&socket, one.port, "sessions_open") == "0").then_some(())
+        });
+        relay.expect_log("remote is disabled");
+        (0..10).for_each(|_| ping(&mut connect(port), b"after"));
+        assert_eq!(of_remote(&socket, one.port, "sessions_open"), "0");
+        // With none left, clients are refused, visibly.
+        assert!(
+            done(&socket, &["disable", &format!("127.0.0.1:{}", two.port)]).contains("disabled")
+        );
+        let mut refused = connect(port);
+        wait_for("the session to be refused", || has_ended(&mut refused).then_some(()));
+        done(&socket, &["enable", "127.0.0.1"]);
+        ping(&mut connect(port), b"again");
+    }
+}
+
+#[test]
+fn weights_are_changed_until_the_next_reload() {
+    for mode in MODES {
+        let [one, two] = [Peer::named("one"), Peer::named("two")];
+        let port = free_port();
+        let remotes = format!("balance = round-robin\n{}\n{}", one.remote(), two.remote());
+        let (launch, socket, _directory) = launch(port, mode, &remotes);
+        let relay = launch.start();
+        let address = format!("127.0.0.1:{}", one.port);
+        let of_first = || (0..40).filter(|_| name(port).contains("one")).count();
+        assert!(of_first().abs_diff(20) <= 2);
+        assert!(
+            done(&socket, &["weight", &address, "9", "--until-reload"]).contains("has weight 9")
+        );
+        let first = of_first();
+        assert!(first.abs_diff(36) <= 3, "{first}");
+        assert!(done(&socket, &["remotes"]).contains("9 (not 1)"));
+        done(&socket, &["drain", &format!("127.0.0.1:{}", two.port), "--until-reload"]);
+        assert_eq!(of_first(), 40);
+        done(&socket, &["reload"]);
+        done(&socket, &["wait"]);
+        let first = of_first();
+        assert!(first.abs_diff(20) <= 2, "{first}");
+        assert_eq!(of_remote(&socket, one.port, "weight_by_hand"), "null");
+        assert_eq!(of_remote(&socket, two.port, "state"), "\"up\"");
+        // Without the option it stays,
+        done(&socket, &["weight", &address, "9"]);
+        done(&socket, &["reload"]);
+        assert_eq!(of_remote(&socket, one.port, "weight_by_hand"), "9");
+        // whatever becomes of the monitor.
+        if let Some(pid) = monitor(&relay) {
+            kill(pid, Signal::SIGKILL);
+        }
+        assert_eq!(of_remote(&socket, one.port, "weight_by_hand"), "9");
+        done(&socket, &["weight", &address, "default"]);
+        assert_eq!(of_remote(&socket, one.port, "weight_by_hand"), "null");
+        let output = ctl(&socket, &["drain", "nobody"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains("no remote or tag 'nobody', known are: "));
+    }
+}
+
+#[test]
+fn what_is_shown_is_json_if_that_is_wanted() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let (launch, socket, _directory) = launch(port, "", &peer.remote());
+    let _relay = launch.start();
+    ping(&mut connect(port), b"hello");
+    for command in ["show", "remotes", "listeners", "workers", "errors"] {
+        let json = done(&socket, &[command, "--json"]);
+        let program = "import json,sys; print(json.loads(sys.argv[1])['ok'])";
+        let output = run(Command::new("python3").args(["-c", program, &json]));
+        assert_eq!(text(&output), "True\n");
+        // As text it has titles.
+        let text = done(&socket, &[command]);
+        assert!(text.contains("STATE") || command == "errors", "{text}");
+    }
 }
 
 #[test]

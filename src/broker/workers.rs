@@ -470,12 +470,18 @@ impl Workers {
 
     /// Takes over the zone of the former image.
     pub(super) fn adopt_zone(&mut self, zone: crate::os::shared::Object, slots: &[(Pid, usize)]) {
-        self.leases.adopt(zone, slots);
+        // The relay in this process has a zone of its own.
+        if self.local().is_none() {
+            self.leases.adopt(zone, slots);
+        }
     }
 
     /// The zone, for the next image.
     pub(super) fn left_zone(&self) -> Option<(BorrowedFd<'_>, Vec<(Pid, usize)>)> {
-        self.leases.left()
+        match self.local() {
+            Some(local) => Some((local.zone()?, Vec::new())),
+            None => self.leases.left(),
+        }
     }
 
     /// A process has ended and writes no more into the zone, so its slot is cleared for another.

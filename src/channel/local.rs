@@ -4,6 +4,7 @@
 use super::protocol::{Accept, Caller, Errand};
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::Socket;
+use std::os::fd::BorrowedFd;
 
 /// Token kinds from this one on belong to the worker, those below to the process it runs in: the
 /// broker in single-process mode.
@@ -40,6 +41,10 @@ pub trait LocalWorker {
     fn sessions(&self) -> usize;
     /// The most connections it can handle now, if that changes while it runs.
     fn limit(&self) -> Option<usize> {
+        None
+    }
+    /// The memory that it shares with its monitor, for the next image.
+    fn zone(&self) -> Option<BorrowedFd<'_>> {
         None
     }
     /// True if it takes clients of the control socket.

@@ -6,15 +6,17 @@
 //! than [`PATIENCE`] without getting further, and it sends its next request only after it has read
 //! the answer to the last.
 
+mod change;
 mod request;
 
 use super::kind;
 use super::shared::Shared;
+use super::view::Overview;
 use crate::channel::protocol::{Caller, Errand, Rights, Wants};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::{self, Socket};
 use request::Request;
-use serde_json::{json, Value};
+use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
 
 /// The longest request, in bytes.
@@ -150,13 +152,15 @@ impl Client {
             };
             let line: Vec<u8> = self.input.drain(..=end).collect();
             let answer = match Request::parse(&line) {
-                Ok(Request::Broker(wants)) if wants == Wants::Former || self.may_change() => {
-                    return Next::Broker(wants);
+                Ok(request) if request.changes() && !self.may_change() => failure(NOT_ALLOWED),
+                Ok(Request::Broker(wants)) => return Next::Broker(wants),
+                Ok(Request::Show(parts)) => Overview::of(shared).answer(parts),
+                Ok(Request::Change { remote, change, lasts }) => {
+                    change::change(&remote, change, lasts, shared)
+                        .map_or_else(|text| failure(&text), |answer| answer.to_string())
                 }
-                Ok(Request::Broker(_)) => failure(NOT_ALLOWED),
                 Err(text) => failure(&text),
             };
-            let _ = shared;
             self.say(&answer);
         }
         Next::Stay
@@ -166,8 +170,9 @@ impl Client {
         self.rights == Rights::Change
     }
 
-    fn say(&mut self, answer: &Value) {
-        self.output.extend_from_slice(format!("{answer}\n").as_bytes());
+    fn say(&mut self, answer: &str) {
+        self.output.extend_from_slice(answer.as_bytes());
+        self.output.push(b'\n');
         // A client that is gone is noticed with its next event.
         self.flush();
     }
@@ -189,6 +194,6 @@ impl Client {
 
 const NOT_ALLOWED: &str = "only root and the owner of the socket may do that";
 
-fn failure(text: &str) -> Value {
-    json!({ "error": text })
+fn failure(text: &str) -> String {
+    json!({ "error": text }).to_string()
 }

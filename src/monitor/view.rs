@@ -5,6 +5,7 @@ use super::json::Json;
 use super::shared::{Known, Shared};
 use crate::os;
 use crate::upstream::health::{Reason, Standing as Found, WHOLE};
+use crate::upstream::wish::{Lasting, Service, Wish};
 use crate::upstream::zone::counters::{
     Failure, General, Histogram, Member, OfListener, OfRemote, Place, Refusal, Role, Side,
     TlsFailure, TlsVersion, LISTENERS,
@@ -91,6 +92,10 @@ pub(super) enum State {
     Down,
     /// Sessions could not reach it, so it gets none for a while.
     Failed,
+    /// An operator has taken it out: no new sessions.
+    Drained,
+    /// An operator has taken it out: no sessions.
+    Disabled,
 }
 
 impl State {
@@ -99,6 +104,8 @@ impl State {
             State::Up => "up",
             State::Down => "down",
             State::Failed => "failed",
+            State::Drained => "drained",
+            State::Disabled => "disabled",
         }
     }
 }
@@ -115,7 +122,10 @@ pub(super) struct Remote {
     /// The address alone.
     pub(super) address: String,
     pub(super) tags: Vec<String>,
+    /// As configured.
     pub(super) weight: u32,
+    /// What an operator has decided about it.
+    pub(super) wish: Wish,
     pub(super) backup: bool,
     /// It is probed.
     pub(super) checked: bool,
@@ -266,12 +276,19 @@ impl Remote {
         let now = os::monotonic_clock();
         let marked = state.retry_at > now;
         let retry_in = (marked && state.retry_at != FOREVER).then(|| state.retry_at - now);
+        let wish = zone.wish(row);
         let standing = match check {
+            _ if wish.service == Service::Drained => State::Drained,
+            _ if wish.service == Service::Disabled => State::Disabled,
             Some(check) if health.is_down(check.start) => State::Down,
             _ if marked => State::Failed,
             _ => State::Up,
         };
         let why = match (standing, check) {
+            (State::Drained | State::Disabled, _) => match wish.service_lasts {
+                Lasting::Always => "by hand".to_owned(),
+                Lasting::UntilReload => "by hand, until the next reload".to_owned(),
+            },
             (State::Failed, _) => "sessions could not reach it".to_owned(),
             (_, None) => "not probed".to_owned(),
             (_, Some(_)) if health.standing == Found::Unknown => "not probed yet".to_owned(),
@@ -295,6 +312,7 @@ impl Remote {
             address: remote.address.to_string(),
             tags: remote.tags.clone(),
             weight: remote.weight,
+            wish,
             backup: remote.backup,
             checked: check.is_some(),
             state: standing,
@@ -351,26 +369,57 @@ fn words(reason: Reason) -> &'static str {
     }
 }
 
+/// A part of the overview.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Totals,
+    Remotes,
+    Listeners,
+    Processes,
+    Errors,
+}
+
+impl Part {
+    pub(super) const ALL: &'static [Part] =
+        &[Part::Totals, Part::Remotes, Part::Listeners, Part::Processes, Part::Errors];
+}
+
 impl Overview {
     /// All of it as JSON.
     pub(super) fn to_json(&self) -> String {
+        Json::of(|json| self.write(Part::ALL, json))
+    }
+
+    /// Parts of it as JSON, as the answer to a client of the control socket.
+    pub(super) fn answer(&self, parts: &[Part]) -> String {
         Json::of(|json| {
-            json.name("version").string(self.version);
-            json.name("time").number(self.time);
-            json.name("totals").object(|json| self.totals.write(json));
-            json.name("remotes").array(|json| {
-                self.remotes.iter().for_each(|remote| json.object(|json| remote.write(json)));
-            });
-            json.name("listeners").array(|json| {
-                self.listeners.iter().for_each(|listener| json.object(|json| listener.write(json)));
-            });
-            json.name("processes").array(|json| {
-                self.processes.iter().for_each(|member| json.object(|json| process(member, json)));
-            });
-            json.name("errors").array(|json| {
-                self.errors.iter().for_each(|note| json.object(|json| error(note, json)));
-            });
+            json.name("ok").boolean(true);
+            self.write(parts, json);
         })
+    }
+
+    fn write(&self, parts: &[Part], json: &mut Json) {
+        json.name("version").string(self.version);
+        json.name("time").number(self.time);
+        for part in parts {
+            match part {
+                Part::Totals => json.name("totals").object(|json| self.totals.write(json)),
+                Part::Remotes => json.name("remotes").array(|json| {
+                    self.remotes.iter().for_each(|remote| json.object(|json| remote.write(json)));
+                }),
+                Part::Listeners => json.name("listeners").array(|json| {
+                    let all = self.listeners.iter();
+                    all.for_each(|listener| json.object(|json| listener.write(json)));
+                }),
+                Part::Processes => json.name("processes").array(|json| {
+                    let all = self.processes.iter();
+                    all.for_each(|member| json.object(|json| process(member, json)));
+                }),
+                Part::Errors => json.name("errors").array(|json| {
+                    self.errors.iter().for_each(|note| json.object(|json| error(note, json)));
+                }),
+            }
+        }
     }
 }
 
@@ -430,6 +479,9 @@ impl Remote {
         json.name("address").string(&self.address);
         json.name("tags").array(|json| self.tags.iter().for_each(|tag| json.string(tag)));
         json.name("weight").number(self.weight.into());
+        json.name("weight_by_hand").number_or_null(self.wish.weight.map(u64::from));
+        let until_reload = self.wish.weight_lasts == Lasting::UntilReload;
+        json.name("weight_until_reload").boolean(until_reload);
         json.name("backup").boolean(self.backup);
         json.name("state").string(self.state.name());
         json.name("why").string(&self.why);

@@ -1,8 +1,8 @@
 //! The commands: what each asks the relay, and shows.
 
-use super::options::{Command, Options};
+use super::options::{Change, Command, Options, View};
 use super::relay::{Failure, Relay};
-use super::{show, tables};
+use super::{show, tables, views};
 use serde_json::{json, Value};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,10 +16,27 @@ const LOOK_PAUSE: Duration = Duration::from_millis(300);
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let relay = Relay::new(&options.socket);
     match &options.command {
+        Command::Show(view) => {
+            let (name, text): (_, fn(&Value) -> String) = match view {
+                View::All => ("show", views::overview),
+                View::Remotes => ("remotes", views::remotes),
+                View::Listeners => ("listeners", views::listeners),
+                View::Workers => ("workers", views::workers),
+                View::Errors => ("errors", views::errors),
+            };
+            let answer = relay.ask(&json!({ "do": name }))?;
+            print(options.json, &answer, &text(&answer));
+            Ok(())
+        }
+        Command::Change { remotes, change, until_reload } => {
+            let each = remotes.iter();
+            each.map(|remote| change_one(&relay, remote, *change, *until_reload, options.json))
+                .fold(Ok(()), Result::and)
+        }
         Command::Reload => reload(&relay, options.json),
         Command::Stop => {
             let answer = relay.ask(&json!({ "do": "stop" }))?;
-            let sessions = answer["sessions"].as_u64().unwrap_or(0);
+            let sessions = tables::number(&answer["sessions"]);
             let text = match answer["drains"].as_bool() {
                 Some(true) => {
                     format!(
@@ -44,6 +61,40 @@ fn print(json: bool, answer: &Value, text: &str) {
     }
 }
 
+/// Changes the remotes that a word stands for.
+fn change_one(
+    relay: &Relay,
+    remote: &str,
+    change: Change,
+    until_reload: bool,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut request = match change {
+        Change::Drain => json!({ "do": "drain" }),
+        Change::Disable => json!({ "do": "disable" }),
+        Change::Enable => json!({ "do": "enable" }),
+        Change::Weight(weight) => json!({ "do": "weight", "weight": weight }),
+    };
+    request["remote"] = remote.into();
+    if until_reload {
+        request["until-reload"] = true.into();
+    }
+    let answer = relay.ask(&request)?;
+    let does = match change {
+        Change::Drain => "drains".to_owned(),
+        Change::Disable => "is disabled".to_owned(),
+        Change::Enable => "is enabled".to_owned(),
+        Change::Weight(Some(weight)) => format!("has weight {weight}"),
+        Change::Weight(None) => "has its configured weight".to_owned(),
+    };
+    let until = if until_reload { " until the next reload" } else { "" };
+    let names = tables::each(&answer["remotes"]).iter().map(tables::words);
+    let text: String =
+        names.map(|name| format!("{} {does}{until}\n", tables::plain(&name))).collect();
+    print(json, &answer, &text);
+    Ok(())
+}
+
 fn sessions_of(count: u64) -> String {
     tables::count(count, "session")
 }
@@ -65,8 +116,7 @@ fn wait(relay: &Relay, timeout: Option<u64>, json: bool) -> Result<(), Failure> 
     let mut before = None;
     loop {
         let answer = relay.ask(&json!({ "do": "former" }))?;
-        let [workers, sessions] =
-            ["workers", "sessions"].map(|name| answer[name].as_u64().unwrap_or(0));
+        let [workers, sessions] = ["workers", "sessions"].map(|name| tables::number(&answer[name]));
         if workers == 0 {
             print(json, &answer, "no former workers are left\n");
             return Ok(());

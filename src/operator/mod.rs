@@ -1,7 +1,7 @@
 //! tcprelayctl: asks a running relay over its control socket, and shows what it answers.
 //!
 //! A command is a request and an answer, both a line of JSON ([`relay`]). `commands` says what each
-//! command asks, `tables` how answers look. Nothing here shares state with a relay.
+//! command asks, `views` how answers look. Nothing here shares state with a relay.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod commands;
 mod options;
 mod relay;
 mod tables;
+mod views;
 
 use crate::os::process::exit;
 use options::{Options, Parsed};

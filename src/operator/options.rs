@@ -24,10 +24,37 @@ pub(super) struct Options {
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
+    Show(View),
+    /// A change of the remotes that a word stands for.
+    Change {
+        remotes: Vec<String>,
+        change: Change,
+        until_reload: bool,
+    },
     Reload,
     Stop,
     /// Wait until former workers are gone, but no longer than this many seconds.
     Wait(Option<u64>),
+}
+
+/// A part of the overview, or all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum View {
+    All,
+    Remotes,
+    Listeners,
+    Workers,
+    Errors,
+}
+
+/// What is changed about a remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Drain,
+    Disable,
+    Enable,
+    /// `None`: the configured weight.
+    Weight(Option<u32>),
 }
 
 /// What the command line says.
@@ -42,6 +69,23 @@ pub(super) enum Parsed {
 
 /// The commands, with their arguments, and what they do.
 const COMMANDS: &[(&str, &str, &str)] = &[
+    ("show", "", "shows all of the following but the errors, with totals"),
+    ("remotes", "", "shows the remotes: which are up, and why not"),
+    ("listeners", "", "shows the listeners"),
+    ("workers", "", "shows the processes"),
+    ("errors", "", "shows the last errors, the newest first"),
+    (
+        "drain",
+        "REMOTE... [--until-reload]",
+        "gives a remote no new sessions; those that it has go on",
+    ),
+    (
+        "disable",
+        "REMOTE... [--until-reload]",
+        "gives a remote no sessions, and ends those that it has",
+    ),
+    ("enable", "REMOTE...", "takes that back"),
+    ("weight", "REMOTE NUMBER|default [--until-reload]", "changes the weight of a remote"),
     ("reload", "", "reads the configuration again, and tells how that went"),
     ("stop", "", "ends the service, as SIGTERM does"),
     ("wait", "[--timeout SECONDS]", "waits until the workers of former configurations are gone"),
@@ -58,6 +102,7 @@ pub(super) fn help() -> String {
             _ => format!("  {call}\n  {:30}  {does}\n", ""),
         };
     }
+    text += "\nREMOTE is an address, with or without its port, a host name, or a tag.\n";
     text += &format!(
         "\nOptions:\n  \
          -s, --socket SOCKET             the control socket; {SOCKET}\n  \
@@ -97,6 +142,22 @@ impl Arguments {
         text.parse().map(Some).map_err(|_| format!("--{name} {text}: this is no number"))
     }
 
+    /// All words, of which there must be one at least.
+    fn all(&mut self, what: &str) -> Result<Vec<String>, String> {
+        let first = self.next(what)?;
+        Ok(std::iter::once(first).chain(self.words.by_ref()).collect())
+    }
+
+    /// True if an option without a value was given.
+    fn has(&mut self, name: &str) -> bool {
+        let place = self.options.iter().position(|(option, _)| option == name);
+        place.map(|place| self.options.remove(place)).is_some()
+    }
+
+    fn change(&mut self, remotes: Vec<String>, change: Change) -> Command {
+        Command::Change { remotes, change, until_reload: self.has("until-reload") }
+    }
+
     /// Refuses what is left over.
     fn end(mut self) -> Result<(), String> {
         if let Some(word) = self.words.next() {
@@ -112,7 +173,7 @@ impl Arguments {
 /// Options of commands that have a value.
 const WITH_VALUE: &[&str] = &["timeout"];
 /// Those that have none.
-const PLAIN: &[&str] = &[];
+const PLAIN: &[&str] = &["until-reload"];
 
 /// Reads the arguments, without argv\[0]. Options may stand anywhere.
 pub(super) fn parse(arguments: &[OsString]) -> Parsed {
@@ -160,6 +221,35 @@ fn try_parse(arguments: &[OsString]) -> Result<Parsed, String> {
     let mut arguments = Arguments { words: words.into_iter(), options };
     let name = arguments.next("the command")?;
     let command = match &*name {
+        "show" => Command::Show(View::All),
+        "remotes" => Command::Show(View::Remotes),
+        "listeners" => Command::Show(View::Listeners),
+        "workers" => Command::Show(View::Workers),
+        "errors" => Command::Show(View::Errors),
+        "drain" | "disable" => {
+            let change = if name == "drain" { Change::Drain } else { Change::Disable };
+            let remotes = arguments.all("REMOTE")?;
+            arguments.change(remotes, change)
+        }
+        "enable" => {
+            let (remotes, change) = (arguments.all("REMOTE")?, Change::Enable);
+            Command::Change { remotes, change, until_reload: false }
+        }
+        "weight" => {
+            let remotes = vec![arguments.next("REMOTE")?];
+            let weight = match &*arguments.next("the weight")? {
+                "default" => None,
+                text => match text.parse() {
+                    Ok(weight @ 1..) => Some(weight),
+                    _ => {
+                        return Err(format!(
+                            "weight {text}: neither a positive number nor 'default'"
+                        ))
+                    }
+                },
+            };
+            arguments.change(remotes, Change::Weight(weight))
+        }
         "reload" => Command::Reload,
         "stop" => Command::Stop,
         "wait" => Command::Wait(arguments.number("timeout")?),

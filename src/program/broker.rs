@@ -283,7 +283,10 @@ fn serve(
         let _ = process::redirect_to_null(1);
         let (worker, users_max) = match process.is_foreign() {
             true => single::foreign_worker(limit, &config.spawn).ok_or(exit::SOFTWARE)?,
-            false => single::own_worker(&service, limit, &start.secrets, &mut events, system)?,
+            false => {
+                let former = handover.zone.as_ref().map(|zone| &zone.memory);
+                single::own_worker(&service, limit, &start.secrets, former, &mut events, system)?
+            }
         };
         start.servers = Servers::Local { worker, users_max };
     }

@@ -19,9 +19,10 @@ use crate::snapshot::material::Material;
 use crate::tls::context::Contexts;
 use crate::upstream;
 use crate::upstream::zone::counters::Counters;
-use crate::upstream::zone::Zone;
+use crate::upstream::zone::{Object, Zone};
 use crate::worker::engine::Engine;
 use std::cell::RefCell;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 /// What the worker half of a program needs to know.
@@ -68,11 +69,13 @@ pub(super) fn foreign_worker(
     Some((WORKER.take()?, possible.min(configured).max(1)))
 }
 
-/// The relay of single-process mode, and the most connections it can handle.
+/// The relay of single-process mode, and the most connections it can handle. `former` is the zone of
+/// the former image.
 pub(super) fn own_worker(
     service: &Service<'_>,
     descriptors: u64,
     secrets: &Secrets,
+    former: Option<&Object>,
     events: &mut Loop,
     system: &Rc<Live>,
 ) -> Result<(Box<dyn LocalWorker>, usize), i32> {
@@ -109,7 +112,7 @@ pub(super) fn own_worker(
     let list = service.config.access_list_for_workers();
     let limits = service.config.client_limits_for_workers();
     if settings.is_monitored() || service.config.control.is_some() {
-        let mut monitored = Monitored::new(settings, tls, queries, events);
+        let mut monitored = Monitored::new(settings, tls, queries, former, events);
         monitored.engine.set_access_list(list);
         monitored.engine.set_client_limits(limits);
         return Ok((Box::new(monitored), users));
@@ -126,6 +129,8 @@ struct Monitored {
     engine: Engine,
     /// The monitor; it ends when no more connections are accepted.
     monitor: Option<Monitor>,
+    /// The zone, for the next image.
+    memory: Option<Object>,
 }
 
 impl Monitored {
@@ -133,6 +138,7 @@ impl Monitored {
         mut settings: Relay,
         tls: Contexts,
         queries: Option<Queries>,
+        former: Option<&Object>,
         events: &mut Loop,
     ) -> Monitored {
         let (shared, connectors) = (settings.clone(), tls.connectors.clone());
@@ -140,21 +146,25 @@ impl Monitored {
             let counters = Counters::of_worker(&object, 0, process::id())?;
             let of_monitor = Counters::of_monitor(&object, process::id())?;
             let monitors = (Zone::monitor(&object)?, of_monitor);
-            Ok((Zone::join(&object, 0)?, counters, monitors))
+            Ok((Zone::join(&object, 0)?, counters, monitors, object))
         });
-        let (zone, counters, monitors) = match made {
+        let (zone, counters, monitors, memory) = match made {
             Ok(made) => made,
             Err(error) => {
                 let reason = os::reason(&error);
                 log::message(&format!("remotes are not checked: shared memory: {reason}"));
                 settings.forget_checks();
-                return Monitored { engine: Engine::new(settings, tls, queries), monitor: None };
+                let engine = Engine::new(settings, tls, queries);
+                return Monitored { engine, monitor: None, memory: None };
             }
         };
         let mut engine = Engine::new(settings, tls, queries);
         let mut monitor = None;
         if engine.share(zone, counters) {
             let (zone, counters) = monitors;
+            if let Some(former) = former.and_then(|former| Zone::adopt(former).ok()) {
+                zone.inherit_wishes(&former);
+            }
             let briefing = Briefing::default();
             monitor = Monitor::new(shared, connectors, zone, counters, briefing);
         }
@@ -162,7 +172,7 @@ impl Monitored {
             Some(monitor) => monitor.begin(events),
             None => log::message("remotes are not checked: there are too many"),
         }
-        Monitored { engine, monitor }
+        Monitored { engine, monitor, memory: Some(memory) }
     }
 
     fn end_monitor(&mut self, events: &mut Loop) {
@@ -205,6 +215,10 @@ impl LocalWorker for Monitored {
 
     fn limit(&self) -> Option<usize> {
         self.engine.limit()
+    }
+
+    fn zone(&self) -> Option<BorrowedFd<'_>> {
+        self.memory.as_ref().map(AsFd::as_fd)
     }
 
     fn takes_callers(&self) -> bool {

@@ -17,7 +17,8 @@
 //! for one attempt at a time after `retry delay`.
 //!
 //! A remote that its probes have found down takes no part, whatever its mark says. During a slow
-//! start its weight counts in part. Backups rank behind all others.
+//! start its weight counts in part. Backups rank behind all others. An operator can take a remote
+//! out, and change its weight ([`super::wish`]).
 //!
 //! Use and dead marks are in a zone, which workers may share. Each worker has a copy of what it
 //! last read there, in an order that makes selecting as fast with many remotes as with few.
@@ -42,6 +43,7 @@ use super::hash::mix;
 use super::health::{Health, WHOLE};
 use super::maglev::Host;
 use super::remote::RemoteId;
+use super::wish::{Service, Wish};
 use super::zone::{State, Zone, FOREVER};
 use crate::config::balance::Kind;
 use crate::config::check::Start;
@@ -118,6 +120,9 @@ enum Standing {
 struct Remote {
     id: RemoteId,
     standing: Standing,
+    /// As configured.
+    configured: u64,
+    /// As configured, or as an operator wishes.
     weight: u64,
     /// How far a session puts off its turn.
     step: u64,
@@ -133,19 +138,38 @@ struct Remote {
     own: u64,
     /// What the zone said when it was last read.
     state: State,
+    /// What an operator has decided, which is part of that.
+    service: Service,
 }
 
 impl Remote {
     fn set(&mut self, entry: &Entry) {
-        let weight = u64::from(entry.weight.max(1));
-        (self.weight, self.step) = (weight, (STEP / weight).max(1));
+        self.configured = entry.weight.max(1).into();
+        self.obey();
         self.identity = entry.identity;
         self.tags = entry.tags.iter().map(|&tag| (tag, 0)).collect();
         (self.check, self.backup) = (entry.check, entry.backup);
     }
 
-    /// Its share of the sessions in 256ths, by its health; 0 if it is down.
+    /// Follows what an operator has decided. True if its weight has changed.
+    fn obey(&mut self) -> bool {
+        let wish = Wish::decode(self.state.wish);
+        self.service = wish.service;
+        let weight = wish.weight.map_or(self.configured, u64::from);
+        self.step = (STEP / weight).max(1);
+        std::mem::replace(&mut self.weight, weight) != weight
+    }
+
+    /// Its share of the sessions in 256ths; 0 if it gets none.
     fn share(&self) -> u64 {
+        match self.service {
+            Service::Normal => self.share_by_health(),
+            Service::Drained | Service::Disabled => 0,
+        }
+    }
+
+    /// As [`share`](Self::share), as far as its probes decide.
+    fn share_by_health(&self) -> u64 {
         let Some(start) = self.check else {
             return WHOLE.into();
         };
@@ -196,6 +220,8 @@ pub struct Balancer {
     origin: u64,
     /// 0 for never.
     fail_count: u64,
+    /// A weight was changed by hand.
+    reweighted: bool,
 }
 
 /// The group of a tag, or of all remotes.
@@ -223,6 +249,7 @@ impl Balancer {
             random: Random::new(0),
             origin: 0,
             fail_count: 0,
+            reweighted: false,
         }
     }
 
@@ -251,6 +278,7 @@ impl Balancer {
                 self.remotes.push(Remote {
                     id: RemoteId::first(index),
                     standing: Standing::Vacant,
+                    configured: 1,
                     weight: 1,
                     step: 1,
                     tags: Vec::new(),
@@ -260,6 +288,7 @@ impl Balancer {
                     row: 0,
                     own: 0,
                     state: State::default(),
+                    service: Service::Normal,
                 });
                 index
             });
@@ -320,7 +349,13 @@ impl Balancer {
     /// True if a remote is down, and sessions of this worker use it.
     pub fn is_fallen(&self, index: usize) -> bool {
         let remote = &self.remotes[index];
-        remote.own > 0 && remote.share() == 0
+        remote.own > 0 && remote.share_by_health() == 0
+    }
+
+    /// True if an operator has disabled a remote, and sessions of this worker use it.
+    pub fn is_disabled(&self, index: usize) -> bool {
+        let remote = &self.remotes[index];
+        remote.own > 0 && remote.service == Service::Disabled
     }
 
     /// The row in the zone of the remote in a place.
@@ -355,6 +390,7 @@ impl Balancer {
         remote.id = remote.id.next();
         self.dead.remove(&(remote.state.retry_at, index));
         remote.state = State::default();
+        remote.obey();
         self.leave_row(index);
         self.vacant.push(index);
     }
@@ -505,8 +541,13 @@ impl Balancer {
 
     /// Reads the state of a remote from the zone, and updates its rank.
     fn refresh(&mut self, index: usize) {
-        if self.read(index) {
-            self.enter(index);
+        if !self.read(index) {
+            return;
+        }
+        match std::mem::take(&mut self.reweighted) {
+            // Lots and tables depend on the weights.
+            true => self.group(),
+            false => self.enter(index),
         }
     }
 
@@ -520,6 +561,9 @@ impl Balancer {
             if state.retry_at != 0 {
                 self.dead.insert((state.retry_at, index));
             }
+        }
+        if former.wish != state.wish {
+            self.reweighted |= remote.obey();
         }
         former != state
     }

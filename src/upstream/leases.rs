@@ -71,6 +71,7 @@ impl Leases {
             return;
         };
         zone.lift_marks();
+        zone.end_passing_wishes();
         self.zone = Some((zone, fd));
         self.set_monitored(self.monitored);
         for &(pid, slot) in slots {

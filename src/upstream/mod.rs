@@ -1,6 +1,7 @@
 //! Remotes: which ones there are ([`registry`]), which one is next ([`balance`]), what workers
-//! share about them ([`zone`], with [`leases`] of its slots), which of them are up ([`health`]), how
-//! to reach one ([`dial`]), and what it is told about its client ([`proxy`]).
+//! share about them ([`zone`], with [`leases`] of its slots), which of them are up ([`health`]),
+//! what operators have decided about them ([`wish`]), how to reach one ([`dial`]), and what it is told
+//! about its client ([`proxy`]).
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ mod options;
 pub mod proxy;
 pub mod registry;
 pub mod remote;
+pub mod wish;
 pub mod zone;
 
 pub use options::{try_all as try_options, try_foreign_addresses};

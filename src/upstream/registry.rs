@@ -23,6 +23,15 @@ pub struct Tag(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
 
+/// Why the sessions of a remote are to be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fall {
+    /// Its probes have found it down.
+    Down,
+    /// An operator has disabled it.
+    Disabled,
+}
+
 struct Place {
     /// The name of the remote in the zone. Of two remotes with the same address each has its own.
     identity: u64,
@@ -179,15 +188,21 @@ impl Registry {
         self.resets_on_down
     }
 
-    /// Remotes that are down, with sessions of this worker that are to be reset for that.
-    pub fn fallen(&mut self, now: u64) -> Vec<RemoteId> {
+    /// Remotes with sessions of this worker that are to be ended, and why: they are down and this is
+    /// wanted, or an operator has disabled them.
+    pub fn fallen(&mut self, now: u64) -> Vec<(RemoteId, Fall)> {
         self.balancer.follow(now);
         let places = self.places.iter().enumerate();
-        let resets = places.filter(|(_, place)| place.as_ref().is_some_and(Place::resets_on_down));
-        resets
-            .filter(|&(index, _)| self.balancer.is_fallen(index))
-            .filter_map(|(index, _)| self.balancer.id(index))
-            .collect()
+        let fall = |(index, place): (usize, &Option<Place>)| {
+            let resets = place.as_ref()?.resets_on_down();
+            let fall = match () {
+                () if self.balancer.is_disabled(index) => Fall::Disabled,
+                () if resets && self.balancer.is_fallen(index) => Fall::Down,
+                () => return None,
+            };
+            Some((self.balancer.id(index)?, fall))
+        };
+        places.filter_map(fall).collect()
     }
 
     /// The row of a remote in the zone.

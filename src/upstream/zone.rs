@@ -30,6 +30,7 @@ pub mod counters;
 pub mod notes;
 
 use super::health::Health;
+use super::wish::Wish;
 use crate::os::shared::Words;
 use std::collections::HashMap;
 use std::sync::atomic::{
@@ -63,18 +64,19 @@ const MONITORED: usize = 40;
 const HEADER: usize = 64;
 
 /// Change this with the layout: broker and workers may be of different versions.
-const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  5");
+const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  6");
 
 /// Words of a remote's row: its identity, 0 if the row was never used; when it may be tried again,
 /// 0 if it is alive; 1 if it was reported as down and not yet as up again; its next turn; how many
-/// sessions in a row it has cut short; its health, which the monitor alone writes; a
-/// word that is not used; its use by each worker. With all workers a row has 64 words.
+/// sessions in a row it has cut short; its health and what operators wish, which the
+/// monitor alone writes; its use by each worker. With all workers a row has 64 words.
 const IDENTITY: usize = 0;
 const RETRY_AT: usize = 1;
 const REPORTED: usize = 2;
 const TURN: usize = 3;
 const CUT_SHORT: usize = 4;
 const HEALTH: usize = 5;
+const WISH: usize = 6;
 const USED: usize = 7;
 
 /// Words of a worker's set: the summary, with a bit for each word of row bits, and those words.
@@ -121,6 +123,8 @@ pub struct State {
     pub turn: u64,
     /// What the monitor says about it; see [`Health::decode`].
     pub health: u64,
+    /// What operators have decided about it; see [`Wish::decode`].
+    pub wish: u64,
 }
 
 impl Zone {
@@ -247,6 +251,42 @@ impl Zone {
         if place.load(SeqCst) != word {
             place.store(word, SeqCst);
             self.announce(row);
+        }
+    }
+
+    /// What operators have decided about a remote.
+    pub fn wish(&self, row: usize) -> Wish {
+        Wish::decode(self.field(row, WISH).load(SeqCst))
+    }
+
+    /// Sets what an operator has decided about a remote, and tells all workers. For the monitor, and
+    /// the broker after a reload.
+    pub fn set_wish(&self, row: usize, wish: Wish) {
+        let (place, word) = (self.field(row, WISH), wish.encode());
+        if place.load(SeqCst) != word {
+            place.store(word, SeqCst);
+            self.announce(row);
+        }
+    }
+
+    /// Takes over what operators have decided about our remotes from the zone of a former image, as
+    /// far as that counts after a reload.
+    pub fn inherit_wishes(&self, former: &Zone) {
+        let identity = |zone: &Zone, row| zone.field(row, IDENTITY).load(SeqCst);
+        for row in (0..self.remotes).take_while(|&row| identity(self, row) != 0) {
+            let mut theirs = (0..former.remotes).take_while(|&row| identity(former, row) != 0);
+            let same = |&theirs: &usize| identity(former, theirs) == identity(self, row);
+            if let Some(theirs) = theirs.find(same) {
+                self.set_wish(row, former.wish(theirs).after_reload());
+            }
+        }
+    }
+
+    /// The configuration was read again: what was decided until then no longer counts.
+    pub fn end_passing_wishes(&self) {
+        let known = |&row: &usize| self.field(row, IDENTITY).load(SeqCst) != 0;
+        for row in (0..self.remotes).take_while(known) {
+            self.set_wish(row, self.wish(row).after_reload());
         }
     }
 
@@ -388,9 +428,9 @@ impl Zone {
         let used = (0..slots)
             .map(|slot| self.field(row, USED + slot).load(SeqCst))
             .fold(0, u64::saturating_add);
-        let [retry_at, turn, health] =
-            [RETRY_AT, TURN, HEALTH].map(|field| self.field(row, field).load(SeqCst));
-        State { used, retry_at, turn, health }
+        let [retry_at, turn, health, wish] =
+            [RETRY_AT, TURN, HEALTH, WISH].map(|field| self.field(row, field).load(SeqCst));
+        State { used, retry_at, turn, health, wish }
     }
 
     /// Sets how many of our sessions use a remote.
@@ -487,6 +527,7 @@ impl Zone {
 mod tests {
     use super::*;
     use crate::upstream::health::Standing;
+    use crate::upstream::wish::{Lasting, Service};
 
     #[test]
     fn rows_are_found_by_what_remotes_are() {
@@ -600,6 +641,29 @@ mod tests {
     }
 
     #[test]
+    fn what_operators_wish_outlives_a_reload_unless_it_was_to_pass() {
+        let (broker, fd) = Zone::create().expect("memory");
+        let worker = Zone::join(&fd, 0).expect("a place");
+        let monitor = Zone::monitor(&fd).expect("the monitor's place");
+        assert_eq!(worker.take_rows(&[10, 20]), Some(vec![0, 1]));
+        let wish = Wish { service: Service::Drained, ..Wish::default() };
+        monitor.set_wish(0, wish);
+        let passing = Wish { service_lasts: Lasting::UntilReload, weight: Some(3), ..wish };
+        monitor.set_wish(1, passing);
+        let mut rows = Vec::new();
+        worker.changes(&mut rows);
+        assert_eq!(rows, [0, 1]);
+        broker.clear_monitor();
+        let broker = Zone::adopt(&fd).expect("the same layout");
+        broker.end_passing_wishes();
+        assert_eq!(worker.wish(0), wish);
+        assert_eq!(worker.wish(1), Wish { weight: Some(3), ..Wish::default() });
+        rows.clear();
+        worker.changes(&mut rows);
+        assert_eq!(rows, [1]);
+    }
+
+    #[test]
     fn of_two_workers_one_may_try() {
         let (_broker, fd) = Zone::create().expect("memory");
         let [a, b] = [0, 1].map(|slot| Zone::join(&fd, slot).expect("a place"));
@@ -617,8 +681,13 @@ mod tests {
         let mut rows = Vec::new();
         a.changes(&mut rows);
         assert_eq!(rows.len(), REMOTES);
-        let nonsense =
-            State { used: u64::MAX, retry_at: FOREVER, turn: u64::MAX, health: u64::MAX };
+        let nonsense = State {
+            used: u64::MAX,
+            retry_at: FOREVER,
+            turn: u64::MAX,
+            health: u64::MAX,
+            wish: u64::MAX,
+        };
         assert_eq!(a.state(REMOTES - 1), nonsense);
         assert_eq!(a.take_rows(&[1]), None);
         a.set_used(9, 9);

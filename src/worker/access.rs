@@ -89,6 +89,8 @@ pub(super) enum Outcome {
     Drained,
     /// Probes have found the remote down.
     Down,
+    /// An operator has disabled the remote.
+    Disabled,
     NoRemote,
     Failed(String),
 }
@@ -102,6 +104,7 @@ impl std::fmt::Display for Outcome {
             Outcome::Limited(limit) => write!(out, "{limit}"),
             Outcome::Drained => out.write_str("drain timeout"),
             Outcome::Down => out.write_str("remote is down"),
+            Outcome::Disabled => out.write_str("remote is disabled"),
             Outcome::NoRemote => out.write_str("no remote available"),
             Outcome::Failed(why) => out.write_str(why),
         }

@@ -20,6 +20,8 @@ use crate::os::socket::{Options, IPPROTO_SCTP};
 use crate::os::{self, log, Socket};
 use crate::tls::context::Contexts;
 use crate::upstream;
+use crate::upstream::registry::Fall;
+use crate::upstream::remote::RemoteId;
 use crate::upstream::zone::counters::{Counters, General, Place};
 use crate::upstream::zone::Zone;
 use std::io;
@@ -409,16 +411,22 @@ impl Engine {
         }
     }
 
-    /// Resets the sessions of remotes that are down, where `on down` wants that.
+    /// Resets the sessions of remotes that are down, where `on down` wants that, or disabled.
     fn reset_sessions_of_fallen(&mut self, events: &mut Loop) {
         let fallen = self.shared.registry.fallen(os::monotonic_clock());
         if fallen.is_empty() {
             return;
         }
         for index in self.sessions.indices() {
-            let remote = self.sessions.get_mut(index).and_then(|session| session.pair());
-            if remote.is_some_and(|pair| fallen.contains(&pair.remote)) {
-                self.close(events, index, &Outcome::Down, Parting::Reset);
+            let pair = self.sessions.get_mut(index).and_then(|session| session.pair());
+            let of_its_remote =
+                |&&(remote, _): &&(RemoteId, Fall)| pair.is_some_and(|pair| pair.remote == remote);
+            if let Some(&(_, fall)) = fallen.iter().find(of_its_remote) {
+                let outcome = match fall {
+                    Fall::Down => Outcome::Down,
+                    Fall::Disabled => Outcome::Disabled,
+                };
+                self.close(events, index, &outcome, Parting::Reset);
             }
         }
     }

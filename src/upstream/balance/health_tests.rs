@@ -4,6 +4,7 @@ use super::{Balancer, Entry, Tried};
 use crate::config::balance::Kind;
 use crate::config::check::Start;
 use crate::upstream::health::{Health, Standing, WHOLE};
+use crate::upstream::wish::{Service, Wish};
 use crate::upstream::zone::Zone;
 use proptest::prelude::*;
 
@@ -90,6 +91,58 @@ fn a_slow_start_gives_a_part_of_the_share() {
     assert!(before.iter().zip(&during).all(|(before, during)| before == during || *during == 1));
     let of_first = |owners: &[usize]| owners.iter().filter(|&&owner| owner == 0).count();
     assert!(of_first(&during).abs_diff(of_first(&before) / 4) < 50, "{}", of_first(&during));
+}
+
+#[test]
+fn an_operator_decides_whether_a_remote_gets_sessions() {
+    // Whether or not it is probed.
+    for check in [None, Some(Start::Up)] {
+        let entries = [Entry { check, ..checked(1) }, Entry { check, ..checked(2) }];
+        let (mut balancer, monitor) = watched(&entries);
+        let held = balancer.select(None, &mut Tried::default(), 0).expect("a remote");
+        for service in [Service::Drained, Service::Disabled] {
+            monitor.set_wish(0, Wish { service, ..Wish::default() });
+            assert_eq!(shares(&mut balancer, 10), [0, 10]);
+            assert_eq!((balancer.is_fallen(0), balancer.used(held)), (false, 1));
+            assert_eq!(balancer.is_disabled(0), held == 0 && service == Service::Disabled);
+            // Even if it is the last one.
+            monitor.set_wish(1, Wish { service, ..Wish::default() });
+            assert_eq!(balancer.select(None, &mut Tried::default(), 0), None);
+            monitor.set_wish(1, Wish::default());
+        }
+        monitor.set_wish(0, Wish::default());
+        balancer.released(held);
+        let [first, second] = shares(&mut balancer, 10);
+        assert!(first > 0 && second > 0, "{first} {second}");
+    }
+}
+
+#[test]
+fn an_operator_changes_weights() {
+    for (kind, slack) in
+        [(Kind::LeastUse, 10), (Kind::RoundRobin, 10), (Kind::Random, 250), (Kind::Source, 60)]
+    {
+        let plain = |identity| Entry { check: None, ..checked(identity) };
+        let (mut balancer, monitor) = watched(&[plain(1), plain(2)]);
+        balancer.set_kinds(kind, &[]);
+        balancer.set_seed(7);
+        let share_of_first = |balancer: &mut Balancer| {
+            let mut open = Vec::new();
+            for key in 0..1000 {
+                let key = Some(crate::upstream::hash::mix(key));
+                open.push(balancer.select_by(None, key, &mut Tried::default(), 0).expect("one"));
+            }
+            let first = open.iter().filter(|&&index| index == 0).count();
+            open.into_iter().for_each(|index| balancer.released(index));
+            first
+        };
+        assert!(share_of_first(&mut balancer).abs_diff(500) <= slack, "{kind:?}");
+        monitor.set_wish(0, Wish { weight: Some(9), ..Wish::default() });
+        let first = share_of_first(&mut balancer);
+        assert!(first.abs_diff(900) <= slack, "{kind:?}: {first}");
+        monitor.set_wish(0, Wish::default());
+        assert!(share_of_first(&mut balancer).abs_diff(500) <= slack, "{kind:?}");
+    }
 }
 
 proptest! {
