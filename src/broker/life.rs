@@ -8,6 +8,7 @@ use super::callers::Callers;
 use super::clients::ClientTable;
 use super::connection::Connection;
 use super::dispatch::Dispatch;
+use super::endpoints::Endpoints;
 use super::handover::Handover;
 use super::keepers::Keepers;
 use super::listeners::Listeners;
@@ -17,6 +18,7 @@ use super::reload::{Purpose, Reload, Subject};
 use super::sticky::Stickiness;
 use super::workers::{News, Secrets, Servers, Setup, Workers};
 use super::{kind, text};
+use crate::channel::briefing::Briefing;
 use crate::channel::local::LocalWorker;
 use crate::config::acl::Acl;
 use crate::config::broker::{self as config, Stop};
@@ -48,6 +50,8 @@ enum Life {
 pub struct Broker {
     options: Options,
     listeners: Listeners,
+    /// The sockets at which the monitor answers.
+    endpoints: Endpoints,
     admission: Admission,
     dispatch: Dispatch,
     workers: Workers,
@@ -137,12 +141,16 @@ impl Broker {
         if matches!(servers, Servers::Foreign(_)) {
             listeners.close_desk();
         }
-        let workers = Workers::new(servers, setup);
+        let mut workers = Workers::new(servers, setup);
+        let endpoints = Endpoints::open(&mut config, &mut handover.listeners, reloaded)?;
         listeners.bind(&mut handover.listeners, activated, reloaded, events)?;
         // From here on nothing fails.
         let mut handover = std::mem::take(handover);
+        let briefing = Briefing { listeners: listeners.names() };
+        workers.brief_monitor(briefing, endpoints.copies(), events);
         let mut broker = Broker {
             listeners,
+            endpoints,
             admission: Admission::new(Acl::new(config.acl), clients.clone(), config.overload),
             dispatch: Dispatch::default(),
             workers,
@@ -490,6 +498,7 @@ impl Broker {
         self.callers.end();
         self.workers.close(events);
         self.listeners.remove_paths();
+        self.endpoints.remove_paths();
         self.remove_pid_file();
         match self.workers.local_mut() {
             Some(local) if local.sessions() == 0 => local.end(events),
@@ -512,6 +521,7 @@ impl Broker {
         self.reload.stop();
         self.callers.end();
         self.listeners.remove_paths();
+        self.endpoints.remove_paths();
         self.listeners.close(events);
         self.dispatch.refuse_all();
         self.workers.close(events);

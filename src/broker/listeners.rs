@@ -16,11 +16,12 @@ use crate::os::socket::{
     self, Addressed, Blocking, Inherited, Keepalive, Kind, Options, Protocol, Socket, MOST_BACKLOG,
 };
 use crate::os::{self, log};
-use listener::{remove_file, separate_families, Listener};
+use listener::{remove_file, separate_families};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 pub use listener::open;
+pub(super) use listener::Listener;
 
 /// How often binding is tried again if nothing could be bound after a reload, in seconds.
 const RELOAD_RETRY: u32 = 2;
@@ -391,6 +392,22 @@ impl Listeners {
     /// The port of a listener.
     pub(super) fn port(&self, index: usize) -> u16 {
         self.all[index].address.port()
+    }
+
+    /// What messages call each listener, by its number.
+    pub(super) fn names(&self) -> Vec<String> {
+        let name = |listener: &Listener| {
+            let address = match listener.socket.as_ref().and_then(os::Listener::local_address) {
+                // The port may be the system's choice.
+                Some(bound @ Address::Ip(_)) => bound,
+                _ => listener.address.clone(),
+            };
+            match &listener.address {
+                Address::Unix(_) => format!("UNIX {address}"),
+                Address::Ip(_) => format!("{} {address}", listener.config.protocol.name()),
+            }
+        };
+        self.all.iter().map(name).collect()
     }
 
     /// How each listener is configured to remember clients.

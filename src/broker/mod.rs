@@ -16,6 +16,7 @@ mod callers;
 mod clients;
 mod connection;
 mod dispatch;
+mod endpoints;
 mod findings;
 mod handover;
 pub mod hosted;

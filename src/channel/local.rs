@@ -1,10 +1,11 @@
 //! The channel of single-process mode: function calls, as the worker runs in the broker's own
 //! process and loop.
 
-use super::protocol::{Accept, Caller, Errand};
+use super::briefing::Briefing;
+use super::protocol::{Accept, Caller, Errand, Purpose};
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::Socket;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Token kinds from this one on belong to the worker, those below to the process it runs in: the
 /// broker in single-process mode.
@@ -56,6 +57,15 @@ pub trait LocalWorker {
     /// What the broker has to do for a caller.
     fn errand(&mut self) -> Option<Errand> {
         None
+    }
+    /// The monitor beside it, if there is one, is told what it has to know of the broker, and gets
+    /// the sockets at which it answers.
+    fn brief(
+        &mut self,
+        _events: &mut Loop,
+        _briefing: Briefing,
+        _endpoints: Vec<(Purpose, OwnedFd)>,
+    ) {
     }
     /// The broker drains: sessions may go on until the drain timeout, if there is one.
     fn drain(&mut self, events: &mut Loop);

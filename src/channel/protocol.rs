@@ -63,6 +63,11 @@ const TYPE_CALLER: u32 = 69;
 const MAY_CHANGE: u32 = 1 << 31;
 /// Sent by the monitor only: what a client that it was sent wants of the broker. One for each.
 const TYPE_ERRAND: u32 = 70;
+/// To the monitor, before SECRETS: what it has to know of the broker, as a file that comes along.
+const TYPE_BRIEFING: u32 = 71;
+/// To the monitor, before SECRETS: a socket on which it is to answer, which comes along. The count
+/// says for what.
+const TYPE_ENDPOINT: u32 = 72;
 
 /// The environment variable that tells a worker that its broker is ours. The value is [`WITH_TLS`]
 /// if there are listeners with TLS, otherwise [`WITHOUT_TLS`].
@@ -217,6 +222,20 @@ impl Abilities {
     }
 }
 
+/// What a socket of the monitor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Purpose {
+    /// The status page and the metrics.
+    Status = 0,
+}
+
+impl Purpose {
+    fn of(number: u32) -> Option<Purpose> {
+        (number == Purpose::Status as u32).then_some(Purpose::Status)
+    }
+}
+
 /// A message of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromBroker {
@@ -234,6 +253,11 @@ pub enum FromBroker {
     Signer,
     /// A client of the control socket, whose descriptor comes along. For the monitor only.
     Caller(Caller),
+    /// What the monitor has to know; a file comes along.
+    Briefing,
+    /// A socket on which the monitor answers comes along. `None`: for something that it does not
+    /// know.
+    Endpoint(Option<Purpose>),
     /// A type that workers do not act on.
     Other(u32),
 }
@@ -372,6 +396,11 @@ impl FromBroker {
                 let rights = if word & MAY_CHANGE != 0 { Rights::Change } else { Rights::Look };
                 FromBroker::Caller(Caller { number: word % CALLERS, rights })
             }
+            TYPE_BRIEFING => FromBroker::Briefing,
+            TYPE_ENDPOINT => {
+                require(data, SHORT)?;
+                FromBroker::Endpoint(word(data, 4).and_then(Purpose::of))
+            }
             TYPE_ACCEPT => {
                 require(data, ACCEPT)?;
                 FromBroker::Accept(Accept::decode(data))
@@ -405,6 +434,16 @@ impl FromBroker {
     pub fn caller(caller: Caller) -> [u8; SHORT] {
         let rights = if caller.rights == Rights::Change { MAY_CHANGE } else { 0 };
         short(TYPE_CALLER, (caller.number % CALLERS) | rights)
+    }
+
+    /// Encodes BRIEFING.
+    pub fn briefing() -> [u8; SHORT] {
+        short(TYPE_BRIEFING, 0)
+    }
+
+    /// Encodes ENDPOINT.
+    pub fn endpoint(purpose: Purpose) -> [u8; SHORT] {
+        short(TYPE_ENDPOINT, purpose as u32)
     }
 
     /// Encodes ZONE. The monitor has no slot, and ignores the number.
@@ -528,6 +567,11 @@ mod tests {
         assert!(FromWorker::decode(&[0, 0]).is_err());
         assert!(FromBroker::decode(&6u32.to_ne_bytes()).is_err());
         assert_eq!(FromBroker::decode(&2u32.to_ne_bytes()), Ok(FromBroker::MayDie));
+        let endpoint = FromBroker::endpoint(Purpose::Status);
+        assert!(FromBroker::decode(&endpoint[..4]).is_err());
+        assert_eq!(FromBroker::decode(&endpoint), Ok(FromBroker::Endpoint(Some(Purpose::Status))));
+        assert_eq!(FromBroker::decode(&short(72, 9)), Ok(FromBroker::Endpoint(None)));
+        assert_eq!(FromBroker::decode(&FromBroker::briefing()), Ok(FromBroker::Briefing));
         assert!(FromBroker::decode(&FromBroker::zone(7)[..4]).is_err());
         assert_eq!(FromBroker::decode(&FromBroker::zone(7)), Ok(FromBroker::Zone(7)));
         let unknown = [42u32, 0].map(u32::to_ne_bytes).concat();

@@ -5,7 +5,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | ACCEPT, CONNECTIONS, UDPDATA | not read | wait | not read | served |
 //! | MAY_DIE | not read | unneeded, or waits behind connections | not read | leaves |
-//! | ZONE, SECRETS | not read | the answer | not read | ignored |
+//! | ZONE, BRIEFING, ENDPOINT, SECRETS | not read | the answer | not read | ignored |
 //! | SIGNER | not read | the answer | not read | taken |
 //! | CALLER | not read | waits | not read | taken |
 //! | KEEPALIVE, unknown | not read | ignored | not read | ignored |
@@ -18,7 +18,7 @@
 
 use super::protocol::{
     add_secrets, left_message, Abilities, Accept, BadMessage, Caller, Errand, FromBroker,
-    FromWorker, LEFT_MOST,
+    FromWorker, Purpose, LEFT_MOST,
 };
 use super::Peer;
 use crate::channel::local::Prepared;
@@ -40,7 +40,13 @@ pub struct Secrets(Vec<u8>);
 
 impl<F> Default for Answer<F> {
     fn default() -> Answer<F> {
-        Answer { secrets: Secrets::default(), zone: None, signer: None }
+        Answer {
+            secrets: Secrets::default(),
+            zone: None,
+            signer: None,
+            briefing: None,
+            endpoints: Vec::new(),
+        }
     }
 }
 
@@ -73,6 +79,10 @@ pub struct Answer<F> {
     pub zone: Option<(F, u32)>,
     /// A stream to the process with the private keys, if there is one.
     pub signer: Option<F>,
+    /// For the monitor: what it has to know of the broker.
+    pub briefing: Option<F>,
+    /// For the monitor: the sockets on which it answers.
+    pub endpoints: Vec<(Purpose, F)>,
 }
 
 /// What the broker wants.
@@ -259,6 +269,13 @@ impl<F> WorkerSide<F> {
                 answer.zone = sockets.pop_front().map(|fd| (fd, slot));
             }
             (None, Ok(FromBroker::Signer)) => answer.signer = sockets.pop_front(),
+            (None, Ok(FromBroker::Briefing)) => answer.briefing = sockets.pop_front(),
+            (None, Ok(FromBroker::Endpoint(purpose))) => {
+                // There are few purposes, so few sockets.
+                let known =
+                    purpose.filter(|new| answer.endpoints.iter().all(|(old, _)| old != new));
+                answer.endpoints.extend(known.zip(sockets.pop_front()));
+            }
             (None, Ok(FromBroker::MayDie)) if early.is_empty() => return Order::Unneeded,
             (None, Ok(FromBroker::Other(_))) => {}
             (None, Ok(message)) => early.push_back((message, std::mem::take(sockets))),
@@ -278,7 +295,10 @@ impl<F> WorkerSide<F> {
             FromBroker::MayDie => self.dismissed(),
             FromBroker::Signer => Order::Signer,
             FromBroker::Caller(caller) => Order::Caller(caller),
-            FromBroker::Zone(_) | FromBroker::Other(_) => Order::Nothing,
+            FromBroker::Zone(_)
+            | FromBroker::Briefing
+            | FromBroker::Endpoint(_)
+            | FromBroker::Other(_) => Order::Nothing,
         }
     }
 

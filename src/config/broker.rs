@@ -3,6 +3,7 @@
 use super::acl::Acl;
 use super::acl::AclEntry;
 use super::clients::ClientLimits;
+use super::endpoint::{self, Endpoint};
 use super::listen::{
     buffer_size, connection_option, delay, flag, listen, sticky, Listener, Sticky,
 };
@@ -109,6 +110,8 @@ pub struct Broker {
     pub stop: Option<Stop>,
     /// `control { }`: where tcprelayctl connects.
     pub control: Option<Listener>,
+    /// `status = { }`.
+    pub status: Option<Endpoint>,
     /// `spawn { }`.
     pub spawn: Spawn,
     /// `client …`.
@@ -116,6 +119,11 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// True if this section has something for the monitor to do.
+    pub fn is_monitored(&self) -> bool {
+        self.status.is_some() || self.control.is_some()
+    }
+
     /// True if there are listeners with TLS.
     pub fn has_tls_listeners(&self) -> bool {
         self.listeners.iter().any(|listener| listener.tls_versions != 0)
@@ -231,6 +239,7 @@ fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigE
         S_exec => drop(spawn_directive(parser, &mut broker.spawn)?),
         S_id => section_id(parser, &mut broker.spawn)?,
         _ if parser.is_word("control") => broker.control = Some(control::control(parser)?),
+        _ if parser.is_word("status") => broker.status = Some(endpoint::status(parser)?),
         _ if parser.is_word("stop") => broker.stop = Some(stop(parser)?),
         _ if common::parse_shared(parser)? => {}
         _ => return Err(unknown_directive(parser)),

@@ -20,6 +20,7 @@ pub mod clients;
 pub mod common;
 mod control;
 pub mod effect;
+pub mod endpoint;
 pub mod environment;
 mod error;
 mod lexer;

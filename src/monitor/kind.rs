@@ -6,6 +6,7 @@ use crate::event::Token;
 
 pub(super) const PROBES: u8 = MONITOR_KINDS;
 pub(super) const CONTROL: u8 = MONITOR_KINDS + 3;
+pub(super) const STATUS: u8 = MONITOR_KINDS + 2;
 // Those of the process come last: there are few kinds, and each part should do with one.
 pub(super) const SIGNALS: u8 = MONITOR_KINDS + 4;
 pub(super) const CHANNEL: u8 = MONITOR_KINDS + 5;

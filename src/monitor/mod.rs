@@ -12,13 +12,19 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod history;
+mod http;
 mod json;
 mod kind;
+mod metrics;
+mod page;
 pub mod parts;
 mod probe;
 mod probes;
 pub mod process;
 mod shared;
-// The status page and the control socket show it.
+mod status;
+mod time;
+// The control socket shows more of it than the status page.
 #[allow(dead_code)]
 mod view;

@@ -4,14 +4,16 @@ use super::control::Control;
 use super::kind;
 use super::probes::Probes;
 use super::shared::Shared;
+use super::status::Status;
 use crate::channel::briefing::Briefing;
-use crate::channel::protocol::{Caller, Errand};
+use crate::channel::protocol::{Caller, Errand, Purpose};
 use crate::config::relay::Relay;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::{self, Socket};
 use crate::tls::client::Connector;
 use crate::upstream::zone::counters::{Counters, Standing};
 use crate::upstream::zone::Zone;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 /// The monitor.
@@ -19,6 +21,7 @@ pub struct Monitor {
     shared: Shared,
     probes: Probes,
     control: Control,
+    status: Status,
 }
 
 impl Monitor {
@@ -29,12 +32,12 @@ impl Monitor {
         connectors: Vec<Option<Rc<Connector>>>,
         zone: Zone,
         counters: Counters,
-        briefing: Briefing,
     ) -> Option<Monitor> {
         counters.stand(Standing::Serving, os::wall_clock());
-        let shared = Shared::new(settings, connectors, zone, counters, briefing)?;
-        let (probes, control) = (Probes::new(&shared), Control::default());
-        Some(Monitor { probes, control, shared })
+        let shared = Shared::new(settings, connectors, zone, counters)?;
+        let (probes, control, status) =
+            (Probes::new(&shared), Control::default(), Status::default());
+        Some(Monitor { shared, probes, control, status })
     }
 
     /// Starts to work.
@@ -42,11 +45,27 @@ impl Monitor {
         self.probes.begin(&self.shared, events);
     }
 
+    /// Is told what it has to know of the broker, and answers at these sockets from now on.
+    pub fn brief(
+        &mut self,
+        briefing: Briefing,
+        endpoints: Vec<(Purpose, OwnedFd)>,
+        events: &mut Loop,
+    ) {
+        self.shared.briefing = briefing;
+        for (purpose, socket) in endpoints {
+            match purpose {
+                Purpose::Status => self.status.serve(socket.into(), &self.shared, events),
+            }
+        }
+    }
+
     /// A descriptor of the monitor is ready.
     pub fn event(&mut self, event: Event, events: &mut Loop) {
         match event.token.kind() {
             kind::PROBES => self.probes.event(event, &self.shared, events),
             kind::CONTROL => self.control.event(event, &self.shared, events),
+            kind::STATUS => self.status.event(event, &self.shared, events),
             _ => {}
         }
     }
@@ -56,6 +75,7 @@ impl Monitor {
         match token.kind() {
             kind::PROBES => self.probes.timer(timer, token, &self.shared, events),
             kind::CONTROL => self.control.timer(timer, token, events),
+            kind::STATUS => self.status.timer(timer, token, &self.shared, events),
             _ => {}
         }
     }
@@ -63,6 +83,7 @@ impl Monitor {
     /// Stops, and takes its descriptors and timers off the loop.
     pub fn end(&mut self, events: &mut Loop) {
         self.probes.end(events);
+        self.status.end(events);
         self.control.end(events);
     }
 

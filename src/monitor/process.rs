@@ -2,8 +2,9 @@
 
 use super::kind;
 use super::parts::Monitor;
+use crate::channel::briefing::Briefing;
 use crate::channel::link::Link;
-use crate::channel::protocol::{Errand, Wants};
+use crate::channel::protocol::{Errand, Purpose, Wants};
 use crate::channel::worker_side::Order;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::parent::{self, Death};
@@ -56,12 +57,19 @@ impl Process {
     }
 
     /// Tells the broker that the monitor works, and starts to.
-    pub fn begin(&mut self, name: &str, events: &mut Loop) {
+    pub fn begin(
+        &mut self,
+        name: &str,
+        briefing: Briefing,
+        endpoints: Vec<(Purpose, OwnedFd)>,
+        events: &mut Loop,
+    ) {
         // It takes no connections but those of the control socket, which come later.
         let _ = self.link.ready(0);
         self.flush(events);
         Title::new(name).text("monitor").show();
         self.monitor.begin(events);
+        self.monitor.brief(briefing, endpoints, events);
     }
 
     /// Works until the process is no longer needed; returns its exit status.

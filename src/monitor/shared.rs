@@ -40,7 +40,6 @@ impl Shared {
         connectors: Vec<Option<Rc<Connector>>>,
         zone: Zone,
         counters: Counters,
-        briefing: Briefing,
     ) -> Option<Shared> {
         // Remotes have the names that a worker gives them.
         let registry = Registry::new(&settings, Vec::new());
@@ -52,6 +51,7 @@ impl Shared {
         let remotes =
             remotes.map(|((remote, connector), row)| Some(Known { remote, connector, row }));
         let remotes = remotes.collect();
+        let briefing = Briefing::default();
         Some(Shared { settings, zone, counters, briefing, remotes })
     }
 

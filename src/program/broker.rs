@@ -111,8 +111,8 @@ fn run(
     let (mut secrets, session_timeout) =
         security::read_secrets(&service, &listeners, purpose, former, &text, &system)
             .map_err(refused)?;
-    // The control socket is the monitor's.
-    secrets.monitored |= service.config.control.is_some() && service.has_own_workers();
+    // The status page and the control socket are the monitor's.
+    secrets.monitored |= service.config.is_monitored() && service.has_own_workers();
     // Other programs' workers read the files themselves.
     let limits = service.config.client_limits_for_workers();
     system.reader.set_access(service.config.access_list_for_workers().encode(), limits.encode());
@@ -290,12 +290,23 @@ fn serve(
         };
         start.servers = Servers::Local { worker, users_max };
     }
+    let monitored = service.has_own_workers();
+    if let (Some(status), false) = (&service.config.status, monitored) {
+        let position = &status.position;
+        log::message(&format!(
+            "{position}: 'status' has no effect: workers of another program report nothing"
+        ));
+    }
     let worker = HostedWorker {
         name: process.name.clone(),
         configuration: service.source().clone(),
         section: service.relay_id().cloned(),
     };
-    let mut broker = Broker::start(service.config, start, handover, &mut events)?;
+    let mut config = service.config;
+    if !monitored {
+        config.status = None;
+    }
+    let mut broker = Broker::start(config, start, handover, &mut events)?;
     if single && process.is_foreign() {
         // The program that uses the library has more to do before it serves.
         single::keep(broker, events, worker);

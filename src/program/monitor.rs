@@ -10,6 +10,7 @@ use crate::channel::link::{Link, Start};
 use crate::channel::Peer;
 use crate::monitor::parts::Monitor;
 use crate::monitor::process::Process as MonitorProcess;
+use crate::os::anonymous::Bytes;
 use crate::os::process::{self, exit};
 use crate::os::{self, log};
 use crate::snapshot::reader::Reader;
@@ -70,16 +71,16 @@ fn run(process: &Process) -> Result<i32, i32> {
         let counters = Counters::of_monitor(&object, process::id()).unwrap_or_default();
         Some((Zone::monitor(&object).ok()?, counters))
     });
-    let monitor = joined.and_then(|(zone, counters)| {
-        let (connectors, briefing) = (contexts.connectors, Briefing::default());
-        Monitor::new(settings, connectors, zone, counters, briefing)
-    });
+    let monitor = joined
+        .and_then(|(zone, counters)| Monitor::new(settings, contexts.connectors, zone, counters));
     let Some(monitor) = monitor else {
         log::message("monitor: no place in shared memory, remotes are not checked");
         return Ok(0);
     };
     let mut monitor = MonitorProcess::start(monitor, link, &mut events).map_err(os_error)?;
     sandbox.enter();
-    monitor.begin(&process.name, &mut events);
+    let briefing = told.briefing.and_then(|fd| Bytes::from(fd).read().ok());
+    let briefing = briefing.map(|data| Briefing::decode(&data)).unwrap_or_default();
+    monitor.begin(&process.name, briefing, told.endpoints, &mut events);
     Ok(monitor.run(&mut events))
 }

@@ -19,6 +19,7 @@ pub(super) struct Sandbox {
     modules: bool,
     kernel_tls: bool,
     foreign_addresses: bool,
+    accepts: bool,
     core_directory: Option<PathBuf>,
 }
 
@@ -26,6 +27,7 @@ impl Sandbox {
     /// Collects what the sandbox needs to know, before settings and modules are moved elsewhere.
     pub(super) fn of(settings: &Relay, common: &Common, modules: &Modules) -> Sandbox {
         let mut sandbox = Sandbox::of_monitor(settings, common);
+        sandbox.accepts = false;
         sandbox.modules = !modules.is_empty();
         if let Some(name) = &modules.unconfined {
             let text = format!("the module '{name}' may start programs or write files");
@@ -54,6 +56,7 @@ impl Sandbox {
             modules: false,
             kernel_tls: settings.tls.kernel,
             foreign_addresses: settings.local == LocalAddress::Client,
+            accepts: true,
             core_directory: common.core_directory.clone(),
         }
     }
@@ -78,6 +81,7 @@ impl Sandbox {
             modules: self.modules,
             kernel_tls: self.kernel_tls,
             foreign_addresses: self.foreign_addresses,
+            accepts: self.accepts,
             core_directory: self.core_directory.as_deref(),
         };
         match sandbox::enter(&needs) {

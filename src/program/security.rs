@@ -209,7 +209,8 @@ pub(super) fn read_secrets(
         return Ok((secrets, 0));
     }
     if let Some(checked) = checked.flatten() {
-        (secrets.material, secrets.monitored) = (checked.material, checked.monitored);
+        secrets.material = checked.material;
+        secrets.monitored = checked.monitored;
         secrets.tickets.set_period(checked.session_timeout.into());
         return Ok((secrets, checked.session_timeout));
     }
@@ -234,7 +235,8 @@ pub(super) fn read_secrets(
             system.report.message(log::Severity::WARNING, text);
         }
         own_remotes(&checked.own, options.parse_only, &system.report)?;
-        (secrets.material, secrets.monitored) = (checked.material, checked.monitored);
+        secrets.material = checked.material;
+        secrets.monitored = checked.monitored;
         session_timeout = checked.session_timeout;
         secrets.tickets.set_period(session_timeout.into());
     }

@@ -7,7 +7,7 @@ use crate::broker::life::Broker;
 use crate::broker::Secrets;
 use crate::channel::briefing::Briefing;
 use crate::channel::local::{LocalWorker, MONITOR_KINDS};
-use crate::channel::protocol::{Accept, Caller, Errand};
+use crate::channel::protocol::{Accept, Caller, Errand, Purpose};
 use crate::config::broker::Spawn;
 use crate::config::relay::Relay;
 use crate::event::{Event, Loop, TimerId, Token};
@@ -22,7 +22,7 @@ use crate::upstream::zone::counters::Counters;
 use crate::upstream::zone::{Object, Zone};
 use crate::worker::engine::Engine;
 use std::cell::RefCell;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 /// What the worker half of a program needs to know.
@@ -111,7 +111,7 @@ pub(super) fn own_worker(
     let queries = section::start_modules(&settings, modules, events)?;
     let list = service.config.access_list_for_workers();
     let limits = service.config.client_limits_for_workers();
-    if settings.is_monitored() || service.config.control.is_some() {
+    if settings.is_monitored() || service.config.is_monitored() {
         let mut monitored = Monitored::new(settings, tls, queries, former, events);
         monitored.engine.set_access_list(list);
         monitored.engine.set_client_limits(limits);
@@ -165,8 +165,7 @@ impl Monitored {
             if let Some(former) = former.and_then(|former| Zone::adopt(former).ok()) {
                 zone.inherit_wishes(&former);
             }
-            let briefing = Briefing::default();
-            monitor = Monitor::new(shared, connectors, zone, counters, briefing);
+            monitor = Monitor::new(shared, connectors, zone, counters);
         }
         match &mut monitor {
             Some(monitor) => monitor.begin(events),
@@ -233,6 +232,12 @@ impl LocalWorker for Monitored {
 
     fn errand(&mut self) -> Option<Errand> {
         self.monitor.as_mut()?.errand()
+    }
+
+    fn brief(&mut self, events: &mut Loop, briefing: Briefing, endpoints: Vec<(Purpose, OwnedFd)>) {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.brief(briefing, endpoints, events);
+        }
     }
 
     fn drain(&mut self, events: &mut Loop) {

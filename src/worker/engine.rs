@@ -22,7 +22,7 @@ use crate::tls::context::Contexts;
 use crate::upstream;
 use crate::upstream::registry::Fall;
 use crate::upstream::remote::RemoteId;
-use crate::upstream::zone::counters::{Counters, General, Place};
+use crate::upstream::zone::counters::{Counters, General, Place, Standing};
 use crate::upstream::zone::Zone;
 use std::io;
 
@@ -65,6 +65,7 @@ impl Engine {
     pub fn share(&mut self, zone: Zone, counters: Counters) -> bool {
         let shared = self.shared.registry.share(zone);
         if shared {
+            counters.stand(Standing::Serving, os::wall_clock());
             self.shared.counters = counters;
         }
         shared
@@ -434,6 +435,8 @@ impl Engine {
     /// Starts the drain timeout, if one is configured: sessions still open when it expires are
     /// reset.
     pub fn drain(&mut self, events: &mut Loop) {
+        let leaving = Place::General(General::Standing);
+        self.shared.counters.set(leaving, Standing::Leaving as u64);
         let timeout = u64::from(self.shared.settings.drain_timeout) * 1000;
         if timeout > 0 {
             events.arm(Token::new(kind::DRAIN, 0), events.now() + timeout);

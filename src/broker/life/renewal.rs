@@ -90,7 +90,7 @@ impl Broker {
         let secrets = FormerSecrets::new(&self.workers.secrets().tickets, checked).ok();
         let snapshot = findings.as_ref().and_then(|findings| share_texts(&findings.snapshot));
         let handover = Handover::<Lent<'_>> {
-            listeners: self.listeners.left().collect(),
+            listeners: self.listeners.left().chain(self.endpoints.left()).collect(),
             parked: self.dispatch.left(&self.listeners),
             callers: self.callers.left(),
             workers: self.workers.left(),

@@ -18,11 +18,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// One `listen { }`, or a socket that the process was started with.
-pub(super) struct Listener {
+pub(in crate::broker) struct Listener {
     pub(super) config: config::Listener,
-    pub(super) address: Address,
+    pub(in crate::broker) address: Address,
     /// `None` while it is not bound.
-    pub(super) socket: Option<os::Listener>,
+    pub(in crate::broker) socket: Option<os::Listener>,
     /// The file of a UNIX socket that we have bound. Any other file at its path is not ours.
     file: Option<FileId>,
     /// What workers are told about its connections.
@@ -72,7 +72,11 @@ impl Listener {
         }
     }
 
-    pub(super) fn new(mut config: config::Listener, address: Address, section: Keepalive) -> Self {
+    pub(in crate::broker) fn new(
+        mut config: config::Listener,
+        address: Address,
+        section: Keepalive,
+    ) -> Self {
         config.keepalive = config.keepalive.or(section);
         let mut realm = [0; 16];
         let length = config.realm.len().min(15);
@@ -135,7 +139,7 @@ impl Listener {
     /// The key by which the next image recognises the listener. An IPv6 zone is written as a
     /// number: by then another interface may have its name, while the socket stays bound to the
     /// former one.
-    pub(super) fn key(&self) -> String {
+    pub(in crate::broker) fn key(&self) -> String {
         let vrf = self.config.vrf.as_deref().unwrap_or("");
         let address = match &self.address {
             Address::Ip(SocketAddr::V6(v6)) if v6.scope_id() != 0 => v6.to_string(),
@@ -175,7 +179,11 @@ impl Listener {
 
     /// Takes over a bound socket, and its file if that is known. Options that the former owner set
     /// and this configuration does not go back to the defaults of a new socket.
-    pub(super) fn adopt(&mut self, fd: os::Listener, file: Option<FileId>) -> io::Result<()> {
+    pub(in crate::broker) fn adopt(
+        &mut self,
+        fd: os::Listener,
+        file: Option<FileId>,
+    ) -> io::Result<()> {
         // Port sharing is fixed when a socket is bound, so a socket that differs makes room for a
         // new one. Sockets of the service manager cannot be opened again, and datagram sockets
         // always share.
@@ -262,12 +270,18 @@ impl Listener {
         self.open_saying(|text| log::braked(log::Kind::Listener, || text.to_owned()))
     }
 
+    /// As [`open`](Self::open), for a caller that says itself how it went. The error names the call.
+    pub(in crate::broker) fn try_to_open(&mut self) -> Result<(), (String, io::Error)> {
+        let (fd, file) = self.try_open()?;
+        (self.socket, self.file) = (Some(fd), file);
+        Ok(())
+    }
+
     fn open_saying(&mut self, say: impl Fn(&str)) -> bool {
-        match self.try_open() {
-            Ok((fd, file)) => {
+        match self.try_to_open() {
+            Ok(()) => {
                 say(&text::bound(&self.address));
                 self.logged_failure = false;
-                (self.socket, self.file) = (Some(fd), file);
                 true
             }
             Err((call, error)) => {
@@ -381,7 +395,7 @@ impl Listener {
     }
 
     /// Waits until it is certain whether a UNIX socket at the path is stale.
-    pub(super) fn await_rival(&self) {
+    pub(in crate::broker) fn await_rival(&self) {
         if let Address::Unix(path) = &self.address {
             let is_unsure =
                 |entry: &Entry| entry.socket().is_some() && is_young(path) && is_refused(path);
@@ -394,7 +408,7 @@ impl Listener {
     }
 
     /// The file of its UNIX socket, for the next image.
-    pub(super) fn file(&self) -> Option<FileId> {
+    pub(in crate::broker) fn file(&self) -> Option<FileId> {
         self.file
     }
 
@@ -420,7 +434,7 @@ impl Listener {
     }
 
     /// Removes the file of a UNIX socket that this process has bound.
-    pub(super) fn remove_path(&self) {
+    pub(in crate::broker) fn remove_path(&self) {
         let ours = self.socket.as_ref().filter(|_| !self.foreign);
         if let (Address::Unix(path), Some(socket)) = (&self.address, ours) {
             remove_file(path, socket, self.file);

@@ -7,16 +7,18 @@ use super::worker::Worker;
 use super::{News, Servers, Workers};
 use crate::broker::handover::LeftMonitor;
 use crate::broker::{kind, text, worker_process};
+use crate::channel::briefing::Briefing;
 use crate::channel::broker_side::{Act, BrokerSide, Stage};
 use crate::channel::protocol::{
-    Caller, FromBroker, FromWorker, MONITOR_ROLE, RECEIVE, ROLE_VARIABLE,
+    Caller, FromBroker, FromWorker, Purpose, MONITOR_ROLE, RECEIVE, ROLE_VARIABLE,
 };
 use crate::channel::Peer;
 use crate::event::{Event, Loop, TimerId, Token};
+use crate::os::anonymous::{self, Bytes};
 use crate::os::process::{self, Ended, Pid, Program};
 use crate::os::{self, log, Channel, Socket};
 use crate::tls::tickets::Ratchet;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 /// Messages read per turn.
@@ -41,12 +43,23 @@ pub(super) struct Monitor {
     restart: Restart,
     /// Kills a monitor that does not leave.
     overdue: Option<TimerId>,
+    /// What it is told of the broker.
+    briefing: Option<Bytes>,
+    /// The sockets at which it answers.
+    endpoints: Vec<(Purpose, OwnedFd)>,
 }
 
 impl Monitor {
     pub(super) fn new(is_wanted: bool) -> Monitor {
         let wanted = if is_wanted { Wanted::Yes } else { Wanted::No };
-        Monitor { wanted, child: None, restart: Restart::of_monitor(), overdue: None }
+        Monitor {
+            wanted,
+            child: None,
+            restart: Restart::of_monitor(),
+            overdue: None,
+            briefing: None,
+            endpoints: Vec::new(),
+        }
     }
 }
 
@@ -79,6 +92,21 @@ impl Workers {
                 self.monitor.restart.failed(false, events);
             }
         }
+    }
+
+    /// What monitors are told, and at which sockets they answer. That of single-process mode is told
+    /// at once.
+    pub(in crate::broker) fn brief_monitor(
+        &mut self,
+        briefing: Briefing,
+        endpoints: Vec<(Purpose, OwnedFd)>,
+        events: &mut Loop,
+    ) {
+        if let Some(local) = self.local_mut() {
+            return local.brief(events, briefing, endpoints);
+        }
+        self.monitor.briefing = anonymous::file(&briefing.encode()).ok();
+        self.monitor.endpoints = endpoints;
     }
 
     /// Takes over the monitor of the former image, and asks it to leave. The next one starts when
@@ -236,7 +264,13 @@ impl Workers {
             return;
         };
         if let Some(zone) = self.leases.admit_monitor() {
-            child.tell_zone(0, zone);
+            child.tell(&FromBroker::zone(0), zone);
+        }
+        if let Some(briefing) = &self.monitor.briefing {
+            child.tell(&FromBroker::briefing(), briefing.as_fd());
+        }
+        for (purpose, endpoint) in &self.monitor.endpoints {
+            child.tell(&FromBroker::endpoint(*purpose), endpoint.as_fd());
         }
         match Ratchet::unset().encode_with(child.material()) {
             Ok(data) => child.answer(data, events),

@@ -171,10 +171,15 @@ impl Worker {
         self.flow.sent(now);
     }
 
-    /// Sends it its slot in the zone. If the channel has no room for that, the worker does without;
-    /// only the secrets are sent later.
+    /// Sends it its slot in the zone.
     pub(super) fn tell_zone(&self, slot: usize, zone: BorrowedFd<'_>) {
-        let _ = self.channel.send(&FromBroker::zone(slot), Some(zone));
+        self.tell(&FromBroker::zone(slot), zone);
+    }
+
+    /// Sends it a part of the answer to HELLO. If the channel has no room for that, it does without;
+    /// only the secrets are sent later.
+    pub(super) fn tell(&self, message: &[u8], descriptor: BorrowedFd<'_>) {
+        let _ = self.channel.send(message, Some(descriptor));
     }
 
     /// Begins the answer to HELLO.

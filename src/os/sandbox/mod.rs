@@ -60,6 +60,8 @@ pub struct Needs<'a> {
     pub kernel_tls: bool,
     /// It connects from addresses that are not this host's.
     pub foreign_addresses: bool,
+    /// It accepts connections at sockets that it was given.
+    pub accepts: bool,
     /// The directory where the system writes a core file after a crash.
     pub core_directory: Option<&'a Path>,
 }

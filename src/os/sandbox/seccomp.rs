@@ -190,6 +190,9 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_wait4,
 ];
 
+/// For the monitor, which answers at sockets that the broker has opened.
+const ACCEPTING: [c_long; 2] = [libc::SYS_accept, libc::SYS_accept4];
+
 /// Older calls, which newer architectures lack and musl prefers.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_OLDER: &[c_long] = &[
@@ -280,7 +283,8 @@ fn filter(own: u32, needs: &Needs<'_>) -> Vec<sock_filter> {
         (false, true) => &[libc::SYS_sendmsg],
         (false, false) => &[],
     };
-    for &number in ALLOWED.iter().chain(sending).chain(ALLOWED_OLDER) {
+    let accepting: &[c_long] = if needs.accepts { &ACCEPTING } else { &[] };
+    for &number in ALLOWED.iter().chain(accepting).chain(sending).chain(ALLOWED_OLDER) {
         rule(&mut filter, number, &[allow()]);
     }
     filter.push(refuse(libc::EPERM));
