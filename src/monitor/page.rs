@@ -206,6 +206,7 @@ fn remotes(html: &mut String, overview: &Overview, history: &History) {
             State::Up => ("good", "▲"),
             State::Down => ("bad", "▼"),
             State::Failed => ("bad", "◆"),
+            State::Drained | State::Disabled => ("warn", "■"),
         };
         let since = remote.since.map(|since| format!(", for {}", age(overview.time, since)));
         let retry = remote.retry_in.map(|ms| format!(", tried again in {} s", ms.div_ceil(1000)));
