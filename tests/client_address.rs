@@ -4,63 +4,11 @@
 
 mod common;
 
-use common::namespace::{enter, ip};
+use common::namespace::{enter, must, Host};
 use common::*;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
 use std::thread;
-
-type Work = Box<dyn FnOnce() + Send>;
-
-/// A thread in a network namespace of its own.
-struct Host {
-    /// What ip(8) knows the namespace by.
-    thread: i32,
-    work: mpsc::Sender<Work>,
-}
-
-impl Host {
-    fn new() -> Option<Host> {
-        let (work, todo) = mpsc::channel::<Work>();
-        thread::spawn(move || todo.into_iter().for_each(|work| work()));
-        let mut host = Host { thread: 0, work };
-        // SAFETY: gettid(2) takes nothing and cannot fail.
-        host.thread = host.run(|| enter().then(|| unsafe { libc::gettid() }))?;
-        Some(host)
-    }
-
-    /// Runs this there.
-    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (sender, result) = mpsc::channel();
-        let work = Box::new(move || drop(sender.send(work())));
-        self.work.send(work).expect("a thread");
-        result.recv().expect("a result")
-    }
-
-    /// Connects it with this thread's namespace: `device` is the interface here.
-    fn link(&self, device: &'static str, here: [&'static str; 2], there: [&'static str; 2]) {
-        // Without duplicate address detection, which takes a second, also for what is link-local.
-        let configure = |device: &str, addresses: [&str; 2]| {
-            must(&format!("link set {device} addrgenmode none"));
-            must(&format!("link set {device} up"));
-            for address in addresses {
-                must(&format!("addr add {address} dev {device} nodad"));
-            }
-        };
-        must(&format!("link add {device} type veth peer name peer netns {}", self.thread));
-        configure(device, here);
-        must(&format!("addr add fe80::1/64 dev {device} nodad"));
-        self.run(move || {
-            configure("peer", there);
-            must("addr add fe80::2/64 dev peer nodad");
-        });
-    }
-}
-
-fn must(arguments: &str) {
-    assert!(ip(arguments), "ip {arguments}");
-}
 
 /// A server that says whom it has for a client, then echoes.
 fn whoami(host: &Host, address: &'static str) {

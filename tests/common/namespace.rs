@@ -1,6 +1,8 @@
 //! A network namespace for one test's thread and everything it starts (Linux, root).
 
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 /// Moves this thread, and the programs it starts from now on, into a new network namespace with the
 /// loopback interface up. Returns false, and reports the test as left out, where that is
@@ -27,6 +29,58 @@ pub fn ip(arguments: &str) -> bool {
     let mut command = Command::new("ip");
     command.args(arguments.split(' ')).stdin(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A thread in a network namespace of its own.
+pub struct Host {
+    /// What ip(8) knows the namespace by.
+    thread: i32,
+    work: mpsc::Sender<Work>,
+}
+
+impl Host {
+    pub fn new() -> Option<Host> {
+        let (work, todo) = mpsc::channel::<Work>();
+        thread::spawn(move || todo.into_iter().for_each(|work| work()));
+        let mut host = Host { thread: 0, work };
+        // SAFETY: gettid(2) takes nothing and cannot fail.
+        host.thread = host.run(|| enter().then(|| unsafe { libc::gettid() }))?;
+        Some(host)
+    }
+
+    /// Runs this there.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, result) = mpsc::channel();
+        let work = Box::new(move || drop(sender.send(work())));
+        self.work.send(work).expect("a thread");
+        result.recv().expect("a result")
+    }
+
+    /// Connects it with this thread's namespace: `device` is the interface here.
+    pub fn link(&self, device: &'static str, here: [&'static str; 2], there: [&'static str; 2]) {
+        // Without duplicate address detection, which takes a second, also for what is link-local.
+        let configure = |device: &str, addresses: [&str; 2]| {
+            must(&format!("link set {device} addrgenmode none"));
+            must(&format!("link set {device} up"));
+            for address in addresses {
+                must(&format!("addr add {address} dev {device} nodad"));
+            }
+        };
+        must(&format!("link add {device} type veth peer name peer netns {}", self.thread));
+        configure(device, here);
+        must(&format!("addr add fe80::1/64 dev {device} nodad"));
+        self.run(move || {
+            configure("peer", there);
+            must("addr add fe80::2/64 dev peer nodad");
+        });
+    }
+}
+
+/// Runs ip(8), which must succeed.
+pub fn must(arguments: &str) {
+    assert!(ip(arguments), "ip {arguments}");
 }
 
 /// Makes interfaces with these addresses and brings them up. Returns false, and reports the test as
