@@ -43,6 +43,25 @@ pub struct Remote {
     pub backup: bool,
     /// `proxy protocol`: the remote is told who the client is.
     pub proxy: Option<ProxyVersion>,
+    /// `sessions max`, `queue` and `queue timeout`.
+    pub sessions: Sessions,
+}
+
+/// How many sessions a remote may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sessions {
+    /// `sessions max`; 0 is no limit.
+    pub max: u32,
+    /// `queue`: how many may wait, in each worker, when it has that many.
+    pub queue: u32,
+    /// `queue timeout`: for how many seconds; 0 is no limit.
+    pub queue_timeout: u32,
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        Sessions { max: 0, queue: 0, queue_timeout: 5 }
+    }
 }
 
 impl Remote {
@@ -59,6 +78,7 @@ impl Remote {
             check: None,
             backup: false,
             proxy: None,
+            sessions: Sessions::default(),
         }
     }
 }
@@ -520,6 +540,7 @@ impl Section {
                 check: remote.check.clone(),
                 backup: remote.backup,
                 proxy: remote.proxy,
+                sessions: remote.sessions,
             }));
             relay.places.resize(relay.remotes.len(), remote.place.position);
         }

@@ -32,6 +32,8 @@ mod health_tests;
 #[cfg(test)]
 mod kinds_tests;
 #[cfg(test)]
+mod limit_tests;
+#[cfg(test)]
 mod linear;
 #[cfg(test)]
 mod shared_tests;
@@ -96,6 +98,8 @@ pub struct Entry {
     pub check: Option<Start>,
     /// It is used when no other remote can be.
     pub backup: bool,
+    /// The most sessions of all workers; 0 for any number.
+    pub most: u32,
 }
 
 /// The step of a remote with weight 1. It is divisible by all weights up to 10, and by most others
@@ -132,6 +136,8 @@ struct Remote {
     /// Its health counts, if it is probed.
     check: Option<Start>,
     backup: bool,
+    /// The most sessions of all workers.
+    most: u64,
     /// Its row in the zone.
     row: usize,
     /// Sessions of this worker that use it.
@@ -149,6 +155,7 @@ impl Remote {
         self.identity = entry.identity;
         self.tags = entry.tags.iter().map(|&tag| (tag, 0)).collect();
         (self.check, self.backup) = (entry.check, entry.backup);
+        self.most = if entry.most == 0 { u64::MAX } else { entry.most.into() };
     }
 
     /// Follows what an operator has decided. True if its weight has changed.
@@ -179,6 +186,11 @@ impl Remote {
         } else {
             health.share.into()
         }
+    }
+
+    /// True if it has as many sessions as it may.
+    fn is_full(&self) -> bool {
+        self.state.used >= self.most
     }
 
     fn has(&self, tag: u32) -> bool {
@@ -222,6 +234,8 @@ pub struct Balancer {
     fail_count: u64,
     /// A weight was changed by hand.
     reweighted: bool,
+    /// There are remotes with a limit of sessions.
+    limits: bool,
 }
 
 /// The group of a tag, or of all remotes.
@@ -250,6 +264,7 @@ impl Balancer {
             origin: 0,
             fail_count: 0,
             reweighted: false,
+            limits: false,
         }
     }
 
@@ -285,6 +300,7 @@ impl Balancer {
                     identity: 0,
                     check: None,
                     backup: false,
+                    most: u64::MAX,
                     row: 0,
                     own: 0,
                     state: State::default(),
@@ -460,6 +476,7 @@ impl Balancer {
 
     fn group(&mut self) {
         self.groups = vec![Group::default()];
+        self.limits = self.remotes.iter().any(|remote| remote.most < u64::MAX);
         for (index, remote) in self.remotes.iter_mut().enumerate() {
             self.groups[0].members.push(index);
             if remote.standing != Standing::InUse {
@@ -498,6 +515,14 @@ impl Balancer {
     /// The rank of a remote in a group; the smallest is selected. Its upper half is the priority,
     /// its lower half the turn, which breaks ties.
     fn rank(&self, index: usize, group: &Group) -> u64 {
+        if self.remotes[index].is_full() {
+            return OUT;
+        }
+        self.rank_with_room(index, group)
+    }
+
+    /// As [`rank`](Self::rank), whether or not the remote has as many sessions as it may.
+    fn rank_with_room(&self, index: usize, group: &Group) -> u64 {
         let remote = &self.remotes[index];
         // A remote is due at its retry time, not only after it.
         if remote.state.retry_at > self.now {
@@ -605,7 +630,8 @@ impl Balancer {
             self.revive(None);
         }
         let mut picked = self.pick(tag, key, tried);
-        if picked.is_none() && !tried.revived {
+        // Marks stay while remotes are only full.
+        if picked.is_none() && !tried.revived && !self.is_full(tag, tried) {
             tried.revived = true;
             // A session with a tag does not lift the marks of remotes without it.
             self.revive(tag);
@@ -615,6 +641,48 @@ impl Balancer {
             picked = self.pick(tag, key, tried);
         }
         picked
+    }
+
+    /// True if remotes with this tag could serve a session, but for having as many as they may.
+    pub fn is_full(&self, tag: Option<u32>, tried: &Tried) -> bool {
+        self.limits && self.could_serve(tag, tried).any(|index| self.remotes[index].is_full())
+    }
+
+    /// Those remotes.
+    pub fn full(&self, tag: Option<u32>, tried: &Tried) -> Vec<usize> {
+        if !self.limits {
+            return Vec::new();
+        }
+        self.could_serve(tag, tried).filter(|&index| self.remotes[index].is_full()).collect()
+    }
+
+    /// Remotes with this tag that could serve a session and have a limit, reached or not.
+    pub fn limited(&self, tag: Option<u32>, tried: &Tried) -> Vec<usize> {
+        let limited = |&index: &usize| self.remotes[index].most < u64::MAX;
+        self.could_serve(tag, tried).filter(limited).collect()
+    }
+
+    fn could_serve<'a>(
+        &'a self,
+        tag: Option<u32>,
+        tried: &'a Tried,
+    ) -> impl Iterator<Item = usize> + 'a {
+        let group = self.groups.get(number(tag)).into_iter();
+        let members =
+            group.flat_map(|group| group.members.iter().map(move |&index| (index, group)));
+        let serves = |&(index, group): &(usize, &Group)| {
+            let remote = &self.remotes[index];
+            remote.standing == Standing::InUse
+                && !tried.has_failed(remote.id)
+                && self.rank_with_room(index, group) != OUT
+        };
+        members.filter(serves).map(|(index, _)| index)
+    }
+
+    /// True if a remote with this tag can serve a session. All must pass the same clock.
+    pub fn has_room(&mut self, tag: Option<u32>, now: u64) -> bool {
+        self.catch_up(now);
+        self.groups.get(number(tag)).is_some_and(|group| group.tree.first().is_some())
     }
 
     /// [`select_by`](Self::select_by) without a key.
@@ -636,7 +704,11 @@ impl Balancer {
             if retry_at == 0 || self.zone.put_off(remote.row, retry_at, self.retry_time()) {
                 self.take_turn(index);
                 self.add_own(index, 1);
-                return Some(index);
+                if self.remotes[index].state.used <= self.remotes[index].most {
+                    return Some(index);
+                }
+                // Another worker has taken the last place at the same moment, or believes so too.
+                self.add_own(index, -1);
             }
             self.refresh(index);
         }

@@ -16,7 +16,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 
 /// A tag of remotes, or several that they all have, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(u32);
 
 /// The shared zone has no room for a remote.
@@ -142,6 +142,7 @@ impl Registry {
             identity: place.identity,
             check: settings.check.as_ref().map(|check| check.start),
             backup: settings.backup,
+            most: settings.sessions.max,
         }
     }
 
@@ -280,6 +281,26 @@ impl Registry {
     ) -> Option<RemoteId> {
         let index = self.balancer.select_by(tag.map(|tag| tag.0), key, tried, now)?;
         self.balancer.id(index)
+    }
+
+    /// The remotes that could serve a session, but for having as many as they may. Empty if a
+    /// session that was given none has nothing to wait for.
+    pub fn full(&self, tag: Option<Tag>, tried: &Tried) -> Vec<RemoteId> {
+        let full = self.balancer.full(tag.map(|tag| tag.0), tried);
+        full.into_iter().filter_map(|index| self.balancer.id(index)).collect()
+    }
+
+    /// The remotes that have a limit of sessions, whether or not they have reached it, and could
+    /// serve a session otherwise.
+    pub fn queues(&self, tag: Option<Tag>, tried: &Tried) -> Vec<RemoteId> {
+        let limited = self.balancer.limited(tag.map(|tag| tag.0), tried);
+        limited.into_iter().filter_map(|index| self.balancer.id(index)).collect()
+    }
+
+    /// True if a remote with this tag can serve a session now. The clock is that of
+    /// [`select`](Self::select).
+    pub fn has_room(&mut self, tag: Option<Tag>, now: u64) -> bool {
+        self.balancer.has_room(tag.map(|tag| tag.0), now)
     }
 
     /// A session gives back a remote that could not be reached, which is marked dead. True if that

@@ -18,7 +18,7 @@ pub struct RemoteId {
 
 impl RemoteId {
     /// The first remote of a place.
-    pub(super) fn first(index: usize) -> RemoteId {
+    pub(crate) fn first(index: usize) -> RemoteId {
         RemoteId { index: index as u32, generation: NonZeroU32::MIN }
     }
 

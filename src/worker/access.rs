@@ -92,6 +92,8 @@ pub(super) enum Outcome {
     /// An operator has disabled the remote.
     Disabled,
     NoRemote,
+    /// All remotes that would do have as many sessions as they may.
+    Full,
     Failed(String),
 }
 
@@ -106,6 +108,7 @@ impl std::fmt::Display for Outcome {
             Outcome::Down => out.write_str("remote is down"),
             Outcome::Disabled => out.write_str("remote is disabled"),
             Outcome::NoRemote => out.write_str("no remote available"),
+            Outcome::Full => out.write_str("remotes are full"),
             Outcome::Failed(why) => out.write_str(why),
         }
     }

@@ -13,6 +13,7 @@ pub(super) enum Limit {
     Session,
     FirstByte,
     HalfClosed,
+    Queue,
 }
 
 impl fmt::Display for Limit {
@@ -22,6 +23,7 @@ impl fmt::Display for Limit {
             Limit::Session => "session timeout",
             Limit::FirstByte => "first byte timeout",
             Limit::HalfClosed => "half-closed timeout",
+            Limit::Queue => "queue timeout",
         })
     }
 }

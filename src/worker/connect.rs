@@ -6,8 +6,10 @@ use super::client::{KnownClient, Speech};
 use super::direction::Direction;
 use super::pair::{End, Link, Pair, Tls};
 use super::pump::{Flow, UNLIMITED};
+use super::queue::Wait;
 use super::session::{Context, Next, Parting, Seeking, Session, State};
 use super::shared::{kind, register, Shared};
+use super::turns::Origin;
 use crate::config::balance::Kind;
 use crate::event::{Interest, Loop, TimerId, Token};
 use crate::os::address::Address;
@@ -28,26 +30,62 @@ impl Session {
     /// Fails only if this process has no descriptor left, so that no other remote could be reached
     /// either.
     pub(super) fn dial(&mut self, context: &mut Context<'_>) -> io::Result<Next> {
-        if let State::Choosing(seeking) = &mut self.state {
-            let mut tried = seeking.tried.take().map(|boxed| *boxed).unwrap_or_default();
-            let key = match context.shared.registry.kind(seeking.tag) {
-                Kind::LeastUse | Kind::RoundRobin | Kind::Random => None,
-                Kind::Source => seeking.address_key(&self.client),
-                Kind::Hash => seeking.name_key().or_else(|| seeking.address_key(&self.client)),
-            };
-            let now = os::monotonic_clock();
-            let selected = context.shared.registry.select(seeking.tag, key, &mut tried, now);
-            // Most sessions have failed nowhere, and need no list.
-            if tried != Tried::default() {
-                seeking.tried = Some(Box::new(tried));
+        match &mut self.state {
+            State::Choosing(seeking) => {
+                // Others wait already: not before their turn.
+                let queue = &context.shared.queue;
+                if !queue.is_empty() && queue.has(seeking.tag) {
+                    return Ok(self.queue(context));
+                }
+                let Some(remote) = context.shared.select(seeking, &self.client) else {
+                    return Ok(self.none_is_left(context));
+                };
+                let seeking = std::mem::take(seeking);
+                self.state = State::Dialing { seeking, dial: Dial::new(remote), timer: None };
             }
-            let Some(remote) = selected else {
-                return Ok(self.none_is_left(context));
-            };
-            let seeking = std::mem::take(seeking);
-            self.state = State::Dialing { seeking, dial: Dial::new(remote), timer: None };
+            State::Queued { seeking, timer } => {
+                let selected = context.shared.select(seeking, &self.client);
+                if selected.is_none() && context.shared.waits_for_room(seeking) {
+                    return Ok(Next::Wait);
+                }
+                context.shared.queue.leave(context.index);
+                timer.take().into_iter().for_each(|timer| context.events.cancel(timer));
+                self.active = context.events.now();
+                let seeking = std::mem::take(seeking);
+                let Some(remote) = selected else {
+                    self.state = State::Choosing(seeking);
+                    return Ok(self.none_is_left(context));
+                };
+                self.state = State::Dialing { seeking, dial: Dial::new(remote), timer: None };
+            }
+            _ => {}
         }
         self.advance(Cause::Start, context)
+    }
+
+    /// All remotes that would do have as many sessions as they may: waits for one of them, if there
+    /// is a place in a queue.
+    fn queue(&mut self, context: &mut Context<'_>) -> Next {
+        let Context { index, shared, events } = context;
+        let State::Choosing(seeking) = &mut self.state else {
+            return Next::Wait;
+        };
+        let Some((remote, timeout)) = shared.place_in_queue(seeking) else {
+            log::braked(log::Kind::Limit, || {
+                "remotes have as many sessions as they may, and no place in a queue is left"
+                    .to_owned()
+            });
+            return Next::Close(Outcome::Full, Parting::Orderly);
+        };
+        let seeking = std::mem::take(seeking);
+        let known = seeking.client.as_ref().and_then(|client| client.address.clone());
+        let address = known.or_else(|| self.client.peer_address());
+        let origin = Origin::of(address.as_ref());
+        shared.queue.join(*index, Wait { tag: seeking.tag, origin, remote });
+        let due = events.now() + u64::from(timeout) * 1000;
+        let timer = (timeout > 0).then(|| events.arm(Token::new(kind::STATE, *index), due));
+        self.state = State::Queued { seeking, timer };
+        Next::Wait
     }
 
     /// Continues a connect attempt. Fails as [`dial`](Self::dial) does.
@@ -132,6 +170,9 @@ impl Session {
         let State::Choosing(seeking) = &mut self.state else {
             return Next::Wait;
         };
+        if context.shared.waits_for_room(seeking) {
+            return self.queue(context);
+        }
         let waits =
             now < give_up_at && seeking.tried.as_mut().is_some_and(|tried| tried.retry_aside());
         if !waits {
@@ -265,6 +306,43 @@ pub(super) fn set_timer(
 }
 
 impl Shared {
+    /// Selects a remote for a session.
+    fn select(&mut self, seeking: &mut Seeking, client: &Socket) -> Option<RemoteId> {
+        let mut tried = seeking.tried.take().map(|boxed| *boxed).unwrap_or_default();
+        let key = match self.registry.kind(seeking.tag) {
+            Kind::LeastUse | Kind::RoundRobin | Kind::Random => None,
+            Kind::Source => seeking.address_key(client),
+            Kind::Hash => seeking.name_key().or_else(|| seeking.address_key(client)),
+        };
+        let now = os::monotonic_clock();
+        let selected = self.registry.select(seeking.tag, key, &mut tried, now);
+        // Most sessions have failed nowhere, and need no list.
+        if tried != Tried::default() {
+            seeking.tried = Some(Box::new(tried));
+        }
+        selected
+    }
+
+    /// True if a session was given no remote because those that would do are full.
+    fn waits_for_room(&self, seeking: &Seeking) -> bool {
+        let none = Tried::default();
+        let tried = seeking.tried.as_deref().unwrap_or(&none);
+        !self.registry.full(seeking.tag, tried).is_empty()
+    }
+
+    /// The queue with the most places for a session, and for how many seconds it may wait there.
+    fn place_in_queue(&self, seeking: &Seeking) -> Option<(RemoteId, u32)> {
+        let none = Tried::default();
+        let tried = seeking.tried.as_deref().unwrap_or(&none);
+        let places = self.registry.queues(seeking.tag, tried).into_iter().filter_map(|remote| {
+            let sessions = self.registry.get(remote)?.settings.sessions;
+            let left = (sessions.queue as usize).checked_sub(self.queue.taken(remote))?;
+            (left > 0).then_some((left, remote, sessions.queue_timeout))
+        });
+        let (_, remote, timeout) = places.max_by_key(|&(left, ..)| left)?;
+        Some((remote, timeout))
+    }
+
     /// Marks a remote that could not be reached, and logs that if it is news.
     fn failed(&mut self, id: RemoteId, tried: &mut Tried, error: &str) {
         let line = self.registry.get(id).map(|remote| {

@@ -20,6 +20,7 @@ use crate::os::socket::{Options, IPPROTO_SCTP};
 use crate::os::{self, log, Socket};
 use crate::tls::context::Contexts;
 use crate::upstream;
+use crate::upstream::balance::Tried;
 use crate::upstream::registry::Fall;
 use crate::upstream::remote::RemoteId;
 use crate::upstream::zone::counters::{Counters, General, Place, Standing};
@@ -32,6 +33,10 @@ pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 7;
 /// remotes that are down reset, where that is wanted.
 const LOOK_STEP: u64 = 1000;
 
+/// How often sessions that wait for a remote are looked at, in milliseconds, if none of this worker
+/// ends.
+const QUEUE_STEP: u64 = 50;
+
 /// All sessions of a worker, and what they share.
 pub struct Engine {
     sessions: Table<Session>,
@@ -40,6 +45,8 @@ pub struct Engine {
     ended: usize,
     /// The broker's numbers of the clients of sessions that have ended.
     left: Vec<u32>,
+    /// When sessions that wait for a remote are looked at again.
+    queue_timer: Option<TimerId>,
     /// The timer for the next look at all sessions is running.
     looks: bool,
 }
@@ -56,6 +63,7 @@ impl Engine {
             turns: Turns::default(),
             ended: 0,
             left: Vec::new(),
+            queue_timer: None,
             looks: false,
         }
     }
@@ -105,11 +113,37 @@ impl Engine {
             self.shake_hands(events);
         }
         self.take_answers(events);
+        if !self.shared.queue.is_empty() {
+            self.serve_queue(events);
+        }
         if self.shared.signatures.has_new() {
             let failed = self.shared.signatures.send(events);
             self.signed(events, failed);
         }
         std::mem::take(&mut self.ended)
+    }
+
+    /// Lets sessions go on that wait for a remote, as long as there is room. Sessions of other
+    /// workers end without our being told, so look from time to time.
+    fn serve_queue(&mut self, events: &mut Loop) {
+        let now = os::monotonic_clock();
+        for tag in self.shared.queue.tags() {
+            // Each at most once, as what is free may not be what a session needs.
+            for _ in 0..self.shared.queue.len() {
+                let Shared { queue, registry, .. } = &mut self.shared;
+                // If those that they wait for are gone, they find out as others do.
+                let waits = !registry.has_room(tag, now)
+                    && !registry.full(tag, &Tried::default()).is_empty();
+                let Some(index) = (!waits).then(|| queue.next(tag)).flatten() else {
+                    break;
+                };
+                self.run(events, index, Cause::Place);
+            }
+        }
+        if self.queue_timer.is_none() && !self.shared.queue.is_empty() {
+            let token = Token::new(kind::TURN, 1);
+            self.queue_timer = Some(events.arm(token, events.now() + QUEUE_STEP));
+        }
     }
 
     /// Goes on with as many handshakes as a turn of the loop has time for.
@@ -386,6 +420,7 @@ impl Engine {
                     self.close(events, index, &Outcome::Drained, Parting::Reset);
                 }
             }
+            kind::TURN if self.queue_timer == Some(timer) => self.queue_timer = None,
             // `kind::TURN` only ends the wait: the handshakes go on at the end of this turn.
             _ => {}
         }

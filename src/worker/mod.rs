@@ -24,6 +24,7 @@ mod pair;
 mod probation;
 pub mod process;
 mod pump;
+mod queue;
 mod relaying;
 mod routes;
 mod session;

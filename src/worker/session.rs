@@ -5,14 +5,14 @@
 //! Arrived ─────────────────────┐
 //! Detecting → Accepting → (Authorizing) → Choosing → Dialing → Relaying → Breaking → Lingering
 //!                                           ↑ ↓  ↑_______|
-//!                                          Short
+//!                                      Short, Queued
 //! ```
 //!
 //! Every event is a [`Cause`] for a step, and a step returns what is [`Next`]. `Engine::run` does
 //! that, in a loop, until the session has to wait or is over.
 
 use super::access::{Access, Outcome};
-use super::allotment::Allotment;
+use super::allotment::{Allotment, Limit};
 use super::client::{Accepting, Detecting, Introducing, KnownClient};
 use super::direction::{Buffers, Direction, Side};
 use super::pair::{End, Link, Pair};
@@ -68,6 +68,9 @@ pub(super) enum State {
     /// This host was short of what the last connect attempts needed. `timer` expires when they are
     /// to be made again.
     Short { seeking: Seeking, timer: TimerId },
+    /// All remotes that would do have as many sessions as they may. `timer` expires when the session
+    /// gives up.
+    Queued { seeking: Seeking, timer: Option<TimerId> },
     /// A remote is being connected to; meanwhile the client is not read.
     Dialing { seeking: Seeking, dial: Dial, timer: Option<TimerId> },
     /// Both ends are connected. While `probation` is armed, the remote may turn out to cut sessions
@@ -111,6 +114,8 @@ pub(super) enum Cause {
     Limit(TimerId),
     /// Modules have decided about its client.
     Decision(Decision),
+    /// There may be a remote for it.
+    Place,
     /// It may go on with its handshake.
     Turn,
     /// This signature is there, or there will be none.
@@ -196,7 +201,7 @@ impl Session {
             Cause::Time(timer) => self.expired(timer, context),
             Cause::Limit(timer) => self.limit_expired(timer, context),
             Cause::Decision(decision) => self.decided(decision, context),
-            Cause::Room => Next::Dial,
+            Cause::Room | Cause::Place => Next::Dial,
             Cause::Signed(number) => self.signed(number, context),
             Cause::Arrival => match self.state {
                 State::Arrived(realm) => self.admit(None, realm, context),
@@ -237,6 +242,7 @@ impl Session {
                 State::Arrived(_)
                 | State::Choosing(_)
                 | State::Short { .. }
+                | State::Queued { .. }
                 | State::Dialing { .. },
                 _,
             ) => self.client_waits(event),
@@ -249,6 +255,7 @@ impl Session {
         let tls = match state {
             State::Choosing(seeking)
             | State::Short { seeking, .. }
+            | State::Queued { seeking, .. }
             | State::Dialing { seeking, .. } => &mut seeking.client,
             _ => &mut None,
         };
@@ -281,6 +288,10 @@ impl Session {
             }
             State::Authorizing { timer, .. } if *timer == expired => self.unanswered(context),
             State::Short { timer, .. } if *timer == expired => self.try_again(context),
+            State::Queued { timer, .. } if *timer == Some(expired) => {
+                *timer = None;
+                Next::Close(Outcome::Limited(Limit::Queue), Parting::Orderly)
+            }
             State::Dialing { dial, timer, .. } if *timer == Some(expired) => {
                 *timer = None;
                 match dial.socket() {
@@ -310,7 +321,9 @@ impl Session {
             State::Relaying { pair, .. } => pair.up.wants_write() || pair.down.wants_write(),
             State::Accepting(accepting) => accepting.handshake.has_unsent(),
             State::Authorizing { client, .. } => unsent(client),
-            State::Choosing(seeking) | State::Short { seeking, .. } => unsent(&seeking.client),
+            State::Choosing(seeking)
+            | State::Short { seeking, .. }
+            | State::Queued { seeking, .. } => unsent(&seeking.client),
             State::Dialing { seeking, dial, .. } => unsent(&seeking.client) || dial.has_unsent(),
             State::Arrived(_) | State::Introducing(_) | State::Detecting(_) | State::Over => false,
         }
@@ -345,6 +358,9 @@ impl Session {
         }
         if let (State::Authorizing { .. }, Some(queries)) = (&self.state, &mut shared.queries) {
             queries.forget(events, *index);
+        }
+        if let State::Queued { .. } = &self.state {
+            shared.queue.leave(*index);
         }
         if parting == Parting::Orderly {
             self.say_goodbye(&mut shared.buffers);
@@ -391,6 +407,7 @@ impl Session {
             State::Authorizing { client, .. } => client,
             State::Choosing(seeking)
             | State::Short { seeking, .. }
+            | State::Queued { seeking, .. }
             | State::Dialing { seeking, .. } => &seeking.client,
             _ => return self.pair()?.tls.as_ref()?.client.as_ref()?.summary(),
         };
@@ -406,6 +423,7 @@ impl Session {
             State::Authorizing { client, .. } => client,
             State::Choosing(seeking)
             | State::Short { seeking, .. }
+            | State::Queued { seeking, .. }
             | State::Dialing { seeking, .. } => &mut seeking.client,
             _ => return,
         };
@@ -424,7 +442,7 @@ impl Session {
             State::Authorizing { timer, .. }
             | State::Short { timer, .. }
             | State::Lingering { timer, .. } => Some(*timer),
-            State::Dialing { timer, .. } => *timer,
+            State::Dialing { timer, .. } | State::Queued { timer, .. } => *timer,
             State::Relaying { probation, .. } => *probation,
             State::Arrived(_) | State::Choosing(_) | State::Breaking { .. } | State::Over => None,
         }
@@ -472,6 +490,7 @@ impl Session {
             State::Authorizing { client, .. } => link.interest(unsent(client)),
             State::Choosing(seeking)
             | State::Short { seeking, .. }
+            | State::Queued { seeking, .. }
             | State::Dialing { seeking, .. } => link.interest(unsent(&seeking.client)),
             State::Arrived(_) | State::Over => link.interest(Interest::empty()),
         }

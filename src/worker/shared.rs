@@ -2,6 +2,7 @@
 
 use super::direction::Buffers;
 use super::pair::Pair;
+use super::queue::Queue;
 use super::signing::Signatures;
 use crate::channel::clients::Clients;
 use crate::channel::local::LOCAL_KINDS;
@@ -59,6 +60,8 @@ pub(super) struct Shared {
     pub(super) host_trouble: BTreeSet<RemoteId>,
     /// Until this time no session retries what this host was short of.
     pub(super) host_due: u64,
+    /// Sessions that wait for a remote.
+    pub(super) queue: Queue,
     /// What this worker has done, for all to read.
     pub(super) counters: Counters,
     /// The bytes of long sessions that were counted already, by their numbers: up and down.
@@ -90,6 +93,7 @@ impl Shared {
             descriptor_trouble: false,
             host_trouble: BTreeSet::new(),
             host_due: 0,
+            queue: Queue::default(),
             counters: Counters::default(),
             counted: Vec::new(),
             signatures: Signatures::default(),

@@ -209,7 +209,7 @@ impl World {
                     lent += 1;
                     assert!(pair.is_shut() && session.state_timer().is_some());
                 }
-                State::Short { .. } => {}
+                State::Short { .. } | State::Queued { .. } => {}
                 State::Accepting(_) => shaking = true,
                 State::Arrived(_)
                 | State::Introducing(_)

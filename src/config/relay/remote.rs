@@ -1,13 +1,14 @@
 //! `remote = { … }`: where a remote is, and what is configured about it.
 
 use super::super::check::{self, Check};
+use super::super::common;
 use super::super::network::is_host_name;
 use super::super::system::System;
 use super::super::tls::{self, RemoteDirectives, RemoteTls};
 use super::super::token::*;
-use super::super::values::{parse_port, Value, INT};
+use super::super::values::{parse_port, Value, COUNT, INT};
 use super::super::{ConfigError, Parser};
-use super::{connection_options, not_an_address, Lookup, ProxyVersion};
+use super::{connection_options, not_an_address, Lookup, ProxyVersion, Sessions};
 use crate::os::address::{Address, Family, NotAnAddress};
 use crate::os::socket::{Keepalive, Protocol};
 use std::rc::Rc;
@@ -26,12 +27,15 @@ pub(super) struct RemoteBlock {
     check: check::Directives,
     backup: bool,
     proxy: Option<ProxyVersion>,
+    sessions: Sessions,
+    /// The place of `queue`.
+    queue: Option<Value>,
 }
 
 /// What a `remote` block may contain.
-const WORDS: [&str; 12] = [
-    "address", "backup", "check", "on", "port", "protocol", "proxy", "slow", "tag", "tcp", "tls",
-    "weight",
+const WORDS: [&str; 14] = [
+    "address", "backup", "check", "on", "port", "protocol", "proxy", "queue", "sessions", "slow",
+    "tag", "tcp", "tls", "weight",
 ];
 
 /// `remote = { … }`, with the token `remote` current.
@@ -48,6 +52,8 @@ pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError
         check: check::Directives::default(),
         backup: false,
         proxy: None,
+        sessions: Sessions::default(),
+        queue: None,
     };
     parser.advance()?;
     parser.expect(S_equal)?;
@@ -76,6 +82,13 @@ pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError
             S_tls | S_ssl => tls::remote(parser, &mut block.tls)?,
             S_tag => block.tags = tags(parser)?,
             S_tcp => connection_options(parser, &mut block.keepalive)?,
+            S_queue => queue(parser, &mut block)?,
+            _ if parser.is_word("sessions") => {
+                parser.advance()?;
+                parser.expect(S_max)?;
+                parser.expect(S_equal)?;
+                block.sessions.max = parser.integer(COUNT)? as u32;
+            }
             _ if parser.is_word("proxy") => block.proxy = Some(proxy_protocol(parser)?),
             _ if parser.is_word("check") => check::parse(parser, &mut block.check)?,
             _ if parser.is_word("slow") => check::slow_start(parser, &mut block.check)?,
@@ -87,6 +100,17 @@ pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError
     })?;
     parser.advance()?;
     Ok(block)
+}
+
+/// `queue = SESSIONS` and `queue timeout = SECONDS`, with the token `queue` current.
+fn queue(parser: &mut Parser<'_>, block: &mut RemoteBlock) -> Result<(), ConfigError> {
+    block.queue = Some(Value { text: String::new(), position: parser.position() });
+    if parser.peek()? == S_timeout {
+        block.sessions.queue_timeout = common::timeout(parser)?;
+    } else {
+        block.sessions.queue = parser.assigned_integer(0..=1_000_000)? as u32;
+    }
+    Ok(())
 }
 
 /// `proxy protocol = v1 | v2`, with the word `proxy` current.
@@ -160,6 +184,10 @@ impl RemoteBlock {
         let (protocol, weight, tags) = (self.protocol, self.weight, self.tags);
         let (tls, keepalive) = (tls.map(Rc::new), self.keepalive.or(defaults));
         let (place, backup, proxy) = (self.place, self.backup, self.proxy);
+        let sessions = self.sessions;
+        if let Some(queue) = self.queue.filter(|_| sessions.max == 0) {
+            return Err(queue.error("remote: queue needs sessions max"));
+        }
         Ok(Described {
             place,
             target,
@@ -171,6 +199,7 @@ impl RemoteBlock {
             check,
             backup,
             proxy,
+            sessions,
         })
     }
 }
@@ -188,6 +217,7 @@ pub(super) struct Described {
     pub(super) check: Option<Rc<Check>>,
     pub(super) backup: bool,
     pub(super) proxy: Option<ProxyVersion>,
+    pub(super) sessions: Sessions,
 }
 
 /// Where a remote is.
