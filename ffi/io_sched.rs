@@ -12,7 +12,7 @@
 
 use super::entry::{entry, Argument, Out};
 use super::layout::common_data;
-use crate::event::{Callback, Condition, Context, Interest, Loop};
+use crate::event::{Callback, Condition, Context, Interest, Loop, Order};
 use crate::os::process::set_errno;
 use crate::os::tls::foreign::{self, Outcome};
 use crate::program;
@@ -165,22 +165,22 @@ entry! {
 
     /// `void io_set_i(io, int fd)`: starts to watch for input.
     pub fn io_set_i(events: Events, fd: c_int) {
-        events.foreign_want(fd, Interest::READ, true);
+        events.foreign_want(fd, Interest::READ);
     }
 
     /// `void io_clr_i(io, int fd)`: stops watching for input.
     pub fn io_clr_i(events: Events, fd: c_int) {
-        events.foreign_want(fd, Interest::READ, false);
+        events.foreign_leave(fd, Interest::READ);
     }
 
     /// `void io_set_o(io, int fd)`: starts to watch for output.
     pub fn io_set_o(events: Events, fd: c_int) {
-        events.foreign_want(fd, Interest::WRITE, true);
+        events.foreign_want(fd, Interest::WRITE);
     }
 
     /// `void io_clr_o(io, int fd)`: stops watching for output.
     pub fn io_clr_o(events: Events, fd: c_int) {
-        events.foreign_want(fd, Interest::WRITE, false);
+        events.foreign_leave(fd, Interest::WRITE);
     }
 
     /// `int io_want_read(io, int fd)`: 1 if input is watched for.
@@ -292,7 +292,7 @@ entry! {
         seconds: c_long,
         microseconds: c_long,
     ) {
-        events.foreign_schedule(key, procedure, wait(seconds, microseconds), false);
+        events.foreign_schedule(key, procedure, wait(seconds, microseconds), Order::First);
     }
 
     /// `void io_sched_app(io, void *key, void *procedure, time_t, suseconds_t)`: adds a timer
@@ -304,7 +304,7 @@ entry! {
         seconds: c_long,
         microseconds: c_long,
     ) {
-        events.foreign_schedule(key, procedure, wait(seconds, microseconds), true);
+        events.foreign_schedule(key, procedure, wait(seconds, microseconds), Order::Last);
     }
 
     /// `void *io_sched_pop(io, void *key)`: removes the first timer of a key. Returns the procedure

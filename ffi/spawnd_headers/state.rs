@@ -15,7 +15,7 @@ use crate::channel::protocol::{FromBroker, FromWorker, ACCEPT, UDP_HEADER, UDP_L
 use crate::channel::Peer;
 use crate::config::acl::Acl;
 use crate::config::broker::Overload;
-use crate::event::{Callback, Condition, Context, Interest};
+use crate::event::{Callback, Condition, Context, Interest, Order};
 use crate::ffi::layout::common_data;
 use crate::ffi::layout::spawnd_data::{self, bit, SpawndContext};
 use crate::ffi::layout::spawnd_settings as settings;
@@ -204,14 +204,17 @@ impl Host for State {
         lower
     }
 
-    fn drop_worker(&mut self, worker: WorkerId, kill: bool) {
+    fn kill_worker(&mut self, worker: WorkerId) {
+        // C code may have stored anything in `pid`, and zero or less would signal process groups.
+        let pid = worker.0 as process::Pid;
+        if server(worker).is_some() && pid > 0 {
+            process::kill(pid);
+        }
+        self.drop_worker(worker);
+    }
+
+    fn drop_worker(&mut self, worker: WorkerId) {
         if let Some(server) = server(worker) {
-            // C code may have stored anything in `pid`, and zero or less would signal process
-            // groups.
-            let pid = worker.0 as process::Pid;
-            if kill && pid > 0 {
-                process::kill(pid);
-            }
             // SAFETY: the context is that of a worker, and not used afterwards.
             unsafe { remove(server) };
         }
@@ -265,16 +268,21 @@ impl Host for State {
                     _ => set_backlog(listener, (*listener).overload_backlog),
                 }
                 if how != Listening::Refusing {
-                    Context::with(io(), |events| {
-                        events.foreign_want(fd, Interest::READ, !stopped);
+                    Context::with(io(), |events| match how {
+                        Listening::Open => events.foreign_want(fd, Interest::READ),
+                        _ => events.foreign_leave(fd, Interest::READ),
                     });
                 }
             }
         }
     }
 
-    fn show(&mut self, accepting: bool) {
-        set_proctitle::show(if accepting { ACCEPTING } else { FULL });
+    fn show_accepting(&mut self) {
+        set_proctitle::show(ACCEPTING);
+    }
+
+    fn show_full(&mut self) {
+        set_proctitle::show(FULL);
     }
 }
 
@@ -308,7 +316,7 @@ unsafe fn watch(context: *mut SpawndContext, input: Handler) {
             for condition in [Condition::Error, Condition::Hangup] {
                 events.foreign_set_callback(fd, condition, end as Callback);
             }
-            events.foreign_want(fd, Interest::READ, true);
+            events.foreign_want(fd, Interest::READ);
         });
     }
 }
@@ -434,7 +442,7 @@ unsafe fn retry(context: *mut SpawndContext, again: Handler) {
         let wait = i64::from((*context).retry_delay) * 1_000_000;
         if wait > 0 {
             Context::with(io(), |events| {
-                events.foreign_schedule(context.cast(), again as Callback, wait, false);
+                events.foreign_schedule(context.cast(), again as Callback, wait, Order::First);
             });
             return;
         }
@@ -564,7 +572,7 @@ pub(super) fn watch_signals(noted: unsafe extern "C" fn(*mut c_void, c_int)) {
             }
             events.foreign_register(fd, context);
             events.foreign_set_callback(fd, Condition::Input, noted as Callback);
-            events.foreign_want(fd, Interest::READ, true);
+            events.foreign_want(fd, Interest::READ);
         });
     }
 }

@@ -47,8 +47,10 @@ pub trait Host {
     fn ended(&mut self, worker: WorkerId, count: usize);
     /// Lowers the most connections of each worker. False if it was that low already.
     fn cap(&mut self, most: usize) -> bool;
-    /// Closes a worker's channel and forgets the worker; `kill` ends its process as well.
-    fn drop_worker(&mut self, worker: WorkerId, kill: bool);
+    /// Closes a worker's channel and forgets the worker.
+    fn drop_worker(&mut self, worker: WorkerId);
+    /// The same, and ends its process.
+    fn kill_worker(&mut self, worker: WorkerId);
     /// Asks all workers to leave.
     fn dismiss(&mut self);
     /// Executes the program again. Returns only if that fails, with the reason.
@@ -61,8 +63,10 @@ pub trait Host {
     fn is_stopped(&self) -> bool;
     /// Makes all listeners do this.
     fn listen(&mut self, how: Listening);
-    /// Shows in the process title whether connections are accepted.
-    fn show(&mut self, accepting: bool);
+    /// Shows in the process title that connections are accepted.
+    fn show_accepting(&mut self);
+    /// Shows in the process title that the limit is reached.
+    fn show_full(&mut self);
 }
 
 /// The settings of a listener.
@@ -225,7 +229,7 @@ fn hand_over(host: &mut impl Host, connection: &Connection, client: Option<Key>)
                 return;
             }
             Given::Busy => busy.push(id),
-            Given::Gone => host.drop_worker(id, false),
+            Given::Gone => host.drop_worker(id),
         }
     }
     log::braked(log::Kind::Accept, || "no worker takes the connection".to_owned());
@@ -252,15 +256,15 @@ pub fn hear(
         Act::Ended(count) => {
             host.ended(worker, count);
             resume(host);
-            host.show(true);
+            host.show_accepting();
         }
         Act::Limit(most) => {
             if most > 0 && host.cap(most) {
                 log::braked(log::Kind::Channel, || text::limited(most));
-                host.show(true);
+                host.show_accepting();
             }
         }
-        Act::Leaves => host.drop_worker(worker, false),
+        Act::Leaves => host.drop_worker(worker),
         Act::CannotStart => {
             log::message(text::BAD_CONFIGURATION);
             std::process::exit(exit::CONFIGURATION);
@@ -270,7 +274,7 @@ pub fn hear(
             log::braked(log::Kind::Worker, || {
                 text::killed(worker.0, &format!("has sent {offence}"))
             });
-            host.drop_worker(worker, true);
+            host.kill_worker(worker);
         }
     }
 }
@@ -278,11 +282,11 @@ pub fn hear(
 /// A connection was given: stops accepting if the limit is reached now.
 fn follow_limit(host: &mut impl Host) {
     if !host.is_full() {
-        return host.show(true);
+        return host.show_accepting();
     }
     let (users, doing) = (host.users(), host.doing());
     log::braked(log::Kind::Limit, || text::full(users, &doing));
-    host.show(false);
+    host.show_full();
     host.listen(match host.overload() {
         Overload::Queue => Listening::Paused,
         Overload::Close => Listening::Refusing,
@@ -316,7 +320,7 @@ pub fn signal(host: &mut impl Host, arrived: &Arrived, inherited: bool) {
     }
     if arrived.has(Signal::SIGUSR1) {
         for (worker, _) in host.workers() {
-            host.drop_worker(worker, false);
+            host.drop_worker(worker);
         }
     }
 }
@@ -376,7 +380,8 @@ mod tests {
         fn listen(&mut self, how: Listening) {
             self.listening = Some(how);
         }
-        fn show(&mut self, _: bool) {}
+        fn show_accepting(&mut self) {}
+        fn show_full(&mut self) {}
         fn limits(&self) -> Limits {
             Limits { instances_min: 1, instances_max: 3, users_min: 1, users_max: 2 }
         }
@@ -406,8 +411,11 @@ mod tests {
             self.users[worker.0 as usize] += 1;
             Given::Taken
         }
-        fn drop_worker(&mut self, worker: WorkerId, _: bool) {
+        fn drop_worker(&mut self, worker: WorkerId) {
             self.gone.push(worker.0 + 100);
+        }
+        fn kill_worker(&mut self, worker: WorkerId) {
+            self.drop_worker(worker);
         }
     }
 

@@ -307,7 +307,7 @@ impl Workers {
     /// Takes over the workers of the former image, and asks them to leave.
     pub(super) fn adopt(&mut self, former: Vec<LeftWorker<Channel>>, events: &mut Loop) {
         for LeftWorker { pid, channel, inbox, users, heard, clients } in former {
-            let side = BrokerSide::adopted(heard);
+            let side = if heard { BrokerSide::adopted_heard() } else { BrokerSide::adopted() };
             let mut worker = Worker::new(
                 pid,
                 channel,

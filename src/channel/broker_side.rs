@@ -151,11 +151,14 @@ impl BrokerSide {
         }
     }
 
-    /// For a worker of a former image of the broker, which is leaving. If that image has `heard`
-    /// it, it has its answer to HELLO, or gets none.
-    pub fn adopted(heard: bool) -> BrokerSide {
-        let said = if heard { Said::ANYTHING } else { Said::empty() };
-        BrokerSide { stage: Stage::Leaving, said, ..BrokerSide::new(Peer::Foreign) }
+    /// For a worker of a former image of the broker, which is leaving and has not sent anything.
+    pub fn adopted() -> BrokerSide {
+        BrokerSide { stage: Stage::Leaving, ..BrokerSide::new(Peer::Foreign) }
+    }
+
+    /// For one that the former image has heard: it has its answer to HELLO, or gets none.
+    pub fn adopted_heard() -> BrokerSide {
+        BrokerSide { said: Said::ANYTHING, ..BrokerSide::adopted() }
     }
 
     /// True if it has sent a message.
@@ -452,8 +455,8 @@ mod tests {
     #[test]
     fn a_worker_of_a_former_image_gets_its_keys_once() {
         let hello = || Ok(FromWorker::Hello(Abilities::ALL));
-        assert_eq!(BrokerSide::adopted(false).hear(hello(), 0, 0), Act::Answer);
-        assert!(!matches!(BrokerSide::adopted(true).hear(hello(), 0, 0), Act::Answer));
+        assert_eq!(BrokerSide::adopted().hear(hello(), 0, 0), Act::Answer);
+        assert!(!matches!(BrokerSide::adopted_heard().hear(hello(), 0, 0), Act::Answer));
     }
 
     #[test]

@@ -99,6 +99,15 @@ struct Later {
     wait: i64,
 }
 
+/// Where a new timer goes among those of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Before the others: `io_sched_add`.
+    First,
+    /// After the others: `io_sched_app`.
+    Last,
+}
+
 /// The timers of one key. Only the first one is armed.
 struct Stack {
     events: VecDeque<Later>,
@@ -305,12 +314,26 @@ impl Loop {
         }
     }
 
-    /// `io_set_i`, `io_set_o`, `io_clr_i`, `io_clr_o`
-    pub fn foreign_want(&mut self, fd: RawFd, interest: Interest, on: bool) {
+    /// `io_set_i`, `io_set_o`: adds to the interest in a descriptor.
+    pub fn foreign_want(&mut self, fd: RawFd, interest: Interest) {
+        if let Some(slot) = self.foreign.slots.get(&fd) {
+            self.foreign_set_wanted(fd, slot.wanted | interest);
+        }
+    }
+
+    /// `io_clr_i`, `io_clr_o`: takes from the interest in a descriptor.
+    pub fn foreign_leave(&mut self, fd: RawFd, interest: Interest) {
+        if let Some(slot) = self.foreign.slots.get(&fd) {
+            self.foreign_set_wanted(fd, slot.wanted - interest);
+        }
+    }
+
+    /// Sets the interest that the owner of a descriptor has.
+    pub(super) fn foreign_set_wanted(&mut self, fd: RawFd, wanted: Interest) {
         let Some(slot) = self.foreign.slots.get_mut(&fd) else {
             return;
         };
-        slot.wanted.set(interest, on);
+        slot.wanted = wanted;
         // Once it has had any interest, keep watching it for hang-ups.
         let wanted = slot.effective() | Interest::HANGUP;
         self.set_interest(&fd, wanted);
@@ -376,8 +399,8 @@ impl Loop {
     pub fn foreign_clear_callback(&mut self, fd: RawFd, condition: Condition) {
         self.foreign_set_callback(fd, condition, self.foreign.invalid[condition as usize]);
         match condition {
-            Condition::Input => self.foreign_want(fd, Interest::READ, false),
-            Condition::Output => self.foreign_want(fd, Interest::WRITE, false),
+            Condition::Input => self.foreign_leave(fd, Interest::READ),
+            Condition::Output => self.foreign_leave(fd, Interest::WRITE),
             _ => {}
         }
     }
@@ -413,19 +436,17 @@ impl Loop {
         let wanted = slot.wanted;
         if let Some(slot) = self.foreign.slots.get_mut(&to) {
             (slot.context, slot.callbacks, slot.held) = (context, callbacks, held);
-            self.foreign_want(to, wanted, true);
-            self.foreign_want(to, wanted.complement(), false);
+            self.foreign_set_wanted(to, wanted);
         }
     }
 
-    /// `io_sched_add`, and with `last` `io_sched_app`: `procedure(key, -1)` in `wait` microseconds,
-    /// before or after the key's other events.
+    /// `io_sched_add`, `io_sched_app`: `procedure(key, -1)` in `wait` microseconds.
     pub fn foreign_schedule(
         &mut self,
         key: *mut c_void,
         procedure: Callback,
         wait: i64,
-        last: bool,
+        order: Order,
     ) {
         common_data::refresh_clock();
         let now = self.microseconds();
@@ -436,7 +457,7 @@ impl Loop {
             time: Box::new(libc::timeval { tv_sec: 0, tv_usec: 0 }),
         });
         let event = Later { procedure, wait };
-        if last && !stack.events.is_empty() {
+        if order == Order::Last && !stack.events.is_empty() {
             stack.events.push_back(event);
         } else {
             stack.events.push_front(event);

@@ -56,7 +56,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 pub use backend::{Choice, Mechanism};
 use foreign::Foreign;
-pub use foreign::{Callback, Condition, Context};
+pub use foreign::{Callback, Condition, Context, Order};
 use periodic::{Periodic, FOREVER, STEP};
 pub use resolver::{Resolver, Told};
 pub use timers::TimerId;

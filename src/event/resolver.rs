@@ -4,7 +4,7 @@
 //! that the callback may ask, cancel, and end the resolver. It is never delivered before
 //! [`Resolver::ask`] has returned.
 
-use super::{Callback, Condition, Context, Interest};
+use super::{Callback, Condition, Context, Interest, Order};
 use crate::os::dns::{Channel, Name};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -68,8 +68,9 @@ impl Shared {
                         events.foreign_set_callback(fd, condition, function as Callback);
                     }
                 }
-                events.foreign_want(fd, Interest::READ, read);
-                events.foreign_want(fd, Interest::WRITE, write);
+                let wanted = [(read, Interest::READ), (write, Interest::WRITE)];
+                let wanted = wanted.into_iter().filter(|(on, _)| *on);
+                events.foreign_set_wanted(fd, wanted.map(|(_, interest)| interest).collect());
             });
         }
     }
@@ -230,7 +231,7 @@ impl Resolver {
             Context::with(self.shared.io, |events| {
                 events.foreign_drop(handle);
                 if let Some(wait) = wait {
-                    events.foreign_schedule(handle, due as Callback, wait, false);
+                    events.foreign_schedule(handle, due as Callback, wait, Order::First);
                 }
             });
         }

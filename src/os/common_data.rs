@@ -185,9 +185,18 @@ pub fn set_fonts(terminal: bool) {
     put_fonts(FONTS.map(|font| if terminal { font } else { c"" }.as_ptr().cast_mut()));
 }
 
-/// `debug redirect`: to standard error, which then no longer counts as a terminal, or not.
-pub fn redirect_debug(to_stderr: bool) {
-    set_debug_redirected(to_stderr.into());
+/// Debug output goes to standard error, which then no longer counts as a terminal.
+pub fn debug_to_stderr() {
+    redirect_debug(1);
+}
+
+/// Debug output goes to the log.
+pub fn debug_to_log() {
+    redirect_debug(0);
+}
+
+fn redirect_debug(to_stderr: c_int) {
+    set_debug_redirected(to_stderr);
     set_debug_terminal(0);
     set_fonts(false);
 }

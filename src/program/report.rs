@@ -124,7 +124,7 @@ impl Report {
     fn redirect(&self, target: Target) -> bool {
         match target {
             Target::Syslog => {
-                common_data::redirect_debug(false);
+                common_data::debug_to_log();
                 return false;
             }
             Target::StandardError => {}
@@ -138,7 +138,7 @@ impl Report {
                 }
             }
         }
-        common_data::redirect_debug(true);
+        common_data::debug_to_stderr();
         true
     }
 }

@@ -842,7 +842,7 @@ impl Balancer {
         tried.add_failed(self.remotes[index].id);
         let row = self.remotes[index].row;
         self.zone.set_retry_at(row, self.retry_time());
-        let news = self.zone.report(row, true);
+        let news = self.zone.report_down(row);
         self.released(index);
         news
     }
@@ -873,7 +873,7 @@ impl Balancer {
         if self.remotes[index].state.retry_at != 0 {
             self.refresh(index);
         }
-        self.zone.report(row, false)
+        self.zone.report_up(row)
     }
 
     /// The remote has ended a session at once, without sending anything. True if it is now marked
@@ -886,7 +886,7 @@ impl Balancer {
         self.catch_up(now);
         self.zone.set_retry_at(row, self.retry_time());
         self.refresh(index);
-        self.zone.report(row, true)
+        self.zone.report_down(row)
     }
 
     /// The remote has answered a session, or has kept it long enough. True if the remote was

@@ -457,9 +457,17 @@ impl Zone {
         done
     }
 
-    /// Records that a remote is down, or up again. True if that is news.
-    pub fn report(&self, row: usize, down: bool) -> bool {
-        let down = u64::from(down);
+    /// Records that a remote is down. True if that is news.
+    pub fn report_down(&self, row: usize) -> bool {
+        self.report(row, 1)
+    }
+
+    /// Records that a remote is up again. True if that is news.
+    pub fn report_up(&self, row: usize) -> bool {
+        self.report(row, 0)
+    }
+
+    fn report(&self, row: usize, down: u64) -> bool {
         let place = self.field(row, REPORTED);
         place.load(SeqCst) != down && place.swap(down, SeqCst) != down
     }

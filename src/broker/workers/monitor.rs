@@ -117,7 +117,7 @@ impl Workers {
         events: &mut Loop,
     ) {
         let LeftMonitor { pid, channel } = former;
-        let side = BrokerSide::adopted(true);
+        let side = BrokerSide::adopted_heard();
         let material = Rc::clone(&self.secrets.material);
         let child = Worker::new(pid, channel, None, side, material, events.now());
         child.register(Token::new(kind::MONITOR, 0), events);
