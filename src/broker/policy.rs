@@ -75,7 +75,7 @@ impl Policy {
     pub fn with(limits: Limits, workers: impl IntoIterator<Item = (WorkerId, usize)>) -> Policy {
         let mut policy = Policy::new(limits);
         for (id, users) in workers {
-            policy.add(id, true);
+            policy.add_ready(id);
             policy.total += users;
             if let Some(worker) = policy.workers.last_mut() {
                 worker.users = users;
@@ -128,9 +128,17 @@ impl Policy {
         worker.most.unwrap_or(self.expected)
     }
 
-    /// A worker has been started; `ready` if it may be given connections at once.
-    pub fn add(&mut self, id: WorkerId, ready: bool) {
-        let starting = !ready;
+    /// A worker has been started, which says when it is ready.
+    pub fn add_starting(&mut self, id: WorkerId) {
+        self.insert(id, true);
+    }
+
+    /// A worker has been started that may be given connections at once.
+    pub fn add_ready(&mut self, id: WorkerId) {
+        self.insert(id, false);
+    }
+
+    fn insert(&mut self, id: WorkerId, starting: bool) {
         self.workers.push(Worker {
             id,
             users: 0,
@@ -311,7 +319,7 @@ mod tests {
                 }
                 Choice::Start => {
                     *next += 1;
-                    policy.add(WorkerId(*next), true);
+                    policy.add_ready(WorkerId(*next));
                 }
                 Choice::Wait | Choice::Nobody => return None,
             }
@@ -340,8 +348,8 @@ mod tests {
     #[test]
     fn who_is_up_first_does_not_matter() {
         let mut policy = policy((2, 2), (5, 5));
-        policy.add(WorkerId(1), false);
-        policy.add(WorkerId(2), false);
+        policy.add_starting(WorkerId(1));
+        policy.add_starting(WorkerId(2));
         policy.set_ready(WorkerId(2));
         assert_eq!(policy.choose(None), Choice::Wait);
         assert_eq!(policy.fallback(), Choice::Worker(WorkerId(2)));
@@ -353,8 +361,8 @@ mod tests {
     fn a_lower_maximum_lowers_the_total() {
         let mut policy = policy((2, 2), (5, 15));
         let mut next = 0;
-        policy.add(WorkerId(1), true);
-        policy.add(WorkerId(2), true);
+        policy.add_ready(WorkerId(1));
+        policy.add_ready(WorkerId(2));
         next += 2;
         assert_eq!(policy.cap(WorkerId(1), 12), Some(12));
         assert_eq!(policy.limit(), 24);
@@ -367,7 +375,7 @@ mod tests {
     #[test]
     fn what_one_worker_can_handle_is_not_what_all_can() {
         let mut policy = policy((3, 3), (5, 15));
-        (1..=3).for_each(|id| policy.add(WorkerId(id), true));
+        (1..=3).for_each(|id| policy.add_ready(WorkerId(id)));
         assert_eq!(policy.cap(WorkerId(1), 15), None);
         assert_eq!(policy.cap(WorkerId(2), 1), None);
         assert_eq!(policy.limit(), 31);
@@ -377,7 +385,7 @@ mod tests {
         assert_eq!(policy.cap(WorkerId(2), 2), Some(2));
         assert_eq!(policy.limit(), 6);
         policy.remove(WorkerId(2));
-        policy.add(WorkerId(4), false);
+        policy.add_starting(WorkerId(4));
         assert_eq!(policy.cap(WorkerId(4), 100), None);
         assert_eq!(policy.limit(), 45);
         assert_eq!(policy.cap(WorkerId(9), 1), None);
@@ -386,13 +394,13 @@ mod tests {
     #[test]
     fn a_stalled_worker_is_passed_over() {
         let mut policy = policy((2, 3), (5, 5));
-        policy.add(WorkerId(1), true);
-        policy.add(WorkerId(2), true);
+        policy.add_ready(WorkerId(1));
+        policy.add_ready(WorkerId(2));
         policy.set_stalled(WorkerId(1), true);
         assert_eq!(policy.choose(Some(WorkerId(1))), Choice::Worker(WorkerId(2)));
         policy.set_stalled(WorkerId(2), true);
         assert_eq!(policy.choose(None), Choice::Start);
-        policy.add(WorkerId(3), false);
+        policy.add_starting(WorkerId(3));
         assert_eq!(policy.choose(None), Choice::Wait);
         assert_eq!(policy.fallback(), Choice::Nobody);
         assert!(!policy.is_full());
@@ -475,7 +483,7 @@ mod tests {
                             Choice::Start => {
                                 prop_assert!(model.len() < instances_max);
                                 next += 1;
-                                policy.add(WorkerId(next), false);
+                                policy.add_starting(WorkerId(next));
                                 model.insert(next, Model { starting: true, ..Model::default() });
                             }
                             Choice::Worker(id) => {

@@ -152,7 +152,7 @@ impl Workers {
         publish_snapshot(snapshot.as_ref());
         let mut policy = Policy::new(servers.limits(spawn));
         if let Servers::Local { .. } = servers {
-            policy.add(LOCAL_WORKER, true);
+            policy.add_ready(LOCAL_WORKER);
         }
         let mut leases = Leases::default();
         leases.set_monitored(secrets.monitored && matches!(servers, Servers::Own(_)));
@@ -286,7 +286,10 @@ impl Workers {
             events.now(),
         );
         let id = self.add(worker, events);
-        self.policy.add(id, peer == Peer::Foreign);
+        match peer {
+            Peer::Foreign => self.policy.add_ready(id),
+            Peer::Ours => self.policy.add_starting(id),
+        }
         Ok(true)
     }
 

@@ -23,6 +23,7 @@ use crate::os::background::{self, Side};
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::os::process::{self, exit};
 use crate::os::shm::Segment;
+use crate::os::socket::Inherited;
 use crate::os::{self, log, signals, supervisor, Listener};
 use crate::snapshot::reader::Reader;
 use crate::snapshot::texts::Texts;
@@ -32,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// The main function of a process that is not a worker.
-pub(super) fn main(process: &Process, inetd: bool) -> i32 {
+pub(super) fn main(process: &Process, input: Inherited) -> i32 {
     let options = match process.options(options::BROKER) {
         Ok(options) => options,
         Err(status) => return status,
@@ -52,7 +53,7 @@ pub(super) fn main(process: &Process, inetd: bool) -> i32 {
         signals::hold_until_caught();
     }
     let reloaded = matches!(origin, Origin::Former);
-    match run(process, &options, inetd, &mut handover, origin) {
+    match run(process, &options, input == Inherited::Listener, &mut handover, origin) {
         // A running service is not given up because its next image cannot start at the moment.
         Err(status) if reloaded => next_image::start_again(process, handover, status),
         Ok(status) | Err(status) => status,

@@ -77,7 +77,7 @@ pub fn hosted_broker(
         log::message("FATAL: Recursive execution prohibited.");
         return Hosted::Recursive;
     }
-    let status = broker::main(&process, inherited == Inherited::Listener);
+    let status = broker::main(&process, inherited);
     match single::take() {
         Some((broker, events, worker)) => {
             let limit = broker.limit();

@@ -96,8 +96,7 @@ pub fn main(kind: Kind, arguments: Vec<OsString>) -> i32 {
     match socket::inspect(0) {
         Inherited::Channel if is_monitor() => monitor::main(&process),
         Inherited::Channel => worker::main(&process),
-        Inherited::Listener => broker::main(&process, true),
-        Inherited::Other => broker::main(&process, false),
+        input @ (Inherited::Listener | Inherited::Other) => broker::main(&process, input),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::os::anonymous::Bytes;
 use crate::os::process::{self, exit};
 use crate::os::{self, log};
 use crate::snapshot::reader::Reader;
+use crate::tls::context::Ends;
 use crate::tls::tickets::Ratchet;
 use crate::upstream::zone::counters::Counters;
 use crate::upstream::zone::Zone;
@@ -58,7 +59,8 @@ fn run(process: &Process) -> Result<i32, i32> {
         return Ok(0);
     };
     // It has no listeners, so the keys of session tickets are not for it.
-    let contexts = security::contexts_of_broker(&settings, &material, Ratchet::unset(), false);
+    let contexts =
+        security::contexts_of_broker(&settings, &material, Ratchet::unset(), Ends::Remotes);
     drop(material);
     let contexts = contexts.map_err(|error| {
         log::message(&error.text);

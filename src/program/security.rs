@@ -6,13 +6,14 @@ use super::section;
 use super::service::Service;
 use super::system::Live;
 use crate::broker::{self, Secrets};
+use crate::config::broker::Broker;
 use crate::config::relay::Relay;
 use crate::config::source::Source;
 use crate::config::tls::{Expired, Kind};
 use crate::os::process::exit;
 use crate::os::{self, log, tls as library};
 use crate::snapshot::material::Material;
-use crate::tls::context::{self, Contexts};
+use crate::tls::context::{self, Contexts, Ends};
 use crate::tls::error::Error;
 use crate::tls::keys;
 use crate::tls::tickets::Ratchet;
@@ -33,10 +34,19 @@ impl From<Error> for Refusal {
     }
 }
 
+/// Where a service has TLS.
+pub(super) fn ends_of(config: &Broker) -> Ends {
+    if config.has_tls_listeners() {
+        Ends::Both
+    } else {
+        Ends::Remotes
+    }
+}
+
 /// Reads the files that a section names, unless they are known already. Those for listeners are
 /// read only if there are listeners with TLS.
-fn read(settings: &Relay, material: &mut Material, listener: bool) -> Result<(), Refusal> {
-    for (path, kind) in context::files(settings, listener) {
+fn read(settings: &Relay, material: &mut Material, ends: Ends) -> Result<(), Refusal> {
+    for (path, kind) in context::files(settings, ends) {
         let read = match kind {
             Kind::File => Material::read_file,
             Kind::FileOrDirectory => Material::read,
@@ -51,15 +61,15 @@ pub(super) fn contexts_of_broker(
     settings: &Relay,
     material: &Material,
     tickets: Ratchet,
-    listener: bool,
+    ends: Ends,
 ) -> Result<Contexts, Refusal> {
-    for (path, _) in context::files(settings, listener) {
+    for (path, _) in context::files(settings, ends) {
         if material.get(path).is_none() {
             let error = std::io::Error::other("not among the files that the broker has read");
             return Err(Error::unreadable(path, settings, &error).into());
         }
     }
-    Ok(library::wiping(|| Contexts::load(settings, material, tickets, listener))?)
+    Ok(library::wiping(|| Contexts::load(settings, material, tickets, ends))?)
 }
 
 /// Makes the TLS contexts of a process that relays. `tickets` are the broker's, if it has sent any.
@@ -67,28 +77,28 @@ pub(super) fn contexts(
     settings: &Relay,
     material: &mut Material,
     tickets: Option<Ratchet>,
-    listener: bool,
+    ends: Ends,
 ) -> Result<Contexts, Refusal> {
-    read(settings, material, listener)?;
-    let tickets = match tickets.filter(|tickets| !listener || !tickets.is_unset()) {
+    read(settings, material, ends)?;
+    let tickets = match tickets.filter(|tickets| ends == Ends::Remotes || !tickets.is_unset()) {
         Some(tickets) => tickets,
-        None if !listener => Ratchet::unset(),
+        None if ends == Ends::Remotes => Ratchet::unset(),
         None => {
             let mut tickets = fresh()?;
             tickets.set_period(settings.tls.session_timeout.into());
             tickets
         }
     };
-    Ok(library::wiping(|| Contexts::load(settings, material, tickets, listener))?)
+    Ok(library::wiping(|| Contexts::load(settings, material, tickets, ends))?)
 }
 
 /// The secrets for workers, with the keys of session tickets that the former image left, or fresh
-/// ones. Without a `listener` that has TLS, OpenSSL is not asked for random keys, as it may be
+/// ones. Without listeners that have TLS, OpenSSL is not asked for random keys, as it may be
 /// unable to give any.
-pub(super) fn secrets(former: Option<Ratchet>, listener: bool) -> Result<Secrets, Refusal> {
+pub(super) fn secrets(former: Option<Ratchet>, ends: Ends) -> Result<Secrets, Refusal> {
     let tickets = match former.filter(|tickets| !tickets.is_unset()) {
         Some(tickets) => tickets,
-        None if !listener => Ratchet::unset(),
+        None if ends == Ends::Remotes => Ratchet::unset(),
         None => fresh()?,
     };
     Ok(Secrets { material: Rc::default(), tickets, monitored: false })
@@ -136,11 +146,11 @@ pub(super) struct Checked {
 pub(super) fn examine(
     settings: &Relay,
     material: &Material,
-    listener: bool,
+    ends: Ends,
     purpose: Purpose,
 ) -> Result<Vec<String>, Refusal> {
     let mut warnings = Vec::new();
-    for Finding { text, subject } in validity::examine(settings, material, listener)? {
+    for Finding { text, subject } in validity::examine(settings, material, ends)? {
         let refused = match (settings.tls.expired, purpose) {
             (Expired::Refuse, _) => subject != Subject::Other,
             (Expired::Warn, Purpose::Start) => subject == Subject::DefaultCertificate,
@@ -162,7 +172,7 @@ pub(super) fn check(
     section: &str,
     system: &Rc<Live>,
     listeners: &Listeners,
-    tls: bool,
+    ends: Ends,
     purpose: Purpose,
     holder: Holder,
 ) -> Result<Option<Checked>, Refusal> {
@@ -172,16 +182,16 @@ pub(super) fn check(
         return Ok(None);
     };
     let mut material = Material::default();
-    let made = contexts(&settings, &mut material, None, tls).map_err(|refusal| {
+    let made = contexts(&settings, &mut material, None, ends).map_err(|refusal| {
         // Other messages name a file.
         let place = format!("{name}: id = {section}: ");
         let place = if refusal.status == exit::CONFIGURATION { &place } else { "" };
         Refusal { text: format!("{place}{}", refusal.text), ..refusal }
     })?;
     library::wiping(|| drop(made));
-    let warnings = examine(&settings, &material, tls, purpose)?;
+    let warnings = examine(&settings, &material, ends, purpose)?;
     if keys::are_separate(&settings)? && holder == Holder::Signer {
-        library::wiping(|| keys::set_apart(&settings, &mut material, tls))?;
+        library::wiping(|| keys::set_apart(&settings, &mut material, ends))?;
     }
     let (own, session_timeout) = (listeners.among(&settings), settings.tls.session_timeout);
     let (material, monitored) = (Rc::new(material), settings.is_monitored());
@@ -204,7 +214,7 @@ pub(super) fn read_secrets(
 ) -> Result<(Secrets, u32), Refusal> {
     let Service { options, config, .. } = service;
     let (tickets, checked) = former.unzip();
-    let mut secrets = secrets(tickets, config.has_tls_listeners())?;
+    let mut secrets = secrets(tickets, ends_of(config))?;
     if !service.has_own_workers() || options.version {
         return Ok((secrets, 0));
     }
@@ -221,7 +231,7 @@ pub(super) fn read_secrets(
         },
         None => Source::new(service.source(), text.to_vec()),
     };
-    let tls = config.has_tls_listeners();
+    let ends = ends_of(config);
     let mut session_timeout = 0;
     // Relative names in the section start in the workers' directory, written as the system will
     // report it there.
@@ -229,7 +239,7 @@ pub(super) fn read_secrets(
     system.reader.set_directory(directory.and_then(|directory| directory.canonicalize().ok()));
     let holder = if service.single { Holder::Single } else { Holder::Signer };
     let section = service.relay_section();
-    if let Some(checked) = check(&source, section, system, listeners, tls, purpose, holder)? {
+    if let Some(checked) = check(&source, section, system, listeners, ends, purpose, holder)? {
         system.reader.complete();
         for text in &checked.warnings {
             system.report.message(log::Severity::WARNING, text);

@@ -98,11 +98,11 @@ pub(super) fn own_worker(
     // for each further listener.
     let own = 9 + service.config.listeners.len().max(1) as u64;
     let users = usize::try_from(descriptors.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(1);
-    let listener = service.config.has_tls_listeners();
+    let ends = security::ends_of(&service.config);
     let tickets = secrets.tickets.clone();
     let tls = match system.reader.is_complete() {
-        true => security::contexts_of_broker(&settings, &secrets.material, tickets, listener),
-        false => security::contexts(&settings, &mut Material::default(), Some(tickets), listener),
+        true => security::contexts_of_broker(&settings, &secrets.material, tickets, ends),
+        false => security::contexts(&settings, &mut Material::default(), Some(tickets), ends),
     };
     let tls = tls.map_err(|refusal| {
         log::message(&refusal.text);

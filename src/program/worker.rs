@@ -21,6 +21,7 @@ use crate::os::shared::Object;
 use crate::os::{self, log, Channel, Socket};
 use crate::snapshot::material::Material;
 use crate::snapshot::reader::Reader;
+use crate::tls::context::Ends;
 use crate::tls::tickets::Ratchet;
 use crate::upstream;
 use crate::upstream::zone::counters::Counters;
@@ -73,12 +74,11 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         // For a broker of ours that has not made these checks itself; the variable says whether it
         // has listeners with TLS.
         if std::env::var_os(BROKER_VARIABLE).is_some() {
-            let listener = has_tls_listeners(&settings);
+            let ends = tls_ends(&settings);
             let mut material = Material::default();
-            let checked =
-                security::contexts(&settings, &mut material, None, listener).and_then(|_| {
-                    security::examine(&settings, &material, listener, security::Purpose::Start)
-                });
+            let checked = security::contexts(&settings, &mut material, None, ends).and_then(|_| {
+                security::examine(&settings, &material, ends, security::Purpose::Start)
+            });
             let warnings = checked.map_err(|refusal| {
                 report.message(log::Severity::ERROR, &refusal.text);
                 refusal.status
@@ -106,7 +106,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let peer = std::env::var_os(BROKER_VARIABLE).map_or(Peer::Foreign, |_| Peer::Ours);
     let mut link = Link::new(channel, peer);
     super::install_crash_handler(&common);
-    let listener = has_tls_listeners(&settings);
+    let ends = tls_ends(&settings);
     let told = match link.ask() {
         Start::Told(answer) => decode(answer),
         Start::Unneeded => return Ok(0),
@@ -119,9 +119,9 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     }
     let tls = match tickets {
         Some(tickets) if system.reader.is_complete() => {
-            security::contexts_of_broker(&settings, &material, tickets, listener)
+            security::contexts_of_broker(&settings, &material, tickets, ends)
         }
-        tickets => security::contexts(&settings, &mut material, tickets, listener),
+        tickets => security::contexts(&settings, &mut material, tickets, ends),
     };
     // The keys are in OpenSSL's protected memory now.
     drop(material);
@@ -175,13 +175,14 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     Ok(worker.run(&mut events))
 }
 
-/// True if there are listeners with TLS. If the broker does not say, certificates mean that there
-/// may be.
-fn has_tls_listeners(settings: &Relay) -> bool {
+/// Where there is TLS. If the broker does not say, certificates mean that there may be listeners
+/// with it.
+fn tls_ends(settings: &Relay) -> Ends {
     match std::env::var(BROKER_VARIABLE).as_deref() {
-        Ok(WITH_TLS) => true,
-        Ok(WITHOUT_TLS) => false,
-        _ => !settings.tls.certificates.is_empty(),
+        Ok(WITH_TLS) => Ends::Both,
+        Ok(WITHOUT_TLS) => Ends::Remotes,
+        _ if settings.tls.certificates.is_empty() => Ends::Remotes,
+        _ => Ends::Both,
     }
 }
 

@@ -22,13 +22,22 @@ pub struct Contexts {
     pub tickets: Ratchet,
 }
 
+/// At which ends of its sessions a process may have TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Only towards remotes: there are no listeners with TLS, or they are not this process's.
+    Remotes,
+    /// Towards clients as well.
+    Both,
+}
+
 impl Contexts {
-    /// Loads what a section asks for. `listener`: there are, or may be, listeners with TLS.
+    /// Loads what a section asks for.
     pub fn load(
         settings: &Relay,
         material: &Material,
         tickets: Ratchet,
-        listener: bool,
+        ends: Ends,
     ) -> Result<Contexts, Error> {
         let mut connectors: Vec<Option<Rc<Connector>>> = Vec::new();
         for (index, remote) in settings.remotes.iter().enumerate() {
@@ -51,7 +60,8 @@ impl Contexts {
             };
             connectors.push(connector);
         }
-        let acceptor = listener.then(|| Acceptor::new(&settings.tls, material)).transpose()?;
+        let acceptor =
+            (ends == Ends::Both).then(|| Acceptor::new(&settings.tls, material)).transpose()?;
         library::set_ticket_keys(tickets.keys());
         Ok(Contexts { acceptor, connectors, tickets })
     }
@@ -65,8 +75,8 @@ impl Contexts {
 }
 
 /// Every file that a section's TLS settings name; those for listeners only if there are any.
-pub fn files(settings: &Relay, listener: bool) -> impl Iterator<Item = (&PathBuf, Kind)> {
+pub fn files(settings: &Relay, ends: Ends) -> impl Iterator<Item = (&PathBuf, Kind)> {
     let remotes = settings.remotes.iter().filter_map(|remote| remote.tls.as_deref());
-    let listener = listener.then(|| settings.tls.files());
+    let listener = (ends == Ends::Both).then(|| settings.tls.files());
     listener.into_iter().flatten().chain(remotes.flat_map(RemoteTls::files))
 }

@@ -1,6 +1,7 @@
 //! Takes private keys out of the files for TLS, so that they can go to a process of their own, and
 //! the rest to workers.
 
+use super::context::Ends;
 use super::error::{Error, CHAIN_CALL, KEY_CALL};
 use super::identity::{bundle, private_key, Bundle, RSA_ONLY};
 use crate::config::relay::Relay;
@@ -29,9 +30,9 @@ pub fn are_separate(settings: &Relay) -> Result<bool, Error> {
 
 /// Takes the private keys out of the files that the settings name; those for listeners only if
 /// there are any.
-pub fn set_apart(settings: &Relay, material: &mut Material, listener: bool) -> Result<(), Error> {
+pub fn set_apart(settings: &Relay, material: &mut Material, ends: Ends) -> Result<(), Error> {
     let remotes = settings.remotes.iter().filter_map(|remote| remote.tls.as_deref());
-    let own = listener.then_some(&settings.tls.certificates).into_iter().flatten();
+    let own = (ends == Ends::Both).then_some(&settings.tls.certificates).into_iter().flatten();
     let certificates: Vec<&Certificate> = own
         .chain(remotes.map(|tls| &tls.certificate))
         .filter(|certificate| certificate.chain.is_some())

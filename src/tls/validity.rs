@@ -1,6 +1,7 @@
 //! Checks by their dates whether the certificates and revocation lists configured for TLS are valid
 //! today.
 
+use super::context::Ends;
 use super::error::{Error, CHAIN_CALL, CRL_CALL};
 use super::identity::bundle;
 use super::trust::pem_blocks;
@@ -39,13 +40,9 @@ pub enum Subject {
 }
 
 /// Examines everything that [`Contexts::load`](super::context::Contexts::load) would load.
-pub fn examine(
-    settings: &Relay,
-    material: &Material,
-    listener: bool,
-) -> Result<Vec<Finding>, Error> {
+pub fn examine(settings: &Relay, material: &Material, ends: Ends) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
-    if listener {
+    if ends == Ends::Both {
         for (index, certificate) in settings.tls.certificates.iter().enumerate() {
             let subject = match index {
                 0 => Subject::DefaultCertificate,

@@ -678,7 +678,7 @@ mod tests {
         a.set_retry_at(0, 100);
         assert!(b.put_off(0, 100, 200));
         assert!(!a.put_off(0, 100, 200));
-        assert!(a.report(0, true) && !b.report(0, true) && b.is_down(0) && b.report(0, false));
+        assert!(a.report_down(0) && !b.report_down(0) && b.is_down(0) && b.report_up(0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::relay::Relay;
+use crate::tls::context::Ends;
 use crate::tls::validity::{self, Subject};
 
 /// A revocation list of an authority.
@@ -435,7 +436,8 @@ fn an_expired_certificate_is_found_and_left_to_the_clients() {
     let expired = pki().authority.sign_expired(&["a.example"]);
     let setup = Setup::new(&[&expired]);
     let settings = Relay { tls: setup.settings.clone(), ..Relay::default() };
-    let findings = validity::examine(&settings, &super::material(&setup.files), true).unwrap();
+    let findings =
+        validity::examine(&settings, &super::material(&setup.files), Ends::Both).unwrap();
     let [finding] = &findings[..] else { panic!("{findings:?}") };
     assert!(finding.text.contains("0.pem: the certificate has expired"), "{finding:?}");
     assert_eq!(finding.subject, Subject::DefaultCertificate);
@@ -805,7 +807,7 @@ fn a_missing_intermediate_is_warned_about() {
         let mut setup = Setup::new(&[identity]);
         setup.files[0].1 = chain;
         let settings = Relay { tls: setup.settings.clone(), ..<_>::default() };
-        let findings = validity::examine(&settings, &material(&setup.files), true).unwrap();
+        let findings = validity::examine(&settings, &material(&setup.files), Ends::Both).unwrap();
         let missing = |text: &str| text.contains("is missing behind that of CN=a.example");
         assert_eq!(findings.iter().any(|one| missing(&one.text)), warned, "{findings:?}");
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::relay::Relay;
 use crate::os::tls::signing::{self, Digest, Request, Scheme};
+use crate::tls::context::Ends;
 use crate::tls::keys::set_apart;
 use crate::tls::stream::Shaken;
 use openssl::pkey::{PKey, Private};
@@ -17,7 +18,7 @@ thread_local! {
 
 /// Takes the keys out of a material, and leaves what a worker gets of it.
 fn public_material(settings: &Relay, mut material: Material) -> Material {
-    set_apart(settings, &mut material, true).unwrap();
+    set_apart(settings, &mut material, Ends::Both).unwrap();
     let keys = material.keys().unwrap().values();
     let keys = keys.map(|key| PKey::private_key_from_pkcs8(key).unwrap()).collect();
     KEYS.set(keys);
@@ -214,7 +215,7 @@ fn suites_that_decrypt_are_left_out() {
     };
     let only_rsa = rsa("AES128-GCM-SHA256:AES256-GCM-SHA384");
     let settings = Relay { tls: only_rsa.settings.clone(), ..Relay::default() };
-    let refused = set_apart(&settings, &mut material(&only_rsa.files), true).unwrap_err();
+    let refused = set_apart(&settings, &mut material(&only_rsa.files), Ends::Both).unwrap_err();
     assert!(refused.configuration && refused.text.contains("tls ciphers"), "{refused}");
     let acceptor = acceptor(&rsa("AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"));
     let client = client(|builder| {

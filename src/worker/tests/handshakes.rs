@@ -7,7 +7,7 @@ use crate::channel::protocol::Accept;
 use crate::config::relay::Relay;
 use crate::config::tls::{Certificate, RemoteTls, Tls};
 use crate::os::Socket;
-use crate::tls::context::Contexts;
+use crate::tls::context::{Contexts, Ends};
 use crate::tls::tickets::Ratchet;
 use crate::worker::engine::Engine;
 use openssl::ssl::{SslConnector, SslMethod};
@@ -77,7 +77,7 @@ fn world(change: impl Fn(&mut Relay)) -> World {
     let mut settings = Relay { remotes, tls, ..Relay::default() };
     change(&mut settings);
     let tickets = Ratchet::new([0; 32], 0, 3600);
-    let contexts = Contexts::load(&settings, &material, tickets, true).expect("contexts");
+    let contexts = Contexts::load(&settings, &material, tickets, Ends::Both).expect("contexts");
     world.engine = Engine::new(settings, contexts, None);
     world
 }
