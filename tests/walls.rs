@@ -53,6 +53,7 @@ const PURE: &[&str] = &[
     "channel::worker_side",
     "upstream::balance",
     "upstream::health",
+    "upstream::names",
     "upstream::proxy",
 ];
 const PLAIN_VALUES: &[&str] = &["address", "process::Pid", "secret::wipe"];

@@ -65,7 +65,8 @@ fuzz_target!(|steps: Vec<Step>| {
                 let tag = tag.map(u32::from);
                 let check = [None, Some(Start::Up), Some(Start::Down)][usize::from(kind % 3)];
                 let backup = kind & 4 != 0;
-                let entry = Entry { weight: weight.into(), tag, identity, check, backup };
+                let tier = kind >> 5;
+                let entry = Entry { weight: weight.into(), tag, identity, check, backup, tier };
                 present += usize::from(balancer.add(&[entry]).is_some());
             }
             Step::Remove(index) => balancer.remove(usize::from(index) % present.max(1)),

@@ -1,6 +1,7 @@
 //! The worker's section: remotes, and how sessions are relayed.
 
 mod limits;
+pub mod names;
 mod remote;
 
 use super::balance::{Balance, Scope};
@@ -14,9 +15,9 @@ use super::{common, ConfigError, Parser, Position};
 use crate::os::address::{Address, NotAnAddress};
 use crate::os::socket::{Keepalive, Protocol};
 pub use limits::Limits;
-use remote::{resolve, Described, RemoteBlock, Target};
-use std::io;
-use std::net::SocketAddr;
+use names::{Lookup, Name, Origin, Question};
+use remote::{unresolved, Described, RemoteBlock, Target};
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 /// One address that sessions may be connected to. A `remote` with a host name becomes one for each
@@ -45,6 +46,10 @@ pub struct Remote {
     pub proxy: Option<ProxyVersion>,
     /// `sessions max`, `queue` and `queue timeout`.
     pub sessions: Sessions,
+    /// The name that it is an address of, if that is looked up again.
+    pub origin: Option<Origin>,
+    /// By the priority of its SRV record: it is used when no remote of a smaller tier can be.
+    pub tier: u8,
 }
 
 /// How many sessions a remote may have.
@@ -79,6 +84,8 @@ impl Remote {
             backup: false,
             proxy: None,
             sessions: Sessions::default(),
+            origin: None,
+            tier: 0,
         }
     }
 }
@@ -126,8 +133,12 @@ pub enum Ties {
 /// The worker's section.
 #[derive(Clone, Debug)]
 pub struct Relay {
-    /// `remote = { }`, in order.
+    /// `remote = { }`, in order, as far as their addresses are known at the start.
     pub remotes: Vec<Remote>,
+    /// Remotes that are looked up again.
+    pub names: Vec<Name>,
+    /// Why some of these have no address yet (`resolve start = later`).
+    pub unresolved: Vec<ConfigError>,
     /// The place of each remote in the configuration.
     pub places: Vec<Position>,
     /// `local address`.
@@ -177,12 +188,38 @@ pub struct Relay {
 impl Relay {
     /// True if the monitor has work to do.
     pub fn is_monitored(&self) -> bool {
-        self.remotes.iter().any(|remote| remote.check.is_some())
+        !self.names.is_empty() || self.has_checks()
     }
 
-    /// Without a monitor no remote is checked, and all count as up.
-    pub fn forget_checks(&mut self) {
-        self.remotes.iter_mut().for_each(|remote| remote.check = None);
+    /// True if remotes are probed.
+    pub fn has_checks(&self) -> bool {
+        self.templates().any(|remote| remote.check.is_some())
+    }
+
+    /// Without a monitor no remote is checked, all count as up, and addresses stay as they are.
+    pub fn without_monitor(&mut self) {
+        self.names.clear();
+        for remote in &mut self.remotes {
+            (remote.check, remote.origin) = (None, None);
+        }
+    }
+
+    /// All that remotes are or may become: the remotes, and what addresses of names have in common.
+    pub fn templates(&self) -> impl Iterator<Item = &Remote> {
+        self.remotes.iter().chain(self.names.iter().map(|name| &name.template))
+    }
+
+    /// How remotes speak TLS, each once for its addresses as long as these are in one place.
+    pub fn tls_of_remotes(&self) -> impl Iterator<Item = &RemoteTls> {
+        let known = |tls: &Rc<RemoteTls>| {
+            let tls_of =
+                |remote: &Remote| remote.tls.as_ref().is_some_and(|own| Rc::ptr_eq(own, tls));
+            self.remotes.iter().any(tls_of)
+        };
+        let names = self.names.iter().filter_map(|name| name.template.tls.as_ref());
+        let names = names.filter(move |tls| !known(tls));
+        let remotes = self.remotes.iter().filter_map(|remote| remote.tls.as_ref());
+        remotes.chain(names).map(|tls| &**tls)
     }
 }
 
@@ -190,6 +227,8 @@ impl Default for Relay {
     fn default() -> Relay {
         Relay {
             remotes: Vec::new(),
+            names: Vec::new(),
+            unresolved: Vec::new(),
             places: Vec::new(),
             local: LocalAddress::default(),
             balance: Balance::default(),
@@ -277,6 +316,20 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Section, C
         if relay.balance.scope == Scope::Worker {
             let text = "remote: check needs balance scope = all, as workers share the results";
             return Err(remote.place.error(text));
+        }
+    }
+    let mut remotes = remotes;
+    if relay.balance.scope == Scope::Worker {
+        // Workers on their own hear nothing from the monitor.
+        for remote in &mut remotes {
+            if let Target::Host(_, _, how) = &mut remote.target {
+                if how.is_asked_for() {
+                    return Err(remote.place.error(
+                        "remote: resolve needs balance scope = all, as workers share the addresses",
+                    ));
+                }
+                how.again = None;
+            }
         }
     }
     // An empty alias in place of remotes is there on purpose.
@@ -496,9 +549,6 @@ fn not_an_address(value: &Value, reason: &NotAnAddress) -> ConfigError {
     })
 }
 
-/// A function that looks up the addresses of a host.
-pub type Lookup<'a> = &'a mut dyn FnMut(&str) -> io::Result<Vec<SocketAddr>>;
-
 /// Where connections to remotes come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LocalAddress {
@@ -519,29 +569,64 @@ pub struct Section {
 }
 
 impl Section {
+    /// True if there are remotes that are looked up again.
+    pub fn has_names(&self) -> bool {
+        let again = |remote: &Described| matches!(&remote.target, Target::Host(.., how) if how.again.is_some());
+        self.remotes.iter().any(again)
+    }
+
     /// Resolves the host names to get the settings.
     pub fn resolve(self, lookup: Lookup<'_>) -> Result<Relay, ConfigError> {
         let mut relay = self.relay;
         for remote in self.remotes {
-            let (host, addresses) = match &remote.target {
-                Target::Literal(address) => (None, vec![address.clone()]),
-                Target::Host(host, port) => {
-                    (Some(Rc::from(&*host.text)), resolve(host, *port, lookup)?)
-                }
-            };
-            relay.remotes.extend(addresses.into_iter().map(|address| Remote {
-                address,
+            let mut common = Remote {
+                address: Address::Ip((Ipv4Addr::UNSPECIFIED, 0).into()),
                 protocol: remote.protocol,
-                host: host.clone(),
+                host: None,
                 weight: remote.weight,
-                tls: remote.tls.clone(),
-                tags: remote.tags.clone(),
+                tls: remote.tls,
+                tags: remote.tags,
                 keepalive: remote.keepalive,
-                check: remote.check.clone(),
+                check: remote.check,
                 backup: remote.backup,
                 proxy: remote.proxy,
                 sessions: remote.sessions,
-            }));
+                origin: None,
+                tier: 0,
+            };
+            let (host, port, how) = match remote.target {
+                Target::Literal(address) => {
+                    relay.remotes.push(Remote { address, ..common });
+                    relay.places.push(remote.place.position);
+                    continue;
+                }
+                Target::Host(host, port, how) => (host, port, how),
+            };
+            common.host = Some(Rc::from(&*host.text));
+            if let Some((bound, start)) = how.again {
+                let same = |other: &&Name| other.text().eq_ignore_ascii_case(&host.text);
+                let earlier = relay.names.iter().filter(same).count() as u32;
+                common.origin = Some(Origin { index: relay.names.len() as u32, earlier });
+                common.address = common.address.with_port(port);
+                let template = common.clone();
+                relay.names.push(Name { template, kind: how.kind, bound, start });
+            }
+            let name = how.again.and_then(|_| relay.names.last());
+            let question = Question { text: &host.text, port, kind: how.kind, name };
+            match lookup(&question) {
+                Ok(None) => {}
+                Ok(Some(places)) if !places.is_empty() => {
+                    let places = places.into_iter().map(|place| place.remote(&common));
+                    relay.remotes.extend(places);
+                }
+                other => {
+                    let error = unresolved(&host, how.kind, other.err().as_ref());
+                    match how.again {
+                        Some((_, names::Start::Later)) => relay.unresolved.push(error),
+                        _ => return Err(error),
+                    }
+                }
+            }
             relay.places.resize(relay.remotes.len(), remote.place.position);
         }
         Ok(relay)

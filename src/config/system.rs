@@ -34,11 +34,22 @@ pub trait System {
     fn can_share_port(&self) -> bool;
     /// True if the system has the TCP user timeout.
     fn has_user_timeout(&self) -> bool;
+    /// Whether names can be looked up while the relay runs.
+    fn can_look_up(&self) -> Possible;
     /// Compiles a PCRE2 expression to see whether it is one. The error says what is wrong.
     fn check_pattern(&self, pattern: &[u8]) -> Result<(), String>;
     /// Applies effects before C code reads on, so that it finds everything that the text has set so
     /// far. Only used for that; otherwise the parser's caller applies the effects.
     fn apply(&self, effects: Vec<Effect>);
+}
+
+/// Whether names can be looked up while the relay runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Possible {
+    /// They can be.
+    Yes,
+    /// There is no resolver that does not block.
+    No,
 }
 
 /// Reads a source by its name.
@@ -98,6 +109,10 @@ impl System for Nowhere {
 
     fn has_user_timeout(&self) -> bool {
         true
+    }
+
+    fn can_look_up(&self) -> Possible {
+        Possible::Yes
     }
 
     fn check_pattern(&self, _: &[u8]) -> Result<(), String> {

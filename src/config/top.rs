@@ -151,6 +151,7 @@ fn skip_section(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
 mod tests {
     use super::*;
     use crate::config::relay;
+    use crate::config::relay::names::{Place, Question};
     use crate::config::system::Nowhere;
     use std::net::{Ipv4Addr, SocketAddr};
 
@@ -168,8 +169,9 @@ mod tests {
              id = x { remote = { address = host port = \"${A_PORT}\" tag = \"${GONE}\" } }\n",
         );
         let (section, _) = reading.result.expect("a section");
-        let found = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        let relay = section.resolve(&mut |_| Ok(found.clone())).expect("an address");
+        let found = |port| vec![Place::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))];
+        let mut look_up = |question: &Question<'_>| Ok(Some(found(question.port)));
+        let relay = section.resolve(&mut look_up).expect("an address");
         assert_eq!(relay.remotes[0].address.port(), 1234);
         assert_eq!(relay.remotes[0].tags, ["${GONE}"]);
         let [Effect::SetVariable(name, value), Effect::SetVariable(..), Effect::UnsetVariable(gone)] =

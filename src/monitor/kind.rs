@@ -5,6 +5,7 @@ use crate::channel::local::MONITOR_KINDS;
 use crate::event::Token;
 
 pub(super) const PROBES: u8 = MONITOR_KINDS;
+pub(super) const NAMES: u8 = MONITOR_KINDS + 1;
 pub(super) const CONTROL: u8 = MONITOR_KINDS + 3;
 pub(super) const STATUS: u8 = MONITOR_KINDS + 2;
 // Those of the process come last: there are few kinds, and each part should do with one.

@@ -1,5 +1,5 @@
-//! The monitor: what has to be done beside the sessions. It probes remotes, and writes into the zone
-//! which of them are up.
+//! The monitor: what has to be done beside the sessions. It probes remotes, looks up their names, and
+//! writes into the zone which of them are up, and where they are.
 //!
 //! [`parts`] is the monitor as such: its parts, and what they share. Each part is a file, has the
 //! token kinds that `kind` gives it, and knows nothing of the others. [`process`] is the process
@@ -7,7 +7,8 @@
 //! runs on the loop of the broker and the worker.
 //!
 //! A probe (`probe`) is one conversation with a remote. `probes` decides when to probe which,
-//! and what follows from it.
+//! and what follows from it. Likewise a `lookup` is one conversation with name servers, and `names`
+//! decides when to look up which name.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +17,9 @@ mod history;
 mod http;
 mod json;
 mod kind;
+pub mod lookup;
 mod metrics;
+mod names;
 mod page;
 pub mod parts;
 mod probe;

@@ -2,8 +2,10 @@
 
 use super::control::Control;
 use super::kind;
+use super::names::Names;
 use super::probes::Probes;
-use super::shared::Shared;
+pub use super::shared::IsOwn;
+use super::shared::{Changes, Shared};
 use super::status::Status;
 use crate::channel::briefing::Briefing;
 use crate::channel::protocol::{Caller, Errand, Purpose};
@@ -22,27 +24,31 @@ pub struct Monitor {
     probes: Probes,
     control: Control,
     status: Status,
+    names: Names,
 }
 
 impl Monitor {
-    /// A monitor of the remotes of a section, with their TLS connectors in the same order. It counts in
-    /// `counters`. `None` if the zone has no room for the remotes.
+    /// A monitor of the remotes of a section, with the TLS connectors of these and then of the names
+    /// in the same order. It counts in `counters`. `is_own`: whether a remote is a listener of this
+    /// relay. `None` if the zone has no room for the remotes.
     pub fn new(
         settings: Relay,
         connectors: Vec<Option<Rc<Connector>>>,
         zone: Zone,
         counters: Counters,
+        is_own: IsOwn,
     ) -> Option<Monitor> {
         counters.stand(Standing::Serving, os::wall_clock());
-        let shared = Shared::new(settings, connectors, zone, counters)?;
-        let (probes, control, status) =
-            (Probes::new(&shared), Control::default(), Status::default());
-        Some(Monitor { shared, probes, control, status })
+        let shared = Shared::new(settings, connectors, zone, counters, is_own)?;
+        let (probes, names) = (Probes::new(&shared), Names::new(&shared));
+        let (control, status) = (Control::default(), Status::default());
+        Some(Monitor { shared, probes, names, control, status })
     }
 
     /// Starts to work.
     pub fn begin(&mut self, events: &mut Loop) {
         self.probes.begin(&self.shared, events);
+        self.names.begin(&self.shared, events);
     }
 
     /// Is told what it has to know of the broker, and answers at these sockets from now on.
@@ -66,6 +72,10 @@ impl Monitor {
             kind::PROBES => self.probes.event(event, &self.shared, events),
             kind::CONTROL => self.control.event(event, &self.shared, events),
             kind::STATUS => self.status.event(event, &self.shared, events),
+            kind::NAMES => {
+                let changes = self.names.event(event, &mut self.shared, events);
+                self.changed(&changes, events);
+            }
             _ => {}
         }
     }
@@ -76,14 +86,25 @@ impl Monitor {
             kind::PROBES => self.probes.timer(timer, token, &self.shared, events),
             kind::CONTROL => self.control.timer(timer, token, events),
             kind::STATUS => self.status.timer(timer, token, &self.shared, events),
+            kind::NAMES => {
+                let changes = self.names.timer(timer, token, &mut self.shared, events);
+                self.changed(&changes, events);
+            }
             _ => {}
         }
+    }
+
+    /// Addresses of names have come and gone, which all parts have to know.
+    fn changed(&mut self, changes: &Changes, events: &mut Loop) {
+        self.probes.left(&changes.left, events);
+        self.probes.joined(&changes.joined, &self.shared, events);
     }
 
     /// Stops, and takes its descriptors and timers off the loop.
     pub fn end(&mut self, events: &mut Loop) {
         self.probes.end(events);
         self.status.end(events);
+        self.names.end(events);
         self.control.end(events);
     }
 

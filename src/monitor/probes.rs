@@ -75,6 +75,7 @@ impl Probes {
         (settings.connect_timeout, settings.tls.handshake_timeout) = (0, 0);
         settings.tls.kernel = false;
         settings.remotes.clear();
+        settings.names.clear();
         Probes {
             targets: Vec::new(),
             registry: Registry::new(&settings, Vec::new()),
@@ -111,6 +112,16 @@ impl Probes {
             self.wait(place, delay, events);
         }
         self.follow_climbs(events);
+    }
+
+    /// The remotes in these places are gone.
+    pub(super) fn left(&mut self, places: &[usize], events: &mut Loop) {
+        for &place in places {
+            if let Some(mut target) = self.targets.get_mut(place).and_then(Option::take) {
+                target.stop(events);
+                self.registry.remove(target.id);
+            }
+        }
     }
 
     /// What is probed of a remote; `None` if it has no check.

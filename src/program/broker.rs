@@ -4,7 +4,7 @@
 use super::check::{self, Client};
 use super::next_image;
 use super::options::{self, Options};
-use super::own::Listeners;
+use super::own::{self, Listeners};
 use super::security::{self, Purpose, Refusal};
 use super::service::Service;
 use super::single::{self, HostedWorker};
@@ -104,6 +104,9 @@ fn run(
     std::env::set_var(BROKER_VARIABLE, with_tls);
     let opened: Vec<&Listener> = activated.iter().chain(handover.activated()).collect();
     let listeners = Listeners::of(&service.config, &opened);
+    if service.has_own_workers() {
+        own::tell_listeners(&listeners);
+    }
     let purpose = match origin {
         Origin::User => Purpose::Start,
         Origin::Former | Origin::Check { .. } => Purpose::Reload,

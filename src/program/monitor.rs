@@ -2,12 +2,14 @@
 
 use super::options;
 use super::sandbox::Sandbox;
+use super::single::without_monitor;
 use super::system::Live;
 use super::{own, section, security, Process};
 use crate::broker::inherited_texts;
 use crate::channel::briefing::Briefing;
 use crate::channel::link::{Link, Start};
 use crate::channel::Peer;
+use crate::config::ReadError;
 use crate::monitor::parts::Monitor;
 use crate::monitor::process::Process as MonitorProcess;
 use crate::os::anonymous::Bytes;
@@ -35,12 +37,12 @@ fn run(process: &Process) -> Result<i32, i32> {
     let system = Rc::new(Live::new(report, reader));
     let mut events = super::early_loop()?;
     let read = section::read_without_modules(&options.arguments[0], name, &system);
-    let (mut settings, common) = read.map_err(|error| {
+    let refused = |error: ReadError| {
         report.failure(&error);
         error.exit_status()
-    })?;
+    };
+    let (section, common) = read.map_err(refused)?;
     process::set_umask(0o022);
-    own::leave_out(&mut settings);
     process::new_session();
     let os_error = |error: std::io::Error| {
         log::message(&os::reason(&error));
@@ -58,6 +60,20 @@ fn run(process: &Process) -> Result<i32, i32> {
     let Some((material, _)) = Ratchet::decode_with(&told.secrets) else {
         return Ok(0);
     };
+    let joined = told.zone.and_then(|(fd, _)| {
+        let object = fd.into();
+        let counters = Counters::of_monitor(&object, process::id()).unwrap_or_default();
+        Some((Zone::monitor(&object).ok()?, counters))
+    });
+    let zone = joined.as_ref().map(|(zone, _)| zone);
+    let settings = section.resolve(&mut |question| match section::published(question, zone) {
+        Some(places) => Ok(Some(places)),
+        // What cannot be looked up now can be later.
+        None if question.name.is_some() => section::look_up(question).or(Ok(None)),
+        None => section::look_up(question),
+    });
+    let mut settings = settings.map_err(|error| refused(error.into()))?;
+    own::leave_out(&mut settings);
     // It has no listeners, so the keys of session tickets are not for it.
     let contexts =
         security::contexts_of_broker(&settings, &material, Ratchet::unset(), Ends::Remotes);
@@ -68,15 +84,12 @@ fn run(process: &Process) -> Result<i32, i32> {
     })?;
     super::settle_loop(&mut events)?;
     let sandbox = Sandbox::of_monitor(&settings, &common);
-    let joined = told.zone.and_then(|(fd, _)| {
-        let object = fd.into();
-        let counters = Counters::of_monitor(&object, process::id()).unwrap_or_default();
-        Some((Zone::monitor(&object).ok()?, counters))
+    let without = without_monitor(&settings);
+    let monitor = joined.and_then(|(zone, counters)| {
+        Monitor::new(settings, contexts.connectors, zone, counters, own::is_own())
     });
-    let monitor = joined
-        .and_then(|(zone, counters)| Monitor::new(settings, contexts.connectors, zone, counters));
     let Some(monitor) = monitor else {
-        log::message("monitor: no place in shared memory, remotes are not checked");
+        log::message(&format!("monitor: no place in shared memory, {without}"));
         return Ok(0);
     };
     let mut monitor = MonitorProcess::start(monitor, link, &mut events).map_err(os_error)?;

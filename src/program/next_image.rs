@@ -57,13 +57,14 @@ pub(super) fn start_again(process: &Process, mut handover: Handover, status: i32
 
 /// The environment without the variables meant for this image alone.
 pub(super) fn environment(process: &Process) -> Vec<(OsString, OsString)> {
-    const PRIVATE: [&str; 6] = [
+    const PRIVATE: [&str; 7] = [
         "LISTEN_PID",
         "LISTEN_FDS",
         "LISTEN_FDNAMES",
         BROKER_VARIABLE,
         REPORT_VARIABLE,
         own::VARIABLE,
+        own::LISTENERS,
     ];
     let mut environment = process.environment.clone();
     environment.retain(|(name, _)| {

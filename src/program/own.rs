@@ -14,6 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The environment variable that tells workers which remotes to leave out, one a line.
 pub(super) const VARIABLE: &str = "TCPRELAY_OWN_REMOTES";
+/// The environment variable that tells the monitor where this relay listens, one a line.
+pub(super) const LISTENERS: &str = "TCPRELAY_LISTENERS";
 
 /// On Linux a listener for all addresses keeps every other socket from its port, at any single
 /// address. Elsewhere another program's server may listen at one of them.
@@ -182,10 +184,39 @@ pub(super) fn tell(own: &[OwnRemote]) {
 /// begin with.
 pub(super) fn leave_out(settings: &mut Relay) -> bool {
     let own = std::env::var(VARIABLE).unwrap_or_default();
+    // Names may have addresses later.
+    let named = !settings.names.is_empty();
     let some = !settings.remotes.is_empty();
     settings.remotes.retain(|remote| !own.lines().any(|line| line == name(remote)));
-    if some && settings.remotes.is_empty() {
+    if some && settings.remotes.is_empty() && !named {
         log::message("all remotes are listeners of this relay: clients are disconnected");
     }
-    some
+    some || named
+}
+
+/// Tells the monitor where this relay listens: addresses of names may turn out to be there.
+pub(super) fn tell_listeners(listeners: &Listeners) {
+    let lines = listeners.0.iter().filter_map(|listener| match &listener.address {
+        Address::Ip(address) => {
+            let both = if listener.both { "both" } else { "one" };
+            Some(format!("{} {both} {address}", listener.protocol.name()))
+        }
+        Address::Unix(_) => None,
+    });
+    std::env::set_var(LISTENERS, lines.collect::<Vec<_>>().join("\n"));
+}
+
+/// Whether a remote is a listener of this relay, by what the broker has told.
+pub(super) fn is_own() -> Box<dyn Fn(&Remote) -> bool> {
+    let told = std::env::var(LISTENERS).unwrap_or_default();
+    let listener = |line: &str| {
+        let mut words = line.splitn(3, ' ');
+        let (protocol, both, address) = (words.next()?, words.next()?, words.next()?);
+        let protocols = [Protocol::Tcp, Protocol::Mptcp, Protocol::Sctp];
+        let protocol = protocols.into_iter().find(|known| known.name() == protocol)?;
+        let address = Address::Ip(address.parse().ok()?);
+        Some(Listener { protocol, address, both: both == "both" })
+    };
+    let listeners = Listeners(told.lines().filter_map(listener).collect());
+    Box::new(move |remote| listeners.has(remote))
 }

@@ -17,6 +17,7 @@ pub(super) struct Sandbox {
     /// UNIX sockets of remotes.
     sockets: Vec<PathBuf>,
     modules: bool,
+    names: bool,
     kernel_tls: bool,
     foreign_addresses: bool,
     accepts: bool,
@@ -29,6 +30,7 @@ impl Sandbox {
         let mut sandbox = Sandbox::of_monitor(settings, common);
         sandbox.accepts = false;
         sandbox.modules = !modules.is_empty();
+        sandbox.names = false;
         if let Some(name) = &modules.unconfined {
             let text = format!("the module '{name}' may start programs or write files");
             sandbox.obstacle = Some(text);
@@ -54,6 +56,7 @@ impl Sandbox {
             obstacle,
             sockets: sockets.collect(),
             modules: false,
+            names: !settings.names.is_empty(),
             kernel_tls: settings.tls.kernel,
             foreign_addresses: settings.local == LocalAddress::Client,
             accepts: true,
@@ -79,6 +82,7 @@ impl Sandbox {
             network: Network::Any,
             log_streams: log::takes_streams(),
             modules: self.modules,
+            names: self.names,
             kernel_tls: self.kernel_tls,
             foreign_addresses: self.foreign_addresses,
             accepts: self.accepts,

@@ -8,14 +8,20 @@ use crate::broker::addresses;
 use crate::config::broker::{self, Broker};
 use crate::config::common::Common;
 use crate::config::environment::directory;
-use crate::config::relay::{self, Relay};
+use crate::config::relay::names::{self as config_names, Place, Question};
+use crate::config::relay::{self, Relay, Section};
 use crate::config::source::Source;
 use crate::config::{self, ReadError};
 use crate::event::Loop;
 use crate::mavis::queries::Queries;
 use crate::mavis::search::{self, Modules};
+use crate::monitor::lookup::{look_up_now, Wanted};
+use crate::os::address::Address;
 use crate::os::process::exit;
 use crate::os::{log, names, signals};
+use crate::upstream::names::{identity, Answer, MOST};
+use crate::upstream::zone::Zone;
+use std::io;
 use std::rc::Rc;
 
 /// Opens a configuration source.
@@ -72,7 +78,7 @@ pub(super) fn read(
     section: &str,
     system: &Rc<Live>,
     events: &mut Loop,
-) -> Result<(Relay, Common, Modules), ReadError> {
+) -> Result<(Section, Common, Modules), ReadError> {
     let source = open(source, system)?;
     publish_name(&source.name, &directory(&source.name, &**system));
     let mut modules = Modules::new(events.context());
@@ -82,7 +88,7 @@ pub(super) fn read(
         })
     });
     let (section, common) = system.settle(reading)?;
-    Ok((section.resolve(&mut names::resolve)?, common, modules))
+    Ok((section, common, modules))
 }
 
 /// Reads a worker's section for a process that asks no modules, and loads none.
@@ -90,13 +96,12 @@ pub(super) fn read_without_modules(
     source: &str,
     section: &str,
     system: &Rc<Live>,
-) -> Result<(Relay, Common), ReadError> {
+) -> Result<(Section, Common), ReadError> {
     let source = open(source, system)?;
     let reading = config::read(source, section, system.report.rules(), system.clone(), |parser| {
         relay::parse(parser, &mut relay::skip_modules)
     });
-    let (section, common) = system.settle(reading)?;
-    Ok((section.resolve(&mut names::resolve)?, common))
+    system.settle(reading)
 }
 
 /// Reads a worker's section only to learn which files and remotes it names: no effect is applied,
@@ -108,7 +113,41 @@ pub(super) fn examine(source: Source, section: &str, system: &Rc<Live>) -> Optio
         relay::parse(parser, &mut relay::skip_modules)
     });
     let (section, _) = reading.result.ok()?;
-    section.resolve(&mut names::resolve).ok()
+    section.resolve(&mut look_up).ok()
+}
+
+/// How long the lookup of a service may take at the start, in milliseconds.
+const PATIENCE: u64 = 15_000;
+
+/// Looks up a name at the start, and waits for the answer.
+pub(super) fn look_up(question: &Question<'_>) -> io::Result<Option<Vec<Place>>> {
+    let mut found: Vec<Place> = match question.kind {
+        config_names::Kind::Host => names::resolve(question.text)?
+            .into_iter()
+            .filter_map(|ip| match Address::Ip(ip).with_port(question.port) {
+                Address::Ip(address) => Some(Place::new(address)),
+                Address::Unix(_) => None,
+            })
+            .collect(),
+        kind @ config_names::Kind::Service => {
+            let (text, port) = (question.text.to_owned(), question.port);
+            match look_up_now(Wanted { text, port, kind, known: [false, false] }, PATIENCE) {
+                Answer::Found { places, .. } => places,
+                Answer::Nothing => Vec::new(),
+                Answer::Failed(reason) => return Err(io::Error::other(reason)),
+            }
+        }
+    };
+    if question.name.is_some() {
+        found.truncate(MOST);
+    }
+    Ok(Some(found))
+}
+
+/// The addresses that the monitor has published for a name.
+pub(super) fn published(question: &Question<'_>, zone: Option<&Zone>) -> Option<Vec<Place>> {
+    let published = zone?.published(identity(question.name?))?;
+    Some(published.places)
 }
 
 /// Starts the modules, if the settings have them asked; otherwise they are not needed. If a module

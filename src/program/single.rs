@@ -79,13 +79,13 @@ pub(super) fn own_worker(
     events: &mut Loop,
     system: &Rc<Live>,
 ) -> Result<(Box<dyn LocalWorker>, usize), i32> {
-    let (mut settings, _, modules) =
-        section::read(service.source(), service.relay_section(), system, events).map_err(
-            |error| {
-                system.report.failure(&error);
-                error.exit_status()
-            },
-        )?;
+    let read = section::read(service.source(), service.relay_section(), system, events);
+    let read = read
+        .and_then(|(section, _, modules)| Ok((section.resolve(&mut section::look_up)?, modules)));
+    let (mut settings, modules) = read.map_err(|error| {
+        system.report.failure(&error);
+        error.exit_status()
+    })?;
     if !own::leave_out(&mut settings) {
         log::message("No remote services defined! Exiting.");
         return Err(exit::USAGE);
@@ -123,6 +123,15 @@ pub(super) fn own_worker(
     Ok((Box::new(engine), users))
 }
 
+/// What is said of what is without effect if there is no monitor.
+pub(super) fn without_monitor(settings: &Relay) -> &'static str {
+    match (settings.has_checks(), settings.names.is_empty()) {
+        (true, true) => "remotes are not checked",
+        (false, _) => "names are not looked up again",
+        (true, false) => "remotes are not checked, and names not looked up again",
+    }
+}
+
 /// The relay and the monitor, in one process with the broker.
 struct Monitored {
     /// The relay.
@@ -142,6 +151,7 @@ impl Monitored {
         events: &mut Loop,
     ) -> Monitored {
         let (shared, connectors) = (settings.clone(), tls.connectors.clone());
+        let without = without_monitor(&settings);
         let made = Zone::create().and_then(|(_, object)| {
             let counters = Counters::of_worker(&object, 0, process::id())?;
             let of_monitor = Counters::of_monitor(&object, process::id())?;
@@ -152,8 +162,9 @@ impl Monitored {
             Ok(made) => made,
             Err(error) => {
                 let reason = os::reason(&error);
-                log::message(&format!("remotes are not checked: shared memory: {reason}"));
-                settings.forget_checks();
+                let text = without_monitor(&settings);
+                log::message(&format!("{text}: shared memory: {reason}"));
+                settings.without_monitor();
                 let engine = Engine::new(settings, tls, queries);
                 return Monitored { engine, monitor: None, memory: None };
             }
@@ -165,11 +176,11 @@ impl Monitored {
             if let Some(former) = former.and_then(|former| Zone::adopt(former).ok()) {
                 zone.inherit_wishes(&former);
             }
-            monitor = Monitor::new(shared, connectors, zone, counters);
+            monitor = Monitor::new(shared, connectors, zone, counters, own::is_own());
         }
         match &mut monitor {
             Some(monitor) => monitor.begin(events),
-            None => log::message("remotes are not checked: there are too many"),
+            None => log::message(&format!("{without}: there are too many remotes")),
         }
         Monitored { engine, monitor, memory: Some(memory) }
     }

@@ -3,7 +3,7 @@
 
 use super::report::Report;
 use crate::config::effect::Effect;
-use crate::config::system::System;
+use crate::config::system::{Possible, System};
 use crate::config::Reading;
 use crate::config::{common::Common, ReadError};
 use crate::os::regex::Pcre;
@@ -90,6 +90,13 @@ impl System for Live {
 
     fn has_user_timeout(&self) -> bool {
         socket::has_user_timeout()
+    }
+
+    fn can_look_up(&self) -> Possible {
+        match cfg!(feature = "dns") {
+            true => Possible::Yes,
+            false => Possible::No,
+        }
     }
 
     fn check_pattern(&self, pattern: &[u8]) -> Result<(), String> {

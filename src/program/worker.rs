@@ -2,9 +2,9 @@
 
 use super::options::{self, Options};
 use super::sandbox::Sandbox;
-use super::section::{read, start_modules};
+use super::section::{self, read, start_modules};
 use super::system::Live;
-use super::{own, security, Kind, Process};
+use super::{own, security, single, Kind, Process};
 use crate::broker::inherited_texts;
 use crate::channel::link::{Link, Start};
 use crate::channel::protocol::{FromWorker, BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
@@ -13,6 +13,7 @@ use crate::channel::Peer;
 use crate::config::acl::Acl;
 use crate::config::balance::Scope;
 use crate::config::clients::ClientLimits;
+use crate::config::relay::names::Name;
 use crate::config::relay::Relay;
 use crate::config::tls::Keys;
 use crate::config::{self, ReadError};
@@ -63,21 +64,35 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     // Modules may use the loop as soon as they are loaded.
     let mut events = super::early_loop()?;
     let read = read(&options.arguments[0], section, &system, &mut events);
-    let (mut settings, common, modules) = read.map_err(|error| {
+    let refused = |error: ReadError| {
         report.failure(&error);
         if !options.parse_only && !matches!(error, ReadError::Open { .. }) {
             bad_configuration();
         }
         error.exit_status()
-    })?;
-    if options.parse_only {
+    };
+    let (section, common, modules) = read.map_err(refused)?;
+    let peer = std::env::var_os(BROKER_VARIABLE).map_or(Peer::Foreign, |_| Peer::Ours);
+    // A monitor of ours may know names better than a resolver that does not answer at the moment.
+    let asks_first = peer == Peer::Ours && !options.parse_only && section.has_names();
+    let (mut settings, section) = match asks_first {
+        true => (None, Some(section)),
+        false => {
+            let settings = section.resolve(&mut section::look_up);
+            (Some(settings.map_err(|error| refused(error.into()))?), None)
+        }
+    };
+    if let (true, Some(settings)) = (options.parse_only, &settings) {
+        for error in &settings.unresolved {
+            report.message(log::Severity::WARNING, &format!("WARNING: {error}"));
+        }
         // For a broker of ours that has not made these checks itself; the variable says whether it
         // has listeners with TLS.
         if std::env::var_os(BROKER_VARIABLE).is_some() {
-            let ends = tls_ends(&settings);
+            let ends = tls_ends(settings);
             let mut material = Material::default();
-            let checked = security::contexts(&settings, &mut material, None, ends).and_then(|_| {
-                security::examine(&settings, &material, ends, security::Purpose::Start)
+            let checked = security::contexts(settings, &mut material, None, ends).and_then(|_| {
+                security::examine(settings, &material, ends, security::Purpose::Start)
             });
             let warnings = checked.map_err(|refusal| {
                 report.message(log::Severity::ERROR, &refusal.text);
@@ -90,7 +105,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         return Ok(0);
     }
     process::set_umask(0o022);
-    if !own::leave_out(&mut settings) {
+    if !settings.as_mut().is_none_or(own::leave_out) {
         log::message("No remote services defined! Exiting.");
         bad_configuration();
         return Err(exit::USAGE);
@@ -103,10 +118,8 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     };
     let _ = process::redirect_to_null(1);
     let channel = Channel::from(process::take_standard_input().map_err(os_error)?);
-    let peer = std::env::var_os(BROKER_VARIABLE).map_or(Peer::Foreign, |_| Peer::Ours);
     let mut link = Link::new(channel, peer);
     super::install_crash_handler(&common);
-    let ends = tls_ends(&settings);
     let told = match link.ask() {
         Start::Told(answer) => decode(answer),
         Start::Unneeded => return Ok(0),
@@ -114,6 +127,31 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     };
     let own_broker = told.is_some();
     let Told { mut material, tickets, zone, signer } = told.unwrap_or_default();
+    let known = zone.as_ref().and_then(|(fd, slot)| Zone::join(fd, *slot as usize).ok());
+    let monitored = known.as_ref().is_some_and(Zone::is_monitored);
+    let mut settings = match (settings, section) {
+        (Some(settings), _) => settings,
+        (None, Some(section)) => {
+            let resolved = section.resolve(&mut |question| match section::published(
+                question,
+                known.as_ref(),
+            ) {
+                Some(places) => Ok(Some(places)),
+                None => section::look_up(question),
+            });
+            let mut settings = resolved.map_err(|error| {
+                let error = ReadError::from(error);
+                report.failure(&error);
+                link.cannot_start();
+                error.exit_status()
+            })?;
+            own::leave_out(&mut settings);
+            settings
+        }
+        (None, None) => return Err(exit::SOFTWARE),
+    };
+    drop(known);
+    let ends = tls_ends(&settings);
     if !material.is_public() && settings.tls.keys == Some(Keys::Separate) {
         log::message(NOT_SEPARATE);
     }
@@ -147,11 +185,24 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         let zone = Zone::join(&fd, slot as usize).ok()?;
         Some((zone, Counters::of_worker(&fd, slot as usize, process::id()).unwrap_or_default()))
     });
-    let monitored = joined.as_ref().is_some_and(|(zone, _)| zone.is_monitored());
-    if settings.is_monitored() && !monitored {
+    if settings.is_monitored() && !(monitored && joined.is_some()) {
         // Another program's broker starts no monitor, nor does ours for a program named by exec.
-        log::message("remotes are not checked: the broker has no monitor");
-        settings.forget_checks();
+        let asked = settings.names.iter().any(Name::is_asked_for);
+        if asked || settings.has_checks() {
+            let text = match asked {
+                true => single::without_monitor(&settings),
+                false => "remotes are not checked",
+            };
+            log::message(&format!("{text}: the broker has no monitor"));
+        }
+        if let Some(error) = settings.unresolved.pop() {
+            // Nobody would ever find its addresses.
+            let error = ReadError::from(error);
+            report.failure(&error);
+            link.cannot_start();
+            return Err(error.exit_status());
+        }
+        settings.without_monitor();
     }
     let mut engine = Engine::new(settings, tls, queries);
     // What a broker of ours has encoded can be decoded. If not, nobody is let in by a header.

@@ -16,7 +16,7 @@ use std::rc::Rc;
 pub struct Contexts {
     /// For listeners with TLS, if there are any.
     pub acceptor: Option<Acceptor>,
-    /// For each remote, if it has TLS.
+    /// For each remote, if it has TLS, and then for each name that is looked up again.
     pub connectors: Vec<Option<Rc<Connector>>>,
     /// Keys of session tickets.
     pub tickets: Ratchet,
@@ -40,7 +40,7 @@ impl Contexts {
         ends: Ends,
     ) -> Result<Contexts, Error> {
         let mut connectors: Vec<Option<Rc<Connector>>> = Vec::new();
-        for (index, remote) in settings.remotes.iter().enumerate() {
+        for (index, remote) in settings.templates().enumerate() {
             let Some(tls) = &remote.tls else {
                 connectors.push(None);
                 continue;
@@ -48,12 +48,16 @@ impl Contexts {
             // The addresses of one host share a connector.
             let same =
                 |other: &Remote| other.tls.as_ref().is_some_and(|other| Rc::ptr_eq(other, tls));
-            let connector = match settings.remotes[..index].iter().position(same) {
+            let connector = match settings.templates().take(index).position(same) {
                 Some(earlier) => connectors[earlier].clone(),
                 None => {
                     let connector =
                         Connector::new(tls, settings.tls.records, material).map_err(|error| {
-                            Error { text: format!("remote {}: {error}", remote.address), ..error }
+                            let text = match (&remote.host, remote.origin) {
+                                (Some(host), Some(_)) => format!("remote {host}: {error}"),
+                                _ => format!("remote {}: {error}", remote.address),
+                            };
+                            Error { text, ..error }
                         })?;
                     Some(Rc::new(connector))
                 }
@@ -76,7 +80,7 @@ impl Contexts {
 
 /// Every file that a section's TLS settings name; those for listeners only if there are any.
 pub fn files(settings: &Relay, ends: Ends) -> impl Iterator<Item = (&PathBuf, Kind)> {
-    let remotes = settings.remotes.iter().filter_map(|remote| remote.tls.as_deref());
+    let remotes = settings.tls_of_remotes();
     let listener = (ends == Ends::Both).then(|| settings.tls.files());
     listener.into_iter().flatten().chain(remotes.flat_map(RemoteTls::files))
 }

@@ -48,7 +48,7 @@ impl Error {
 
     /// A file that cannot be read, reported as OpenSSL would.
     pub fn unreadable(path: &Path, settings: &Relay, error: &io::Error) -> Error {
-        let remotes = || settings.remotes.iter().filter_map(|remote| remote.tls.as_deref());
+        let remotes = || settings.tls_of_remotes();
         let certificates = || {
             let own = remotes().map(|tls| &tls.certificate);
             settings.tls.certificates.iter().chain(own)

@@ -31,7 +31,7 @@ pub fn are_separate(settings: &Relay) -> Result<bool, Error> {
 /// Takes the private keys out of the files that the settings name; those for listeners only if
 /// there are any.
 pub fn set_apart(settings: &Relay, material: &mut Material, ends: Ends) -> Result<(), Error> {
-    let remotes = settings.remotes.iter().filter_map(|remote| remote.tls.as_deref());
+    let remotes = settings.tls_of_remotes();
     let own = (ends == Ends::Both).then_some(&settings.tls.certificates).into_iter().flatten();
     let certificates: Vec<&Certificate> = own
         .chain(remotes.map(|tls| &tls.certificate))

@@ -52,7 +52,7 @@ pub fn examine(settings: &Relay, material: &Material, ends: Ends) -> Result<Vec<
         }
         revocations(&settings.tls.authorities, material, &mut findings)?;
     }
-    for tls in settings.remotes.iter().filter_map(|remote| remote.tls.as_deref()) {
+    for tls in settings.tls_of_remotes() {
         certificate(&tls.certificate, Subject::OtherCertificate, material, &mut findings)?;
         revocations(&tls.authorities, material, &mut findings)?;
     }

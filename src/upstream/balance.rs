@@ -17,8 +17,8 @@
 //! for one attempt at a time after `retry delay`.
 //!
 //! A remote that its probes have found down takes no part, whatever its mark says. During a slow
-//! start its weight counts in part. Backups rank behind all others. An operator can take a remote
-//! out, and change its weight ([`super::wish`]).
+//! start its weight counts in part. Tiers rank one after the other, backups last. An operator can take
+//! a remote out, and change its weight ([`super::wish`]).
 //!
 //! Use and dead marks are in a zone, which workers may share. Each worker has a copy of what it
 //! last read there, in an order that makes selecting as fast with many remotes as with few.
@@ -100,7 +100,12 @@ pub struct Entry {
     pub backup: bool,
     /// The most sessions of all workers; 0 for any number.
     pub most: u32,
+    /// It is used when no remote of a smaller tier can be; below [`BACKUP`].
+    pub tier: u8,
 }
+
+/// The tier of backups, after all others.
+const BACKUP: u8 = 7;
 
 /// The step of a remote with weight 1. It is divisible by all weights up to 10, and by most others
 /// that are used.
@@ -109,8 +114,8 @@ const STEP: u64 = 256 * TICK;
 const TICK: u64 = 5040;
 /// The largest number in half a word.
 const HALF: u64 = u32::MAX as u64;
-/// The priorities of backups begin here.
-const BACKUP: u64 = 1 << 31;
+/// Where the tier is in a priority; what is below counts within the tier.
+const TIER: u32 = 29;
 
 /// Whether a place has a remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +140,7 @@ struct Remote {
     identity: u64,
     /// Its health counts, if it is probed.
     check: Option<Start>,
-    backup: bool,
+    tier: u8,
     /// The most sessions of all workers.
     most: u64,
     /// Its row in the zone.
@@ -154,7 +159,8 @@ impl Remote {
         self.obey();
         self.identity = entry.identity;
         self.tags = entry.tags.iter().map(|&tag| (tag, 0)).collect();
-        (self.check, self.backup) = (entry.check, entry.backup);
+        self.check = entry.check;
+        self.tier = if entry.backup { BACKUP } else { entry.tier.min(BACKUP - 1) };
         self.most = if entry.most == 0 { u64::MAX } else { entry.most.into() };
     }
 
@@ -286,6 +292,13 @@ impl Balancer {
         self.zone.make_room(entries.len());
         let identities: Vec<u64> = entries.iter().map(|entry| entry.identity).collect();
         let rows = self.zone.take_rows(&identities)?;
+        let ids = self.place(entries, rows);
+        self.group();
+        Some(ids)
+    }
+
+    /// Gives remotes a place.
+    fn place(&mut self, entries: &[Entry], rows: Vec<usize>) -> Vec<RemoteId> {
         let mut ids = Vec::with_capacity(entries.len());
         for (entry, row) in entries.iter().zip(rows) {
             let index = self.vacant.pop().unwrap_or_else(|| {
@@ -299,7 +312,7 @@ impl Balancer {
                     tags: Vec::new(),
                     identity: 0,
                     check: None,
-                    backup: false,
+                    tier: 0,
                     most: u64::MAX,
                     row: 0,
                     own: 0,
@@ -314,6 +327,40 @@ impl Balancer {
             ids.push(remote.id);
             self.take_row(index, row);
         }
+        ids
+    }
+
+    /// Remotes in these places leave, are changed, or are used again though they were removed
+    /// before, and others join: all in one, as each change costs as much as there are remotes.
+    /// `None` if a shared zone has no room for those that join; nothing is changed then. The names
+    /// of the others in the zone stay.
+    pub fn exchange(
+        &mut self,
+        leaving: &[usize],
+        changing: &[(usize, Entry)],
+        joining: &[Entry],
+    ) -> Option<Vec<RemoteId>> {
+        self.zone.make_room(joining.len());
+        let identities: Vec<u64> = joining.iter().map(|entry| entry.identity).collect();
+        let rows = match joining.is_empty() {
+            true => Vec::new(),
+            false => self.zone.take_rows(&identities)?,
+        };
+        for (index, entry) in changing {
+            if self.id(*index).is_some() {
+                let remote = &mut self.remotes[*index];
+                let identity = remote.identity;
+                remote.standing = Standing::InUse;
+                remote.set(&Entry { identity, ..entry.clone() });
+            }
+        }
+        for &index in leaving {
+            if self.is_in_use(index) {
+                self.remotes[index].standing = Standing::Draining;
+                self.vacate_if_drained(index);
+            }
+        }
+        let ids = self.place(joining, rows);
         self.group();
         Some(ids)
     }
@@ -360,6 +407,17 @@ impl Balancer {
     /// Takes over what others have changed. As with selections, all must pass the same clock.
     pub fn follow(&mut self, now: u64) {
         self.catch_up(now);
+    }
+
+    /// Counts how often addresses of names were published.
+    #[inline]
+    pub(super) fn editions(&self) -> u64 {
+        self.zone.editions()
+    }
+
+    /// The zone, for what has nothing to do with balancing.
+    pub(super) fn zone(&self) -> &Zone {
+        &self.zone
     }
 
     /// True if a remote is down, and sessions of this worker use it.
@@ -494,10 +552,14 @@ impl Balancer {
         let kinds = (0..).map(|number| self.kinds.get(number).copied().unwrap_or(self.kinds[0]));
         for (group, kind) in self.groups.iter_mut().zip(kinds) {
             group.tree = Tree::new(group.members.len());
-            // Backups are not drawn, and own no keys: they are selected by use, if no other is left.
+            let present = group.members.iter().map(|&index| &self.remotes[index]);
+            let present = present.filter(|remote| remote.standing == Standing::InUse);
+            let first = present.map(|remote| remote.tier).min().unwrap_or_default();
+            // Only those of the first tier are drawn and own keys, and no backups: the others are
+            // selected by use, if none of these is left.
             let in_use = |&&index: &&usize| {
                 let remote = &self.remotes[index];
-                remote.standing == Standing::InUse && !remote.backup
+                remote.standing == Standing::InUse && remote.tier == first && first < BACKUP
             };
             let members: Vec<Host> = group
                 .members
@@ -539,15 +601,10 @@ impl Balancer {
         }
         let rank = match (&group.choice, self.ties) {
             (Choice::RoundRobin, _) => turn(),
-            (_, Ties::First) => priority.min(BACKUP - 1) << 32,
-            (_, Ties::Least) => priority.min(BACKUP - 1) << 32 | turn(),
+            (_, Ties::First) => priority.min((1 << TIER) - 2) << 32,
+            (_, Ties::Least) => priority.min((1 << TIER) - 2) << 32 | turn(),
         };
-        // After all others.
-        if remote.backup {
-            rank | BACKUP << 32
-        } else {
-            rank
-        }
+        rank | u64::from(remote.tier) << (32 + TIER)
     }
 
     fn enter(&mut self, index: usize) {

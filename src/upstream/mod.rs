@@ -1,7 +1,7 @@
 //! Remotes: which ones there are ([`registry`]), which one is next ([`balance`]), what workers
 //! share about them ([`zone`], with [`leases`] of its slots), which of them are up ([`health`]),
-//! what operators have decided about them ([`wish`]), how to reach one ([`dial`]), and what it is told
-//! about its client ([`proxy`]).
+//! where those are that have names ([`names`]), what operators have decided about them ([`wish`]), how
+//! to reach one ([`dial`]), and what it is told about its client ([`proxy`]).
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod hash;
 pub mod health;
 pub mod leases;
 pub mod maglev;
+pub mod names;
 mod options;
 pub mod proxy;
 pub mod registry;

@@ -1,8 +1,11 @@
 //! The remotes of a process: which ones there are, their state, and which one is next.
 //!
-//! Remotes are added, changed and removed while sessions run. Selecting a remote lends it to a
+//! Remotes are added, changed and removed while sessions run, be it by the caller or because the
+//! zone says that a name has other addresses. Selecting a remote lends it to a
 //! session. A removed remote is lent to nobody any more, and drains: it stays until the last
 //! session has given it back.
+
+mod names;
 
 use super::balance::{Balancer, Entry, Tried};
 use super::remote::{Remote, RemoteId};
@@ -11,6 +14,7 @@ use crate::config::balance::Kind;
 use crate::config::check::OnDown;
 use crate::config::relay::Relay;
 use crate::tls::client::Connector;
+use names::Names;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
@@ -60,10 +64,13 @@ pub struct Registry {
     /// Tags, and sets of them that sessions have asked for; the number of each is its index.
     tags: Vec<Vec<String>>,
     resets_on_down: bool,
+    /// The names whose addresses come and go.
+    names: Names,
 }
 
 impl Registry {
-    /// The remotes of a section, with their TLS connectors in the same order.
+    /// The remotes of a section, and the names that are looked up again; with the TLS connectors of
+    /// both, in the same order.
     pub fn new(settings: &Relay, connectors: Vec<Option<Rc<Connector>>>) -> Registry {
         let retry_delay = u64::from(settings.retry_delay) * 1000;
         let mut balancer = Balancer::empty(settings.rebalance, retry_delay);
@@ -75,12 +82,16 @@ impl Registry {
             identities: HashSet::new(),
             tags: Vec::new(),
             resets_on_down: false,
+            names: Names::default(),
         };
         let connectors = connectors.into_iter().chain(std::iter::repeat(None));
-        let remotes = settings.remotes.iter().cloned().zip(connectors);
+        let remotes = settings.templates().cloned().zip(connectors);
         let remotes = remotes.map(|(settings, connector)| Remote { settings, connector });
+        let mut remotes: Vec<Remote> = remotes.collect();
+        let templates = remotes.split_off(settings.remotes.len());
         // Never fails: a zone that is not shared has room for all.
-        let _ = registry.add_all(remotes.collect());
+        let ids = registry.add_all(remotes).unwrap_or_default();
+        registry.names = Names::new(settings, templates, &ids);
         let kinds = settings.balance.tags.iter();
         let kinds = kinds.filter_map(|(tag, kind)| Some((registry.tag(&tag.text)?.0, *kind)));
         let kinds: Vec<(u32, Kind)> = kinds.collect();
@@ -109,12 +120,16 @@ impl Registry {
             return Err(NoRoom);
         };
         for (id, place) in ids.iter().zip(places) {
-            if id.index() >= self.places.len() {
-                self.places.resize_with(id.index() + 1, || None);
-            }
-            self.places[id.index()] = Some(place);
+            self.put(*id, place);
         }
         Ok(ids)
+    }
+
+    fn put(&mut self, id: RemoteId, place: Place) {
+        if id.index() >= self.places.len() {
+            self.places.resize_with(id.index() + 1, || None);
+        }
+        self.places[id.index()] = Some(place);
     }
 
     fn place(&mut self, remote: Remote) -> Place {
@@ -143,6 +158,7 @@ impl Registry {
             check: settings.check.as_ref().map(|check| check.start),
             backup: settings.backup,
             most: settings.sessions.max,
+            tier: settings.tier,
         }
     }
 
@@ -279,6 +295,9 @@ impl Registry {
         tried: &mut Tried,
         now: u64,
     ) -> Option<RemoteId> {
+        if self.names.may_have_news(self.balancer.editions(), now) {
+            self.follow_names(now);
+        }
         let index = self.balancer.select_by(tag.map(|tag| tag.0), key, tried, now)?;
         self.balancer.id(index)
     }
@@ -379,5 +398,7 @@ impl Registry {
     }
 }
 
+#[cfg(test)]
+mod names_tests;
 #[cfg(test)]
 mod tests;

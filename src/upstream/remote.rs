@@ -59,7 +59,10 @@ impl Remote {
     /// The name of the remote among processes that share a zone; at least 1. It is FNV-1a (64 bits)
     /// over address, protocol and tag, so all releases agree: a byte for the family (4, 6, or 1 for
     /// UNIX), the address (with port and scope in network order, or the path and a NUL), the name
-    /// of the protocol and a NUL, and each tag, in order, after a byte of 1.
+    /// of the protocol and a NUL, and each tag, in order, after a byte of 1. For an address of a name
+    /// that is looked up again, then follow a byte of 2, the name in lower case, a NUL, and how
+    /// many earlier remotes are for the same host, as four bytes: addresses of several names may
+    /// be the same, and come and go in any order.
     pub fn identity(&self) -> u64 {
         let mut hash = Fnv::new();
         match &self.settings.address {
@@ -85,6 +88,12 @@ impl Remote {
         for tag in &self.settings.tags {
             hash.add(&[1]);
             hash.add(tag.as_bytes());
+        }
+        if let (Some(host), Some(origin)) = (&self.settings.host, self.settings.origin) {
+            hash.add(&[2]);
+            host.bytes().for_each(|byte| hash.add(&[byte.to_ascii_lowercase()]));
+            hash.add(&[0]);
+            hash.add(&origin.earlier.to_be_bytes());
         }
         hash.finish().max(1)
     }

@@ -21,12 +21,13 @@
 //! All is sequentially consistent but the turns, which are hints. If a bit is found set, its owner
 //! has not taken it yet and will read the row after that, so the bit need not be set again.
 //!
-//! The monitor writes the health of remotes, as a word in each row. It keeps what it knows when the
+//! The monitor writes the health of remotes, as a word in each row, and the addresses of names. It keeps what it knows when the
 //! monitor dies, and as long as the row is the remote's.
 //!
 //! [`identity`]: super::remote::Remote::identity
 
 pub mod counters;
+pub mod names;
 pub mod notes;
 
 use super::health::Health;
@@ -54,17 +55,19 @@ pub const REMOTES: usize = 64 * 64;
 
 /// Words of the header, on cache lines of their own: what the words below mean; a bit for each
 /// worker that takes part; the count of selections; how far turns have come; the worker that is
-/// taking rows (its slot plus 1, or 0); 1 if there is a monitor.
+/// taking rows (its slot plus 1, or 0); 1 if there is a monitor; how often addresses of names were
+/// published.
 const LAYOUT: usize = 0;
 const MEMBERS: usize = 8;
 const SELECTIONS: usize = 16;
 const TURNS: usize = 24;
 const LOCK: usize = 32;
 const MONITORED: usize = 40;
+const NAMES: usize = 48;
 const HEADER: usize = 64;
 
 /// Change this with the layout: broker and workers may be of different versions.
-const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  6");
+const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  7");
 
 /// Words of a remote's row: its identity, 0 if the row was never used; when it may be tried again,
 /// 0 if it is alive; 1 if it was reported as down and not yet as up again; its next turn; how many
@@ -85,11 +88,13 @@ const BITS: usize = 8;
 const SET: usize = BITS + REMOTES / 64;
 
 /// The number of words in a shared zone. Most are never touched, and take no memory.
-const SIZE: usize = NOTES + notes::SIZE;
+const SIZE: usize = NAMES_AT + names::SIZE;
 /// Where the notes begin.
 const NOTES: usize = (COUNTERS + counters::SIZE).next_multiple_of(64);
 /// Where the counters begin.
 const COUNTERS: usize = (HOLDERS + REMOTES).next_multiple_of(64);
+/// Where the addresses of names begin.
+const NAMES_AT: usize = (NOTES + notes::SIZE).next_multiple_of(64);
 /// Where the sets of the workers begin.
 pub(crate) const SETS: usize = HEADER + REMOTES * (USED + SLOTS);
 /// Where the words of holders begin: one per row, with a bit for each worker that holds it.

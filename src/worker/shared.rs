@@ -79,7 +79,7 @@ impl Shared {
                 || queries.is_some()
                 || settings.balance.needs_names()
                 || settings.routes.needs_hello()
-                || settings.remotes.iter().any(|remote| remote.proxy == Some(ProxyVersion::V2)),
+                || settings.templates().any(|remote| remote.proxy == Some(ProxyVersion::V2)),
             wants_realms: queries.is_some() || settings.routes.needs_realms(),
             registry: Registry::new(&settings, connectors),
             buffers: Buffers::new(settings.splice, process::descriptor_limit()),

@@ -543,6 +543,10 @@ impl Server {
         wait_for("the server to listen", || TcpStream::connect(("127.0.0.1", port)).ok());
         server
     }
+
+    pub fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
 }
 
 impl Drop for Server {

@@ -1,5 +1,8 @@
 //! A network namespace for one test's thread and everything it starts (Linux, root).
 
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -100,32 +103,48 @@ pub fn links(names: &[&str], addresses: &[&str]) -> bool {
     made
 }
 
-/// Gives this thread, and the programs it starts from now on, a /dev without a log daemon. Returns
-/// false, and reports the test as left out, where that is impossible.
-pub fn own_devices() -> bool {
-    use std::ffi::CString;
-    use std::os::unix::ffi::OsStrExt;
-    use std::path::Path;
+/// Calls mount(2); false if that fails.
+fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulong) -> bool {
+    let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+    let (source, target, kind) = (text(source), text(target), text(Path::new(kind)));
+    // SAFETY: mount(2) reads three NUL-terminated texts, which outlive the call.
+    let result = unsafe {
+        let (kind, none) = (kind.as_ptr(), std::ptr::null());
+        libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, none)
+    };
+    result == 0
+}
+
+/// Gives this thread, and the programs it starts from now on, mounts of their own.
+fn own_mounts() -> bool {
     if !super::is_root() {
         super::left_out("a mount namespace needs root");
         return false;
     }
-    let mount = |source: &Path, target: &Path, kind: &str, flags| {
-        let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("no NUL");
-        let (source, target, kind) = (text(source), text(target), text(Path::new(kind)));
-        // SAFETY: mount(2) reads three NUL-terminated texts, which outlive the call.
-        let result = unsafe {
-            let (kind, none) = (kind.as_ptr(), std::ptr::null());
-            libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, none)
-        };
-        result == 0
-    };
-    let (none, root, dev) = (Path::new("none"), Path::new("/"), Path::new("/dev"));
+    // SAFETY: unshare(2) takes plain numbers; CLONE_NEWNS concerns the calling thread alone.
+    (unsafe { libc::unshare(libc::CLONE_NEWNS) }) == 0
+        && mount(Path::new("none"), Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE)
+}
+
+/// Puts files of the test in place of the system's, for this thread and the programs it starts from
+/// now on: pairs of the file to be seen and where. Returns false, and reports the test as left out,
+/// where that is impossible.
+pub fn own_files(files: &[(&Path, &str)]) -> bool {
+    let bound = |(file, place): &(&Path, &str)| mount(file, Path::new(place), "", libc::MS_BIND);
+    let made = own_mounts() && files.iter().all(bound);
+    if !made {
+        super::left_out("there can be no mount namespace here");
+    }
+    made
+}
+
+/// Gives this thread, and the programs it starts from now on, a /dev without a log daemon. Returns
+/// false, and reports the test as left out, where that is impossible.
+pub fn own_devices() -> bool {
+    let (none, dev) = (Path::new("none"), Path::new("/dev"));
     let directory = super::Directory::new();
     let new = directory.path();
-    // SAFETY: unshare(2) takes plain numbers; CLONE_NEWNS concerns the calling thread alone.
-    let made = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0
-        && mount(none, root, "", libc::MS_REC | libc::MS_PRIVATE)
+    let made = own_mounts()
         && mount(none, new, "tmpfs", 0)
         && ["null", "zero", "urandom", "random"].into_iter().all(|name| {
             std::fs::write(new.join(name), "").is_ok()

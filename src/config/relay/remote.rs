@@ -8,9 +8,11 @@ use super::super::tls::{self, RemoteDirectives, RemoteTls};
 use super::super::token::*;
 use super::super::values::{parse_port, Value, COUNT, INT};
 use super::super::{ConfigError, Parser};
-use super::{connection_options, not_an_address, Lookup, ProxyVersion, Sessions};
+use super::names::{self, How, Kind};
+use super::{connection_options, not_an_address, ProxyVersion, Sessions};
 use crate::os::address::{Address, Family, NotAnAddress};
 use crate::os::socket::{Keepalive, Protocol};
+use std::io;
 use std::rc::Rc;
 
 /// A `remote` block as written.
@@ -30,12 +32,13 @@ pub(super) struct RemoteBlock {
     sessions: Sessions,
     /// The place of `queue`.
     queue: Option<Value>,
+    names: names::Directives,
 }
 
 /// What a `remote` block may contain.
-const WORDS: [&str; 14] = [
-    "address", "backup", "check", "on", "port", "protocol", "proxy", "queue", "sessions", "slow",
-    "tag", "tcp", "tls", "weight",
+const WORDS: [&str; 16] = [
+    "address", "backup", "check", "on", "port", "protocol", "proxy", "queue", "resolve",
+    "sessions", "slow", "srv", "tag", "tcp", "tls", "weight",
 ];
 
 /// `remote = { … }`, with the token `remote` current.
@@ -54,6 +57,7 @@ pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError
         proxy: None,
         sessions: Sessions::default(),
         queue: None,
+        names: names::Directives::default(),
     };
     parser.advance()?;
     parser.expect(S_equal)?;
@@ -90,6 +94,8 @@ pub(super) fn remote(parser: &mut Parser<'_>) -> Result<RemoteBlock, ConfigError
                 block.sessions.max = parser.integer(COUNT)? as u32;
             }
             _ if parser.is_word("proxy") => block.proxy = Some(proxy_protocol(parser)?),
+            _ if parser.is_word("resolve") => names::parse(parser, &mut block.names)?,
+            _ if parser.is_word("srv") => names::srv(parser, &mut block.names)?,
             _ if parser.is_word("check") => check::parse(parser, &mut block.check)?,
             _ if parser.is_word("slow") => check::slow_start(parser, &mut block.check)?,
             _ if parser.is_word("on") => check::on_down(parser, &mut block.check)?,
@@ -154,6 +160,8 @@ impl RemoteBlock {
         let name = match &parsed {
             Ok((Address::Ip(literal), _)) => Some(literal.ip().to_string()),
             Ok((Address::Unix(_), _)) => None,
+            // Whoever answers for a service says which hosts offer it: no name to rely on.
+            Err(_) if self.names.is_service() => None,
             Err(_) => Some(address.text.clone()),
         };
         let target = match parsed {
@@ -163,14 +171,21 @@ impl RemoteBlock {
                     (_, Some(port)) => port,
                     (_, None) => port()?,
                 };
+                self.names.refuse()?;
                 Target::Literal(literal.with_port(port))
             }
             Err(NotAnAddress::Malformed) => {
-                let port = port()?;
+                let port = match (self.names.is_service(), &self.port) {
+                    (true, None) => 0,
+                    (true, Some(port)) => {
+                        return Err(port.error("srv = yes: the port comes with the SRV record"));
+                    }
+                    (false, _) => port()?,
+                };
                 if !is_host_name(&address.text) {
                     return Err(not_an_address(&address, &NotAnAddress::Malformed));
                 }
-                Target::Host(address, port)
+                Target::Host(address, port, self.names.finish(system.can_look_up())?)
             }
             Err(reason) => return Err(not_an_address(&address, &reason)),
         };
@@ -224,25 +239,21 @@ pub(super) struct Described {
 #[derive(Debug)]
 pub(super) enum Target {
     Literal(Address),
-    /// A host name, and the port.
-    Host(Value, u16),
+    /// A host name, the port, and how the name is looked up.
+    Host(Value, u16, How),
 }
 
-/// Every address of a host.
-pub(super) fn resolve(
-    host: &Value,
-    port: u16,
-    lookup: Lookup<'_>,
-) -> Result<Vec<Address>, ConfigError> {
-    match lookup(&host.text) {
-        Ok(found) if !found.is_empty() => {
-            Ok(found.into_iter().map(|ip| Address::Ip(ip).with_port(port)).collect())
+/// The error for a name without addresses. `error`: why it could not be looked up.
+pub(super) fn unresolved(name: &Value, kind: Kind, error: Option<&io::Error>) -> ConfigError {
+    let what = match kind {
+        Kind::Host => "host",
+        Kind::Service => "service",
+    };
+    name.error(match error {
+        None => format!("The {what} '{}' has no address", name.text),
+        Some(error) => {
+            let reason = crate::os::reason(error);
+            format!("The {what} '{}' cannot be resolved: {reason}", name.text)
         }
-        Ok(_) => Err(host.error(format!("The host '{}' has no address", host.text))),
-        Err(error) => Err(host.error(format!(
-            "The host '{}' cannot be resolved: {}",
-            host.text,
-            crate::os::reason(&error)
-        ))),
-    }
+    })
 }

@@ -1,6 +1,7 @@
-//! DNS messages (RFC 1035): the query for the name of an address, and its answer.
+//! DNS messages (RFC 1035): the query for the name of an address, and its answer; the answer to a query
+//! for a service (RFC 2782).
 
-use super::Name;
+use super::{Name, Service, Services};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -8,6 +9,8 @@ use std::net::IpAddr;
 pub const IN: u16 = 1;
 /// The type of domain name pointers.
 pub const PTR: u16 = 12;
+/// The type of records of services.
+pub const SRV: u16 = 33;
 const CNAME: u16 = 5;
 
 /// The name to query for an address (RFC 1035 section 3.5, RFC 3596 section 2.5). An IPv4-mapped
@@ -94,37 +97,85 @@ fn is_allowed(character: char) -> bool {
     character.is_ascii_alphanumeric() || "-_/*".contains(character)
 }
 
-/// The first name in an answer. Aliases (RFC 2317) are followed if they come in order.
-pub fn answer(message: &[u8]) -> Option<Name> {
+/// A record of the wanted type, with the reader at its data.
+struct Record {
+    lifetime: u32,
+    /// Where its data end.
+    end: usize,
+}
+
+/// Calls `found` for each record of a type about what was asked, until it returns true. Aliases
+/// (RFC 2317) are followed if they come in order. `None` if the message is broken; otherwise the
+/// shortest lifetime of an alias.
+fn records(
+    message: &[u8],
+    wanted: u16,
+    mut found: impl FnMut(&mut Reader<'_>, Record) -> Option<Done>,
+) -> Option<u32> {
     let mut reader = Reader { message, at: 4 };
     let (questions, answers) = (reader.short()?, reader.short()?);
     reader.at = 12;
-    let mut wanted = None;
+    let mut about = None;
     for _ in 0..questions {
-        wanted = Some(reader.name()?);
+        about = Some(reader.name()?);
         reader.at += 4;
     }
-    let mut wanted = wanted?;
+    let (mut about, mut shortest) = (about?, u32::MAX);
     for _ in 0..answers {
         let owner = reader.name()?;
         let (kind, class) = (reader.short()?, reader.short()?);
         let lifetime = reader.long()?;
         let length = usize::from(reader.short()?);
-        let next = reader.at + length;
-        if class == IN && owner.eq_ignore_ascii_case(&wanted) {
+        let end = reader.at + length;
+        if class == IN && owner.eq_ignore_ascii_case(&about) {
             match kind {
-                CNAME => wanted = reader.name()?,
-                PTR => {
-                    let text = reader.name()?;
-                    let usable = !text.is_empty() && !text.contains('?') && reader.at == next;
-                    return usable.then_some(Name { text, lifetime });
-                }
+                CNAME => (about, shortest) = (reader.name()?, shortest.min(lifetime)),
+                _ if kind != wanted => {}
+                _ if found(&mut reader, Record { lifetime, end })? == Done::Yes => break,
                 _ => {}
             }
         }
-        reader.at = next;
+        reader.at = end;
     }
-    None
+    Some(shortest)
+}
+
+/// Whether enough was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    Yes,
+    No,
+}
+
+/// The first name in an answer.
+pub fn answer(message: &[u8]) -> Option<Name> {
+    let mut name = None;
+    records(message, PTR, |reader, Record { lifetime, end }| {
+        let text = reader.name()?;
+        let usable = !text.is_empty() && !text.contains('?') && reader.at == end;
+        name = usable.then_some(Name { text, lifetime });
+        Some(Done::Yes)
+    })?;
+    name
+}
+
+/// The services in an answer. A target without a name says that there is no such service, and one
+/// that is no host name is left out.
+pub fn services(message: &[u8]) -> Option<Services> {
+    let (mut list, mut lifetime) = (Vec::new(), u32::MAX);
+    let aliases = records(message, SRV, |reader, record| {
+        let [priority, weight, port] = [reader.short()?, reader.short()?, reader.short()?];
+        let target = reader.name()?;
+        if reader.at != record.end {
+            return None;
+        }
+        if !target.is_empty() && !target.contains(['?', '/', '*']) && port != 0 {
+            list.push(Service { priority, weight, port, target });
+        }
+        lifetime = lifetime.min(record.lifetime);
+        Some(Done::No)
+    })?;
+    Some(Services { list, lifetime: lifetime.min(aliases) })
 }
 
 #[cfg(test)]
@@ -160,6 +211,46 @@ mod tests {
 
     fn named(text: &str) -> Option<Name> {
         Some(Name { text: text.to_owned(), lifetime: 3600 })
+    }
+
+    fn service(priority: u16, weight: u16, port: u16, target: &str) -> Vec<u8> {
+        let mut bytes = vec![0xc0, 12, 0, 33, 0, 1, 0, 0, 0, 60];
+        let target = encoded(target);
+        bytes.extend((6 + target.len() as u16).to_be_bytes());
+        [priority, weight, port].iter().for_each(|number| bytes.extend(number.to_be_bytes()));
+        bytes.extend(target);
+        bytes
+    }
+
+    #[test]
+    fn services_have_targets() {
+        let head = |count: u8| {
+            let mut bytes = vec![0, 1, 0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0];
+            bytes.extend(encoded("_ldap._tcp.example.org"));
+            bytes.extend([0, 33, 0, 1]);
+            bytes
+        };
+        let mut message = head(4);
+        message.extend(service(10, 5, 389, "a.example.org"));
+        message.extend(service(0, 0, 0, ""));
+        message.extend(service(20, 1, 390, "b.example.org"));
+        message.extend(service(20, 1, 390, "b/.example.org"));
+        let found = services(&message).expect("an answer");
+        let target = |target: &str, priority, weight, port| Service {
+            priority,
+            weight,
+            port,
+            target: target.to_owned(),
+        };
+        let wanted = [target("a.example.org", 10, 5, 389), target("b.example.org", 20, 1, 390)];
+        assert_eq!((&found.list[..], found.lifetime), (&wanted[..], 60));
+        // One that says another length than it has spoils the answer.
+        let mut message = head(1);
+        let mut record = service(10, 5, 389, "a.example.org");
+        record[11] -= 1;
+        message.extend(record);
+        assert_eq!(services(&message), None);
+        assert_eq!(services(&head(0)), Some(Services { list: Vec::new(), lifetime: u32::MAX }));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A substitute for the DNS channel, which asks nobody.
 
-use super::{Name, Watch};
+use super::{Addresses, Failure, Family, Name, Services, Watch};
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -12,6 +12,26 @@ impl Channel {
     /// Always succeeds.
     pub fn new(_watch: Watch) -> Option<Channel> {
         Some(Channel(()))
+    }
+
+    /// As [`new`](Self::new).
+    pub fn for_hosts(watch: Watch) -> Option<Channel> {
+        Channel::new(watch)
+    }
+
+    /// Answers at once that nothing is known.
+    pub fn addresses(
+        &self,
+        _host: &str,
+        _family: Family,
+        answer: impl FnOnce(Result<Addresses, Failure>) + 'static,
+    ) {
+        answer(Err(Failure::Unknown("built without DNS".to_owned())));
+    }
+
+    /// Answers at once that nothing is known.
+    pub fn services(&self, _name: &str, answer: impl FnOnce(Result<Services, Failure>) + 'static) {
+        answer(Err(Failure::Unknown("built without DNS".to_owned())));
     }
 
     /// Answers at once that there is no name.

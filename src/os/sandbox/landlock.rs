@@ -77,6 +77,17 @@ const READABLE: [&str; 26] = [
     "/sys/devices/system/cpu",
 ];
 
+/// What a process reads that looks up names. Most of these files are replaced when the network
+/// changes, and a right at a file is that file's, so the directories are named.
+const RESOLVER: [&str; 6] = [
+    "/etc",
+    "/run/systemd/resolve",
+    "/run/NetworkManager",
+    "/run/resolvconf",
+    "/run/connman",
+    "/run/netconfig",
+];
+
 /// A ruleset for what a worker `needs`; `None` if this kernel has no Landlock.
 pub(super) fn rules(needs: &Needs<'_>) -> io::Result<Option<OwnedFd>> {
     // SAFETY: with this flag the kernel reads no memory.
@@ -113,6 +124,9 @@ pub(super) fn rules(needs: &Needs<'_>) -> io::Result<Option<OwnedFd>> {
         let prefix = prefix.filter(|prefix| prefix.parent().is_some());
         for path in READABLE.iter().map(Path::new).chain([own.as_path()]).chain(prefix) {
             allow(&rules, path, READ_FILE | READ_DIR)?;
+        }
+        for path in RESOLVER.iter().filter(|_| needs.names) {
+            allow(&rules, Path::new(path), READ_FILE | READ_DIR)?;
         }
         // The directories where OpenSSL is told to look for authorities (openssl-env(7)).
         let authorities = std::env::var_os("SSL_CERT_DIR");

@@ -56,6 +56,8 @@ pub struct Needs<'a> {
     pub log_streams: bool,
     /// Modules are loaded; they may read any file and query servers of their own.
     pub modules: bool,
+    /// Names are looked up: resolv.conf and the like are read, and may be replaced by other files.
+    pub names: bool,
     /// The kernel handles TLS records (kTLS), which needs sendmsg(2) to set their types.
     pub kernel_tls: bool,
     /// It connects from addresses that are not this host's.

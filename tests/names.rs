@@ -1,0 +1,391 @@
+//! Remotes that are names, with a real name server: answers that change under load, answers that are
+//! none, services, and a monitor that dies.
+
+mod common;
+
+use common::namespace;
+use common::*;
+use nix::sys::signal::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// A network of its own with dnsmasq at 127.0.0.1, whose answers are valid for a second; and a
+/// resolv.conf and an /etc/hosts of its own.
+struct Dns {
+    directory: Directory,
+    server: Option<Server>,
+}
+
+impl Dns {
+    /// `None` where there can be no namespaces.
+    fn start() -> Option<Dns> {
+        let directory = Directory::new();
+        // Whatever the C library and c-ares call it: a second, twice.
+        let options = "options timeout:1 attempts:2 retrans:1000 retry:2";
+        let text = format!("nameserver 127.0.0.1\n{options}\n");
+        let resolver = directory.write("resolv.conf", text);
+        let hosts = directory.write("hosts", "127.0.0.1 localhost\n");
+        directory.write("names", "");
+        let files = [(&*resolver, "/etc/resolv.conf"), (&*hosts, "/etc/hosts")];
+        if !namespace::enter() || !namespace::own_files(&files) {
+            return None;
+        }
+        let mut dns = Dns { directory, server: None };
+        dns.run(&[]);
+        Some(dns)
+    }
+
+    /// Starts dnsmasq, with these options besides.
+    fn run(&mut self, options: &[&str]) {
+        drop(self.server.take());
+        let names = format!("--addn-hosts={}", self.directory.file("names").display());
+        let mut command = Command::new(program("dnsmasq"));
+        command
+            .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"])
+            .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--user=root", "--pid-file="])
+            .args(["--local=/test/", "--local-ttl=1", "--log-facility=/dev/null", &names])
+            .args(options);
+        self.server = Some(Server::start(&mut command, 53));
+    }
+
+    /// What the server answers from now on.
+    fn set<'a>(&self, names: impl IntoIterator<Item = (&'a str, String)>) {
+        let mut text = String::new();
+        for (name, address) in names {
+            let _ = writeln!(text, "{address} {name}");
+        }
+        self.directory.write("names", text);
+        self.signal(Signal::SIGHUP);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(self.server.as_ref().expect("a server").pid(), signal);
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        // One that is stopped would not end.
+        if let Some(server) = &self.server {
+            kill(server.pid(), Signal::SIGCONT);
+        }
+    }
+}
+
+/// The address of a backend.
+fn ip(number: u8) -> String {
+    format!("127.0.1.{number}")
+}
+
+/// Servers at 127.0.1.1, 127.0.1.2 and so on, which answer each line with the last number of their
+/// address.
+struct Backends {
+    port: u16,
+    running: BTreeMap<u8, (Arc<AtomicBool>, JoinHandle<()>)>,
+    open: Arc<Mutex<BTreeMap<u8, usize>>>,
+}
+
+impl Backends {
+    fn new() -> Backends {
+        Backends { port: 7000, running: BTreeMap::new(), open: Arc::default() }
+    }
+
+    /// From now on these are there and no others. Connections that are open stay.
+    fn set(&mut self, numbers: &BTreeSet<u8>) {
+        let gone: Vec<u8> =
+            self.running.keys().copied().filter(|number| !numbers.contains(number)).collect();
+        for number in gone {
+            let (stop, thread) = self.running.remove(&number).expect("a server");
+            stop.store(true, SeqCst);
+            let _ = TcpStream::connect((Ipv4Addr::new(127, 0, 1, number), self.port));
+            thread.join().expect("a server");
+        }
+        for &number in numbers {
+            let (port, open) = (self.port, self.open.clone());
+            self.running.entry(number).or_insert_with(|| {
+                let stop = Arc::new(AtomicBool::new(false));
+                let stopped = stop.clone();
+                let place = (Ipv4Addr::new(127, 0, 1, number), port);
+                let listener = TcpListener::bind(place).expect("to listen");
+                let thread = thread::spawn(move || {
+                    for stream in listener.incoming() {
+                        if stopped.load(SeqCst) {
+                            return;
+                        }
+                        let (mut stream, open) = (stream.expect("a connection"), open.clone());
+                        *open.lock().expect("the counts").entry(number).or_default() += 1;
+                        thread::spawn(move || {
+                            let mut byte = [0];
+                            while stream.read(&mut byte).is_ok_and(|count| count > 0) {
+                                let _ = stream.write_all(&[number]);
+                            }
+                            *open.lock().expect("the counts").entry(number).or_default() -= 1;
+                        });
+                    }
+                });
+                (stop, thread)
+            });
+        }
+    }
+}
+
+/// Asks who serves a connection.
+fn ask(stream: &mut TcpStream) -> Result<u8, String> {
+    let mut answer = [0];
+    stream.write_all(b"?").map_err(|error| error.to_string())?;
+    stream.read_exact(&mut answer).map_err(|error| error.to_string())?;
+    Ok(answer[0])
+}
+
+fn open(port: u16) -> Result<(TcpStream, u8), String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
+    let patience = Some(Duration::from_secs(20));
+    stream.set_read_timeout(patience).map_err(|error| error.to_string())?;
+    let number = ask(&mut stream)?;
+    Ok((stream, number))
+}
+
+/// Who serves so many new connections.
+fn served_by(port: u16, count: usize) -> BTreeSet<u8> {
+    (0..count).map(|_| open(port).expect("a connection").1).collect()
+}
+
+/// Waits until new connections come to these servers and no others.
+fn expect(port: u16, numbers: impl IntoIterator<Item = u8>) {
+    let wanted: BTreeSet<u8> = numbers.into_iter().collect();
+    wait_for(&format!("{wanted:?} alone"), || {
+        (served_by(port, 4 * wanted.len().max(2)) == wanted).then_some(())
+    });
+}
+
+/// Clients that connect and ask all the time.
+struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    served: Arc<AtomicUsize>,
+    errors: Arc<Mutex<Vec<String>>>,
+}
+
+impl Load {
+    fn start(ports: &[u16]) -> Load {
+        let (stop, served) = <(Arc<AtomicBool>, Arc<AtomicUsize>)>::default();
+        let errors = Arc::new(Mutex::new(Vec::<String>::new()));
+        let threads = (0..4)
+            .map(|first| {
+                let (stop, served, errors) = (stop.clone(), served.clone(), errors.clone());
+                let ports = ports.to_vec();
+                thread::spawn(move || {
+                    for port in ports.iter().cycle().skip(first) {
+                        if stop.load(SeqCst) {
+                            return;
+                        }
+                        match open(*port) {
+                            Ok(_) => drop(served.fetch_add(1, SeqCst)),
+                            Err(error) => errors.lock().expect("the list").push(error),
+                        }
+                        pace(Duration::from_millis(5));
+                    }
+                })
+            })
+            .collect();
+        Load { stop, threads, served, errors }
+    }
+
+    /// Stops; fails if a connection has failed.
+    fn end(self) -> usize {
+        self.stop.store(true, SeqCst);
+        self.threads.into_iter().for_each(|thread| thread.join().expect("a client"));
+        let errors = self.errors.lock().expect("the list");
+        assert!(errors.is_empty(), "{} of {errors:?}", errors.len());
+        self.served.load(SeqCst)
+    }
+}
+
+/// Two workers; `single`: one process.
+fn relay(port: u16, single: bool, remotes: &str) -> Relay {
+    let config = format!(
+        "id = spawnd {{ single process = {} listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }} \
+         spawn {{ instances min = 2 instances max = 2 users max = 2000 }} }}\n\
+         id = tcprelay {{ {remotes} }}\n",
+        if single { "yes" } else { "no" },
+    );
+    let launch = Launch::new(config);
+    let launch = if single { launch.ready(None) } else { launch.ready(2) };
+    let relay = launch.start();
+    relay.expect_log("succeeded");
+    relay
+}
+
+fn monitor(relay: &Relay) -> Option<i32> {
+    children(relay.pid()).into_iter().find(|&pid| title(pid).ends_with(": monitor"))
+}
+
+#[test]
+fn addresses_come_and_go() {
+    let Some(dns) = Dns::start() else {
+        return;
+    };
+    let mut backends = Backends::new();
+    backends.set(&(1..=4).collect());
+    for single in [false, true] {
+        let port = 8000 + u16::from(single);
+        dns.set([("a.test", ip(1)), ("a.test", ip(2))]);
+        let relay = relay(port, single, "remote = { address = a.test port = 7000 }");
+        expect(port, [1, 2]);
+        let mut long = open(port).expect("a session");
+        dns.set([("a.test", ip(3)), ("a.test", ip(4))]);
+        expect(port, [3, 4]);
+        relay.expect_log("remote a.test: [127.0.1.3]:7000 [127.0.1.4]:7000 joined, ");
+        // What runs goes on until it ends by itself.
+        assert_eq!(ask(&mut long.0), Ok(long.1));
+        drop(long);
+        // An address that returns is the same remote again.
+        dns.set([("a.test", ip(1)), ("a.test", ip(4))]);
+        expect(port, [1, 4]);
+    }
+}
+
+/// Ten names, whose addresses change ten times each while clients connect and the monitor dies every
+/// second. What has vanished is shut down as soon as nobody should come any more.
+fn changes_under_load(single: bool) {
+    let Some(dns) = Dns::start() else {
+        return;
+    };
+    const NAMES: [&str; 10] = [
+        "a.test", "b.test", "c.test", "d.test", "e.test", "f.test", "g.test", "h.test", "i.test",
+        "j.test",
+    ];
+    /// Of three addresses in each turn, one leaves and one joins in the next.
+    fn numbers(name: usize, turn: usize) -> [u8; 3] {
+        [0, 1, 2].map(|step| (name * 20 + turn + step + 1) as u8)
+    }
+    let tell = |turn| {
+        let names = NAMES.iter().enumerate();
+        dns.set(names.flat_map(|(index, name)| numbers(index, turn).map(|n| (*name, ip(n)))));
+    };
+    let all = |turn| -> BTreeSet<u8> { (0..10).flat_map(|name| numbers(name, turn)).collect() };
+    let mut backends = Backends::new();
+    backends.set(&all(0));
+    tell(0);
+    let remotes: String =
+        NAMES.iter().map(|name| format!("remote = {{ address = {name} port = 7000 }}\n")).collect();
+    let relay = relay(8000, single, &format!("balance = round-robin {remotes}"));
+    let load = Load::start(&[8000]);
+    let mut long: Vec<(TcpStream, u8)> = Vec::new();
+    let mut killed = Vec::new();
+    for turn in 0..10 {
+        long.extend((0..5).map(|_| open(8000).expect("a session")));
+        backends.set(&all(turn).union(&all(turn + 1)).copied().collect());
+        tell(turn + 1);
+        let wanted = all(turn + 1);
+        wait_for("the new addresses alone", || (served_by(8000, 90) == wanted).then_some(()));
+        backends.set(&wanted);
+        if let Some(pid) = monitor(&relay) {
+            kill(pid, Signal::SIGKILL);
+            killed.push(pid);
+        }
+        for (stream, number) in &mut long {
+            assert_eq!(ask(stream), Ok(*number));
+        }
+    }
+    assert!(single || killed.len() >= 9, "{killed:?}");
+    let served = load.end();
+    assert!(served > 300, "{served}");
+    // Sessions end by themselves, and nothing is left.
+    let vanished = |open: &BTreeMap<u8, usize>| -> usize {
+        open.iter().filter(|(number, _)| !all(10).contains(number)).map(|(_, count)| count).sum()
+    };
+    assert!(vanished(&backends.open.lock().expect("the counts")) > 0);
+    drop(long);
+    wait_for("sessions to end", || {
+        (vanished(&backends.open.lock().expect("the counts")) == 0).then_some(())
+    });
+    let log = relay.log();
+    assert!(!log.contains("connect to") && !log.contains("killed by"), "{log}");
+}
+
+#[test]
+fn a_hundred_changes_under_load() {
+    changes_under_load(false);
+}
+
+#[test]
+fn a_hundred_changes_under_load_with_one_process() {
+    changes_under_load(true);
+}
+
+/// A name server that fails (SERVFAIL), whatever it is asked.
+fn failing_server(place: &str) {
+    let socket = UdpSocket::bind(place).expect("a socket");
+    thread::spawn(move || {
+        let mut message = [0; 512];
+        while let Ok((count, client)) = socket.recv_from(&mut message) {
+            (message[2], message[3]) = (message[2] | 0x80, 0x82);
+            let _ = socket.send_to(&message[..count], client);
+        }
+    });
+}
+
+/// A server that answers nothing, one that fails, names that are gone, no server at all: what is known
+/// stays, and that is said once.
+#[test]
+fn without_an_answer_what_is_known_stays() {
+    let Some(mut dns) = Dns::start() else {
+        return;
+    };
+    failing_server("127.0.0.9:53");
+    dns.run(&["--server=/s.test/127.0.0.9"]);
+    let mut backends = Backends::new();
+    backends.set(&(1..=4).collect());
+    let all = || [("a.test", ip(1)), ("a.test", ip(2)), ("s.test", ip(3))];
+    dns.set(all());
+    let remotes = ["a.test", "s.test"];
+    let remotes = remotes.map(|name| format!("remote = {{ address = {name} port = 7000 }}\n"));
+    let relay = relay(8000, false, &remotes.concat());
+    expect(8000, [1, 2, 3]);
+    let expect_trouble = |line: &str, number: usize| {
+        relay.wait_for_log("trouble", |log| (log.matches(line).count() == number).then_some(()));
+        expect(8000, [1, 2, 3]);
+    };
+    let expect_recovery = |name: &str, number: usize| {
+        let line = format!("remote {name} can be looked up again");
+        relay.wait_for_log("recovery", |log| (log.matches(&line).count() == number).then_some(()));
+    };
+    // No such name, and a server that passes on that another one has failed (SERVFAIL).
+    dns.set([]);
+    expect_trouble("a.test cannot be looked up: there is no such name, or it has no address; its 2 addresses stay", 1);
+    expect_trouble("s.test cannot be looked up: ", 1);
+    dns.set(all());
+    expect_recovery("a.test", 1);
+    expect_recovery("s.test", 1);
+    // A name server that is stopped.
+    dns.signal(Signal::SIGSTOP);
+    expect_trouble("a.test cannot be looked up: Timeout while contacting DNS servers", 1);
+    dns.signal(Signal::SIGCONT);
+    expect_recovery("a.test", 2);
+    // None at all.
+    drop(dns.server.take());
+    expect_trouble("a.test cannot be looked up: Could not contact DNS servers", 1);
+    assert_eq!(relay.log().matches("a.test cannot be looked up").count(), 3, "{}", relay.log());
+    // Workers and a monitor that start meanwhile have what is known, though they could not look it
+    // up.
+    let children = relay.workers();
+    for &child in &children {
+        kill(child, Signal::SIGKILL);
+    }
+    wait_for("others", || {
+        let now = relay.workers();
+        (now.len() == 3 && now.iter().all(|pid| !children.contains(pid))).then_some(())
+    });
+    expect(8000, [1, 2, 3]);
+    dns.directory.write("names", format!("{} a.test\n{} a.test\n", ip(2), ip(4)));
+    dns.run(&[]);
+    expect(8000, [2, 3, 4]);
+}
