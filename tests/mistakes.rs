@@ -284,3 +284,27 @@ fn routes_that_lead_nowhere_are_refused() {
                 route = { to = \"any\" }\nroute default = reject";
     assert!(relay("tls = inspect", good).status.success());
 }
+
+#[test]
+fn routes_that_no_connection_can_match_are_pointed_out() {
+    let relay = |listen: &str, route: &str| {
+        let output = check(format!(
+            "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = 0 realm = web {listen} }}\n}}\n\
+             id = tcprelay {{\nremote = {{ address = 127.0.0.1 port = 5 tag = a }}\n{route}\n}}\n"
+        ));
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    let realm = "6: WARNING: route: no listener has the realm 'mail'";
+    let hello = "6: WARNING: route: 'sni' and 'alpn' need a listener with 'tls' or 'tls = inspect'";
+    assert!(relay("", "route = { listener = web, mail to = a }").contains(realm));
+    assert!(relay("", "route = { sni = a.example to = a }").contains(hello));
+    assert!(relay("tls = inspect", "route = { listener = mail alpn = h2 to = a }").contains(hello));
+    for (listen, route) in [
+        ("tls = inspect", "route = { listener = web sni = a.example to = a }"),
+        ("haproxy = yes", "route = { alpn = h2 to = a }"),
+        ("", "route = { listener = web port = 5 to = a }"),
+    ] {
+        assert!(!relay(listen, route).contains("WARNING"), "{route}");
+    }
+}

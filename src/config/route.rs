@@ -1,5 +1,6 @@
 //! `route = { }`: which remotes a session may go to.
 
+use super::listen::{flag, Listener};
 use super::network::{is_host_name, network, Network};
 use super::token::*;
 use super::values::{parse_ports, Value};
@@ -61,6 +62,8 @@ pub struct Routes {
     pub default: Target,
     /// The tags that routes lead to, with their places.
     tags: Vec<Value>,
+    /// The places of the routes.
+    places: Vec<Value>,
 }
 
 impl Routes {
@@ -77,6 +80,33 @@ impl Routes {
     /// True if a route goes by the realms of listeners.
     pub fn needs_realms(&self) -> bool {
         self.list.iter().any(|route| !route.listeners.is_empty())
+    }
+
+    /// Warnings about routes that no connection of these listeners can match.
+    pub fn unmatched(&self, listeners: &[Listener]) -> Vec<String> {
+        let tells = |listener: &Listener| {
+            listener.tls_versions != 0 || listener.flags & (flag::TLS_INSPECT | flag::HAPROXY) != 0
+        };
+        let mut warnings = Vec::new();
+        for (route, place) in self.list.iter().zip(&self.places) {
+            let named = |listener: &&Listener, realm: &String| listener.realm == realm.as_bytes();
+            let mut warn = |text: String| {
+                warnings.push(format!("{}: WARNING: route: {text}", place.position));
+            };
+            for realm in &route.listeners {
+                if !listeners.iter().any(|listener| named(&listener, realm)) {
+                    warn(format!("no listener has the realm '{realm}'"));
+                }
+            }
+            let mut concerned = listeners.iter().filter(|listener| {
+                route.listeners.is_empty()
+                    || route.listeners.iter().any(|realm| named(listener, realm))
+            });
+            if route.needs_hello() && !concerned.any(tells) {
+                warn("'sni' and 'alpn' need a listener with 'tls' or 'tls = inspect'".to_owned());
+            }
+        }
+        warnings
     }
 
     /// `route = { … }` or `route default = …`, with the word `route` current.
@@ -130,6 +160,7 @@ impl Routes {
         parser.advance()?;
         route.target = target.ok_or_else(|| place.error("route: 'to' is missing"))?;
         self.list.push(route);
+        self.places.push(place);
         Ok(())
     }
 

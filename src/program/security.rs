@@ -172,7 +172,7 @@ pub(super) fn check(
     section: &str,
     system: &Rc<Live>,
     listeners: &Listeners,
-    ends: Ends,
+    config: &Broker,
     purpose: Purpose,
     holder: Holder,
 ) -> Result<Option<Checked>, Refusal> {
@@ -181,7 +181,7 @@ pub(super) fn check(
     let Some(settings) = section::examine(source, section, system) else {
         return Ok(None);
     };
-    let mut material = Material::default();
+    let (mut material, ends) = (Material::default(), ends_of(config));
     let made = contexts(&settings, &mut material, None, ends).map_err(|refusal| {
         // Other messages name a file.
         let place = format!("{name}: id = {section}: ");
@@ -189,7 +189,8 @@ pub(super) fn check(
         Refusal { text: format!("{place}{}", refusal.text), ..refusal }
     })?;
     library::wiping(|| drop(made));
-    let warnings = examine(&settings, &material, ends, purpose)?;
+    let mut warnings = examine(&settings, &material, ends, purpose)?;
+    warnings.extend(settings.routes.unmatched(&config.listeners));
     if keys::are_separate(&settings)? && holder == Holder::Signer {
         library::wiping(|| keys::set_apart(&settings, &mut material, ends))?;
     }
@@ -231,7 +232,6 @@ pub(super) fn read_secrets(
         },
         None => Source::new(service.source(), text.to_vec()),
     };
-    let ends = ends_of(config);
     let mut session_timeout = 0;
     // Relative names in the section start in the workers' directory, written as the system will
     // report it there.
@@ -239,7 +239,7 @@ pub(super) fn read_secrets(
     system.reader.set_directory(directory.and_then(|directory| directory.canonicalize().ok()));
     let holder = if service.single { Holder::Single } else { Holder::Signer };
     let section = service.relay_section();
-    if let Some(checked) = check(&source, section, system, listeners, ends, purpose, holder)? {
+    if let Some(checked) = check(&source, section, system, listeners, config, purpose, holder)? {
         system.reader.complete();
         for text in &checked.warnings {
             system.report.message(log::Severity::WARNING, text);

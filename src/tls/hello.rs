@@ -333,6 +333,29 @@ mod tests {
         }
     }
 
+    /// Encrypted Client Hello: the name that can be seen is the outer one. GREASE (RFC 8701)
+    /// may stand anywhere in the list of extensions, and in that of protocols.
+    #[test]
+    fn the_outer_name_of_encrypted_hellos_among_grease() {
+        const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+        let mut inner = vec![0, 0, 1, 0, 1, 7, 0, 32];
+        inner.extend([9; 32]);
+        inner.extend([0, 144]);
+        inner.extend([5; 144]);
+        let hello = hello(&[
+            (0x1a1a, b""),
+            (ENCRYPTED_CLIENT_HELLO, &inner),
+            (SERVER_NAME, b"\0\x0f\0\0\x0couter.public"),
+            (ALPN, b"\0\x06\x02\x2a\x2a\x02h2"),
+            (0xdada, b"\0"),
+        ]);
+        let Hello::Tls(offer) = inspect(&hello) else {
+            panic!("no ClientHello");
+        };
+        assert_eq!(offer.server_name.as_deref(), Some("outer.public"));
+        assert!(offer.protocols.contains(&b"h2".to_vec()));
+    }
+
     #[test]
     fn other_beginnings_are_told_apart() {
         for (bytes, expected) in [
