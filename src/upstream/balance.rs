@@ -705,14 +705,6 @@ impl Balancer {
         self.limits && self.could_serve(tag, tried).any(|index| self.remotes[index].is_full())
     }
 
-    /// Those remotes.
-    pub fn full(&self, tag: Option<u32>, tried: &Tried) -> Vec<usize> {
-        if !self.limits {
-            return Vec::new();
-        }
-        self.could_serve(tag, tried).filter(|&index| self.remotes[index].is_full()).collect()
-    }
-
     /// Remotes with this tag that could serve a session and have a limit, reached or not.
     pub fn limited(&self, tag: Option<u32>, tried: &Tried) -> Vec<usize> {
         let limited = |&index: &usize| self.remotes[index].most < u64::MAX;

@@ -302,11 +302,10 @@ impl Registry {
         self.balancer.id(index)
     }
 
-    /// The remotes that could serve a session, but for having as many as they may. Empty if a
-    /// session that was given none has nothing to wait for.
-    pub fn full(&self, tag: Option<Tag>, tried: &Tried) -> Vec<RemoteId> {
-        let full = self.balancer.full(tag.map(|tag| tag.0), tried);
-        full.into_iter().filter_map(|index| self.balancer.id(index)).collect()
+    /// True if there are remotes that could serve a session, but for having as many as they may. If
+    /// not, a session that was given none has nothing to wait for.
+    pub fn is_full(&self, tag: Option<Tag>, tried: &Tried) -> bool {
+        self.balancer.is_full(tag.map(|tag| tag.0), tried)
     }
 
     /// The remotes that have a limit of sessions, whether or not they have reached it, and could

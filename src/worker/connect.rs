@@ -327,7 +327,7 @@ impl Shared {
     fn waits_for_room(&self, seeking: &Seeking) -> bool {
         let none = Tried::default();
         let tried = seeking.tried.as_deref().unwrap_or(&none);
-        !self.registry.full(seeking.tag, tried).is_empty()
+        self.registry.is_full(seeking.tag, tried)
     }
 
     /// The queue with the most places for a session, and for how many seconds it may wait there.

@@ -132,8 +132,8 @@ impl Engine {
             for _ in 0..self.shared.queue.len() {
                 let Shared { queue, registry, .. } = &mut self.shared;
                 // If those that they wait for are gone, they find out as others do.
-                let waits = !registry.has_room(tag, now)
-                    && !registry.full(tag, &Tried::default()).is_empty();
+                let waits =
+                    !registry.has_room(tag, now) && registry.is_full(tag, &Tried::default());
                 let Some(index) = (!waits).then(|| queue.next(tag)).flatten() else {
                     break;
                 };

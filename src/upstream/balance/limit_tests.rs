@@ -29,11 +29,13 @@ fn a_full_remote_is_left_out_and_lifts_no_marks() {
     assert_eq!(select(&mut tried), None);
     // Nothing was lifted for a session that only has to wait.
     assert_eq!(tried, Tried::default());
-    assert_eq!(balancer.full(None, &tried), [0, 1]);
+    assert!(balancer.is_full(None, &tried));
+    assert_eq!(balancer.limited(None, &tried), [0, 1]);
     assert!(!balancer.has_room(None, 0));
     balancer.failed(1, &mut tried, 0);
     // The second is dead, so it is not waited for; the first is.
-    assert_eq!(balancer.full(None, &tried), [0]);
+    assert!(balancer.is_full(None, &tried));
+    assert_eq!(balancer.limited(None, &tried), [0]);
     assert_eq!(balancer.select(None, &mut tried, 0), None);
     assert!(balancer.is_down(1));
     balancer.released(0);
