@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A network of its own with dnsmasq at 127.0.0.1, whose answers are valid for a second; and a
 /// resolv.conf and an /etc/hosts of its own.
@@ -57,12 +57,17 @@ impl Dns {
 
     /// What the server answers from now on.
     fn set<'a>(&self, names: impl IntoIterator<Item = (&'a str, String)>) {
+        self.set_later(names);
+        self.signal(Signal::SIGHUP);
+    }
+
+    /// What the server answers from its next start on.
+    fn set_later<'a>(&self, names: impl IntoIterator<Item = (&'a str, String)>) {
         let mut text = String::new();
         for (name, address) in names {
             let _ = writeln!(text, "{address} {name}");
         }
         self.directory.write("names", text);
-        self.signal(Signal::SIGHUP);
     }
 
     fn signal(&self, signal: Signal) {
@@ -388,4 +393,214 @@ fn without_an_answer_what_is_known_stays() {
     dns.directory.write("names", format!("{} a.test\n{} a.test\n", ip(2), ip(4)));
     dns.run(&[]);
     expect(8000, [2, 3, 4]);
+}
+
+/// Two hosts of a service, and one of a lower priority; then others.
+#[test]
+fn services_have_ports_weights_and_priorities() {
+    let Some(mut dns) = Dns::start() else {
+        return;
+    };
+    let mut backends = Backends::new();
+    backends.set(&(1..=4).collect());
+    dns.set([("a.test", ip(1)), ("b.test", ip(2)), ("c.test", ip(3)), ("d.test", ip(4))]);
+    let service = |target: &str, priority: u16, weight: u16| {
+        format!("--srv-host=_x._tcp.s.test,{target}.test,7000,{priority},{weight}")
+    };
+    let [a, b, c] = [service("a", 10, 3), service("b", 10, 1), service("c", 20, 1)];
+    dns.run(&[&a, &b, &c]);
+    let remotes = "balance = round-robin remote = { address = _x._tcp.s.test srv = yes check = tcp check interval = 1 check fall = 1 }";
+    let relay = relay(8000, false, remotes);
+    let mut counts = BTreeMap::new();
+    for _ in 0..40 {
+        *counts.entry(open(8000).expect("a connection").1).or_insert(0) += 1;
+    }
+    assert!(counts.keys().eq(&[1, 2]), "{counts:?}");
+    assert!((27..=33).contains(&counts[&1]), "{counts:?}");
+    // Both of the first priority go.
+    backends.set(&[3, 4].into());
+    expect(8000, [3]);
+    // The service moves, and what joins is probed.
+    backends.set(&[1, 3].into());
+    let d = service("d", 1, 1);
+    dns.run(&[&d, &c]);
+    relay.expect_log("remote [127.0.1.4]:7000 (_x._tcp.s.test) is down: ");
+    expect(8000, [3]);
+    backends.set(&[3, 4].into());
+    expect(8000, [4]);
+    assert!(!relay.log().contains("cannot be looked up"), "{}", relay.log());
+}
+
+/// Answers that are cut off in a datagram come over TCP, and no more than 1,000 addresses are used.
+#[test]
+fn a_thousand_addresses() {
+    let Some(dns) = Dns::start() else {
+        return;
+    };
+    let mut backends = Backends::new();
+    backends.set(&[1].into());
+    let many = |count: u16| {
+        (0..count).map(|n| ("a.test", format!("127.{}.{}.1", 2 + n / 200, 1 + n % 200)))
+    };
+    dns.set([("a.test", ip(1))]);
+    let relay = relay(8000, false, "connect timeout = 1 remote = { address = a.test port = 7000 }");
+    expect(8000, [1]);
+    dns.set(many(900).chain([("a.test", ip(1))]));
+    relay.expect_log("and 896 more joined; 901 in use");
+    // Whichever is selected, a session finds the one that is there.
+    let begun = Instant::now();
+    assert_eq!(served_by(8000, 5), [1].into());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    dns.set(many(1200));
+    relay.expect_log("remote a.test has 1200 addresses, of which 1000 are used");
+    relay.expect_log("; 1000 in use");
+    dns.set([("a.test", ip(1))]);
+    expect(8000, [1]);
+}
+
+/// /etc/hosts comes first, and a change of it is noticed; resolv.conf likewise.
+#[test]
+fn files_are_noticed_when_they_change() {
+    let Some(mut dns) = Dns::start() else {
+        return;
+    };
+    let mut backends = Backends::new();
+    backends.set(&(1..=3).collect());
+    dns.set([("a.test", ip(1))]);
+    dns.directory.write("hosts", format!("127.0.0.1 localhost\n{} other a.test # b\n", ip(2)));
+    let relay = relay(8000, false, "remote = { address = a.test port = 7000 }");
+    expect(8000, [2]);
+    dns.directory.write("hosts", format!("127.0.0.1 localhost\n{} a.test\n", ip(3)));
+    expect(8000, [3]);
+    // Now the name server is asked,
+    dns.directory.write("hosts", "127.0.0.1 localhost\n");
+    expect(8000, [1]);
+    // and then another one.
+    drop(dns.server.take());
+    dns.set_later([("a.test", ip(2))]);
+    dns.directory.write("resolv.conf", "nameserver 127.0.0.53\n");
+    dns.run(&["--listen-address=127.0.0.53"]);
+    expect(8000, [2]);
+    drop(relay);
+}
+
+/// A name that is not there yet, and addresses that are the relay itself.
+#[test]
+fn addresses_may_come_later() {
+    let Some(dns) = Dns::start() else {
+        return;
+    };
+    let mut backends = Backends::new();
+    backends.set(&[1].into());
+    let remotes = "remote = { address = a.test port = 8000 resolve start = later resolve = 60 }\n\
+                   remote = { address = b.test port = 7000 resolve start = later }";
+    let relay = relay(8000, false, remotes);
+    let mut stream = connect(8000);
+    expect_eof(&mut stream);
+    relay.expect_log("remote a.test cannot be looked up: there is no such name, or it has no address; it has no address yet");
+    dns.set([("a.test", "127.0.0.1".to_owned()), ("b.test", ip(1))]);
+    wait_for("an address", || open(8000).ok());
+    expect(8000, [1]);
+    relay.expect_log(
+        "remote a.test: [127.0.0.1]:8000 is a listener of this relay, which would relay to itself; it is not used",
+    );
+    // A reload goes on with what is known.
+    dns.signal(Signal::SIGSTOP);
+    relay.signal(Signal::SIGHUP);
+    relay.wait_for_log("a reload", |log| (log.matches("startup").count() > 3).then_some(()));
+    expect(8000, [1]);
+    dns.signal(Signal::SIGCONT);
+}
+
+/// Once is once.
+#[test]
+fn without_resolve_nothing_is_looked_up_again() {
+    let Some(dns) = Dns::start() else {
+        return;
+    };
+    let mut backends = Backends::new();
+    backends.set(&[1, 2].into());
+    dns.set([("a.test", ip(1))]);
+    let relay = relay(8000, false, "remote = { address = a.test port = 7000 resolve = no }");
+    assert_eq!(monitor(&relay), None);
+    dns.set([("a.test", ip(2))]);
+    nothing_happens_for(Duration::from_secs(2));
+    assert_eq!(served_by(8000, 5), [1].into());
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    let Some(dns) = Dns::start() else {
+        return;
+    };
+    dns.set([("a.test", ip(1))]);
+    let check = |relay: &str| {
+        let config = format!(
+            "id = spawnd {{ listen = {{ port = 8000 }} }}\nid = tcprelay {{\n{relay}\n}}\n"
+        );
+        Launch::new(config).argument("-P").finish()
+    };
+    for (remote, expected) in [
+        ("address = 192.0.2.1 port = 1 resolve = 5", ":3: resolve: the address is no host name"),
+        ("address = 192.0.2.1 port = 1 srv = yes", ":3: srv: the address is no host name"),
+        ("address = a.test port = 1 resolve = 0", ":3: "),
+        ("address = a.test port = 1 resolve begin", ":3: Expected '=' or 'start', but got 'begin'"),
+        (
+            "address = a.test port = 1 resolve start = soon",
+            ":3: Expected 'later' or 'now', but got 'soon'",
+        ),
+        (
+            "address = a.test port = 1 resolve = no resolve start = later",
+            ":3: resolve start = later: not with resolve = no",
+        ),
+        (
+            "address = _x._tcp.a.test port = 1 srv = yes",
+            ":3: srv = yes: the port comes with the SRV record",
+        ),
+        ("address = _x._tcp.a.test srv = yes tls = yes", ":3: remote: tls server-name is missing"),
+        ("address = none.test port = 1", ":3: The host 'none.test' cannot be resolved: "),
+        ("address = _x._tcp.a.test srv = yes", ":3: The service '_x._tcp.a.test' has no address"),
+    ] {
+        check(&format!("remote = {{ {remote} }}")).exits(78).says(expected);
+    }
+    let scope = "balance scope = worker remote = { address = a.test port = 1";
+    check(&format!("{scope} resolve = 5 }}"))
+        .exits(78)
+        .says(":3: remote: resolve needs balance scope = all, as workers share the addresses");
+    check(&format!("{scope} }}")).exits(0);
+    check("remote = { address = none.test port = 1 resolve start = later }")
+        .exits(0)
+        .says(":3: The host 'none.test' cannot be resolved: ");
+    dns.set([("web.example.org", ip(1))]);
+    let sample = include_str!("../samples/names.cfg");
+    Launch::new(sample)
+        .argument("-P")
+        .finish()
+        .exits(0)
+        .says("The service '_ldap._tcp.example.org'");
+}
+
+/// A program named by exec has no monitor: names are looked up once.
+#[test]
+fn without_a_monitor_names_are_looked_up_once() {
+    let Some(dns) = Dns::start() else {
+        return;
+    };
+    let mut backends = Backends::new();
+    backends.set(&[1].into());
+    dns.set([("a.test", ip(1))]);
+    for (resolve, said) in [("", false), ("resolve = 5", true)] {
+        let port = if said { 8001 } else { 8000 };
+        let relay = Launch::new(format!(
+            "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} }} \
+             spawn {{ exec = @BIN@ instances min = 1 instances max = 1 users max = 100 }} }}\n\
+             id = tcprelay {{ remote = {{ address = a.test port = 7000 {resolve} }} }}\n"
+        ))
+        .start();
+        relay.expect_log("succeeded");
+        assert_eq!(served_by(port, 3), [1].into());
+        let line = "names are not looked up again: the broker has no monitor";
+        assert_eq!(relay.log().contains(line), said, "{}", relay.log());
+        assert_eq!(monitor(&relay), None);
+    }
 }
