@@ -417,6 +417,102 @@ fn weights_are_changed_until_the_next_reload() {
     }
 }
 
+/// The values of a field of all sessions that are shown with these options.
+fn of_sessions(socket: &Path, options: &[&str], field: &str) -> Vec<String> {
+    let arguments = [&["sessions", "--json"], options].concat();
+    let program = "import json,sys\n\
+         for session in json.loads(sys.argv[1])['sessions']: print(session[sys.argv[2]])";
+    let json = done(socket, &arguments);
+    let output = run(Command::new("python3").args(["-c", program, &json, field]));
+    text(&output).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn sessions_are_shown_and_ended() {
+    for mode in MODES {
+        let [one, two] = [Peer::echo(), Peer::echo()];
+        let port = free_port();
+        let remotes = format!("{}\n{}\naccess log = yes", one.remote(), two.remote());
+        let (launch, socket, _directory) = launch(port, mode, &remotes);
+        let relay = launch.start();
+        assert!(of_sessions(&socket, &[], "id").is_empty());
+        let mut held: Vec<TcpStream> = (0..10).map(|_| connect(port)).collect();
+        for (session, number) in held.iter_mut().zip(1..) {
+            ping(session, &vec![b'x'; 1000 * number]);
+        }
+        let clients = of_sessions(&socket, &["--sort", "bytes"], "client");
+        let expected: Vec<String> = held
+            .iter()
+            .rev()
+            .map(|session| {
+                let address = session.local_addr().expect("an address");
+                format!("[{}]:{}", address.ip(), address.port())
+            })
+            .collect();
+        assert_eq!(clients, expected);
+        assert_eq!(
+            of_sessions(&socket, &["--sort", "bytes", "--top", "3"], "client"),
+            expected[..3]
+        );
+        let bytes = of_sessions(&socket, &["--sort", "bytes", "--top", "1"], "bytes_to_client");
+        assert_eq!(bytes, ["10000"]);
+        assert_eq!(of_sessions(&socket, &["--client", &expected[4]], "client"), expected[4..5]);
+        let address = format!("127.0.0.1:{}", one.port);
+        let of_one = of_sessions(&socket, &["--remote", &address], "remote");
+        assert!(!of_one.is_empty() && of_one.iter().all(|remote| *remote == of_one[0]));
+        assert_eq!(of_sessions(&socket, &[], "state"), vec!["relaying"; 10]);
+        // Those of a former configuration as well; and a session goes on until it is ended.
+        if mode.is_empty() {
+            done(&socket, &["reload"]);
+            assert_eq!(of_sessions(&socket, &[], "id").len(), 10);
+        }
+        let first = of_sessions(&socket, &["--sort", "bytes", "--top", "1"], "id");
+        assert!(done(&socket, &["kill", &first[0]]).contains("has ended"));
+        expect_reset(held.last_mut().expect("a session"));
+        relay.expect_log("ended by hand");
+        let output = ctl(&socket, &["kill", &first[0]]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        held.pop();
+        held.iter_mut().for_each(|session| ping(session, b"still"));
+        assert_eq!(of_sessions(&socket, &[], "id").len(), 9);
+        // All at once, by several clients.
+        let threads: Vec<_> = (0..6)
+            .map(|_| {
+                let socket = socket.clone();
+                thread::spawn(move || of_sessions(&socket, &[], "id").len())
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| assert_eq!(thread.join().expect("a list"), 9));
+        assert!(
+            done(&socket, &["top", "--rounds", "2", "--delay", "1"]).contains("0 accepted a sec")
+        );
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_is_told() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let (launch, socket, _directory) = launch(port, "", &peer.remote());
+    let relay = launch.start();
+    let mut held: Vec<TcpStream> = (0..6).map(|_| connect(port)).collect();
+    held.iter_mut().for_each(|session| ping(session, b"hello"));
+    let ids = wait_for("all sessions", || {
+        Some(of_sessions(&socket, &[], "id")).filter(|ids| ids.len() == 6)
+    });
+    let pid: i32 = ids[0].split('.').next().and_then(|pid| pid.parse().ok()).expect("a pid");
+    stop(pid);
+    let output = done(&socket, &["sessions"]);
+    assert!(output.contains(&format!("worker {pid} does not answer")), "{output}");
+    let output = ctl(&socket, &["kill", &ids[0]]);
+    assert!(said(&output).contains("does not answer"), "{}", said(&output));
+    // Others are served meanwhile.
+    assert!(done(&socket, &["remotes"]).contains("up"));
+    kill(pid, Signal::SIGCONT);
+    wait_for("its sessions", || (of_sessions(&socket, &[], "id").len() >= 5).then_some(()));
+    drop(relay);
+}
+
 #[test]
 fn what_is_shown_is_json_if_that_is_wanted() {
     let peer = Peer::echo();

@@ -8,21 +8,27 @@
 
 mod change;
 mod request;
+mod sessions;
 
 use super::kind;
 use super::shared::Shared;
 use super::view::Overview;
-use crate::channel::protocol::{Caller, Errand, Rights, Wants};
+use crate::channel::protocol::{Caller, Errand, Rights, Wants, CALLERS};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::{self, Socket};
 use request::Request;
 use serde_json::json;
+use sessions::{Job, Round};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The longest request, in bytes.
 const MOST_REQUEST: usize = 4096;
 /// How long a client may be silent, or not read its answer, in milliseconds.
 const PATIENCE: u64 = 30_000;
+/// How often to look whether workers have answered, in milliseconds.
+const LOOK_STEP: u64 = 25;
+/// The timer for that: no client has this number.
+const LOOK: u32 = CALLERS;
 /// Reads in one turn.
 const READS: usize = 4;
 
@@ -30,6 +36,10 @@ const READS: usize = 4;
 #[derive(Default)]
 pub(super) struct Control {
     clients: BTreeMap<u32, Client>,
+    /// What workers are to be asked, and for which client: one after the other.
+    jobs: VecDeque<(u32, Job)>,
+    /// The first of them is being done.
+    round: Option<(Round, TimerId)>,
     /// For the broker.
     errands: VecDeque<Errand>,
 }
@@ -41,7 +51,16 @@ struct Client {
     input: Vec<u8>,
     /// What it was answered, and has not taken yet.
     output: Vec<u8>,
+    phase: Phase,
     timer: TimerId,
+}
+
+/// Whether a client may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Workers are asked for it; until they have answered, it is not heard.
+    Busy,
 }
 
 /// What becomes of a client.
@@ -51,6 +70,8 @@ enum Next {
     Leave,
     /// The broker answers it.
     Broker(Wants),
+    /// Workers have to be asked.
+    Ask(Job),
 }
 
 impl Control {
@@ -60,7 +81,8 @@ impl Control {
         let token = Token::new(kind::CONTROL, number);
         events.register(&socket, token, Interest::READ);
         let timer = events.arm(token, events.now() + PATIENCE);
-        let client = Client { socket, rights, input: Vec::new(), output: Vec::new(), timer };
+        let (input, output, phase) = (Vec::new(), Vec::new(), Phase::Open);
+        let client = Client { socket, rights, input, output, phase, timer };
         self.clients.insert(number, client);
     }
 
@@ -76,20 +98,73 @@ impl Control {
             return;
         };
         let next = client.ready(event, shared, events);
-        self.go_on(number, next, events);
+        self.go_on(number, next, shared, events);
     }
 
-    /// A client's time is over.
-    pub(super) fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
+    /// A client's time is over, or it is time to look what workers have answered.
+    pub(super) fn timer(
+        &mut self,
+        timer: TimerId,
+        token: Token,
+        shared: &Shared,
+        events: &mut Loop,
+    ) {
         let number = token.index();
-        if self.clients.get(&number).is_some_and(|client| client.timer == timer) {
-            self.go_on(number, Next::Leave, events);
+        if number == LOOK {
+            if self.round.as_ref().is_some_and(|(_, armed)| *armed == timer) {
+                self.look(shared, events);
+            }
+        } else if self.clients.get(&number).is_some_and(|client| client.timer == timer) {
+            self.go_on(number, Next::Leave, shared, events);
         }
     }
 
-    fn go_on(&mut self, number: u32, next: Next, events: &mut Loop) {
+    /// Asks workers for the first client that waits for that.
+    fn ask(&mut self, shared: &Shared, events: &mut Loop) {
+        if let (None, Some((_, job))) = (&self.round, self.jobs.front()) {
+            let round = Round::begin(job, shared, events.now());
+            let timer = events.arm(Token::new(kind::CONTROL, LOOK), events.now());
+            self.round = Some((round, timer));
+        }
+    }
+
+    /// Looks whether workers have answered, and tells the client; others that want a list too are
+    /// told what they want of the same one.
+    fn look(&mut self, shared: &Shared, events: &mut Loop) {
+        let Some((round, _)) = self.round.take() else {
+            return;
+        };
+        if !round.is_over(shared, events.now()) {
+            let token = Token::new(kind::CONTROL, LOOK);
+            let timer = events.arm(token, events.now() + LOOK_STEP);
+            self.round = Some((round, timer));
+            return;
+        }
+        let lists = matches!(self.jobs.front(), Some((_, Job::List(_))));
+        let mut first = true;
+        for (number, job) in std::mem::take(&mut self.jobs) {
+            let same = lists && matches!(job, Job::List(_));
+            if !std::mem::take(&mut first) && !same {
+                self.jobs.push_back((number, job));
+                continue;
+            }
+            let answer = round.answer(&job, shared);
+            let answer = answer.map_or_else(|text| failure(&text), |answer| answer.to_string());
+            if let Some(client) = self.clients.get_mut(&number) {
+                let next = client.told(&answer, shared, events);
+                self.go_on(number, next, shared, events);
+            }
+        }
+        self.ask(shared, events);
+    }
+
+    fn go_on(&mut self, number: u32, next: Next, shared: &Shared, events: &mut Loop) {
         let wants = match next {
             Next::Stay => return,
+            Next::Ask(job) => {
+                self.jobs.push_back((number, job));
+                return self.ask(shared, events);
+            }
             Next::Leave => Wants::Nothing,
             Next::Broker(wants) => wants,
         };
@@ -97,11 +172,21 @@ impl Control {
             events.remove(&client.socket);
             events.cancel(client.timer);
         }
+        // The first one is being done, and has nobody to be told.
+        let mut place = 0;
+        self.jobs.retain(|(client, _)| {
+            place += 1;
+            place == 1 || *client != number
+        });
         self.errands.push_back(Errand { caller: number, wants });
     }
 
     /// Closes all connections.
     pub(super) fn end(&mut self, events: &mut Loop) {
+        if let Some((_, timer)) = self.round.take() {
+            events.cancel(timer);
+        }
+        self.jobs.clear();
         for client in std::mem::take(&mut self.clients).into_values() {
             events.remove(&client.socket);
             events.cancel(client.timer);
@@ -114,16 +199,37 @@ impl Client {
         if !self.flush() {
             return Next::Leave;
         }
-        if self.output.is_empty() && (event.readable || event.hangup) {
-            match self.hear(shared) {
-                Next::Stay => {}
-                next => return next,
-            }
+        if self.phase == Phase::Busy {
+            // It is gone; anything else it says is not heard yet.
+            return if event.hangup { Next::Leave } else { Next::Stay };
         }
-        let interest = if self.output.is_empty() { Interest::READ } else { Interest::WRITE };
+        self.answer(shared, events)
+    }
+
+    /// Workers have answered.
+    fn told(&mut self, answer: &str, shared: &Shared, events: &mut Loop) -> Next {
+        self.phase = Phase::Open;
+        self.say(answer);
+        self.answer(shared, events)
+    }
+
+    /// Answers what it has sent, as far as it takes the answers.
+    fn answer(&mut self, shared: &Shared, events: &mut Loop) -> Next {
+        let next = match self.output.is_empty() {
+            true => self.hear(shared),
+            false => Next::Stay,
+        };
+        let interest = match &next {
+            Next::Ask(_) => {
+                self.phase = Phase::Busy;
+                Interest::HANGUP
+            }
+            _ if self.output.is_empty() => Interest::READ,
+            _ => Interest::WRITE,
+        };
         events.set_interest(&self.socket, interest);
         events.renew(self.timer, events.now() + PATIENCE);
-        Next::Stay
+        next
     }
 
     /// Reads, and answers requests.
@@ -154,6 +260,7 @@ impl Client {
             let answer = match Request::parse(&line) {
                 Ok(request) if request.changes() && !self.may_change() => failure(NOT_ALLOWED),
                 Ok(Request::Broker(wants)) => return Next::Broker(wants),
+                Ok(Request::Work(job)) => return Next::Ask(job),
                 Ok(Request::Show(parts)) => Overview::of(shared).answer(parts),
                 Ok(Request::Change { remote, change, lasts }) => {
                     change::change(&remote, change, lasts, shared)

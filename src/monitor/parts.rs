@@ -84,7 +84,7 @@ impl Monitor {
     pub fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
         match token.kind() {
             kind::PROBES => self.probes.timer(timer, token, &self.shared, events),
-            kind::CONTROL => self.control.timer(timer, token, events),
+            kind::CONTROL => self.control.timer(timer, token, &self.shared, events),
             kind::STATUS => self.status.timer(timer, token, &self.shared, events),
             kind::NAMES => {
                 let changes = self.names.timer(timer, token, &mut self.shared, events);

@@ -1,9 +1,10 @@
 //! The commands: what each asks the relay, and shows.
 
-use super::options::{Change, Command, Options, View};
+use super::options::{Change, Command, Options, Sessions, View};
 use super::relay::{Failure, Relay};
 use super::{show, tables, views};
 use serde_json::{json, Value};
+use std::io::IsTerminal;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,21 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
             print(options.json, &answer, &text(&answer));
             Ok(())
         }
+        Command::Sessions(wanted) => {
+            let answer = relay.ask(&sessions(wanted))?;
+            print(options.json, &answer, &views::sessions(&answer));
+            Ok(())
+        }
+        Command::Kill(ids) => {
+            let one = |id: &String| {
+                let answer = relay.ask(&json!({ "do": "kill", "session": id }))?;
+                print(options.json, &answer, &format!("{id} has ended\n"));
+                Ok(())
+            };
+            // All of them, even if one has ended by itself.
+            ids.iter().map(one).fold(Ok(()), Result::and)
+        }
+        Command::Top { rounds, delay } => top(&relay, *rounds, Duration::from_secs(*delay)),
         Command::Change { remotes, change, until_reload } => {
             let each = remotes.iter();
             each.map(|remote| change_one(&relay, remote, *change, *until_reload, options.json))
@@ -58,6 +74,52 @@ fn print(json: bool, answer: &Value, text: &str) {
     match json {
         true => show(&format!("{answer}\n")),
         false => show(text),
+    }
+}
+
+fn sessions(wanted: &Sessions) -> Value {
+    let Sessions { remote, client, sort, top } = wanted;
+    let mut request = json!({ "do": "sessions" });
+    for (name, value) in [("remote", remote), ("client", client), ("sort", sort)] {
+        if let Some(value) = value {
+            request[name] = value.as_str().into();
+        }
+    }
+    if let Some(top) = top {
+        request["top"] = (*top).into();
+    }
+    request
+}
+
+/// Sessions in the live view.
+const TOP_SESSIONS: u64 = 15;
+
+/// A live view, until it was shown so often.
+fn top(relay: &Relay, rounds: Option<u64>, delay: Duration) -> Result<(), Failure> {
+    let terminal = std::io::stdout().is_terminal();
+    let mut before: Option<(Instant, Value)> = None;
+    let mut round = 0;
+    loop {
+        let overview = relay.ask(&json!({ "do": "show" }))?;
+        let wanted = Sessions {
+            sort: Some("bytes".to_owned()),
+            top: Some(TOP_SESSIONS),
+            ..Sessions::default()
+        };
+        let busy = relay.ask(&sessions(&wanted))?;
+        let now = Instant::now();
+        let span = before.as_ref().map(|(then, _)| now.duration_since(*then).as_secs_f64());
+        let former = before.as_ref().map(|(_, overview)| overview).zip(span);
+        // Clears the screen, from its upper left corner on.
+        let clear = if terminal { "\x1b[H\x1b[2J" } else { "" };
+        let text = views::top(&overview, former);
+        show(&format!("{clear}{text}\n{}", views::sessions(&busy)));
+        before = Some((now, overview));
+        round += 1;
+        if rounds.is_some_and(|rounds| round >= rounds) {
+            return Ok(());
+        }
+        thread::sleep(delay);
     }
 }
 

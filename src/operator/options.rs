@@ -31,6 +31,15 @@ pub(super) enum Command {
         change: Change,
         until_reload: bool,
     },
+    /// These sessions.
+    Sessions(Sessions),
+    /// Ends sessions.
+    Kill(Vec<String>),
+    /// A live view, so often at most, renewed after so many seconds.
+    Top {
+        rounds: Option<u64>,
+        delay: u64,
+    },
     Reload,
     Stop,
     /// Wait until former workers are gone, but no longer than this many seconds.
@@ -45,6 +54,15 @@ pub(super) enum View {
     Listeners,
     Workers,
     Errors,
+}
+
+/// Which sessions, and in which order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sessions {
+    pub(super) remote: Option<String>,
+    pub(super) client: Option<String>,
+    pub(super) sort: Option<String>,
+    pub(super) top: Option<u64>,
 }
 
 /// What is changed about a remote.
@@ -71,6 +89,13 @@ pub(super) enum Parsed {
 const COMMANDS: &[(&str, &str, &str)] = &[
     ("show", "", "shows all of the following but the errors, with totals"),
     ("remotes", "", "shows the remotes: which are up, and why not"),
+    (
+        "sessions",
+        "[--remote REMOTE] [--client TEXT] [--sort age|bytes|idle] [--top N]",
+        "shows the sessions",
+    ),
+    ("kill", "SESSION...", "ends sessions, by the ids that 'sessions' shows"),
+    ("top", "[--delay SECONDS] [--rounds N]", "shows remotes and busy sessions again and again"),
     ("listeners", "", "shows the listeners"),
     ("workers", "", "shows the processes"),
     ("errors", "", "shows the last errors, the newest first"),
@@ -171,7 +196,7 @@ impl Arguments {
 }
 
 /// Options of commands that have a value.
-const WITH_VALUE: &[&str] = &["timeout"];
+const WITH_VALUE: &[&str] = &["client", "delay", "remote", "rounds", "sort", "timeout", "top"];
 /// Those that have none.
 const PLAIN: &[&str] = &["until-reload"];
 
@@ -226,6 +251,17 @@ fn try_parse(arguments: &[OsString]) -> Result<Parsed, String> {
         "listeners" => Command::Show(View::Listeners),
         "workers" => Command::Show(View::Workers),
         "errors" => Command::Show(View::Errors),
+        "sessions" => Command::Sessions(Sessions {
+            remote: arguments.value("remote"),
+            client: arguments.value("client"),
+            sort: arguments.value("sort"),
+            top: arguments.number("top")?,
+        }),
+        "kill" => Command::Kill(arguments.all("SESSION")?),
+        "top" => Command::Top {
+            rounds: arguments.number("rounds")?,
+            delay: arguments.number("delay")?.unwrap_or(2).max(1),
+        },
         "drain" | "disable" => {
             let change = if name == "drain" { Change::Drain } else { Change::Disable };
             let remotes = arguments.all("REMOTE")?;

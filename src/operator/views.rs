@@ -165,6 +165,84 @@ pub(super) fn workers(answer: &Value) -> String {
     table.text()
 }
 
+pub(super) fn sessions(answer: &Value) -> String {
+    let mut table = Table::new(&[
+        ("SESSION", Edge::Left),
+        ("CLIENT", Edge::Left),
+        ("LISTENER", Edge::Left),
+        ("REMOTE", Edge::Left),
+        ("STATE", Edge::Left),
+        ("AGE", Edge::Left),
+        ("IDLE", Edge::Left),
+        ("SENT", Edge::Right),
+        ("RECEIVED", Edge::Right),
+    ]);
+    let all = each(&answer["sessions"]);
+    for session in all {
+        table.add(vec![
+            words(&session["id"]),
+            words(&session["client"]),
+            words(&session["listener"]),
+            words(&session["remote"]),
+            words(&session["state"]),
+            span(number(&session["age_seconds"])),
+            span(number(&session["idle_seconds"])),
+            bytes(number(&session["bytes_to_remote"])),
+            bytes(number(&session["bytes_to_client"])),
+        ]);
+    }
+    let mut text = table.text();
+    text += &format!("{} of {} open\n", count(all.len() as u64, "session"), answer["open"]);
+    for pid in each(&answer["silent_workers"]) {
+        text += &format!("worker {pid} does not answer\n");
+    }
+    text
+}
+
+/// The live view: totals, and for each remote what happens in a second. `former` is an earlier
+/// answer, and how many seconds ago that was.
+pub(super) fn top(answer: &Value, former: Option<(&Value, f64)>) -> String {
+    let rate = |now: &Value, name: &str, before: Option<&Value>| {
+        let ((_, seconds), before) = former.zip(before)?;
+        let grown = number(&now[name]).saturating_sub(number(&before[name]));
+        Some(grown as f64 / seconds.max(0.001))
+    };
+    let whole = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{rate:.0}"));
+    let carried = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| bytes(rate as u64) + "/s");
+    let (totals, before) = (&answer["totals"], former.map(|(answer, _)| &answer["totals"]));
+    let mut text = format!(
+        "{} open, {} accepted a second; {} to remotes, {} to clients\n\n",
+        count(number(&totals["sessions_open"]), "session"),
+        whole(rate(totals, "connections_accepted", before)),
+        carried(rate(totals, "bytes_to_remotes", before)),
+        carried(rate(totals, "bytes_to_clients", before)),
+    );
+    let mut table = Table::new(&[
+        ("REMOTE", Edge::Left),
+        ("STATE", Edge::Left),
+        ("OPEN", Edge::Right),
+        ("NEW/S", Edge::Right),
+        ("SENT", Edge::Right),
+        ("RECEIVED", Edge::Right),
+    ]);
+    for remote in each(&answer["remotes"]) {
+        let known = former.and_then(|(answer, _)| {
+            let all = each(&answer["remotes"]).iter();
+            all.clone().find(|former| former["name"] == remote["name"])
+        });
+        table.add(vec![
+            words(&remote["name"]),
+            words(&remote["state"]),
+            remote["sessions_open"].to_string(),
+            whole(rate(remote, "sessions", known)),
+            carried(rate(remote, "bytes_to_remotes", known)),
+            carried(rate(remote, "bytes_to_clients", known)),
+        ]);
+    }
+    text += &table.text();
+    text
+}
+
 pub(super) fn errors(answer: &Value) -> String {
     let now = number(&answer["time"]);
     if each(&answer["errors"]).is_empty() {

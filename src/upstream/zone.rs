@@ -27,6 +27,7 @@
 //! [`identity`]: super::remote::Remote::identity
 
 pub mod counters;
+pub mod mail;
 pub mod names;
 pub mod notes;
 
@@ -67,7 +68,7 @@ const NAMES: usize = 48;
 const HEADER: usize = 64;
 
 /// Change this with the layout: broker and workers may be of different versions.
-const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  7");
+const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  8");
 
 /// Words of a remote's row: its identity, 0 if the row was never used; when it may be tried again,
 /// 0 if it is alive; 1 if it was reported as down and not yet as up again; its next turn; how many
@@ -88,7 +89,9 @@ const BITS: usize = 8;
 const SET: usize = BITS + REMOTES / 64;
 
 /// The number of words in a shared zone. Most are never touched, and take no memory.
-const SIZE: usize = NAMES_AT + names::SIZE;
+const SIZE: usize = MAIL + mail::SIZE;
+/// Where the letters begin.
+const MAIL: usize = (NAMES_AT + names::SIZE).next_multiple_of(64);
 /// Where the notes begin.
 const NOTES: usize = (COUNTERS + counters::SIZE).next_multiple_of(64);
 /// Where the counters begin.

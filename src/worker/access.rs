@@ -91,6 +91,8 @@ pub(super) enum Outcome {
     Down,
     /// An operator has disabled the remote.
     Disabled,
+    /// An operator has ended it.
+    Ended,
     NoRemote,
     /// All remotes that would do have as many sessions as they may.
     Full,
@@ -106,6 +108,7 @@ impl std::fmt::Display for Outcome {
             Outcome::Limited(limit) => write!(out, "{limit}"),
             Outcome::Drained => out.write_str("drain timeout"),
             Outcome::Down => out.write_str("remote is down"),
+            Outcome::Ended => out.write_str("ended by hand"),
             Outcome::Disabled => out.write_str("remote is disabled"),
             Outcome::NoRemote => out.write_str("no remote available"),
             Outcome::Full => out.write_str("remotes are full"),

@@ -2,6 +2,7 @@
 
 use super::access::{Access, Outcome};
 use super::direction::Buffers;
+use super::listing;
 use super::pair::End;
 use super::session::{Cause, Context, Next, Parting, Session, State};
 use super::shared::{kind, register, Shared};
@@ -24,6 +25,7 @@ use crate::upstream::balance::Tried;
 use crate::upstream::registry::Fall;
 use crate::upstream::remote::RemoteId;
 use crate::upstream::zone::counters::{Counters, General, Place, Standing};
+use crate::upstream::zone::mail::{self, Letter};
 use crate::upstream::zone::Zone;
 use std::io;
 
@@ -32,6 +34,10 @@ pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 7;
 /// How often all sessions are looked at, in milliseconds: their bytes are counted, and those of
 /// remotes that are down reset, where that is wanted.
 const LOOK_STEP: u64 = 1000;
+/// How often to look into the box for letters after there was one, and for how long: an operator who
+/// has asked once asks again.
+const MAIL_STEP: u64 = 50;
+const MAIL_SPAN: u64 = 5000;
 
 /// How often sessions that wait for a remote are looked at, in milliseconds, if none of this worker
 /// ends.
@@ -49,6 +55,11 @@ pub struct Engine {
     queue_timer: Option<TimerId>,
     /// The timer for the next look at all sessions is running.
     looks: bool,
+    /// When each session has begun, in milliseconds of the loop's clock, by its number.
+    begun: Vec<u64>,
+    /// When all sessions were looked at last, and until when letters are expected.
+    looked: u64,
+    mail_until: u64,
 }
 
 impl Engine {
@@ -65,6 +76,9 @@ impl Engine {
             left: Vec::new(),
             queue_timer: None,
             looks: false,
+            begun: Vec::new(),
+            looked: 0,
+            mail_until: 0,
         }
     }
 
@@ -252,6 +266,11 @@ impl Engine {
 
     fn begin(&mut self, events: &mut Loop, session: Session, accept: &Accept) {
         let index = self.sessions.insert(session);
+        match self.begun.get_mut(index as usize) {
+            Some(begun) => *begun = events.now(),
+            // Numbers are given in order.
+            None => self.begun.push(events.now()),
+        }
         self.shared.counters.set(Place::General(General::Open), self.sessions.len() as u64);
         self.leave_places();
         self.look_later(events);
@@ -411,8 +430,12 @@ impl Engine {
             }
             kind::LOOK => {
                 self.looks = false;
-                self.reset_sessions_of_fallen(events);
-                self.count_bytes();
+                if events.now() >= self.looked + LOOK_STEP {
+                    self.looked = events.now();
+                    self.reset_sessions_of_fallen(events);
+                    self.count_bytes();
+                }
+                self.read_mail(events);
                 self.look_later(events);
             }
             kind::DRAIN => {
@@ -434,7 +457,8 @@ impl Engine {
         let Shared { counters, registry, .. } = &self.shared;
         if counters.are_kept() || registry.resets_on_down() {
             self.looks = true;
-            events.arm(Token::new(kind::LOOK, 0), events.now() + LOOK_STEP);
+            let step = if events.now() < self.mail_until { MAIL_STEP } else { LOOK_STEP };
+            events.arm(Token::new(kind::LOOK, 0), events.now() + step);
         }
     }
 
@@ -465,6 +489,48 @@ impl Engine {
                 self.close(events, index, &outcome, Parting::Reset);
             }
         }
+    }
+
+    /// Does what the monitor wants: lists the sessions, or ends one.
+    fn read_mail(&mut self, events: &mut Loop) {
+        let letter = self.shared.counters.inbox().and_then(|inbox| inbox.letter());
+        let Some((number, letter)) = letter else {
+            return;
+        };
+        self.mail_until = events.now() + MAIL_SPAN;
+        let mut ended = 0;
+        let mut indices = Vec::new();
+        match letter {
+            Letter::List(order) => {
+                indices = self.sessions.indices();
+                if indices.len() > mail::MOST {
+                    let (all, begun) = (&mut self.sessions, &self.begun);
+                    indices.sort_by_cached_key(|&index| {
+                        let begun = begun.get(index as usize).copied().unwrap_or(0);
+                        let session = all.get_mut(index);
+                        session.map_or(u64::MAX, |session| listing::rank(session, begun, order))
+                    });
+                }
+            }
+            Letter::End { index, begun } => {
+                let is_there = self.sessions.get_mut(index).is_some();
+                if is_there && self.begun.get(index as usize) == Some(&begun) {
+                    self.close(events, index, &Outcome::Ended, Parting::Reset);
+                    ended = 1;
+                }
+            }
+        }
+        let now = events.now();
+        let Engine { sessions, shared, begun, .. } = self;
+        let Some(inbox) = shared.counters.inbox() else {
+            return;
+        };
+        let list = indices.iter().filter_map(|&index| {
+            let begun = begun.get(index as usize).copied().unwrap_or(0);
+            let session = sessions.get_mut(index)?;
+            Some(listing::entry((index, begun), session, &shared.registry, now))
+        });
+        inbox.answer(number, indices.len() + ended, list);
     }
 
     /// Starts the drain timeout, if one is configured: sessions still open when it expires are

@@ -20,6 +20,7 @@ mod handshake;
 mod introduction;
 mod kernel;
 mod limits;
+mod listing;
 mod pair;
 mod probation;
 pub mod process;

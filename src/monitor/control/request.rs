@@ -1,9 +1,11 @@
 //! Requests: what a line of JSON asks for.
 
 use super::change::Change;
+use super::sessions::{Id, Job, Wanted, MOST_SHOWN};
 use crate::channel::protocol::Wants;
 use crate::monitor::view::Part;
 use crate::upstream::wish::{Lasting, Service, MOST_WEIGHT};
+use crate::upstream::zone::mail::Order;
 use serde_json::{Map, Value};
 
 /// What a client wants.
@@ -13,6 +15,8 @@ pub(super) enum Request {
     Broker(Wants),
     /// To see these parts of the overview.
     Show(&'static [Part]),
+    /// Something of the workers.
+    Work(Job),
     /// To change the remotes that a word stands for.
     Change {
         /// An address, a host name or a tag.
@@ -23,8 +27,8 @@ pub(super) enum Request {
 }
 
 /// All requests, for messages.
-const KNOWN: &str = "disable, drain, enable, errors, former, listeners, reload, remotes, show, \
-                     stop, weight, workers";
+const KNOWN: &str = "disable, drain, enable, errors, former, kill, listeners, reload, remotes, \
+                     sessions, show, stop, weight, workers";
 
 impl Request {
     /// Parses a line; the error says what is wrong with it.
@@ -44,6 +48,11 @@ impl Request {
             Some("listeners") => Request::Show(&[Part::Listeners]),
             Some("workers") => Request::Show(&[Part::Processes]),
             Some("errors") => Request::Show(&[Part::Errors]),
+            Some("sessions") => Request::Work(Job::List(fields.wanted()?)),
+            Some("kill") => match fields.text("session")?.as_deref().map(Id::parse) {
+                Some(Some(id)) => Request::Work(Job::End(id)),
+                _ => return Err("\"session\" must be an id that \"sessions\" has shown".to_owned()),
+            },
             Some("drain") => fields.change(Change::Service(Service::Drained))?,
             Some("disable") => fields.change(Change::Service(Service::Disabled))?,
             Some("enable") => fields.change(Change::Service(Service::Normal))?,
@@ -62,8 +71,8 @@ impl Request {
     pub(super) fn changes(&self) -> bool {
         match self {
             Request::Broker(wants) => *wants != Wants::Former,
-            Request::Change { .. } => true,
-            Request::Show(_) => false,
+            Request::Change { .. } | Request::Work(Job::End(_)) => true,
+            Request::Show(_) | Request::Work(Job::List(_)) => false,
         }
     }
 }
@@ -78,6 +87,24 @@ impl Fields {
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(format!("\"{name}\" must be a text")),
         }
+    }
+
+    fn wanted(&mut self) -> Result<Wanted, String> {
+        let order = match self.text("sort")?.as_deref() {
+            None | Some("age") => Order::Age,
+            Some("idle") => Order::Idle,
+            Some("bytes") => Order::Bytes,
+            Some(_) => return Err("\"sort\" must be age, bytes or idle".to_owned()),
+        };
+        let top = match self.0.remove("top") {
+            None => MOST_SHOWN,
+            Some(value) => match value.as_u64() {
+                Some(top @ 1..) => usize::try_from(top).unwrap_or(usize::MAX).min(MOST_SHOWN),
+                _ => return Err("\"top\" must be a positive number".to_owned()),
+            },
+        };
+        let (remote, client) = (self.text("remote")?, self.text("client")?);
+        Ok(Wanted { remote, client, order, top })
     }
 
     /// The weight; `None` for the configured one.
@@ -135,7 +162,16 @@ mod tests {
         let change = Change::Weight(Some(3));
         assert_eq!(weight, Ok(Request::Change { remote, change, lasts }));
         assert!(weight.is_ok_and(|request| request.changes()));
+        let sessions = parse(r#"{"do":"sessions","sort":"bytes","top":5,"client":"192."}"#);
+        let client = Some("192.".to_owned());
+        let wanted = Wanted { remote: None, client, order: Order::Bytes, top: 5 };
+        assert_eq!(sessions, Ok(Request::Work(Job::List(wanted))));
+        assert!(parse(r#"{"do":"kill","session":"1.2.a"}"#).is_ok_and(|kill| kill.changes()));
         for wrong in [
+            r#"{"do":"kill"}"#,
+            r#"{"do":"kill","session":"1"}"#,
+            r#"{"do":"sessions","sort":"size"}"#,
+            r#"{"do":"sessions","top":0}"#,
             r#"{"do":"weight","remote":"a"}"#,
             r#"{"do":"weight","remote":"a","weight":0}"#,
             r#"{"do":"weight","remote":"a","weight":-1}"#,

@@ -71,6 +71,12 @@ impl Counters {
         Ok(counters)
     }
 
+    /// The memory, and the number of our row.
+    pub(super) fn words_of_row(&self) -> Option<(&Words, usize)> {
+        let (words, start) = self.row.as_ref()?;
+        Some((words, (start - super::COUNTERS - HEADER) / ROW))
+    }
+
     /// Says how far this process is; `now` is on the wall clock, in seconds.
     pub fn stand(&self, standing: Standing, since: u64) {
         self.set(Place::General(General::Since), since);
@@ -206,6 +212,8 @@ impl Zone {
 /// A process that takes part, as it describes itself. A rogue one may write anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
+    /// Its place; of a worker, its slot.
+    pub slot: usize,
     /// What it is.
     pub role: Role,
     /// Its id.
@@ -265,6 +273,7 @@ impl Zone {
                 Some(self.words[self.counter(row, word)].load(Acquire))
             };
             Some(Member {
+                slot: row,
                 role: Role::of(row),
                 pid: read(General::Pid).filter(|&pid| pid != 0)?,
                 since: read(General::Since)?,
