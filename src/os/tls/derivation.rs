@@ -12,7 +12,7 @@
 
 use super::checked;
 use super::kdf::{self, Hash};
-use super::provider::{kind, Algorithm, Dispatch, OSSL_PROVIDER_add_builtin, Parameter, END};
+use super::provider::{self, kind, Algorithm, Dispatch, OSSL_PROVIDER_add_builtin, Parameter, END};
 use crate::os::secret::{wipe, SecretBytes};
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslMethod};
@@ -156,12 +156,8 @@ unsafe extern "C" fn initialize(
     functions: *mut *const Dispatch,
     context: *mut *mut c_void,
 ) -> c_int {
-    // SAFETY: OpenSSL passes valid pointers for both results.
-    unsafe {
-        *functions = (&raw const PROVIDER).cast();
-        *context = handle.cast_mut();
-    }
-    1
+    // SAFETY: these are OpenSSL's pointers.
+    unsafe { provider::initialize(&PROVIDER, handle, functions, context) }
 }
 
 unsafe extern "C" fn query(

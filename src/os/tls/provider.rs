@@ -1,7 +1,7 @@
 //! What OpenSSL's providers are made of (provider(7)).
 
 use openssl_sys as ffi;
-use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_void, CStr};
 use std::ptr::null;
 
 /// OSSL_DISPATCH (openssl-core_dispatch.h(7)).
@@ -65,6 +65,45 @@ impl Parameter {
     /// The end of a list.
     pub(super) const END: Parameter =
         Parameter { key: null(), kind: 0, data: null(), size: 0, returned: 0 };
+}
+
+/// Finds a parameter that has a value.
+///
+/// # Safety
+/// `parameters` is null, or a list of parameters that outlives the result.
+pub(super) unsafe fn find<'a>(
+    mut parameters: *const Parameter,
+    name: &CStr,
+) -> Option<&'a Parameter> {
+    // SAFETY: as promised: a list ends with a parameter without a name.
+    unsafe {
+        while !parameters.is_null() && !(*parameters).key.is_null() {
+            if CStr::from_ptr((*parameters).key) == name && !(*parameters).data.is_null() {
+                return Some(&*parameters);
+            }
+            parameters = parameters.add(1);
+        }
+    }
+    None
+}
+
+/// Starts a provider: what [`Initialize`] has to do. It needs no context of its own.
+///
+/// # Safety
+///
+/// The pointers are those that OpenSSL has passed to [`Initialize`].
+pub(super) unsafe fn initialize<const N: usize>(
+    table: &'static [Dispatch; N],
+    handle: *const c_void,
+    functions: *mut *const Dispatch,
+    context: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: OpenSSL passes valid pointers for both results.
+    unsafe {
+        *functions = table.as_ptr();
+        *context = handle.cast_mut();
+    }
+    1
 }
 
 /// The function that OpenSSL calls to start a provider (provider-base(7)).
