@@ -48,7 +48,15 @@ pub(super) struct Allotment {
 
 impl Allotment {
     /// What the direction that reads from `end` may carry.
-    pub(super) fn bucket(&mut self, end: End) -> Option<&mut Bucket> {
+    pub(super) fn bucket(&self, end: End) -> Option<&Bucket> {
+        match end {
+            End::Client => self.up.as_ref(),
+            End::Upstream => self.down.as_ref(),
+        }
+    }
+
+    /// As [`bucket`](Self::bucket).
+    pub(super) fn bucket_mut(&mut self, end: End) -> Option<&mut Bucket> {
         match end {
             End::Client => self.up.as_mut(),
             End::Upstream => self.down.as_mut(),
@@ -57,7 +65,7 @@ impl Allotment {
 
     /// How many bytes may be read from `end` now.
     pub(super) fn most(&mut self, end: End, now: u64) -> usize {
-        self.bucket(end).map_or(UNLIMITED, |bucket| bucket.fill(now))
+        self.bucket_mut(end).map_or(UNLIMITED, |bucket| bucket.fill(now))
     }
 }
 

@@ -5,7 +5,7 @@
 //! looks which limit is next, from when it was last active and how far it has come.
 
 use super::access::Outcome;
-use super::allotment::{Allotment, Bucket, Limit};
+use super::allotment::{Bucket, Limit};
 use super::connect::set_timer;
 use super::direction::State as Flowing;
 use super::pair::{End, Pair};
@@ -54,7 +54,7 @@ impl Session {
         else {
             return;
         };
-        let Some(bucket) = self.allotment.as_mut().and_then(|allotment| allotment.bucket(end))
+        let Some(bucket) = self.allotment.as_mut().and_then(|allotment| allotment.bucket_mut(end))
         else {
             return;
         };
@@ -68,44 +68,44 @@ impl Session {
 
     /// Sets the timer that ends the next pause.
     fn wake_later(&mut self, context: &mut Context<'_>) {
-        let (Some(allotment), token) =
-            (&mut self.allotment, Token::new(kind::LIMIT, context.index))
-        else {
-            return;
-        };
-        let due = |end, allotment: &mut Allotment| {
-            let paused = |pair: &Pair| pair.direction(end).state == Flowing::Paused;
-            let pair = match &self.state {
-                State::Relaying { pair, .. }
-                | State::Breaking { pair, .. }
-                | State::Lingering { pair, .. } => Some(pair),
-                _ => None,
-            };
-            allotment.bucket(end).filter(|_| pair.is_some_and(paused)).map(|bucket| bucket.due())
-        };
-        let both = [End::Client, End::Upstream].map(|end| due(end, allotment));
-        let due = both.into_iter().flatten().min();
-        set_timer(&mut allotment.wake, due, token, context.events);
+        let due = self.next_wake();
+        if let Some(allotment) = &mut self.allotment {
+            let token = Token::new(kind::LIMIT, context.index);
+            set_timer(&mut allotment.wake, due, token, context.events);
+        }
+    }
+
+    /// When the next pause is over.
+    fn next_wake(&self) -> Option<u64> {
+        let ends = [End::Client, End::Upstream].into_iter();
+        ends.filter_map(|end| self.pause(end)).min()
+    }
+
+    /// When the pause of the direction that reads from `end` is over; `None` if it does not pause.
+    fn pause(&self, end: End) -> Option<u64> {
+        let (bucket, pair) = (self.allotment.as_ref()?.bucket(end)?, self.pair()?);
+        (pair.direction(end).state == Flowing::Paused).then(|| bucket.due())
+    }
+
+    /// The pause of a direction may be over. True if it is.
+    fn resume(&mut self, end: End, now: u64) -> bool {
+        let over = self.pause(end).is_some_and(|due| due <= now);
+        if let (true, Some(pair)) = (over, self.pair_mut()) {
+            pair.direction_mut(end).state = Flowing::Open;
+        }
+        over
     }
 
     /// A pause is over.
     fn wake(&mut self, context: &mut Context<'_>) -> Next {
-        let (now, mut awake) = (context.events.now(), Vec::new());
-        for end in [End::Client, End::Upstream] {
-            let allotment = self.allotment.as_mut();
-            let due = allotment.and_then(|allotment| Some(allotment.bucket(end)?.due()));
-            let direction = self.pair_mut().map(|pair| pair.direction_mut(end));
-            let direction = direction.filter(|direction| direction.state == Flowing::Paused);
-            if let (Some(direction), true) = (direction, due.is_none_or(|due| due <= now)) {
-                direction.state = Flowing::Open;
-                awake.push(end);
-            }
-        }
+        let now = context.events.now();
+        let (up, down) = (self.resume(End::Client, now), self.resume(End::Upstream, now));
         self.wake_later(context);
-        match awake[..] {
-            [] => Next::Wait,
-            [end] => Next::Pump(end, None),
-            [first, second, ..] => Next::Pump(first, Some(second)),
+        match (up, down) {
+            (true, true) => Next::Pump(End::Client, Some(End::Upstream)),
+            (true, false) => Next::Pump(End::Client, None),
+            (false, true) => Next::Pump(End::Upstream, None),
+            (false, false) => Next::Wait,
         }
     }
 

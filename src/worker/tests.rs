@@ -8,7 +8,7 @@ use super::engine::Engine;
 use super::session::State;
 use crate::channel::local::Prepared;
 use crate::channel::protocol::Accept;
-use crate::config::relay::{Relay, Remote};
+use crate::config::relay::{Limits, Relay, Remote, Sessions};
 use crate::event::{Choice, Interest, Loop};
 use crate::os::address::Address;
 use crate::os::Socket;
@@ -20,6 +20,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::time::Instant;
 
 /// A client or a remote, seen from outside the engine.
 struct Side {
@@ -108,6 +109,8 @@ struct World {
     remotes: Vec<Side>,
     begun: usize,
     ended: usize,
+    /// Remotes have queues.
+    queues: bool,
 }
 
 /// A remote that listens in this folder.
@@ -117,14 +120,21 @@ fn remote(folder: &Path, number: usize) -> Remote {
 
 impl World {
     fn new(remotes: usize, idle_timeout: u32, fail_count: u32) -> World {
+        let settings = Relay { idle_timeout, fail_count, ..Relay::default() };
+        World::with(remotes, Sessions::default(), settings)
+    }
+
+    /// A world of remotes with these limits.
+    fn with(remotes: usize, sessions: Sessions, settings: Relay) -> World {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name =
             format!("tcprelay-engine-{}-{}", std::process::id(), NUMBER.fetch_add(1, SeqCst));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir(&folder).expect("a folder");
-        let remotes: Vec<Remote> = (0..remotes).map(|number| remote(&folder, number)).collect();
+        let limited = |number| Remote { sessions, ..remote(&folder, number) };
+        let remotes: Vec<Remote> = (0..remotes).map(limited).collect();
         let listeners = remotes.iter().map(|_| None).collect();
-        let settings = Relay { remotes, idle_timeout, fail_count, ..Relay::default() };
+        let settings = Relay { remotes, ..settings };
         let tickets = Ratchet::random(0, 3600).expect("random bytes");
         let tls = Contexts { acceptor: None, connectors: Vec::new(), tickets };
         World {
@@ -136,6 +146,7 @@ impl World {
             remotes: Vec::new(),
             begun: 0,
             ended: 0,
+            queues: sessions.queue > 0,
         }
     }
 
@@ -188,7 +199,7 @@ impl World {
 
     /// Checks what must hold between any two events.
     fn check(&mut self) {
-        let (mut timers, mut lent, mut shaking) = (0, 0, false);
+        let (mut timers, mut lent, mut shaking, mut queued) = (0, 0, false, false);
         for (_, session) in self.engine.sessions_for_tests() {
             timers += usize::from(session.limit_timer.is_some());
             let wake = session.allotment.as_ref().and_then(|allotment| allotment.wake);
@@ -209,7 +220,8 @@ impl World {
                     lent += 1;
                     assert!(pair.is_shut() && session.state_timer().is_some());
                 }
-                State::Short { .. } | State::Queued { .. } => {}
+                State::Short { .. } => {}
+                State::Queued { .. } => queued = true,
                 State::Accepting(_) => shaking = true,
                 State::Arrived(_)
                 | State::Introducing(_)
@@ -227,8 +239,10 @@ impl World {
                 }
             }
         }
-        // Handshakes that wait for their turns may have one more.
-        let most = timers + usize::from(shaking);
+        // Handshakes that wait for their turns may have one more, and so may those that wait for a
+        // remote, or have done so a moment ago.
+        let waits = queued || self.queues;
+        let most = timers + usize::from(shaking) + usize::from(waits);
         assert!((timers..=most).contains(&self.events.armed()), "each timer has an owner");
         assert_eq!(self.engine.remotes_in_use(), lent, "each remote that was lent is in use");
     }
@@ -294,55 +308,91 @@ proptest! {
         fail_count in 0u32..3,
         steps in prop::collection::vec(step(), 0..60),
     ) {
-        let mut world = World::new(remotes, idle_timeout * 3600, fail_count);
-        (0..remotes).for_each(|number| world.toggle(number));
-        for step in steps {
-            match step {
-                Step::Connect => world.connect(),
-                Step::Toggle(which) => world.toggle(which % remotes),
-                // All clients send the same bytes, and so do all remotes.
-                Step::Client(which, act) if !world.clients.is_empty() => {
-                    let which = which % world.clients.len();
-                    perform(&mut world.clients[which], &act, 1, 2);
-                }
-                Step::Remote(which, act) if !world.remotes.is_empty() => {
-                    let which = which % world.remotes.len();
-                    perform(&mut world.remotes[which], &act, 2, 1);
-                }
-                _ => {}
-            }
-            world.turn();
-            world.check();
-        }
-        // Everybody shuts down, and reads what is left.
-        for side in world.clients.iter_mut().chain(&mut world.remotes) {
-            side.end();
-        }
-        for _ in 0..2000 {
-            if world.engine.open() == 0 {
-                break;
-            }
-            world.clients.iter_mut().for_each(|client| client.receive(2));
-            world.remotes.iter_mut().for_each(|remote| remote.receive(1));
-            world.turn();
-            world.remotes.iter_mut().filter(|remote| !remote.ended).for_each(Side::end);
-            std::thread::yield_now();
-        }
-        prop_assert_eq!(world.engine.open(), 0);
-        prop_assert_eq!(world.events.armed(), 0);
-        prop_assert_eq!(world.engine.remotes_in_use(), 0);
-        // If nobody broke, everything has arrived.
-        let sides = || world.clients.iter().chain(&world.remotes);
-        if sides().all(|side| !side.broken) && world.remotes.len() == world.clients.len() {
-            let sent = |sides: &[Side]| sides.iter().map(|side| side.sent).sum::<usize>();
-            world.clients.iter_mut().for_each(|client| client.receive(2));
-            world.remotes.iter_mut().for_each(|remote| remote.receive(1));
-            let received = |sides: &[Side]| sides.iter().map(|side| side.received).sum::<usize>();
-            prop_assert_eq!(sent(&world.clients), received(&world.remotes));
-            prop_assert_eq!(sent(&world.remotes), received(&world.clients));
-            prop_assert!(world.clients.iter().chain(&world.remotes).all(|side| side.saw_end));
-        }
+        let world = World::new(remotes, idle_timeout * 3600, fail_count);
+        live(world, steps)?;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Directions pause and sessions wait, whatever ends meanwhile.
+    #[test]
+    fn sessions_with_limits_in_any_order(
+        remotes in 1usize..4,
+        most in 0u32..3,
+        queue in 0u32..4,
+        bandwidth in (0u64..2, 0u64..2),
+        steps in prop::collection::vec(step(), 0..60),
+    ) {
+        const RATE: u64 = 3_000_000;
+        let sessions = Sessions { max: most, queue: queue.min(most * 9), queue_timeout: 3600 };
+        let limits = Limits {
+            half_closed_timeout: 3600,
+            session_timeout: 7200,
+            bandwidth_up: bandwidth.0 * RATE,
+            bandwidth_down: bandwidth.1 * RATE,
+            ..Limits::default()
+        };
+        let world = World::with(remotes, sessions, Relay { limits, ..Relay::default() });
+        live(world, steps)?;
+    }
+}
+
+/// Lives through these steps, and then to the end of all sessions.
+fn live(mut world: World, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let remotes = world.listeners.len();
+    (0..remotes).for_each(|number| world.toggle(number));
+    for step in steps {
+        match step {
+            Step::Connect => world.connect(),
+            Step::Toggle(which) => world.toggle(which % remotes),
+            // All clients send the same bytes, and so do all remotes.
+            Step::Client(which, act) if !world.clients.is_empty() => {
+                let which = which % world.clients.len();
+                perform(&mut world.clients[which], &act, 1, 2);
+            }
+            Step::Remote(which, act) if !world.remotes.is_empty() => {
+                let which = which % world.remotes.len();
+                perform(&mut world.remotes[which], &act, 2, 1);
+            }
+            _ => {}
+        }
+        world.turn();
+        world.check();
+    }
+    // Everybody shuts down, and reads what is left.
+    for side in world.clients.iter_mut().chain(&mut world.remotes) {
+        side.end();
+    }
+    let start = Instant::now();
+    for turn in 0.. {
+        // Pauses take time.
+        if world.engine.open() == 0 || turn > 2000 && start.elapsed().as_secs() > 20 {
+            break;
+        }
+        world.clients.iter_mut().for_each(|client| client.receive(2));
+        world.remotes.iter_mut().for_each(|remote| remote.receive(1));
+        world.turn();
+        world.remotes.iter_mut().filter(|remote| !remote.ended).for_each(Side::end);
+        std::thread::yield_now();
+    }
+    prop_assert_eq!(world.engine.open(), 0);
+    // The queue is looked at once more.
+    prop_assert!(world.events.armed() <= usize::from(world.queues));
+    prop_assert_eq!(world.engine.remotes_in_use(), 0);
+    // If nobody broke, everything has arrived.
+    let sides = || world.clients.iter().chain(&world.remotes);
+    if sides().all(|side| !side.broken) && world.remotes.len() == world.clients.len() {
+        let sent = |sides: &[Side]| sides.iter().map(|side| side.sent).sum::<usize>();
+        world.clients.iter_mut().for_each(|client| client.receive(2));
+        world.remotes.iter_mut().for_each(|remote| remote.receive(1));
+        let received = |sides: &[Side]| sides.iter().map(|side| side.received).sum::<usize>();
+        prop_assert_eq!(sent(&world.clients), received(&world.remotes));
+        prop_assert_eq!(sent(&world.remotes), received(&world.clients));
+        prop_assert!(world.clients.iter().chain(&world.remotes).all(|side| side.saw_end));
+    }
+    Ok(())
 }
 
 /// With as many dead remotes as there may be, the stack does not grow, and the last one is found.
