@@ -18,6 +18,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 const RECIPES: &str = include_str!("../docs/recipes.md");
 
@@ -407,9 +408,11 @@ fn limits() {
     let exempt: Vec<_> = (0..30).map(|_| connect("10.0.0.5:80").expect("a place")).collect();
     drop((open, exempt));
     wait_for("a place", || connect("192.0.2.1:80"));
-    // By then some of the hundred are used up; at once, no client gets more.
+    // A hundred at once, one of which was used, and ten in a second.
+    let start = Instant::now();
     let served = (0..150).filter(|_| connect("198.51.100.7:80").is_some()).count();
-    assert!((95..130).contains(&served), "{served}");
+    let most = 101 + start.elapsed().as_secs() as usize * 10 + 10;
+    assert!((99..=most).contains(&served), "{served} of {most}");
 }
 
 #[test]
