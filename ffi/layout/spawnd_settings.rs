@@ -256,6 +256,7 @@ pub(crate) unsafe fn purpose(context: *mut SpawndContext) -> Purpose {
             realm,
             protocol: settings.protocol as u32,
             client: 0,
+            listener: 0,
         },
         port: settings.port,
         protocol: settings.protocol,

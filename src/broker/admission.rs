@@ -7,6 +7,7 @@ use crate::config::broker::Overload;
 use crate::config::clients::Refuse;
 use crate::os::address::ScopedIp;
 use crate::os::log;
+use crate::upstream::zone::counters::Refusal;
 
 /// What happens to a connection.
 #[derive(Debug)]
@@ -14,9 +15,9 @@ pub(super) enum Verdict {
     /// It is served.
     Admitted(Option<Seat>),
     /// It is closed.
-    Closed,
+    Closed(Refusal),
     /// It is reset.
-    Reset,
+    Reset(Refusal),
 }
 
 /// Decides which connections are admitted.
@@ -60,8 +61,8 @@ impl Admission {
         if full {
             // Resetting closes the listeners, except those that we could not open again.
             return match self.overload {
-                Overload::Reset => Verdict::Reset,
-                Overload::Queue | Overload::Close => Verdict::Closed,
+                Overload::Reset => Verdict::Reset(Refusal::Overload),
+                Overload::Queue | Overload::Close => Verdict::Closed(Refusal::Overload),
             };
         }
         if self.acl.is_empty() && !self.clients.is_limited() {
@@ -74,15 +75,15 @@ impl Admission {
             log::braked(log::Kind::Denied, || {
                 format!("{}: denied by ACL", text::rejected(address))
             });
-            return Verdict::Closed;
+            return Verdict::Closed(Refusal::Acl);
         }
         match self.clients.admit(address, now) {
             Ok(seat) => Verdict::Admitted(seat),
             Err(refusal) => {
                 log::braked(log::Kind::Client, || text::beyond(address, refusal));
                 match self.clients.refuse() {
-                    Refuse::Close => Verdict::Closed,
-                    Refuse::Reset => Verdict::Reset,
+                    Refuse::Close => Verdict::Closed(Refusal::Limit),
+                    Refuse::Reset => Verdict::Reset(Refusal::Limit),
                 }
             }
         }

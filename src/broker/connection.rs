@@ -29,6 +29,11 @@ impl Connection {
         Some(ScopedIp { ip: unmapped(client.ip), ..client })
     }
 
+    /// Tells the worker from which listener it comes, by the number among those there are now.
+    pub(super) fn name_listener(&mut self) {
+        self.accept.listener = self.listener.map_or(0, |listener| listener as u32 + 1);
+    }
+
     /// It was admitted before: it has a place again, if places are counted.
     pub(super) fn enter(&mut self, clients: &ClientTable) {
         self.accept.client = 0;

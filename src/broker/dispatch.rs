@@ -303,6 +303,7 @@ impl Dispatch {
         for mut connection in found {
             connection.enter(workers.clients());
             connection.listener = listeners.that_tells(&connection.accept);
+            connection.name_listener();
             self.parked.push_back(connection);
         }
     }
@@ -334,6 +335,7 @@ impl Dispatch {
             let mut connection =
                 Connection { socket, listener, accept, datagram: None, seat: None };
             connection.enter(clients);
+            connection.name_listener();
             self.parked.push_back(connection);
         }
         for (key, count) in refused {

@@ -30,6 +30,7 @@ use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::title::{State, Title};
 use crate::os::{self, channel, log, supervisor, Listener};
+use crate::upstream::zone::counters::{General, OfListener, Place, Refusal};
 use std::io::{PipeWriter, Write};
 
 /// Connections taken from one listener per turn, so that none starves the others.
@@ -171,6 +172,8 @@ impl Broker {
         if let Some(zone) = handover.zone.take() {
             broker.workers.adopt_zone(zone.memory, &zone.slots);
         }
+        broker.workers.begin_counting(reloaded);
+        broker.note_bound();
         broker.workers.adopt(handover.workers, events);
         if let Some(monitor) = handover.monitor.take() {
             broker.workers.adopt_monitor(monitor, events);
@@ -286,7 +289,10 @@ impl Broker {
     fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
         match token.kind() {
             kind::DESK_RETRY => self.listeners.bind_desk_again(events),
-            kind::BIND_RETRY => self.listeners.bind_again(token.index() as usize, events),
+            kind::BIND_RETRY => {
+                self.listeners.bind_again(token.index() as usize, events);
+                self.note_bound();
+            }
             kind::RESTART => {
                 self.workers.pause_is_over(events);
                 self.settle(events);
@@ -431,20 +437,28 @@ impl Broker {
                 break;
             }
             match self.listeners.accept(index, blocking) {
-                Ok(Some(mut connection)) => match self.judge(full, &connection, events) {
+                Ok(Some(mut connection)) => match self.judge(full, index, &connection, events) {
                     Verdict::Admitted(seat) => {
                         connection.set_seat(seat);
+                        connection.name_listener();
                         let Broker { workers, listeners, .. } = self;
                         self.dispatch.take(connection, workers, listeners, events);
                     }
-                    verdict => {
+                    Verdict::Closed(why) => {
                         self.dispatch.accepting_works();
-                        if matches!(verdict, Verdict::Reset) {
-                            connection.socket.reset_on_close();
-                        }
+                        self.workers.count_refusal(index, why);
+                    }
+                    Verdict::Reset(why) => {
+                        self.dispatch.accepting_works();
+                        self.workers.count_refusal(index, why);
+                        connection.socket.reset_on_close();
                     }
                 },
-                Ok(None) => {}
+                Ok(None) if self.listeners.is_datagram(index) => {}
+                Ok(None) => {
+                    self.workers.count_arrival(index);
+                    self.workers.count_refusal(index, Refusal::Proxy);
+                }
                 Err(error) if os::would_block(&error) => break,
                 Err(error) => {
                     self.dispatch.rest("accept", &error, events);
@@ -457,8 +471,22 @@ impl Broker {
 
     /// Decides whether a connection is admitted.
     #[inline]
-    fn judge(&self, full: bool, connection: &Connection, events: &Loop) -> Verdict {
+    fn judge(
+        &self,
+        full: bool,
+        listener: usize,
+        connection: &Connection,
+        events: &Loop,
+    ) -> Verdict {
+        self.workers.count_arrival(listener);
         self.admission.judge(full, events.now(), || connection.client())
+    }
+
+    /// Notes which listeners are bound, for the status page.
+    fn note_bound(&self) {
+        for (listener, bound) in self.listeners.bound().enumerate() {
+            self.workers.counters().set(Place::Listener(listener, OfListener::Bound), bound.into());
+        }
     }
 
     /// Accepts what waits in the backlogs of listeners that are about to be closed.
@@ -485,6 +513,7 @@ impl Broker {
         if full != self.admission.is_overloaded() && self.is_serving() {
             self.admission.follow(full, self.workers.policy().limit());
             self.listeners.follow_limit(full, self.admission.overload(), events);
+            self.note_bound();
         }
         full
     }
@@ -587,6 +616,9 @@ impl Broker {
         }
         let policy = self.workers.policy();
         let (total, limit) = (policy.total(), policy.limit());
+        let counters = self.workers.counters();
+        counters.set(Place::General(General::Limit), limit as u64);
+        counters.set(Place::General(General::Waiting), self.dispatch.waiting() as u64);
         let overloaded = self.admission.is_overloaded();
         if self.title_of == Some((total, limit, overloaded)) {
             return;

@@ -385,8 +385,19 @@ impl Listeners {
 
     /// A listener whose connections have this [`Accept`].
     pub(super) fn that_tells(&self, accept: &Accept) -> Option<usize> {
-        let accept = Accept { flags: accept.flags & !flag::HAPROXY_DISTRUSTED, ..*accept };
+        let flags = accept.flags & !flag::HAPROXY_DISTRUSTED;
+        let accept = Accept { flags, listener: 0, ..*accept };
         self.all.iter().position(|listener| listener.accept == accept)
+    }
+
+    /// True if it takes datagrams.
+    pub(super) fn is_datagram(&self, index: usize) -> bool {
+        self.all[index].is_datagram()
+    }
+
+    /// Which listeners are bound, by their numbers.
+    pub(super) fn bound(&self) -> impl Iterator<Item = bool> + '_ {
+        self.all.iter().map(|listener| listener.socket.is_some())
     }
 
     /// The port of a listener.

@@ -1,6 +1,7 @@
 //! The workers of a broker, and the monitor: starts them, hears them, lets them go, and chooses the
 //! worker that gets a connection.
 
+mod counting;
 mod flow;
 mod giving;
 mod hearing;
@@ -32,6 +33,7 @@ use crate::os::{self, log, Channel};
 use crate::snapshot::material::Material;
 use crate::tls::tickets::Ratchet;
 use crate::upstream::leases::Leases;
+use crate::upstream::zone::counters::General;
 use inbox::Orphans;
 use monitor::Monitor;
 use restart::{Restart, SETTLED};
@@ -256,6 +258,9 @@ impl Workers {
         }
         match self.try_start(events) {
             Ok(started) => {
+                if started {
+                    self.count(General::WorkersStarted);
+                }
                 self.schedule_trim(events);
                 self.schedule_watch(events);
                 started
@@ -388,6 +393,7 @@ impl Workers {
         self.policy.remove(id);
         self.sticky.forget(id);
         self.orphans.add(inbox);
+        self.count(General::WorkersDied);
         if missed && !self.closing {
             self.start_failed(served, events);
             self.start_missing(events);
@@ -461,6 +467,7 @@ impl Workers {
         if worker.side.is_leaving() || self.closing {
             return;
         }
+        self.count(General::WorkersDied);
         let ready = worker.side.stage() == Stage::Ready;
         if events.now() - worker.started >= SETTLED {
             return self.restart.settled();

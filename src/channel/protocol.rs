@@ -39,8 +39,9 @@ const TYPE_SECRETS: u32 = 65;
 const TYPE_CONNECTIONS: u32 = 67;
 /// Size of a CONNECTIONS message.
 pub const CONNECTIONS: usize = ACCEPT + 4;
-/// Size of a CONNECTIONS message that says which client they are of. Older workers ignore the rest.
-const CLIENT_CONNECTIONS: usize = CONNECTIONS + 4;
+/// Size of a CONNECTIONS message that says which client and which listener they are of. Older
+/// workers ignore the rest.
+const CLIENT_CONNECTIONS: usize = CONNECTIONS + 8;
 /// Bits in the count of a HELLO: the worker takes CONNECTIONS messages, and says LEFT.
 const TAKES_CONNECTIONS: u32 = 1;
 const TELLS_CLIENTS: u32 = 2;
@@ -277,6 +278,8 @@ pub struct Accept {
     pub protocol: u32,
     /// The broker's number for the client; 0 without one. Only our own workers are told.
     pub client: u32,
+    /// The number of the listener plus 1; 0 if that is not known. Only our own workers are told.
+    pub listener: u32,
 }
 
 /// A datagram that is too short for its message.
@@ -408,7 +411,8 @@ impl FromBroker {
             TYPE_CONNECTIONS => {
                 require(data, CONNECTIONS)?;
                 let client = word(data, CONNECTIONS).unwrap_or(0);
-                let accept = Accept { client, ..Accept::decode(data) };
+                let listener = word(data, CONNECTIONS + 4).unwrap_or(0);
+                let accept = Accept { client, listener, ..Accept::decode(data) };
                 FromBroker::Connections(accept, word(data, ACCEPT).unwrap_or(0))
             }
             other => FromBroker::Other(other),
@@ -502,7 +506,14 @@ impl Accept {
             realm,
             protocol: word(data, 36).unwrap_or(0),
             client: 0,
+            listener: 0,
         }
+    }
+
+    /// The number of the listener.
+    #[inline]
+    pub fn listener_number(&self) -> Option<u16> {
+        u16::try_from(self.listener.checked_sub(1)?).ok()
     }
 
     /// Encodes an ACCEPT message.
@@ -521,6 +532,7 @@ impl Accept {
         put(&mut data, 0, TYPE_CONNECTIONS);
         put(&mut data, ACCEPT, count as u32);
         put(&mut data, CONNECTIONS, self.client);
+        put(&mut data, CONNECTIONS + 4, self.listener);
         data
     }
 
@@ -613,14 +625,14 @@ mod tests {
         ) {
             let mut padded = [0; 16];
             padded[..15].copy_from_slice(&realm);
-            let accept = Accept { tls_versions, aaa_protocol, flags, realm: padded, protocol, client: 0 };
+            let accept = Accept { tls_versions, aaa_protocol, flags, realm: padded, protocol, ..Accept::default() };
             prop_assert_eq!(FromBroker::decode(&accept.encode()), Ok(FromBroker::Accept(accept)));
-            let accept = Accept { client: flags, ..accept };
+            let accept = Accept { client: flags, listener: protocol, ..accept };
             let message = accept.encode_connections(3);
             let expected = FromBroker::Connections(accept, 3);
             prop_assert_eq!(FromBroker::decode(&message), Ok(expected));
             // As older brokers send it.
-            let expected = FromBroker::Connections(Accept { client: 0, ..accept }, 3);
+            let expected = FromBroker::Connections(Accept { client: 0, listener: 0, ..accept }, 3);
             prop_assert_eq!(FromBroker::decode(&message[..CONNECTIONS]), Ok(expected));
         }
 

@@ -10,6 +10,7 @@ use crate::tls::Buffer;
 use crate::upstream::dial::{Cause, Connection, Dial, Dialer, Failure, Progress};
 use crate::upstream::health::Reason;
 use crate::upstream::remote::RemoteId;
+use crate::upstream::zone::counters::Failure as Fault;
 use std::ops::RangeInclusive;
 
 /// The most that a remote may answer before what is expected.
@@ -288,8 +289,8 @@ fn verdict(failure: &Failure) -> Verdict {
     match failure {
         Failure::Descriptors(error) => Verdict::Unknown(format!("socket: {}", os::reason(error))),
         Failure::Host(call, error) => Verdict::Unknown(format!("{call}: {}", os::reason(error))),
-        Failure::Remote(text) => {
-            let reason = if text.starts_with("TLS: ") { Reason::Tls } else { Reason::Connect };
+        Failure::Remote(fault, text) => {
+            let reason = if *fault == Fault::Tls { Reason::Tls } else { Reason::Connect };
             Verdict::Failed(reason, text.clone())
         }
     }

@@ -19,6 +19,7 @@ use crate::snapshot::reader::Reader;
 use crate::tls::context::Ends;
 use crate::tls::tickets::Ratchet;
 use crate::upstream::zone::counters::Counters;
+use crate::upstream::zone::notes::Notes;
 use crate::upstream::zone::Zone;
 use std::rc::Rc;
 
@@ -63,6 +64,9 @@ fn run(process: &Process) -> Result<i32, i32> {
     let joined = told.zone.and_then(|(fd, _)| {
         let object = fd.into();
         let counters = Counters::of_monitor(&object, process::id()).unwrap_or_default();
+        if let Ok(mut notes) = Notes::of_monitor(&object, process::id()) {
+            log::keep_errors(move |text| notes.add(os::wall_clock(), text));
+        }
         Some((Zone::monitor(&object).ok()?, counters))
     });
     let zone = joined.as_ref().map(|(zone, _)| zone);

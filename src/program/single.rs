@@ -175,6 +175,7 @@ impl Monitored {
             let (zone, counters) = monitors;
             if let Some(former) = former.and_then(|former| Zone::adopt(former).ok()) {
                 zone.inherit_wishes(&former);
+                zone.inherit_counters(&former);
             }
             monitor = Monitor::new(shared, connectors, zone, counters, own::is_own());
         }

@@ -26,6 +26,7 @@ use crate::tls::context::Ends;
 use crate::tls::tickets::Ratchet;
 use crate::upstream;
 use crate::upstream::zone::counters::Counters;
+use crate::upstream::zone::notes::Notes;
 use crate::upstream::zone::Zone;
 use crate::worker::engine::Engine;
 use crate::worker::process::Worker;
@@ -183,6 +184,9 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let zone = zone.filter(|_| !alone);
     let joined = zone.and_then(|(fd, slot)| {
         let zone = Zone::join(&fd, slot as usize).ok()?;
+        if let Ok(mut notes) = Notes::of_worker(&fd, slot as usize, process::id()) {
+            log::keep_errors(move |text| notes.add(os::wall_clock(), text));
+        }
         Some((zone, Counters::of_worker(&fd, slot as usize, process::id()).unwrap_or_default()))
     });
     if settings.is_monitored() && !(monitored && joined.is_some()) {

@@ -184,6 +184,16 @@ pub struct Stream {
     untouched: bool,
     kernel: Kernel,
     sizes: Sizes,
+    negotiated: Option<Negotiated>,
+}
+
+/// What was negotiated, as far as it is always known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// The version, such as `TLSv1.3`.
+    pub version: &'static str,
+    /// An earlier session was resumed.
+    pub resumed: bool,
 }
 
 impl fmt::Debug for Stream {
@@ -217,6 +227,7 @@ impl Stream {
             untouched: true,
             kernel: Kernel::No,
             sizes: Sizes::default(),
+            negotiated: None,
         })
     }
 
@@ -402,6 +413,14 @@ impl Stream {
             return;
         };
         signing::suspend_no_more(session.stream.ssl());
+        let ssl = session.stream.ssl();
+        let version = match ssl.version2() {
+            Some(SslVersion::TLS1_3) => "TLSv1.3",
+            Some(SslVersion::TLS1_2) => "TLSv1.2",
+            Some(SslVersion::TLS1_1) => "TLSv1.1",
+            _ => "TLSv1.0",
+        };
+        self.negotiated = Some(Negotiated { version, resumed: ssl.session_reused() });
         if let Some(summary) = &mut self.summary {
             **summary = summarize(session.stream.ssl(), self.handler);
         }
@@ -432,6 +451,11 @@ impl Stream {
         if let Some(summary) = &mut self.summary {
             summary.handler = handler;
         }
+    }
+
+    /// What was negotiated, once the handshake is done.
+    pub fn negotiated(&self) -> Option<Negotiated> {
+        self.negotiated
     }
 
     /// Who handles the records, or is to when the handshake is done.

@@ -19,12 +19,14 @@ use super::options;
 use super::proxy::{write, Header};
 use super::registry::Registry;
 use super::remote::{Remote, RemoteId};
+use super::zone::counters::Failure as Fault;
 use crate::config::relay::{LocalAddress, Relay};
 use crate::event::Interest;
 use crate::os::address::{Address, Family};
 use crate::os::socket::{Addressed, Attempt, Kind, Options};
 use crate::os::{self, Socket};
 use crate::tls::stream::Stream;
+use std::fmt::Display;
 use std::io;
 
 /// How often a UNIX socket whose backlog is full is tried again, in milliseconds: unlike with TCP,
@@ -122,8 +124,8 @@ pub enum Failure {
     /// This host is short of something, or lacks the local address. Includes the call that said so.
     Host(&'static str, io::Error),
     /// Anything else. Also EACCES and EPERM: a firewall that forbids this remote may let others
-    /// through.
-    Remote(String),
+    /// through. Which sort of failure it is, and the text.
+    Remote(Fault, String),
 }
 
 /// The result of a step.
@@ -211,17 +213,17 @@ impl Dial {
                         if (self.doubt == Doubt::Always || registry.is_down(self.remote))
                             && is_self_connected(socket, remote) =>
                     {
-                        failed(os::reason(&io::Error::from_raw_os_error(libc::ECONNREFUSED)))
+                        failed_with(&io::Error::from_raw_os_error(libc::ECONNREFUSED))
                     }
                     Ok(()) => self.connected(remote, dialer),
                     Err(error) if os::host_is_short(&error) => {
                         Progress::Failed(Failure::Host("connect", error))
                     }
-                    Err(error) => failed(os::reason(&error)),
+                    Err(error) => failed_with(&error),
                 }
             }
             (State::Connecting(_), Cause::Time) => {
-                failed(os::reason(&io::Error::from_raw_os_error(libc::ETIMEDOUT)))
+                failed_with(&io::Error::from_raw_os_error(libc::ETIMEDOUT))
             }
             (State::Handshaking(socket, handshake), Cause::Ready | Cause::Sound) => {
                 let progress = handshake.go_on(socket, &mut dialer.scratch);
@@ -231,7 +233,7 @@ impl Dial {
                 let progress = handshake.signed(number, socket, &mut dialer.scratch);
                 self.shaken(progress)
             }
-            (State::Handshaking(..), Cause::Time) => failed("TLS: handshake timeout"),
+            (State::Handshaking(..), Cause::Time) => failed_tls("handshake timeout"),
             _ => Progress::Waiting,
         }
     }
@@ -249,7 +251,7 @@ impl Dial {
                 self.state = State::Busy { again: dialer.now + BUSY_STEP };
                 Progress::Waiting
             }
-            Err(Unopened::Busy(error)) => failed(os::reason(&error)),
+            Err(Unopened::Busy(error)) => failed_with(&error),
             Err(Unopened::For(failure)) => Progress::Failed(failure),
         }
     }
@@ -267,7 +269,7 @@ impl Dial {
         };
         let mut stream = match connector.connect() {
             Ok(stream) => stream,
-            Err(errors) => return failed(format!("TLS: {errors}")),
+            Err(errors) => return failed_tls(errors),
         };
         if dialer.settings.tls.kernel {
             stream.want_kernel();
@@ -289,7 +291,7 @@ impl Dial {
         match progress {
             Handshaken::Waiting => Progress::Waiting,
             Handshaken::Signing(number) => Progress::Signing(number),
-            Handshaken::Failed(text) => failed(format!("TLS: {text}")),
+            Handshaken::Failed(text) => failed_tls(text),
             Handshaken::Done => match std::mem::replace(&mut self.state, State::Over) {
                 State::Handshaking(socket, handshake) => {
                     let (stream, unsent) = handshake.into_parts();
@@ -302,7 +304,28 @@ impl Dial {
 }
 
 fn failed(text: impl Into<String>) -> Progress {
-    Progress::Failed(Failure::Remote(text.into()))
+    Progress::Failed(Failure::Remote(Fault::Other, text.into()))
+}
+
+fn failed_tls(text: impl Display) -> Progress {
+    Progress::Failed(Failure::Remote(Fault::Tls, format!("TLS: {text}")))
+}
+
+fn failed_with(error: &io::Error) -> Progress {
+    Progress::Failed(fault(error))
+}
+
+/// The failure that an error stands for.
+fn fault(error: &io::Error) -> Failure {
+    let fault = match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => Fault::Refused,
+        Some(libc::ETIMEDOUT) => Fault::Timeout,
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EHOSTDOWN) => {
+            Fault::Unreachable
+        }
+        _ => Fault::Other,
+    };
+    Failure::Remote(fault, os::reason(error))
 }
 
 /// This many seconds later; 0 means never.
@@ -335,7 +358,7 @@ fn open(remote: &Remote, dialer: &Dialer<'_>) -> Result<(Socket, Attempt), Unope
             Some(libc::EMFILE | libc::ENFILE) => Unopened::For(Failure::Descriptors(error)),
             _ if family == Family::Unix && os::would_block(&error) => Unopened::Busy(error),
             _ if os::host_is_short(&error) => Unopened::For(Failure::Host(call, error)),
-            _ => Unopened::For(Failure::Remote(os::reason(&error))),
+            _ => Unopened::For(fault(&error)),
         }
     };
     let bind_error = |error| Unopened::For(Failure::Host("bind", error));

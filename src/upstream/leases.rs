@@ -1,7 +1,9 @@
 //! Leases of slots in the shared zone: which worker has which.
 
+use super::zone::counters::{Counters, Standing};
+use super::zone::notes::Notes;
 use super::zone::{Zone, SLOTS};
-use crate::os::process::Pid;
+use crate::os::process::{self, Pid};
 use crate::os::shared::Object;
 use crate::os::{self, log};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,6 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 pub struct Leases {
     zone: Option<(Zone, Object)>,
     slots: Slots,
+    /// What the broker counts.
+    counters: Counters,
     /// There is a monitor, as workers have to know.
     monitored: bool,
 }
@@ -30,10 +34,38 @@ impl Leases {
         Some(fd.as_fd())
     }
 
+    /// Begins to count, in the zone that workers will get.
+    pub fn count(&mut self) {
+        self.create();
+    }
+
+    /// Begins to count in another zone: that of single-process mode.
+    pub fn count_in(&mut self, zone: BorrowedFd<'_>) {
+        if let Ok(zone) = zone.try_clone_to_owned() {
+            self.begin_counting(&zone.into());
+        }
+    }
+
+    fn begin_counting(&mut self, object: &Object) {
+        let pid = process::id();
+        self.counters = Counters::of_broker(object, pid).unwrap_or_default();
+        self.counters.stand(Standing::Serving, os::wall_clock());
+        if let Ok(mut notes) = Notes::of_broker(object, pid) {
+            log::keep_errors(move |text| notes.add(os::wall_clock(), text));
+        }
+    }
+
+    /// What the broker counts.
+    #[inline]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     fn create(&mut self) {
         if self.zone.is_none() {
             match Zone::create() {
                 Ok(zone) => {
+                    self.begin_counting(&zone.1);
                     self.zone = Some(zone);
                     self.set_monitored(self.monitored);
                 }
@@ -72,6 +104,7 @@ impl Leases {
         };
         zone.lift_marks();
         zone.end_passing_wishes();
+        self.begin_counting(&fd);
         self.zone = Some((zone, fd));
         self.set_monitored(self.monitored);
         for &(pid, slot) in slots {

@@ -9,6 +9,7 @@ use crate::tls::hello::Hello;
 use crate::tls::summary::Summary;
 use crate::upstream::proxy::{Header, Origin};
 use crate::upstream::registry::Registry;
+use crate::upstream::zone::counters::Refusal;
 use std::cell::OnceCell;
 
 /// What the access log records of a session; allocated only if the log is on.
@@ -96,7 +97,8 @@ pub(super) enum Outcome {
     NoRemote,
     /// All remotes that would do have as many sessions as they may.
     Full,
-    Failed(String),
+    /// It cannot be served.
+    Refused(Refusal, String),
 }
 
 impl std::fmt::Display for Outcome {
@@ -112,7 +114,7 @@ impl std::fmt::Display for Outcome {
             Outcome::Disabled => out.write_str("remote is disabled"),
             Outcome::NoRemote => out.write_str("no remote available"),
             Outcome::Full => out.write_str("remotes are full"),
-            Outcome::Failed(why) => out.write_str(why),
+            Outcome::Refused(_, why) => out.write_str(why),
         }
     }
 }

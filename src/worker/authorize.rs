@@ -11,6 +11,7 @@ use crate::mavis::queries::{Decision, Host};
 use crate::os::address::Address;
 use crate::os::socket::Addressed;
 use crate::os::{self, log, Socket};
+use crate::upstream::zone::counters::Refusal;
 
 impl Shared {
     /// The number of a listener's realm; `None` if there are too many.
@@ -153,7 +154,7 @@ impl Session {
         }
         self.state = State::Choosing(seeking);
         match refusal {
-            Some(text) => Next::refuse(text),
+            Some(text) => Next::refuse(Refusal::Authorization, text),
             None => Next::Dial,
         }
     }

@@ -19,7 +19,7 @@ use crate::upstream::balance::Tried;
 use crate::upstream::dial::{Cause, Connection, Dial, Dialer, Failure, Progress};
 use crate::upstream::hash;
 use crate::upstream::remote::RemoteId;
-use crate::upstream::zone::counters::{OfRemote, Place};
+use crate::upstream::zone::counters::Failure as Fault;
 use std::io;
 
 /// How long a session waits before it retries what this host was short of, in milliseconds.
@@ -41,6 +41,7 @@ impl Session {
                     return Ok(self.none_is_left(context));
                 };
                 let seeking = std::mem::take(seeking);
+                context.shared.count_selection(context.index, remote, context.events.now());
                 self.state = State::Dialing { seeking, dial: Dial::new(remote), timer: None };
             }
             State::Queued { seeking, timer } => {
@@ -56,6 +57,7 @@ impl Session {
                     self.state = State::Choosing(seeking);
                     return Ok(self.none_is_left(context));
                 };
+                context.shared.count_selection(context.index, remote, self.active);
                 self.state = State::Dialing { seeking, dial: Dial::new(remote), timer: None };
             }
             _ => {}
@@ -147,6 +149,7 @@ impl Session {
         let remote = dial.remote();
         match failure {
             Failure::Host(call, error) => {
+                shared.count_failure(remote, Fault::Host, "");
                 // Not the remote's fault, so it is not marked as dead.
                 shared.tell_of_host(remote, call, error);
                 if os::host_is_short(error) {
@@ -156,7 +159,10 @@ impl Session {
                     shared.registry.rule_out(remote, tried);
                 }
             }
-            Failure::Remote(reason) => shared.failed(remote, tried, reason),
+            Failure::Remote(fault, reason) => {
+                shared.count_failure(remote, *fault, reason);
+                shared.failed(remote, tried, reason);
+            }
             Failure::Descriptors(error) => shared.failed(remote, tried, &os::reason(error)),
         }
         self.state = State::Choosing(seeking);
@@ -217,6 +223,8 @@ impl Session {
         let remote = dial.remote();
         self.active = events.now();
         shared.connected(remote);
+        let stream = connection.stream.as_ref();
+        shared.count_connection(*index, remote, stream, events.now());
         let probation = shared.begin_probation(events, *index);
         let Connection { socket, stream, unsent } = connection;
         // Usually the client's first bytes are there already. The remote's are not, unless they
@@ -359,11 +367,6 @@ impl Shared {
 
     /// A remote was reached; logs that if it was reported as down before.
     fn connected(&mut self, id: RemoteId) {
-        if self.counters.are_kept() {
-            if let Some(row) = self.registry.row(id) {
-                self.counters.add(Place::Remote(row, OfRemote::Sessions), 1);
-            }
-        }
         if self.registry.connected(id) {
             let address = self.address(id);
             log::braked(log::Kind::Remote, || {

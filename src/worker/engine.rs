@@ -24,7 +24,7 @@ use crate::upstream;
 use crate::upstream::balance::Tried;
 use crate::upstream::registry::Fall;
 use crate::upstream::remote::RemoteId;
-use crate::upstream::zone::counters::{Counters, General, Place, Standing};
+use crate::upstream::zone::counters::{Counters, General, Place, Refusal, Standing};
 use crate::upstream::zone::mail::{self, Letter};
 use crate::upstream::zone::Zone;
 use std::io;
@@ -224,7 +224,10 @@ impl Engine {
                 self.take_answers(events);
             }
             // Counted as ended, so that the broker gets the slot back.
-            None => self.note_end(accept.client),
+            None => {
+                self.shared.count_refusal(accept.listener_number(), Refusal::Resources);
+                self.note_end(accept.client);
+            }
         }
     }
 
@@ -271,7 +274,8 @@ impl Engine {
             // Numbers are given in order.
             None => self.begun.push(events.now()),
         }
-        self.shared.counters.set(Place::General(General::Open), self.sessions.len() as u64);
+        let (listener, open) = (accept.listener_number(), self.sessions.len());
+        self.shared.count_begin(index, listener, open, events.now());
         self.leave_places();
         self.look_later(events);
         let Some(session) = self.sessions.get_mut(index) else {
@@ -324,7 +328,7 @@ impl Engine {
             return self.run(events, index, Cause::Room);
         }
         let reason = self.shared.without_descriptors(error);
-        self.close(events, index, &Outcome::Failed(reason), Parting::Orderly);
+        self.close(events, index, &Outcome::Refused(Refusal::Resources, reason), Parting::Orderly);
     }
 
     /// Closes a session: both ends are closed, and its number is free again.
@@ -336,7 +340,7 @@ impl Engine {
         session.close(outcome, parting, &mut Context { index, shared: &mut self.shared, events });
         self.turns.forget(index);
         self.note_end(client);
-        self.shared.counters.set(Place::General(General::Open), self.sessions.len() as u64);
+        self.shared.count_open_sessions(self.sessions.len());
         self.shared.buffers.leave_places(self.sessions.len());
         if self.sessions.len() == 0 {
             events.shrink();
@@ -466,7 +470,7 @@ impl Engine {
     fn count_bytes(&mut self) {
         for index in self.sessions.indices() {
             if let Some(pair) = self.sessions.get_mut(index).and_then(|session| session.pair()) {
-                self.shared.count_so_far(index, pair);
+                self.shared.count_bytes(index, pair);
             }
         }
     }

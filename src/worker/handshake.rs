@@ -16,6 +16,7 @@ use crate::tls::detect::{first, First};
 use crate::tls::hello::{Hello, Inspector};
 use crate::upstream::dial;
 use crate::upstream::handshake::{Handshake, Progress, Unsent};
+use crate::upstream::zone::counters::{Refusal, Side};
 
 impl Shared {
     /// The first state of a session, whether or not its listener has TLS. `None` if memory has run
@@ -192,7 +193,7 @@ impl Session {
         let Some(handshake) = shared.accept_tls(versions) else {
             timer.into_iter().for_each(|timer| context.events.cancel(timer));
             self.accept_trouble("out of memory", origin.address.as_ref());
-            return Next::refuse("TLS handshake failed");
+            return Next::refuse(Refusal::Resources, "TLS handshake failed");
         };
         self.state = State::Accepting(Box::new(Accepting { origin, early, handshake, timer }));
         Next::Turn
@@ -260,7 +261,7 @@ impl Session {
                 signing::own(number, context.index);
                 return Next::Wait;
             }
-            Progress::Failed(text) => return self.not_accepted(&text),
+            Progress::Failed(text) => return self.not_accepted(&text, context),
             Progress::Done => {}
         }
         let State::Accepting(accepting) = std::mem::replace(&mut self.state, State::Over) else {
@@ -270,6 +271,7 @@ impl Session {
         timer.into_iter().for_each(|timer| context.events.cancel(timer));
         self.active = context.events.now();
         let (stream, unsent) = handshake.into_parts();
+        context.shared.count_handshake(Side::Client, &stream);
         let Origin { address, realm, introduction } = origin;
         let client = KnownClient { speech: Speech::Tls(stream), address, unsent, introduction };
         self.admit(Some(Box::new(client)), realm, context)
@@ -313,7 +315,8 @@ impl Session {
     }
 
     /// The client's handshake has failed.
-    pub(super) fn not_accepted(&mut self, text: &str) -> Next {
+    pub(super) fn not_accepted(&mut self, text: &str, context: &mut Context<'_>) -> Next {
+        context.shared.count_failed_handshake(Side::Client, text);
         if let State::Accepting(accepting) = &self.state {
             // A client that leaves without sending anything was a port scan, or a health check.
             if !accepting.handshake.is_untouched() {
@@ -321,7 +324,7 @@ impl Session {
                 self.accept_trouble(text, address.as_ref());
             }
         }
-        Next::refuse("TLS handshake failed")
+        Next::refuse(Refusal::Tls, "TLS handshake failed")
     }
 
     fn accept_trouble(&mut self, text: &str, address: Option<&Address>) {

@@ -6,6 +6,7 @@ use crate::channel::protocol::Accept;
 use crate::config::listen::flag;
 use crate::os::log;
 use crate::upstream::proxy::{self, read, Header, Reading};
+use crate::upstream::zone::counters::Refusal;
 
 /// The first state of a session whose listener expects headers.
 pub(super) fn introducing(origin: Origin, accept: &Accept) -> State {
@@ -36,16 +37,16 @@ impl Session {
                 if !introducing.early.is_empty() {
                     self.complain_of_introduction("there is none");
                 }
-                Next::refuse("no PROXY header")
+                Next::refuse(Refusal::Proxy, "no PROXY header")
             }
             (Reading::Incomplete | Reading::Absent, _) => self.introduced(None, context),
             (Reading::Malformed(reason), _) => {
                 self.complain_of_introduction(reason);
-                Next::refuse("malformed PROXY header")
+                Next::refuse(Refusal::Proxy, "malformed PROXY header")
             }
             (Reading::Complete(..), Introduced::Never) => {
                 self.complain_of_introduction("the sender is not in 'haproxy from'");
-                Next::refuse("PROXY header not believed")
+                Next::refuse(Refusal::Proxy, "PROXY header not believed")
             }
             (Reading::Complete(header, length), _) => {
                 introducing.early.drain(..length);
@@ -60,7 +61,7 @@ impl Session {
         match &self.state {
             State::Introducing(introducing) if introducing.introduced == Introduced::Always => {
                 self.complain_of_introduction("it did not come in time");
-                Next::refuse("PROXY header timeout")
+                Next::refuse(Refusal::Proxy, "PROXY header timeout")
             }
             _ => self.introduced(None, context),
         }
@@ -85,7 +86,7 @@ impl Session {
                     log::braked(log::Kind::Denied, || {
                         format!("PROXY header: client {source}: denied by ACL")
                     });
-                    return Next::refuse("denied by ACL");
+                    return Next::refuse(Refusal::Acl, "denied by ACL");
                 }
                 if let Some(address) = source.scoped_ip() {
                     match context.shared.clients.admit(address, context.events.now()) {
@@ -95,7 +96,7 @@ impl Session {
                             log::braked(log::Kind::Client, || {
                                 format!("PROXY header: client {source}: beyond its {refusal}")
                             });
-                            return Next::refuse(format!("beyond {refusal}"));
+                            return Next::refuse(Refusal::Limit, format!("beyond {refusal}"));
                         }
                     }
                 }
@@ -111,7 +112,7 @@ impl Session {
                 self.state = state;
                 self.begin_tls(early, context)
             }
-            None => Next::refuse("TLS handshake failed"),
+            None => Next::refuse(Refusal::Resources, "TLS handshake failed"),
         }
     }
 

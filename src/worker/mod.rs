@@ -14,6 +14,7 @@ mod announcement;
 mod authorize;
 mod client;
 mod connect;
+mod counting;
 mod direction;
 pub mod engine;
 mod handshake;
@@ -32,6 +33,7 @@ mod session;
 mod shared;
 mod signing;
 mod table;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod turns;

@@ -10,6 +10,7 @@ use super::shared::{kind, Shared};
 use crate::event::{Loop, TimerId, Token};
 use crate::os::{self, log};
 use crate::upstream::remote::RemoteId;
+use crate::upstream::zone::counters::Failure;
 
 impl Shared {
     /// Both ends are connected: the session's probation begins, if there is a `fail count`.
@@ -62,6 +63,9 @@ impl Session {
             Ok(count) => count == 0 || events.reads_on(&self.client),
             Err(error) => !os::would_block(&error),
         };
+        if !gone {
+            shared.count_failure(pair.remote, Failure::CutShort, "");
+        }
         if !gone && shared.registry.cut_short(pair.remote, os::monotonic_clock()) {
             let (address, count) = (shared.address(pair.remote), shared.settings.fail_count);
             log::braked(log::Kind::Remote, || {

@@ -8,6 +8,7 @@ use crate::os::address::{Address, ScopedIp};
 use crate::os::log;
 use crate::os::socket::Addressed;
 use crate::upstream::registry::Tag;
+use crate::upstream::zone::counters::Refusal;
 
 /// What is known of a session before it has a remote.
 #[derive(Clone, Debug, Default)]
@@ -97,7 +98,7 @@ impl Session {
             Target::Any => Ok(None),
             Target::Tag(tag) => match shared.registry.tag(tag) {
                 Some(tag) => Ok(Some(tag)),
-                None => Err(Next::refuse(format!("no remote has the tag {tag:?}"))),
+                None => Err(Next::refuse(Refusal::Route, format!("no remote has the tag {tag:?}"))),
             },
             Target::Reject => {
                 let text = format!("rejected by route {name}");
@@ -105,7 +106,7 @@ impl Session {
                 let address = address.or_else(|| self.client.peer_address());
                 let address = address.map_or_else(|| "local".to_owned(), |one| one.to_string());
                 log::braked(log::Kind::Denied, || format!("client {address}: {text}"));
-                Err(Next::refuse(text))
+                Err(Next::refuse(Refusal::Route, text))
             }
         }
     }

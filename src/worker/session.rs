@@ -25,6 +25,7 @@ use crate::tls::summary::Summary;
 use crate::upstream::balance::Tried;
 use crate::upstream::dial::{self, Dial};
 use crate::upstream::registry::Tag;
+use crate::upstream::zone::counters::Refusal;
 
 /// A client that needs a remote, and what was tried for it.
 #[derive(Debug, Default)]
@@ -151,8 +152,8 @@ impl Next {
     }
 
     /// The session cannot be served.
-    pub(super) fn refuse(why: impl Into<String>) -> Next {
-        Next::Close(Outcome::Failed(why.into()), Parting::Orderly)
+    pub(super) fn refuse(why: Refusal, text: impl Into<String>) -> Next {
+        Next::Close(Outcome::Refused(why, text.into()), Parting::Orderly)
     }
 }
 
@@ -280,11 +281,11 @@ impl Session {
             }
             State::Detecting(detecting) if detecting.timer == Some(expired) => {
                 detecting.timer = None;
-                Next::refuse("handshake timeout")
+                Next::refuse(Refusal::Timeout, "handshake timeout")
             }
             State::Accepting(accepting) if accepting.timer == Some(expired) => {
                 accepting.timer = None;
-                self.not_accepted("handshake timeout")
+                self.not_accepted("handshake timeout", context)
             }
             State::Authorizing { timer, .. } if *timer == expired => self.unanswered(context),
             State::Short { timer, .. } if *timer == expired => self.try_again(context),
@@ -374,9 +375,8 @@ impl Session {
         | State::Lingering { pair, .. } = state
         {
             pair.take_back(client);
-            shared.count_bytes(*index, pair);
-            shared.forget_counted(*index);
         }
+        shared.count_end(*index, self.pair(), outcome, events.now());
         if let Some(access) = &self.access {
             let (pair, client, now) = (self.pair(), self.client_summary(), events.now());
             log::message(&access.line(pair, client, &shared.registry, outcome, now));

@@ -1,9 +1,9 @@
 //! What all sessions of a worker share.
 
 use super::direction::Buffers;
-use super::pair::Pair;
 use super::queue::Queue;
 use super::signing::Signatures;
+use super::tally::Tallies;
 use crate::channel::clients::Clients;
 use crate::channel::local::LOCAL_KINDS;
 use crate::config::acl::Acl;
@@ -15,7 +15,7 @@ use crate::os::{process, Socket};
 use crate::tls::context::Contexts;
 use crate::upstream::registry::Registry;
 use crate::upstream::remote::RemoteId;
-use crate::upstream::zone::counters::{Counters, General, OfRemote, Place};
+use crate::upstream::zone::counters::Counters;
 use std::collections::BTreeSet;
 
 /// Token kinds. They start after the broker's, as both share a loop in single-process mode.
@@ -64,8 +64,7 @@ pub(super) struct Shared {
     pub(super) queue: Queue,
     /// What this worker has done, for all to read.
     pub(super) counters: Counters,
-    /// The bytes of long sessions that were counted already, by their numbers: up and down.
-    counted: Vec<[u64; 2]>,
+    pub(super) tallies: Tallies,
     /// Gets signatures from the process with the private keys.
     pub(super) signatures: Signatures,
 }
@@ -95,46 +94,8 @@ impl Shared {
             host_due: 0,
             queue: Queue::default(),
             counters: Counters::default(),
-            counted: Vec::new(),
+            tallies: Tallies::default(),
             signatures: Signatures::default(),
-        }
-    }
-
-    /// Counts what a session has carried since it was last looked at. Sessions count for themselves;
-    /// this is done from time to time and at their end, so that moving bytes costs nothing more.
-    pub(super) fn count_bytes(&mut self, index: u32, pair: &Pair) {
-        if !self.counters.are_kept() {
-            return;
-        }
-        let bytes = [pair.up.bytes, pair.down.bytes];
-        let before = self.counted.get(index as usize).copied().unwrap_or_default();
-        let row = self.registry.row(pair.remote);
-        let general = [General::BytesUp, General::BytesDown];
-        let of_remote = [OfRemote::BytesUp, OfRemote::BytesDown];
-        for way in 0..2 {
-            let count = bytes[way].saturating_sub(before[way]);
-            self.counters.add(Place::General(general[way]), count);
-            if let Some(row) = row {
-                self.counters.add(Place::Remote(row, of_remote[way]), count);
-            }
-        }
-        if let Some(counted) = self.counted.get_mut(index as usize) {
-            *counted = bytes;
-        }
-    }
-
-    /// As [`count_bytes`](Self::count_bytes), for a session that goes on.
-    pub(super) fn count_so_far(&mut self, index: u32, pair: &Pair) {
-        if self.counted.len() <= index as usize {
-            self.counted.resize(index as usize + 1, [0; 2]);
-        }
-        self.count_bytes(index, pair);
-    }
-
-    /// The number of a session goes to another one.
-    pub(super) fn forget_counted(&mut self, index: u32) {
-        if let Some(counted) = self.counted.get_mut(index as usize) {
-            *counted = [0; 2];
         }
     }
 

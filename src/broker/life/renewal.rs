@@ -8,6 +8,7 @@ use crate::event::Loop;
 use crate::os::signals::{self, Signal, Signals};
 use crate::os::title::State;
 use crate::os::{self, log, process, supervisor};
+use crate::upstream::zone::counters::General;
 use std::os::fd::AsFd;
 
 impl Broker {
@@ -26,7 +27,10 @@ impl Broker {
                 self.replace_workers(findings, events);
                 self.callers.check_ended();
             }
-            Next::Stay(reasons) => self.callers.refused(&reasons),
+            Next::Stay(reasons) => {
+                self.workers.count(General::ReloadsFailed);
+                self.callers.refused(&reasons);
+            }
         }
         if let Some(purpose) = again {
             self.check_and(purpose, events);
@@ -37,6 +41,7 @@ impl Broker {
     /// its workers read the files themselves.
     fn replace_workers(&mut self, findings: Option<Findings>, events: &mut Loop) {
         log::message("SIGUSR1: replacing all workers");
+        self.workers.count_reload();
         let monitored = findings.as_ref().is_some_and(|findings| findings.checked.monitored);
         // The broker's section stays as it is, and so does its control socket.
         let monitored = monitored || self.listeners.has_desk();
@@ -124,6 +129,7 @@ impl Broker {
             log::Severity::ERROR,
             "SIGHUP: the program cannot be executed, the running one stays in service",
         );
+        self.workers.count(General::ReloadsFailed);
         self.callers.refused(&[format!("execve ({path}): {}", os::reason(&error))]);
         if let Some(gate) = gate {
             self.keepers.take_back(gate);

@@ -94,6 +94,7 @@ impl Listener {
             flags: config.flags,
             realm,
             protocol: config.protocol.number() as u32,
+            listener: 0,
             client: 0,
         };
         let class = config.dscp << 2;

@@ -18,6 +18,7 @@ use crate::os::anonymous::{self, Bytes};
 use crate::os::process::{self, Ended, Pid, Program};
 use crate::os::{self, log, Channel, Socket};
 use crate::tls::tickets::Ratchet;
+use crate::upstream::zone::counters::General;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -86,6 +87,7 @@ impl Workers {
                     Worker::new(started.pid, started.channel, None, side, material, events.now());
                 child.register(Token::new(kind::MONITOR, 0), events);
                 self.monitor.child = Some(child);
+                self.count(General::MonitorsStarted);
             }
             Err((call, error)) => {
                 log::braked(log::Kind::Worker, || format!("{call}: {}", os::reason(&error)));

@@ -121,7 +121,11 @@ struct State {
     daemon: Queue,
     stderr: Queue,
     brake: Brake,
+    /// Told of errors.
+    keeper: Option<Keeper>,
 }
+
+type Keeper = Box<dyn FnMut(&str) + Send>;
 
 static STATE: Mutex<State> = Mutex::new(State {
     ident: None,
@@ -131,6 +135,7 @@ static STATE: Mutex<State> = Mutex::new(State {
     daemon: Queue::new(),
     stderr: Queue::new(),
     brake: Brake::new(),
+    keeper: None,
 });
 static MUTE: AtomicBool = AtomicBool::new(false);
 /// When [`tend`] has work to do next, on the monotonic clock.
@@ -342,7 +347,21 @@ pub fn braked(kind: Kind, text: impl FnOnce() -> String) {
         state.brake.pass(kind, now)
     });
     if passes == Some(true) {
-        message(&text());
+        let text = text();
+        write(Severity::of(common_data::syslog_level()), &text);
+        error(&text);
+    }
+}
+
+/// From now on `keep` is told of all errors that are logged: of messages that an outsider can
+/// trigger, and of those at the severity of errors. It must not log.
+pub fn keep_errors(keep: impl FnMut(&str) + Send + 'static) {
+    with_state(|state| state.keeper = Some(Box::new(keep)));
+}
+
+fn error(text: &str) {
+    if !MUTE.load(Ordering::Relaxed) {
+        with_state(|state| state.keeper.as_mut().map(|keep| keep(text)));
     }
 }
 
@@ -351,10 +370,17 @@ pub fn mute() {
     MUTE.store(true, Ordering::Relaxed);
 }
 
-/// Writes one message at the given severity.
-pub fn message_at(severity: Severity, text: &str) {
+fn write(severity: Severity, text: &str) {
     if !MUTE.load(Ordering::Relaxed) {
         with_state(|state| state.write(severity, text, monotonic_clock()));
+    }
+}
+
+/// Writes one message at the given severity.
+pub fn message_at(severity: Severity, text: &str) {
+    write(severity, text);
+    if severity <= Severity::ERROR {
+        error(text);
     }
 }
 

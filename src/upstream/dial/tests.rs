@@ -74,7 +74,7 @@ impl World {
     fn expire(&mut self, dial: &mut Dial) -> (u64, String) {
         loop {
             self.now = dial.due().expect("a deadline");
-            if let Progress::Failed(Failure::Remote(text)) = self.step(dial, Cause::Time) {
+            if let Progress::Failed(Failure::Remote(_, text)) = self.step(dial, Cause::Time) {
                 return (self.now, text);
             }
         }
@@ -110,7 +110,7 @@ fn is_ready(dial: &Dial) -> bool {
 
 fn reason(progress: Progress) -> String {
     match progress {
-        Progress::Failed(Failure::Remote(text)) => text,
+        Progress::Failed(Failure::Remote(_, text)) => text,
         other => panic!("{other:?}"),
     }
 }

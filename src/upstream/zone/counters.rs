@@ -155,6 +155,35 @@ impl Zone {
         sequence.store(begun.wrapping_add(1), SeqCst);
     }
 
+    /// Goes on with what all processes have counted in the zone of a former image. Call it when the
+    /// rows of remotes are taken.
+    pub fn inherit_counters(&self, former: &Zone) {
+        if self.slots == 1 || former.slots == 1 {
+            return;
+        }
+        let identity = |zone: &Zone, row| zone.field(row, IDENTITY).load(SeqCst);
+        let known = |zone: &Zone| {
+            let known = (0..zone.remotes).map(|row| identity(zone, row));
+            known.take_while(|&identity| identity != 0).collect::<Vec<u64>>()
+        };
+        let (ours, theirs) = (known(self), known(former));
+        let same = |row: usize| theirs.iter().position(|&theirs| theirs == ours[row]);
+        let pairs = (0..ours.len()).filter_map(|row| Some((row, same(row)?)));
+        let remotes = pairs.flat_map(|(ours, theirs)| {
+            let start = |row| REMOTES_AT + row * REMOTE_WORDS;
+            (0..REMOTE_WORDS).map(move |word| (start(ours) + word, start(theirs) + word))
+        });
+        for (our, their) in (0..REMOTES_AT).map(|word| (word, word)).chain(remotes) {
+            if !is_gauge(our) {
+                let counted = (0..ROWS)
+                    .map(|row| former.words[former.counter(row, their)].load(SeqCst))
+                    .fold(0, u64::wrapping_add);
+                let total = &self.words[self.counter(TOTALS, our)];
+                total.store(total.load(SeqCst).wrapping_add(counted), SeqCst);
+            }
+        }
+    }
+
     /// The monitor has ended. Its counters stay, for the next one to go on.
     pub(super) fn forget_monitor(&self) {
         if let (Some(pid), true) = (Place::General(General::Pid).word(), self.slots > 1) {

@@ -147,6 +147,12 @@ words! {
         Timeout = 8, "timeout";
         /// The client has left before a remote was reached.
         Left = 9, "client_left";
+        /// A route rejects it, or leads nowhere.
+        Route = 10, "route";
+        /// The worker had to end, or the remote was taken out, before one was reached.
+        Drained = 11, "drained";
+        /// All remotes that would do have as many sessions as they may.
+        RemotesFull = 12, "remotes_full";
     }
 }
 
@@ -221,6 +227,27 @@ words! {
         Serving = 1, "serving";
         /// It takes no more connections, and ends with its last session.
         Leaving = 2, "leaving";
+    }
+}
+
+impl TlsFailure {
+    /// The reason in a text of the TLS library, or of ours.
+    pub fn of(text: &str) -> TlsFailure {
+        let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+        // An alert may be about a certificate, but it is the other side that says so.
+        if has(&["timeout"]) {
+            TlsFailure::Timeout
+        } else if has(&["has ended", "reset by peer", "Broken pipe", "unexpected eof"]) {
+            TlsFailure::Closed
+        } else if has(&["alert"]) {
+            TlsFailure::Alert
+        } else if has(&["certificate", "verif", "hostname"]) {
+            TlsFailure::Certificate
+        } else if has(&["version", "protocol", "cipher", "http request", "record", "packet"]) {
+            TlsFailure::Protocol
+        } else {
+            TlsFailure::Other
+        }
     }
 }
 
@@ -418,6 +445,22 @@ mod tests {
         assert!(last < Some(REMOTES_AT + REMOTE_WORDS));
         assert_eq!(Place::Listener(LISTENERS, OfListener::Arrived).word(), None);
         assert_eq!(Place::Remote(usize::MAX, OfRemote::Sessions).word(), None);
+    }
+
+    #[test]
+    fn reasons_are_found_in_texts() {
+        for (text, expected) in [
+            ("handshake timeout", TlsFailure::Timeout),
+            ("the connection has ended", TlsFailure::Closed),
+            ("Connection reset by peer", TlsFailure::Closed),
+            ("ssl/tls alert certificate unknown", TlsFailure::Alert),
+            ("certificate verify failed", TlsFailure::Certificate),
+            ("no shared cipher", TlsFailure::Protocol),
+            ("wrong version number", TlsFailure::Protocol),
+            ("out of memory", TlsFailure::Other),
+        ] {
+            assert_eq!(TlsFailure::of(text), expected, "{text}");
+        }
     }
 
     #[test]

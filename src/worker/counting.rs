@@ -1,0 +1,167 @@
+//! Counts what sessions do, in this worker's row of the zone.
+
+use super::access::Outcome;
+use super::pair::{End, Pair};
+use super::shared::Shared;
+use super::tally::Tally;
+use crate::tls::stream::{Negotiated, Stream};
+use crate::upstream::remote::RemoteId;
+use crate::upstream::zone::counters::{
+    Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, Side, TlsFailure, TlsVersion,
+};
+
+const GENERAL_BYTES: [General; 2] = [General::BytesUp, General::BytesDown];
+const LISTENER_BYTES: [OfListener; 2] = [OfListener::BytesUp, OfListener::BytesDown];
+const REMOTE_BYTES: [OfRemote; 2] = [OfRemote::BytesUp, OfRemote::BytesDown];
+
+impl Shared {
+    /// A session begins, for a client of this listener. `open`: how many there are now.
+    pub(super) fn count_begin(&mut self, index: u32, listener: Option<u16>, open: usize, now: u64) {
+        if !self.counters.are_kept() {
+            return;
+        }
+        self.tallies.begin(index, Tally { listener, begun: now, ..Tally::default() });
+        self.counters.set(Place::General(General::Open), open as u64);
+        self.count_open(listener, 1);
+    }
+
+    fn count_open(&self, listener: Option<u16>, change: u64) {
+        if let Some(listener) = listener {
+            self.counters.add(Place::Listener(listener.into(), OfListener::Open), change);
+        }
+    }
+
+    /// A connection of this listener is not relayed.
+    pub(super) fn count_refusal(&self, listener: Option<u16>, why: Refusal) {
+        self.counters.add(Place::Refused(why), 1);
+        if let Some(listener) = listener {
+            self.counters.add(Place::ListenerRefused(listener.into(), why), 1);
+        }
+    }
+
+    /// A session gets this remote, which is connected to next.
+    pub(super) fn count_selection(&mut self, index: u32, remote: RemoteId, now: u64) {
+        if let Some(tally) = self.tallies.of(index) {
+            tally.dialed = now;
+            if let Some(row) = self.registry.row(remote) {
+                self.counters.add(Place::Remote(row, OfRemote::Selected), 1);
+            }
+        }
+    }
+
+    /// A session was connected to its remote, with this TLS.
+    pub(super) fn count_connection(
+        &mut self,
+        index: u32,
+        remote: RemoteId,
+        stream: Option<&Stream>,
+        now: u64,
+    ) {
+        let Some(tally) = self.tallies.of(index) else {
+            return;
+        };
+        let taken = now.saturating_sub(tally.dialed);
+        if let Some(row) = self.registry.row(remote) {
+            self.counters.add(Place::Remote(row, OfRemote::Sessions), 1);
+            self.counters.observe(Histogram::Connect(row), taken);
+        }
+        if let Some(stream) = stream {
+            self.count_handshake(Side::Remote, stream);
+        }
+    }
+
+    /// A remote could not be reached, or has ended a session at once.
+    pub(super) fn count_failure(&self, remote: RemoteId, why: Failure, text: &str) {
+        if !self.counters.are_kept() {
+            return;
+        }
+        if let Some(row) = self.registry.row(remote) {
+            self.counters.add(Place::Failed(row, why), 1);
+        }
+        if why == Failure::Tls {
+            self.count_failed_handshake(Side::Remote, text);
+        }
+    }
+
+    /// A TLS handshake is done.
+    pub(super) fn count_handshake(&self, side: Side, stream: &Stream) {
+        if !self.counters.are_kept() {
+            return;
+        }
+        if let Some(Negotiated { version, resumed }) = stream.negotiated() {
+            let known = TlsVersion::ALL.iter().find(|known| known.name() == version);
+            if let Some(&version) = known {
+                self.counters.add(Place::Handshake(side, version), 1);
+            }
+            if resumed {
+                self.counters.add(Place::Resumed(side), 1);
+            }
+        }
+    }
+
+    /// A TLS handshake has failed.
+    pub(super) fn count_failed_handshake(&self, side: Side, text: &str) {
+        self.counters.add(Place::TlsFailed(side, TlsFailure::of(text)), 1);
+    }
+
+    /// A session has ended. `open`: how many are left.
+    pub(super) fn count_end(
+        &mut self,
+        index: u32,
+        pair: Option<&Pair>,
+        outcome: &Outcome,
+        now: u64,
+    ) {
+        if let Some(pair) = pair {
+            self.count_bytes(index, pair);
+        }
+        let Some(tally) = self.tallies.of(index).map(std::mem::take) else {
+            return;
+        };
+        self.count_open(tally.listener, 1u64.wrapping_neg());
+        self.counters.observe(Histogram::Duration, now.saturating_sub(tally.begun));
+        if pair.is_none() {
+            let why = match outcome {
+                Outcome::Refused(why, _) => *why,
+                Outcome::NoRemote => Refusal::NoRemote,
+                Outcome::Full => Refusal::RemotesFull,
+                Outcome::Limited(_) => Refusal::Timeout,
+                Outcome::Closed | Outcome::Broken(End::Client | End::Upstream) => Refusal::Left,
+                Outcome::Drained | Outcome::Down | Outcome::Disabled | Outcome::Ended => {
+                    Refusal::Drained
+                }
+            };
+            self.count_refusal(tally.listener, why);
+        }
+    }
+
+    /// How many sessions are open.
+    pub(super) fn count_open_sessions(&self, open: usize) {
+        self.counters.set(Place::General(General::Open), open as u64);
+    }
+
+    /// Counts what a session has carried since it was last looked at. Sessions count for themselves;
+    /// this is done from time to time and at their end, so that moving bytes costs nothing more.
+    pub(super) fn count_bytes(&mut self, index: u32, pair: &Pair) {
+        let Some(tally) = self.tallies.of(index) else {
+            return;
+        };
+        let bytes = [pair.up.bytes, pair.down.bytes];
+        let before = std::mem::replace(&mut tally.bytes, bytes);
+        let listener = tally.listener.map(usize::from);
+        let row = self.registry.row(pair.remote);
+        for way in 0..2 {
+            let count = bytes[way].saturating_sub(before[way]);
+            if count == 0 {
+                continue;
+            }
+            self.counters.add(Place::General(GENERAL_BYTES[way]), count);
+            if let Some(row) = row {
+                self.counters.add(Place::Remote(row, REMOTE_BYTES[way]), count);
+            }
+            if let Some(listener) = listener {
+                self.counters.add(Place::Listener(listener, LISTENER_BYTES[way]), count);
+            }
+        }
+    }
+}
