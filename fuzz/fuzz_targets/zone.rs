@@ -62,11 +62,19 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::ScribbleNear(place, value) => scribble(place.into(), value),
             Step::Add(weight, tag, known, kind) => {
                 identity = identity.max(known % 1000) + 1;
-                let tag = tag.map(u32::from);
+                let tags = tag.map(u32::from).into_iter().collect();
                 let check = [None, Some(Start::Up), Some(Start::Down)][usize::from(kind % 3)];
                 let backup = kind & 4 != 0;
                 let tier = kind >> 5;
-                let entry = Entry { weight: weight.into(), tag, identity, check, backup, tier };
+                let entry = Entry {
+                    weight: weight.into(),
+                    tags,
+                    identity,
+                    check,
+                    backup,
+                    tier,
+                    most: (kind >> 3 & 1).into(),
+                };
                 present += usize::from(balancer.add(&[entry]).is_some());
             }
             Step::Remove(index) => balancer.remove(usize::from(index) % present.max(1)),
@@ -105,7 +113,7 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::Figures(row) => {
                 let places = [
                     Place::General(General::Accepted),
-                    Place::Listener(row.into(), OfListener::Accepted),
+                    Place::Listener(row.into(), OfListener::Arrived),
                     Place::Remote(row.into(), OfRemote::BytesDown),
                 ];
                 assert_eq!(monitor.figures(&places).len(), places.len());

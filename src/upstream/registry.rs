@@ -295,9 +295,7 @@ impl Registry {
         tried: &mut Tried,
         now: u64,
     ) -> Option<RemoteId> {
-        if self.names.may_have_news(self.balancer.editions(), now) {
-            self.follow_names(now);
-        }
+        self.look_at_names(now);
         let index = self.balancer.select_by(tag.map(|tag| tag.0), key, tried, now)?;
         self.balancer.id(index)
     }
@@ -318,6 +316,7 @@ impl Registry {
     /// True if a remote with this tag can serve a session now. The clock is that of
     /// [`select`](Self::select).
     pub fn has_room(&mut self, tag: Option<Tag>, now: u64) -> bool {
+        self.look_at_names(now);
         self.balancer.has_room(tag.map(|tag| tag.0), now)
     }
 

@@ -6,7 +6,6 @@
 #[cfg(feature = "dns")]
 mod cares;
 pub mod hosts;
-#[cfg(any(feature = "dns", test))]
 pub mod message;
 #[cfg(feature = "dns")]
 pub use cares::Channel;

@@ -59,18 +59,31 @@ impl Names {
         Names { names: names.collect(), seen: 0, again: 0 }
     }
 
+    /// True if there are names.
+    #[inline]
+    pub(super) fn are_any(&self) -> bool {
+        !self.names.is_empty()
+    }
+
     /// True if something was published since all names were read.
     #[inline]
     pub(super) fn may_have_news(&self, editions: u64, now: u64) -> bool {
-        editions != self.seen && now >= self.again && !self.names.is_empty()
+        editions != self.seen && now >= self.again
     }
 }
 
 impl Registry {
-    /// Takes over the addresses of names from the zone.
+    /// Takes over the addresses of names from the zone, if there is news.
+    #[inline]
+    pub(super) fn look_at_names(&mut self, now: u64) {
+        if self.names.are_any() && self.names.may_have_news(self.balancer.editions(), now) {
+            self.follow_names(now);
+        }
+    }
+
     #[cold]
     #[inline(never)]
-    pub(super) fn follow_names(&mut self, now: u64) {
+    fn follow_names(&mut self, now: u64) {
         let mut names = std::mem::take(&mut self.names);
         let editions = self.balancer.editions();
         let mut all = true;

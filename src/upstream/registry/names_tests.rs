@@ -168,6 +168,16 @@ fn weights_and_tiers_of_services_count() {
     assert_eq!(next, id);
 }
 
+/// Whoever waits for a remote gets one that joins.
+#[test]
+fn an_address_that_joins_has_room() {
+    let mut test = Test::new(&[]);
+    test.registry.remove(test.registry.identities()[0].0);
+    assert!(!test.registry.has_room(None, 0));
+    test.monitor.publish(test.names[1], &places(&[7]));
+    assert!(test.registry.has_room(None, 0) && test.select(0).is_some());
+}
+
 /// 1,000 addresses at once, and none of them left.
 #[test]
 fn all_addresses_of_a_large_name_change() {
