@@ -16,6 +16,10 @@ INCLUDEDIR = $(PREFIX)/include
 MANDIR = $(PREFIX)/share/man
 DOCDIR = $(PREFIX)/share/doc/tcprelay
 EXAMPLESDIR = $(DOCDIR)
+# Completion of commands in shells.
+BASHDIR = $(PREFIX)/share/bash-completion/completions
+ZSHDIR = $(PREFIX)/share/zsh/site-functions
+FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 # The directory for modules; it is compiled into the programs.
 MAVISDIR = $(PREFIX)/lib/mavis
 # The service reads tcprelay.cfg in this directory.
@@ -121,10 +125,13 @@ install: all
 	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man3 man/*.3
 	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man5 man/*.5
 	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man8 man/*.8
-	$(INSTALL) 644 $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE packaging/LICENSE.crates docs/migration.md docs/recipes.md
+	$(INSTALL) 644 $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE packaging/LICENSE.crates docs/migration.md docs/operations.md docs/recipes.md
 	$(INSTALL) 644 $(DESTDIR)$(EXAMPLESDIR) samples/*.cfg samples/*.list
 	$(SERVICE) 644 samples/service.cfg $(DESTDIR)$(EXAMPLESDIR)/service.cfg
 	$(INSTALL) 755 $(DESTDIR)$(EXAMPLESDIR) samples/*.sh
+	$(INSTALL) 644 $(DESTDIR)$(BASHDIR) completions/tcprelayctl.bash
+	$(INSTALL) 644 $(DESTDIR)$(ZSHDIR) completions/_tcprelayctl
+	$(INSTALL) 644 $(DESTDIR)$(FISHDIR) completions/tcprelayctl.fish
 
 install-systemd:
 	$(SERVICE) 644 packaging/systemd/tcprelay.service $(DESTDIR)$(UNITDIR)/tcprelay.service
@@ -149,7 +156,9 @@ deinstall:
 	rm -rf $(DESTDIR)$(INCLUDEDIR)/tcprelay
 	for page in `cd man && echo *`; do rm -f $(DESTDIR)$(MANDIR)/man[1-9]/$$page; done
 	for sample in `cd samples && echo *`; do rm -f $(DESTDIR)$(EXAMPLESDIR)/$$sample; done
-	for text in README.md CHANGELOG.md LICENSE LICENSE.crates migration.md recipes.md; do rm -f $(DESTDIR)$(DOCDIR)/$$text; done
+	for text in README.md CHANGELOG.md LICENSE LICENSE.crates migration.md operations.md recipes.md; do rm -f $(DESTDIR)$(DOCDIR)/$$text; done
+	rm -f $(DESTDIR)$(BASHDIR)/tcprelayctl.bash $(DESTDIR)$(ZSHDIR)/_tcprelayctl
+	rm -f $(DESTDIR)$(FISHDIR)/tcprelayctl.fish
 	rm -f $(DESTDIR)$(UNITDIR)/tcprelay.service $(DESTDIR)$(INITDIR)/tcprelay
 	rm -f $(DESTDIR)$(SYSUSERSDIR)/tcprelay.conf $(DESTDIR)$(LAUNCHDIR)/$(LAUNCHLABEL).plist
 	rm -f $(DESTDIR)$(SMFDIR)/tcprelay.xml $(DESTDIR)$(SMFMETHODDIR)/tcprelay

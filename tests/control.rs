@@ -557,6 +557,81 @@ fn mistakes_are_told() {
 }
 
 #[test]
+fn the_document_names_commands_that_exist() {
+    let text = fs::read_to_string("docs/operations.md").expect("the document");
+    let commands = text.lines().filter_map(|line| line.trim().strip_prefix("$ tcprelayctl "));
+    let mut count = 0;
+    for command in commands {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        let output = ctl(Path::new("/nowhere"), &arguments);
+        assert_eq!(output.status.code(), Some(69), "{command}: {}", said(&output));
+        count += 1;
+    }
+    assert!(count >= 12, "{count}");
+}
+
+#[test]
+fn the_monitor_is_killed_all_the_time_and_commands_are_answered() {
+    let peer = Peer::echo();
+    let port = free_port();
+    let (launch, socket, _directory) = launch(port, "", &peer.remote());
+    let relay = launch.start();
+    let address = format!("127.0.0.1:{}", peer.port);
+    let mut session = connect(port);
+    for round in 0..6 {
+        if let Some(pid) = monitor(&relay) {
+            kill(pid, Signal::SIGKILL);
+        }
+        ping(&mut session, b"hello");
+        ping(&mut connect(port), b"hello");
+        match round % 3 {
+            0 => drop(done(&socket, &["show"])),
+            1 => drop(done(&socket, &["weight", &address, "2"])),
+            _ => assert_eq!(of_sessions(&socket, &[], "id").len(), 1),
+        }
+    }
+    assert_eq!(of_remote(&socket, peer.port, "weight_by_hand"), "2");
+    done(&socket, &["reload"]);
+    ping(&mut session, b"hello");
+}
+
+#[test]
+fn clients_that_do_not_read_keep_nobody_waiting() {
+    let peer = Peer::echo();
+    for mode in MODES {
+        let port = free_port();
+        let (launch, socket, _directory) = launch(port, mode, &peer.remote());
+        let relay = launch.start();
+        let mut held: Vec<TcpStream> = (0..200).map(|_| connect(port)).collect();
+        held.iter_mut().for_each(|session| ping(session, b"hello"));
+        // They ask for more than their buffers take, again and again.
+        let slow: Vec<UnixStream> = (0..4)
+            .map(|_| {
+                let mut stream = UnixStream::connect(&socket).expect("the control socket");
+                stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+                for _ in 0..100 {
+                    if stream.write_all(b"{\"do\":\"sessions\"}\n{\"do\":\"show\"}\n").is_err() {
+                        break;
+                    }
+                }
+                stream
+            })
+            .collect();
+        assert_eq!(of_sessions(&socket, &[], "id").len(), 200);
+        ping(&mut connect(port), b"hello");
+        drop(slow);
+        assert!(done(&socket, &["wait"]).contains("no former"));
+        let pids = [relay.pid(), monitor(&relay).unwrap_or(relay.pid())];
+        let ticks = || pids.map(cpu_ticks).iter().sum::<u64>();
+        wait_for("rest", || {
+            let before = ticks();
+            nothing_happens_for(Duration::from_millis(300));
+            (ticks() < before + 10).then_some(())
+        });
+    }
+}
+
+#[test]
 fn workers_of_another_program_cannot_be_controlled() {
     let port = free_port();
     let directory = Directory::new();

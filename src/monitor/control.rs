@@ -74,6 +74,11 @@ enum Next {
     Ask(Job),
 }
 
+/// True if a line is a request.
+pub(super) fn is_request(line: &[u8]) -> bool {
+    Request::parse(line).is_ok()
+}
+
 impl Control {
     /// The broker has sent a client.
     pub(super) fn take(&mut self, socket: Socket, caller: Caller, events: &mut Loop) {
@@ -141,7 +146,7 @@ impl Control {
             return;
         }
         let lists = matches!(self.jobs.front(), Some((_, Job::List(_))));
-        let mut first = true;
+        let (mut first, mut answers) = (true, Vec::new());
         for (number, job) in std::mem::take(&mut self.jobs) {
             let same = lists && matches!(job, Job::List(_));
             if !std::mem::take(&mut first) && !same {
@@ -150,6 +155,10 @@ impl Control {
             }
             let answer = round.answer(&job, shared);
             let answer = answer.map_or_else(|text| failure(&text), |answer| answer.to_string());
+            answers.push((number, answer));
+        }
+        // Only now, as a client may ask again at once, and what workers then say replaces this.
+        for (number, answer) in answers {
             if let Some(client) = self.clients.get_mut(&number) {
                 let next = client.told(&answer, shared, events);
                 self.go_on(number, next, shared, events);

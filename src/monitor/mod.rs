@@ -6,6 +6,9 @@
 //! around it, with its channel to the broker; in single-process mode there is none, and the monitor
 //! runs on the loop of the broker and the worker.
 //!
+//! `control` answers tcprelayctl, with the overview of `view`, changes by hand, and what workers say
+//! about their sessions.
+//!
 //! A probe (`probe`) is one conversation with a remote. `probes` decides when to probe which,
 //! and what follows from it. Likewise a `lookup` is one conversation with name servers, and `names`
 //! decides when to look up which name.
@@ -31,3 +34,9 @@ mod time;
 // The control socket shows more of it than the status page.
 #[allow(dead_code)]
 mod view;
+
+/// True if a client of the control socket may send this line: the reader of requests, for tests that
+/// feed it garbage.
+pub fn is_request(line: &[u8]) -> bool {
+    control::is_request(line)
+}
