@@ -125,7 +125,7 @@ install: all
 	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man3 man/*.3
 	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man5 man/*.5
 	$(INSTALL) 644 $(DESTDIR)$(MANDIR)/man8 man/*.8
-	$(INSTALL) 644 $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE packaging/LICENSE.crates docs/migration.md docs/operations.md docs/recipes.md
+	$(INSTALL) 644 $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE packaging/LICENSE.crates docs/metrics.md docs/migration.md docs/operations.md docs/recipes.md
 	$(INSTALL) 644 $(DESTDIR)$(EXAMPLESDIR) samples/*.cfg samples/*.list
 	$(SERVICE) 644 samples/service.cfg $(DESTDIR)$(EXAMPLESDIR)/service.cfg
 	$(INSTALL) 755 $(DESTDIR)$(EXAMPLESDIR) samples/*.sh
@@ -156,7 +156,7 @@ deinstall:
 	rm -rf $(DESTDIR)$(INCLUDEDIR)/tcprelay
 	for page in `cd man && echo *`; do rm -f $(DESTDIR)$(MANDIR)/man[1-9]/$$page; done
 	for sample in `cd samples && echo *`; do rm -f $(DESTDIR)$(EXAMPLESDIR)/$$sample; done
-	for text in README.md CHANGELOG.md LICENSE LICENSE.crates migration.md operations.md recipes.md; do rm -f $(DESTDIR)$(DOCDIR)/$$text; done
+	for text in README.md CHANGELOG.md LICENSE LICENSE.crates metrics.md migration.md operations.md recipes.md; do rm -f $(DESTDIR)$(DOCDIR)/$$text; done
 	rm -f $(DESTDIR)$(BASHDIR)/tcprelayctl.bash $(DESTDIR)$(ZSHDIR)/_tcprelayctl
 	rm -f $(DESTDIR)$(FISHDIR)/tcprelayctl.fish
 	rm -f $(DESTDIR)$(UNITDIR)/tcprelay.service $(DESTDIR)$(INITDIR)/tcprelay

@@ -25,6 +25,8 @@ const CONFIGURATION: &str = "\
 id = spawnd {
     listen = { address = 127.0.0.1 port = @LISTEN@ }
     listen = { address = 127.0.0.1 port = @TLS@ tls = yes }
+    # What it does, as a page and as metrics.
+    status = { address = 127.0.0.1 port = @STATUS@ }
     spawn { instances min = 1 instances max = 2 }
 }
 id = tcprelay {
@@ -41,13 +43,15 @@ id = tcprelay {
 fn main() -> io::Result<()> {
     let (one, two) = (serve("one")?, serve("two")?);
     let ports = {
-        let (plain, tls) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-        [plain.local_addr()?.port(), tls.local_addr()?.port()]
+        let bind = || TcpListener::bind("127.0.0.1:0");
+        let (plain, tls, status) = (bind()?, bind()?, bind()?);
+        [plain.local_addr()?.port(), tls.local_addr()?.port(), status.local_addr()?.port()]
     };
     let directory = std::env::temp_dir().join(format!("tcprelay-demo-{}", std::process::id()));
     let configuration = CONFIGURATION
         .replace("@LISTEN@", &ports[0].to_string())
         .replace("@TLS@", &ports[1].to_string())
+        .replace("@STATUS@", &ports[2].to_string())
         .replace("@ONE@", &one.to_string())
         .replace("@TWO@", &two.to_string())
         .replace("@DIRECTORY@", &directory.to_string_lossy());
@@ -60,7 +64,11 @@ fn main() -> io::Result<()> {
 }
 
 /// Starts the relay, sends traffic through it, and ends it.
-fn show(directory: &Path, configuration: &str, [port, tls_port]: [u16; 2]) -> io::Result<()> {
+fn show(
+    directory: &Path,
+    configuration: &str,
+    [port, tls_port, status]: [u16; 3],
+) -> io::Result<()> {
     let file = directory.join("tcprelay.cfg");
     let log = directory.join("log");
     fs::write(&file, configuration)?;
@@ -82,7 +90,7 @@ fn show(directory: &Path, configuration: &str, [port, tls_port]: [u16; 2]) -> io
     let mut relay = Killed(relay);
     wait_for(|| {
         let text = fs::read_to_string(&log).ok()?;
-        (text.matches("is being used").count() == 2).then_some(())
+        (text.matches("is being used").count() >= 3).then_some(())
     })?;
 
     println!("Six sessions at once through 127.0.0.1:{port}:\n");
@@ -108,6 +116,7 @@ fn show(directory: &Path, configuration: &str, [port, tls_port]: [u16; 2]) -> io
     );
 
     over_tls(directory, tls_port)?;
+    look(status)?;
 
     // An orderly end: the broker leaves at once, the workers when their sessions have ended.
     let pid = relay.0.id().to_string();
@@ -121,6 +130,20 @@ fn show(directory: &Path, configuration: &str, [port, tls_port]: [u16; 2]) -> io
         println!("  {line}");
     }
     println!("\nIt ended with {status}. The manual: tcprelay(8) and tcprelay.cfg(5) in man/.");
+    Ok(())
+}
+
+/// Some of the metrics, and where the page is.
+fn look(port: u16) -> io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    println!("\nThe status page is http://127.0.0.1:{port}/; from its metrics:\n");
+    let shown = ["tcprelay_remote_up", "tcprelay_remote_sessions", "tcprelay_tls_handshakes"];
+    let shown =
+        |line: &&str| shown.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0");
+    text.lines().filter(shown).for_each(|line| println!("  {line}"));
     Ok(())
 }
 

@@ -17,7 +17,7 @@
 
 mod control;
 mod history;
-mod http;
+pub mod http;
 mod json;
 mod kind;
 pub mod lookup;

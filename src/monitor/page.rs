@@ -15,7 +15,7 @@ const SCRIPT: &str = include_str!("page.js");
 /// may show it in a frame. The hashes are those of the two files; tests/status.rs compares them.
 pub(super) const FIELDS: &str = concat!(
     "Content-Security-Policy: default-src 'none'; img-src data:; connect-src 'self'; ",
-    "style-src 'sha256-YOS+Dtq1c3DJLo+vtCqumCOzlcz1krAefQAaKLhLero='; ",
+    "style-src 'sha256-pCSyrrYzYF7d8BOsv/0IrNvaz+bpXs6xRsOz1SCNFP8='; ",
     "script-src 'sha256-5wOuzcaaNLnS7EOfAvzS+Szqpaqm7pCh//o5D7y7wns='; ",
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n",
     "Referrer-Policy: no-referrer\r\n"
