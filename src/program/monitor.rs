@@ -73,7 +73,7 @@ fn run(process: &Process) -> Result<i32, i32> {
     let settings = section.resolve(&mut |question| match section::published(question, zone) {
         Some(places) => Ok(Some(places)),
         // What cannot be looked up now can be later.
-        None if question.name.is_some() => section::look_up(question).or(Ok(None)),
+        None if question.name.is_some() => section::look_up_needed(question).or(Ok(None)),
         None => section::look_up(question),
     });
     let mut settings = settings.map_err(|error| refused(error.into()))?;

@@ -8,7 +8,7 @@ use crate::broker::addresses;
 use crate::config::broker::{self, Broker};
 use crate::config::common::Common;
 use crate::config::environment::directory;
-use crate::config::relay::names::{self as config_names, Place, Question};
+use crate::config::relay::names::{self as config_names, Place, Question, Start};
 use crate::config::relay::{self, Relay, Section};
 use crate::config::source::Source;
 use crate::config::{self, ReadError};
@@ -113,7 +113,16 @@ pub(super) fn examine(source: Source, section: &str, system: &Rc<Live>) -> Optio
         relay::parse(parser, &mut relay::skip_modules)
     });
     let (section, _) = reading.result.ok()?;
-    section.resolve(&mut look_up).ok()
+    section.resolve(&mut look_up_needed).ok()
+}
+
+/// As [`look_up`], but leaves it to the monitor to look up what may come later: a process that starts
+/// must not wait for a name server that does not answer.
+pub(super) fn look_up_needed(question: &Question<'_>) -> io::Result<Option<Vec<Place>>> {
+    match question.name.map(|name| name.start) {
+        Some(Start::Later) => Ok(None),
+        Some(Start::Now) | None => look_up(question),
+    }
 }
 
 /// How long the lookup of a service may take at the start, in milliseconds.

@@ -80,8 +80,9 @@ pub(super) fn own_worker(
     system: &Rc<Live>,
 ) -> Result<(Box<dyn LocalWorker>, usize), i32> {
     let read = section::read(service.source(), service.relay_section(), system, events);
-    let read = read
-        .and_then(|(section, _, modules)| Ok((section.resolve(&mut section::look_up)?, modules)));
+    let read = read.and_then(|(section, _, modules)| {
+        Ok((section.resolve(&mut section::look_up_needed)?, modules))
+    });
     let (mut settings, modules) = read.map_err(|error| {
         system.report.failure(&error);
         error.exit_status()

@@ -138,6 +138,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
                 known.as_ref(),
             ) {
                 Some(places) => Ok(Some(places)),
+                None if monitored => section::look_up_needed(question),
                 None => section::look_up(question),
             });
             let mut settings = resolved.map_err(|error| {
