@@ -107,8 +107,8 @@ fn sessions_count_after_a_reload_until_they_end() {
 #[test]
 fn a_client_connects_no_more_often_than_it_may() {
     let (port, peer) = (free_port(), Peer::echo());
-    let rate = "client rate = 3/3600\nclient refuse = reset\nclient exempt = 127.0.0.4\n\
-                client exempt = 127.0.0.8/31";
+    let rate = "client rate = 3/3600\nclient refuse = reset\nclient exempt = 127.0.0.4,\
+                127.0.0.8/31";
     let relay = service(&peer, port, rate, "", "").ready(2).start();
     assert!((0..3).all(|_| is_served(&mut connect_from(2, port))));
     expect_reset(&mut connect_from(2, port));

@@ -98,6 +98,9 @@ impl ClientLimits {
                 parser.advance()?;
                 parser.accept(S_equal)?;
                 self.exempt.push(network(&parser.value()?)?);
+                while parser.accept(S_comma)? {
+                    self.exempt.push(network(&parser.value()?)?);
+                }
             }
             _ if parser.is_word("table") => {
                 self.table = parser.assigned_integer(1..=10_000_000)? as usize;
