@@ -281,6 +281,21 @@ fn refusals_have_reasons() {
     counted.expect(&overload, 1);
     counted.expect("tcprelay_connections_accepted_total", 3);
     drop(held);
+    // A client has too many sessions, and is idle for too long.
+    let section = format!("{} idle timeout = 1", remote.remote());
+    let counted = Counted::start("client sessions max = 1", "", &section);
+    let mut held = connect(counted.port);
+    ping(&mut held, b"x");
+    assert_eq!(session(counted.port, 10), 0);
+    counted.expect(
+        &format!(
+            "tcprelay_connections_refused_total{{{},reason=\"client_sessions\"",
+            counted.listener()
+        ),
+        1,
+    );
+    counted.expect("tcprelay_sessions_expired_total{limit=\"idle\"", 1);
+    drop(held);
     // A PROXY header is missing.
     let (port, status) = (free_port(), free_port());
     let config = format!(

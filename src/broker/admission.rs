@@ -82,8 +82,8 @@ impl Admission {
             Err(refusal) => {
                 log::braked(log::Kind::Client, || text::beyond(address, refusal));
                 match self.clients.refuse() {
-                    Refuse::Close => Verdict::Closed(Refusal::Limit),
-                    Refuse::Reset => Verdict::Reset(Refusal::Limit),
+                    Refuse::Close => Verdict::Closed(refusal.into()),
+                    Refuse::Reset => Verdict::Reset(refusal.into()),
                 }
             }
         }

@@ -168,10 +168,11 @@ impl Dispatch {
                 let rest = outbox.len() - same.take(channel::DESCRIPTORS).count();
                 let sockets = outbox[rest..].iter().map(|(_, connection)| &connection.socket);
                 match workers.send_together(id, &accept, sockets, events) {
-                    Ok(()) => {
+                    Ok(()) if workers.clients().counts_sessions() => {
                         let sent = outbox.drain(rest..).map(|(_, connection)| connection);
                         workers.seat(id, sent);
                     }
+                    Ok(()) => outbox.truncate(rest),
                     Err(error) => {
                         let batch = outbox.split_off(rest);
                         self.not_delivered(id, batch, &error, workers, listeners, events);

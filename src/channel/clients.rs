@@ -10,6 +10,7 @@
 
 use crate::config::clients::{ClientKey, ClientLimits};
 use crate::os::address::ScopedIp;
+use crate::upstream::zone::counters;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
@@ -48,6 +49,15 @@ impl fmt::Display for Refusal {
             Refusal::Sessions => "client sessions max",
             Refusal::Rate => "client rate",
         })
+    }
+}
+
+impl From<Refusal> for counters::Refusal {
+    fn from(refusal: Refusal) -> counters::Refusal {
+        match refusal {
+            Refusal::Sessions => counters::Refusal::ClientSessions,
+            Refusal::Rate => counters::Refusal::ClientRate,
+        }
     }
 }
 

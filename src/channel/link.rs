@@ -153,9 +153,9 @@ impl Link {
 
     /// Sends what is due. Returns the order that follows if the broker is gone.
     pub fn flush(&mut self) -> Order<OwnedFd> {
-        while let Some(message) = self.side.left_due() {
-            match self.channel.send(&message, None) {
-                Ok(()) => self.side.said_left(),
+        if self.side.has_left() {
+            match self.tell_left() {
+                Ok(()) => {}
                 Err(error) if channel::is_full(&error) => {
                     self.room = Interest::in_room(&error);
                     return Order::Nothing;
@@ -174,6 +174,16 @@ impl Link {
             }
         }
         Order::Nothing
+    }
+
+    /// Sends the numbers of clients whose sessions have ended.
+    #[cold]
+    fn tell_left(&mut self) -> io::Result<()> {
+        while let Some(message) = self.side.left_due() {
+            self.channel.send(&message, None)?;
+            self.side.said_left();
+        }
+        Ok(())
     }
 
     /// The broker is gone. Returns the order that follows from that.

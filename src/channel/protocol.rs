@@ -54,7 +54,7 @@ const TYPE_SIGNER: u32 = 68;
 /// of these numbers.
 const TYPE_LEFT: u32 = 71;
 /// The most numbers in a LEFT message.
-pub const LEFT_MOST: usize = 100;
+pub const LEFT_MOST: usize = 30;
 /// Room for any message of a worker.
 pub const FROM_WORKER: usize = SHORT + 4 * LEFT_MOST;
 

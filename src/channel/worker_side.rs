@@ -365,6 +365,12 @@ impl<F> WorkerSide<F> {
         }
     }
 
+    /// True if LEFT is due.
+    #[inline]
+    pub fn has_left(&self) -> bool {
+        !self.due.left.is_empty() && !self.cut
+    }
+
     /// The next LEFT message, which goes before others.
     pub fn left_due(&self) -> Option<Vec<u8>> {
         (!self.cut && !self.due.left.is_empty()).then(|| left_message(&self.due.left))

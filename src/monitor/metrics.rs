@@ -201,6 +201,11 @@ fn sessions(writer: &mut Writer, overview: &Overview) {
     let help = "Connections that were given to workers.";
     writer.family("sessions_started", Kind::Counter, help);
     writer.sample(&[], totals.accepted);
+    let help = "Sessions that a limit of time has ended, by limit.";
+    writer.family("sessions_expired", Kind::Counter, help);
+    for (why, count) in &totals.expired {
+        writer.sample(&[("limit", why.name())], count);
+    }
     writer.family("bytes", Kind::Counter, "Bytes that sessions have carried.");
     for (direction, count) in DIRECTIONS.iter().zip(totals.bytes) {
         writer.sample(&[("direction", direction)], count);

@@ -7,7 +7,7 @@ use crate::os;
 use crate::upstream::health::{Reason, Standing as Found, WHOLE};
 use crate::upstream::wish::{Lasting, Service, Wish};
 use crate::upstream::zone::counters::{
-    Failure, General, Histogram, Member, OfListener, OfRemote, Place, Refusal, Role, Side,
+    Expiry, Failure, General, Histogram, Member, OfListener, OfRemote, Place, Refusal, Role, Side,
     TlsFailure, TlsVersion, LISTENERS,
 };
 use crate::upstream::zone::notes::Note;
@@ -39,6 +39,7 @@ pub(super) struct Totals {
     /// Connections given to workers.
     pub(super) accepted: u64,
     pub(super) refused: Vec<(Refusal, u64)>,
+    pub(super) expired: Vec<(Expiry, u64)>,
     /// Sessions that are open.
     pub(super) open: u64,
     /// Connections that wait for a worker.
@@ -251,6 +252,7 @@ impl Totals {
             arrived,
             accepted,
             refused: figures.each(Refusal::ALL, Place::Refused),
+            expired: figures.each(Expiry::ALL, Place::Expired),
             open,
             waiting,
             limit,
@@ -428,6 +430,9 @@ impl Totals {
         json.name("connections_accepted").number(self.arrived);
         json.name("connections_refused").object(|json| {
             self.refused.iter().for_each(|&(why, count)| json.name(why.name()).number(count));
+        });
+        json.name("sessions_expired").object(|json| {
+            self.expired.iter().for_each(|&(why, count)| json.name(why.name()).number(count));
         });
         json.name("sessions_open").number(self.open);
         json.name("connections_waiting").number(self.waiting);

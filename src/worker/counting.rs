@@ -1,13 +1,15 @@
 //! Counts what sessions do, in this worker's row of the zone.
 
 use super::access::Outcome;
+use super::allotment::Limit;
 use super::pair::{End, Pair};
 use super::shared::Shared;
 use super::tally::Tally;
 use crate::tls::stream::{Negotiated, Stream};
 use crate::upstream::remote::RemoteId;
 use crate::upstream::zone::counters::{
-    Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, Side, TlsFailure, TlsVersion,
+    Expiry, Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, Side, TlsFailure,
+    TlsVersion,
 };
 
 const GENERAL_BYTES: [General; 2] = [General::BytesUp, General::BytesDown];
@@ -120,6 +122,16 @@ impl Shared {
         };
         self.count_open(tally.listener, 1u64.wrapping_neg());
         self.counters.observe(Histogram::Duration, now.saturating_sub(tally.begun));
+        if let Outcome::Limited(limit) = outcome {
+            let why = match limit {
+                Limit::Idle => Expiry::Idle,
+                Limit::Session => Expiry::Session,
+                Limit::FirstByte => Expiry::FirstByte,
+                Limit::HalfClosed => Expiry::HalfClosed,
+                Limit::Queue => Expiry::Queue,
+            };
+            self.counters.add(Place::Expired(why), 1);
+        }
         if pair.is_none() {
             let why = match outcome {
                 Outcome::Refused(why, _) => *why,

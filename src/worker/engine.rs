@@ -357,8 +357,13 @@ impl Engine {
         }
     }
 
-    /// The broker's numbers of the clients of sessions that have ended since the last call.
+    /// True if sessions have ended whose clients the broker has numbered.
     #[inline]
+    pub fn has_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// The broker's numbers of the clients of sessions that have ended since the last call.
     pub fn take_left(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.left)
     }

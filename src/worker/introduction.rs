@@ -96,7 +96,7 @@ impl Session {
                             log::braked(log::Kind::Client, || {
                                 format!("PROXY header: client {source}: beyond its {refusal}")
                             });
-                            return Next::refuse(Refusal::Limit, format!("beyond {refusal}"));
+                            return Next::refuse(refusal.into(), format!("beyond {refusal}"));
                         }
                     }
                 }

@@ -291,8 +291,8 @@ impl Worker {
     fn report(&mut self, events: &mut Loop) {
         let ended = self.engine.turn(events);
         self.link.ended(ended);
-        for client in self.engine.take_left() {
-            self.link.left(client);
+        if self.engine.has_left() {
+            self.engine.take_left().into_iter().for_each(|client| self.link.left(client));
         }
         self.flush(events);
     }

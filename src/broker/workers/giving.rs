@@ -91,16 +91,12 @@ impl Workers {
         Ok(())
     }
 
-    /// A worker has got these connections.
-    #[inline]
+    /// A worker has got these connections, whose clients' sessions are counted.
     pub(in crate::broker) fn seat(
         &mut self,
         id: WorkerId,
         connections: impl Iterator<Item = Connection>,
     ) {
-        if !self.clients.counts_sessions() {
-            return drop(connections);
-        }
         let worker = self.all.get_mut(&id).filter(|worker| worker.side.tells_clients());
         let Some(worker) = worker else {
             self.tell_of_uncounted();

@@ -12,8 +12,8 @@
 mod places;
 
 pub use places::{
-    Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, Side, Standing, TlsFailure,
-    TlsVersion, LISTENERS,
+    Expiry, Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, Side, Standing,
+    TlsFailure, TlsVersion, LISTENERS,
 };
 
 use super::{Zone, BROKER, IDENTITY, MONITOR, SLOTS};

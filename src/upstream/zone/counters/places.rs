@@ -24,6 +24,7 @@ const HANDSHAKES_AT: usize = 48;
 const HANDSHAKE_WORDS: usize = 24;
 const TLS_FAILED_AT: usize = 8;
 const DURATIONS_AT: usize = HANDSHAKES_AT + 2 * HANDSHAKE_WORDS;
+const EXPIRED_AT: usize = 112;
 const LISTENER_REFUSED_AT: usize = 16;
 const FAILED_AT: usize = 16;
 const CONNECT_AT: usize = 24;
@@ -141,8 +142,8 @@ words! {
         Tls = 5, "tls";
         /// This process was short of something.
         Resources = 6, "resources";
-        /// A limit of its client or listener was reached.
-        Limit = 7, "limit";
+        /// Its client has as many sessions as it may.
+        ClientSessions = 7, "client_sessions";
         /// It has said nothing, or not enough, in time.
         Timeout = 8, "timeout";
         /// The client has left before a remote was reached.
@@ -153,6 +154,24 @@ words! {
         Drained = 11, "drained";
         /// All remotes that would do have as many sessions as they may.
         RemotesFull = 12, "remotes_full";
+        /// Its client connects more often than it may.
+        ClientRate = 13, "client_rate";
+    }
+}
+
+words! {
+    /// Which limit of time has ended a session.
+    Expiry {
+        /// `idle timeout`
+        Idle = 0, "idle";
+        /// `session timeout`
+        Session = 1, "session";
+        /// `first byte timeout`
+        FirstByte = 2, "first_byte";
+        /// `half-closed timeout`
+        HalfClosed = 3, "half_closed";
+        /// `queue timeout`
+        Queue = 4, "queue";
     }
 }
 
@@ -307,6 +326,8 @@ pub enum Place {
     Remote(usize, OfRemote),
     /// Connections that were refused.
     Refused(Refusal),
+    /// Sessions that a limit of time has ended.
+    Expired(Expiry),
     /// Connections of a listener that were refused.
     ListenerRefused(usize, Refusal),
     /// Attempts to connect to a remote that have failed.
@@ -347,6 +368,7 @@ impl Place {
             Place::Listener(listener, counter) => of_listener(listener, counter as usize),
             Place::Remote(remote, counter) => of_remote(remote, counter as usize),
             Place::Refused(why) => Some(REFUSED_AT + why as usize),
+            Place::Expired(why) => Some(EXPIRED_AT + why as usize),
             Place::ListenerRefused(listener, why) => {
                 of_listener(listener, LISTENER_REFUSED_AT + why as usize)
             }
@@ -414,6 +436,7 @@ mod tests {
             .map(Place::General)
             .collect();
         all.extend(Refusal::ALL.iter().map(|&why| Place::Refused(why)));
+        all.extend(Expiry::ALL.iter().map(|&why| Place::Expired(why)));
         for &side in Side::ALL {
             all.extend(TlsVersion::ALL.iter().map(|&version| Place::Handshake(side, version)));
             all.push(Place::Resumed(side));
@@ -441,6 +464,7 @@ mod tests {
         assert!(words.iter().all(|&word| word < ROW));
         // Each family stays in its part.
         assert!(Place::Sum(Histogram::Duration).word() < Some(GENERAL_WORDS));
+        assert!(Place::Expired(Expiry::Queue).word() < Some(GENERAL_WORDS));
         let last = Place::Sum(Histogram::Connect(0)).word();
         assert!(last < Some(REMOTES_AT + REMOTE_WORDS));
         assert_eq!(Place::Listener(LISTENERS, OfListener::Arrived).word(), None);
