@@ -75,6 +75,8 @@ help:
 #:   test-vm        runs the tests that need another kernel, in a virtual machine
 #:   test-kernels   tests for other processors, emulated, and with another kqueue
 #:   soak           keeps a service under stress for about twenty minutes
+#:   test-status    checks the metrics with promtool, and has a Prometheus scrape them
+#:   test-page      looks at the status page in Chromium; screenshots makes pictures of it
 #:   simulate       runs the relay over a simulated kernel: SEEDS= SECONDS= FIRST= SEED= TRACE=
 #:   mutations      checks that the simulation finds planted mistakes, some minutes for each
 #:   check-targets  type-checks for the other systems
@@ -180,6 +182,21 @@ test-kernels: deps-build
 soak: all
 	python3 tools/soak --relay $(RELEASE)/tcprelay
 
+# With a real Prometheus; installs it if this user may.
+test-status: all
+	sh tools/deps status
+	python3 tools/test-status metrics $(RELEASE)/tcprelay
+
+# In Chromium.
+test-page: all
+	sh tools/deps status
+	python3 tools/test-status page $(RELEASE)/tcprelay
+
+# Pictures of the status page, for the documentation.
+screenshots: all
+	sh tools/deps status
+	python3 tools/test-status screenshots $(RELEASE)/tcprelay $(BUILDDIR)/screenshots
+
 # Runs random seeds. SEED=N replays one that failed; TRACE=N shows the last N lines of what
 # happened.
 simulate:
@@ -233,6 +250,6 @@ bench-instructions:
 clean:
 	$(CARGO) clean --target-dir $(BUILDDIR)
 
-.PHONY: all help deps-build deps demo check test test-vm test-kernels soak simulate mutations install install-systemd \
+.PHONY: all help deps-build deps demo check test test-vm test-kernels soak test-status test-page screenshots simulate mutations install install-systemd \
 	install-sysv install-launchd install-smf deinstall check-targets cross fuzz vendor-tarball deb check-packages \
 	test-package test-package-systemd bench bench-micro bench-instructions clean
