@@ -27,6 +27,8 @@ id = spawnd {
     listen = { address = 127.0.0.1 port = @TLS@ tls = yes }
     # What it does, as a page and as metrics.
     status = { address = 127.0.0.1 port = @STATUS@ }
+    # For tcprelayctl.
+    control = { path = @DIRECTORY@/control }
     spawn { instances min = 1 instances max = 2 }
 }
 id = tcprelay {
@@ -80,7 +82,7 @@ fn show(
         .map(|profile| profile.join("tcprelay"))
         .ok_or_else(|| io::Error::other("where is tcprelay?"))?;
     println!("$ {} -f {}\n", program.display(), file.display());
-    let relay = Command::new(program)
+    let relay = Command::new(&program)
         .arg("-f")
         .arg(&file)
         .env("TCPRELAY_LOG_STDERR", "1")
@@ -119,8 +121,12 @@ fn show(
     look(status)?;
 
     // An orderly end: the broker leaves at once, the workers when their sessions have ended.
-    let pid = relay.0.id().to_string();
-    Command::new("kill").arg(pid).status()?;
+    let control = directory.join("control");
+    for command in ["show", "stop"] {
+        println!("\n$ tcprelayctl -s {} {command}\n", control.display());
+        let program = program.with_file_name("tcprelayctl");
+        Command::new(program).arg("-s").arg(&control).arg(command).status()?;
+    }
     let status = relay.0.wait()?;
     let text = wait_for(|| {
         fs::read_to_string(&log).ok().filter(|text| text.contains("no longer needed"))
@@ -129,7 +135,7 @@ fn show(
     for line in text.lines() {
         println!("  {line}");
     }
-    println!("\nIt ended with {status}. The manual: tcprelay(8) and tcprelay.cfg(5) in man/.");
+    println!("\nIt ended with {status}. The manual: tcprelay(8), tcprelay.cfg(5) and tcprelayctl(8) in man/.");
     Ok(())
 }
 
