@@ -26,6 +26,15 @@ fn secrets(lines: &Mutex<Vec<String>>) -> Vec<(String, Vec<u8>)> {
     lines.iter().filter(known).map(|line| (field(line, 0), bytes(&field(line, 2)))).collect()
 }
 
+const WORD: usize = 40;
+
+/// Bytes that are nowhere else.
+fn plain_word() -> [u8; WORD] {
+    let mut word = [0; WORD];
+    openssl::rand::rand_bytes(&mut word).expect("random bytes");
+    word
+}
+
 #[test]
 fn nothing_of_a_session_stays_when_it_has_gone() {
     if !is_root() {
@@ -52,8 +61,11 @@ fn nothing_of_a_session_stays_when_it_has_gone() {
             let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
             stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
             let mut stream = builder.build().connect("localhost", stream).expect("a handshake");
-            stream.write_all(b"word").expect("to send");
-            stream.read_exact(&mut [0; 4]).expect("an answer");
+            let word = plain_word();
+            stream.write_all(&word).expect("to send");
+            stream.read_exact(&mut [0; WORD]).expect("an answer");
+            // Plain bytes are wiped although nothing else comes.
+            wait_for("wiped buffers", || (!memory_contains(worker, &word)).then_some(()));
             stream
         };
         for version in [SslVersion::TLS1_3, SslVersion::TLS1_2] {

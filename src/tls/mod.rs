@@ -28,6 +28,8 @@ pub mod tickets;
 mod trust;
 pub mod validity;
 
+use crate::os::secret::wipe;
+
 /// A growing buffer. It keeps its memory, and does not clear what will be overwritten.
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -54,9 +56,23 @@ impl Buffer {
     /// Room for at least `length` more bytes, with whatever was there before.
     pub fn spare(&mut self, length: usize) -> &mut [u8] {
         if self.data.len() - self.length < length {
-            self.data.resize(self.length + length, 0);
+            self.grow(length);
         }
         &mut self.data[self.length..]
+    }
+
+    /// Moves to larger memory, and leaves no copy behind.
+    #[cold]
+    fn grow(&mut self, length: usize) {
+        let mut data = vec![0; self.length + length];
+        data[..self.length].copy_from_slice(self.filled());
+        wipe(&mut std::mem::replace(&mut self.data, data));
+    }
+
+    /// Empties it, and overwrites what was there.
+    pub fn wipe(&mut self) {
+        self.length = 0;
+        wipe(&mut self.data);
     }
 
     /// Counts bytes of [`spare`](Self::spare) as filled.

@@ -626,7 +626,8 @@ fn read_from_library(
 ) -> Result<bool, String> {
     stream.get_mut().feed(wire);
     let result = loop {
-        match stream.ssl_read(plain.spare(READ_SIZE)) {
+        // OpenSSL opens a record where it was read, and frees that when nothing is left of it.
+        match library::wiping(|| stream.ssl_read(plain.spare(READ_SIZE))) {
             Ok(count) => plain.advance(count),
             Err(error) => match error.code() {
                 ErrorCode::WANT_READ => break Ok(false),

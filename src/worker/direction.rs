@@ -3,6 +3,7 @@
 
 use crate::config::relay::Splice;
 use crate::os::pipe::Pipe;
+use crate::os::secret::wipe;
 use crate::os::{self, channel, Socket};
 use crate::tls::stream::Stream;
 use crate::tls::Buffer;
@@ -319,6 +320,16 @@ pub(super) fn write(sink: &Socket, data: &[u8], next: Next) -> Result<usize, Sto
 /// Boxed, so that a direction holds it in eight bytes.
 pub(super) type Pool = Vec<Box<Pending>>;
 
+/// Whether plain bytes of sessions with TLS are in the shared buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Traces {
+    None,
+    /// They have come since the last [`Buffers::rest`].
+    Fresh,
+    /// They are from before it.
+    Old,
+}
+
 /// The shared buffers, and the pool.
 pub(super) struct Buffers {
     /// Where reads go.
@@ -330,6 +341,9 @@ pub(super) struct Buffers {
     /// Replies of the TLS protocol to what was read.
     pub(super) reply: Buffer,
     pub(super) pool: Pool,
+    traces: Traces,
+    /// How much of `scratch` has been in use, at most, since it was wiped.
+    used: usize,
     splice: Splice,
     pipes: Vec<Pipe>,
     /// How many sessions there are descriptors for.
@@ -350,6 +364,8 @@ impl Buffers {
             wire: Buffer::default(),
             reply: Buffer::default(),
             pool: Vec::new(),
+            traces: Traces::None,
+            used: 0,
             splice,
             pipes: Vec::new(),
             places: usize::try_from(places).unwrap_or(usize::MAX),
@@ -381,12 +397,43 @@ impl Buffers {
         match std::mem::take(&mut *pending) {
             Pending::Piped(pipe) => self.put_pipe(pipe),
             Pending::Bytes { mut data, .. } => {
+                if self.traces != Traces::None {
+                    wipe(&mut data);
+                }
                 data.clear();
                 *pending = Pending::Bytes { data, written: 0 };
             }
         }
         if self.pool.len() < POOL_LIMIT {
             self.pool.push(pending);
+        }
+    }
+
+    /// Notes that plain bytes of a session with TLS are in the buffers, so many of them in `scratch`.
+    pub(super) fn note_plain(&mut self, length: usize) {
+        self.traces = Traces::Fresh;
+        self.used = self.used.max(length);
+    }
+
+    /// True if plain bytes of sessions with TLS are in the buffers.
+    pub(super) fn have_traces(&self) -> bool {
+        self.traces != Traces::None
+    }
+
+    /// Wipes what has been there since the last call. The next session would overwrite it, but there
+    /// may be none for long.
+    pub(super) fn rest(&mut self) {
+        match self.traces {
+            Traces::None => {}
+            Traces::Fresh => self.traces = Traces::Old,
+            Traces::Old => {
+                // No more than was in use, as the rest takes no memory yet.
+                wipe(&mut self.scratch[..self.used]);
+                for buffer in [&mut self.plain, &mut self.wire, &mut self.reply] {
+                    buffer.wipe();
+                }
+                (self.traces, self.used) = (Traces::None, 0);
+            }
         }
     }
 

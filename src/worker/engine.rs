@@ -32,7 +32,8 @@ use std::io;
 /// The first token kind after the engine's own.
 pub(super) const WORKER_KINDS: u8 = LOCAL_KINDS + 7;
 /// How often all sessions are looked at, in milliseconds: their bytes are counted, and those of
-/// remotes that are down reset, where that is wanted.
+/// remotes that are down reset, where that is wanted. Shared buffers are wiped after one or two of
+/// these steps.
 const LOOK_STEP: u64 = 1000;
 /// How often to look into the box for letters after there was one, and for how long: an operator who
 /// has asked once asks again.
@@ -127,6 +128,9 @@ impl Engine {
             self.shake_hands(events);
         }
         self.take_answers(events);
+        if self.shared.buffers.have_traces() {
+            self.look_later(events);
+        }
         if !self.shared.queue.is_empty() {
             self.serve_queue(events);
         }
@@ -443,6 +447,7 @@ impl Engine {
                     self.looked = events.now();
                     self.reset_sessions_of_fallen(events);
                     self.count_bytes();
+                    self.shared.buffers.rest();
                 }
                 self.read_mail(events);
                 self.look_later(events);
@@ -458,13 +463,12 @@ impl Engine {
         }
     }
 
-    /// Looks at all sessions from time to time while there are any, if there is a reason to.
+    /// Looks at all sessions from time to time while there are any, if there is a reason to, and at
+    /// the buffers while there are plain bytes of sessions with TLS in them.
     fn look_later(&mut self, events: &mut Loop) {
-        if self.looks || self.sessions.len() == 0 {
-            return;
-        }
-        let Shared { counters, registry, .. } = &self.shared;
-        if counters.are_kept() || registry.resets_on_down() {
+        let Shared { counters, registry, buffers, .. } = &self.shared;
+        let counts = self.sessions.len() > 0 && (counters.are_kept() || registry.resets_on_down());
+        if !self.looks && (counts || buffers.have_traces()) {
             self.looks = true;
             let step = if events.now() < self.mail_until { MAIL_STEP } else { LOOK_STEP };
             events.arm(Token::new(kind::LOOK, 0), events.now() + step);

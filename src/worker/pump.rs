@@ -133,6 +133,11 @@ impl Flow<'_> {
             self.direction.state = State::Ended;
             return Ok(Left::Perhaps);
         }
+        if self.sink.tls.is_some() {
+            // Perhaps more is read below, up to the whole buffer.
+            let used = if last { buffers.scratch.len() } else { count };
+            buffers.note_plain(used);
+        }
         let Buffers { scratch, wire, pool, .. } = buffers;
         let (mut next, mut broken) = (Next::Unknown, false);
         // A short read took all there was; anything newer shows in the next turn.
@@ -230,13 +235,15 @@ impl Flow<'_> {
 
     /// One read of a source whose TLS records the kernel handles.
     fn step_kernel(&mut self, buffers: &mut Buffers) -> Result<Left, Stop> {
-        let Buffers { scratch, wire, pool, .. } = buffers;
+        let scratch = &mut buffers.scratch;
         let Some(tls) = &mut self.source.tls else {
             return Ok(Left::Nothing);
         };
         let room = self.most.max(RECORD).min(scratch.len());
         match kernel::receive(self.source.fd, tls, &mut scratch[..room])? {
             Received::Data(count) => {
+                buffers.note_plain(count);
+                let Buffers { scratch, wire, pool, .. } = buffers;
                 let data = &scratch[..count];
                 deliver(self.direction, &mut self.sink, data, Next::Unknown, wire, pool)?;
             }
@@ -250,6 +257,8 @@ impl Flow<'_> {
 
     /// One read of a source with TLS.
     fn step_tls(&mut self, buffers: &mut Buffers) -> Result<Left, Stop> {
+        // What is read is sealed; it is opened elsewhere.
+        buffers.note_plain(0);
         let Buffers { scratch, plain, wire, reply, pool, .. } = buffers;
         let Some(tls) = &mut self.source.tls else {
             return Ok(Left::Nothing);

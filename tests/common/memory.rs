@@ -13,7 +13,8 @@ pub fn memory_contains(pid: i32, wanted: &[u8]) -> bool {
         let first = line.split(' ').next().unwrap_or("");
         if let Some((start, end)) = first.split_once('-') {
             let number = |text: &str| u64::from_str_radix(text, 16).ok();
-            range = number(start).zip(number(end)).filter(|_| line.contains(" rw"));
+            // What cannot be written came from a file; what is shared is the zone.
+            range = number(start).zip(number(end)).filter(|_| line.contains(" rw-p "));
         } else if let (Some(flags), Some((start, end))) = (line.strip_prefix("VmFlags:"), range) {
             if flags.split(' ').any(|flag| flag == "dd") {
                 continue;

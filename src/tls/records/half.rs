@@ -126,23 +126,15 @@ impl Half {
         let sealed = explicit + data.len() + usize::from(tls13) + TAG;
         let nonce = self.nonce();
         let (additional, length) = self.additional(kind, data.len(), sealed);
-        // One byte more than a record, as the binding wants room for a block.
+        // A byte more than the record, for `encrypt`.
         let room = out.spare(HEADER + sealed + 1);
         room[0] = if tls13 { content::DATA } else { kind };
         room[1..3].copy_from_slice(&[3, 3]);
         room[3..5].copy_from_slice(&(sealed as u16).to_be_bytes());
         room[HEADER..HEADER + explicit].copy_from_slice(&nonce[12 - explicit..]);
-        let mut at = HEADER + explicit;
-        self.context.encrypt_init(None, None, Some(&nonce))?;
-        self.context.cipher_update(&additional[..length], None)?;
-        if !data.is_empty() {
-            at += self.context.cipher_update(data, Some(&mut room[at..]))?;
-        }
-        if tls13 {
-            at += self.context.cipher_update(&[kind], Some(&mut room[at..]))?;
-        }
-        self.context.cipher_final(&mut [0; TAG])?;
-        self.context.tag(&mut room[at..at + TAG])?;
+        let inner = if tls13 { &[kind][..] } else { &[] };
+        let room = &mut room[HEADER + explicit..];
+        self.encrypt(&nonce, &additional[..length], [data, inner], room)?;
         self.sequence += 1;
         out.advance(HEADER + sealed);
         Ok(())
@@ -163,16 +155,51 @@ impl Half {
         // The sender chose this nonce, which need not be the number of the record.
         nonce[12 - explicit.len()..].copy_from_slice(explicit);
         let (additional, length) = self.additional(kind, data.len(), body.len());
-        self.context.decrypt_init(None, None, Some(&nonce))?;
-        self.context.set_tag(tag)?;
-        self.context.cipher_update(&additional[..length], None)?;
         let room = plain.spare(data.len().max(1));
+        let opened = self.decrypt(&nonce, &additional[..length], data, tag, room)?;
+        self.sequence += u64::from(opened.is_ok());
+        Ok(opened)
+    }
+
+    /// The AEAD alone: both parts of the data, then the tag, go to `room`, which has a byte more
+    /// than they need, as the binding wants room for a block.
+    fn encrypt(
+        &mut self,
+        nonce: &[u8; 12],
+        additional: &[u8],
+        data: [&[u8]; 2],
+        room: &mut [u8],
+    ) -> Result<(), ErrorStack> {
+        let mut at = 0;
+        self.context.encrypt_init(None, None, Some(nonce))?;
+        self.context.cipher_update(additional, None)?;
+        for part in data {
+            if !part.is_empty() {
+                at += self.context.cipher_update(part, Some(&mut room[at..]))?;
+            }
+        }
+        self.context.cipher_final(&mut [0; TAG])?;
+        self.context.tag(&mut room[at..at + TAG])
+    }
+
+    /// The AEAD alone; returns how many bytes are in `room`.
+    fn decrypt(
+        &mut self,
+        nonce: &[u8; 12],
+        additional: &[u8],
+        data: &[u8],
+        tag: &[u8],
+        room: &mut [u8],
+    ) -> Result<Result<usize, Forged>, ErrorStack> {
+        self.context.decrypt_init(None, None, Some(nonce))?;
+        self.context.set_tag(tag)?;
+        self.context.cipher_update(additional, None)?;
         let opened =
             if data.is_empty() { 0 } else { self.context.cipher_update(data, Some(room))? };
-        if self.context.cipher_final(&mut [0; TAG]).is_err() {
-            return Ok(Err(Forged));
-        }
-        self.sequence += 1;
-        Ok(Ok(opened))
+        let sound = self.context.cipher_final(&mut [0; TAG]).is_ok();
+        Ok(if sound { Ok(opened) } else { Err(Forged) })
     }
 }
+
+#[cfg(test)]
+mod tests;
