@@ -5,7 +5,7 @@ use super::announcement::announcement;
 use super::client::{KnownClient, Speech};
 use super::direction::Direction;
 use super::pair::{End, Link, Pair, Tls};
-use super::pump::{Flow, UNLIMITED};
+use super::pump::UNLIMITED;
 use super::queue::Wait;
 use super::session::{Context, Next, Parting, Seeking, Session, State};
 use super::shared::{kind, register, Shared};
@@ -257,7 +257,7 @@ impl Session {
             let most =
                 self.allotment.as_mut().map(|allotment| allotment.most(End::Client, self.active));
             let most = most.unwrap_or(UNLIMITED);
-            let mut flow = Flow { most, ..pair.flow(End::Client, &self.client) };
+            let mut flow = pair.flow(End::Client, &self.client, most);
             flow.start(&early, &mut shared.buffers)
         } else {
             Ok(())

@@ -90,15 +90,16 @@ impl Pair {
         }
     }
 
-    /// The direction that reads from `end`, with both ends.
-    pub(super) fn flow<'a>(&'a mut self, end: End, client: &'a Socket) -> Flow<'a> {
+    /// The direction that reads from `end`, with both ends, to read no more than `most` bytes.
+    #[inline]
+    pub(super) fn flow<'a>(&'a mut self, end: End, client: &'a Socket, most: usize) -> Flow<'a> {
         let (client_tls, upstream_tls) = match &mut self.tls {
             Some(tls) => (tls.client.as_mut(), tls.upstream.as_mut()),
             None => (None, None),
         };
         let client = Side { fd: client, tls: client_tls };
         let upstream = Side { fd: &self.upstream, tls: upstream_tls };
-        let (up, down, most) = (&mut self.up, &mut self.down, UNLIMITED);
+        let (up, down) = (&mut self.up, &mut self.down);
         match end {
             End::Client => Flow { direction: up, back: down, source: client, sink: upstream, most },
             End::Upstream => {
@@ -132,8 +133,7 @@ impl Pair {
         events: &mut Loop,
     ) -> Pumped {
         let reads_on = events.reads_on(self.end(end, client));
-        let flow = Flow { most, ..self.flow(end, client) };
-        let pumped = pump(flow, buffers, ending, reads_on);
+        let pumped = pump(self.flow(end, client, most), buffers, ending, reads_on);
         let source = self.end(end, client);
         match pumped.left {
             Left::Perhaps => {}
@@ -161,7 +161,7 @@ impl Pair {
     pub(super) fn take_back(&mut self, client: &Socket) {
         for end in [End::Client, End::Upstream] {
             // Ignored: a broken end is known already, or no longer matters.
-            let _ = self.flow(end, client).take_back();
+            let _ = self.flow(end, client, UNLIMITED).take_back();
         }
     }
 
