@@ -46,13 +46,18 @@ impl Dns {
     fn run(&mut self, options: &[&str]) {
         drop(self.server.take());
         let names = format!("--addn-hosts={}", self.directory.file("names").display());
+        let file = self.directory.write("dns.log", "");
+        let read = || std::fs::read_to_string(&file).is_ok_and(|log| log.contains(": read "));
+        let log = format!("--log-facility={}", file.display());
         let mut command = Command::new(program("dnsmasq"));
         command
             .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"])
             .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--user=root", "--pid-file="])
-            .args(["--local=/test/", "--local-ttl=1", "--log-facility=/dev/null", &names])
+            .args(["--local=/test/", "--local-ttl=1", &log, &names])
             .args(options);
         self.server = Some(Server::start(&mut command, 53));
+        // It listens before it takes signals.
+        wait_for("the server to read names", || read().then_some(()));
     }
 
     /// What the server answers from now on.
@@ -454,7 +459,10 @@ fn a_thousand_addresses() {
     dns.set(many(1200));
     relay.expect_log("remote a.test has 1200 addresses, of which 1000 are used");
     relay.expect_log("; 1000 in use");
+    // Nobody is there but the one that is left out.
     dns.set([("a.test", ip(1))]);
+    // Each worker finds out when it selects.
+    wait_for("an address", || (0..8).all(|_| open(8000).is_ok()).then_some(()));
     expect(8000, [1]);
 }
 
