@@ -308,3 +308,21 @@ fn routes_that_no_connection_can_match_are_pointed_out() {
         assert!(!relay(listen, route).contains("WARNING"), "{route}");
     }
 }
+
+#[test]
+fn questions_are_answered_on_standard_output() {
+    let mavistest = Path::new(env!("CARGO_BIN_EXE_mavistest"));
+    for program in [Path::new(TCPRELAY), Path::new(SPAWND), mavistest] {
+        for (question, answer) in
+            [("-h", "Usage:"), ("--help", "Usage:"), ("--version", " version ")]
+        {
+            let output = run(ours(program).arg(question));
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{program:?} {question}: {output:?}");
+            assert!(said.contains(answer), "{program:?} {question}: {said}");
+            assert!(!said.contains('\x1b') && output.stderr.is_empty(), "{output:?}");
+        }
+        let refused = ours(program).arg("--nothing").stdin(Stdio::null()).output().expect("an end");
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    }
+}

@@ -39,8 +39,17 @@ struct Options {
 /// The main function; returns the exit status.
 pub(super) fn main(arguments: &[OsString]) -> i32 {
     let name = arguments.first().map_or("mavistest".into(), |name| name.to_string_lossy());
-    let Some(options) = parse(arguments.get(1..).unwrap_or(&[]), &name) else {
-        usage(&name);
+    let rest = arguments.get(1..).unwrap_or(&[]);
+    // An option's value may read the same, so only the first argument is a question.
+    match rest.first().map(|first| first.as_bytes()) {
+        Some(b"-h" | b"--help") => return super::answer(&usage(&name)),
+        Some(b"--version") => {
+            return super::answer(&format!("{name} version {}\n", super::version()));
+        }
+        _ => {}
+    }
+    let Some(options) = parse(rest, &name) else {
+        log::stderr(&usage(&name));
         return WRONG;
     };
     match run(&options) {
@@ -49,8 +58,8 @@ pub(super) fn main(arguments: &[OsString]) -> i32 {
     }
 }
 
-fn usage(name: &str) {
-    log::stderr(&format!(
+fn usage(name: &str) -> String {
+    format!(
         "Usage: {name} [ -P ] [ -t ] [ -d <level> ] [ -l <loops> ] [ -a <attribute> -v <value> ] ...\n\
          \x20      <configuration> <id> <type> <user> [ <password> [ <new password> ] ]\n\n\
          -P                parse configuration, then quit\n\
@@ -58,9 +67,11 @@ fn usage(name: &str) {
          -d <level>        set debugging level\n\
          -l <loops>        number of queries to send, one after the other\n\
          -a <attribute>    index or name of an attribute ...\n\
-         -v <value>        ... and its value\n\n\
+         -v <value>        ... and its value\n\
+         -h, --help        show this text, then quit\n\
+         --version         show version, then quit\n\n\
          The type is FTP or TACPLUS. The manual is mavistest(1).\n"
-    ));
+    )
 }
 
 /// Reads the command line; `None` if it is wrong.

@@ -29,9 +29,10 @@ use crate::operator;
 use crate::os::process::{self, exit};
 use crate::os::socket::{self, Inherited};
 use crate::os::{common_data, crash, log, title, tls as library};
-use options::Options;
+use options::{Options, Stop};
 use report::Report;
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Once;
@@ -112,12 +113,16 @@ impl Process {
     fn options(&self, letters: &str) -> Result<Options, i32> {
         let program = self.arguments.first().map_or("".into(), |name| name.to_string_lossy());
         let arguments = self.arguments.get(1..).unwrap_or(&[]);
-        let options = options::parse(&program, letters, arguments).map_err(|complaint| {
-            if !complaint.is_empty() {
-                log::stderr(&format!("{complaint}\n"));
+        let options = options::parse(&program, letters, arguments).map_err(|stop| match stop {
+            Stop::Help => answer(&usage_text(&self.name, ["", ""])),
+            Stop::Version => answer(&format!("{} version {}\n", self.name, version())),
+            Stop::Usage(complaint) => {
+                if !complaint.is_empty() {
+                    log::stderr(&format!("{complaint}\n"));
+                }
+                log::stderr(&self.usage());
+                exit::USAGE
             }
-            log::stderr(&self.usage());
-            exit::USAGE
         })?;
         if !options.parse_only && !options.version {
             log::serve();
@@ -161,17 +166,30 @@ impl Process {
     }
 }
 
-/// The usage of a program called `name`.
+/// Answers a question on standard output; returns the exit status.
+fn answer(text: &str) -> i32 {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => 0,
+        Err(_) => exit::OS_ERROR,
+    }
+}
+
+/// The usage of a program called `name`, for standard error.
 pub fn usage(name: &str) -> String {
-    let (bold, plain) =
-        if process::stderr_is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let bold = if process::stderr_is_terminal() { ["\x1b[1m", "\x1b[0m"] } else { ["", ""] };
+    usage_text(name, bold)
+}
+
+/// The usage, with what makes a terminal's text bold and plain.
+fn usage_text(name: &str, [bold, plain]: [&str; 2]) -> String {
     format!(
         "{bold}Usage:{plain} {} [ <Options> ] <configuration file> [ <id> ]
 
 {bold}Options:{plain}
 -P                parse configuration file, then quit
 -1                enable single-process (\"degraded\") mode
--v                show version, then quit
+-v, --version     show version, then quit
+-h, --help        show this text, then quit
 -b                force going to background
 -f                force staying in foreground
 -i <child-id>     select child configuration id

@@ -34,9 +34,19 @@ pub const BROKER: &str = "vPd:i:p:bf1I:D";
 /// The option letters of a worker.
 pub const WORKER: &str = "vPd:D";
 
-/// Reads `arguments` (without argv\[0]). The error is getopt's complaint, or empty if only the
-/// usage is to be shown.
-pub fn parse(name: &str, letters: &str, arguments: &[OsString]) -> Result<Options, String> {
+/// Why a program does nothing but answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// `-h` or `--help`, which the C program does not know.
+    Help,
+    /// `--version`.
+    Version,
+    /// The command line is wrong: getopt's complaint, if it has one.
+    Usage(String),
+}
+
+/// Reads `arguments` (without argv\[0]).
+pub fn parse(name: &str, letters: &str, arguments: &[OsString]) -> Result<Options, Stop> {
     let mut options = Options::default();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -44,6 +54,11 @@ pub fn parse(name: &str, letters: &str, arguments: &[OsString]) -> Result<Option
         if text == "--" {
             options.arguments.extend(rest.by_ref().map(|a| a.to_string_lossy().into_owned()));
             break;
+        }
+        match &*text {
+            "-h" | "--help" => return Err(Stop::Help),
+            "--version" => return Err(Stop::Version),
+            _ => {}
         }
         let Some(bundle) = text.strip_prefix('-').filter(|bundle| !bundle.is_empty()) else {
             options.arguments.push(text);
@@ -53,7 +68,7 @@ pub fn parse(name: &str, letters: &str, arguments: &[OsString]) -> Result<Option
         while let Some(letter) = bundle.next() {
             let known = letters.find(letter).filter(|_| letter != ':');
             let Some(at) = known else {
-                return Err(format!("{name}: invalid option -- '{letter}'"));
+                return Err(Stop::Usage(format!("{name}: invalid option -- '{letter}'")));
             };
             let mut value = String::new();
             if letters[at + 1..].starts_with(':') {
@@ -64,7 +79,8 @@ pub fn parse(name: &str, letters: &str, arguments: &[OsString]) -> Result<Option
                         .next()
                         .map(|argument| argument.to_string_lossy().into_owned())
                         .ok_or_else(|| {
-                            format!("{name}: option requires an argument -- '{letter}'")
+                            let text = format!("{name}: option requires an argument");
+                            Stop::Usage(format!("{text} -- '{letter}'"))
                         })?;
                 }
             }
@@ -73,7 +89,7 @@ pub fn parse(name: &str, letters: &str, arguments: &[OsString]) -> Result<Option
     }
     let minimum = usize::from(!options.version);
     if !(minimum..=2).contains(&options.arguments.len()) {
-        return Err(String::new());
+        return Err(Stop::Usage(String::new()));
     }
     Ok(options)
 }
@@ -113,7 +129,7 @@ fn leading_integer(text: &str) -> i64 {
 mod tests {
     use super::*;
 
-    fn broker(arguments: &[&str]) -> Result<Options, String> {
+    fn broker(arguments: &[&str]) -> Result<Options, Stop> {
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
         parse("x", BROKER, &arguments)
     }
@@ -132,11 +148,25 @@ mod tests {
 
     #[test]
     fn complaints_are_those_of_getopt() {
-        assert_eq!(broker(&["-Z", "f"]), Err("x: invalid option -- 'Z'".into()));
-        assert_eq!(broker(&["--help"]), Err("x: invalid option -- '-'".into()));
-        assert_eq!(broker(&["-d"]), Err("x: option requires an argument -- 'd'".into()));
-        assert_eq!(broker(&[]), Err(String::new()));
-        assert_eq!(broker(&["a", "b", "c"]), Err(String::new()));
+        let usage = |text: &str| Err(Stop::Usage(text.into()));
+        assert_eq!(broker(&["-Z", "f"]), usage("x: invalid option -- 'Z'"));
+        assert_eq!(broker(&["--helpless"]), usage("x: invalid option -- '-'"));
+        assert_eq!(broker(&["-bh"]), usage("x: invalid option -- 'h'"));
+        assert_eq!(broker(&["-d"]), usage("x: option requires an argument -- 'd'"));
+        assert_eq!(broker(&[]), usage(""));
+        assert_eq!(broker(&["a", "b", "c"]), usage(""));
         assert!(broker(&["-v"]).is_ok());
+    }
+
+    #[test]
+    fn questions_are_answered_wherever_they_stand() {
+        for arguments in [&["-h"][..], &["--help"], &["-f", "--help"], &["file", "-h", "-Z"]] {
+            assert_eq!(broker(arguments), Err(Stop::Help));
+        }
+        assert_eq!(broker(&["--version"]), Err(Stop::Version));
+        // Here they are a file's name, and the argument of an option.
+        assert_eq!(broker(&["--", "-h"]).map(|o| o.arguments), Ok(vec!["-h".to_owned()]));
+        let pid_file = broker(&["-p", "-h", "file"]).map(|o| o.pid_file);
+        assert_eq!(pid_file, Ok(Some("-h".to_owned())));
     }
 }

@@ -33,6 +33,7 @@ pub(crate) struct Case {
 const DEVIATIONS: &[(&str, &str)] = &[
     ("C248", "a byte order mark is skipped"),
     ("C066", "tcp bufsize may stand in listen, where spawnd's document has it"),
+    ("C318", "--help is a question: it is answered on standard output, with exit 0"),
     ("C145", "remotes may be host names: the name is resolved"),
     ("C020", NO_CERTIFICATE),
     ("C023", NO_CERTIFICATE),
