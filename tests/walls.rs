@@ -64,6 +64,7 @@ const PURE_ROOM: &str = "config";
 const PLAIN_VALUES_OF_SETTINGS: &[&str] = &[
     "address",
     "log::Facility",
+    "log::Format",
     "log::Severity",
     "process::exit",
     "reason",

@@ -117,6 +117,7 @@ impl Broker {
             Signal::SIGINT,
             Signal::SIGHUP,
             Signal::SIGUSR1,
+            Signal::SIGUSR2,
             Signal::SIGCHLD,
         ])
         .map_err(|error| {
@@ -177,6 +178,10 @@ impl Broker {
         broker.workers.adopt(handover.workers, events);
         if let Some(monitor) = handover.monitor.take() {
             broker.workers.adopt_monitor(monitor, events);
+        }
+        if reloaded {
+            // The former image's file may have been renamed.
+            broker.workers.give_log(events);
         }
         if reloaded {
             // Reap children that ended between the two images.
@@ -330,6 +335,9 @@ impl Broker {
         if arrived.has(Signal::SIGCHLD) {
             self.reap(events);
         }
+        if arrived.has(Signal::SIGUSR2) {
+            self.reopen_log(events);
+        }
         if !self.is_serving() {
             return;
         }
@@ -343,6 +351,18 @@ impl Broker {
         }
         if arrived.has(Signal::SIGUSR1) && self.workers.local().is_none() {
             self.check_and(Purpose::ReplaceWorkers, events);
+        }
+    }
+
+    /// SIGUSR2: the log file may have been renamed. What this process opens here, the others get.
+    fn reopen_log(&mut self, events: &mut Loop) {
+        match log::open_file_again() {
+            Ok(true) => self.workers.give_log(events),
+            Ok(false) => {}
+            Err(error) => {
+                let reason = os::reason(&error);
+                log::message(&format!("SIGUSR2: the log file stays the former one: {reason}"));
+            }
         }
     }
 

@@ -325,7 +325,7 @@ fn start(purpose: Purpose, subject: Subject<'_>, events: &mut Loop) -> std::io::
         group: true,
     };
     let stdin = File::open("/dev/null")?.into();
-    let kept = Some(report.as_raw_fd());
+    let kept = vec![report.as_raw_fd()];
     let descriptors = Descriptors { stdin, stderr: Some(write.into()), kept };
     let pid = process::spawn(&program, descriptors, log::message)?;
     let timer = events.arm(Token::new(kind::CHECK_TIMEOUT, 0), events.now() + CHECK_TIMEOUT);

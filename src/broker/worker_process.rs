@@ -40,7 +40,7 @@ pub struct Started {
 }
 
 /// Starts a worker with a channel. `buffer` is the size of its buffers, or 0 for the system's;
-/// `kept` stays open in the worker. The error names the call that failed.
+/// `kept` stays open in the worker, and so does the log file. The error names the call that failed.
 pub fn start(
     program: &Program,
     buffer: i32,
@@ -56,6 +56,7 @@ pub fn start(
         }
     }
     let inbox = theirs.try_clone().map_err(|error| ("dup", error))?;
+    let kept = kept.into_iter().chain(log::descriptor()).collect();
     let descriptors = Descriptors { stdin: theirs.into(), stderr: None, kept };
     let pid =
         process::spawn(program, descriptors, log::message).map_err(|error| ("fork", error))?;

@@ -335,6 +335,19 @@ impl Workers {
         self.schedule_watch(events);
     }
 
+    /// The log file was opened again: whoever has the former descriptor gets this one.
+    pub(super) fn give_log(&mut self, events: &mut Loop) {
+        let own = matches!(self.servers, Servers::Own(_));
+        let monitor = self.monitor.child_mut();
+        for worker in self.all.values_mut().chain(monitor) {
+            // C programs know no such message.
+            if own || worker.side.peer() == Peer::Ours {
+                worker.give_log(events);
+            }
+        }
+        self.give_log_to_signer(events);
+    }
+
     /// The workers, for the next image.
     pub(super) fn left(&self) -> Vec<LeftWorker<BorrowedFd<'_>>> {
         let left =

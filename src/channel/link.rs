@@ -92,8 +92,18 @@ impl Link {
         sockets.clear();
         let length = self.channel.receive_with(data, |fd| sockets.push_back(fd))?;
         let order = self.side.hear(&data[..length.min(data.len())], sockets, now);
-        if let Order::Remark(bad) = &order {
-            log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {bad}"));
+        match order {
+            Order::Remark(bad) => {
+                log::braked(log::Kind::Channel, || format!("scm_recv_msg: recvmsg: {bad}"));
+            }
+            Order::Log => {
+                // All of this process that the broker's log concerns.
+                if let Some(file) = sockets.pop_front() {
+                    log::replace_file(file);
+                }
+                return Ok(Order::Nothing);
+            }
+            _ => {}
         }
         Ok(order)
     }

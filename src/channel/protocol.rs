@@ -69,6 +69,8 @@ const TYPE_BRIEFING: u32 = 71;
 /// To the monitor, before SECRETS: a socket on which it is to answer, which comes along. The count
 /// says for what.
 const TYPE_ENDPOINT: u32 = 72;
+/// The log file was opened again, and comes along. Sent to our own programs at any time.
+const TYPE_LOG: u32 = 73;
 
 /// The environment variable that tells a worker that its broker is ours. The value is [`WITH_TLS`]
 /// if there are listeners with TLS, otherwise [`WITHOUT_TLS`].
@@ -259,6 +261,8 @@ pub enum FromBroker {
     /// A socket on which the monitor answers comes along. `None`: for something that it does not
     /// know.
     Endpoint(Option<Purpose>),
+    /// The log file, opened again, comes along.
+    Log,
     /// A type that workers do not act on.
     Other(u32),
 }
@@ -400,6 +404,7 @@ impl FromBroker {
                 FromBroker::Caller(Caller { number: word % CALLERS, rights })
             }
             TYPE_BRIEFING => FromBroker::Briefing,
+            TYPE_LOG => FromBroker::Log,
             TYPE_ENDPOINT => {
                 require(data, SHORT)?;
                 FromBroker::Endpoint(word(data, 4).and_then(Purpose::of))
@@ -443,6 +448,11 @@ impl FromBroker {
     /// Encodes BRIEFING.
     pub fn briefing() -> [u8; SHORT] {
         short(TYPE_BRIEFING, 0)
+    }
+
+    /// Encodes LOG.
+    pub fn log() -> [u8; SHORT] {
+        short(TYPE_LOG, 0)
     }
 
     /// Encodes ENDPOINT.

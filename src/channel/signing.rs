@@ -8,6 +8,11 @@
 
 use crate::os::tls::signing::{Digest, Request, Scheme};
 
+/// The byte beside a descriptor for that process, on its stream to the broker: a stream to a worker.
+pub const WORKER: u8 = 1;
+/// The same: the log file, opened again.
+pub const LOG_FILE: u8 = 2;
+
 /// The most bytes of a request. A client of TLS 1.2 signs all messages of its handshake, which may
 /// contain the names of many authorities.
 pub const MOST_REQUEST: usize = 256 * 1024;

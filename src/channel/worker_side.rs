@@ -8,6 +8,7 @@
 //! | ZONE, BRIEFING, ENDPOINT, SECRETS | not read | the answer | not read | ignored |
 //! | SIGNER | not read | the answer | not read | taken |
 //! | CALLER | not read | waits | not read | taken |
+//! | LOG | not read | taken | not read | taken |
 //! | KEEPALIVE, unknown | not read | ignored | not read | ignored |
 //!
 //! Unread messages stay in the channel. A connection that comes early waits until the worker is
@@ -103,6 +104,8 @@ pub enum Order<F> {
     Datagram,
     /// There is a process with the private keys, and its stream came along.
     Signer,
+    /// The log file was opened again, and came along.
+    Log,
     /// A client of the control socket came along.
     Caller(Caller),
     /// Let the sessions end.
@@ -276,6 +279,7 @@ impl<F> WorkerSide<F> {
                     purpose.filter(|new| answer.endpoints.iter().all(|(old, _)| old != new));
                 answer.endpoints.extend(known.zip(sockets.pop_front()));
             }
+            (None, Ok(FromBroker::Log)) => return Order::Log,
             (None, Ok(FromBroker::MayDie)) if early.is_empty() => return Order::Unneeded,
             (None, Ok(FromBroker::Other(_))) => {}
             (None, Ok(message)) => early.push_back((message, std::mem::take(sockets))),
@@ -294,6 +298,7 @@ impl<F> WorkerSide<F> {
             FromBroker::Datagram => Order::Datagram,
             FromBroker::MayDie => self.dismissed(),
             FromBroker::Signer => Order::Signer,
+            FromBroker::Log => Order::Log,
             FromBroker::Caller(caller) => Order::Caller(caller),
             FromBroker::Zone(_)
             | FromBroker::Briefing

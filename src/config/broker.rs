@@ -239,6 +239,7 @@ fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigE
         S_exec => drop(spawn_directive(parser, &mut broker.spawn)?),
         S_id => section_id(parser, &mut broker.spawn)?,
         _ if parser.is_word("control") => broker.control = Some(control::control(parser)?),
+        _ if parser.is_word("log") => common::log(parser)?,
         _ if parser.is_word("status") => broker.status = Some(endpoint::status(parser)?),
         _ if parser.is_word("stop") => broker.stop = Some(stop(parser)?),
         _ if common::parse_shared(parser)? => {}

@@ -3,9 +3,9 @@
 use super::effect::{Effect, Target};
 use super::rules::{UnknownNames, DEBUG_PARSE};
 use super::token::*;
-use super::values::{Value, COUNT, INT};
+use super::values::{expected, Value, COUNT, INT};
 use super::{ConfigError, Parser};
-use crate::os::log::{Facility, Severity};
+use crate::os::log::{Facility, Format, Severity};
 use std::path::PathBuf;
 
 /// The words of the top level, as messages list them.
@@ -21,6 +21,10 @@ pub struct Common {
     pub core_command: Option<String>,
     /// `debug-cmd`.
     pub debug_command: Option<String>,
+    /// `log`.
+    pub log: Option<Target>,
+    /// `log format`.
+    pub log_format: Format,
     /// `proctitle`, used by C programs only.
     pub process_title: Option<String>,
 }
@@ -117,10 +121,45 @@ pub fn parse_top(parser: &mut Parser<'_>) -> Result<bool, ConfigError> {
             let seconds = parser.integer(INT)? as u64;
             parser.note(Effect::CleanupInterval(seconds));
         }
+        _ if parser.is_word("log") => log(parser)?,
         _ if parser.is_word("unsetenv") => return unset_variable(parser),
         _ => return parse_shared(parser),
     }
     Ok(true)
+}
+
+/// `log = syslog | stderr | file PATH`, `log format = text | json`; at the top level and in the
+/// broker's section.
+pub(super) fn log(parser: &mut Parser<'_>) -> Result<(), ConfigError> {
+    parser.advance()?;
+    if parser.is_word("format") {
+        let value = parser.assigned()?;
+        parser.common.log_format = match value.text.as_str() {
+            "text" => Format::Text,
+            "json" => Format::Json,
+            got => return Err(value.error(expected(&["json", "text"], got.as_bytes()))),
+        };
+        return Ok(());
+    }
+    if parser.code() != S_equal {
+        return Err(parser.expected_words(&["=", "format"]));
+    }
+    parser.advance()?;
+    let value = parser.value()?;
+    parser.common.log = Some(match value.text.as_str() {
+        "syslog" => Target::Syslog,
+        "stderr" => Target::StandardError,
+        "file" => {
+            let path = parser.value()?;
+            if !path.text.starts_with('/') {
+                let text = format!("Expected an absolute path, but got '{}'", path.text);
+                return Err(path.error(text));
+            }
+            Target::File(path.text, path.position)
+        }
+        got => return Err(value.error(expected(&["file", "stderr", "syslog"], got.as_bytes()))),
+    });
+    Ok(())
 }
 
 /// `unsetenv = NAME`. The C program has no such directive and refuses `unsetenv NAME`. That stays

@@ -359,6 +359,33 @@ pub fn open_log(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a log file for appending, and creates it if it does not exist, as [`open_to_write`] does.
+/// Devices and named pipes are accepted too.
+pub fn open_to_append(path: &Path) -> io::Result<File> {
+    append_to(path, true)
+}
+
+/// Like [`open_to_append`], if the file exists.
+pub fn open_existing_to_append(path: &Path) -> io::Result<File> {
+    append_to(path, false)
+}
+
+fn append_to(path: &Path, create: bool) -> io::Result<File> {
+    let file = File::options()
+        .append(true)
+        .create(create)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    let kind = metadata.file_type();
+    if kind.is_char_device() || kind.is_fifo() || metadata.is_file() && metadata.nlink() == 1 {
+        Ok(file)
+    } else {
+        Err(io::Error::other("not a regular file, or one that has other names as well"))
+    }
+}
+
 /// Changes the working directory. Refuses symbolic links, and directories where others could
 /// replace what this process writes.
 pub fn enter_directory(path: &Path) -> io::Result<()> {

@@ -115,6 +115,7 @@ pub fn hold_until_caught() {
     let mut held = SigSet::empty();
     held.add(Signal::SIGHUP);
     held.add(Signal::SIGUSR1);
+    held.add(Signal::SIGUSR2);
     if process::id() == 1 {
         held.add(Signal::SIGTERM);
         held.add(Signal::SIGINT);

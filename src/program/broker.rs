@@ -9,7 +9,7 @@ use super::security::{self, Purpose, Refusal};
 use super::service::Service;
 use super::single::{self, HostedWorker};
 use super::system::Live;
-use super::{section, Kind, Process};
+use super::{logs, section, Kind, Process};
 use crate::broker::life::{Broker, Start};
 use crate::broker::{
     ipc, share_texts, Checked, Former, FormerSecrets, Handover, Options as BrokerOptions, Secrets,
@@ -34,6 +34,7 @@ use std::rc::Rc;
 
 /// The main function of a process that is not a worker.
 pub(super) fn main(process: &Process, input: Inherited) -> i32 {
+    log::set_process("broker");
     let options = match process.options(options::BROKER) {
         Ok(options) => options,
         Err(status) => return status,
@@ -87,6 +88,11 @@ fn run(
     let texts = texts.and_then(|texts| Texts::decode(&texts));
     // Before any fork: the variables name this process by its id.
     let activated = supervisor::activated_sockets();
+    let at_terminal = !inetd && !process.is_foreign() && process::stderr_is_terminal();
+    let looks_only = options.parse_only || options.version;
+    if at_terminal && !looks_only && options.background != Some(true) {
+        log::show_on_terminal();
+    }
     let how = if inetd { "startup via inetd" } else { "startup" };
     log::message(&format!("{how} (version {})", super::version()));
     process::set_umask(0o077);
@@ -100,6 +106,28 @@ fn run(
     let fetches = matches!(origin, Origin::Former) && handover.snapshot.is_none();
     let (text, service, common) = read(process, options, &system, fetches)?;
     refuse(&service, inetd, &origin).map_err(refused)?;
+    let reloaded = matches!(origin, Origin::Former);
+    // A reload keeps foreground or background, and the pid.
+    let background = match reloaded {
+        true => handover.background,
+        false => !inetd && options.background.unwrap_or(service.config.background),
+    };
+    if looks_only {
+        logs::check(&common).map_err(refused)?;
+    } else {
+        let usual = match at_terminal && !background {
+            true => logs::Usual::Terminal,
+            false => logs::Usual::Daemon,
+        };
+        match logs::lead(&common, usual) {
+            // It could be opened a moment ago: the former file stays in use.
+            Err(refusal) if reloaded => log::message(&refusal.text),
+            result => result.map_err(refused)?,
+        }
+    }
+    if !service.single {
+        log::publish();
+    }
     let with_tls = if service.config.has_tls_listeners() { WITH_TLS } else { WITHOUT_TLS };
     std::env::set_var(BROKER_VARIABLE, with_tls);
     let opened: Vec<&Listener> = activated.iter().chain(handover.activated()).collect();
@@ -134,12 +162,6 @@ fn run(
         return check::finish(&service, client, checked, snapshot.as_ref(), &system);
     }
     process::set_umask(0o022);
-    let reloaded = matches!(origin, Origin::Former);
-    // A reload keeps foreground or background, and the pid.
-    let background = match reloaded {
-        true => handover.background,
-        false => !inetd && options.background.unwrap_or(service.config.background),
-    };
     let launcher = match background && !reloaded {
         true => match background::go(system.keeps_stderr()).map_err(|error| {
             log::message(&format!("fork: {}", os::reason(&error)));

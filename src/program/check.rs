@@ -92,7 +92,7 @@ fn run_once(
     program.arguments.insert(0, flag.into());
     let complain = |text: &str| log::stderr(&format!("{}: {text}\n", process::id()));
     let ended = channel::pair().and_then(|(_ours, theirs)| {
-        let kept = snapshot.map(AsRawFd::as_raw_fd);
+        let kept = snapshot.map(AsRawFd::as_raw_fd).into_iter().collect();
         let descriptors = Descriptors { stdin: theirs.into(), stderr: None, kept };
         process::wait_for(process::spawn(&program, descriptors, complain)?)
     });

@@ -5,6 +5,7 @@
 mod broker;
 mod check;
 mod hosted;
+mod logs;
 mod mavistest;
 mod monitor;
 mod next_image;

@@ -25,6 +25,7 @@ use std::rc::Rc;
 
 /// The main function of a process whose descriptor 0 is a channel to a broker that wants a monitor.
 pub(super) fn main(process: &Process) -> i32 {
+    log::set_process("monitor");
     match run(process) {
         Ok(status) | Err(status) => status,
     }

@@ -11,6 +11,7 @@ use crate::signer::process::{ask, serve};
 
 /// The main function of a process whose environment has the broker's variable.
 pub(super) fn main(process: &Process) -> i32 {
+    log::set_process("signer");
     log::serve();
     process::set_umask(0o077);
     process::new_session();

@@ -4,7 +4,7 @@ use super::options::{self, Options};
 use super::sandbox::Sandbox;
 use super::section::{self, read, start_modules};
 use super::system::Live;
-use super::{own, security, single, Kind, Process};
+use super::{logs, own, security, single, Kind, Process};
 use crate::broker::inherited_texts;
 use crate::channel::link::{Link, Start};
 use crate::channel::protocol::{FromWorker, BROKER_VARIABLE, WITHOUT_TLS, WITH_TLS};
@@ -35,6 +35,7 @@ use std::rc::Rc;
 
 /// The main function of a process whose descriptor 0 is a channel.
 pub(super) fn main(process: &Process) -> i32 {
+    log::set_process("worker");
     let options = match process.options(options::WORKER) {
         Ok(options) => options,
         Err(status) => return status,
@@ -73,6 +74,14 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         error.exit_status()
     };
     let (section, common, modules) = read.map_err(refused)?;
+    let led = if options.parse_only { logs::check(&common) } else { logs::lead_alone(&common) };
+    led.map_err(|refusal| {
+        report.message(log::Severity::ERROR, &refusal.text);
+        if !options.parse_only {
+            bad_configuration();
+        }
+        refusal.status
+    })?;
     let peer = std::env::var_os(BROKER_VARIABLE).map_or(Peer::Foreign, |_| Peer::Ours);
     // A monitor of ours may know names better than a resolver that does not answer at the moment.
     let asks_first = peer == Peer::Ours && !options.parse_only && section.has_names();

@@ -3,7 +3,7 @@
 //! process, and this one stays for the workers of the former.
 
 use super::keys::{Keys, Refusal};
-use crate::channel::signing::{decode_request, encode_answer, Frames, MOST_REQUEST};
+use crate::channel::signing::{decode_request, encode_answer, Frames, LOG_FILE, MOST_REQUEST};
 use crate::event::{Event, Interest, Loop, Token};
 use crate::os::secret::Secret;
 use crate::os::{self, log, Channel, Socket};
@@ -119,7 +119,7 @@ fn end(workers: &mut BTreeMap<u32, Worker>, index: u32, events: &mut Loop) {
     }
 }
 
-/// Takes the streams that the broker sends. Fails when the broker is gone.
+/// Takes what the broker sends: streams to workers, and the log file when it was opened again. Fails when the broker is gone.
 fn hear(
     control: &Socket,
     workers: &mut BTreeMap<u32, Worker>,
@@ -127,16 +127,22 @@ fn hear(
     events: &mut Loop,
 ) -> io::Result<()> {
     loop {
-        // One byte comes with each stream.
-        let received = match Channel::from(control.as_fd()).receive(&mut [0]) {
+        // One byte comes with each descriptor, and says what it is.
+        let mut what = [0];
+        let received = match Channel::from(control.as_fd()).receive(&mut what) {
             Ok(received) if received.length == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(received) => received,
             Err(error) if os::would_block(&error) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let Some(socket) = received.fd.map(Socket::from) else {
+        let Some(fd) = received.fd else {
             continue;
         };
+        if what == [LOG_FILE] {
+            log::replace_file(fd);
+            continue;
+        }
+        let socket = Socket::from(fd);
         while workers.contains_key(last) {
             *last = (*last + 1) % Token::INDICES;
         }

@@ -3,6 +3,7 @@
 use super::allotment::Limit;
 use super::pair::{End, Pair};
 use crate::os::address::Address;
+use crate::os::log::{self, Field, Value};
 use crate::os::socket::Addressed;
 use crate::os::Socket;
 use crate::tls::hello::Hello;
@@ -119,26 +120,44 @@ impl std::fmt::Display for Outcome {
     }
 }
 
+/// What a session has relayed.
+struct Relayed {
+    remote: Option<String>,
+    sent: u64,
+    received: u64,
+    /// In milliseconds.
+    elapsed: u64,
+}
+
 impl Access {
-    /// The line of a session that has ended: how many bytes it relayed, if it got that far, and
-    /// what was negotiated with its client.
-    pub(super) fn line(
+    /// Logs a session that has ended: how many bytes it relayed, if it got that far, and what was
+    /// negotiated with its client.
+    pub(super) fn log(
         &self,
         pair: Option<&Pair>,
         client: Option<&Summary>,
         registry: &Registry,
         outcome: &Outcome,
         now: u64,
-    ) -> String {
-        let (mut remote, mut sent, mut received) = ("none".to_owned(), 0, 0);
-        if let Some(pair) = pair {
-            if let Some(known) = registry.get(pair.remote) {
-                remote = known.address().to_string();
-            }
-            sent = pair.up.bytes.saturating_sub(pair.up.unwritten() as u64);
-            received = pair.down.bytes.saturating_sub(pair.down.unwritten() as u64);
-        }
-        let elapsed = now.saturating_sub(self.started);
+    ) {
+        let remote = pair.and_then(|pair| registry.get(pair.remote));
+        let relayed = Relayed {
+            remote: remote.map(|remote| remote.address().to_string()),
+            sent: pair.map_or(0, |pair| pair.up.bytes.saturating_sub(pair.up.unwritten() as u64)),
+            received: pair
+                .map_or(0, |pair| pair.down.bytes.saturating_sub(pair.down.unwritten() as u64)),
+            elapsed: now.saturating_sub(self.started),
+        };
+        log::record(
+            "access",
+            || self.line(&relayed, client, outcome),
+            || self.fields(&relayed, client, outcome),
+        );
+    }
+
+    fn line(&self, relayed: &Relayed, client: Option<&Summary>, outcome: &Outcome) -> String {
+        let Relayed { remote, sent, received, elapsed } = relayed;
+        let remote = remote.as_deref().unwrap_or("none");
         format!(
             "access: client {} listener {} remote {remote} sent {sent} received {received} seconds \
              {}.{:03} {outcome}{}",
@@ -148,6 +167,46 @@ impl Access {
             elapsed % 1000,
             self.details(client),
         )
+    }
+
+    /// The parts of the line, for a log of objects. What there is not is left out.
+    fn fields(&self, relayed: &Relayed, client: Option<&Summary>, outcome: &Outcome) -> Vec<Field> {
+        let mut fields = vec![
+            ("client", Value::Text(self.client.clone())),
+            ("listener", Value::Text(self.listener.clone())),
+            ("sent", Value::Number(relayed.sent)),
+            ("received", Value::Number(relayed.received)),
+            ("seconds", Value::Seconds(relayed.elapsed)),
+            ("reason", Value::Text(outcome.to_string())),
+        ];
+        let summary = client.filter(|summary| !summary.version.is_empty());
+        if let Some(summary) = summary {
+            fields.extend([
+                ("tls", Value::Text(summary.version.to_string())),
+                ("cipher", Value::Text(summary.cipher.to_string())),
+                ("records", Value::Text(summary.handler.to_string())),
+                ("resumed", Value::Bool(summary.resumed)),
+            ]);
+        }
+        let named = |part: fn(&Summary) -> &Option<String>| {
+            summary.and_then(|summary| part(summary).as_ref())
+        };
+        let texts = [
+            ("remote", relayed.remote.as_ref()),
+            ("route", self.route.as_ref()),
+            ("via", self.sender.as_ref()),
+            ("id", self.id.get()),
+            ("hello", self.hello.as_ref()),
+            ("sni", named(|summary| &summary.server_name)),
+            ("alpn", named(|summary| &summary.protocol)),
+            ("subject", named(|summary| &summary.subject)),
+            ("issuer", named(|summary| &summary.issuer)),
+            ("trouble", self.trouble.as_ref()),
+        ];
+        for (name, text) in texts {
+            fields.extend(text.map(|text| (name, Value::Text(text.clone()))));
+        }
+        fields
     }
 
     /// What the access log says besides: its route, who has introduced the client, the session's

@@ -231,6 +231,7 @@ impl Worker {
             Order::Drain => self.engine.drain(events),
             // Nothing to do: most of these are meant for a worker that is not ready yet.
             Order::Caller(_)
+            | Order::Log
             | Order::Nothing
             | Order::Remark(_)
             | Order::Told(_)

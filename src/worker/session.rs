@@ -20,7 +20,7 @@ use super::pump::say_goodbye;
 use super::shared::Shared;
 use crate::event::{Event, Interest, Loop, TimerId};
 use crate::mavis::queries::Decision;
-use crate::os::{self, log, Socket};
+use crate::os::{self, Socket};
 use crate::tls::summary::Summary;
 use crate::upstream::balance::Tried;
 use crate::upstream::dial::{self, Dial};
@@ -379,7 +379,7 @@ impl Session {
         shared.count_end(*index, self.pair(), outcome, events.now());
         if let Some(access) = &self.access {
             let (pair, client, now) = (self.pair(), self.client_summary(), events.now());
-            log::message(&access.line(pair, client, &shared.registry, outcome, now));
+            access.log(pair, client, &shared.registry, outcome, now);
         }
         let (upstream, remote) = match &self.state {
             State::Dialing { dial, .. } => (dial.socket(), Some(dial.remote())),

@@ -64,6 +64,13 @@ impl Monitor {
     }
 }
 
+impl Monitor {
+    /// The process, if it is running.
+    pub(super) fn child_mut(&mut self) -> Option<&mut Worker> {
+        self.child.as_mut()
+    }
+}
+
 impl Workers {
     /// Starts the monitor, if there is to be one and it is not running.
     pub(in crate::broker) fn start_monitor(&mut self, events: &mut Loop) {

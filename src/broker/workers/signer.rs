@@ -7,6 +7,7 @@
 use super::Workers;
 use crate::broker::kind;
 use crate::broker::policy::WorkerId;
+use crate::channel::signing::{LOG_FILE, WORKER};
 use crate::event::{Event, Interest, Loop, Token};
 use crate::os::descriptor::poll_state;
 use crate::os::process::{self, Descriptors, Pid, Program};
@@ -16,7 +17,7 @@ use crate::snapshot::material::Material;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 /// The environment variable that makes a process of this program the one with the private keys.
@@ -37,6 +38,8 @@ pub(super) struct Signer {
     state: State,
     /// Streams to workers, to be passed on once it has the keys.
     streams: VecDeque<Socket>,
+    /// The log file, opened again, to be passed on.
+    log_file: Option<OwnedFd>,
     /// It has closed its end of the channel.
     ended: bool,
 }
@@ -147,6 +150,14 @@ impl Workers {
         true
     }
 
+    /// The log file was opened again.
+    pub(super) fn give_log_to_signer(&mut self, events: &mut Loop) {
+        if let Some(signer) = &mut self.signer {
+            signer.log_file = log::copy_of_file();
+            signer.go_on(events);
+        }
+    }
+
     /// Leaves the process to the workers that it serves: it ends with them. Those that are started
     /// from now on get another one.
     pub(super) fn leave_signer(&mut self, events: &mut Loop) {
@@ -170,7 +181,8 @@ impl Signer {
             ..workers.clone()
         };
         let (channel, theirs) = channel::stream_pair().map_err(|error| ("socketpair", error))?;
-        let descriptors = Descriptors { stdin: theirs.into(), stderr: None, kept: None };
+        let kept = log::descriptor().into_iter().collect();
+        let descriptors = Descriptors { stdin: theirs.into(), stderr: None, kept };
         let pid =
             process::spawn(&program, descriptors, log::message).map_err(|error| ("fork", error))?;
         events.register(&channel, Token::new(kind::SIGNER, 0), Interest::READ);
@@ -182,6 +194,7 @@ impl Signer {
             material,
             state: State::Starting,
             streams,
+            log_file: None,
             ended: false,
         })
     }
@@ -233,8 +246,12 @@ impl Signer {
                 self.state = State::Serving;
             }
         }
+        if let (State::Serving, Some(file)) = (&self.state, &self.log_file) {
+            Channel::from(self.channel.as_fd()).send(&[LOG_FILE], Some(file.as_fd()))?;
+            self.log_file = None;
+        }
         while let (State::Serving, Some(stream)) = (&self.state, self.streams.front()) {
-            Channel::from(self.channel.as_fd()).send(&[1], Some(stream.as_fd()))?;
+            Channel::from(self.channel.as_fd()).send(&[WORKER], Some(stream.as_fd()))?;
             self.streams.pop_front();
         }
         Ok(())

@@ -10,10 +10,10 @@ use crate::os::channel::{self, Unread};
 use crate::os::process::Pid;
 use crate::os::secret::{wipe, Secret};
 use crate::os::socket::Options;
-use crate::os::{Channel, Socket};
+use crate::os::{log, Channel, Socket};
 use crate::snapshot::material::Material;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 /// A worker process, as the broker knows it.
@@ -41,6 +41,8 @@ pub(super) struct Worker {
     material: Rc<Material>,
     /// A stream to the process with the private keys, to be sent first.
     signer: Option<Socket>,
+    /// The log file, opened again, to be sent.
+    log_file: Option<OwnedFd>,
     /// Such a stream was taken out of its channel, which it does not read.
     pub(super) without_signer: bool,
     /// The answer to HELLO, and how much of it was sent.
@@ -73,6 +75,7 @@ impl Worker {
             farewell_due: false,
             material,
             signer: None,
+            log_file: None,
             without_signer: false,
             secrets: None,
         }
@@ -141,6 +144,7 @@ impl Worker {
     pub(super) fn abandon(&mut self) {
         self.secrets = None;
         self.signer = None;
+        self.log_file = None;
         self.farewell_due = false;
     }
 
@@ -194,8 +198,24 @@ impl Worker {
         self.send_due(events);
     }
 
+    /// Sends it the log file.
+    pub(super) fn give_log(&mut self, events: &mut Loop) {
+        self.log_file = log::copy_of_file();
+        self.send_due(events);
+    }
+
     /// Sends what is due, as long as the channel has room.
     fn send_due(&mut self, events: &mut Loop) {
+        if let Some(file) = self.log_file.take() {
+            match self.channel.send(&FromBroker::log(), Some(file.as_fd())) {
+                Err(error) if channel::is_full(&error) => {
+                    self.log_file = Some(file);
+                    return self.await_room(&error, events);
+                }
+                // If the worker is gone, SIGCHLD is on its way.
+                _ => {}
+            }
+        }
         if let Some(stream) = self.signer.take() {
             let message = FromBroker::signer();
             match self.channel.send(&message, Some(stream.as_fd())) {

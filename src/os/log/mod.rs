@@ -1,4 +1,4 @@
-//! The log: lines for the log daemon, copied to standard error if asked for.
+//! The log: lines for the log daemon, standard error or a file (`log`).
 //!
 //! A process has one log. Its identity, facility and severity are set by the `syslog` directives as
 //! they are read, and shared with modules (`common_data`).
@@ -9,15 +9,23 @@
 
 mod brake;
 mod daemon;
+mod file;
+mod format;
 mod queue;
 mod standard_error;
 
-use super::{common_data, monotonic_clock, process};
+use super::{common_data, descriptor, entry, monotonic_clock, process};
 use brake::Brake;
 pub use brake::Kind;
+use file::LogFile;
+use format::Author;
+pub use format::{Field, Format, Value};
 use queue::Queue;
 use std::borrow::Cow;
 use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, TryLockError};
 use std::time::Duration;
@@ -44,6 +52,13 @@ impl Severity {
     /// The severity with this number in syslog.h.
     pub fn of(number: i32) -> Severity {
         Severity(number & 7)
+    }
+
+    /// The name, as the log has it.
+    pub fn name(self) -> &'static str {
+        const NAMES: [&str; 8] =
+            ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
+        NAMES[(self.0 & 7) as usize]
     }
 
     /// By name, case-insensitive.
@@ -110,7 +125,24 @@ fn lookup(names: &[(&str, i32)], name: &str) -> Option<i32> {
 /// How long a process that ends, or executes another image, waits for the queue to empty.
 const FAREWELL: Duration = Duration::from_millis(100);
 
+/// Where lines go.
+#[derive(Debug)]
+enum Destination {
+    Daemon,
+    /// The configuration is not read yet, and somebody sits at the terminal.
+    DaemonAndTerminal,
+    StandardError,
+    File(LogFile),
+}
+
 struct State {
+    destination: Destination,
+    /// The file, for opening it again. Only the process that has opened it knows.
+    path: Option<PathBuf>,
+    /// What this process is: see [`set_process`].
+    process: &'static str,
+    /// The broker has said where lines go.
+    is_told: bool,
     // openlog(3) keeps the pointer, so the string must live until the next openlog.
     ident: Option<CString>,
     /// Lines are copied to standard error.
@@ -120,6 +152,7 @@ struct State {
     socket: daemon::Socket,
     daemon: Queue,
     stderr: Queue,
+    file: Queue,
     brake: Brake,
     /// Told of errors.
     keeper: Option<Keeper>,
@@ -128,15 +161,22 @@ struct State {
 type Keeper = Box<dyn FnMut(&str) + Send>;
 
 static STATE: Mutex<State> = Mutex::new(State {
+    destination: Destination::Daemon,
+    path: None,
+    process: "",
+    is_told: false,
     ident: None,
     copy: false,
     pid: 0,
     socket: daemon::Socket::new(),
     daemon: Queue::new(),
     stderr: Queue::new(),
+    file: Queue::new(),
     brake: Brake::new(),
     keeper: None,
 });
+/// Lines are JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
 static MUTE: AtomicBool = AtomicBool::new(false);
 /// When [`tend`] has work to do next, on the monotonic clock.
 static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -155,7 +195,7 @@ fn with_state<R>(action: impl FnOnce(&mut State) -> R) -> Option<R> {
         };
         let pid = process::id();
         if guard.pid != pid {
-            (guard.daemon, guard.stderr) = (Queue::new(), Queue::new());
+            (guard.daemon, guard.stderr, guard.file) = (Queue::new(), Queue::new(), Queue::new());
             (guard.brake, guard.pid) = (Brake::new(), pid);
         }
         let result = action(&mut guard);
@@ -182,15 +222,44 @@ impl State {
         });
     }
 
-    /// Writes one line to the log daemon, and to standard error if copies go there.
-    fn write(&mut self, severity: Severity, text: &str, now: u64) {
-        let text = printable(text);
-        let priority = severity.0 | common_data::syslog_facility();
+    fn author(&self) -> (Cow<'_, str>, process::Pid, &'static str) {
+        (name(&self.ident), self.pid, self.process)
+    }
+
+    /// Writes one line to where lines go, and to standard error if copies go there.
+    fn write(&mut self, severity: Severity, text: &str, fields: &[Field], now: u64) {
         if self.copy {
-            self.write_stderr(copied(severity, &name(&self.ident), self.pid, &text), now);
+            let line = copied(severity, &name(&self.ident), self.pid, &printable(text));
+            self.write_stderr(line, now);
         }
+        match self.destination {
+            Destination::Daemon => self.write_daemon(severity, text, fields, now),
+            Destination::DaemonAndTerminal => {
+                self.write_daemon(severity, text, fields, now);
+                if !self.copy {
+                    self.write_stderr(line(self.author(), severity, text, fields), now);
+                }
+            }
+            // The copy is the line.
+            Destination::StandardError if self.copy => {}
+            Destination::StandardError => {
+                self.write_stderr(line(self.author(), severity, text, fields), now);
+            }
+            Destination::File(_) => {
+                self.feed_file(Some(line(self.author(), severity, text, fields)), now);
+            }
+        }
+    }
+
+    fn write_daemon(&mut self, severity: Severity, text: &str, fields: &[Field], now: u64) {
+        let (ident, pid, process) = self.author();
+        let text = match JSON.load(Ordering::Relaxed) {
+            true => format::json(severity, Author { ident: &ident, pid, process }, text, fields),
+            false => printable(text),
+        };
+        let priority = severity.0 | common_data::syslog_facility();
         if daemon::is_ours() {
-            let line = daemon::line(priority, &name(&self.ident), self.pid, &text);
+            let line = daemon::line(priority, &ident, pid, &text);
             self.feed_daemon(Some(line), now);
         } else {
             daemon::c_library(priority, &text);
@@ -211,6 +280,31 @@ impl State {
         }
     }
 
+    /// Like [`feed_daemon`](Self::feed_daemon), for the file.
+    fn feed_file(&mut self, bytes: Option<Vec<u8>>, now: u64) {
+        let State { destination, ident, pid, process, file, .. } = self;
+        let Destination::File(log) = destination else {
+            return;
+        };
+        let mut write = |bytes: &[u8]| log.write(bytes);
+        let note = |count| {
+            let severity = Severity::of(common_data::syslog_level());
+            line((name(ident), *pid, process), severity, &dropped(count), &[])
+        };
+        match bytes {
+            Some(bytes) => file.push(bytes, now, &mut write, note),
+            None => file.advance(now, &mut write, note),
+        }
+    }
+
+    /// From now on, lines go there.
+    fn lead_to(&mut self, destination: Destination) {
+        if !matches!(destination, Destination::File(_)) {
+            self.file = Queue::new();
+        }
+        self.destination = destination;
+    }
+
     fn write_stderr(&mut self, bytes: Vec<u8>, now: u64) {
         if standard_error::never_waits() {
             self.feed_stderr(Some(bytes), now);
@@ -221,14 +315,15 @@ impl State {
 
     /// Like [`feed_daemon`](Self::feed_daemon), for standard error.
     fn feed_stderr(&mut self, bytes: Option<Vec<u8>>, now: u64) {
-        let State { ident, copy, pid, stderr, .. } = self;
+        let State { destination, ident, copy, pid, process, stderr, .. } = self;
         let mut write = standard_error::write;
-        let note = |count| match copy {
-            true => {
-                let severity = Severity::of(common_data::syslog_level());
-                copied(severity, &name(ident), *pid, &dropped(count))
+        let severity = Severity::of(common_data::syslog_level());
+        let note = |count| match (copy, destination) {
+            (true, _) => copied(severity, &name(ident), *pid, &dropped(count)),
+            (_, Destination::StandardError) => {
+                line((name(ident), *pid, process), severity, &dropped(count), &[])
             }
-            false => format!("{pid}: {}\n", dropped(count)).into_bytes(),
+            _ => format!("{pid}: {}\n", dropped(count)).into_bytes(),
         };
         match bytes {
             Some(bytes) => stderr.push(bytes, now, &mut write, note),
@@ -248,18 +343,21 @@ impl State {
         if due(&self.stderr) {
             self.feed_stderr(None, now);
         }
+        if due(&self.file) {
+            self.feed_file(None, now);
+        }
     }
 
     fn summarize(&mut self, summary: &brake::Summary, now: u64) {
         if !MUTE.load(Ordering::Relaxed) {
             let severity = Severity::of(common_data::syslog_level());
-            self.write(severity, &summary.to_string(), now);
+            self.write(severity, &summary.to_string(), &[], now);
         }
     }
 
     fn deadline(&self) -> u64 {
-        let deadlines = [self.brake.deadline(), self.daemon.deadline(), self.stderr.deadline()];
-        deadlines.into_iter().flatten().min().unwrap_or(u64::MAX)
+        let queues = [&self.daemon, &self.stderr, &self.file].map(Queue::deadline);
+        queues.into_iter().chain([self.brake.deadline()]).flatten().min().unwrap_or(u64::MAX)
     }
 }
 
@@ -267,7 +365,23 @@ fn name(ident: &Option<CString>) -> Cow<'_, str> {
     ident.as_ref().map_or(Cow::Borrowed(""), |ident| ident.to_string_lossy())
 }
 
-/// Formats a line for standard error.
+/// A line for a file or standard error.
+fn line(
+    (ident, pid, process): (Cow<'_, str>, process::Pid, &str),
+    severity: Severity,
+    text: &str,
+    fields: &[Field],
+) -> Vec<u8> {
+    let author = Author { ident: &ident, pid, process };
+    let mut line = match JSON.load(Ordering::Relaxed) {
+        true => format::json(severity, author, text, fields),
+        false => format::text(severity, author, &printable(text)),
+    };
+    line.push('\n');
+    line.into_bytes()
+}
+
+/// Formats a copy for standard error.
 fn copied(severity: Severity, ident: &str, pid: process::Pid, text: &str) -> Vec<u8> {
     format!("<{}>{ident}[{pid}]: {text}\n", severity.0).into_bytes()
 }
@@ -282,13 +396,151 @@ fn dropped(count: u64) -> String {
 pub fn open(ident: &str, copy: bool) {
     let lost = std::env::var(LOST).ok().and_then(|lost| lost.parse().ok());
     std::env::remove_var(LOST);
+    let told = std::env::var(TOLD).ok();
+    std::env::remove_var(TOLD);
+    let told = told.and_then(|told| {
+        let (format, place) = told.split_once(' ')?;
+        let destination = match place.split_once(' ') {
+            Some(("file", number)) => {
+                let fd = descriptor::adopt(number.parse().ok().filter(|&number| number > 2)?);
+                let fd = fd.ok()?;
+                descriptor::close_on_exec(&fd).ok()?;
+                Destination::File(LogFile::new(fd))
+            }
+            _ if place == "stderr" => Destination::StandardError,
+            _ => Destination::Daemon,
+        };
+        JSON.store(format == "json", Ordering::Relaxed);
+        Some(destination)
+    });
     with_state(|state| {
         state.copy = copy;
+        if let Some(destination) = told {
+            (state.destination, state.is_told) = (destination, true);
+        }
         state.reopen(ident);
         if let Some(lost) = lost {
-            state.daemon.begin_with(lost);
+            match state.destination {
+                Destination::File(_) => state.file.begin_with(lost),
+                _ => state.daemon.begin_with(lost),
+            }
         }
     });
+}
+
+/// The environment variable that tells other processes of this relay, and the next image, where
+/// lines go: the format, then `syslog`, `stderr`, or `file` and a descriptor.
+const TOLD: &str = "TCPRELAY_LOG";
+
+/// What this process is, for the lines: `broker`, `worker` and so on.
+pub fn set_process(process: &'static str) {
+    with_state(|state| state.process = process);
+}
+
+/// Until [`use_daemon`] and its like say more, somebody at a terminal reads every line as well.
+pub fn show_on_terminal() {
+    with_state(|state| {
+        if matches!(state.destination, Destination::Daemon) && !state.is_told {
+            state.destination = Destination::DaemonAndTerminal;
+        }
+    });
+}
+
+/// True if the broker, or the former image, has said where lines go.
+pub fn is_told() -> bool {
+    with_state(|state| state.is_told).unwrap_or(false)
+}
+
+/// `log format`.
+pub fn set_format(format: Format) {
+    JSON.store(format == Format::Json, Ordering::Relaxed);
+}
+
+/// `log = syslog`.
+pub fn use_daemon() {
+    with_state(|state| state.lead_to(Destination::Daemon));
+}
+
+/// `log = stderr`.
+pub fn use_standard_error() {
+    with_state(|state| state.lead_to(Destination::StandardError));
+}
+
+/// `log = file`: appends to it, and creates it if it does not exist.
+pub fn use_file(path: &Path) -> io::Result<()> {
+    let file = entry::open_to_append(path)?;
+    with_state(|state| {
+        state.lead_to(Destination::File(LogFile::new(file.into())));
+        state.path = Some(path.to_owned());
+    });
+    Ok(())
+}
+
+/// True if [`use_file`] would find the file, or could create it; it does not.
+pub fn check_file(path: &Path) -> io::Result<()> {
+    match entry::open_existing_to_append(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            std::fs::metadata(directory.unwrap_or(Path::new("."))).map(drop)
+        }
+        result => result.map(drop),
+    }
+}
+
+/// Opens the log file by its name again, after it was renamed. If that is impossible, lines go on
+/// to the former file. False if lines do not go to a file that this process has opened.
+pub fn open_file_again() -> io::Result<bool> {
+    let path = with_state(|state| match state.destination {
+        Destination::File(_) => state.path.clone(),
+        _ => None,
+    });
+    let Some(path) = path.flatten() else {
+        return Ok(false);
+    };
+    use_file(&path).map(|()| true)
+}
+
+/// The broker has opened the log file again: lines go to this descriptor of it from now on.
+pub fn replace_file(fd: OwnedFd) {
+    with_state(|state| {
+        if matches!(state.destination, Destination::File(_)) {
+            state.lead_to(Destination::File(LogFile::new(fd)));
+        }
+    });
+}
+
+/// The descriptor of the log file, for other processes of this relay.
+pub fn descriptor() -> Option<RawFd> {
+    with_state(|state| match &state.destination {
+        Destination::File(file) => Some(file.number()),
+        _ => None,
+    })
+    .flatten()
+}
+
+/// A copy of the descriptor of the log file.
+pub fn copy_of_file() -> Option<OwnedFd> {
+    with_state(|state| match &state.destination {
+        Destination::File(file) => file.descriptor().try_clone_to_owned().ok(),
+        _ => None,
+    })
+    .flatten()
+}
+
+/// Tells programs that are started from now on where lines go. They need the [`descriptor`].
+pub fn publish() {
+    let (name, value) = told();
+    std::env::set_var(name, value);
+}
+
+fn told() -> (OsString, OsString) {
+    let format = if JSON.load(Ordering::Relaxed) { "json" } else { "text" };
+    let place = with_state(|state| match &state.destination {
+        Destination::Daemon | Destination::DaemonAndTerminal => "syslog".to_owned(),
+        Destination::StandardError => "stderr".to_owned(),
+        Destination::File(file) => format!("file {}", file.number()),
+    });
+    (TOLD.into(), format!("{format} {}", place.unwrap_or_default()).into())
 }
 
 /// From now on the process serves, so writing to standard error must not block either.
@@ -372,7 +624,19 @@ pub fn mute() {
 
 fn write(severity: Severity, text: &str) {
     if !MUTE.load(Ordering::Relaxed) {
-        with_state(|state| state.write(severity, text, monotonic_clock()));
+        with_state(|state| state.write(severity, text, &[], monotonic_clock()));
+    }
+}
+
+/// Writes one message that consists of parts: `fields`, if lines are objects, otherwise `text`.
+pub fn record(message: &str, text: impl FnOnce() -> String, fields: impl FnOnce() -> Vec<Field>) {
+    if !JSON.load(Ordering::Relaxed) {
+        return self::message(&text());
+    }
+    let fields = fields();
+    if !MUTE.load(Ordering::Relaxed) {
+        let severity = Severity::of(common_data::syslog_level());
+        with_state(|state| state.write(severity, message, &fields, monotonic_clock()));
     }
 }
 
@@ -417,7 +681,10 @@ pub fn drain(limit: Duration) {
             if state.stderr.waits() {
                 state.feed_stderr(None, now);
             }
-            state.daemon.waits() || state.stderr.waits()
+            if state.file.waits() {
+                state.feed_file(None, now);
+            }
+            state.daemon.waits() || state.stderr.waits() || state.file.waits()
         });
         if waits != Some(true) || Duration::from_millis(now.saturating_sub(start)) >= limit {
             return;
@@ -429,12 +696,13 @@ pub fn drain(limit: Duration) {
 /// Environment variable for the next image: how many messages never reached the daemon.
 const LOST: &str = "TCPRELAY_LOG_DROPPED";
 
-/// Call before execve(2) of the next image. If messages are lost on the way, returns the
-/// environment variable that tells the next image how many.
-pub(super) fn hand_over() -> Option<(OsString, OsString)> {
+/// Call before execve(2) of the next image. Returns environment variables for it: where lines go,
+/// and, if messages are lost on the way, how many. It needs the [`descriptor`].
+pub(super) fn hand_over() -> Vec<(OsString, OsString)> {
     end();
-    let lost = with_state(|state| state.daemon.lost()).unwrap_or(0);
-    (lost > 0).then(|| (LOST.into(), lost.to_string().into()))
+    let lost = with_state(|state| state.daemon.lost() + state.file.lost()).unwrap_or(0);
+    let lost = (lost > 0).then(|| (LOST.into(), lost.to_string().into()));
+    lost.into_iter().chain([told()]).collect()
 }
 
 /// Like [`drain`], before this process executes another program or ends without exit(3).

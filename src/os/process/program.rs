@@ -42,8 +42,8 @@ pub struct Descriptors {
     pub stdin: OwnedFd,
     /// Becomes descriptor 2, if given.
     pub stderr: Option<OwnedFd>,
-    /// This descriptor stays open, under its number.
-    pub kept: Option<RawFd>,
+    /// These descriptors stay open, under their numbers.
+    pub kept: Vec<RawFd>,
 }
 
 /// The effective user and group of this process.
@@ -146,8 +146,8 @@ fn prepare(
         // SAFETY: as above.
         check(unsafe { libc::dup2(stderr.as_raw_fd(), 2) }).map_err(failed)?;
     }
-    if let Some(fd) = descriptors.kept {
-        descriptor::keep_on_exec(&fd).map_err(failed)?;
+    for fd in &descriptors.kept {
+        descriptor::keep_on_exec(fd).map_err(failed)?;
     }
     if program.group {
         let _ = unistd::setpgid(unistd::Pid::from_raw(0), unistd::Pid::from_raw(0));
@@ -189,10 +189,13 @@ pub fn execute(
     let attempt = || -> io::Result<()> {
         let argv = c_strings(arguments.iter().map(|argument| &**argument))?;
         let log = log::hand_over();
-        let envp = c_environment(&[environment, log.as_slice()].concat())?;
+        let envp = c_environment(&[environment, &log].concat())?;
         let path = CString::new(path.as_os_str().as_bytes())?;
         for fd in keep {
             descriptor::keep_on_exec(fd)?;
+        }
+        if let Some(fd) = log::descriptor() {
+            descriptor::keep_on_exec(&fd)?;
         }
         // From here on signals stay pending until the next image catches them.
         signals::block_all();
@@ -203,6 +206,9 @@ pub fn execute(
     signals::unblock_all();
     for fd in keep {
         let _ = descriptor::close_on_exec(fd);
+    }
+    if let Some(fd) = log::descriptor() {
+        let _ = descriptor::close_on_exec(&fd);
     }
     error
 }
@@ -235,7 +241,7 @@ mod tests {
                     group: false,
                 };
                 let stdin = File::open("/dev/null").unwrap().into();
-                let descriptors = Descriptors { stdin, stderr: None, kept: None };
+                let descriptors = Descriptors { stdin, stderr: None, kept: Vec::new() };
                 let pid = spawn(&program, descriptors, |text| drop(text.repeat(100))).unwrap();
                 assert_eq!(wait_for(pid).unwrap(), Ended::Status(status), "{path}");
             }
