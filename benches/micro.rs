@@ -13,7 +13,7 @@ use mavis::event::{Choice, Loop, TimerId, Token};
 use mavis::os::address::Address;
 use mavis::os::Socket;
 use mavis::snapshot::material::Material;
-use mavis::tls::context::Contexts;
+use mavis::tls::context::{Contexts, Ends};
 use mavis::tls::records::{self, Records, Secrets, Suite, Version};
 use mavis::tls::tickets::Ratchet;
 use mavis::tls::Buffer;
@@ -154,7 +154,7 @@ impl Worker {
         let settings =
             Relay { remotes: vec![Remote::new(Address::Unix(path.clone()))], ..Relay::default() };
         let tickets = Ratchet::random(0, 3600).expect("random bytes");
-        let tls = Contexts::load(&settings, &Material::default(), tickets, false)
+        let tls = Contexts::load(&settings, &Material::default(), tickets, Ends::Remotes)
             .expect("nothing to load");
         Worker {
             events: Loop::new(&Choice::from_setting(None)).expect("a loop"),

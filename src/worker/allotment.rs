@@ -148,7 +148,7 @@ mod tests {
                 let most = bucket.fill(now) as u64;
                 prop_assert!(most <= (rate / 10).max(1));
                 prop_assert!(most > 0, "a pause is not over before it pays");
-                let bytes = if most % 3 == 0 { most + beyond } else { most };
+                let bytes = if most.is_multiple_of(3) { most + beyond } else { most };
                 bucket.spend(bytes);
                 carried += bytes;
                 let least = rate as u128 * now as u128 / 1000;
