@@ -530,7 +530,8 @@ fn local_address(parser: &mut Parser<'_>, local: &mut LocalAddress) -> Result<()
         *local = LocalAddress::Client;
         return Ok(());
     }
-    let address = Address::parse(&value.text).map_err(|reason| not_an_address(&value, &reason))?;
+    let address = Address::parse(&value.text)
+        .map_err(|reason| not_an_address(&value, "an IP address or 'client'", &reason))?;
     let mut own = match std::mem::take(local) {
         LocalAddress::Own(own) => own,
         LocalAddress::System | LocalAddress::Client => Vec::new(),
@@ -541,8 +542,8 @@ fn local_address(parser: &mut Parser<'_>, local: &mut LocalAddress) -> Result<()
     Ok(())
 }
 
-fn not_an_address(value: &Value, reason: &NotAnAddress) -> ConfigError {
-    let text = format!("Expected an IP address or 'client', but got '{}'", value.text);
+fn not_an_address(value: &Value, expected: &str, reason: &NotAnAddress) -> ConfigError {
+    let text = format!("Expected {expected}, but got '{}'", value.text);
     value.error(match reason {
         NotAnAddress::Malformed => text,
         reason => format!("{text}: {reason}"),

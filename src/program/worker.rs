@@ -194,6 +194,9 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
     let zone = zone.filter(|_| !alone);
     let joined = zone.and_then(|(fd, slot)| {
         let zone = Zone::join(&fd, slot as usize).ok()?;
+        if !monitored {
+            return Some((zone, Counters::default()));
+        }
         if let Ok(mut notes) = Notes::of_worker(&fd, slot as usize, process::id()) {
             log::keep_errors(move |text| notes.add(os::wall_clock(), text));
         }

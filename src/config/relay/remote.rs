@@ -183,11 +183,15 @@ impl RemoteBlock {
                     (false, _) => port()?,
                 };
                 if !is_host_name(&address.text) {
-                    return Err(not_an_address(&address, &NotAnAddress::Malformed));
+                    return Err(not_an_address(
+                        &address,
+                        "an IP address",
+                        &NotAnAddress::Malformed,
+                    ));
                 }
                 Target::Host(address, port, self.names.finish(system.can_look_up())?)
             }
-            Err(reason) => return Err(not_an_address(&address, &reason)),
+            Err(reason) => return Err(not_an_address(&address, "an IP address", &reason)),
         };
         let tls = self.tls.finish(name).map_err(|text| self.place.error(text))?;
         if tls.as_ref().is_some_and(|tls| tls.verify && tls.server_name.is_none()) {
