@@ -248,7 +248,9 @@ impl Broker {
         if outcome.is_some() {
             self.checked(outcome, events);
         }
-        self.run_errands(events);
+        if self.listeners.has_desk() {
+            self.run_errands(events);
+        }
         self.settle_load(events);
         if self.life == Life::Draining {
             self.finish_draining(events);
@@ -637,8 +639,10 @@ impl Broker {
         let policy = self.workers.policy();
         let (total, limit) = (policy.total(), policy.limit());
         let counters = self.workers.counters();
-        counters.set(Place::General(General::Limit), limit as u64);
-        counters.set(Place::General(General::Waiting), self.dispatch.waiting() as u64);
+        if counters.are_kept() {
+            counters.set(Place::General(General::Limit), limit as u64);
+            counters.set(Place::General(General::Waiting), self.dispatch.waiting() as u64);
+        }
         let overloaded = self.admission.is_overloaded();
         if self.title_of == Some((total, limit, overloaded)) {
             return;

@@ -52,7 +52,7 @@ const TYPE_ZONE: u32 = 66;
 const TYPE_SIGNER: u32 = 68;
 /// Sessions have ended whose clients the broker has numbered, in CONNECTIONS: a count, and so many
 /// of these numbers.
-const TYPE_LEFT: u32 = 71;
+const TYPE_LEFT: u32 = 73;
 /// The most numbers in a LEFT message.
 pub const LEFT_MOST: usize = 30;
 /// Room for any message of a worker.
@@ -322,6 +322,7 @@ impl FromWorker {
     pub(crate) const ERRAND: u32 = TYPE_ERRAND;
 
     /// Decodes a message. `data` may be cut off after the first bytes.
+    #[inline]
     pub fn decode(data: &[u8]) -> Result<FromWorker, BadMessage> {
         require(data, SHORT)?;
         let count = word(data, 4).unwrap_or(0);
@@ -387,6 +388,7 @@ fn put(data: &mut [u8], offset: usize, value: u32) {
 
 impl FromBroker {
     /// Decodes a message. For MAY_DIE, UDPDATA and unknown messages the type alone is enough.
+    #[inline]
     pub fn decode(data: &[u8]) -> Result<FromBroker, BadMessage> {
         require(data, 4)?;
         Ok(match word(data, 0).unwrap_or(u32::MAX) {

@@ -404,8 +404,9 @@ impl<F> WorkerSide<F> {
     #[inline]
     pub fn is_due(&self) -> bool {
         let Due { max, ended, left, keep_alive, dying, errands } = &self.due;
-        let due = *ended > 0 || *keep_alive || *dying || max.is_some();
-        (due || !left.is_empty() || !errands.is_empty()) && !self.cut
+        // Asked each turn: without branches.
+        let counts = *ended | left.len() | errands.len();
+        ((counts != 0) | *keep_alive | *dying | max.is_some()) & !self.cut
     }
 
     /// What to send next.

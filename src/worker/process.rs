@@ -289,6 +289,7 @@ impl Worker {
     }
 
     /// Tells the broker what it has not been told yet.
+    #[inline]
     fn report(&mut self, events: &mut Loop) {
         let ended = self.engine.turn(events);
         self.link.ended(ended);

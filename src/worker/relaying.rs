@@ -151,6 +151,7 @@ impl Session {
     }
 
     /// Ends a session that has nothing left to do.
+    #[inline]
     fn settle(&mut self, context: &mut Context<'_>) -> Next {
         match &self.state {
             State::Relaying { pair, .. } if pair.is_shut() => {

@@ -43,6 +43,9 @@ impl Workers {
     /// A connection was taken from a listener.
     #[inline]
     pub(in crate::broker) fn count_arrival(&self, listener: usize) {
+        if !self.counters().are_kept() {
+            return;
+        }
         self.counters().add(Place::General(General::Arrived), 1);
         self.counters().add(Place::Listener(listener, OfListener::Arrived), 1);
     }
