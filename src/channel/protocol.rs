@@ -52,7 +52,7 @@ const TYPE_ZONE: u32 = 66;
 const TYPE_SIGNER: u32 = 68;
 /// Sessions have ended whose clients the broker has numbered, in CONNECTIONS: a count, and so many
 /// of these numbers.
-const TYPE_LEFT: u32 = 73;
+const TYPE_LEFT: u32 = 74;
 /// The most numbers in a LEFT message.
 pub const LEFT_MOST: usize = 30;
 /// Room for any message of a worker.
