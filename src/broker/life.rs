@@ -437,7 +437,15 @@ impl Broker {
         }
     }
 
+    #[inline]
     fn follow_news(&mut self, events: &mut Loop) {
+        if self.workers.has_news() {
+            self.act_on_news(events);
+        }
+    }
+
+    #[cold]
+    fn act_on_news(&mut self, events: &mut Loop) {
         while let Some(news) = self.workers.take_news() {
             match news {
                 News::Ready => self.announce(events),

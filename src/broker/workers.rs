@@ -183,6 +183,12 @@ impl Workers {
         }
     }
 
+    /// True if there are news.
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
     /// The next of the news.
     pub(super) fn take_news(&mut self) -> Option<News> {
         self.news.pop_front()

@@ -1,6 +1,6 @@
 //! tcprelayctl: asks a running relay over its control socket, and shows what it answers.
 //!
-//! A command is a request and an answer, both a line of JSON ([`relay`]). `commands` says what each
+//! A command is a request and an answer, both a line of JSON (`relay`). `commands` says what each
 //! command asks, `views` how answers look. Nothing here shares state with a relay.
 
 #![forbid(unsafe_code)]

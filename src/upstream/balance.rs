@@ -100,7 +100,7 @@ pub struct Entry {
     pub backup: bool,
     /// The most sessions of all workers; 0 for any number.
     pub most: u32,
-    /// It is used when no remote of a smaller tier can be; below [`BACKUP`].
+    /// It is used when no remote of a smaller tier can be; below `BACKUP`.
     pub tier: u8,
 }
 

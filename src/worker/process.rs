@@ -292,6 +292,14 @@ impl Worker {
     #[inline]
     fn report(&mut self, events: &mut Loop) {
         let ended = self.engine.turn(events);
+        if ended > 0 || self.link.is_due() {
+            self.tell(ended, events);
+        }
+    }
+
+    /// Says that so many sessions have ended, and whatever else is due.
+    #[inline(never)]
+    fn tell(&mut self, ended: usize, events: &mut Loop) {
         self.link.ended(ended);
         if self.engine.has_left() {
             self.engine.take_left().into_iter().for_each(|client| self.link.left(client));

@@ -32,6 +32,7 @@ impl Broker {
     }
 
     /// Once a turn: clients are accepted while there is a monitor that takes them.
+    #[inline(never)]
     pub(super) fn settle_desk(&mut self, events: &mut Loop) {
         let takes_callers = self.is_serving() && self.workers.takes_callers();
         if !takes_callers {
@@ -42,6 +43,7 @@ impl Broker {
     }
 
     /// Once a turn: does what clients want of the broker.
+    #[cold]
     pub(super) fn run_errands(&mut self, events: &mut Loop) {
         self.workers.hear_local_monitor();
         self.follow_news(events);

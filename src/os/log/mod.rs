@@ -527,7 +527,7 @@ pub fn copy_of_file() -> Option<OwnedFd> {
     .flatten()
 }
 
-/// Tells programs that are started from now on where lines go. They need the [`descriptor`].
+/// Tells programs that are started from now on where lines go. They need the [`descriptor()`].
 pub fn publish() {
     let (name, value) = told();
     std::env::set_var(name, value);

@@ -31,7 +31,7 @@ pub struct Program {
     pub directory: Option<PathBuf>,
     /// The environment; `None` for this process's own.
     pub environment: Option<Vec<(OsString, OsString)>>,
-    /// Leads its own process group, which [`kill_group`] kills.
+    /// Leads its own process group, which [`kill_group`](super::kill_group) kills.
     pub group: bool,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Algorithms are fetched once, and each thread keeps HMAC contexts with their hash set: looking up
 //! a hash by name takes longer than deriving with it. A context forgets its key before a call
-//! returns, or at the end of [`together`].
+//! returns, or at the end of a handshake step (`together`).
 
 use super::checked;
 use crate::os::secret::wipe;
