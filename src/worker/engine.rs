@@ -56,8 +56,6 @@ pub struct Engine {
     queue_timer: Option<TimerId>,
     /// The timer for the next look at all sessions is running.
     looks: bool,
-    /// When each session has begun, in milliseconds of the loop's clock, by its number.
-    begun: Vec<u64>,
     /// When all sessions were looked at last, and until when letters are expected.
     looked: u64,
     mail_until: u64,
@@ -77,7 +75,6 @@ impl Engine {
             left: Vec::new(),
             queue_timer: None,
             looks: false,
-            begun: Vec::new(),
             looked: 0,
             mail_until: 0,
         }
@@ -273,11 +270,6 @@ impl Engine {
 
     fn begin(&mut self, events: &mut Loop, session: Session, accept: &Accept) {
         let index = self.sessions.insert(session);
-        match self.begun.get_mut(index as usize) {
-            Some(begun) => *begun = events.now(),
-            // Numbers are given in order.
-            None => self.begun.push(events.now()),
-        }
         let (listener, open) = (accept.listener_number(), self.sessions.len());
         self.shared.count_begin(index, listener, open, events.now());
         self.leave_places();
@@ -517,9 +509,9 @@ impl Engine {
             Letter::List(order) => {
                 indices = self.sessions.indices();
                 if indices.len() > mail::MOST {
-                    let (all, begun) = (&mut self.sessions, &self.begun);
+                    let (all, tallies) = (&mut self.sessions, &self.shared.tallies);
                     indices.sort_by_cached_key(|&index| {
-                        let begun = begun.get(index as usize).copied().unwrap_or(0);
+                        let begun = tallies.begun(index);
                         let session = all.get_mut(index);
                         session.map_or(u64::MAX, |session| listing::rank(session, begun, order))
                     });
@@ -527,19 +519,19 @@ impl Engine {
             }
             Letter::End { index, begun } => {
                 let is_there = self.sessions.get_mut(index).is_some();
-                if is_there && self.begun.get(index as usize) == Some(&begun) {
+                if is_there && self.shared.tallies.begun(index) == begun {
                     self.close(events, index, &Outcome::Ended, Parting::Reset);
                     ended = 1;
                 }
             }
         }
         let now = events.now();
-        let Engine { sessions, shared, begun, .. } = self;
+        let Engine { sessions, shared, .. } = self;
         let Some(inbox) = shared.counters.inbox() else {
             return;
         };
         let list = indices.iter().filter_map(|&index| {
-            let begun = begun.get(index as usize).copied().unwrap_or(0);
+            let begun = shared.tallies.begun(index);
             let session = sessions.get_mut(index)?;
             Some(listing::entry((index, begun), session, &shared.registry, now))
         });
