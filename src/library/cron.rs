@@ -191,7 +191,15 @@ mod tests {
 
     #[test]
     fn all_five_parts_must_match() {
-        let time = LocalTime { second: 0, minute: 30, hour: 8, day: 24, month: 11, weekday: 3 };
+        let time = LocalTime {
+            second: 0,
+            minute: 30,
+            hour: 8,
+            day: 24,
+            month: 11,
+            year: 2025,
+            weekday: 3,
+        };
         assert!(Times::ANY.contain(&time));
         assert!(parse("30 8 24 12 wed").contain(&time));
         for text in ["31 8 24 12 3", "30 9 24 12 3", "30 8 25 12 3", "30 8 24 11 3", "30 8 24 12 4"]

@@ -157,7 +157,7 @@ mod tests {
 
     fn matches(spec: &str, weekday: u8, minute_of_day: u32) -> bool {
         let (hour, minute) = ((minute_of_day / 60) as u8, (minute_of_day % 60) as u8);
-        let time = LocalTime { second: 0, minute, hour, day: 1, month: 0, weekday };
+        let time = LocalTime { second: 0, minute, hour, day: 1, month: 0, year: 2025, weekday };
         parse(spec.as_bytes()).unwrap().iter().any(|times| times.contain(&time))
     }
 

@@ -90,13 +90,14 @@ pub(super) fn line(priority: i32, ident: &str, pid: Pid, text: &str) -> Vec<u8> 
 
 /// `Mmm dd hh:mm:ss `, in English in every locale. Empty if the year cannot be represented.
 fn timestamp(seconds: u64) -> String {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    use super::super::calendar;
-    // musl's syslog(3) writes UTC, and log daemons on such systems expect that.
-    let convert =
-        if cfg!(target_env = "musl") { calendar::universal_time } else { calendar::local_time };
-    let time = i64::try_from(seconds).ok().and_then(convert);
+    use super::super::calendar::{self, MONTHS};
+    let time = i64::try_from(seconds).ok().and_then(|seconds| {
+        // musl's syslog(3) writes UTC, and log daemons on such systems expect that.
+        match cfg!(target_env = "musl") {
+            true => Some(calendar::universal_time(seconds)),
+            false => calendar::local_time(seconds),
+        }
+    });
     time.map_or_else(String::new, |time| {
         let month = MONTHS.get(usize::from(time.month)).unwrap_or(&"Jan");
         format!("{month} {:2} {:02}:{:02}:{:02} ", time.day, time.hour, time.minute, time.second)

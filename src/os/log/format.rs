@@ -1,6 +1,7 @@
 //! The lines of files and of standard error: text, or JSON with one object a line.
 
 use super::Severity;
+use crate::os::calendar;
 use crate::os::process::Pid;
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -102,22 +103,9 @@ fn time() -> String {
 }
 
 fn date(since: Duration) -> String {
-    let (seconds, micros) = (since.as_secs(), since.subsec_micros());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Years begin with March here, so that the leap day is the last: each 400 years have as many
-    // days, and each five months have 153, starting with March or August.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = match month {
-        0..10 => (400 * era + year, month + 3),
-        _ => (400 * era + year + 1, month - 9),
-    };
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+    let time = calendar::universal_time(since.as_secs() as i64);
+    let (day, clock) = (time.day_text(), time.clock_text());
+    format!("{day}T{clock}.{:06}Z", since.subsec_micros())
 }
 
 #[cfg(test)]
