@@ -1,6 +1,6 @@
 //! Writes JSON (RFC 8259).
 
-use std::fmt::Write;
+use crate::os::log;
 
 /// A JSON text that is being written.
 #[derive(Debug, Default)]
@@ -54,17 +54,7 @@ impl Json {
     /// A text.
     pub(super) fn string(&mut self, text: &str) {
         self.begin();
-        self.text.push('"');
-        for c in text.chars() {
-            match c {
-                '"' | '\\' => self.text.extend(['\\', c]),
-                c if c.is_control() => {
-                    let _ = write!(self.text, "\\u{:04x}", u32::from(c));
-                }
-                c => self.text.push(c),
-            }
-        }
-        self.text.push('"');
+        log::json_string(&mut self.text, text);
     }
 
     /// A number.

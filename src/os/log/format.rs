@@ -81,7 +81,8 @@ fn member(line: &mut String, name: &str) {
     let _ = write!(line, ",\"{name}\":");
 }
 
-fn string(line: &mut String, text: &str) {
+/// Appends a text as JSON has it (RFC 8259 section 7), on one line whatever is in it.
+pub fn string(line: &mut String, text: &str) {
     line.push('"');
     for c in text.chars() {
         match c {

@@ -19,7 +19,7 @@ use brake::Brake;
 pub use brake::Kind;
 use file::LogFile;
 use format::Author;
-pub use format::{Field, Format, Value};
+pub use format::{string as json_string, Field, Format, Value};
 use queue::Queue;
 use std::borrow::Cow;
 use std::ffi::{CString, OsString};
