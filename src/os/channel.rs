@@ -267,10 +267,10 @@ impl<F: AsRawFd> Channel<F> {
         let mut control = Control { bytes: [0; room(DESCRIPTORS)] };
         let size = mem::size_of_val(fds) as libc::c_uint;
         header.msg_control = (&raw mut control).cast();
-        // SAFETY: the message of at most DESCRIPTORS descriptors takes less than room(DESCRIPTORS)
-        // bytes on every system, so CMSG_FIRSTHDR is inside `control`, which is aligned for it. A
-        // borrowed descriptor is a c_int (`repr(transparent)`), so their slice can be copied.
-        // `header` points at `iov`, `data` and `control`, which outlive the call.
+        // At most DESCRIPTORS descriptors take less than room(DESCRIPTORS) bytes on every system, and
+        // a borrowed one is a c_int (`repr(transparent)`).
+        // SAFETY: so CMSG_FIRSTHDR is inside `control`, which is aligned for it, and their slice can
+        // be copied there. `header` points at `iov`, `data` and `control`, which outlive the call.
         unsafe {
             header.msg_controllen = libc::CMSG_SPACE(size) as _;
             let first = libc::CMSG_FIRSTHDR(&header);

@@ -17,11 +17,11 @@ pub enum Fork {
 
 /// fork(2). Threads that modules have started are not in the child.
 pub fn fork() -> io::Result<Fork> {
-    // SAFETY: what those threads had locked stays locked in the child, which therefore must not
-    // wait for a lock that they take. Ours are the one of the log, which is only tried, and those
-    // of values that are set once and were set before; the C library makes malloc(3) usable in a
-    // child. Modules that go on in the child (`Keepers`, io_child_fork()) did so with the C library
-    // too.
+    // What those threads had locked stays locked in the child. Modules that go on in the child
+    // (`Keepers`, io_child_fork()) did so with the C library too.
+    // SAFETY: the child waits for no lock that such a thread takes. Ours are that of the log, which
+    // is only tried, and those of values that are set once and were set before; the C library makes
+    // malloc(3) usable in a child.
     Ok(match unsafe { unistd::fork() }? {
         ForkResult::Parent { child } => Fork::Parent(child.as_raw()),
         ForkResult::Child => Fork::Child,

@@ -93,10 +93,10 @@ pub fn spawn(
     let (arguments, variables) = (pointers(&argv), envp.as_deref().map(pointers));
     // The child must not catch a signal with our handlers: nobody would look at what they note.
     let mask = signals::block_for_fork();
-    // SAFETY: threads that modules have started are not in the child, and what they had locked
-    // stays locked there. The child makes system calls only, with arguments prepared above. If one
-    // fails, it puts a message together: the C library makes malloc(3) usable in a child, and the
-    // log does not wait for its lock.
+    // Threads that modules have started are not in the child; what they had locked stays locked.
+    // SAFETY: the child makes system calls only, with arguments prepared above. If one fails, it
+    // puts a message together: the C library makes malloc(3) usable in a child, and the log does not
+    // wait for its lock.
     let forked = unsafe { unistd::fork() };
     if !matches!(forked, Ok(ForkResult::Child)) {
         signals::restore(&mask);
