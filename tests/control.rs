@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::launch::monitor;
 use common::*;
 use nix::sys::signal::Signal;
 use std::fs;
@@ -198,11 +199,6 @@ fn whatever_clients_send_the_others_are_answered() {
         nothing_happens_for(Duration::from_millis(500));
         assert!(cpu_ticks(relay.pid()) < before + 10);
     }
-}
-
-/// The monitor's process, by its title.
-fn monitor(relay: &Relay) -> Option<i32> {
-    children(relay.pid()).into_iter().find(|&pid| title(pid).contains("monitor"))
 }
 
 #[test]

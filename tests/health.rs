@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::launch::{monitor, two_workers};
 use common::*;
 use mavis::upstream::zone::counters::{General, OfRemote, Place};
 use mavis::upstream::zone::{Object, Zone};
@@ -19,22 +20,7 @@ use std::time::{Duration, Instant};
 /// Two workers, and these remotes; `single`: one process.
 fn relay(remotes: &str, single: bool) -> (Relay, u16) {
     let port = free_port();
-    let config = format!(
-        "id = spawnd {{ single process = {} listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }} \
-         spawn {{ instances min = 2 instances max = 2 users max = 2000 }} }}\n\
-         id = tcprelay {{ {remotes} }}\n",
-        if single { "yes" } else { "no" },
-    );
-    let launch = Launch::new(config);
-    let launch = if single { launch.ready(None) } else { launch.ready(2) };
-    let relay = launch.start();
-    relay.expect_log("succeeded");
-    (relay, port)
-}
-
-/// The monitor of a relay, among its children.
-fn monitor(relay: &Relay) -> Option<i32> {
-    children(relay.pid()).into_iter().find(|&pid| title(pid).ends_with(": monitor"))
+    (two_workers(port, single, "", remotes), port)
 }
 
 /// The workers of a relay, which its monitor is not.

@@ -3,6 +3,7 @@
 mod common;
 
 use common::pki::Identity;
+use common::tls::client;
 use common::ways::SPLICE;
 use common::*;
 use openssl::ssl::{
@@ -59,17 +60,6 @@ fn three(servers: &[Peer; 3]) -> String {
         two.tagged("two"),
         three.tagged("three")
     )
-}
-
-fn client(protocols: &[u8], version: SslVersion) -> SslConnector {
-    let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a client");
-    builder.set_verify(SslVerifyMode::NONE);
-    builder.set_min_proto_version(Some(version)).expect("a version");
-    builder.set_max_proto_version(Some(version)).expect("a version");
-    if !protocols.is_empty() {
-        builder.set_alpn_protos(protocols).expect("protocols");
-    }
-    builder.build()
 }
 
 /// The name of the server that a handshake reaches; `None` if the session was refused.

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::launch::{monitor, two_workers};
 use common::namespace;
 use common::*;
 use nix::sys::signal::Signal;
@@ -218,25 +219,6 @@ impl Load {
     }
 }
 
-/// Two workers; `single`: one process.
-fn relay(port: u16, single: bool, remotes: &str) -> Relay {
-    let config = format!(
-        "id = spawnd {{ single process = {} listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }} \
-         spawn {{ instances min = 2 instances max = 2 users max = 2000 }} }}\n\
-         id = tcprelay {{ {remotes} }}\n",
-        if single { "yes" } else { "no" },
-    );
-    let launch = Launch::new(config);
-    let launch = if single { launch.ready(None) } else { launch.ready(2) };
-    let relay = launch.start();
-    relay.expect_log("succeeded");
-    relay
-}
-
-fn monitor(relay: &Relay) -> Option<i32> {
-    children(relay.pid()).into_iter().find(|&pid| title(pid).ends_with(": monitor"))
-}
-
 #[test]
 fn addresses_come_and_go() {
     let Some(dns) = Dns::start() else {
@@ -247,7 +229,7 @@ fn addresses_come_and_go() {
     for single in [false, true] {
         let port = 8000 + u16::from(single);
         dns.set([("a.test", ip(1)), ("a.test", ip(2))]);
-        let relay = relay(port, single, "remote = { address = a.test port = 7000 }");
+        let relay = two_workers(port, single, "", "remote = { address = a.test port = 7000 }");
         expect(port, [1, 2]);
         let mut long = open(port).expect("a session");
         dns.set([("a.test", ip(3)), ("a.test", ip(4))]);
@@ -286,7 +268,7 @@ fn changes_under_load(single: bool) {
     tell(0);
     let remotes: String =
         NAMES.iter().map(|name| format!("remote = {{ address = {name} port = 7000 }}\n")).collect();
-    let relay = relay(8000, single, &format!("balance = round-robin {remotes}"));
+    let relay = two_workers(8000, single, "", &format!("balance = round-robin {remotes}"));
     let load = Load::start(&[8000]);
     let mut long: Vec<(TcpStream, u8)> = Vec::new();
     let mut killed = Vec::new();
@@ -358,7 +340,7 @@ fn without_an_answer_what_is_known_stays() {
     dns.set(all());
     let remotes = ["a.test", "s.test"];
     let remotes = remotes.map(|name| format!("remote = {{ address = {name} port = 7000 }}\n"));
-    let relay = relay(8000, false, &remotes.concat());
+    let relay = two_workers(8000, false, "", &remotes.concat());
     expect(8000, [1, 2, 3]);
     let expect_trouble = |line: &str, number: usize| {
         relay.wait_for_log("trouble", |log| (log.matches(line).count() == number).then_some(()));
@@ -415,7 +397,7 @@ fn services_have_ports_weights_and_priorities() {
     let [a, b, c] = [service("a", 10, 3), service("b", 10, 1), service("c", 20, 1)];
     dns.run(&[&a, &b, &c]);
     let remotes = "balance = round-robin remote = { address = _x._tcp.s.test srv = yes check = tcp check interval = 1 check fall = 1 }";
-    let relay = relay(8000, false, remotes);
+    let relay = two_workers(8000, false, "", remotes);
     let mut counts = BTreeMap::new();
     for _ in 0..40 {
         *counts.entry(open(8000).expect("a connection").1).or_insert(0) += 1;
@@ -448,7 +430,12 @@ fn a_thousand_addresses() {
         (0..count).map(|n| ("a.test", format!("127.{}.{}.1", 2 + n / 200, 1 + n % 200)))
     };
     dns.set([("a.test", ip(1))]);
-    let relay = relay(8000, false, "connect timeout = 1 remote = { address = a.test port = 7000 }");
+    let relay = two_workers(
+        8000,
+        false,
+        "",
+        "connect timeout = 1 remote = { address = a.test port = 7000 }",
+    );
     expect(8000, [1]);
     dns.set(many(900).chain([("a.test", ip(1))]));
     relay.expect_log("and 896 more joined; 901 in use");
@@ -476,7 +463,7 @@ fn files_are_noticed_when_they_change() {
     backends.set(&(1..=3).collect());
     dns.set([("a.test", ip(1))]);
     dns.directory.write("hosts", format!("127.0.0.1 localhost\n{} other a.test # b\n", ip(2)));
-    let relay = relay(8000, false, "remote = { address = a.test port = 7000 }");
+    let relay = two_workers(8000, false, "", "remote = { address = a.test port = 7000 }");
     expect(8000, [2]);
     dns.directory.write("hosts", format!("127.0.0.1 localhost\n{} a.test\n", ip(3)));
     expect(8000, [3]);
@@ -504,7 +491,7 @@ fn addresses_may_come_later() {
     dns.signal(Signal::SIGSTOP);
     let remotes = "remote = { address = a.test port = 8000 resolve start = later resolve = 60 }\n\
                    remote = { address = b.test port = 7000 resolve start = later }";
-    let relay = relay(8000, false, remotes);
+    let relay = two_workers(8000, false, "", remotes);
     let mut stream = connect(8000);
     expect_eof(&mut stream);
     relay.expect_log("remote a.test cannot be looked up: ");
@@ -533,7 +520,8 @@ fn without_resolve_nothing_is_looked_up_again() {
     let mut backends = Backends::new();
     backends.set(&[1, 2].into());
     dns.set([("a.test", ip(1))]);
-    let relay = relay(8000, false, "remote = { address = a.test port = 7000 resolve = no }");
+    let relay =
+        two_workers(8000, false, "", "remote = { address = a.test port = 7000 resolve = no }");
     assert_eq!(monitor(&relay), None);
     dns.set([("a.test", ip(2))]);
     nothing_happens_for(Duration::from_secs(2));

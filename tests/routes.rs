@@ -6,8 +6,9 @@ mod common;
 use common::modules::modules;
 use common::pki::Identity;
 use common::sockets::connect_from;
+use common::tls::client;
 use common::*;
-use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode, SslVersion};
+use openssl::ssl::{SslConnector, SslVersion};
 use std::io::Read;
 use std::net::TcpStream;
 
@@ -22,17 +23,6 @@ fn relay(ports: [u16; 2], listener: &str, section: &str) -> Relay {
          id = tcprelay {{\naccess log = yes\n{section}\n}}\n"
     ))
     .start()
-}
-
-fn client(protocols: &[u8], version: SslVersion) -> SslConnector {
-    let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a client");
-    builder.set_verify(SslVerifyMode::NONE);
-    builder.set_min_proto_version(Some(version)).expect("a version");
-    builder.set_max_proto_version(Some(version)).expect("a version");
-    if !protocols.is_empty() {
-        builder.set_alpn_protos(protocols).expect("protocols");
-    }
-    builder.build()
 }
 
 /// The first letter that a plain client gets; `None` if the session was refused.

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::launch::{monitor, two_workers};
 use common::*;
 use nix::sys::signal::Signal;
 use openssl::base64;
@@ -15,18 +16,7 @@ use std::time::Duration;
 /// A relay with two workers, or of one process, with this status page and these remotes.
 fn relay(status: &str, remotes: &str, single: bool) -> (Relay, u16) {
     let port = free_port();
-    let config = format!(
-        "id = spawnd {{ single process = {} status = {{ {status} }} \
-         listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }} \
-         spawn {{ instances min = 2 instances max = 2 users max = 2000 }} }}\n\
-         id = tcprelay {{ {remotes} }}\n",
-        if single { "yes" } else { "no" },
-    );
-    let launch = Launch::new(config);
-    let launch = if single { launch.ready(None) } else { launch.ready(2) };
-    let relay = launch.start();
-    relay.expect_log("succeeded");
-    (relay, port)
+    (two_workers(port, single, &format!("status = {{ {status} }}"), remotes), port)
 }
 
 /// Sends bytes, and returns all that is answered until the connection ends.
@@ -245,9 +235,6 @@ fn the_socket_outlives_monitors_and_reloads() {
     let remote = Peer::echo();
     let (relay, port) = relay(&format!("port = {status}"), &remote.remote(), false);
     wait_for_page(status);
-    let monitor = |relay: &Relay| {
-        children(relay.pid()).into_iter().find(|&pid| title(pid).ends_with(": monitor"))
-    };
     let first = monitor(&relay).expect("a monitor");
     kill(first, Signal::SIGKILL);
     // Its clients wait in the backlog meanwhile: none is refused.

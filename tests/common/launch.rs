@@ -1,7 +1,7 @@
 //! Starts a program under test in a directory of its own, with whatever arguments, environment,
 //! user and limits a test needs.
 
-use super::{is_root, ours, title, wait_for, Directory, Relay, TCPRELAY};
+use super::{children, is_root, ours, title, wait_for, Directory, Relay, TCPRELAY};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -297,4 +297,23 @@ pub fn section(port: u16, broker: &str, spawn: &str, relay: &str) -> String {
          }}\nspawn = {{ instances min = 1 instances max = 1 {spawn} }}\n}}\n\
          id = tcprelay {{\n{relay}\n}}\n"
     )
+}
+
+/// A relay with two workers, or with `single` in one process. `broker` and `relay`: what else is in
+/// their sections.
+pub fn two_workers(port: u16, single: bool, broker: &str, relay: &str) -> Relay {
+    let mode = if single { "single process = yes" } else { "" };
+    let launch = Launch::new(format!(
+        "id = spawnd {{ {mode} {broker} listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }} \
+         spawn {{ instances min = 2 instances max = 2 users max = 2000 }} }}\n\
+         id = tcprelay {{ {relay} }}\n",
+    ));
+    let relay = if single { launch.ready(None) } else { launch.ready(2) }.start();
+    relay.expect_log("succeeded");
+    relay
+}
+
+/// The monitor of a relay, among its children.
+pub fn monitor(relay: &Relay) -> Option<i32> {
+    children(relay.pid()).into_iter().find(|&pid| title(pid).ends_with(": monitor"))
 }

@@ -9,6 +9,7 @@ pub mod modules;
 pub mod namespace;
 pub mod pki;
 pub mod sockets;
+pub mod tls;
 pub mod ways;
 
 pub use launch::Launch;
