@@ -35,6 +35,8 @@ mod kinds_tests;
 mod limit_tests;
 #[cfg(test)]
 mod linear;
+mod marks;
+mod members;
 #[cfg(test)]
 mod shared_tests;
 #[cfg(test)]
@@ -46,7 +48,7 @@ use super::health::{Health, WHOLE};
 use super::maglev::Host;
 use super::remote::RemoteId;
 use super::wish::{Service, Wish};
-use super::zone::{State, Zone, FOREVER};
+use super::zone::{State, Zone};
 use crate::config::balance::Kind;
 use crate::config::check::Start;
 use crate::config::relay::Ties;
@@ -287,123 +289,6 @@ impl Balancer {
         balancer
     }
 
-    /// Adds remotes. `None` if a shared zone has no room for them.
-    pub fn add(&mut self, entries: &[Entry]) -> Option<Vec<RemoteId>> {
-        self.zone.make_room(entries.len());
-        let identities: Vec<u64> = entries.iter().map(|entry| entry.identity).collect();
-        let rows = self.zone.take_rows(&identities)?;
-        let ids = self.place(entries, rows);
-        self.group();
-        Some(ids)
-    }
-
-    /// Gives remotes a place.
-    fn place(&mut self, entries: &[Entry], rows: Vec<usize>) -> Vec<RemoteId> {
-        let mut ids = Vec::with_capacity(entries.len());
-        for (entry, row) in entries.iter().zip(rows) {
-            let index = self.vacant.pop().unwrap_or_else(|| {
-                let index = self.remotes.len();
-                self.remotes.push(Remote {
-                    id: RemoteId::first(index),
-                    standing: Standing::Vacant,
-                    configured: 1,
-                    weight: 1,
-                    step: 1,
-                    tags: Vec::new(),
-                    identity: 0,
-                    check: None,
-                    tier: 0,
-                    most: u64::MAX,
-                    row: 0,
-                    own: 0,
-                    state: State::default(),
-                    service: Service::Normal,
-                });
-                index
-            });
-            let remote = &mut self.remotes[index];
-            remote.standing = Standing::InUse;
-            remote.set(entry);
-            ids.push(remote.id);
-            self.take_row(index, row);
-        }
-        ids
-    }
-
-    /// Remotes in these places leave, are changed, or are used again though they were removed
-    /// before, and others join: all in one, as each change costs as much as there are remotes.
-    /// `None` if a shared zone has no room for those that join; nothing is changed then. The names
-    /// of the others in the zone stay.
-    pub fn exchange(
-        &mut self,
-        leaving: &[usize],
-        changing: &[(usize, Entry)],
-        joining: &[Entry],
-    ) -> Option<Vec<RemoteId>> {
-        self.zone.make_room(joining.len());
-        let identities: Vec<u64> = joining.iter().map(|entry| entry.identity).collect();
-        let rows = match joining.is_empty() {
-            true => Vec::new(),
-            false => self.zone.take_rows(&identities)?,
-        };
-        for (index, entry) in changing {
-            if self.id(*index).is_some() {
-                let remote = &mut self.remotes[*index];
-                let identity = remote.identity;
-                remote.standing = Standing::InUse;
-                remote.set(&Entry { identity, ..entry.clone() });
-            }
-        }
-        for &index in leaving {
-            if self.is_in_use(index) {
-                self.remotes[index].standing = Standing::Draining;
-                self.vacate_if_drained(index);
-            }
-        }
-        let ids = self.place(joining, rows);
-        self.group();
-        Some(ids)
-    }
-
-    /// Changes what is known of a remote. False if the remote was removed, or if a shared zone has
-    /// no room for its new identity; the remote stays as it was.
-    pub fn change(&mut self, index: usize, entry: &Entry) -> bool {
-        if !self.is_in_use(index) {
-            return false;
-        }
-        if entry.identity != self.remotes[index].identity {
-            self.zone.make_room(1);
-            let Some(rows) = self.zone.take_rows(&[entry.identity]) else {
-                return false;
-            };
-            self.leave_row(index);
-            rows.into_iter().for_each(|row| self.take_row(index, row));
-        }
-        self.remotes[index].set(entry);
-        self.group();
-        true
-    }
-
-    /// Removes a remote: it is not selected any more, but stays as long as sessions use it.
-    pub fn remove(&mut self, index: usize) {
-        if self.is_in_use(index) {
-            self.remotes[index].standing = Standing::Draining;
-            self.vacate_if_drained(index);
-            self.group();
-        }
-    }
-
-    /// The remote in a place, even if it drains.
-    pub(super) fn id(&self, index: usize) -> Option<RemoteId> {
-        let remote = self.remotes.get(index)?;
-        (remote.standing != Standing::Vacant).then_some(remote.id)
-    }
-
-    /// True if a place has a remote that was not removed.
-    pub(super) fn is_in_use(&self, index: usize) -> bool {
-        self.remotes.get(index).is_some_and(|remote| remote.standing == Standing::InUse)
-    }
-
     /// Takes over what others have changed. As with selections, all must pass the same clock.
     pub fn follow(&mut self, now: u64) {
         self.catch_up(now);
@@ -435,38 +320,6 @@ impl Balancer {
     /// The row in the zone of the remote in a place.
     pub(super) fn row(&self, index: usize) -> usize {
         self.remotes[index].row
-    }
-
-    fn take_row(&mut self, index: usize, row: usize) {
-        if row >= self.by_row.len() {
-            self.by_row.resize(row + 1, None);
-        }
-        self.by_row[row] = Some(index);
-        let remote = &mut self.remotes[index];
-        remote.row = row;
-        self.zone.set_used(row, remote.own);
-        self.read(index);
-    }
-
-    fn leave_row(&mut self, index: usize) {
-        let row = self.remotes[index].row;
-        self.by_row[row] = None;
-        self.zone.leave_row(row);
-    }
-
-    /// Gives up the place of a removed remote that no session uses.
-    fn vacate_if_drained(&mut self, index: usize) {
-        let remote = &mut self.remotes[index];
-        if remote.standing != Standing::Draining || remote.own > 0 {
-            return;
-        }
-        remote.standing = Standing::Vacant;
-        remote.id = remote.id.next();
-        self.dead.remove(&(remote.state.retry_at, index));
-        remote.state = State::default();
-        remote.obey();
-        self.leave_row(index);
-        self.vacant.push(index);
     }
 
     /// Sets which of tied remotes is selected. Call it before the first selection.
@@ -859,105 +712,11 @@ impl Balancer {
         self.rank(index, group) != OUT && !tried.has_failed(self.remotes[index].id)
     }
 
-    /// Lifts all dead marks, or those of the remotes with a tag.
-    fn revive(&mut self, tag: Option<u32>) {
-        let concerned = |index: usize| tag.is_none_or(|tag| self.remotes[index].has(tag));
-        let dead: Vec<usize> =
-            self.dead.iter().map(|&(_, index)| index).filter(|&index| concerned(index)).collect();
-        for index in dead {
-            self.zone.set_retry_at(self.remotes[index].row, 0);
-            self.refresh(index);
-        }
-    }
-
-    fn retry_time(&self) -> u64 {
-        if self.retry_delay == 0 {
-            FOREVER
-        } else {
-            self.now.saturating_add(self.retry_delay)
-        }
-    }
-
     fn add_own(&mut self, index: usize, change: i64) {
         let remote = &mut self.remotes[index];
         remote.own = remote.own.saturating_add_signed(change);
         self.zone.set_used(remote.row, remote.own);
         self.refresh(index);
-    }
-
-    /// A session could not be connected to this remote, which is marked dead. True if that is news.
-    pub fn failed(&mut self, index: usize, tried: &mut Tried, now: u64) -> bool {
-        self.catch_up(now);
-        tried.add_failed(self.remotes[index].id);
-        let row = self.remotes[index].row;
-        self.zone.set_retry_at(row, self.retry_time());
-        let news = self.zone.report_down(row);
-        self.released(index);
-        news
-    }
-
-    /// A session cannot be connected to this remote, for a reason that is not the remote's fault:
-    /// only this session goes without it.
-    pub fn rule_out(&mut self, index: usize, tried: &mut Tried) {
-        tried.add_failed(self.remotes[index].id);
-        self.released(index);
-    }
-
-    /// Like [`rule_out`](Self::rule_out), for a reason that may pass ([`Tried::retry_aside`]).
-    pub fn set_aside(&mut self, index: usize, tried: &mut Tried) {
-        tried.aside.push(self.remotes[index].id);
-        self.rule_out(index, tried);
-    }
-
-    /// A session was connected to this remote, which lifts its mark. True if the remote was
-    /// reported as down before.
-    pub fn connected(&mut self, index: usize) -> bool {
-        if self.is_on_trial(index) {
-            // It has cut sessions short: that it accepts another one proves nothing.
-            return false;
-        }
-        let row = self.remotes[index].row;
-        // Other workers may have marked it meanwhile.
-        self.zone.set_retry_at(row, 0);
-        if self.remotes[index].state.retry_at != 0 {
-            self.refresh(index);
-        }
-        self.zone.report_up(row)
-    }
-
-    /// The remote has ended a session at once, without sending anything. True if it is now marked
-    /// dead, and that is news.
-    pub fn cut_short(&mut self, index: usize, now: u64) -> bool {
-        let row = self.remotes[index].row;
-        if self.fail_count == 0 || self.zone.count_cut_short(row) < self.fail_count {
-            return false;
-        }
-        self.catch_up(now);
-        self.zone.set_retry_at(row, self.retry_time());
-        self.refresh(index);
-        self.zone.report_down(row)
-    }
-
-    /// The remote has answered a session, or has kept it long enough. True if the remote was
-    /// reported as down before.
-    pub fn proved(&mut self, index: usize) -> bool {
-        let row = self.remotes[index].row;
-        let was_on_trial = self.is_on_trial(index);
-        if self.fail_count != 0 && self.zone.cut_short(row) != 0 {
-            self.zone.forget_cut_short(row);
-        }
-        was_on_trial && self.connected(index)
-    }
-
-    /// True if the remote has cut short so many sessions in a row that one more marks it dead.
-    fn is_on_trial(&self, index: usize) -> bool {
-        let row = self.remotes[index].row;
-        self.fail_count != 0 && self.zone.cut_short(row) >= self.fail_count
-    }
-
-    /// True if the last attempt on this remote failed.
-    pub fn is_down(&self, index: usize) -> bool {
-        self.zone.is_down(self.remotes[index].row)
     }
 
     /// A session no longer uses this remote.
