@@ -1,6 +1,6 @@
 //! `control { }`: the socket of tcprelayctl.
 
-use super::listen::{mode, Listener};
+use super::listen::{socket_file, Listener};
 use super::token::*;
 use super::{ConfigError, Parser};
 
@@ -25,20 +25,14 @@ pub(super) fn control(parser: &mut Parser<'_>) -> Result<Listener, ConfigError> 
     parser.accept(S_equal)?;
     parser.expect(S_openbra)?;
     parser.block(|parser| {
-        match parser.code() {
-            S_path => {
-                let path = parser.assigned()?;
-                if !path.text.starts_with('/') {
-                    return Err(path.error("The path of the control socket must be absolute"));
-                }
-                listener.address = Some(path);
+        if parser.code() == S_path {
+            let path = parser.assigned()?;
+            if !path.text.starts_with('/') {
+                return Err(path.error("The path of the control socket must be absolute"));
             }
-            S_mode => listener.mode = Some(mode(parser)?),
-            S_userid => parser.user_id(&mut listener.owner)?,
-            S_groupid => parser.group_id(&mut listener.owner)?,
-            _ if parser.is_word("owner") => parser.user_id(&mut listener.owner)?,
-            _ if parser.is_word("group") => parser.group_id(&mut listener.owner)?,
-            _ => return Err(parser.expected_words(&["group", "mode", "owner", "path"])),
+            listener.address = Some(path);
+        } else if !socket_file(parser, &mut listener)? {
+            return Err(parser.expected_words(&["group", "mode", "owner", "path"]));
         }
         Ok(())
     })?;

@@ -1,7 +1,7 @@
 //! `status = { … }`: a socket at which the monitor answers.
 
 use super::error::Position;
-use super::listen::{self, Listener};
+use super::listen::{socket_file, Listener};
 use super::network::is_host_name;
 use super::token::*;
 use super::values::{parse_port, Value};
@@ -38,21 +38,13 @@ pub(super) fn status(parser: &mut Parser<'_>) -> Result<Endpoint, ConfigError> {
         match parser.code() {
             S_address | S_path => listener.address = Some(parser.assigned()?),
             S_port => port = Some(parser.assigned()?),
-            S_mode => {
-                file.get_or_insert_with(|| here(parser));
-                listener.mode = Some(listen::mode(parser)?);
-            }
-            code if code == S_userid || parser.is_word("owner") => {
-                file.get_or_insert_with(|| here(parser));
-                parser.user_id(&mut listener.owner)?;
-            }
-            code if code == S_groupid || parser.is_word("group") => {
-                file.get_or_insert_with(|| here(parser));
-                parser.group_id(&mut listener.owner)?;
-            }
             _ => {
-                let words = ["address", "group", "mode", "owner", "path", "port"];
-                return Err(parser.expected_words(&words));
+                let place = here(parser);
+                if !socket_file(parser, listener)? {
+                    let words = ["address", "group", "mode", "owner", "path", "port"];
+                    return Err(parser.expected_words(&words));
+                }
+                file.get_or_insert(place);
             }
         }
         Ok(())

@@ -195,8 +195,27 @@ impl Block {
     }
 }
 
+/// `mode`, `owner` or `userid`, `group` or `groupid`: who may use the file of a UNIX socket. False if
+/// the current word is none of these.
+pub(super) fn socket_file(
+    parser: &mut Parser<'_>,
+    listener: &mut Listener,
+) -> Result<bool, ConfigError> {
+    match parser.code() {
+        S_mode => listener.mode = Some(mode(parser)?),
+        code if code == S_userid || parser.is_word("owner") => {
+            parser.user_id(&mut listener.owner)?;
+        }
+        code if code == S_groupid || parser.is_word("group") => {
+            parser.group_id(&mut listener.owner)?;
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
 /// `mode = OCTAL` of a UNIX socket, with the keyword current.
-pub(super) fn mode(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
+fn mode(parser: &mut Parser<'_>) -> Result<u32, ConfigError> {
     let mode = parser.assigned()?;
     let digits: String = mode.text.chars().take_while(|c| ('0'..='7').contains(c)).collect();
     match u32::from_str_radix(&digits, 8) {
