@@ -25,7 +25,7 @@ use std::rc::Rc;
 /// Messages read per turn.
 const BATCH: usize = 16;
 /// What a timer of [`kind::MONITOR`] is for.
-pub(super) const RESTART: u32 = 0;
+const RESTART: u32 = 0;
 const OVERDUE: u32 = 1;
 /// How long a monitor that is to leave may take, in milliseconds. It has nothing to finish.
 const PATIENCE: u64 = 1000;
@@ -56,7 +56,7 @@ impl Monitor {
         Monitor {
             wanted,
             child: None,
-            restart: Restart::of_monitor(),
+            restart: Restart::of("the monitor does not", Token::new(kind::MONITOR, RESTART)),
             overdue: None,
             briefing: None,
             endpoints: Vec::new(),
@@ -144,7 +144,8 @@ impl Workers {
     pub(in crate::broker) fn replace_monitor(&mut self, is_wanted: bool, events: &mut Loop) {
         self.monitor.wanted = if is_wanted { Wanted::Yes } else { Wanted::No };
         self.leases.set_monitored(is_wanted);
-        self.monitor.restart = Restart::of_monitor();
+        self.monitor.restart =
+            Restart::of("the monitor does not", Token::new(kind::MONITOR, RESTART));
         self.dismiss_monitor(events);
         self.start_monitor(events);
     }

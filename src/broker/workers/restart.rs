@@ -37,12 +37,9 @@ impl Restart {
         }
     }
 
-    /// The same for the monitor, without which the broker goes on.
-    pub(super) fn of_monitor() -> Restart {
-        Restart::of("the monitor does not", Token::new(kind::MONITOR, super::monitor::RESTART))
-    }
-
-    fn of(what: &'static str, token: Token) -> Restart {
+    /// For something else, without which the broker goes on. `what`: for the log; `token`: of the
+    /// timer that ends a pause.
+    pub(super) fn of(what: &'static str, token: Token) -> Restart {
         Restart {
             what,
             token,
