@@ -47,6 +47,13 @@ enum Life {
     Ended(i32),
 }
 
+/// What the process title says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Serving { total: usize, more: usize, full: bool },
+    Draining { left: usize },
+}
+
 /// The broker.
 pub struct Broker {
     options: Options,
@@ -72,7 +79,9 @@ pub struct Broker {
     /// What SIGTERM does.
     stop: Stop,
     title: Title,
-    title_of: Option<(usize, usize, bool)>,
+    shown: Option<Shown>,
+    /// The limit, and how many connections wait for a worker, as figures say it.
+    noted: Option<(usize, usize)>,
 }
 
 /// What [`Broker::start`] needs besides the configuration.
@@ -167,7 +176,8 @@ impl Broker {
             life: Life::Serving,
             stop: config.stop.unwrap_or_else(default_stop),
             title: Title::new(&options.name),
-            title_of: None,
+            shown: None,
+            noted: None,
             options,
         };
         if let Some(zone) = handover.zone.take() {
@@ -428,6 +438,7 @@ impl Broker {
 
     /// Once a turn, after its events: whatever they have changed, accepting goes on or pauses
     /// accordingly.
+    #[inline]
     fn settle_load(&mut self, events: &mut Loop) {
         self.follow_news(events);
         self.notice_limit(events);
@@ -540,12 +551,19 @@ impl Broker {
     #[inline]
     fn notice_limit(&mut self, events: &mut Loop) -> bool {
         let full = self.workers.policy().is_full();
-        if full != self.admission.is_overloaded() && self.is_serving() {
+        if full != self.admission.is_overloaded() {
+            self.follow_limit(full, events);
+        }
+        full
+    }
+
+    #[cold]
+    fn follow_limit(&mut self, full: bool, events: &mut Loop) {
+        if self.is_serving() {
             self.admission.follow(full, self.workers.policy().limit());
             self.listeners.follow_limit(full, self.admission.overload(), events);
             self.note_bound();
         }
-        full
     }
 
     /// Ends the broker. Workers keep their sessions until these end.
@@ -634,33 +652,47 @@ impl Broker {
         self.reload.request(purpose, subject(&self.options, &self.listeners), events);
     }
 
-    /// Sets the process title if it has changed.
+    /// Sets the process title and what figures say of it, if they have changed.
+    #[inline]
     fn refresh_title(&mut self) {
-        if self.life == Life::Draining {
-            let left = self.workers.sessions();
-            if self.title_of != Some((left, 0, false)) {
-                self.title_of = Some((left, 0, false));
-                self.title.connections(left).state(State::Leaving).show();
+        let now = match self.life {
+            Life::Draining => Shown::Draining { left: self.workers.sessions() },
+            _ => {
+                let policy = self.workers.policy();
+                let (total, more) = (policy.total(), policy.room());
+                if self.workers.counters().are_kept() {
+                    self.note_load(total.saturating_add(more));
+                }
+                Shown::Serving { total, more, full: self.admission.is_overloaded() }
             }
-            return;
-        }
-        let policy = self.workers.policy();
-        let (total, limit) = (policy.total(), policy.limit());
-        let counters = self.workers.counters();
-        if counters.are_kept() {
-            counters.set(Place::General(General::Limit), limit as u64);
-            counters.set(Place::General(General::Waiting), self.dispatch.waiting() as u64);
-        }
-        let overloaded = self.admission.is_overloaded();
-        if self.title_of == Some((total, limit, overloaded)) {
-            return;
-        }
-        self.title_of = Some((total, limit, overloaded));
-        let state = match overloaded {
-            false => State::Accepting { more: limit.saturating_sub(total) },
-            true => State::Full { doing: text::doing(self.admission.overload()) },
         };
-        self.title.connections(total).state(state).show();
+        if self.shown != Some(now) {
+            self.show(now);
+        }
+    }
+
+    #[inline(never)]
+    fn show(&mut self, now: Shown) {
+        self.shown = Some(now);
+        let (count, state) = match now {
+            Shown::Draining { left } => (left, State::Leaving),
+            Shown::Serving { total, full: true, .. } => {
+                (total, State::Full { doing: text::doing(self.admission.overload()) })
+            }
+            Shown::Serving { total, more, full: false } => (total, State::Accepting { more }),
+        };
+        self.title.connections(count).state(state).show();
+    }
+
+    #[inline]
+    fn note_load(&mut self, limit: usize) {
+        let waiting = self.dispatch.waiting();
+        if self.noted != Some((limit, waiting)) {
+            self.noted = Some((limit, waiting));
+            let counters = self.workers.counters();
+            counters.set(Place::General(General::Limit), limit as u64);
+            counters.set(Place::General(General::Waiting), waiting as u64);
+        }
     }
 }
 

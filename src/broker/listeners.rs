@@ -279,11 +279,18 @@ impl Listeners {
     }
 
     /// Stops or resumes accepting.
+    #[inline]
     pub(super) fn set_paused(&mut self, paused: bool, events: &mut Loop) {
-        if std::mem::replace(&mut self.paused, paused) != paused {
-            for fd in self.all.iter().filter_map(|listener| listener.socket.as_ref()) {
-                events.set_interest(fd, self.interest());
-            }
+        if self.paused != paused {
+            self.paused = paused;
+            self.follow_interest(events);
+        }
+    }
+
+    #[cold]
+    fn follow_interest(&self, events: &mut Loop) {
+        for fd in self.all.iter().filter_map(|listener| listener.socket.as_ref()) {
+            events.set_interest(fd, self.interest());
         }
     }
 

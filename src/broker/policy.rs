@@ -63,12 +63,17 @@ pub struct Policy {
     expected: usize,
     workers: Vec<Worker>,
     total: usize,
+    /// How many more connections may be taken. Asked for in every turn, so it is kept.
+    room: usize,
 }
 
 impl Policy {
     /// Without workers.
     pub fn new(limits: Limits) -> Policy {
-        Policy { limits, expected: limits.users_max, workers: Vec::new(), total: 0 }
+        let expected = limits.users_max;
+        let mut policy = Policy { limits, expected, workers: Vec::new(), total: 0, room: 0 };
+        policy.measure();
+        policy
     }
 
     /// With these workers, all of them ready, and how many connections each has.
@@ -81,6 +86,7 @@ impl Policy {
                 worker.users = users;
             }
         }
+        policy.measure();
         policy
     }
 
@@ -100,27 +106,34 @@ impl Policy {
     }
 
     /// Connections of all workers.
+    #[inline]
     pub fn total(&self) -> usize {
         self.total
     }
 
     /// The most connections of all workers together, workers included that may yet be started.
     pub fn limit(&self) -> usize {
-        self.total.saturating_add(self.room())
+        self.total.saturating_add(self.room)
     }
 
-    /// How many more connections may be taken.
-    fn room(&self) -> usize {
-        let left = |worker: &Worker| self.most(worker).saturating_sub(worker.users);
-        let missing = self.limits.instances_max.saturating_sub(self.workers.len());
-        let more = self.expected.saturating_mul(missing);
-        self.workers.iter().map(left).fold(more, usize::saturating_add)
+    /// How many more connections may be taken, by workers that may yet be started as well.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.room
     }
 
     /// True if no more connections may be taken.
+    #[inline]
     pub fn is_full(&self) -> bool {
-        let may_start = self.expected > 0 && self.workers.len() < self.limits.instances_max;
-        !may_start && self.workers.iter().all(|worker| worker.users >= self.most(worker))
+        self.room == 0
+    }
+
+    /// Workers, or what they can handle, have changed.
+    fn measure(&mut self) {
+        let left = |worker: &Worker| self.most(worker).saturating_sub(worker.users);
+        let missing = self.limits.instances_max.saturating_sub(self.workers.len());
+        let more = self.expected.saturating_mul(missing);
+        self.room = self.workers.iter().map(left).fold(more, usize::saturating_add);
     }
 
     /// The most connections of this worker.
@@ -147,6 +160,7 @@ impl Policy {
             stalled: false,
             starting,
         });
+        self.measure();
     }
 
     /// A worker is ready.
@@ -161,6 +175,7 @@ impl Policy {
         let index = self.index(id)?;
         let users = self.workers.swap_remove(index).users;
         self.total -= users;
+        self.measure();
         Some(users)
     }
 
@@ -173,6 +188,7 @@ impl Policy {
         let best = self.workers.iter().filter_map(|worker| worker.most).max();
         let before = self.expected;
         self.expected = best.unwrap_or(before);
+        self.measure();
         (self.expected < before).then_some(self.expected)
     }
 
@@ -184,6 +200,7 @@ impl Policy {
         for worker in &mut self.workers {
             worker.most = None;
         }
+        self.measure();
         std::mem::replace(&mut self.limits.users_max, max) != max
     }
 
@@ -209,7 +226,12 @@ impl Policy {
     /// A connection was handed to this worker.
     pub fn given(&mut self, id: WorkerId) {
         if let Some(index) = self.index(id) {
-            self.workers[index].users += 1;
+            let worker = &mut self.workers[index];
+            // A worker that is chosen has room; one that was given more than it can handle has not.
+            if worker.users < worker.most.unwrap_or(self.expected) {
+                self.room = self.room.saturating_sub(1);
+            }
+            worker.users += 1;
             self.total += 1;
         }
     }
@@ -217,9 +239,13 @@ impl Policy {
     /// A worker reports that connections have ended; more than it was given are not believed.
     pub fn done(&mut self, id: WorkerId, count: usize) {
         if let Some(index) = self.index(id) {
-            let ended = count.min(self.workers[index].users);
-            self.workers[index].users -= ended;
+            let worker = &mut self.workers[index];
+            let most = worker.most.unwrap_or(self.expected);
+            let before = most.saturating_sub(worker.users);
+            let ended = count.min(worker.users);
+            worker.users -= ended;
             self.total -= ended;
+            self.room = self.room.saturating_add(most.saturating_sub(worker.users) - before);
         }
     }
 
@@ -559,6 +585,9 @@ mod tests {
                 let room = |w: &Model| w.most.unwrap_or(policy.expected) > w.users;
                 let free = model.len() < instances_max || model.values().any(room);
                 prop_assert_eq!(policy.is_full(), !free);
+                let mut again = policy.clone();
+                again.measure();
+                prop_assert_eq!(policy.room(), again.room());
                 prop_assert_eq!(policy.len(), model.len());
             }
         }

@@ -507,7 +507,7 @@ impl Loop {
         let limit = (timeout != FOREVER).then_some(timeout);
         self.batch.clear();
         match self.backend.wait(limit, &mut self.batch) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            Err(error) if os::interrupted(&error) => {
                 // After SIGSTOP and SIGCONT, see what has arrived before timers expire.
                 let _ = self.backend.wait(Some(0), &mut self.batch);
             }

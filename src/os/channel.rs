@@ -372,7 +372,7 @@ impl<F: AsRawFd> Channel<F> {
         let mut length = loop {
             // SAFETY: `header` points at `iov`, `buffer` and `control`, which outlive the call.
             match check_size(unsafe { sys::recvmsg(self.0.as_raw_fd(), &mut header, FLAGS) }) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if os::interrupted(&error) => {}
                 other => break other?,
             }
         };

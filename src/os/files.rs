@@ -98,7 +98,7 @@ pub fn read_into(mut pipe: &PipeReader, buffer: &mut [u8]) -> io::Result<Option<
     match pipe.read(buffer) {
         Ok(length) => Ok(Some(length)),
         Err(error) if super::would_block(&error) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+        Err(error) if super::interrupted(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

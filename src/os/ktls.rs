@@ -57,7 +57,7 @@ pub use linux::{attach, next_record, receive, send_control, set_keys, takes_new_
 mod linux {
     use super::*;
     use crate::os::secret::wipe;
-    use crate::os::{check, check_size};
+    use crate::os::{check, check_size, interrupted};
     use std::mem;
     use std::os::fd::AsRawFd;
     use std::ptr;
@@ -212,7 +212,7 @@ mod linux {
             // SAFETY: `header` points at `iov`, `buffer` and `control`, which outlive the call.
             let result = check_size(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, 0) });
             let length = match result {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if interrupted(&error) => continue,
                 other => other?,
             };
             let mut kind = None;

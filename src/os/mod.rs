@@ -94,6 +94,15 @@ pub fn would_block(error: &io::Error) -> bool {
     }
 }
 
+/// True if a signal has interrupted the call, before it did anything.
+#[inline]
+pub fn interrupted(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(number) => number == libc::EINTR,
+        None => error.kind() == io::ErrorKind::Interrupted,
+    }
+}
+
 /// True if the process or the system has run out of descriptors (EMFILE, ENFILE) or of memory for
 /// them (ENOBUFS, ENOMEM). These conditions pass; they must neither end the process nor make it
 /// spin.

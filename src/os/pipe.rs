@@ -92,7 +92,7 @@ impl Pipe {
 
     /// Reads everything out of the pipe.
     pub fn take(&mut self) -> io::Result<Vec<u8>> {
-        use super::check_size;
+        use super::{check_size, interrupted};
         let mut data = vec![0; self.length];
         let mut read = 0;
         while read < data.len() {
@@ -102,7 +102,7 @@ impl Pipe {
                 libc::read(self.read.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len())
             });
             let count = match result {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if interrupted(&error) => continue,
                 other => other?,
             };
             if count == 0 {
@@ -118,7 +118,7 @@ impl Pipe {
 /// splice(2) without blocking; interrupted calls are retried.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn splice(from: &impl AsRawFd, to: &impl AsRawFd, length: usize) -> io::Result<usize> {
-    use super::check_size;
+    use super::{check_size, interrupted};
     use std::ptr::null_mut;
     let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
     loop {
@@ -127,7 +127,7 @@ fn splice(from: &impl AsRawFd, to: &impl AsRawFd, length: usize) -> io::Result<u
             libc::splice(from.as_raw_fd(), null_mut(), to.as_raw_fd(), null_mut(), length, flags)
         });
         match result {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if interrupted(&error) => {}
             other => return other,
         }
     }

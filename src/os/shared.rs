@@ -68,6 +68,42 @@ impl Words {
         let start = NonNull::new(start.cast()).ok_or_else(io::Error::last_os_error)?;
         Ok(Words(Memory::Mapped { start, length }))
     }
+
+    /// `N` of these words, from `first` on, if there are so many.
+    pub fn window<const N: usize>(self, first: usize) -> Option<Window<N>> {
+        let part = self.get(first..)?.first_chunk::<N>()?;
+        let part = NonNull::from(part);
+        Some(Window { part, first, all: self })
+    }
+}
+
+/// Some words next to each other, which are written often: finding them takes no checks.
+pub struct Window<const N: usize> {
+    part: NonNull<[AtomicU64; N]>,
+    first: usize,
+    all: Words,
+}
+
+// SAFETY: atomics may be used from any thread, and the words go with this value only.
+unsafe impl<const N: usize> Send for Window<N> {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Sync for Window<N> {}
+
+impl<const N: usize> Window<N> {
+    /// All words, and the number of the first of these.
+    pub fn all(&self) -> (&Words, usize) {
+        (&self.all, self.first)
+    }
+}
+
+impl<const N: usize> Deref for Window<N> {
+    type Target = [AtomicU64; N];
+    #[inline]
+    fn deref(&self) -> &[AtomicU64; N] {
+        // SAFETY: `window` has found them among the words of `all`, whose memory stays where it is
+        // until `all` is dropped.
+        unsafe { self.part.as_ref() }
+    }
 }
 
 /// Creates a memory object without a name, close-on-exec.
@@ -144,6 +180,23 @@ mod tests {
         ours[999].store(7, Ordering::SeqCst);
         assert_eq!(theirs[999].load(Ordering::SeqCst), 7);
         assert_eq!(theirs.len(), 1000);
+    }
+
+    #[test]
+    fn a_window_shows_some_of_the_words() {
+        let (ours, fd) = Words::create(1000).expect("memory");
+        let theirs = Words::map(&fd, 1000).expect("the same memory");
+        assert!(Words::own(7).window::<8>(0).is_none());
+        assert!(Words::own(7).window::<4>(8).is_none());
+        let window = theirs.window::<10>(990).expect("so many words");
+        ours[999].store(7, Ordering::SeqCst);
+        assert_eq!(window[9].load(Ordering::SeqCst), 7);
+        window[0].store(8, Ordering::SeqCst);
+        assert_eq!(ours[990].load(Ordering::SeqCst), 8);
+        assert_eq!((window.all().0.len(), window.all().1), (1000, 990));
+        let own = Words::own(3).window::<2>(1).expect("so many words");
+        own[1].store(1, Ordering::SeqCst);
+        assert_eq!(own.all().0[2].load(Ordering::SeqCst), 1);
     }
 
     #[test]

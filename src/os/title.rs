@@ -56,10 +56,15 @@ impl Title {
     /// Appends some text; a text that is too long is left out.
     #[inline]
     pub fn text(&mut self, text: &str) -> &mut Title {
-        let end = self.length + text.len();
+        self.bytes(text.as_bytes())
+    }
+
+    #[inline]
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Title {
+        let end = self.length + bytes.len();
         // One byte is kept for the NUL.
         if end < self.text.len() {
-            self.text[self.length..end].copy_from_slice(text.as_bytes());
+            self.text[self.length..end].copy_from_slice(bytes);
             self.length = end;
         }
         self
@@ -67,7 +72,17 @@ impl Title {
 
     /// Appends a number.
     #[inline]
-    pub fn number(&mut self, mut number: usize) -> &mut Title {
+    pub fn number(&mut self, number: usize) -> &mut Title {
+        let digit = |unit: usize| b'0' + (number / unit % 10) as u8;
+        match number {
+            0..10 => self.bytes(&[digit(1)]),
+            10..100 => self.bytes(&[digit(10), digit(1)]),
+            100..1000 => self.bytes(&[digit(100), digit(10), digit(1)]),
+            _ => self.large_number(number),
+        }
+    }
+
+    fn large_number(&mut self, mut number: usize) -> &mut Title {
         let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
         let end = self.length + digits;
         if end < self.text.len() {
@@ -260,7 +275,7 @@ mod tests {
 
     #[test]
     fn numbers_are_spelled_as_ever() {
-        for number in [0, 1, 9, 10, 4096, usize::MAX] {
+        for number in [0, 1, 9, 10, 99, 100, 305, 999, 1000, 4096, usize::MAX] {
             let mut title = Title::new("relay");
             title.connections(number);
             let plural = if number == 1 { "" } else { "s" };

@@ -8,8 +8,8 @@ use super::tally::Tally;
 use crate::tls::stream::{Negotiated, Stream};
 use crate::upstream::remote::RemoteId;
 use crate::upstream::zone::counters::{
-    Expiry, Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, Side, TlsFailure,
-    TlsVersion,
+    Expiry, Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, RemoteCounters,
+    Side, TlsFailure, TlsVersion,
 };
 
 const GENERAL_BYTES: [General; 2] = [General::BytesUp, General::BytesDown];
@@ -28,9 +28,14 @@ impl Shared {
     }
 
     fn count_open(&self, listener: Option<u16>, change: u64) {
+        let listener = listener.and_then(|number| self.counters.listener(number.into()));
         if let Some(listener) = listener {
-            self.counters.add(Place::Listener(listener.into(), OfListener::Open), change);
+            listener.add(OfListener::Open, change);
         }
+    }
+
+    fn counters_of(&self, remote: RemoteId) -> Option<RemoteCounters<'_>> {
+        self.counters.remote(self.registry.row(remote)?)
     }
 
     /// A connection of this listener is not relayed.
@@ -45,8 +50,8 @@ impl Shared {
     pub(super) fn count_selection(&mut self, index: u32, remote: RemoteId, now: u64) {
         if let Some(tally) = self.tallies.of(index) {
             tally.dialed = now;
-            if let Some(row) = self.registry.row(remote) {
-                self.counters.add(Place::Remote(row, OfRemote::Selected), 1);
+            if let Some(counters) = self.counters_of(remote) {
+                counters.add(OfRemote::Selected, 1);
             }
         }
     }
@@ -63,9 +68,8 @@ impl Shared {
             return;
         };
         let taken = now.saturating_sub(tally.dialed);
-        if let Some(row) = self.registry.row(remote) {
-            self.counters.add(Place::Remote(row, OfRemote::Sessions), 1);
-            self.counters.observe(Histogram::Connect(row), taken);
+        if let Some(counters) = self.counters_of(remote) {
+            counters.connected(taken);
         }
         if let Some(stream) = stream {
             self.count_handshake(Side::Remote, stream);
@@ -160,19 +164,16 @@ impl Shared {
         };
         let bytes = [pair.up.bytes, pair.down.bytes];
         let before = std::mem::replace(&mut tally.bytes, bytes);
-        let listener = tally.listener.map(usize::from);
-        let row = self.registry.row(pair.remote);
+        let listener = tally.listener.and_then(|number| self.counters.listener(number.into()));
+        let remote = self.counters_of(pair.remote);
         for way in 0..2 {
-            let count = bytes[way].saturating_sub(before[way]);
-            if count == 0 {
-                continue;
-            }
+            let count = bytes[way].wrapping_sub(before[way]);
             self.counters.add(Place::General(GENERAL_BYTES[way]), count);
-            if let Some(row) = row {
-                self.counters.add(Place::Remote(row, REMOTE_BYTES[way]), count);
+            if let Some(remote) = &remote {
+                remote.add(REMOTE_BYTES[way], count);
             }
-            if let Some(listener) = listener {
-                self.counters.add(Place::Listener(listener, LISTENER_BYTES[way]), count);
+            if let Some(listener) = &listener {
+                listener.add(LISTENER_BYTES[way], count);
             }
         }
     }

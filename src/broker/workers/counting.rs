@@ -43,11 +43,10 @@ impl Workers {
     /// A connection was taken from a listener.
     #[inline]
     pub(in crate::broker) fn count_arrival(&self, listener: usize) {
-        if !self.counters().are_kept() {
-            return;
+        self.count(General::Arrived);
+        if let Some(counters) = self.counters().listener(listener) {
+            counters.add(OfListener::Arrived, 1);
         }
-        self.counters().add(Place::General(General::Arrived), 1);
-        self.counters().add(Place::Listener(listener, OfListener::Arrived), 1);
     }
 
     /// A connection of a listener is not served.

@@ -4,7 +4,7 @@
 use super::queue::Written;
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// A file that is open for appending.
@@ -42,7 +42,7 @@ impl LogFile {
                     self.torn |= count > 0;
                     return Written::Part(0);
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if crate::os::interrupted(&error) => {}
                 Err(_) => return Written::Part(0),
             }
         }

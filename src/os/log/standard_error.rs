@@ -14,7 +14,7 @@
 //! Programs that just answer on standard error, as with -P, block like any other program.
 
 use super::queue::Written;
-use crate::os::{check_size, would_block};
+use crate::os::{check_size, interrupted, would_block};
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -115,7 +115,7 @@ pub(super) fn write(bytes: &[u8]) -> Written {
         match write_piece(&bytes[written..]) {
             Ok(0) => return Written::Part(written),
             Ok(count) => written += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if interrupted(&error) => {}
             Err(error) if would_block(&error) => return Written::Part(written),
             // Nobody reads it, so nobody will miss the rest.
             Err(_) => return Written::Whole,

@@ -1,8 +1,8 @@
 //! Children: forking, feeding, reaping, killing.
 
 use super::Pid;
-use crate::os::check;
 use crate::os::secret::Secret;
+use crate::os::{check, interrupted};
 use nix::unistd::{self, ForkResult};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 
@@ -137,7 +137,7 @@ fn wait(pid: Pid, flags: libc::c_int) -> io::Result<Option<(Pid, Ended)>> {
                 return Ok(Some((pid, Ended::Signal(libc::WTERMSIG(status)))));
             }
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if interrupted(&error) => {}
             Err(error) => return Err(error),
         }
     }

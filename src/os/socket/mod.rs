@@ -9,7 +9,7 @@ mod protocol;
 
 use super::address::{Address, Family, RawAddress};
 use super::descriptor::{self, own};
-use super::{check, check_size};
+use super::{check, check_size, interrupted};
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -102,7 +102,7 @@ impl Socket {
                 libc::recv(self.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0)
             });
             match result {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if interrupted(&error) => {}
                 other => return other,
             }
         }
@@ -117,7 +117,7 @@ impl Socket {
                 libc::recv(self.as_raw_fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_PEEK)
             });
             match result {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if interrupted(&error) => {}
                 other => return other,
             }
         }
@@ -150,7 +150,7 @@ impl Socket {
                 libc::send(self.as_raw_fd(), data.as_ptr().cast(), data.len(), FLAGS | flags)
             });
             match result {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if interrupted(&error) => {}
                 other => return other,
             }
         }

@@ -18,9 +18,12 @@ pub use places::{
 
 use super::{Zone, BROKER, IDENTITY, MONITOR, SLOTS};
 use crate::os::process::Pid;
-use crate::os::shared::{Object, Words};
-use places::{is_gauge, REMOTES_AT, REMOTE_WORDS, ROW};
+use crate::os::shared::{Object, Window, Words};
+use places::{
+    is_gauge, of_listener, of_remote, CONNECT_AT, LISTENER_WORDS, REMOTES_AT, REMOTE_WORDS, ROW,
+};
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 /// Rows: of the workers by their slots, the monitor, the broker, and the totals of those that have
@@ -42,7 +45,45 @@ const TRIES: usize = 1000;
 /// The row of this process, to be written. By default there is none, and nothing is counted.
 #[derive(Default)]
 pub struct Counters {
-    row: Option<(Words, usize)>,
+    row: Option<Window<ROW>>,
+}
+
+/// What is counted of one remote, in the row of this process.
+pub struct RemoteCounters<'a>(&'a [AtomicU64; REMOTE_WORDS]);
+
+/// What is counted of one listener, in the row of this process.
+pub struct ListenerCounters<'a>(&'a [AtomicU64; LISTENER_WORDS]);
+
+/// No other process writes this word, so adding need not be one step.
+#[inline]
+fn add(word: &AtomicU64, count: u64) {
+    word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
+}
+
+impl RemoteCounters<'_> {
+    /// Adds to a counter.
+    #[inline]
+    pub fn add(&self, what: OfRemote, count: u64) {
+        add(&self.0[what as usize], count);
+    }
+
+    /// A session was connected to it, which took so many milliseconds.
+    #[inline]
+    pub fn connected(&self, milliseconds: u64) {
+        self.add(OfRemote::Sessions, 1);
+        // The row does not matter for what is inside of it.
+        let histogram = Histogram::Connect(0);
+        add(&self.0[CONNECT_AT + histogram.bucket(milliseconds)], 1);
+        add(&self.0[CONNECT_AT + histogram.bounds().len() + 1], milliseconds);
+    }
+}
+
+impl ListenerCounters<'_> {
+    /// Adds to a counter.
+    #[inline]
+    pub fn add(&self, what: OfListener, count: u64) {
+        add(&self.0[what as usize], count);
+    }
 }
 
 impl Counters {
@@ -66,15 +107,16 @@ impl Counters {
 
     fn map(object: &Object, row: usize, pid: Pid) -> io::Result<Counters> {
         let words = Words::map(object, super::SIZE)?;
-        let counters = Counters { row: Some((words, super::COUNTERS + HEADER + row * ROW)) };
+        let row = words.window(super::COUNTERS + HEADER + row * ROW);
+        let counters = Counters { row: Some(row.ok_or(io::ErrorKind::InvalidData)?) };
         counters.set(Place::General(General::Pid), u64::try_from(pid).unwrap_or(0));
         Ok(counters)
     }
 
     /// The memory, and the number of our row.
     pub(super) fn words_of_row(&self) -> Option<(&Words, usize)> {
-        let (words, start) = self.row.as_ref()?;
-        Some((words, (start - super::COUNTERS - HEADER) / ROW))
+        let (words, first) = self.row.as_ref()?.all();
+        Some((words, (first - super::COUNTERS - HEADER) / ROW))
     }
 
     /// Says how far this process is; `now` is on the wall clock, in seconds.
@@ -92,15 +134,28 @@ impl Counters {
     /// Adds to a counter.
     #[inline]
     pub fn add(&self, place: Place, count: u64) {
-        if let (Some((words, start)), Some(word)) = (&self.row, place.word()) {
-            // No other process writes here, so this need not be one step.
-            let word = &words[start + word];
-            word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
+        if let (Some(row), Some(word)) = (&self.row, place.word()) {
+            add(&row[word], count);
         }
+    }
+
+    /// Those of the remote with this row of the zone, if anything is counted.
+    #[inline]
+    pub fn remote(&self, row: usize) -> Option<RemoteCounters<'_>> {
+        let words = self.row.as_ref()?.get(of_remote(row, 0)?..)?;
+        words.first_chunk().map(RemoteCounters)
+    }
+
+    /// Those of this listener, if anything is counted and it has any.
+    #[inline]
+    pub fn listener(&self, number: usize) -> Option<ListenerCounters<'_>> {
+        let words = self.row.as_ref()?.get(of_listener(number, 0)?..)?;
+        words.first_chunk().map(ListenerCounters)
     }
 
     /// Counts a value in its bucket of a histogram, and adds it to the sum. `milliseconds` is what
     /// was measured.
+    #[inline]
     pub fn observe(&self, histogram: Histogram, milliseconds: u64) {
         let bucket = histogram.bucket(milliseconds);
         self.add(Place::Bucket(histogram, bucket), 1);
@@ -110,8 +165,8 @@ impl Counters {
     /// Sets a gauge.
     #[inline]
     pub fn set(&self, place: Place, value: u64) {
-        if let (Some((words, start)), Some(word)) = (&self.row, place.word()) {
-            words[start + word].store(value, Relaxed);
+        if let (Some(row), Some(word)) = (&self.row, place.word()) {
+            row[word].store(value, Relaxed);
         }
     }
 }

@@ -9,7 +9,7 @@ use super::super::REMOTES;
 pub const LISTENERS: usize = 64;
 /// Words of each part. Not all of them have a meaning yet.
 const GENERAL_WORDS: usize = 128;
-const LISTENER_WORDS: usize = 32;
+pub(super) const LISTENER_WORDS: usize = 32;
 pub(super) const REMOTE_WORDS: usize = 48;
 
 /// Words of a row. Pages that are never used take no memory.
@@ -27,7 +27,7 @@ const DURATIONS_AT: usize = HANDSHAKES_AT + 2 * HANDSHAKE_WORDS;
 const EXPIRED_AT: usize = 112;
 const LISTENER_REFUSED_AT: usize = 16;
 const FAILED_AT: usize = 16;
-const CONNECT_AT: usize = 24;
+pub(super) const CONNECT_AT: usize = 24;
 
 /// A counter, or gauge, of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -292,6 +292,7 @@ pub enum Histogram {
 
 impl Histogram {
     /// The upper bounds of its buckets, in milliseconds. There is one more bucket, for all above.
+    #[inline]
     pub fn bounds(self) -> &'static [u64] {
         match self {
             Histogram::Duration => {
@@ -302,6 +303,7 @@ impl Histogram {
     }
 
     /// The bucket of a value.
+    #[inline]
     pub(super) fn bucket(self, milliseconds: u64) -> usize {
         self.bounds().iter().take_while(|&&bound| milliseconds > bound).count()
     }
@@ -344,11 +346,13 @@ pub enum Place {
     Sum(Histogram),
 }
 
-fn of_listener(listener: usize, word: usize) -> Option<usize> {
+#[inline]
+pub(super) fn of_listener(listener: usize, word: usize) -> Option<usize> {
     (listener < LISTENERS).then(|| LISTENERS_AT + listener * LISTENER_WORDS + word)
 }
 
-fn of_remote(remote: usize, word: usize) -> Option<usize> {
+#[inline]
+pub(super) fn of_remote(remote: usize, word: usize) -> Option<usize> {
     (remote < REMOTES).then(|| REMOTES_AT + remote * REMOTE_WORDS + word)
 }
 
