@@ -2,11 +2,12 @@
 
 mod common;
 
+use common::launch::serving;
+use common::metrics::{check_growth, figures, sum, Figures};
 use common::pki::Identity;
 use common::*;
 use nix::sys::signal::Signal;
 use openssl::ssl::{SslConnector, SslMethod, SslSession, SslStream, SslVerifyMode, SslVersion};
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
@@ -40,23 +41,11 @@ impl Counted {
         counted
     }
 
-    fn try_figures(&self) -> Option<BTreeMap<String, f64>> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.status)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        let samples = body.lines().filter(|line| !line.starts_with('#'));
-        let samples = samples.map(|line| {
-            let (name, value) = line.rsplit_once(' ').expect("name and value");
-            (name.to_owned(), value.parse().expect("a number"))
-        });
-        Some(samples.collect())
+    fn try_figures(&self) -> Option<Figures> {
+        figures(self.status)
     }
 
-    fn figures(&self) -> BTreeMap<String, f64> {
+    fn figures(&self) -> Figures {
         self.try_figures().expect("an answer")
     }
 
@@ -83,17 +72,6 @@ fn wait_up_to(mut condition: impl FnMut() -> bool) -> bool {
         pace(Duration::from_millis(50));
     }
     false
-}
-
-/// The sum of samples whose names begin so.
-fn sum(figures: &BTreeMap<String, f64>, name: &str) -> f64 {
-    let found: Vec<f64> = figures
-        .iter()
-        .filter(|(known, _)| known.starts_with(name))
-        .map(|(_, value)| *value)
-        .collect();
-    assert!(!found.is_empty(), "there is no {name}: {:?}", figures.keys().collect::<Vec<_>>());
-    found.iter().sum()
 }
 
 /// A session that sends bytes and gets them back; 0 if it is cut.
@@ -158,21 +136,14 @@ fn nothing_is_lost_or_runs_backwards_over_reloads_and_dead_workers() {
     let remote = Peer::echo();
     let counted = Counted::start("", "", &remote.remote());
     let (mut sessions, mut bytes) = (0, 0);
-    let mut before: BTreeMap<String, f64> = counted.figures();
+    let mut before: Figures = counted.figures();
     let mut check = |counted: &Counted, sessions: u64, bytes: u64| {
         counted.expect("tcprelay_remote_sessions_total", sessions);
         counted.expect("tcprelay_connections_accepted_total", sessions);
         counted.expect("tcprelay_bytes_total{direction=\"to_client\"", bytes);
         counted.expect("tcprelay_remote_bytes_total", 2 * bytes);
         let now = counted.figures();
-        for (name, value) in &now {
-            let counts = ["_total", "_bucket", "_count", "_sum"];
-            let counts = counts
-                .iter()
-                .any(|end| name.split('{').next().is_some_and(|name| name.ends_with(end)));
-            let former = before.get(name).copied().unwrap_or(0.0);
-            assert!(!counts || *value >= former, "{name}: {value} after {former}");
-        }
+        check_growth(&before, &now);
         before = now;
     };
     for (round, signal) in
@@ -199,8 +170,7 @@ fn nothing_is_lost_or_runs_backwards_over_reloads_and_dead_workers() {
         }
         (sessions, bytes) = (sessions + 4, bytes + 20);
         check(&counted, sessions, bytes);
-        let serves = |&pid: &i32| title(pid).contains("connection");
-        let victim = counted.relay.workers().into_iter().find(serves).expect("a worker");
+        let victim = serving(&counted.relay)[0];
         kill(victim, Signal::SIGKILL);
         counted.expect("tcprelay_workers_died_total", round as u64 + 1);
         drop(held);

@@ -3,165 +3,15 @@
 
 mod common;
 
+use common::dns::{ask, ip, open, Backends, Dns};
 use common::launch::{monitor, two_workers};
-use common::namespace;
+use common::load::Load;
 use common::*;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::net::{TcpStream, UdpSocket};
+use std::thread;
 use std::time::{Duration, Instant};
-
-/// A network of its own with dnsmasq at 127.0.0.1, whose answers are valid for a second; and a
-/// resolv.conf and an /etc/hosts of its own.
-struct Dns {
-    directory: Directory,
-    server: Option<Server>,
-}
-
-impl Dns {
-    /// `None` where there can be no namespaces.
-    fn start() -> Option<Dns> {
-        let directory = Directory::new();
-        // Whatever the C library and c-ares call it: a second, twice.
-        let options = "options timeout:1 attempts:2 retrans:1000 retry:2";
-        let text = format!("nameserver 127.0.0.1\n{options}\n");
-        let resolver = directory.write("resolv.conf", text);
-        let hosts = directory.write("hosts", "127.0.0.1 localhost\n");
-        directory.write("names", "");
-        let files = [(&*resolver, "/etc/resolv.conf"), (&*hosts, "/etc/hosts")];
-        if !namespace::enter() || !namespace::own_files(&files) {
-            return None;
-        }
-        let mut dns = Dns { directory, server: None };
-        dns.run(&[]);
-        Some(dns)
-    }
-
-    /// Starts dnsmasq, with these options besides.
-    fn run(&mut self, options: &[&str]) {
-        drop(self.server.take());
-        let names = format!("--addn-hosts={}", self.directory.file("names").display());
-        let file = self.directory.write("dns.log", "");
-        let read = || std::fs::read_to_string(&file).is_ok_and(|log| log.contains(": read "));
-        let log = format!("--log-facility={}", file.display());
-        let mut command = Command::new(program("dnsmasq"));
-        command
-            .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"])
-            .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--user=root", "--pid-file="])
-            .args(["--local=/test/", "--local-ttl=1", &log, &names])
-            .args(options);
-        self.server = Some(Server::start(&mut command, 53));
-        // It listens before it takes signals.
-        wait_for("the server to read names", || read().then_some(()));
-    }
-
-    /// What the server answers from now on.
-    fn set<'a>(&self, names: impl IntoIterator<Item = (&'a str, String)>) {
-        self.set_later(names);
-        self.signal(Signal::SIGHUP);
-    }
-
-    /// What the server answers from its next start on.
-    fn set_later<'a>(&self, names: impl IntoIterator<Item = (&'a str, String)>) {
-        let mut text = String::new();
-        for (name, address) in names {
-            let _ = writeln!(text, "{address} {name}");
-        }
-        self.directory.write("names", text);
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(self.server.as_ref().expect("a server").pid(), signal);
-    }
-}
-
-impl Drop for Dns {
-    fn drop(&mut self) {
-        // One that is stopped would not end.
-        if let Some(server) = &self.server {
-            kill(server.pid(), Signal::SIGCONT);
-        }
-    }
-}
-
-/// The address of a backend.
-fn ip(number: u8) -> String {
-    format!("127.0.1.{number}")
-}
-
-/// Servers at 127.0.1.1, 127.0.1.2 and so on, which answer each line with the last number of their
-/// address.
-struct Backends {
-    port: u16,
-    running: BTreeMap<u8, (Arc<AtomicBool>, JoinHandle<()>)>,
-    open: Arc<Mutex<BTreeMap<u8, usize>>>,
-}
-
-impl Backends {
-    fn new() -> Backends {
-        Backends { port: 7000, running: BTreeMap::new(), open: Arc::default() }
-    }
-
-    /// From now on these are there and no others. Connections that are open stay.
-    fn set(&mut self, numbers: &BTreeSet<u8>) {
-        let gone: Vec<u8> =
-            self.running.keys().copied().filter(|number| !numbers.contains(number)).collect();
-        for number in gone {
-            let (stop, thread) = self.running.remove(&number).expect("a server");
-            stop.store(true, SeqCst);
-            let _ = TcpStream::connect((Ipv4Addr::new(127, 0, 1, number), self.port));
-            thread.join().expect("a server");
-        }
-        for &number in numbers {
-            let (port, open) = (self.port, self.open.clone());
-            self.running.entry(number).or_insert_with(|| {
-                let stop = Arc::new(AtomicBool::new(false));
-                let stopped = stop.clone();
-                let place = (Ipv4Addr::new(127, 0, 1, number), port);
-                let listener = TcpListener::bind(place).expect("to listen");
-                let thread = thread::spawn(move || {
-                    for stream in listener.incoming() {
-                        if stopped.load(SeqCst) {
-                            return;
-                        }
-                        let (mut stream, open) = (stream.expect("a connection"), open.clone());
-                        *open.lock().expect("the counts").entry(number).or_default() += 1;
-                        thread::spawn(move || {
-                            let mut byte = [0];
-                            while stream.read(&mut byte).is_ok_and(|count| count > 0) {
-                                let _ = stream.write_all(&[number]);
-                            }
-                            *open.lock().expect("the counts").entry(number).or_default() -= 1;
-                        });
-                    }
-                });
-                (stop, thread)
-            });
-        }
-    }
-}
-
-/// Asks who serves a connection.
-fn ask(stream: &mut TcpStream) -> Result<u8, String> {
-    let mut answer = [0];
-    stream.write_all(b"?").map_err(|error| error.to_string())?;
-    stream.read_exact(&mut answer).map_err(|error| error.to_string())?;
-    Ok(answer[0])
-}
-
-fn open(port: u16) -> Result<(TcpStream, u8), String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
-    let patience = Some(Duration::from_secs(20));
-    stream.set_read_timeout(patience).map_err(|error| error.to_string())?;
-    let number = ask(&mut stream)?;
-    Ok((stream, number))
-}
 
 /// Who serves so many new connections.
 fn served_by(port: u16, count: usize) -> BTreeSet<u8> {
@@ -174,49 +24,6 @@ fn expect(port: u16, numbers: impl IntoIterator<Item = u8>) {
     wait_for(&format!("{wanted:?} alone"), || {
         (served_by(port, 4 * wanted.len().max(2)) == wanted).then_some(())
     });
-}
-
-/// Clients that connect and ask all the time.
-struct Load {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-    served: Arc<AtomicUsize>,
-    errors: Arc<Mutex<Vec<String>>>,
-}
-
-impl Load {
-    fn start(ports: &[u16]) -> Load {
-        let (stop, served) = <(Arc<AtomicBool>, Arc<AtomicUsize>)>::default();
-        let errors = Arc::new(Mutex::new(Vec::<String>::new()));
-        let threads = (0..4)
-            .map(|first| {
-                let (stop, served, errors) = (stop.clone(), served.clone(), errors.clone());
-                let ports = ports.to_vec();
-                thread::spawn(move || {
-                    for port in ports.iter().cycle().skip(first) {
-                        if stop.load(SeqCst) {
-                            return;
-                        }
-                        match open(*port) {
-                            Ok(_) => drop(served.fetch_add(1, SeqCst)),
-                            Err(error) => errors.lock().expect("the list").push(error),
-                        }
-                        pace(Duration::from_millis(5));
-                    }
-                })
-            })
-            .collect();
-        Load { stop, threads, served, errors }
-    }
-
-    /// Stops; fails if a connection has failed.
-    fn end(self) -> usize {
-        self.stop.store(true, SeqCst);
-        self.threads.into_iter().for_each(|thread| thread.join().expect("a client"));
-        let errors = self.errors.lock().expect("the list");
-        assert!(errors.is_empty(), "{} of {errors:?}", errors.len());
-        self.served.load(SeqCst)
-    }
 }
 
 #[test]
@@ -269,7 +76,7 @@ fn changes_under_load(single: bool) {
     let remotes: String =
         NAMES.iter().map(|name| format!("remote = {{ address = {name} port = 7000 }}\n")).collect();
     let relay = two_workers(8000, single, "", &format!("balance = round-robin {remotes}"));
-    let load = Load::start(&[8000]);
+    let load = Load::start(200, || open(8000).map(|(_, number)| number.into()));
     let mut long: Vec<(TcpStream, u8)> = Vec::new();
     let mut killed = Vec::new();
     for turn in 0..10 {
@@ -288,7 +95,7 @@ fn changes_under_load(single: bool) {
         }
     }
     assert!(single || killed.len() >= 9, "{killed:?}");
-    let served = load.end();
+    let served = load.end().without_errors();
     assert!(served > 300, "{served}");
     // Sessions end by themselves, and nothing is left.
     let vanished = |open: &BTreeMap<u8, usize>| -> usize {

@@ -317,3 +317,9 @@ pub fn two_workers(port: u16, single: bool, broker: &str, relay: &str) -> Relay 
 pub fn monitor(relay: &Relay) -> Option<i32> {
     children(relay.pid()).into_iter().find(|&pid| title(pid).ends_with(": monitor"))
 }
+
+/// The workers of a relay that serve, which its monitor is not.
+pub fn serving(relay: &Relay) -> Vec<i32> {
+    let serves = |pid: &i32| title(*pid).contains("connection");
+    children(relay.pid()).into_iter().filter(serves).collect()
+}

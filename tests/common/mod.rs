@@ -3,8 +3,11 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod dns;
 pub mod launch;
+pub mod load;
 pub mod memory;
+pub mod metrics;
 pub mod modules;
 pub mod namespace;
 pub mod pki;
@@ -552,8 +555,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // nginx and sshd have children, which end only if their parent ends in an orderly way.
+        // nginx and sshd have children, which end only if their parent ends in an orderly way; and
+        // one that is stopped would not end.
         kill(self.0.id() as i32, nix::sys::signal::Signal::SIGTERM);
+        kill(self.0.id() as i32, nix::sys::signal::Signal::SIGCONT);
         let _ = self.0.wait();
     }
 }
