@@ -33,6 +33,7 @@ _tcprelayctl() {
         case $command in
         sessions) words="$words --remote --client --sort --top" ;;
         drain | disable | weight) words="$words --until-reload" ;;
+        stop) words="$words --no-wait" ;;
         wait) words="$words --timeout" ;;
         top) words="$words --delay --rounds" ;;
         esac

@@ -39,4 +39,5 @@ complete -c tcprelayctl -n '__fish_seen_subcommand_from sessions' -l sort -x -a 
 complete -c tcprelayctl -n '__fish_seen_subcommand_from sessions' -l top -x -d 'At most so many'
 complete -c tcprelayctl -n '__fish_seen_subcommand_from top' -l delay -x -d 'Seconds'
 complete -c tcprelayctl -n '__fish_seen_subcommand_from top' -l rounds -x -d 'So many times'
+complete -c tcprelayctl -n '__fish_seen_subcommand_from stop' -l no-wait -d 'Only begin to end the service'
 complete -c tcprelayctl -n '__fish_seen_subcommand_from wait' -l timeout -x -d 'Seconds'

@@ -6,7 +6,7 @@ use common::launch::monitor;
 use common::*;
 use nix::sys::signal::Signal;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -76,6 +76,7 @@ fn a_reload_tells_how_it_went() {
         ping(&mut session, b"after");
         let output = ctl(&socket, &["wait", "--timeout", "1"]);
         assert_eq!(output.status.code(), Some(75), "{}", said(&output));
+        assert!(said(&output).contains("1 former worker with "), "{}", said(&output));
         drop(session);
         assert!(done(&socket, &["wait"]).contains("no former workers are left\n"));
         // Mistakes in the new file come with their place, and nothing happens.
@@ -93,7 +94,7 @@ fn a_reload_tells_how_it_went() {
             format!("{{\"ok\":true,\"pid\":{}}}", relay.pid())
         });
         ping(&mut connect(port), b"served");
-        assert!(done(&socket, &["stop"]).contains("the service ends"));
+        assert_eq!(done(&socket, &["stop"]), "the service ends\nthe service has ended\n");
         assert_eq!(relay.wait().code(), Some(0));
         assert!(!socket.exists());
         assert_eq!(ctl(&socket, &["wait"]).status.code(), Some(69));
@@ -101,7 +102,38 @@ fn a_reload_tells_how_it_went() {
 }
 
 #[test]
-fn stop_drains_if_that_is_configured() {
+fn stop_waits_and_shows_progress() {
+    let peer = Peer::echo();
+    for mode in MODES {
+        let port = free_port();
+        let broker = format!("{mode}stop = drain");
+        let (launch, socket, _directory) = launch(port, &broker, &peer.remote());
+        let mut relay = launch.start();
+        let mut sessions = [connect(port), connect(port)];
+        sessions.iter_mut().for_each(|session| ping(session, b"hello"));
+        let first = "the service ends with its last session; 2 sessions left";
+        let mut command = ours(env!("CARGO_BIN_EXE_tcprelayctl"));
+        command.arg("-s").arg(&socket).arg("stop").stdout(Stdio::piped());
+        let mut child = command.spawn().expect("tcprelayctl");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let mut line = || lines.next().map(|line| line.expect("text"));
+        assert_eq!(line().as_deref(), Some(first));
+        let [mut one, two] = sessions;
+        ping(&mut one, b"still");
+        drop(two);
+        assert_eq!(line().as_deref(), Some("1 session left"));
+        ping(&mut one, b"still");
+        drop(one);
+        let mut rest: Vec<String> = std::iter::from_fn(line).collect();
+        assert_eq!(rest.pop().as_deref(), Some("the service has ended"));
+        assert!(rest.iter().all(|line| line == "0 sessions left"), "{rest:?}");
+        assert!(child.wait().expect("its end").success());
+        assert_eq!(relay.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn stop_need_not_wait() {
     let peer = Peer::echo();
     let port = free_port();
     let (launch, socket, _directory) = launch(port, "stop = drain", &peer.remote());
@@ -109,7 +141,7 @@ fn stop_drains_if_that_is_configured() {
     let mut session = connect(port);
     ping(&mut session, b"hello");
     assert_eq!(
-        done(&socket, &["stop"]),
+        done(&socket, &["stop", "--no-wait"]),
         "the service ends with its last session; 1 session left\n"
     );
     ping(&mut session, b"still");

@@ -37,6 +37,10 @@ pub(super) struct Callers {
     errands: VecDeque<Errand>,
     /// Those that wait for a reload.
     waiting: Vec<(Socket, Until)>,
+    /// Those that have ended the service, and wait until it has. Their connections close with it.
+    stopping: Vec<Socket>,
+    /// How many sessions they were told are left.
+    told: usize,
 }
 
 impl Callers {
@@ -50,7 +54,7 @@ impl Callers {
 
     /// True if another one may come.
     pub(super) fn has_room(&self) -> bool {
-        self.with_monitor.len() + self.waiting.len() < MOST
+        self.with_monitor.len() + self.waiting.len() + self.stopping.len() < MOST
     }
 
     /// A number for another one.
@@ -145,11 +149,27 @@ impl Callers {
         });
     }
 
-    /// The broker is about to end: no client is told anything more.
+    /// The broker is about to end: clients are told nothing more, but those that want this.
     pub(super) fn end(&mut self) {
         self.check_ended();
         self.refused(&["the service is ending".to_owned()]);
         self.monitor_is_gone();
+    }
+
+    /// A client has ended the service, which has so many sessions left.
+    pub(super) fn stop(&mut self, socket: Socket, sessions: usize) {
+        self.stopping.push(socket);
+        self.told = sessions;
+    }
+
+    /// So many sessions are left before the service ends.
+    pub(super) fn left_over(&mut self, sessions: usize) {
+        if std::mem::replace(&mut self.told, sessions) == sessions {
+            return;
+        }
+        for socket in &self.stopping {
+            say(socket, &json!({ "sessions": sessions }));
+        }
     }
 
     /// In a child of this process: they stay the parent's.

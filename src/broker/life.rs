@@ -675,7 +675,10 @@ impl Broker {
     fn show(&mut self, now: Shown) {
         self.shown = Some(now);
         let (count, state) = match now {
-            Shown::Draining { left } => (left, State::Leaving),
+            Shown::Draining { left } => {
+                self.callers.left_over(left);
+                (left, State::Leaving)
+            }
             Shown::Serving { total, full: true, .. } => {
                 (total, State::Full { doing: text::doing(self.admission.overload()) })
             }

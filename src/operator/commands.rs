@@ -1,6 +1,6 @@
 //! The commands: what each asks the relay, and shows.
 
-use super::options::{Change, Command, Options, Sessions, View};
+use super::options::{Change, Command, Options, Patience, Sessions, View};
 use super::relay::{Failure, Relay};
 use super::{show, tables, views};
 use serde_json::{json, Value};
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// How long a reload may take: the check of the configuration has two minutes.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(150);
+/// How long the relay may take to begin to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// How often `wait` looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(300);
 
@@ -50,21 +52,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
                 .fold(Ok(()), Result::and)
         }
         Command::Reload => reload(&relay, options.json),
-        Command::Stop => {
-            let answer = relay.ask(&json!({ "do": "stop" }))?;
-            let sessions = tables::number(&answer["sessions"]);
-            let text = match answer["drains"].as_bool() {
-                Some(true) => {
-                    format!(
-                        "the service ends with its last session; {} left\n",
-                        sessions_of(sessions)
-                    )
-                }
-                _ => "the service ends\n".to_owned(),
-            };
-            print(options.json, &answer, &text);
-            Ok(())
-        }
+        Command::Stop(patience) => stop(&relay, *patience, options.json),
         Command::Wait(timeout) => wait(&relay, *timeout, options.json),
     }
 }
@@ -169,6 +157,25 @@ fn reload(relay: &Relay, json: bool) -> Result<(), Failure> {
         }
     })?;
     print(json, &answer, "the new configuration is in service\n");
+    Ok(())
+}
+
+/// Ends the service.
+fn stop(relay: &Relay, patience: Patience, json: bool) -> Result<(), Failure> {
+    let (answer, more) = relay.follow(&json!({ "do": "stop" }), STOP_PATIENCE, |_| {})?;
+    let left =
+        |answer: &Value| format!("{} left", sessions_of(tables::number(&answer["sessions"])));
+    let text = match answer["drains"].as_bool() {
+        Some(true) => format!("the service ends with its last session; {}\n", left(&answer)),
+        _ => "the service ends\n".to_owned(),
+    };
+    print(json, &answer, &text);
+    if patience == Patience::UntilDone {
+        more.end(|note| print(json, note, &format!("{}\n", left(note))));
+        if !json {
+            show("the service has ended\n");
+        }
+    }
     Ok(())
 }
 

@@ -41,9 +41,18 @@ pub(super) enum Command {
         delay: u64,
     },
     Reload,
-    Stop,
+    Stop(Patience),
     /// Wait until former workers are gone, but no longer than this many seconds.
     Wait(Option<u64>),
+}
+
+/// How long a command takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// As long as what it has begun.
+    UntilDone,
+    /// It only begins it.
+    None,
 }
 
 /// A part of the overview, or all of it.
@@ -112,7 +121,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("enable", "REMOTE...", "takes that back"),
     ("weight", "REMOTE NUMBER|default [--until-reload]", "changes the weight of a remote"),
     ("reload", "", "reads the configuration again, and tells how that went"),
-    ("stop", "", "ends the service, as SIGTERM does"),
+    ("stop", "[--no-wait]", "ends the service, as SIGTERM does, and waits until it has ended"),
     ("wait", "[--timeout SECONDS]", "waits until the workers of former configurations are gone"),
 ];
 
@@ -198,7 +207,7 @@ impl Arguments {
 /// Options of commands that have a value.
 const WITH_VALUE: &[&str] = &["client", "delay", "remote", "rounds", "sort", "timeout", "top"];
 /// Those that have none.
-const PLAIN: &[&str] = &["until-reload"];
+const PLAIN: &[&str] = &["no-wait", "until-reload"];
 
 /// Reads the arguments, without argv\[0]. Options may stand anywhere.
 pub(super) fn parse(arguments: &[OsString]) -> Parsed {
@@ -287,7 +296,10 @@ fn try_parse(arguments: &[OsString]) -> Result<Parsed, String> {
             arguments.change(remotes, Change::Weight(weight))
         }
         "reload" => Command::Reload,
-        "stop" => Command::Stop,
+        "stop" => Command::Stop(match arguments.has("no-wait") {
+            true => Patience::None,
+            false => Patience::UntilDone,
+        }),
         "wait" => Command::Wait(arguments.number("timeout")?),
         _ => {
             let known: Vec<&str> = COMMANDS.iter().map(|(name, ..)| *name).collect();

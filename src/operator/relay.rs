@@ -1,7 +1,7 @@
 //! The relay at the other end of the control socket.
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Take, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -63,23 +63,31 @@ impl Relay {
         &self,
         request: &Value,
         patience: Duration,
-        mut note: impl FnMut(&Value),
+        note: impl FnMut(&Value),
     ) -> Result<Value, Failure> {
+        self.follow(request, patience, note).map(|(answer, _)| answer)
+    }
+
+    /// As [`ask_for`](Self::ask_for); also returns the connection, on which more may come.
+    pub(super) fn follow(
+        &self,
+        request: &Value,
+        patience: Duration,
+        mut note: impl FnMut(&Value),
+    ) -> Result<(Value, Answers), Failure> {
         let end = Instant::now() + RETRIES;
         loop {
-            match self.try_to_ask(request, patience, &mut note) {
+            let answers = self.open(request, patience);
+            let result = answers.and_then(|mut answers| Ok((answers.answer(&mut note)?, answers)));
+            match result {
                 Err(Failure::Silent) if Instant::now() < end => thread::sleep(RETRY_PAUSE),
                 other => return other,
             }
         }
     }
 
-    fn try_to_ask(
-        &self,
-        request: &Value,
-        patience: Duration,
-        note: &mut impl FnMut(&Value),
-    ) -> Result<Value, Failure> {
+    /// Sends a request, and returns the connection on which the answer comes.
+    fn open(&self, request: &Value, patience: Duration) -> Result<Answers, Failure> {
         let mut stream = UnixStream::connect(&self.socket).map_err(|error| match error.kind() {
             ErrorKind::PermissionDenied => Failure::NotAllowed,
             // The backlog is full.
@@ -90,21 +98,34 @@ impl Relay {
         stream.set_read_timeout(Some(patience)).map_err(lost)?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(lost)?;
         stream.write_all(format!("{request}\n").as_bytes()).map_err(lost)?;
-        let mut lines = BufReader::new(stream.take(MOST_ANSWER));
-        loop {
-            let mut line = String::new();
-            match lines.read_line(&mut line) {
-                Ok(0) => return Err(Failure::Silent),
-                Ok(_) => {}
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-                {
-                    let text = format!("no answer within {} seconds", patience.as_secs());
-                    return Err(Failure::TimeIsOver(text));
-                }
-                Err(_) => return Err(Failure::Silent),
+        Ok(Answers { lines: BufReader::new(stream.take(MOST_ANSWER)), patience })
+    }
+}
+
+/// What the relay says to a request.
+pub(super) struct Answers {
+    lines: BufReader<Take<UnixStream>>,
+    patience: Duration,
+}
+
+impl Answers {
+    /// The next line.
+    fn line(&mut self) -> Result<Value, Failure> {
+        let mut line = String::new();
+        match self.lines.read_line(&mut line) {
+            Ok(1..) => serde_json::from_str(&line).map_err(|_| Failure::Silent),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                let text = format!("no answer within {} seconds", self.patience.as_secs());
+                Err(Failure::TimeIsOver(text))
             }
-            let answer: Value = serde_json::from_str(&line).map_err(|_| Failure::Silent)?;
+            _ => Err(Failure::Silent),
+        }
+    }
+
+    /// The answer. `note` gets the lines before it.
+    fn answer(&mut self, note: &mut impl FnMut(&Value)) -> Result<Value, Failure> {
+        loop {
+            let answer = self.line()?;
             if let Some(error) = answer.get("error") {
                 return Err(Failure::Refused(error.as_str().unwrap_or("refused").to_owned()));
             }
@@ -112,6 +133,15 @@ impl Relay {
                 return Ok(answer);
             }
             note(&answer);
+        }
+    }
+
+    /// Waits until the relay closes the connection, for as long as that takes. `note` gets the
+    /// lines before it.
+    pub(super) fn end(mut self, mut note: impl FnMut(&Value)) {
+        let _ = self.lines.get_ref().get_ref().set_read_timeout(None);
+        while let Ok(line) = self.line() {
+            note(&line);
         }
     }
 }

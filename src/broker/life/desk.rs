@@ -96,5 +96,6 @@ impl Broker {
         let drains = self.life == Life::Draining;
         let sessions = self.workers.sessions();
         say(&socket, &json!({ "ok": true, "drains": drains, "sessions": sessions }));
+        self.callers.stop(socket, sessions);
     }
 }
