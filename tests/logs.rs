@@ -4,6 +4,8 @@
 
 mod common;
 
+use common::launch::serving;
+use common::pki::Identity;
 use common::*;
 use nix::sys::signal::Signal;
 use std::fs::{self, File};
@@ -118,6 +120,57 @@ fn rotation_under_load(more: &str, arguments: &[&str], is_whole: impl Fn(&str) -
     expect_line(&relay.directory.file("lines"), "closed");
 }
 
+/// How many descriptors of a process lead to this file.
+fn leads_to(pid: i32, file: &Path) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let files = descriptors.flat_map(|entry| fs::read_link(entry.path()));
+    files.filter(|target| target == file).count()
+}
+
+/// Whoever rotates logs may send the signal to all processes: broker, workers, monitor, and the
+/// one with the keys. All of them write to the new file then, and none has ended.
+#[test]
+fn all_processes_open_the_file_again_and_bear_the_signal() {
+    let (peer, identity, files) = (Peer::echo(), Identity::own(&["localhost"]), Directory::new());
+    for (mode, others) in [("", 4), ("single process = yes", 0)] {
+        let port = free_port();
+        let keys = if mode.is_empty() { "tls keys = separate" } else { "" };
+        let launch = Launch::new(format!(
+            "log = file @DIR@/lines\nid = spawnd {{ {mode} status = {{ path = @DIR@/status }}\n\
+             listen = {{ address = 127.0.0.1 port = {port} tls = auto }}\n\
+             spawn {{ instances min = 2 instances max = 2 }} }}\n\
+             id = tcprelay {{ access log = yes {keys}\n{}{} }}\n",
+            identity.directives(files.path(), "own"),
+            peer.remote()
+        ));
+        let relay = launch.ready(None).start();
+        wait_for("a listener", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        let log = relay.directory.file("lines");
+        let processes = || [children(relay.pid()), vec![relay.pid()]].concat();
+        wait_for("all processes", || {
+            let all = processes();
+            let write = all.iter().filter(|&&pid| leads_to(pid, &log) == 1).count();
+            (all.len() == others + 1 && write == all.len()).then_some(())
+        });
+        wait_for("the workers", || (mode != "" || serving(&relay).len() == 2).then_some(()));
+        let before = processes();
+        for round in 0..3 {
+            let former = relay.directory.file(&format!("lines.{round}"));
+            fs::rename(&log, &former).expect("to rename");
+            for &pid in &before {
+                kill(pid, Signal::SIGUSR2);
+            }
+            wait_for("all of them to write to the new file", || {
+                let moved = |&&pid: &&i32| leads_to(pid, &log) == 1 && leads_to(pid, &former) == 0;
+                (before.iter().filter(moved).count() == before.len()).then_some(())
+            });
+            one_session(port);
+            expect_line(&log, "closed");
+        }
+        assert_eq!(processes(), before);
+    }
+}
+
 fn is_text(line: &str) -> bool {
     let rest = line.get(27..).unwrap_or("");
     line.as_bytes()[10] == b'T' && line.as_bytes()[26] == b'Z' && rest.contains("tcprelay[")
@@ -143,7 +196,7 @@ fn a_file_of_objects_is_renamed_under_load() {
 #[test]
 fn objects_are_json_whatever_clients_send() {
     let (peer, port) = (Peer::echo(), free_port());
-    let identity = common::pki::Identity::own(&["localhost"]);
+    let identity = Identity::own(&["localhost"]);
     let files = Directory::new();
     let relay = Launch::new(format!(
         "log = file @DIR@/lines log format = json\nid = spawnd {{ listen = {{ address = 127.0.0.1 \

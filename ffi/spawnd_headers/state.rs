@@ -556,7 +556,10 @@ pub(super) unsafe fn remove(context: *mut SpawndContext) {
 /// Catches signals, and has the loop of C code call `noted` when one arrives.
 pub(super) fn watch_signals(noted: unsafe extern "C" fn(*mut c_void, c_int)) {
     static PLACE: u8 = 0;
-    let caught = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
+    // SIGUSR2 has nothing to do here, as this broker opens no log file, but must not end it: what
+    // rotates logs may send it to all processes.
+    let caught =
+        [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
     let signals = match Signals::install(&caught) {
         Ok(signals) => signals,
         Err(error) => return log::message(&format!("signals: {error}")),

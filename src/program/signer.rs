@@ -23,8 +23,10 @@ pub(super) fn main(process: &Process) -> i32 {
             return exit::OS_ERROR;
         }
     };
-    // It ends with those that it serves, whoever stops them.
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1] {
+    // It ends with those that it serves, whoever stops them. SIGUSR2 may be sent to all processes.
+    for signal in
+        [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2]
+    {
         let _ = signals::ignore(signal);
     }
     Title::new(&process.name).text(SIGNER_ARGUMENT).show();
