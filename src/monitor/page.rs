@@ -16,7 +16,7 @@ const SCRIPT: &str = include_str!("page.js");
 pub(super) const FIELDS: &str = concat!(
     "Content-Security-Policy: default-src 'none'; img-src data:; connect-src 'self'; ",
     "style-src 'sha256-pCSyrrYzYF7d8BOsv/0IrNvaz+bpXs6xRsOz1SCNFP8='; ",
-    "script-src 'sha256-5wOuzcaaNLnS7EOfAvzS+Szqpaqm7pCh//o5D7y7wns='; ",
+    "script-src 'sha256-7yUoUDBCZWgBCNyYAoTLHAmb8eg6hL3seN2qIxNK/Jw='; ",
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n",
     "Referrer-Policy: no-referrer\r\n"
 );
