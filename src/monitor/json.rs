@@ -1,4 +1,6 @@
-//! Writes JSON (RFC 8259).
+//! Writes JSON (RFC 8259) in the order in which values are given, as text at once. A value of
+//! `serde_json`, with which short answers are made and requests are read, sorts its names, and would
+//! be a tree of all remotes that is thrown away.
 
 use crate::os::log;
 
