@@ -130,7 +130,7 @@ fn monitors_die(count: u32) -> Option<f64> {
     }
     assert_eq!(serving(&relay), workers);
     let log = relay.log();
-    assert_eq!(log.matches("killed by").count(), count as usize, "{log}");
+    assert_eq!(log.matches("terminated abnormally (signal 9)").count(), count as usize, "{log}");
     assert!(!log.contains(" is down") && !log.contains("connect to"), "{log}");
     Some(rate)
 }
