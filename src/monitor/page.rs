@@ -15,7 +15,7 @@ const SCRIPT: &str = include_str!("page.js");
 /// may show it in a frame. The hashes are those of the two files; tests/status.rs compares them.
 pub(super) const FIELDS: &str = concat!(
     "Content-Security-Policy: default-src 'none'; img-src data:; connect-src 'self'; ",
-    "style-src 'sha256-pCSyrrYzYF7d8BOsv/0IrNvaz+bpXs6xRsOz1SCNFP8='; ",
+    "style-src 'sha256-WIw/D5KE9wHr83Owg3Vq5SPfOpQrLzA6rMpCxlLSMM8='; ",
     "script-src 'sha256-7yUoUDBCZWgBCNyYAoTLHAmb8eg6hL3seN2qIxNK/Jw='; ",
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n",
     "Referrer-Policy: no-referrer\r\n"
