@@ -152,7 +152,7 @@ fn all_processes_open_the_file_again_and_bear_the_signal() {
             let write = all.iter().filter(|&&pid| leads_to(pid, &log) == 1).count();
             (all.len() == others + 1 && write == all.len()).then_some(())
         });
-        wait_for("the workers", || (mode != "" || serving(&relay).len() == 2).then_some(()));
+        wait_for("the workers", || (!mode.is_empty() || serving(&relay).len() == 2).then_some(()));
         let before = processes();
         for round in 0..3 {
             let former = relay.directory.file(&format!("lines.{round}"));
