@@ -82,6 +82,8 @@ pub struct Broker {
     shown: Option<Shown>,
     /// The limit, and how many connections wait for a worker, as figures say it.
     noted: Option<(usize, usize)>,
+    /// Something has happened after which there may be work for the desk.
+    desk_is_due: bool,
 }
 
 /// What [`Broker::start`] needs besides the configuration.
@@ -178,6 +180,7 @@ impl Broker {
             title: Title::new(&options.name),
             shown: None,
             noted: None,
+            desk_is_due: true,
             options,
         };
         if let Some(zone) = handover.zone.take() {
@@ -212,6 +215,7 @@ impl Broker {
         broker.dispatch.adopt_former(handover.parked, blocking, &broker.listeners, clients);
         broker.settle(events);
         broker.settle_load(events);
+        broker.tend_desk(events);
         broker.refresh_title();
         Ok(broker)
     }
@@ -256,10 +260,11 @@ impl Broker {
         }
         let outcome = self.reload.watch(events);
         if outcome.is_some() {
+            self.desk_is_due = true;
             self.checked(outcome, events);
         }
-        if self.listeners.has_desk() {
-            self.run_errands(events);
+        if self.desk_is_due {
+            self.tend_desk(events);
         }
         self.settle_load(events);
         if self.life == Life::Draining {
@@ -281,7 +286,10 @@ impl Broker {
 
     fn event(&mut self, event: Event, events: &mut Loop) {
         let index = event.token.index() as usize;
-        match event.token.kind() {
+        let kind = event.token.kind();
+        // Connections that come and go are no reason: there are many.
+        self.desk_is_due |= !matches!(kind, kind::LISTENER | kind::WORKER);
+        match kind {
             kind::SIGNALS => {
                 let arrived = self.signals.take();
                 self.signal(arrived, events);
@@ -304,6 +312,7 @@ impl Broker {
     }
 
     fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
+        self.desk_is_due = true;
         match token.kind() {
             kind::DESK_RETRY => self.listeners.bind_desk_again(events),
             kind::BIND_RETRY => {
@@ -443,9 +452,6 @@ impl Broker {
         self.follow_news(events);
         self.notice_limit(events);
         self.listeners.set_paused(self.is_paused(), events);
-        if self.listeners.has_desk() {
-            self.settle_desk(events);
-        }
     }
 
     #[inline]
@@ -457,6 +463,7 @@ impl Broker {
 
     #[cold]
     fn act_on_news(&mut self, events: &mut Loop) {
+        self.desk_is_due = true;
         while let Some(news) = self.workers.take_news() {
             match news {
                 News::Ready => self.announce(events),

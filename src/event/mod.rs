@@ -238,8 +238,8 @@ const VACANT: Slot = Slot {
 };
 
 /// What is due later than this, in milliseconds, does not mind how long the turn before a wait took, so
-/// the clock is not read for it again.
-const FAR: u64 = 1000;
+/// the clock is not read for it again. Less than the period of those who look at things every second.
+const FAR: u64 = 100;
 
 /// The loop.
 pub struct Loop {

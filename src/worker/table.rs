@@ -99,8 +99,11 @@ impl<T> Table<T> {
     pub(super) fn indices(&self) -> Vec<u32> {
         let mut indices = Vec::with_capacity(self.length);
         for (chunk, first) in self.chunks.iter().zip((0..).step_by(CHUNK)) {
+            if indices.len() == self.length {
+                break;
+            }
             let used = chunk.places.iter().zip(first..).filter(|(place, _)| place.is_some());
-            indices.extend(used.map(|(_, index)| index));
+            indices.extend(used.map(|(_, index)| index).take(chunk.used));
         }
         indices
     }

@@ -31,9 +31,18 @@ impl Broker {
         }
     }
 
-    /// Once a turn: clients are accepted while there is a monitor that takes them.
-    #[inline(never)]
-    pub(super) fn settle_desk(&mut self, events: &mut Loop) {
+    /// At the end of a turn in which more than connections has come or gone.
+    #[cold]
+    pub(super) fn tend_desk(&mut self, events: &mut Loop) {
+        self.desk_is_due = false;
+        if self.listeners.has_desk() {
+            self.run_errands(events);
+            self.open_or_close_desk(events);
+        }
+    }
+
+    /// Clients are accepted while there is a monitor that takes them.
+    fn open_or_close_desk(&mut self, events: &mut Loop) {
         let takes_callers = self.is_serving() && self.workers.takes_callers();
         if !takes_callers {
             self.callers.monitor_is_gone();
@@ -42,9 +51,8 @@ impl Broker {
         self.listeners.set_desk_open(is_open, events);
     }
 
-    /// Once a turn: does what clients want of the broker.
-    #[cold]
-    pub(super) fn run_errands(&mut self, events: &mut Loop) {
+    /// Does what clients want of the broker.
+    fn run_errands(&mut self, events: &mut Loop) {
         self.workers.hear_local_monitor();
         self.follow_news(events);
         while let Some((Errand { wants, .. }, socket, rights)) = self.callers.next_errand() {
