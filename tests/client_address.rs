@@ -4,8 +4,10 @@
 
 mod common;
 
+use common::launch::monitor;
 use common::namespace::{enter, must, Host};
 use common::*;
+use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
@@ -106,7 +108,53 @@ fn remotes_see_the_clients_own_addresses() {
         // An IPv4 client has no address to reach an IPv6 remote from.
         assert_eq!(seen(&client, "192.0.2.1:4002", ""), None);
         relay.expect_log("this host has no way to [2001:db8:2::9]:7000");
-        relay.signal(nix::sys::signal::Signal::SIGTERM);
+        relay.signal(Signal::SIGTERM);
+        relay.wait();
+    }
+}
+
+/// The capabilities in /proc/PID/status: permitted, effective, ambient. `None` if it has ended.
+fn capabilities(pid: i32) -> Option<[u64; 3]> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(["CapPrm:", "CapEff:", "CapAmb:"].map(|name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        u64::from_str_radix(line.trim(), 16).expect("a mask")
+    }))
+}
+
+/// Workers that are not root's have the one right that they need, the monitor has none, and after a
+/// reload it is the same.
+#[test]
+fn workers_of_another_user_keep_the_capability_alone() {
+    let Some((client, _remote)) = hosts() else {
+        return;
+    };
+    const NET_RAW: u64 = 1 << 13;
+    for sandbox in ["yes", "no"] {
+        let text = CONFIG.replace("@SINGLE@", "status = { port = 4999 }");
+        let text = text.replace("max = 1 }", "max = 1 userid = 65534 groupid = 65534 }");
+        let text = text.replace("connect timeout", &format!("sandbox = {sandbox} connect timeout"));
+        let mut relay = Launch::new(text).start();
+        let mut former = Vec::new();
+        for signal in [None, Some(Signal::SIGHUP), Some(Signal::SIGUSR1)] {
+            if let Some(signal) = signal {
+                relay.signal(signal);
+            }
+            // Before it is ready it passes the right on to itself.
+            wait_for("a worker with that capability alone", || {
+                let mut new = relay.workers().into_iter().filter(|pid| !former.contains(pid));
+                new.find(|pid| capabilities(*pid) == Some([NET_RAW, NET_RAW, 0]))
+            });
+            for (address, own) in
+                [("192.0.2.1:4000", "192.0.2.7"), ("[2001:db8:1::1]:4000", "2001:db8:1::7")]
+            {
+                assert_eq!(seen(&client, address, "").as_deref(), Some(own), "{signal:?}");
+            }
+            former = relay.workers();
+        }
+        let monitor = wait_for("the monitor", || monitor(&relay));
+        assert_eq!(capabilities(monitor), Some([0; 3]));
+        relay.signal(Signal::SIGTERM);
         relay.wait();
     }
 }
@@ -120,16 +168,13 @@ fn without_the_right_the_start_says_what_is_missing() {
                         capability CAP_NET_RAW to use addresses that are not this host's";
     let section = format!("local address = client\n{}", remote(9));
     let port = free_port();
-    for (single, spawn) in [("", "userid = 65534"), ("single process = yes\n", "")] {
+    for single in ["", "single process = yes\n"] {
         let config = format!(
             "id = spawnd {{\n{single}listen = {{ address = 127.0.0.1 port = {port} }}\n\
-             spawn {{ instances min = 1 instances max = 1 {spawn} }}\n}}\n\
+             spawn {{ instances min = 1 instances max = 1 }}\n}}\n\
              id = tcprelay {{\n{section}\n}}\n"
         );
-        let launch = Launch::new(config).ready(None);
-        // The single process has no other user than its own.
-        let launch = if single.is_empty() { launch } else { launch.user(65534) };
-        let mut relay = launch.start();
+        let mut relay = Launch::new(config).ready(None).user(65534).start();
         relay.expect_log(TEXT);
         assert!(!relay.wait().success());
     }

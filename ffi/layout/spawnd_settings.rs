@@ -290,7 +290,11 @@ pub(crate) fn worker_program() -> Option<Program> {
         Some(Program {
             path: PathBuf::from(field((*data).child_path)?),
             arguments,
-            identity: Identity { uid: some((*data).uid), gid: some((*data).gid) },
+            identity: Identity {
+                uid: some((*data).uid),
+                gid: some((*data).gid),
+                ..Identity::default()
+            },
             directory: field((*data).cwd).filter(|_| !parse_only).map(PathBuf::from),
             environment: None,
             group: false,

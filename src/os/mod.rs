@@ -8,6 +8,8 @@ pub mod address;
 pub mod anonymous;
 pub mod background;
 pub mod calendar;
+#[cfg(target_os = "linux")]
+mod capabilities;
 pub mod channel;
 pub mod children;
 pub mod common_data;

@@ -5,7 +5,7 @@ use super::check::{self, Client};
 use super::next_image;
 use super::options::{self, Options};
 use super::own::{self, Listeners};
-use super::security::{self, Purpose, Refusal};
+use super::security::{self, ForWorkers, Purpose, Refusal};
 use super::service::Service;
 use super::single::{self, HostedWorker};
 use super::system::Live;
@@ -140,9 +140,8 @@ fn run(
         Origin::Former | Origin::Check { .. } => Purpose::Reload,
     };
     let former = handover.secrets.as_ref().and_then(FormerSecrets::decode);
-    let (mut secrets, session_timeout) =
-        security::read_secrets(&service, &listeners, purpose, former, &text, &system)
-            .map_err(refused)?;
+    let known = security::for_workers(&service, &listeners, purpose, former, &text, &system);
+    let ForWorkers { mut secrets, session_timeout, rights } = known.map_err(refused)?;
     // The status page and the control socket are the monitor's.
     secrets.monitored |= service.config.is_monitored() && service.has_own_workers();
     // Other programs' workers read the files themselves.
@@ -158,7 +157,7 @@ fn run(
             Origin::User | Origin::Former => Client::User,
         };
         let Secrets { material, monitored, .. } = secrets;
-        let checked = Checked { material, session_timeout, monitored };
+        let checked = Checked { material, session_timeout, monitored, rights };
         return check::finish(&service, client, checked, snapshot.as_ref(), &system);
     }
     process::set_umask(0o022);
@@ -194,7 +193,7 @@ fn run(
         secrets,
         activated,
         launcher: launcher.as_ref().and_then(|pipe| pipe.try_clone().ok()),
-        servers: service.servers(worker_source),
+        servers: service.servers(worker_source, rights),
     };
     super::install_crash_handler(&common);
     let status = match serve(service, start, handover, &system) {

@@ -7,10 +7,10 @@ use super::service::Service;
 use super::system::Live;
 use crate::broker::{self, Secrets};
 use crate::config::broker::Broker;
-use crate::config::relay::Relay;
+use crate::config::relay::{LocalAddress, Relay};
 use crate::config::source::Source;
 use crate::config::tls::{Expired, Kind};
-use crate::os::process::exit;
+use crate::os::process::{exit, Rights};
 use crate::os::{self, log, tls as library};
 use crate::snapshot::material::Material;
 use crate::tls::context::{self, Contexts, Ends};
@@ -136,6 +136,8 @@ pub(super) struct Checked {
     pub(super) session_timeout: u32,
     /// The section has something for a monitor to do.
     pub(super) monitored: bool,
+    /// What the section needs of root's rights.
+    pub(super) rights: Rights,
     /// Warnings for the user.
     pub(super) warnings: Vec<String>,
     /// Remotes that are listeners of this relay.
@@ -196,43 +198,55 @@ pub(super) fn check(
     }
     let (own, session_timeout) = (listeners.among(&settings), settings.tls.session_timeout);
     let (material, monitored) = (Rc::new(material), settings.is_monitored());
-    Ok(Some(Checked { material, session_timeout, monitored, warnings, own }))
+    let rights = match settings.local {
+        LocalAddress::Client => Rights::ForeignAddresses,
+        LocalAddress::System | LocalAddress::Own(_) => Rights::None,
+    };
+    Ok(Some(Checked { material, session_timeout, monitored, rights, warnings, own }))
 }
 
-/// What a broker knows for its workers: the secrets, and `tls session timeout`.
+/// What a broker knows for its workers.
+pub(super) struct ForWorkers {
+    pub(super) secrets: Secrets,
+    /// `tls session timeout`.
+    pub(super) session_timeout: u32,
+    /// What they may do as another user.
+    pub(super) rights: Rights,
+}
+
+/// Finds out what a broker knows for its workers.
 ///
 /// Reads and checks what the relay's section needs for TLS: this process may read files that
 /// workers may not, and a broken file is found before anything is started. Other programs' workers
 /// are left alone, and mistakes in the section are left to the worker to report. `former` is what
 /// the former image has left, `text` the configuration; remotes must not be among `listeners`.
-pub(super) fn read_secrets(
+pub(super) fn for_workers(
     service: &Service<'_>,
     listeners: &Listeners,
     purpose: Purpose,
     former: Option<(Ratchet, Option<broker::Checked>)>,
     text: &[u8],
     system: &Rc<Live>,
-) -> Result<(Secrets, u32), Refusal> {
+) -> Result<ForWorkers, Refusal> {
     let Service { options, config, .. } = service;
     let (tickets, checked) = former.unzip();
-    let mut secrets = secrets(tickets, ends_of(config))?;
+    let secrets = secrets(tickets, ends_of(config))?;
+    let mut known = ForWorkers { secrets, session_timeout: 0, rights: Rights::None };
     if !service.has_own_workers() || options.version {
-        return Ok((secrets, 0));
+        return Ok(known);
     }
     if let Some(checked) = checked.flatten() {
-        secrets.material = checked.material;
-        secrets.monitored = checked.monitored;
-        secrets.tickets.set_period(checked.session_timeout.into());
-        return Ok((secrets, checked.session_timeout));
+        let broker::Checked { material, session_timeout, monitored, rights } = checked;
+        known.learn(material, session_timeout, monitored, rights);
+        return Ok(known);
     }
     let source = match config.spawn.config.as_ref().filter(|_| !service.single) {
         Some(other) => match section::open(other, system) {
             Ok(source) => source,
-            Err(_) => return Ok((secrets, 0)),
+            Err(_) => return Ok(known),
         },
         None => Source::new(service.source(), text.to_vec()),
     };
-    let mut session_timeout = 0;
     // Relative names in the section start in the workers' directory, written as the system will
     // report it there.
     let directory = config.spawn.directory.as_ref().filter(|_| !service.single);
@@ -245,12 +259,20 @@ pub(super) fn read_secrets(
             system.report.message(log::Severity::WARNING, text);
         }
         own_remotes(&checked.own, options.parse_only, &system.report)?;
-        secrets.material = checked.material;
-        secrets.monitored = checked.monitored;
-        session_timeout = checked.session_timeout;
-        secrets.tickets.set_period(session_timeout.into());
+        let Checked { material, session_timeout, monitored, rights, .. } = checked;
+        known.learn(material, session_timeout, monitored, rights);
     }
-    Ok((secrets, session_timeout))
+    Ok(known)
+}
+
+impl ForWorkers {
+    fn learn(&mut self, material: Rc<Material>, timeout: u32, monitored: bool, rights: Rights) {
+        self.secrets.material = material;
+        self.secrets.monitored = monitored;
+        self.secrets.tickets.set_period(timeout.into());
+        self.session_timeout = timeout;
+        self.rights = rights;
+    }
 }
 
 /// A remote that is a listener of this relay is a mistake, and a check refuses it. But a service

@@ -6,7 +6,7 @@ use crate::broker::worker_process::arguments;
 use crate::broker::Servers;
 use crate::config::broker::Broker as Config;
 use crate::config::common::known_debug_bits;
-use crate::os::process::{Identity, Program};
+use crate::os::process::{Identity, Program, Rights};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -80,16 +80,17 @@ impl<'a> Service<'a> {
         Program {
             path: self.worker_path(),
             arguments,
-            identity: Identity { uid: spawn.ids.uid, gid: spawn.ids.gid },
+            identity: Identity { uid: spawn.ids.uid, gid: spawn.ids.gid, ..Identity::default() },
             directory: spawn.directory.clone(),
             environment: None,
             group: false,
         }
     }
 
-    /// Who serves the connections, unless this process does.
-    pub(super) fn servers(&self, source: OsString) -> Servers {
-        let program = self.worker_program(source);
+    /// Who serves the connections, unless this process does, and what they may do as another user.
+    pub(super) fn servers(&self, source: OsString, rights: Rights) -> Servers {
+        let mut program = self.worker_program(source);
+        program.identity.rights = rights;
         match self.has_own_workers() {
             true => Servers::Own(program),
             false => Servers::Foreign(program),

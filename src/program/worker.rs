@@ -184,6 +184,8 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         link.cannot_start();
         exit::NO_PERMISSION
     })?;
+    // Modules may start programs.
+    process::keep_rights_from_programs();
     let limit = super::settle_loop(&mut events)?;
     let retire_limit = settings.retire_limit;
     let sandbox = Sandbox::of(&settings, &common, &modules);

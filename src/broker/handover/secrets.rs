@@ -1,6 +1,7 @@
 //! What of a former image must not be in a file or in the environment: keys of session tickets, and
 //! private keys that a check has read.
 
+use crate::os::process::Rights;
 use crate::os::secret::Secret;
 use crate::snapshot::material::Material;
 use crate::tls::tickets::Ratchet;
@@ -20,11 +21,25 @@ pub struct Checked {
     pub session_timeout: u32,
     /// The configuration has something for a monitor to do.
     pub monitored: bool,
+    /// What workers may do as another user.
+    pub rights: Rights,
 }
 
 /// Bits of the first byte. Older images only look whether it is 0.
 const CHECKED: u8 = 1;
 const MONITORED: u8 = 2;
+const FOREIGN_ADDRESSES: u8 = 4;
+
+impl Checked {
+    fn bits(&self) -> u8 {
+        let monitored = if self.monitored { MONITORED } else { 0 };
+        let rights = match self.rights {
+            Rights::None => 0,
+            Rights::ForeignAddresses => FOREIGN_ADDRESSES,
+        };
+        CHECKED | monitored | rights
+    }
+}
 
 impl FormerSecrets {
     /// Keys of session tickets, and what a check has read, if its version reports that.
@@ -33,8 +48,7 @@ impl FormerSecrets {
         let material = checked.map_or(&none, |checked| &*checked.material);
         let encoded = tickets.encode_with(material)?;
         let mut data = Secret::zeroed(5 + encoded.len())?;
-        data[0] =
-            checked.map_or(0, |checked| CHECKED | if checked.monitored { MONITORED } else { 0 });
+        data[0] = checked.map_or(0, Checked::bits);
         let timeout = checked.map_or(0, |checked| checked.session_timeout);
         data[1..5].copy_from_slice(&timeout.to_be_bytes());
         data[5..].copy_from_slice(&encoded);
@@ -59,7 +73,12 @@ impl FormerSecrets {
         let session_timeout = u32::from_be_bytes(head[1..].try_into().ok()?);
         let material = Rc::new(material);
         let monitored = head[0] & MONITORED != 0;
-        let checked = (head[0] != 0).then_some(Checked { material, session_timeout, monitored });
+        let rights = match head[0] & FOREIGN_ADDRESSES {
+            0 => Rights::None,
+            _ => Rights::ForeignAddresses,
+        };
+        let checked = Checked { material, session_timeout, monitored, rights };
+        let checked = (head[0] != 0).then_some(checked);
         Some((tickets, checked))
     }
 }

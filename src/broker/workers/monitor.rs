@@ -15,7 +15,7 @@ use crate::channel::protocol::{
 use crate::channel::Peer;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::anonymous::{self, Bytes};
-use crate::os::process::{self, Ended, Pid, Program};
+use crate::os::process::{self, Ended, Identity, Pid, Program, Rights};
 use crate::os::{self, log, Channel, Socket};
 use crate::tls::tickets::Ratchet;
 use crate::upstream::zone::counters::General;
@@ -83,7 +83,11 @@ impl Workers {
             return;
         };
         let environment = std::env::vars_os().chain([(ROLE_VARIABLE.into(), MONITOR_ROLE.into())]);
-        let program = Program { environment: Some(environment.collect()), ..program.clone() };
+        let program = Program {
+            environment: Some(environment.collect()),
+            identity: Identity { rights: Rights::None, ..program.identity },
+            ..program.clone()
+        };
         let kept = self.snapshot.as_ref().map(AsRawFd::as_raw_fd);
         match worker_process::start(&program, self.channel_buffer, kept) {
             Ok(started) => {

@@ -10,7 +10,7 @@ use crate::broker::policy::WorkerId;
 use crate::channel::signing::{LOG_FILE, WORKER};
 use crate::event::{Event, Interest, Loop, Token};
 use crate::os::descriptor::poll_state;
-use crate::os::process::{self, Descriptors, Pid, Program};
+use crate::os::process::{self, Descriptors, Identity, Pid, Program, Rights};
 use crate::os::secret::Secret;
 use crate::os::{self, channel, log, Channel, Socket};
 use crate::snapshot::material::Material;
@@ -178,6 +178,7 @@ impl Signer {
         let program = Program {
             arguments: vec![SIGNER_ARGUMENT.into()],
             environment: Some(environment),
+            identity: Identity { rights: Rights::None, ..workers.identity },
             ..workers.clone()
         };
         let (channel, theirs) = channel::stream_pair().map_err(|error| ("socketpair", error))?;

@@ -16,6 +16,44 @@ pub struct Identity {
     pub uid: Option<u32>,
     /// Group id.
     pub gid: Option<u32>,
+    /// What it may still do as another user.
+    pub rights: Rights,
+}
+
+/// A right of root's that another user keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rights {
+    /// None of them.
+    #[default]
+    None,
+    /// To connect from addresses that are not this host's, where that is a right of its own (Linux).
+    ForeignAddresses,
+}
+
+impl Rights {
+    /// Before the change of user. What fails is missed by the program, which says so.
+    fn hold(self) {
+        #[cfg(target_os = "linux")]
+        if self == Rights::ForeignAddresses {
+            let _ = crate::os::capabilities::outlive_root();
+        }
+    }
+
+    /// After it: the user has this right and no other, and so has the program that is executed.
+    fn pass_on(self) {
+        #[cfg(target_os = "linux")]
+        if self == Rights::ForeignAddresses {
+            use crate::os::capabilities::Capabilities;
+            let kept = Capabilities::for_foreign_addresses();
+            let _ = kept.and_then(Capabilities::apply_and_pass_on);
+        }
+    }
+}
+
+/// Keeps what this program was given as [`Rights`] from the programs that it executes.
+pub fn keep_rights_from_programs() {
+    #[cfg(target_os = "linux")]
+    let _ = crate::os::capabilities::pass_nothing_on();
 }
 
 /// A program to execute, with everything resolved before the fork.
@@ -70,8 +108,10 @@ fn take_identity(identity: Identity) -> Result<(), String> {
     }
     if let Some(uid) = identity.uid {
         if uid != unistd::getuid().as_raw() || uid != unistd::geteuid().as_raw() {
+            identity.rights.hold();
             unistd::setuid(Uid::from_raw(uid))
                 .map_err(|error| format!("Can't set user id to {uid}: {}", error.desc()))?;
+            identity.rights.pass_on();
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 use super::landlock::RESTRICT_SELF;
 use super::Needs;
+use crate::os::capabilities::Capabilities;
 use crate::os::process;
 use std::io;
 use std::mem;
@@ -91,50 +92,23 @@ extern "C" fn told(_signal: libc::c_int) {
     process::set_errno(errno);
 }
 
-/// struct __user_cap_header_struct and __user_cap_data_struct (linux/capability.h).
-#[repr(C)]
-struct Header {
-    version: u32,
-    pid: libc::c_int,
-}
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Capabilities {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-const VERSION_3: u32 = 0x2008_0522;
-/// Numbers of capabilities, from the same header.
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_NET_RAW: u32 = 13;
-
 /// Makes the calling thread give them up. `rules` is the descriptor of a Landlock ruleset, or
-/// negative for none. One capability stays if connections come from `foreign` addresses. Makes only system calls, because it runs in a signal handler.
+/// negative for none. One capability stays if connections come from `foreign` addresses. Makes only
+/// system calls, because it runs in a signal handler.
 fn give_up_here(rules: libc::c_int, foreign: bool) -> io::Result<()> {
-    let header = Header { version: VERSION_3, pid: 0 };
-    let nothing = Capabilities { effective: 0, permitted: 0, inheritable: 0 };
-    let mut left = [nothing; 2];
-    // SAFETY: prctl(PR_SET_NO_NEW_PRIVS) and landlock_restrict_self take plain numbers; capget(2)
-    // and capset(2) use a header and two elements, which outlive the calls.
-    unsafe {
-        if foreign {
-            let result = libc::syscall(libc::SYS_capget, &raw const header, left.as_mut_ptr());
-            crate::os::check(result as libc::c_int)?;
-            // Either will do; the former is the weaker one.
-            let kept = [CAP_NET_RAW, CAP_NET_ADMIN].map(|number| left[0].effective & 1 << number);
-            let effective = kept.into_iter().find(|&bit| bit != 0).unwrap_or(0);
-            left = [Capabilities { effective, permitted: effective, inheritable: 0 }, nothing];
-        }
-        // Without NO_NEW_PRIVS only root may install a filter or apply a Landlock ruleset. It has
-        // no other effect here, as workers execute nothing.
-        let (yes, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
-        crate::os::check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, yes, none, none, none))?;
-        if rules >= 0 {
-            let result = libc::syscall(RESTRICT_SELF, rules, 0u32);
-            crate::os::check(result as libc::c_int)?;
-        }
-        let result = libc::syscall(libc::SYS_capset, &raw const header, left.as_ptr());
-        crate::os::check(result as libc::c_int).map(drop)
+    let left = match foreign {
+        true => Capabilities::for_foreign_addresses()?,
+        false => Capabilities::NONE,
+    };
+    // Without NO_NEW_PRIVS only root may install a filter or apply a Landlock ruleset. It has no
+    // other effect here, as workers execute nothing.
+    let (yes, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: prctl(PR_SET_NO_NEW_PRIVS) takes plain numbers.
+    crate::os::check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, yes, none, none, none) })?;
+    if rules >= 0 {
+        // SAFETY: landlock_restrict_self takes plain numbers.
+        let result = unsafe { libc::syscall(RESTRICT_SELF, rules, 0u32) };
+        crate::os::check(result as libc::c_int)?;
     }
+    left.apply()
 }
