@@ -75,6 +75,7 @@ help:
 #:   test-vm        runs the tests that need another kernel, in a virtual machine
 #:   test-kernels   tests for other processors, emulated, and with another kqueue
 #:   soak           keeps a service under stress for about twenty minutes
+#:   test-peers     tests with Envoy, Go, rustls and a PROXY parser in Python, besides those of test
 #:   test-status    checks the metrics with promtool, and has a Prometheus scrape them
 #:   test-page      looks at the status page in Chromium; screenshots makes pictures of it
 #:   simulate       runs the relay over a simulated kernel: SEEDS= SECONDS= FIRST= SEED= TRACE=
@@ -84,6 +85,7 @@ help:
 #:   fuzz           runs the fuzz targets
 #:   bench          measures what relaying costs, next to other relays
 #:   bench-micro    measures the parts separately
+#:   bench-balance  shows how each kind of balancing shares out sessions, and how many keys move
 #:   bench-instructions   counts instructions of hot paths, and compares them with the saved ones
 #: Packages
 #:   vendor-tarball makes the distribution file, with all crates, and its checksums
@@ -182,6 +184,12 @@ test-kernels: deps-build
 soak: all
 	python3 tools/soak --relay $(RELEASE)/tcprelay
 
+# What `make test` leaves out without them: 110 MB are fetched.
+test-peers:
+	sh tools/deps build test peers
+	$(CARGO) test $(CARGOFLAGS) --target-dir $(BUILDDIR) --test peers
+	$(CARGO) test $(CARGOFLAGS) --target-dir $(BUILDDIR) --test inspect go_and_rustls
+
 # With a real Prometheus; installs it if this user may.
 test-status: all
 	sh tools/deps status
@@ -243,6 +251,11 @@ bench: all
 bench-micro:
 	$(CARGO) bench $(CARGOFLAGS) --target-dir $(BUILDDIR) --bench micro
 
+# Tables of shares and of movement, which tests check and print.
+bench-balance:
+	$(CARGO) test $(CARGOFLAGS) --target-dir $(BUILDDIR) --quiet --lib -- --nocapture --test-threads=1 \
+		shares_of_ten_thousand_sessions few_slots_move_when_a_remote_leaves
+
 # Counts instructions of hot paths, and compares them with benches/instructions.tsv.
 bench-instructions:
 	CARGO_TARGET_DIR=$(BUILDDIR) sh tools/bench-instructions
@@ -250,6 +263,6 @@ bench-instructions:
 clean:
 	$(CARGO) clean --target-dir $(BUILDDIR)
 
-.PHONY: all help deps-build deps demo check test test-vm test-kernels soak test-status test-page screenshots simulate mutations install install-systemd \
+.PHONY: all help deps-build deps demo check test test-vm test-kernels soak test-peers test-status test-page screenshots simulate mutations install install-systemd \
 	install-sysv install-launchd install-smf deinstall check-targets cross fuzz vendor-tarball deb check-packages \
-	test-package test-package-systemd bench bench-micro bench-instructions clean
+	test-package test-package-systemd bench bench-micro bench-balance bench-instructions clean

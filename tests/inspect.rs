@@ -12,7 +12,7 @@ use openssl::ssl::{
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -235,6 +235,80 @@ fn openssl_gnutls_and_nss() {
     relay.expect_log("closed route 1 (sni \"www.one.example\")");
     relay.expect_log("closed route 2 (alpn \"h2\") sni \"other.example\" alpn \"h2\"");
     relay.expect_log("closed route default sni \"other.example\"");
+}
+
+/// Go's own TLS, and rustls in uv. Both offer hybrid key exchange.
+#[test]
+fn go_and_rustls() {
+    let files = Directory::new();
+    let servers = ["<one>", "<two>", "<three>"].map(tls_server);
+    let port = free_port();
+    let relay = config(port, "", &three(&servers)).start();
+    if let Some(go) = optional("go") {
+        let client = files.file("client");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/inspect/client.go");
+        // Its library takes a minute to compile.
+        let cache = concat!(env!("CARGO_MANIFEST_DIR"), "/target/go-cache");
+        let mut build = Command::new(go);
+        build.args(["build", "-o"]).arg(&client).arg(source);
+        build.envs([("GOTOOLCHAIN", "local"), ("GOPROXY", "off"), ("GOFLAGS", "-mod=mod")]);
+        run(build.env("GOCACHE", cache).env("GOPATH", files.file("path")));
+        for (name, protocols, expected) in [
+            ("www.one.example", &["h2"][..], "<one>ping h2"),
+            ("other.example", &["h2", "http/1.1"], "<two>ping h2"),
+            ("other.example", &["http/1.1"], "<three>ping http/1.1"),
+            ("other.example", &[], "<three>ping"),
+        ] {
+            let mut client = Command::new(&client);
+            client.args([&format!("127.0.0.1:{port}"), name, "ping"]).args(protocols);
+            assert_eq!(text(&run(&mut client)).trim(), expected, "{name} {protocols:?}");
+        }
+        relay.expect_log(" route 2 (alpn \"h2\") sni \"other.example\" alpn \"h2\"");
+    }
+    if let Some(uv) = optional("uv") {
+        let (web, asked) = web_server();
+        let other = Peer::named("other");
+        let port = free_port();
+        let section = format!(
+            "route = {{ sni = localhost alpn = h2 to = web }}\nroute default = other\n{}{}",
+            web.tagged("web"),
+            other.tagged("other")
+        );
+        let relay = config(port, "", &section).start();
+        let mut client = Command::new(uv);
+        client.args(["pip", "install", "--dry-run", "--no-cache", "--no-config", "--target"]);
+        client.arg(files.file("target")).args(["--allow-insecure-host", "localhost"]);
+        client.args(["--index-url", &format!("https://localhost:{port}/simple/"), "nothing"]);
+        // There is no such package: it is the question that counts.
+        let output = client.env("UV_HTTP_RETRIES", "0").output().expect("uv");
+        let request = asked.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{output:?}"));
+        assert!(request.starts_with("GET /simple/nothing/ HTTP/1.1\r\n"), "{request}");
+        relay.expect_log(" route 1 (sni \"localhost\", alpn \"h2\")");
+    }
+}
+
+/// Tells what it is asked for, and says that it has nothing. It knows no ALPN.
+fn web_server() -> (Peer, mpsc::Receiver<String>) {
+    let identity = Identity::own(&["localhost"]);
+    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("a server");
+    builder.set_certificate(&identity.certificate).expect("a certificate");
+    builder.set_private_key(&identity.key).expect("its key");
+    let acceptor = builder.build();
+    let (sender, asked) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    let peer = Peer::start(move |stream| {
+        let Ok(mut stream) = acceptor.accept(stream) else { return };
+        let (mut request, mut byte) = (Vec::new(), [0]);
+        while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+            request.push(byte[0]);
+        }
+        let answer = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let _ = stream.write_all(answer.as_bytes());
+        let _ = stream.shutdown();
+        let request = String::from_utf8_lossy(&request).into_owned();
+        let _ = sender.lock().expect("a sender").send(request);
+    });
+    (peer, asked)
 }
 
 /// The first flight of a rustls client with hybrid key exchange, which needs two segments.

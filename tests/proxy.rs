@@ -9,7 +9,6 @@ use common::*;
 use mavis::upstream::proxy::{read, Certificate, Header, Origin, Reading, Tls as Told};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::Command;
 use std::thread;
 
 /// A remote that is told about clients.
@@ -272,7 +271,14 @@ fn without_a_proper_header_nobody_gets_through() {
         assert_eq!(read_all(&mut client), "", "{why}");
         relay.expect_log(why);
     }
-    for bytes in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00", LINE] {
+    // A client on a UNIX socket, and the paths of both ends.
+    let mut unix = b"\r\n\r\n\0\r\nQUIT\n\x21\x31\x00\xd8".to_vec();
+    for path in [&b"/run/client"[..], b"/run/proxy"] {
+        let mut field = [0; 108];
+        field[..path.len()].copy_from_slice(path);
+        unix.extend(field);
+    }
+    for bytes in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00", LINE, &unix] {
         let mut client = connect(port);
         client.write_all(bytes).expect("to send");
         client.shutdown(Shutdown::Write).expect("to shut down");
@@ -396,86 +402,5 @@ fn directives_are_checked() {
         let remote = format!("remote = {{ address = 127.0.0.1 port = 1 {remote} }}");
         let finished = config(free_port(), listen, &remote).argument("-P").finish();
         finished.exits(78).says(complaint);
-    }
-}
-
-/// Answers with the client's address as a PROXY header tells it.
-fn nginx(directory: &Directory) -> (Server, u16) {
-    let (port, root) = (free_port(), directory.path().display().to_string());
-    let user = if is_root() { "user root;" } else { "" };
-    let config = directory.write(
-        "nginx.conf",
-        format!(
-            "daemon off; {user} pid {root}/pid; error_log {root}/log crit;\n\
-             events {{ }}\n\
-             http {{ access_log off; client_body_temp_path {root}/b; proxy_temp_path {root}/p;\n\
-             fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\n\
-             server {{ listen 127.0.0.1:{port} proxy_protocol;\n\
-             location / {{ return 200 \"$proxy_protocol_addr $proxy_protocol_port \
-             $proxy_protocol_server_port\"; }} }} }}\n"
-        ),
-    );
-    let mut command = Command::new(program("nginx"));
-    command.arg("-c").arg(config).arg("-p").arg(directory.path());
-    (Server::start(&mut command, port), port)
-}
-
-/// What nginx has answered: the client's address and ports.
-fn ask(port: u16, arguments: &[&str]) -> Vec<String> {
-    let mut curl = Command::new(program("curl"));
-    curl.args(["-sS", "--fail", "--max-time", "60", "-w", " %{local_port}"]);
-    curl.args(arguments).arg(format!("http://127.0.0.1:{port}/"));
-    text(&run(&mut curl)).split(' ').map(str::to_owned).collect()
-}
-
-#[test]
-fn nginx_behind_and_curl_in_front() {
-    let directory = Directory::new();
-    let (_nginx, server) = nginx(&directory);
-    for version in ["v1", "v2"] {
-        let (port, proxied) = (free_port(), free_port());
-        let remote = remote(server).replace('}', &format!("proxy protocol = {version} }}"));
-        let _relay = config(port, "", &remote).start();
-        let answer = ask(port, &[]);
-        assert_eq!(answer, ["127.0.0.1", &answer[3], &port.to_string(), &answer[3]], "{version}");
-        // curl's own header has the addresses of its connection.
-        let _relay = config(proxied, "haproxy = yes", &remote).start();
-        let answer = ask(proxied, &["--haproxy-protocol"]);
-        let expected = ["127.0.0.1", &answer[3], &proxied.to_string(), &answer[3]];
-        assert_eq!(answer, expected, "{version}");
-    }
-}
-
-#[test]
-fn haproxy_in_front_and_behind() {
-    let directory = Directory::new();
-    let (_nginx, server) = nginx(&directory);
-    for (send, version) in
-        [("send-proxy", "v1"), ("send-proxy-v2 proxy-v2-options unique-id,crc32c", "v2")]
-    {
-        let [front, ours, behind]: [u16; 3] = std::array::from_fn(|_| free_port());
-        let remote = remote(behind).replace('}', &format!("proxy protocol = {version} }}"));
-        let relay = config(ours, "haproxy = yes haproxy from = 127.0.0.0/8", &remote).start();
-        let options = if version == "v2" { "unique-id-format our-%[uuid()]\n" } else { "" };
-        let file = directory.write(
-            "haproxy.cfg",
-            format!(
-                "defaults\n mode http\n timeout connect 30s\n timeout client 30s\n timeout server 30s\n\
-                 frontend f\n bind 127.0.0.1:{front}\n {options} default_backend b\n\
-                 backend b\n server s 127.0.0.1:{ours} {send}\n\
-                 frontend g\n bind 127.0.0.1:{behind} accept-proxy\n default_backend c\n\
-                 backend c\n server s 127.0.0.1:{server} send-proxy-v2\n"
-            ),
-        );
-        let mut command = Command::new(program("haproxy"));
-        command.arg("-db").arg("-f").arg(file);
-        let _haproxy = Server::start(&mut command, front);
-        let answer = ask(front, &[]);
-        let expected = ["127.0.0.1", &answer[3], &front.to_string(), &answer[3]];
-        assert_eq!(answer, expected, "{version}");
-        relay.expect_log(&format!("access: client [127.0.0.1]:{} ", answer[3]));
-        if version == "v2" {
-            relay.expect_log(" id \"our-");
-        }
     }
 }

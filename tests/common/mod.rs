@@ -537,6 +537,22 @@ pub fn program(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not installed: run `make deps`"))
 }
 
+/// A program that few machines have: on PATH, or installed by `make test-peers`. Reports the test as
+/// left out if it is missing.
+pub fn optional(name: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/target/peers/bin");
+    let found = path
+        .split(':')
+        .chain([installed])
+        .map(|directory| Path::new(directory).join(name))
+        .find(|candidate| candidate.is_file());
+    if found.is_none() {
+        left_out(&format!("{name} is not there, which `make test-peers` installs"));
+    }
+    found
+}
+
 /// A server process, killed with the test.
 pub struct Server(Child);
 

@@ -210,7 +210,12 @@ proptest! {
             prop_assert_eq!(read(&bytes[..cut]), Reading::Incomplete);
         }
         let whole = [&bytes[..], &rest].concat();
-        prop_assert_eq!(read(&whole), Reading::Complete(Box::new(header.clone()), bytes.len()));
+        let expected = match &header.origin {
+            // It is LOCAL, whose fields nobody looks at.
+            Origin::Unknown => Header::local(),
+            _ => header.clone(),
+        };
+        prop_assert_eq!(read(&whole), Reading::Complete(Box::new(expected), bytes.len()));
         let bytes = write(V1, &header);
         prop_assert!(bytes.len() <= LONGEST_1);
         for cut in 0..bytes.len() {
@@ -233,7 +238,17 @@ proptest! {
         prop_assume!(matches!(header.origin, Origin::Client { .. }));
         let mut bytes = write(V2, &header);
         // Not in the field of the checksum: without one there is nothing to notice it by.
-        let at = at.index(bytes.len() - 7);
+        let before = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, |value| 3 + value.len());
+        let addresses = match &header.origin {
+            Origin::Client { source: Address::Ip(ip), .. } if ip.is_ipv4() => ADDRESSES_4,
+            Origin::Client { source: Address::Ip(_), .. } => ADDRESSES_6,
+            _ => 2 * PATH,
+        };
+        let checksum = FIXED_2 + addresses + before(&header.alpn) + before(&header.authority);
+        let at = match at.index(bytes.len() - 7) {
+            at if at < checksum => at,
+            at => at + 7,
+        };
         bytes[at] ^= 1 << bit;
         prop_assert_ne!(read(&bytes), Reading::Complete(Box::new(header), bytes.len()));
     }

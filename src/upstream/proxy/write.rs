@@ -1,7 +1,7 @@
 //! Writes headers.
 
 use super::checksum::crc32c;
-use super::{number, Certificate, Header, Origin, Tls, LONGEST_ID, PATH, PREFIX_2};
+use super::{number, Certificate, Header, Origin, Tls, FIXED_2, LONGEST_ID, PATH, PREFIX_2};
 use crate::config::relay::ProxyVersion;
 use crate::os::address::Address;
 use std::net::{IpAddr, SocketAddr};
@@ -47,7 +47,6 @@ fn inet(origin: &Origin) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 fn write_2(header: &Header) -> Vec<u8> {
-    let command = if header.origin == Origin::Local { number::LOCAL } else { number::PROXY };
     let (mut family, mut body) = (number::UNSPECIFIED, Vec::new());
     match &header.origin {
         Origin::Client {
@@ -68,19 +67,22 @@ fn write_2(header: &Header) -> Vec<u8> {
             }
         }
     }
+    // By number: some readers put them in this order before they verify the checksum.
     put(&mut body, number::ALPN, header.alpn.as_deref());
     put(&mut body, number::AUTHORITY, header.authority.as_deref());
+    put(&mut body, number::CRC32C, Some(&[0; 4]));
+    let checksum_ends = FIXED_2 + body.len();
     let id = header.unique_id.as_deref().map(|id| &id[..id.len().min(LONGEST_ID)]);
     put(&mut body, number::UNIQUE_ID, id);
     put(&mut body, number::TLS, header.tls.as_ref().map(tls).as_deref());
-    put(&mut body, number::CRC32C, Some(&[0; 4]));
+    // As HAProxy does, which refuses PROXY without addresses.
+    let command = if family == number::UNSPECIFIED { number::LOCAL } else { number::PROXY };
     let mut bytes = PREFIX_2.to_vec();
     bytes.extend([command, family]);
     bytes.extend((body.len() as u16).to_be_bytes());
     bytes.extend(body);
     let checksum = crc32c(bytes.iter().copied()).to_be_bytes();
-    let place = bytes.len() - checksum.len();
-    bytes[place..].copy_from_slice(&checksum);
+    bytes[checksum_ends - checksum.len()..checksum_ends].copy_from_slice(&checksum);
     bytes
 }
 
