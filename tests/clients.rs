@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::sockets::connect_from;
+use common::namespace::{enter, must};
+use common::sockets::{connect_from, connect_to};
 use common::*;
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
@@ -120,6 +121,34 @@ fn a_client_connects_no_more_often_than_it_may() {
     (0..200).for_each(|_| expect_reset(&mut connect_from(2, port)));
     let lines = relay.log().lines().filter(|line| line.contains("client rate")).count();
     assert!(lines <= 30, "{lines}");
+}
+
+/// Addresses of one IPv6 network of 64 bits are one client, or of as many as `client prefix` says.
+#[test]
+fn an_ipv6_network_is_one_client() {
+    if !enter() {
+        return;
+    }
+    let addresses = ["2001:db8:1::1", "2001:db8:1::2", "2001:db8:1:0:9::1", "2001:db8:1:1::1"];
+    addresses.iter().for_each(|address| must(&format!("addr add {address}/128 dev lo nodad")));
+    for (prefix, expected) in [
+        ("", [true, false, false, true]),
+        ("client prefix = 128", [true; 4]),
+        ("client prefix = 48", [true, false, false, false]),
+    ] {
+        let (port, peer) = (free_port(), Peer::echo());
+        let relay = Launch::new(format!(
+            "id = spawnd {{\nclient sessions max = 1 {prefix}\n \
+             listen = {{ address = ::1 port = {port} }}\n \
+             spawn {{ instances min = 1 instances max = 1 }}\n}}\n\
+             id = tcprelay {{ {} }}\n",
+            peer.remote()
+        ))
+        .start();
+        let mut clients = addresses.map(|address| connect_to(address, &format!("[::1]:{port}")));
+        assert_eq!(clients.each_mut().map(is_served), expected, "{prefix}");
+        drop(relay);
+    }
 }
 
 /// The broker limits the proxy, each worker whom the proxy introduces.

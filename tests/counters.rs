@@ -282,6 +282,77 @@ fn refusals_have_reasons() {
     refused(&counted, "proxy", 1);
 }
 
+/// Limits are seen in the counters, in the log, and by tcprelayctl.
+#[test]
+fn each_limit_is_counted_and_logged() {
+    let echo = Peer::echo();
+    let (silent, held) = Peer::manual();
+    let full = |queue: &str| {
+        let more = format!("sessions max = 1 {queue} }}");
+        echo.remote().replace('}', &more)
+    };
+    for (broker, section, limit, text) in [
+        ("", format!("{} idle timeout = 1", echo.remote()), "idle", "idle timeout"),
+        ("", format!("{} session timeout = 1", echo.remote()), "session", "session timeout"),
+        (
+            "",
+            format!("{} first byte timeout = 1", silent.remote()),
+            "first_byte",
+            "first byte timeout",
+        ),
+        (
+            "",
+            format!("{} half-closed timeout = 1", silent.remote()),
+            "half_closed",
+            "half-closed timeout",
+        ),
+        ("", full("queue = 1 queue timeout = 1"), "queue", "queue timeout"),
+        ("", full(""), "remotes_full", "remotes are full"),
+        ("client rate = 1/3600", echo.remote(), "client_rate", "beyond its client rate"),
+        (
+            "client sessions max = 1",
+            echo.remote(),
+            "client_sessions",
+            "beyond its client sessions max",
+        ),
+    ] {
+        let broker = format!("control = {{ path = @DIR@/control }} {broker}");
+        let counted = Counted::start(&broker, "", &format!("{section} access log = yes"));
+        let mut first = connect(counted.port);
+        first.write_all(b"x").expect("to send");
+        if section == format!("{} half-closed timeout = 1", silent.remote()) {
+            first.shutdown(Shutdown::Write).expect("to end");
+        }
+        // The limit is that of the first session, or makes it the last.
+        let refused = ["queue", "remotes_full", "client_rate", "client_sessions"].contains(&limit);
+        let mut limited = if refused {
+            first.read_exact(&mut [0]).expect("an echo");
+            connect(counted.port)
+        } else {
+            first.try_clone().expect("a copy")
+        };
+        wait_for("the end", || has_ended(&mut limited).then_some(()));
+        let (metric, label) = match limit {
+            "remotes_full" | "client_rate" | "client_sessions" => {
+                let metric = "tcprelay_connections_refused_total";
+                (metric, format!("{metric}{{{},reason=\"{limit}\"", counted.listener()))
+            }
+            _ => {
+                let metric = "tcprelay_sessions_expired_total";
+                (metric, format!("{metric}{{limit=\"{limit}\""))
+            }
+        };
+        counted.expect(&label, 1);
+        counted.expect(metric, 1);
+        counted.relay.expect_log(text);
+        let mut ctl = ours(env!("CARGO_BIN_EXE_tcprelayctl"));
+        ctl.arg("-s").arg(counted.relay.directory.file("control")).arg("show");
+        let shown = common::text(&run(&mut ctl));
+        assert!(shown.contains(&format!("{limit} 1")), "{shown}");
+        drop(held.try_iter().collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn tls_handshakes_are_counted_by_version_and_failure() {
     let directory = Directory::new();

@@ -319,6 +319,23 @@ mod tests {
         assert_eq!(clients.admit(client(2), 0), Ok(None));
     }
 
+    /// However many clients come, the table takes the memory of those it remembers.
+    #[test]
+    fn a_million_clients_take_no_more_memory_than_a_table_full() {
+        for most in [0, 3] {
+            let mut clients = Clients::new(limits(most, Some((1, 100)), 1000));
+            for number in 0..1_000_000u32 {
+                let client = std::net::IpAddr::V4(Ipv4Addr::from(number)).into();
+                if let Ok(Some(id)) = clients.admit(client, 0) {
+                    clients.leave(id);
+                }
+            }
+            assert_eq!(clients.len(), 1000);
+            let most = (clients.entries.capacity(), clients.places.capacity());
+            assert!(most.0 <= 2048 && most.1 <= 4096, "{most:?}");
+        }
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Admit(u8),

@@ -135,6 +135,7 @@ fn summary(overview: &Overview) -> (String, &'static str) {
 fn totals(html: &mut String, overview: &Overview) {
     let totals = &overview.totals;
     let refused: u64 = totals.refused.iter().map(|&(_, count)| count).fold(0, u64::wrapping_add);
+    let expired: u64 = totals.expired.iter().map(|&(_, count)| count).fold(0, u64::wrapping_add);
     html.push_str("<dl>\n");
     let mut item = |key: &str, name: &str, value: &dyn Display| {
         let _ = writeln!(html, "<div><dt>{name}</dt><dd data-key=\"{key}\">{value}</dd></div>");
@@ -142,6 +143,7 @@ fn totals(html: &mut String, overview: &Overview) {
     item("sessions_open", "Open sessions", &totals.open);
     item("connections_accepted", "Connections accepted", &totals.arrived);
     item("connections_refused", "Connections refused", &refused);
+    item("sessions_expired", "Ended by a limit of time", &expired);
     item("bytes_to_remotes", "Sent to remotes", &Bytes(totals.bytes[0]));
     item("bytes_to_clients", "Sent to clients", &Bytes(totals.bytes[1]));
     item("reloads", "Reloads", &totals.reloads);

@@ -29,6 +29,10 @@ pub(super) fn overview(answer: &Value) -> String {
     if sum(refused) > 0 {
         sessions += &format!(", {} refused ({})", sum(refused), parts(refused));
     }
+    let expired = &totals["sessions_expired"];
+    if sum(expired) > 0 {
+        sessions += &format!(", {} ended by a limit of time ({})", sum(expired), parts(expired));
+    }
     text += &format!(
         "\n{sessions}\n{} to remotes, {} to clients\n",
         bytes(number(&totals["bytes_to_remotes"])),

@@ -4,7 +4,7 @@
 use super::PATIENCE;
 use mavis::os::address::{Address, Family};
 use mavis::os::socket::{Addressed, Kind, Options, Protocol, Socket};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::{fs, io};
 
@@ -102,11 +102,17 @@ pub fn has_unix_buffer(pid: i32, bytes: i32) -> bool {
 
 /// A client with an address of its own in 127.0.0.0/8.
 pub fn connect_from(last: u8, port: u16) -> TcpStream {
-    let fd = Socket::new(Family::Ipv4, Kind::Stream, Protocol::Tcp).expect("a socket");
-    let address = |last, port| Address::Ip(([127, 0, 0, last], port).into());
-    fd.bind(&address(last, 0)).expect("a loopback address");
+    connect_to(&format!("127.0.0.{last}"), &format!("127.0.0.1:{port}"))
+}
+
+/// A client with this address, connected to an address with a port.
+pub fn connect_to(own: &str, to: &str) -> TcpStream {
+    let own = SocketAddr::new(own.parse().expect("an address"), 0);
+    let family = if own.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+    let fd = Socket::new(family, Kind::Stream, Protocol::Tcp).expect("a socket");
+    fd.bind(&Address::Ip(own)).expect("an address of this host");
     fd.set_blocking().expect("a blocking socket");
-    fd.connect(&address(1, port)).expect("to connect");
+    fd.connect(&Address::Ip(to.parse().expect("an address"))).expect("to connect");
     let stream = TcpStream::from(OwnedFd::from(fd));
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
