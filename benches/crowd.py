@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""How long one client waits while another connects as often as it can.
+"""How long one client waits while another opens 10,000 connections a second.
 
     benches/crowd.py target/release/tcprelay
 
-One address opens connections as fast as this machine lets it, and resets each. Another one connects
-every few milliseconds, sends a byte and waits for the answer: the time that takes is shown, without
-the crowd, with it, and with the limits of clients that are for such a crowd. Then clients that never
-finish their TLS handshake take the crowd's place.
+One address opens connections at that rate, or as fast as this machine lets it, and resets each.
+Another one connects every few milliseconds, sends a request and waits for the answer: the time that
+takes is shown, without the crowd, with it, and with the limits of clients that are for such a crowd.
+Then clients that never finish their TLS handshake take the crowd's place, with and without limits.
+
+Needs redis-server, which answers, and a quiet machine: the load at the start is shown, as whatever
+else runs is part of the times.
 """
 
 import argparse
 import multiprocessing
 import os
-import select
 import signal
 import socket
 import struct
@@ -29,40 +31,25 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def echo(port):
-    """Answers each connection with what it sends."""
-    listener = socket.create_server(("127.0.0.1", port), backlog=4096)
-    listener.setblocking(False)
-    poll, clients = select.epoll(), {}
-    poll.register(listener, select.EPOLLIN)
+def server(port):
+    """Starts a server that answers each PING."""
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--maxclients", "20000"]
+    options += ["--tcp-backlog", "4096", "--dir", tempfile.mkdtemp()]
+    process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
     while True:
-        for fd, _ in poll.poll():
-            if fd == listener.fileno():
-                try:
-                    client, _ = listener.accept()
-                except OSError:
-                    continue
-                client.setblocking(False)
-                clients[client.fileno()] = client
-                poll.register(client, select.EPOLLIN)
-                continue
-            try:
-                data = clients[fd].recv(4096)
-                if data:
-                    clients[fd].send(data)
-                    continue
-            except BlockingIOError:
-                continue
-            except OSError:
-                pass
-            poll.unregister(fd)
-            clients.pop(fd).close()
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process
+        time.sleep(0.05)
 
 
-def crowd(port, opened):
-    """Opens connections as fast as it can, and resets each when the next ones are open."""
-    reset, waiting = struct.pack("ii", 1, 0), []
+def crowd(port, opened, rate):
+    """Opens connections at this rate, and resets each when the next ones are open."""
+    reset, waiting, start = struct.pack("ii", 1, 0), [], time.monotonic()
     while True:
+        ahead = opened.value / rate - (time.monotonic() - start)
+        if ahead > 0.001:
+            time.sleep(ahead)
         client = socket.socket()
         client.setblocking(False)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
@@ -80,15 +67,19 @@ def crowd(port, opened):
             waiting.pop(0).close()
 
 
-def dribble(port, opened):
+def dribble(port, opened, _rate):
     """Holds connections whose TLS handshake never ends, a byte at a time."""
     clients = []
     while True:
         while len(clients) < 1000:
             client = socket.socket()
             client.bind((CROWD, 0))
-            client.connect(("127.0.0.1", port))
-            client.send(b"\x16\x03\x01\x02\x00")
+            try:
+                client.connect(("127.0.0.1", port))
+                client.send(b"\x16\x03\x01\x02\x00")
+            except OSError:
+                client.close()
+                break
             clients.append(client)
             opened.value += 1
         left = []
@@ -112,8 +103,8 @@ def guest(port, seconds):
             client.bind((GUEST, 0))
             try:
                 client.connect(("127.0.0.1", port))
-                client.send(b"x")
-                answered = client.recv(1) == b"x"
+                client.send(b"PING\r\n")
+                answered = client.recv(16) == b"+PONG\r\n"
             except OSError:
                 answered = False
         times.append(1000 * (time.monotonic() - start) if answered else None)
@@ -140,7 +131,7 @@ def certificate(folder):
     return f"tls cert-file = {cert} tls key-file = {key}"
 
 
-def measure(relay, text, port, load, seconds):
+def measure(relay, text, port, load, rate, seconds):
     """Runs the relay, and the load, and returns the guest's times and what the load has opened."""
     folder = tempfile.mkdtemp()
     path = os.path.join(folder, "relay.cfg")
@@ -158,13 +149,13 @@ def measure(relay, text, port, load, seconds):
                     break
             time.sleep(0.05)
         if load:
-            workers = [multiprocessing.Process(target=load, args=(port, opened))]
+            workers = [multiprocessing.Process(target=load, args=(port, opened, rate))]
             for worker in workers:
                 worker.start()
             time.sleep(1)
         before, start = opened.value, time.monotonic()
         times = guest(port, seconds)
-        rate = (opened.value - before) / (time.monotonic() - start)
+        reached = (opened.value - before) / (time.monotonic() - start)
     finally:
         for worker in workers:
             worker.kill()
@@ -172,37 +163,45 @@ def measure(relay, text, port, load, seconds):
         broker.send_signal(signal.SIGTERM)
         broker.wait()
         log.close()
-    return times, rate
+    return times, reached
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("relay")
-    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--seconds", type=float, default=5, help="for each row")
+    parser.add_argument("--rate", type=float, default=10000, help="connections a second")
     options = parser.parse_args()
     remote = free_port()
-    peer = multiprocessing.Process(target=echo, args=(remote,), daemon=True)
-    peer.start()
+    peer = server(remote)
     tls = certificate(tempfile.mkdtemp())
     rate = "client rate = 100/1"
     rows = [
         ("nobody else", "", "", "", None),
         ("a crowd, no limits", "", "", "", crowd),
-        ("a crowd, client rate = 100/1", rate, "", "", crowd),
-        ("a crowd, sessions max = 20", "client sessions max = 20", "", "", crowd),
-        ("and refuse = reset", rate + " client refuse = reset", "", "", crowd),
+        ("client rate = 100/1", rate, "", "", crowd),
+        ("client sessions max = 20", "client sessions max = 20", "", "", crowd),
+        ("client rate, refuse = reset", rate + " client refuse = reset", "", "", crowd),
         ("1000 slow handshakes, 2 s each", "", "tls = auto", tls + " tls handshake timeout = 2", dribble),
+        ("client sessions max = 20", "client sessions max = 20", "tls = auto",
+         tls + " tls handshake timeout = 2", dribble),
     ]
-    print(f"{'':32} {'opened/s':>9} {'refused':>8} {'median':>8} {'99 %':>8} {'longest':>8} ms")
+    loads = " ".join(f"{load:.2f}" for load in os.getloadavg())
+    print(f"{os.cpu_count()} processors, load {loads}, {options.seconds:g} s for each row")
+    print(f"{'':31} {'opened/s':>8} {'served':>7} {'refused':>7} "
+          f"{'median':>8} {'99 %':>8} {'longest':>8} ms {'over 10 ms':>10}")
     for name, broker, listen, relay, load in rows:
         port = free_port()
         text = config(port, remote, broker, listen, relay)
-        times, opened = measure(options.relay, text, port, load, options.seconds)
+        times, opened = measure(options.relay, text, port, load, options.rate, options.seconds)
         served = sorted(value for value in times if value is not None)
         refused = len(times) - len(served)
         at = lambda part: served[min(len(served) - 1, int(part * len(served)))] if served else -1
-        print(f"{name:32} {opened:9.0f} {refused:8} {at(0.5):8.2f} {at(0.99):8.2f} {at(1):8.2f}")
+        late = sum(value > 10 for value in served)
+        print(f"{name:31} {opened:8.0f} {len(served):7} {refused:7} "
+              f"{at(0.5):8.2f} {at(0.99):8.2f} {at(1):8.2f}    {late:10}", flush=True)
     peer.terminate()
+    peer.wait()
 
 
 if __name__ == "__main__":

@@ -119,9 +119,11 @@ mod tests {
         }
     }
 
-    /// The manual has these figures: `cargo test --lib maglev -- --nocapture` prints them.
+    /// The manual has these figures: `make bench-balance` prints them.
     #[test]
     fn few_slots_move_when_a_remote_leaves() {
+        println!("| remotes | slots of each | own keys of one | keys that move when it leaves |");
+        println!("| --- | --- | --- | --- |");
         for count in [10usize, 100, 1000] {
             let all = hosts(&vec![1; count]);
             let before = Maglev::new(&all).expect("a table");
@@ -134,8 +136,11 @@ mod tests {
                 own += usize::from(usize::from(*was) == leaving);
                 moved += usize::from(was != is);
             }
+            let shares = shares(&before, count);
             println!(
-                "{count} remotes, one leaves: {:.2} % of the keys were its own, {:.2} % move",
+                "| {count} | {} to {} | {:.2} % | {:.2} % |",
+                shares.iter().min().unwrap(),
+                shares.iter().max().unwrap(),
                 own as f64 * 100.0 / SLOTS as f64,
                 moved as f64 * 100.0 / SLOTS as f64
             );

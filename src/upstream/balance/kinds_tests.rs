@@ -134,7 +134,7 @@ proptest! {
 }
 
 /// The sessions of each remote after 10,000 from 2,000 clients: long ones, which all stay, or short
-/// ones, of which 50 are there at a time. Prints a table with `--nocapture`.
+/// ones, of which 50 are there at a time. `make bench-balance` prints the table.
 #[test]
 fn shares_of_ten_thousand_sessions() {
     let weights = [1, 2, 3, 4];
@@ -144,6 +144,7 @@ fn shares_of_ten_thousand_sessions() {
         ("round-robin", Kind::RoundRobin, 2),
         ("random", Kind::Random, 400),
         ("source", Kind::Source, 500),
+        ("hash", Kind::Hash, 500),
     ] {
         for (length, most) in [("long", usize::MAX), ("short", 50)] {
             let mut balancer = balancer(&weights, kind);
