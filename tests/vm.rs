@@ -13,6 +13,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 use std::{fs, thread};
 
 /// True in the machine that tools/test-vm starts.
@@ -217,7 +218,8 @@ struct KernelTls {
 }
 
 impl KernelTls {
-    fn start() -> KernelTls {
+    /// With further directives of the worker's section.
+    fn start(directives: &str) -> KernelTls {
         let peer = Peer::echo();
         let identity = Identity::own(&["localhost"]);
         let files = Directory::new();
@@ -225,7 +227,7 @@ impl KernelTls {
         let relay = Launch::new(format!(
             "id = spawnd {{ listen {{ address = 127.0.0.1 port = {port} tls = yes }} \
              spawn {{ instances min = 1 instances max = 1 }} }}\n\
-             id = tcprelay {{ {}\n{}tls kernel = yes }}\n",
+             id = tcprelay {{ {}\n{}tls kernel = yes\n{directives} }}\n",
             peer.remote(),
             identity.directives(files.path(), "own")
         ))
@@ -239,7 +241,7 @@ fn the_kernel_seals_and_opens_the_records_of_a_listener() {
     if !in_machine() {
         return;
     }
-    let KernelTls { relay: _relay, port, identity, .. } = &KernelTls::start();
+    let KernelTls { relay: _relay, port, identity, .. } = &KernelTls::start("");
     let port = *port;
     let data = pattern(2, 16 << 20);
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
@@ -255,6 +257,36 @@ fn the_kernel_seals_and_opens_the_records_of_a_listener() {
         let (after, suite) = (counters(), stream.ssl().current_cipher().expect("a suite").name());
         eprintln!("{name} {suite}: TlsTxSw, TlsRxSw {before:?} -> {after:?}");
         assert!(after[0] > before[0] && after[1] > before[1], "{name}: the kernel was not asked");
+    }
+}
+
+#[test]
+fn bandwidth_is_kept_to_when_the_kernel_has_the_records() {
+    if !in_machine() {
+        return;
+    }
+    const SIZE: usize = 400_000;
+    for directive in ["bandwidth up = 200000", "bandwidth down = 200000"] {
+        let KernelTls { relay: _relay, port, identity, .. } = &KernelTls::start(directive);
+        for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+            let counters = || ["TlsTxSw", "TlsRxSw"].map(tls_counter);
+            let before = counters();
+            let client = tls_client(identity, version);
+            let mut stream = client.connect("localhost", connect(*port)).expect("a handshake");
+            let start = Instant::now();
+            both_ways_with_tls(&mut stream, &pattern(3, SIZE));
+            let took = start.elapsed().as_secs_f64();
+            let (after, name) = (counters(), stream.ssl().version_str());
+            assert!(
+                after[0] > before[0] && after[1] > before[1],
+                "{name}: the kernel was not asked"
+            );
+            // A tenth of a second's worth may go at once, and two records more.
+            let least = (SIZE as f64 - 20_000.0 - 33_000.0) / 200_000.0;
+            eprintln!("{name}, {directive}: {SIZE} bytes in {took:.2} s");
+            assert!(took >= least, "{took} s instead of {least} s");
+            assert!(took <= 5.0 * least, "{took} s: it hardly moves");
+        }
     }
 }
 
@@ -298,7 +330,7 @@ fn new_keys_are_given_to_the_kernel_or_the_session_ends() {
     if !in_machine() {
         return;
     }
-    let KernelTls { relay, port, .. } = &KernelTls::start();
+    let KernelTls { relay, port, .. } = &KernelTls::start("");
     let port = *port;
     let worker = relay.workers()[0];
     let before = descriptors(worker);
