@@ -391,6 +391,33 @@ fn the_access_list_applies_to_the_sender_and_to_the_address_in_the_header() {
 }
 
 #[test]
+fn routes_and_stickiness_go_by_the_address_in_the_header() {
+    let servers = ["a", "b", "c", "d"].map(Peer::named);
+    let tags = ["own", "others", "others", "others"];
+    let remotes: String = servers.iter().zip(tags).map(|(peer, tag)| peer.tagged(tag)).collect();
+    let port = free_port();
+    let section = format!(
+        "balance = source\nroute = {{ from = 198.51.100.0/24 to = own }}\n\
+         route default = others\n{remotes}"
+    );
+    let relay = config(port, "haproxy = yes", &section).start();
+    let server = |host: String| -> char {
+        let mut client = connect(port);
+        let header = format!("PROXY TCP4 {host} 192.0.2.8 1234 443\r\n");
+        client.write_all(header.as_bytes()).expect("to send");
+        let mut name = [0];
+        client.read_exact(&mut name).expect("a name");
+        name[0].into()
+    };
+    assert_eq!(server("198.51.100.7".into()), 'a');
+    relay.expect_log("route 1 (from 198.51.100.7)");
+    let all = || (1..40).map(|last| server(format!("192.0.2.{last}"))).collect::<String>();
+    let first = all();
+    assert!("bcd".chars().all(|name| first.contains(name)) && !first.contains('a'), "{first}");
+    assert_eq!(all(), first);
+}
+
+#[test]
 fn directives_are_checked() {
     for (listen, remote, complaint) in [
         ("haproxy = maybe", "", "'no', 'optional', 'permit', 'true' or 'yes', but got 'maybe'"),
