@@ -16,12 +16,19 @@ required_files="@PKG_SYSCONFDIR@/$name.cfg"
 command_args="-b -p $pidfile $required_files"
 extra_commands="configtest reload"
 configtest_cmd="tcprelay_check"
-start_precmd="tcprelay_check"
+start_precmd="tcprelay_prestart"
 reload_precmd="tcprelay_check"
 
 tcprelay_check()
 {
 	"$command" -P "$required_files"
+}
+
+# Where tcprelayctl(8) expects the control socket.
+tcprelay_prestart()
+{
+	mkdir -p /var/run/tcprelay
+	tcprelay_check
 }
 
 load_rc_config $name

@@ -18,6 +18,8 @@ case $1 in
 start)
     # Each session needs two events on its worker's port; the default limit is 65536.
     prctl -n process.max-port-events -v 1048576 -r -t privileged -i process $$ || true
+    # Where tcprelayctl(8) expects the control socket.
+    mkdir -p /var/run/tcprelay
     # It returns when the service is ready.
     "$program" -b -p "$pid_file" "$configuration" || exit "$SMF_EXIT_ERR_FATAL"
     ;;
