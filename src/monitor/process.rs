@@ -7,7 +7,7 @@ use crate::channel::link::Link;
 use crate::channel::protocol::{Errand, Purpose, Wants};
 use crate::channel::worker_side::Order;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
-use crate::os::parent::{self, Death};
+use crate::os::parent::{self, Death, KEEPALIVE_PERIOD};
 use crate::os::process;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::title::Title;
@@ -15,9 +15,6 @@ use crate::os::{self, log};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// How often the broker is sent a keepalive, in milliseconds. Sending shows that the broker is gone
-/// where nothing else does.
-const KEEPALIVE_PERIOD: u64 = 60_000;
 /// Messages taken per turn.
 const BATCH: usize = 16;
 /// The signal that the kernel sends when the broker dies, where it can.

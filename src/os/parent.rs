@@ -6,6 +6,11 @@
 use super::signals::Signal;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+/// How often the parent is sent something, in milliseconds. A message that fails shows that the
+/// parent is dead; on illumos and Solaris nothing else does.
+pub const KEEPALIVE_PERIOD: u64 =
+    if cfg!(any(target_os = "illumos", target_os = "solaris")) { 2_000 } else { 60_000 };
+
 /// Becomes readable when the parent dies.
 #[derive(Debug)]
 pub struct Death(OwnedFd);

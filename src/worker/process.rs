@@ -7,7 +7,7 @@ use crate::channel::local::{LocalWorker, Prepared, MONITOR_KINDS};
 use crate::channel::protocol::Accept;
 use crate::channel::worker_side::{Exit, Order};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
-use crate::os::parent::Death;
+use crate::os::parent::{Death, KEEPALIVE_PERIOD};
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::title::{State, Title};
 use crate::os::{self, channel, log, parent, process, Socket};
@@ -20,9 +20,6 @@ const KEEPALIVE: u8 = WORKER_KINDS + 2;
 const BROKER_DEATH: u8 = WORKER_KINDS + 3;
 const _: () = assert!(BROKER_DEATH < MONITOR_KINDS);
 
-/// How often the broker is sent a keepalive, in milliseconds. Sending shows that the broker is gone
-/// where nothing else does.
-const KEEPALIVE_PERIOD: u64 = 60_000;
 /// How often a leaving worker checks whether the broker has read that it leaves, in milliseconds.
 const FAREWELL_STEP: u64 = 20;
 /// Messages taken per turn.
