@@ -25,7 +25,7 @@ use crate::config::broker::{self as config, Stop};
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::anonymous::Bytes;
 use crate::os::pidfile::PidFile;
-use crate::os::process::{self, exit, Ended};
+use crate::os::process::{self, exit, Ended, Pid};
 use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::title::{State, Title};
@@ -228,6 +228,11 @@ impl Broker {
     /// Connections of all workers, leaving ones included, and those that wait for a worker.
     pub fn connections(&self) -> usize {
         self.workers.connections() + self.dispatch.waiting()
+    }
+
+    /// The monitor's process, if it is running.
+    pub fn monitor(&self) -> Option<Pid> {
+        self.workers.monitor()
     }
 
     /// Serves until the process is to exit; returns the exit status.

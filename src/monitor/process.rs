@@ -78,7 +78,8 @@ impl Process {
         }
     }
 
-    fn turn(&mut self, events: &mut Loop) -> Option<i32> {
+    /// Waits for events and handles them. Returns the exit status if the process is to exit.
+    pub fn turn(&mut self, events: &mut Loop) -> Option<i32> {
         if let Err(error) = events.wait(None) {
             log::message(&format!("event loop: {}", os::reason(&error)));
             return Some(process::exit::SOFTWARE);

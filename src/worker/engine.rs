@@ -22,7 +22,7 @@ use crate::os::{self, log, Socket};
 use crate::tls::context::Contexts;
 use crate::upstream;
 use crate::upstream::balance::Tried;
-use crate::upstream::registry::Fall;
+use crate::upstream::registry::{Fall, Registry};
 use crate::upstream::remote::RemoteId;
 use crate::upstream::zone::counters::{Counters, General, Place, Refusal, Standing};
 use crate::upstream::zone::mail::{self, Letter};
@@ -110,6 +110,11 @@ impl Engine {
     #[cfg(test)]
     pub(super) fn sessions_for_tests(&mut self) -> Vec<(u32, &Session)> {
         self.sessions.all()
+    }
+
+    /// The remotes.
+    pub fn remotes(&self) -> &Registry {
+        &self.shared.registry
     }
 
     /// How many sessions use a remote, as balancing counts them: this worker's sessions that have

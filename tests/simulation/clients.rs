@@ -4,7 +4,7 @@
 
 use crate::kernel::{Id, Kernel, Waiting};
 use crate::random::Random;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// How an end behaves once it has sent everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,12 @@ pub struct End {
     /// Sends nothing more, not even the end, until what it has sent has arrived.
     pub cautious: bool,
     pub connected: bool,
+    /// Its end of the connection.
+    pub first: Id,
+    /// Where a client is.
+    pub ip: Ipv4Addr,
+    /// Which remote a remote's end is of.
+    pub remote: usize,
 }
 
 /// The byte at an offset of a sender's stream.
@@ -82,6 +88,9 @@ impl End {
             second: false,
             cautious: random.once_in(4),
             connected: false,
+            first: stream,
+            ip: Ipv4Addr::UNSPECIFIED,
+            remote: 0,
         }
     }
 
@@ -225,4 +234,40 @@ pub struct Remote {
     pub listener: Option<Id>,
     /// When it next goes away or comes back; `None` if it stays.
     pub flaps: Option<u64>,
+    /// It says to probes that it is not well, though it serves clients.
+    pub sick: bool,
+}
+
+/// What probes say, and the answer of a remote that is well.
+pub const QUESTION: &[u8] = b"how are you?\n";
+pub const WELL: &[u8] = b"well\n";
+const ILL: &[u8] = b"ill\n";
+
+/// A probe, as a remote sees it.
+pub struct Visit {
+    stream: Id,
+    pub remote: usize,
+    pub over: bool,
+}
+
+impl Visit {
+    pub fn new(stream: Id, remote: usize) -> Visit {
+        Visit { stream, remote, over: false }
+    }
+
+    /// Takes one step; true if it achieved something.
+    pub fn act(&mut self, kernel: &mut Kernel, sick: bool) -> bool {
+        match kernel.receive(self.stream, &mut [0; 100], false) {
+            Err(libc::EAGAIN) => return false,
+            Ok(1..) => {
+                let answer = if sick { ILL } else { WELL };
+                let _ = kernel.send(self.stream, answer, false);
+            }
+            _ => {
+                kernel.end_stream(self.stream);
+                self.over = true;
+            }
+        }
+        true
+    }
 }

@@ -1,13 +1,19 @@
 //! What a run is like: its configuration, and the faults injected into it.
 
-use crate::kernel::Faults;
+use crate::clients::{QUESTION, WELL};
+use crate::kernel::{Faults, Names, Reply};
 use crate::processes::{listener, remote, Settings};
 use crate::random::Random;
 use mavis::config;
 use mavis::config::balance::{Balance, Kind, Scope};
 use mavis::config::broker::{Overload, Stop};
-use mavis::config::relay::{Relay, Splice, Ties};
-use std::net::SocketAddrV4;
+use mavis::config::check::{Check, OnDown, Probe, Start};
+use mavis::config::network::parse_network;
+use mavis::config::relay::names::{self as resolving, Bound, Name, Origin};
+use mavis::config::relay::{Relay, Sessions, Splice, Ties};
+use mavis::config::route::{Route, Target};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::rc::Rc;
 
 pub const PORT: u16 = 8000;
 
@@ -24,6 +30,9 @@ pub enum Weather {
     Deadly,
     /// All of these.
     Stormy,
+    /// Remotes but the first one come, go, fall ill, get other addresses, are taken out by hand, and
+    /// the monitor dies or is stopped. Every client must be served.
+    Restless,
 }
 
 /// The address of a remote.
@@ -31,9 +40,54 @@ pub fn address(last: u8) -> SocketAddrV4 {
     SocketAddrV4::new([10, 0, 1, last].into(), 80)
 }
 
-pub fn settings(random: &mut Random, weather: Weather, remotes: usize) -> Settings {
+/// The tag of some remotes.
+pub const BLUE: &str = "blue";
+/// Clients from here go to blue remotes.
+const FOR_BLUE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const FOR_OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
+
+/// The host that has several addresses.
+const HOST: &str = "remotes.example";
+
+/// What name servers know, if the host may have some of these addresses.
+pub fn names(random: &mut Random, named: &[Ipv4Addr]) -> Names {
+    let mut addresses = named.to_vec();
+    random.shuffle(&mut addresses);
+    if !addresses.is_empty() {
+        addresses.truncate(random.between(1, named.len()));
+    }
+    let lifetime = *random.pick(&[1, 3]);
+    Names { host: HOST.to_owned(), addresses, lifetime, reply: Reply::Answer }
+}
+
+/// How remotes are probed.
+fn check(random: &mut Random, start: Start) -> Check {
+    let expect = Some(WELL.to_vec());
+    let send = Probe::Send { send: QUESTION.to_vec(), expect };
+    Check {
+        probe: random.pick(&[Probe::Tcp, send]).clone(),
+        interval: *random.pick(&[1, 3]),
+        fast_interval: 1,
+        timeout: *random.pick(&[5, 8]),
+        rise: random.between(1, 3) as u32,
+        fall: random.between(2, 4) as u32,
+        address: None,
+        port: None,
+        start,
+        slow_start: *random.pick(&[0, 4]),
+        on_down: OnDown::Keep,
+    }
+}
+
+/// The settings of a run, and the addresses that a name among them may have.
+pub fn settings(
+    random: &mut Random,
+    weather: Weather,
+    remotes: usize,
+) -> (Settings, Vec<Ipv4Addr>) {
+    let restless = weather == Weather::Restless;
     let weights: Vec<u32> = (0..remotes).map(|_| random.between(1, 3) as u32).collect();
-    let relay = Relay {
+    let mut relay = Relay {
         remotes: weights
             .iter()
             .enumerate()
@@ -46,6 +100,7 @@ pub fn settings(random: &mut Random, weather: Weather, remotes: usize) -> Settin
                 Kind::RoundRobin,
                 Kind::Random,
                 Kind::Source,
+                Kind::Hash,
             ]),
             scope: *random.pick(&[Scope::All, Scope::Worker]),
             ..Balance::default()
@@ -64,7 +119,7 @@ pub fn settings(random: &mut Random, weather: Weather, remotes: usize) -> Settin
     let mut settings = config::broker::Broker {
         listeners: vec![listener(PORT)],
         overload: match weather {
-            Weather::Calm | Weather::Rude | Weather::Deadly => Overload::Queue,
+            Weather::Calm | Weather::Rude | Weather::Deadly | Weather::Restless => Overload::Queue,
             _ => *random.pick(&[Overload::Queue, Overload::Close, Overload::Reset]),
         },
         stop: Some(Stop::Drain),
@@ -74,7 +129,62 @@ pub fn settings(random: &mut Random, weather: Weather, remotes: usize) -> Settin
     settings.spawn.instances_max = random.between(2, 3);
     settings.spawn.users_min = random.between(1, 4);
     settings.spawn.users_max = random.between(4, 30);
-    Settings { relay, broker: settings, ours: random.once_in(2), known: !random.once_in(3) }
+    if restless || random.once_in(4) {
+        let mut check = check(random, Start::Up);
+        for (index, remote) in relay.remotes.iter_mut().enumerate() {
+            if index > 0 && restless {
+                check.start = *random.pick(&[Start::Up, Start::Down]);
+            }
+            remote.check = Some(Rc::new(check.clone()));
+        }
+    }
+    let rough = matches!(weather, Weather::Rough | Weather::Stormy);
+    let mut refuses = false;
+    if !rough && random.once_in(3) {
+        let queues = [(1000, 0), (1000, 2), (3, 0)];
+        let (queue, queue_timeout) = if restless { queues[0] } else { *random.pick(&queues) };
+        let sessions = Sessions { max: random.between(1, 4) as u32, queue, queue_timeout };
+        relay.remotes.iter_mut().for_each(|remote| remote.sessions = sessions);
+        refuses = (queue, queue_timeout) != queues[0];
+        relay.connect_timeout = 30;
+    }
+    if random.once_in(3) {
+        route(random, &mut relay);
+    }
+    let mut named = Vec::new();
+    if restless {
+        (relay.balance.scope, relay.connect_timeout) = (Scope::All, 30);
+        let count = random.between(0, 3);
+        named = (0..count).map(|index| *address((remotes + index) as u8).ip()).collect();
+    }
+    if !named.is_empty() {
+        let origin = Some(Origin { index: 0, earlier: 0 });
+        let check = relay.remotes.first().and_then(|remote| remote.check.clone());
+        let host = Some(HOST.into());
+        let unknown = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address(0).port());
+        let template = config::relay::Remote { host, origin, check, ..remote(unknown, 1) };
+        let (bound, start) = (Bound::Seconds(5), resolving::Start::Later);
+        relay.names.push(Name { template, kind: resolving::Kind::Host, bound, start });
+    }
+    let (ours, known) = (restless || random.once_in(2), restless || !random.once_in(3));
+    (Settings { relay, broker: settings, ours, known, refuses }, named)
+}
+
+/// Some remotes are blue; where clients of some addresses go to.
+fn route(random: &mut Random, relay: &mut Relay) {
+    for (index, remote) in relay.remotes.iter_mut().enumerate() {
+        if index == 0 || random.once_in(2) {
+            remote.tags = vec![BLUE.to_owned()];
+        }
+    }
+    let blue = || Target::Tag(BLUE.to_owned());
+    let route = |ip: Ipv4Addr, target: Target| {
+        let network = parse_network(&format!("{ip}/32")).expect("a network");
+        Route { networks: vec![network], target, ..Route::default() }
+    };
+    let other = random.pick(&[Target::Any, Target::Reject, blue()]).clone();
+    relay.routes.list = vec![route(FOR_BLUE, blue()), route(FOR_OTHER, other)];
+    relay.routes.default = random.pick(&[Target::Any, blue()]).clone();
 }
 
 pub fn faults(random: &mut Random, weather: Weather) -> Faults {

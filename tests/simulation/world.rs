@@ -2,18 +2,21 @@
 //! invariants checked after each step.
 
 mod checks;
+mod counts;
+mod health;
 mod lives;
 mod surprises;
 
-use crate::clients::{End, Manner, Remote};
-use crate::kernel::{Faults, Process, Waiting};
-use crate::processes::{as_process, broker, end_broker, start_broker, Settings, WorkerProcess};
+use crate::clients::{End, Manner, Remote, Visit};
+use crate::kernel::{Faults, Process, Reply, Waiting};
+use crate::processes::{as_process, broker, end_broker, start_broker, Child, Settings};
 use crate::random::Random;
 use crate::system::kernel;
-use crate::weather::{address, faults, settings, Weather, PORT};
-use lives::Starting;
+use crate::weather::{address, faults, names, settings, Weather, PORT};
+use health::View;
+use lives::{Checking, Starting};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// Steps in the random part of a run, and in each part after it that waits until all is quiet.
 const STEPS: usize = 30_000;
@@ -29,14 +32,17 @@ pub struct World {
     random: Random,
     weather: Weather,
     settings: Settings,
-    workers: BTreeMap<Process, WorkerProcess>,
+    /// The workers, and the monitor.
+    workers: BTreeMap<Process, Child>,
     starting: BTreeMap<Process, Starting>,
-    /// Children that check the configuration, and when they end.
-    checks: BTreeMap<Process, u64>,
+    /// Children that check the configuration.
+    checks: BTreeMap<Process, Checking>,
     /// When a broker that was killed is started again.
     respawn: Option<u64>,
     /// A broker was killed: clients may have found nobody there.
     broker_died: bool,
+    /// When brokers were killed.
+    died: BTreeMap<Process, u64>,
     /// The broker was told to stop; `stops_early`: it will be while clients are served.
     stopped: bool,
     stops_early: bool,
@@ -46,7 +52,17 @@ pub struct World {
     /// The remotes' ends of connections, by their own numbers.
     ends: BTreeMap<u64, End>,
     remotes: Vec<Remote>,
+    /// A broker has made another zone than its predecessor.
+    zones_replaced: bool,
+    /// All that were monitors, and what is known beside those that are.
+    monitors: BTreeSet<Process>,
+    views: BTreeMap<Process, View>,
+    /// Their probes, as remotes see them.
+    visits: Vec<Visit>,
     to_come: usize,
+    /// When the next client may come, and when something changes about remotes.
+    next_arrival: u64,
+    next_change: Option<u64>,
     /// Clients and ends whose connection was lost when a worker was killed.
     lost: BTreeSet<u64>,
     idle_turns: BTreeMap<Process, (u32, u64)>,
@@ -71,23 +87,29 @@ impl World {
             Weather::Deadly,
             Weather::Deadly,
             Weather::Stormy,
+            Weather::Restless,
+            Weather::Restless,
+            Weather::Restless,
         ]);
         let count = random.between(1, 3);
-        let settings = settings(&mut random, weather, count);
+        let (settings, named) = settings(&mut random, weather, count);
+        let count = count + named.len();
         let faults = faults(&mut random, weather);
         let rough = matches!(weather, Weather::Rough | Weather::Stormy);
         let mut remotes = Vec::new();
         kernel(|kernel| {
+            kernel.names = names(&mut random, &named);
             kernel.note(|| format!("{weather:?} {:?} {faults:?}", settings.relay));
             for index in 0..count {
                 let address = address(index as u8);
                 let listener = kernel.listen(address, 100, true).ok();
                 let flaps = (rough && random.once_in(2)).then_some(kernel.now + SECOND);
-                remotes.push(Remote { address, listener, flaps });
+                remotes.push(Remote { address, listener, flaps, sick: false });
             }
         });
         let outage = (rough && random.once_in(3))
             .then(|| kernel(|kernel| kernel.now) + random.between(1, 3_000_000) as u64);
+        let next_change = (weather == Weather::Restless).then(|| kernel(|kernel| kernel.now));
         if let Err(status) = start_broker(&settings) {
             kernel(|kernel| kernel.violated(format!("the broker ends with {status}")));
         }
@@ -100,13 +122,20 @@ impl World {
             checks: BTreeMap::new(),
             respawn: None,
             broker_died: false,
+            died: BTreeMap::new(),
             stopped: false,
             stops_early: random.once_in(8),
             outage,
             clients: Vec::new(),
             ends: BTreeMap::new(),
             remotes,
+            zones_replaced: false,
+            monitors: BTreeSet::new(),
+            views: BTreeMap::new(),
+            visits: Vec::new(),
             to_come: random.between(1, 25),
+            next_arrival: 0,
+            next_change,
             lost: BTreeSet::new(),
             idle_turns: BTreeMap::new(),
             ending: false,
@@ -127,7 +156,9 @@ impl World {
         self.calm_down();
         self.settle();
         self.check_quiet();
+        self.check_counters();
         if !self.stopped {
+            self.recover();
             self.try_again();
             self.check_quiet();
             self.shut_down();
@@ -135,6 +166,7 @@ impl World {
         self.check_end();
         if !self.failed() {
             self.check_clients();
+            self.check_order();
         }
         self.forget();
     }
@@ -176,7 +208,7 @@ impl World {
 
     fn is_quiet(&self) -> bool {
         let ends = self.ends.values().all(End::is_done);
-        let sessions = self.workers.values().any(|worker| worker.worker.engine().open() > 0);
+        let sessions = self.workers.values().any(|worker| worker.open() > 0);
         let told = broker(|broker| broker.broker.connections()).unwrap_or(0) == 0;
         let asked = kernel(|kernel| !kernel.requests.is_empty());
         let starting = asked || self.starts().next().is_some();
@@ -202,8 +234,9 @@ impl World {
         for worker in self.workers.values_mut() {
             (worker.stalled, worker.doomed) = (0, None);
         }
+        kernel(|kernel| kernel.names.reply = Reply::Answer);
         for remote in &mut self.remotes {
-            remote.flaps = None;
+            (remote.flaps, remote.sick) = (None, false);
             if remote.listener.is_none() {
                 remote.listener = kernel(|kernel| kernel.listen(remote.address, 100, true).ok());
             }
@@ -225,6 +258,7 @@ impl World {
                 break;
             }
         }
+        self.change();
         self.end_doomed();
         self.deliver_pending();
         self.start_processes();
@@ -255,11 +289,15 @@ impl World {
 
     /// Lets a client or a remote take a step.
     fn act(&mut self) -> bool {
-        if self.to_come > 0 && self.random.once_in(8) {
+        let now = kernel(|kernel| kernel.now);
+        if self.to_come > 0 && self.next_arrival <= now && self.random.once_in(8) {
+            if self.weather == Weather::Restless {
+                self.next_arrival = now + self.random.between(0, 2 * SECOND as usize) as u64;
+            }
             self.new_client();
             return true;
         }
-        if self.accept() {
+        if self.accept() || self.visit() {
             return true;
         }
         let random = &mut self.random;
@@ -289,15 +327,17 @@ impl World {
     }
 
     fn rude(&self) -> bool {
-        !self.ending && !matches!(self.weather, Weather::Calm | Weather::Deadly)
+        !self.ending && !matches!(self.weather, Weather::Calm | Weather::Deadly | Weather::Restless)
     }
 
     fn new_client(&mut self) {
         self.to_come -= 1;
         let number = self.clients.len() as u64 + 1;
+        let ip = Ipv4Addr::new(10, 0, 0, self.random.between(1, 3) as u8);
         let stream = kernel(|kernel| {
             let id = kernel.new_stream();
             if let Some(stream) = kernel.stream(id) {
+                stream.local = SocketAddrV4::new(ip, 0);
                 stream.urgent_inline = true;
                 stream.actor = true;
             }
@@ -307,6 +347,7 @@ impl World {
         });
         let rude = self.rude();
         let mut client = End::new(number, stream, &mut self.random, rude);
+        client.ip = ip;
         if client.manner == Manner::Patient && !self.patient_clients {
             client.manner = Manner::Polite;
         }
@@ -322,11 +363,17 @@ impl World {
         let Some(stream) = kernel(|kernel| kernel.accept(listener)) else {
             return false;
         };
+        let maker = kernel(|kernel| kernel.stream(stream).map(|stream| stream.maker));
+        if maker.is_some_and(|maker| self.monitors.contains(&maker)) {
+            self.visits.push(Visit::new(stream, index));
+            return true;
+        }
         let number = self.next_end;
         self.next_end += 1;
         kernel(|kernel| kernel.note(|| format!("remote {index} accepts #{stream} as {number}")));
         let rude = self.rude();
         let mut end = End::new(number, stream, &mut self.random, rude);
+        end.remote = index;
         if self.patient_clients {
             end.manner = if end.manner == Manner::Patient { Manner::Polite } else { end.manner };
         } else if self.random.once_in(3) {
@@ -334,6 +381,19 @@ impl World {
         }
         self.ends.insert(number, end);
         true
+    }
+
+    /// Lets a remote go on with a probe.
+    fn visit(&mut self) -> bool {
+        if self.visits.is_empty() {
+            return false;
+        }
+        let index = self.random.below(self.visits.len());
+        let visit = &mut self.visits[index];
+        let sick = self.remotes[visit.remote].sick;
+        let moved = kernel(|kernel| visit.act(kernel, sick));
+        self.visits.retain(|visit| !visit.over);
+        moved
     }
 
     /// Nobody is ready to run: moves the clock to the next time at which somebody is.
@@ -352,7 +412,9 @@ impl World {
                 let free = stalled.get(process).copied().unwrap_or(0);
                 Some(running.wakes?.max(free))
             });
-            let stalled = stalled.values().copied().chain(starts).chain(doomed);
+            let arrival = (self.to_come > 0).then_some(self.next_arrival);
+            let changes = arrival.into_iter().chain(self.next_change.filter(|_| !self.ending));
+            let stalled = stalled.values().copied().chain(starts).chain(doomed).chain(changes);
             let next = wakes.chain(stalled).filter(|&next| next > kernel.now).min();
             let next = next.unwrap_or(kernel.now).min(kernel.now + SECOND);
             kernel.now = next.max(kernel.now + 100);

@@ -72,6 +72,11 @@ impl Monitor {
 }
 
 impl Workers {
+    /// The monitor's process, if it is running.
+    pub(in crate::broker) fn monitor(&self) -> Option<Pid> {
+        self.monitor.child.as_ref().map(|child| child.pid)
+    }
+
     /// Starts the monitor, if there is to be one and it is not running.
     pub(in crate::broker) fn start_monitor(&mut self, events: &mut Loop) {
         let monitor = &self.monitor;

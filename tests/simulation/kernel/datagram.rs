@@ -116,6 +116,7 @@ impl Kernel {
                 Passed::Simulated(object) => {
                     if !lost {
                         fds.push(self.install(object));
+                        self.passed.push((self.current, object));
                     }
                     self.release(object);
                 }

@@ -5,6 +5,7 @@
 //! random ([`Faults`]).
 
 mod datagram;
+mod names;
 mod poll;
 mod stream;
 
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddrV4;
 
 pub use datagram::{Datagram, Passed};
+pub use names::{Names, Reply};
 pub use poll::{Epoll, Event};
 pub use stream::{Listener, Stream, Waiting};
 
@@ -76,6 +78,8 @@ pub struct Descriptor {
     pub process: Process,
     /// Stays open when the process executes another image.
     pub stays: bool,
+    /// When it was made.
+    pub since: u64,
 }
 
 /// The kernel's state for a process.
@@ -97,6 +101,8 @@ pub struct Running {
     pub descriptors: Option<(usize, u64)>,
     /// The socketpair it made last, unless it has made a pipe after that.
     last_pair: Option<Id>,
+    /// The writing ends of the pipes that it has made since it forked.
+    pipes: Vec<Id>,
     /// It has executed another image, to which this was handed over.
     pub next_image: Option<String>,
 }
@@ -108,9 +114,10 @@ pub enum Request {
         child: Process,
         stdin: Id,
     },
-    /// Start a child that checks the configuration.
+    /// Start a child that checks the configuration, and writes what it has read into this pipe.
     Check {
         child: Process,
+        report: Option<Id>,
     },
     Signal {
         process: Process,
@@ -129,6 +136,8 @@ pub struct Kernel {
     /// The process that makes the current system calls.
     pub current: Process,
     pub requests: Vec<Request>,
+    /// Connect attempts of processes that nobody has looked at yet.
+    pub attempts: Vec<(Process, SocketAddrV4)>,
     /// Children that have ended and were not waited for: parent, child, status.
     pub ended: Vec<(Process, Process, i32)>,
     /// The process whose signal handler is running: its writes go to that process's signal pipe.
@@ -146,6 +155,11 @@ pub struct Kernel {
     next_object: Id,
     next_process: Process,
     next_port: u16,
+    pub names: Names,
+    /// Each accepted end of a connection, with the end that has connected.
+    pub made: BTreeMap<Id, Id>,
+    /// Connections that processes were passed, in order.
+    pub passed: Vec<(Process, Id)>,
     pub listening: BTreeMap<SocketAddrV4, Id>,
 }
 
@@ -160,6 +174,7 @@ impl Kernel {
             processes: BTreeMap::new(),
             current: 0,
             requests: Vec::new(),
+            attempts: Vec::new(),
             ended: Vec::new(),
             signalled: None,
             violation: None,
@@ -171,6 +186,9 @@ impl Kernel {
             next_object: 1,
             next_process: 100,
             next_port: 10_000,
+            names: Names::default(),
+            made: BTreeMap::new(),
+            passed: Vec::new(),
             listening: BTreeMap::new(),
         }
     }
@@ -201,6 +219,12 @@ impl Kernel {
     /// The process that makes the current calls; created by its first call.
     pub fn running(&mut self) -> &mut Running {
         self.processes.entry(self.current).or_default()
+    }
+
+    /// Whether what the current process still does is the former image's.
+    pub fn has_executed(&self) -> bool {
+        let running = self.processes.get(&self.current);
+        running.is_some_and(|process| process.next_image.is_some())
     }
 
     pub fn is_dead(&self) -> bool {
@@ -267,7 +291,8 @@ impl Kernel {
             }
             fd += 1;
         }
-        self.descriptors.insert(fd, Descriptor { object, process: self.current, stays: false });
+        let (process, since) = (self.current, self.now);
+        self.descriptors.insert(fd, Descriptor { object, process, stays: false, since });
         if let Some(object) = self.objects.get_mut(&object) {
             object.references += 1;
         }
@@ -398,7 +423,9 @@ impl Kernel {
         let read = self.add(Kind::PipeEnd { pipe, reads: true });
         let write = self.add(Kind::PipeEnd { pipe, reads: false });
         self.running().signal_pipe.get_or_insert(pipe);
-        self.running().last_pair = None;
+        let running = self.running();
+        running.last_pair = None;
+        running.pipes.push(write);
         Ok([self.install(read), self.install(write)])
     }
 
@@ -464,8 +491,13 @@ impl Kernel {
             return Err(libc::EAGAIN);
         }
         let stdin = self.running().last_pair;
-        if let Some(object) = stdin.and_then(|stdin| self.objects.get_mut(&stdin)) {
-            object.references += 1;
+        // Of the pipes for a check, the first is for its complaints, the second for its report.
+        let pipes = std::mem::take(&mut self.running().pipes);
+        let report = pipes.get(1).copied().filter(|_| stdin.is_none());
+        for inherited in stdin.into_iter().chain(report) {
+            if let Some(object) = self.objects.get_mut(&inherited) {
+                object.references += 1;
+            }
         }
         let child = self.new_process();
         if let Some(running) = self.processes.get_mut(&child) {
@@ -474,7 +506,7 @@ impl Kernel {
         self.note(|| format!("fork: {child}, standard input {stdin:?}"));
         self.requests.push(match stdin {
             Some(stdin) => Request::Spawned { child, stdin },
-            None => Request::Check { child },
+            None => Request::Check { child, report },
         });
         Ok(child)
     }

@@ -1,7 +1,7 @@
 //! TCP as a socket shows it: queues at both ends with a network in between, half-closes, resets,
 //! urgent data, and listeners with backlogs.
 
-use super::{take, Errno, Id, Kernel, Kind, Result};
+use super::{take, Errno, Id, Kernel, Kind, Process, Result};
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 
@@ -48,6 +48,8 @@ pub struct Stream {
     pub mark_in: Option<usize>,
     /// Belongs to a client or remote of the simulation, not to a process.
     pub actor: bool,
+    /// The process that made the connection, be it this end or the other one; 0 for a client.
+    pub maker: Process,
 }
 
 impl Stream {
@@ -74,6 +76,7 @@ impl Stream {
             mark_out: None,
             mark_in: None,
             actor: false,
+            maker: 0,
         }
     }
 
@@ -152,7 +155,7 @@ impl Kernel {
         else {
             return false;
         };
-        let (to, from) = (stream.remote, stream.local);
+        let (to, from, maker) = (stream.remote, stream.local, stream.maker);
         let listener = to.and_then(|to| self.listening.get(&to)).copied();
         let Some(Kind::Listener(place)) =
             listener.and_then(|id| self.objects.get_mut(&id)).map(|object| &mut object.kind)
@@ -172,6 +175,7 @@ impl Kernel {
             stream.peer = Some(id);
             stream.actor = actor;
             stream.urgent_inline = inline;
+            stream.maker = maker;
         }
         if let Some(stream) = self.stream(id) {
             stream.state = Waiting::Done;
@@ -185,6 +189,7 @@ impl Kernel {
             }
             self.notify(listener);
         }
+        self.made.insert(accepted, id);
         self.note(|| format!("connected #{id} to #{accepted}"));
         self.notify(id);
         true
@@ -434,6 +439,31 @@ impl Kernel {
             self.objects.remove(&id);
         }
         true
+    }
+
+    /// The connections that processes have made to a remote and not closed, with the process.
+    pub fn uses(&self, address: SocketAddrV4) -> Vec<Process> {
+        let streams = self.objects.values().filter(|object| object.references > 0);
+        let made = streams.filter_map(|object| match &object.kind {
+            Kind::Stream(stream) if !stream.actor && stream.remote == Some(address) => {
+                Some(stream.maker)
+            }
+            _ => None,
+        });
+        made.filter(|&maker| maker > 0).collect()
+    }
+
+    /// When a process got each of its connections with clients, and how many it has made itself.
+    pub fn held(&self, process: Process) -> (Vec<u64>, usize) {
+        let (mut clients, mut own) = (Vec::new(), 0);
+        for entry in self.descriptors.values().filter(|entry| entry.process == process) {
+            match self.objects.get(&entry.object).map(|object| &object.kind) {
+                Some(Kind::Stream(stream)) if stream.maker == 0 => clients.push(entry.since),
+                Some(Kind::Stream(_)) => own += 1,
+                _ => {}
+            }
+        }
+        (clients, own)
     }
 
     /// Streams with data in flight or a pending connect attempt.

@@ -27,6 +27,7 @@ pub fn close_real(fd: i32) {
 }
 
 mod descriptors;
+mod names;
 mod processes;
 mod readiness;
 mod sockets;

@@ -127,6 +127,11 @@ unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, length: sockle
         kernel.progress += 1;
         let to = address.ok_or(libc::EAFNOSUPPORT)?;
         kernel.note(|| format!("connect {fd} (#{id}) to {to}"));
+        let maker = kernel.current;
+        kernel.attempts.push((maker, to));
+        if let Some(stream) = kernel.stream(id) {
+            stream.maker = maker;
+        }
         kernel.connect(id, to)?;
         Ok(0)
     }))

@@ -1,12 +1,16 @@
 //! The invariants: after each step, when everything is quiet, and at the end.
 
-use super::World;
+use super::{World, SECOND};
 use crate::clients::{End, Manner};
 use crate::kernel::{Id, Kernel, Kind, Process};
-use crate::processes::broker;
+use crate::processes::{broker, Child};
 use crate::system::kernel;
 use crate::weather::Weather;
 use mavis::config::balance::Scope;
+use mavis::worker::engine::Engine;
+
+/// How long a worker without sessions may take to end when its broker has died, in microseconds.
+const ORPHANED: u64 = 5 * SECOND;
 
 impl World {
     pub(super) fn check_invariants(&mut self) {
@@ -28,9 +32,12 @@ impl World {
             for (one, other) in [(client, end), (end, client)] {
                 self.check_pair(one, other);
             }
+            self.check_route(client, end);
         }
+        self.check_limits();
         self.check_counts();
         self.check_broker();
+        self.check_orphans();
     }
 
     /// Compares what `one` has received with what `other` has sent.
@@ -71,8 +78,7 @@ impl World {
         if !self.balances_alone() {
             return;
         }
-        for worker in self.workers.values() {
-            let engine = worker.worker.engine();
+        for engine in self.workers.values().filter_map(Child::engine) {
             if engine.remotes_in_use() > engine.open() as u64 {
                 let (used, open) = (engine.remotes_in_use(), engine.open());
                 kernel(|kernel| {
@@ -94,11 +100,25 @@ impl World {
             })
         };
         let own = self.workers.values().filter(|worker| is_own(worker.process));
-        let open: usize = own.map(|worker| worker.worker.engine().open()).sum();
+        let open: usize = own.map(|worker| worker.open()).sum();
         if counted < open {
             kernel(|kernel| {
                 kernel.violated(format!("the broker counts {counted} of {open} sessions"));
             });
+        }
+    }
+
+    /// A worker whose broker has died ends with its last session.
+    fn check_orphans(&self) {
+        let now = kernel(|kernel| kernel.now);
+        for worker in self.workers.values().filter(|worker| worker.open() == 0) {
+            let parent =
+                kernel(|kernel| kernel.processes.get(&worker.process).map(|own| own.parent));
+            let died = parent.and_then(|parent| self.died.get(&parent).copied());
+            if died.is_some_and(|died| now > died.max(worker.stalled) + ORPHANED) {
+                let process = worker.process;
+                kernel(|kernel| kernel.violated(format!("{process} lives on without a broker")));
+            }
         }
     }
 
@@ -116,16 +136,18 @@ impl World {
 
     /// With no sessions, nothing of one may be left: no uses, timers or connections.
     pub(super) fn check_quiet(&mut self) {
+        let relay = &self.settings.relay;
         for worker in self.workers.values() {
             let process = worker.process;
             let complain = |what: String| {
                 kernel(|kernel| kernel.violated(format!("{process} is idle: {what}")));
             };
-            let used = worker.worker.engine().remotes_in_use();
+            let used = worker.engine().map_or(0, Engine::remotes_in_use);
             if used > 0 && self.balances_alone() {
                 complain(format!("remotes are in use {used} times"));
             }
             if let Some(zone) = &worker.zone {
+                // Of addresses of names there are more than are used at a time.
                 for row in 0..self.remotes.len() {
                     let used = zone.state(row).used;
                     if used > 0 {
@@ -133,12 +155,20 @@ impl World {
                     }
                 }
             }
+            // A monitor always has something to do.
+            if self.monitors.contains(&process) {
+                continue;
+            }
             let waits = kernel(|kernel| kernel.watched_for_room(process));
             if waits > 0 {
                 complain(format!("{waits} descriptors are watched for room"));
             }
-            // One timer remains: the keep-alive, which shows that the broker is alive.
-            if worker.events.armed() > 1 {
+            // One timer remains: the keep-alive, which shows that the broker is alive. Where there is a
+            // monitor, workers look once a second what sessions have carried, and where remotes have
+            // queues, whether there is room.
+            let queues = relay.remotes.iter().any(|remote| remote.sessions.max > 0);
+            let timers = 1 + usize::from(self.is_monitored()) + usize::from(queues);
+            if worker.events.armed() > timers {
                 complain(format!("{} timers are armed", worker.events.armed()));
             }
             let streams = kernel(|kernel| streams_of(kernel, process));
@@ -157,6 +187,10 @@ impl World {
         }
     }
 
+    fn may_be_refused(&self, client: &End) -> bool {
+        self.settings.refuses || self.is_rejected(client)
+    }
+
     /// Every connection must have been served in full, or refused for a permitted reason.
     pub(super) fn check_clients(&self) {
         let may_refuse = matches!(self.weather, Weather::Rough | Weather::Stormy);
@@ -166,6 +200,7 @@ impl World {
             if self.is_excused(client) {
                 continue;
             }
+            let refused = client.received == 0 && client.partner.is_none();
             let found = client.partner.and_then(|number| self.ends.get(&number));
             let found =
                 found.or_else(|| self.ends.values().find(|end| end.partner == Some(client.number)));
@@ -176,8 +211,10 @@ impl World {
                 }
                 // Neither end sent anything, so they never learned who the other is.
                 None if client.total == 0 && client.ended && client.error.is_none() => {}
+                None if refused && self.is_rejected(client) => {}
                 None if client.number > self.must_be_served => self.not_served(client),
                 None if may_refuse && client.received == 0 => {}
+                None if refused && self.may_be_refused(client) => {}
                 // Nobody listened any more, or not again yet.
                 None if stopped_early && client.error.is_some() => {}
                 None if self.broker_died && client.error == Some(libc::ECONNREFUSED) => {}
@@ -188,7 +225,7 @@ impl World {
         }
     }
 
-    fn not_served(&self, client: &End) {
+    pub(super) fn not_served(&self, client: &End) {
         kernel(|kernel| kernel.violated(format!("client {} was not served", client.number)));
     }
 
@@ -224,7 +261,7 @@ impl World {
             }
         });
         for worker in self.workers.values() {
-            let open = worker.worker.engine().open();
+            let open = worker.open();
             waits.push(format!("{} has {open} sessions", worker.process));
         }
         let counted = broker(|broker| broker.broker.connections());

@@ -1,14 +1,25 @@
 //! The lives of processes: they start, run, get signals, and end, some before their time.
 
+use super::health::View;
 use super::{World, IDLE_TURNS, SECOND};
 use crate::kernel::{Id, Process, Request};
 use crate::processes::{
-    as_process, broker, end_broker, replace_broker, start_broker, start_worker,
+    self, as_process, broker, end_broker, replace_broker, start_broker, start_monitor,
+    start_worker, Zones,
 };
 use crate::system::{deliver_signal, kernel};
+use crate::weather::Weather;
 use mavis::os::signals::Signals;
 use std::collections::BTreeSet;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+
+/// A child that checks the configuration.
+pub struct Checking {
+    /// When it ends.
+    due: u64,
+    /// The pipe into which it writes what it has read.
+    report: Option<Id>,
+}
 
 /// A process that was forked and has not come up yet.
 pub struct Starting {
@@ -35,18 +46,18 @@ impl World {
     fn turn(&mut self, process: Process) {
         let (before, now) = kernel(|kernel| (kernel.progress, kernel.now));
         let status = match self.workers.get_mut(&process) {
-            Some(worker) => {
-                as_process(process, || survive(process, || worker.worker.turn(&mut worker.events)))
-            }
+            Some(worker) => as_process(process, || survive(process, || worker.turn())),
             None => broker(|broker| survive(process, || broker.broker.turn(&mut broker.events)))
                 .flatten(),
         };
+        self.check_attempts();
         if has_executed(process) {
             return self.next_image(process);
         }
         if is_dead(process) {
             return self.was_killed(process);
         }
+        self.check_monitor(process);
         let after = kernel(|kernel| kernel.progress);
         let (turns, last) = self.idle_turns.entry(process).or_default();
         let waited = now - std::mem::replace(last, now) >= SECOND / 1000;
@@ -73,8 +84,9 @@ impl World {
         let Some(worker) = self.workers.remove(&process) else {
             return;
         };
+        self.views.remove(&process);
         kernel(|kernel| kernel.note(|| format!("{process} ends: {status}")));
-        if worker.worker.engine().open() > 0 {
+        if worker.open() > 0 {
             kernel(|kernel| kernel.violated("a worker ends with sessions"));
         }
         as_process(process, || drop(worker));
@@ -100,9 +112,10 @@ impl World {
         self.orphan_children(process);
     }
 
-    /// The image of a broker that has made a zone is gone. Nobody clears the words of a worker that dies
-    /// in there, which does no harm: those who share it get no new connections.
+    /// The zone of a broker is not its successor's. Nobody clears the words of a worker that dies in
+    /// there, which does no harm: those who share it get no new connections.
     fn leave_zones(&mut self) {
+        self.zones_replaced = true;
         self.workers.values_mut().for_each(|worker| worker.zone = None);
     }
 
@@ -111,9 +124,12 @@ impl World {
         let faults = kernel(|kernel| std::mem::take(&mut kernel.faults));
         let limit = kernel(|kernel| kernel.doomed.take());
         forget_signals();
-        self.leave_zones();
-        if let Err(status) = replace_broker(process, &self.settings) {
-            kernel(|kernel| kernel.violated(format!("the next image ends with {status}")));
+        match replace_broker(process, &self.settings) {
+            Ok(Zones::Same) => {}
+            Ok(Zones::Another) => self.leave_zones(),
+            Err(status) => {
+                kernel(|kernel| kernel.violated(format!("the next image ends with {status}")));
+            }
         }
         kernel(|kernel| (kernel.faults, kernel.doomed) = (faults, limit));
     }
@@ -140,9 +156,11 @@ impl World {
                 self.respawn = Some(kernel(|kernel| kernel.now) + pause);
             }
             self.broker_died = true;
+            self.died.insert(process, kernel(|kernel| kernel.now));
             self.leave_zones();
             return;
         }
+        self.views.remove(&process);
         if let Some(worker) = self.workers.remove(&process) {
             as_process(process, || drop(worker));
         }
@@ -165,7 +183,8 @@ impl World {
     fn note_losses(&mut self) {
         let severed: BTreeSet<Id> = kernel(|kernel| kernel.severed.drain(..).collect());
         for end in self.clients.iter().chain(self.ends.values()) {
-            if end.stream.is_some_and(|stream| severed.contains(&stream)) {
+            // Even if it has closed: what it has sent may not have arrived.
+            if severed.contains(&end.first) {
                 self.lost.insert(end.number);
             }
         }
@@ -205,13 +224,16 @@ impl World {
                     let due = kernel(|kernel| kernel.now) + takes;
                     self.starting.insert(child, Starting { due, stdin });
                 }
-                Request::Check { child } => {
+                Request::Check { child, report } => {
                     let takes = *self.random.pick(&[0, SECOND / 100, SECOND]);
                     let due = kernel(|kernel| kernel.now) + takes;
-                    self.checks.insert(child, due);
+                    self.checks.insert(child, Checking { due, report });
                 }
                 Request::Signal { process, number: libc::SIGKILL } => {
-                    self.checks.remove(&process);
+                    let check = self.checks.remove(&process);
+                    if let Some(report) = check.and_then(|check| check.report) {
+                        kernel(|kernel| kernel.release(report));
+                    }
                     if let Some(Starting { stdin, .. }) = self.starting.remove(&process) {
                         kernel(|kernel| kernel.release(stdin));
                     }
@@ -229,22 +251,41 @@ impl World {
             // When it cannot start, whoever looks after it tries again.
             self.respawn = start_broker(&self.settings).err().map(|_| now + SECOND);
         }
-        if let Some(child) =
-            self.checks.iter().find(|(_, &due)| due <= now).map(|(&child, _)| child)
-        {
+        let check = self.checks.iter().find(|(_, check)| check.due <= now);
+        if let Some((child, report)) = check.map(|(&child, check)| (child, check.report)) {
             self.checks.remove(&child);
             let status = if self.random.once_in(4) { 1 << 8 } else { 0 };
-            kernel(|kernel| kernel.end_process(child));
+            // An older version reports nothing, and then there is no monitor any more.
+            let older = self.weather != Weather::Restless && self.random.once_in(4);
+            let tells = status == 0 && !older;
+            if let (true, Some(report)) = (tells, report) {
+                processes::report(child, report, &self.settings);
+            }
+            kernel(|kernel| {
+                report.into_iter().for_each(|report| kernel.release(report));
+                kernel.end_process(child);
+            });
             self.tell_parent(child, status);
         }
         while let Some(child) = self.next_start(now) {
             let Some(Starting { stdin, .. }) = self.starting.remove(&child) else {
                 return;
             };
-            let started = start_worker(child, stdin, &self.settings);
+            let monitors = broker(|broker| broker.broker.monitor()).flatten();
+            let started = match monitors == Some(child as i32) {
+                true => {
+                    self.monitors.insert(child);
+                    start_monitor(child, stdin, &self.settings)
+                }
+                false => start_worker(child, stdin, &self.settings),
+            };
             let comes_up = started.is_some();
-            if let Some(worker) = started {
-                self.workers.insert(child, worker);
+            if let Some(mut started) = started {
+                if let Some(remotes) = started.remotes.take() {
+                    self.views.insert(child, View::new(remotes));
+                }
+                self.workers.insert(child, started);
+                self.check_monitor(child);
             }
             if is_dead(child) {
                 self.was_killed(child);
@@ -265,7 +306,7 @@ impl World {
             .values()
             .map(|starting| starting.due)
             .chain(self.respawn)
-            .chain(self.checks.values().copied())
+            .chain(self.checks.values().map(|check| check.due))
     }
 
     /// A child has ended, and its parent is told.

@@ -2,10 +2,12 @@
 //! and come back, resources run out, somebody sets the clock.
 
 use super::{World, SECOND};
-use crate::kernel::Process;
+use crate::kernel::{Kind, Names, Process, Reply};
 use crate::processes::broker;
 use crate::system::kernel;
-use crate::weather::Weather;
+use crate::weather::{names, Weather};
+use mavis::os::address::Address;
+use mavis::upstream::wish::{Service, Wish};
 
 impl World {
     /// Something unusual.
@@ -53,6 +55,72 @@ impl World {
             _ => return false,
         }
         true
+    }
+
+    /// When it is time, something changes about remotes: they go away or come back, fall ill, get
+    /// other addresses, are taken out by hand; or the monitor suffers something. The first remote
+    /// stays as it is.
+    pub(super) fn change(&mut self) {
+        let now = kernel(|kernel| kernel.now);
+        if self.ending || self.next_change.is_none_or(|due| due > now) {
+            return;
+        }
+        let pause = self.random.between(1, 3 * SECOND as usize) as u64;
+        self.next_change = Some(now + pause);
+        let monitor = self.views.keys().next().copied();
+        let index = self.random.below(self.remotes.len());
+        match (self.random.below(12), monitor) {
+            (0..=2, _) if index > 0 && !self.has_callers(index) => self.go_or_come(index),
+            (3..=4, _) if index > 0 => {
+                let sick = &mut self.remotes[index].sick;
+                *sick = !*sick;
+                let sick = *sick;
+                kernel(|kernel| kernel.note(|| format!("remote {index} is sick: {sick}")));
+            }
+            (5..=6, _) => self.rename(),
+            (7..=8, Some(monitor)) if index > 0 => self.wish(index, monitor),
+            (9, Some(monitor)) => self.kill(monitor),
+            (10, Some(monitor)) => self.stop_process(monitor, now),
+            (11, _) => drop(self.reload()),
+            _ => {}
+        }
+    }
+
+    /// True if connections wait at a remote, which it should not forget when it goes away.
+    fn has_callers(&self, index: usize) -> bool {
+        let listener = self.remotes[index].listener;
+        kernel(|kernel| {
+            let object = listener.and_then(|listener| kernel.objects.get(&listener));
+            matches!(object.map(|object| &object.kind), Some(Kind::Listener(one)) if !one.queue.is_empty())
+        })
+    }
+
+    /// The names of remotes get other addresses, or name servers fail.
+    fn rename(&mut self) {
+        let named = self.remotes.iter().map(|remote| *remote.address.ip());
+        let named: Vec<_> = named.skip(self.settings.relay.remotes.len()).collect();
+        let names = names(&mut self.random, &named);
+        let reply =
+            *self.random.pick(&[Reply::Answer, Reply::Answer, Reply::Failure, Reply::Silence]);
+        kernel(|kernel| {
+            let names = Names { reply, ..names };
+            kernel.note(|| format!("{names:?}"));
+            kernel.names = names;
+        });
+    }
+
+    /// An operator takes a remote out, or lets it come back.
+    fn wish(&mut self, index: usize, monitor: Process) {
+        let address = Address::Ip(self.remotes[index].address.into());
+        let service = *self.random.pick(&[Service::Normal, Service::Normal, Service::Drained]);
+        let weight = *self.random.pick(&[None, Some(1), Some(3)]);
+        let wish = Wish { service, weight, ..Wish::default() };
+        let row = self.views.get(&monitor).and_then(|view| view.row(&address));
+        let zone = self.workers.get(&monitor).and_then(|child| child.zone.as_ref());
+        if let (Some(row), Some(zone)) = (row, zone) {
+            kernel(|kernel| kernel.note(|| format!("remote {index}: {wish:?}")));
+            zone.set_wish(row, wish);
+        }
     }
 
     /// Tells the broker to execute itself again, or to replace its workers.
@@ -154,9 +222,13 @@ impl World {
     }
 
     fn flap(&mut self, index: usize, now: u64) {
-        let remote = &mut self.remotes[index];
         let pause = self.random.between(1, 5_000_000) as u64;
-        remote.flaps = Some(now + pause);
+        self.remotes[index].flaps = Some(now + pause);
+        self.go_or_come(index);
+    }
+
+    fn go_or_come(&mut self, index: usize) {
+        let remote = &mut self.remotes[index];
         match remote.listener.take() {
             Some(listener) => kernel(|kernel| {
                 kernel.note(|| format!("remote {index} goes away"));
