@@ -354,9 +354,15 @@ impl Session {
     pub(super) fn close(mut self, outcome: &Outcome, parting: Parting, context: &mut Context<'_>) {
         let Context { index, shared, events } = context;
         let wake = self.allotment.as_ref().and_then(|allotment| allotment.wake);
-        for timer in [self.limit_timer, self.state_timer(), wake].into_iter().flatten() {
-            events.cancel(timer);
-        }
+        // Iterators over the three, and over the two sockets below, cost every session more.
+        let mut cancel = |timer: Option<TimerId>| {
+            if let Some(timer) = timer {
+                events.cancel(timer);
+            }
+        };
+        cancel(self.limit_timer);
+        cancel(self.state_timer());
+        cancel(wake);
         if let (State::Authorizing { .. }, Some(queries)) = (&self.state, &mut shared.queries) {
             queries.forget(events, *index);
         }
@@ -388,11 +394,15 @@ impl Session {
                 None => (None, None),
             },
         };
-        for socket in std::iter::once(&self.client).chain(upstream) {
+        let mut leave = |socket: &Socket| {
             events.remove(socket);
             if parting == Parting::Reset {
                 socket.reset_on_close();
             }
+        };
+        leave(&self.client);
+        if let Some(upstream) = upstream {
+            leave(upstream);
         }
         remote.into_iter().for_each(|remote| shared.registry.release(remote));
         if let Some(pair) = self.pair_mut() {
