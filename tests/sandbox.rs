@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::launch::{monitor, section, serving as serving_workers};
 use common::modules::modules;
 use common::pki;
 use common::*;
@@ -175,6 +176,22 @@ fn workers_have_no_capabilities() {
     // Without a sandbox, the worker has what its broker has.
     let (worker, broker) = (free.workers()[0], free.pid());
     assert_eq!(status(worker, "CapPrm"), status(broker, "CapPrm"));
+}
+
+#[test]
+fn the_monitor_is_the_workers_user_and_confined_as_they_are() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let user = if is_root() { "userid = 65534 groupid = 65534" } else { "" };
+    let checked = peer.remote().replace('}', "check = tcp }");
+    let relay = Launch::new(section(port, "", user, &checked)).start();
+    let pid = wait_for("the monitor", || monitor(&relay));
+    wait_for("its sandbox", || (confinement(pid) == CONFINED).then_some(()));
+    for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(status(pid, name), "0000000000000000", "{name}");
+    }
+    let worker = serving_workers(&relay)[0];
+    assert_eq!(status(pid, "Uid"), status(worker, "Uid"));
+    assert_eq!(status(pid, "Gid"), status(worker, "Gid"));
 }
 
 #[test]
