@@ -1,6 +1,8 @@
 //! The worker's section: remotes, and how sessions are relayed.
 
 mod limits;
+mod local;
+mod mavis;
 pub mod names;
 mod remote;
 
@@ -15,6 +17,10 @@ use super::{common, ConfigError, Parser, Position};
 use crate::os::address::{Address, NotAnAddress};
 use crate::os::socket::{Keepalive, Protocol};
 pub use limits::Limits;
+use local::local_address;
+pub use local::LocalAddress;
+pub use mavis::Authorization;
+use mavis::Mavis;
 use names::{Lookup, Name, Origin, Question};
 use remote::{unresolved, Described, RemoteBlock, Target};
 use std::net::Ipv4Addr;
@@ -97,15 +103,6 @@ pub enum ProxyVersion {
     V1,
     /// Binary, with more than the addresses.
     V2,
-}
-
-/// `authorization = mavis`: modules are asked whether a client may connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Authorization {
-    /// `mavis timeout`: seconds to wait for an answer.
-    pub timeout: u32,
-    /// `mavis error = permit`: clients are admitted if there is no answer.
-    pub permit_on_error: bool,
 }
 
 /// `splice`: which directions of sessions the kernel splices, where it supports that.
@@ -399,74 +396,6 @@ fn directive(
     Ok(())
 }
 
-/// The section's settings for MAVIS.
-struct Mavis {
-    settings: Authorization,
-    /// True if a module is configured.
-    module: bool,
-    /// The place of `authorization = mavis`.
-    wanted: Option<Value>,
-}
-
-impl Default for Mavis {
-    fn default() -> Mavis {
-        let settings = Authorization { timeout: 5, permit_on_error: false };
-        Mavis { settings, module: false, wanted: None }
-    }
-}
-
-impl Mavis {
-    /// `mavis path|module|timeout|error …`, with the token `mavis` current.
-    fn parse(&mut self, parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<(), ConfigError> {
-        match parser.peek()? {
-            S_timeout => {
-                parser.advance()?;
-                // At least 1: without a limit, a backend that hangs would hold clients for ever.
-                self.settings.timeout = parser.assigned_integer(1..=i64::from(i32::MAX))? as u32;
-            }
-            S_error => {
-                parser.advance()?;
-                parser.advance()?;
-                parser.expect(S_equal)?;
-                self.settings.permit_on_error = match parser.code() {
-                    S_permit => true,
-                    S_deny => false,
-                    _ => return Err(parser.expected(&[S_deny, S_permit])),
-                };
-                parser.advance()?;
-            }
-            S_module | S_path => self.module |= modules(parser)?,
-            _ => {
-                parser.advance()?;
-                return Err(parser.expected(&[S_error, S_module, S_path, S_timeout]));
-            }
-        }
-        Ok(())
-    }
-
-    /// `authorization = mavis | none`, with the keyword current.
-    fn authorization(&mut self, parser: &mut Parser<'_>) -> Result<(), ConfigError> {
-        let place = Value { text: String::new(), position: parser.position() };
-        parser.advance()?;
-        parser.expect(S_equal)?;
-        self.wanted = match parser.code() {
-            S_mavis => Some(place),
-            S_none => None,
-            _ => return Err(parser.expected(&[S_mavis, S_none])),
-        };
-        parser.advance()
-    }
-
-    fn finish(self) -> Result<Option<Authorization>, ConfigError> {
-        match self.wanted {
-            Some(place) if !self.module => {
-                Err(place.error("authorization = mavis: no mavis module is configured"))
-            }
-            wanted => Ok(wanted.map(|_| self.settings)),
-        }
-    }
-}
-
 /// `tcp keepalive …` or `tcp user timeout = SECONDS`, with the token `tcp` current.
 fn connection_options(
     parser: &mut Parser<'_>,
@@ -519,47 +448,12 @@ fn splice(parser: &mut Parser<'_>) -> Result<Splice, ConfigError> {
     Ok(splice)
 }
 
-/// `local address = ADDRESS`, once per family, or `local address = client`.
-fn local_address(parser: &mut Parser<'_>, local: &mut LocalAddress) -> Result<(), ConfigError> {
-    parser.advance()?;
-    if parser.code() != S_address {
-        return Err(parser.expected(&[S_address]));
-    }
-    let value = parser.assigned()?;
-    if value.text == "client" {
-        *local = LocalAddress::Client;
-        return Ok(());
-    }
-    let address = Address::parse(&value.text)
-        .map_err(|reason| not_an_address(&value, "an IP address or 'client'", &reason))?;
-    let mut own = match std::mem::take(local) {
-        LocalAddress::Own(own) => own,
-        LocalAddress::System | LocalAddress::Client => Vec::new(),
-    };
-    own.retain(|other| other.family() != address.family());
-    own.push(address);
-    *local = LocalAddress::Own(own);
-    Ok(())
-}
-
 fn not_an_address(value: &Value, expected: &str, reason: &NotAnAddress) -> ConfigError {
     let text = format!("Expected {expected}, but got '{}'", value.text);
     value.error(match reason {
         NotAnAddress::Malformed => text,
         reason => format!("{text}: {reason}"),
     })
-}
-
-/// Where connections to remotes come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum LocalAddress {
-    /// The system chooses.
-    #[default]
-    System,
-    /// One of these, at most one per family.
-    Own(Vec<Address>),
-    /// The address of the client, which is not this host's.
-    Client,
 }
 
 /// The worker's section as written, with unresolved host names.

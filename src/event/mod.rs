@@ -21,7 +21,10 @@
 
 mod backend;
 mod foreign;
+mod interest;
+mod slot;
 mod timers;
+mod token;
 
 #[cfg(any(event_shims, target_os = "solaris", target_os = "illumos"))]
 mod devpoll;
@@ -57,81 +60,17 @@ use std::os::fd::{AsRawFd, RawFd};
 pub use backend::{Choice, Mechanism};
 use foreign::Foreign;
 pub use foreign::{Callback, Condition, Context, Order};
+pub use interest::Interest;
+use interest::PAUSED;
 use periodic::{Periodic, FOREVER, STEP};
 pub use resolver::{Resolver, Told};
+use slot::{
+    Ready, Slot, ALWAYS_READY, CHANGED, EDGE, HUNG_UP, READABLE, READ_ON, REGISTERED, VACANT,
+    WRITABLE,
+};
 pub use timers::TimerId;
 use timers::Timers;
-
-bitflags::bitflags! {
-    /// What a descriptor is watched for.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Interest: u8 {
-        /// Data, a connection to accept, or end of file.
-        const READ = 1;
-        /// Room to write, or the end of a connect attempt.
-        const WRITE = 2;
-        /// A reset of a connection that is neither read nor written at the moment. Only some
-        /// mechanisms report it (epoll, poll, event ports, /dev/poll); with the others, the next
-        /// read or write finds it.
-        const HANGUP = 4;
-        /// Room in a channel that never signals room: reported as writable every 20 ms for as long
-        /// as it is wanted.
-        const ROOM = 16;
-    }
-}
-
-/// Added to the interest that a backend was told last: report none of it for now, but keep it
-/// registered with the system where possible. Resuming then needs no memory.
-const PAUSED: Interest = Interest::from_bits_retain(8);
-
-impl Interest {
-    /// The interest that is to be reported: none while paused.
-    fn reported(self) -> Interest {
-        if self.contains(PAUSED) {
-            Interest::empty()
-        } else {
-            self
-        }
-    }
-}
-
-/// Names the owner of a descriptor or timer: a kind of five bits and an index of 27 bits. The owner
-/// chooses both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token(u32);
-
-impl Token {
-    const INDEX_BITS: u32 = 27;
-
-    /// Kinds are below this.
-    pub const KINDS: u8 = 31;
-
-    /// Indices are below this.
-    pub const INDICES: u32 = 1 << Token::INDEX_BITS;
-
-    /// Marks descriptors of C modules. [`Token::new`] refuses it as a kind.
-    const FOREIGN: u8 = Token::KINDS;
-
-    fn foreign() -> Token {
-        Token(u32::from(Token::FOREIGN) << Token::INDEX_BITS)
-    }
-
-    /// Panics if `kind` or `index` do not fit, which is a programming error.
-    pub const fn new(kind: u8, index: u32) -> Token {
-        assert!(kind < Token::KINDS && index < Token::INDICES);
-        Token((kind as u32) << Token::INDEX_BITS | index)
-    }
-
-    /// The kind given to [`Token::new`].
-    pub const fn kind(self) -> u8 {
-        (self.0 >> Token::INDEX_BITS) as u8
-    }
-
-    /// The index given to [`Token::new`].
-    pub const fn index(self) -> u32 {
-        self.0 & (Token::INDICES - 1)
-    }
-}
+pub use token::Token;
 
 /// A descriptor that is ready.
 #[derive(Clone, Copy, Debug)]
@@ -145,97 +84,6 @@ pub struct Event {
     /// An error or hang-up was seen.
     pub hangup: bool,
 }
-
-/// A descriptor that a backend reports.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ready {
-    fd: RawFd,
-    readable: bool,
-    writable: bool,
-    hangup: bool,
-    /// The other side will send nothing more. Set only by edge-triggered watching.
-    ended: bool,
-    /// There is urgent data, and a read may stop at its mark. Set only by edge-triggered watching.
-    urgent: bool,
-    /// The system refused to go on watching it.
-    lost: bool,
-    /// For an edge: the generation of the slot that was being watched.
-    edge: Option<u8>,
-}
-
-/// One registered descriptor: eight bytes, so idle sessions stay cheap.
-#[derive(Clone, Copy)]
-struct Slot {
-    token: Token,
-    generation: u8,
-    wanted: Interest,
-    installed: Interest,
-    flags: u8,
-}
-
-const REGISTERED: u8 = 1;
-/// The slot is in `changed`: the backend has not been told of it yet.
-const CHANGED: u8 = 2;
-/// The backend cannot watch it (a regular file): always ready.
-const ALWAYS_READY: u8 = 4;
-/// Watched edge-triggered; the bits below remember what the edges reported.
-const EDGE: u8 = 8;
-const READABLE: u8 = 16;
-const WRITABLE: u8 = 32;
-const HUNG_UP: u8 = 64;
-/// A short read does not mean that the socket is empty, because the other side has ended or there
-/// is urgent data: keep reading until it would block.
-const READ_ON: u8 = 128;
-
-impl Slot {
-    /// Records what an edge reported.
-    fn remember(&mut self, ready: &Ready) {
-        if self.flags & EDGE == 0 {
-            return;
-        }
-        // Without branches, as every event of a session comes by here.
-        let bit = |set: bool, bit: u8| u8::from(set) * bit;
-        self.flags |= bit(ready.readable, READABLE)
-            | bit(ready.writable, WRITABLE)
-            | bit(ready.hangup, HUNG_UP)
-            | bit(ready.ended | ready.urgent, READ_ON);
-    }
-
-    /// The wanted interest for which a stream is ready.
-    fn ready(&self) -> Interest {
-        let mut ready = Interest::empty();
-        let any = |bits| self.flags & bits != 0;
-        ready.set(Interest::READ, any(READABLE | READ_ON | HUNG_UP));
-        ready.set(Interest::WRITE, any(WRITABLE | HUNG_UP));
-        ready &= self.wanted;
-        // An error counts with any interest.
-        ready.set(Interest::HANGUP, any(HUNG_UP) && !self.wanted.is_empty());
-        ready
-    }
-
-    /// The part of the wanted interest that the system can watch.
-    fn watched(&self) -> Interest {
-        self.wanted - Interest::ROOM
-    }
-
-    /// The interest to give to the backend. None at all becomes a pause, not a removal.
-    fn target(&self) -> Interest {
-        let wanted = self.watched();
-        if wanted.is_empty() && !self.installed.is_empty() {
-            self.installed | PAUSED
-        } else {
-            wanted
-        }
-    }
-}
-
-const VACANT: Slot = Slot {
-    token: Token(0),
-    generation: 0,
-    wanted: Interest::empty(),
-    installed: Interest::empty(),
-    flags: 0,
-};
 
 /// What is due later than this, in milliseconds, does not mind how long the turn before a wait took, so
 /// the clock is not read for it again. Less than the period of those who look at things every second.

@@ -1,5 +1,7 @@
 //! One end of a TLS connection: its handshake, its records, and its close_notify.
 
+mod wire;
+
 use super::policy::Handler;
 use super::records::{
     Age, Control, Failure, KernelKeys, Numbers, Records, Secrets, Suite, Traffic, Version,
@@ -7,7 +9,6 @@ use super::records::{
 };
 use super::sizes::Sizes;
 use super::summary::{summarize, Summary};
-use super::tally::Tally;
 use super::trust;
 use super::Buffer;
 use crate::os::ktls::{self, Way};
@@ -17,77 +18,11 @@ use crate::os::tls::{self as library, Captured};
 use openssl::error::ErrorStack;
 use openssl::ssl::{ErrorCode, ShutdownState, Ssl, SslRef, SslStream, SslVersion};
 use std::fmt;
-use std::io::{self, Read, Write};
 use std::ops::{Deref, DerefMut};
+use wire::Wire;
 
 /// Room for one read from the library: the most plain bytes of a record.
 const READ_SIZE: usize = 16384;
-
-/// Between OpenSSL and the wire: bytes that have arrived, and bytes to be sent.
-#[derive(Debug, Default)]
-struct Wire {
-    input: Vec<u8>,
-    taken: usize,
-    output: Vec<u8>,
-    /// Records that the library has read.
-    received: Tally,
-    /// Records that the library has written.
-    sent: Tally,
-}
-
-impl Wire {
-    fn feed(&mut self, bytes: &[u8]) {
-        if self.taken == self.input.len() {
-            self.input.clear();
-            self.taken = 0;
-        }
-        self.input.extend_from_slice(bytes);
-    }
-
-    fn rest(&self) -> &[u8] {
-        &self.input[self.taken..]
-    }
-
-    fn take_rest(&mut self) -> Vec<u8> {
-        let rest = self.rest().to_vec();
-        (self.input, self.taken) = (Vec::new(), 0);
-        rest
-    }
-
-    /// Moves the output to `out`, and keeps no memory for it.
-    fn deliver(&mut self, out: &mut Buffer) {
-        out.extend(&std::mem::take(&mut self.output));
-    }
-}
-
-impl Read for Wire {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.rest().len().min(buffer.len());
-        if count == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        buffer[..count].copy_from_slice(&self.input[self.taken..][..count]);
-        self.received.pass(&buffer[..count]);
-        self.taken += count;
-        if self.taken == self.input.len() {
-            // An idle end holds no memory.
-            (self.input, self.taken) = (Vec::new(), 0);
-        }
-        Ok(count)
-    }
-}
-
-impl Write for Wire {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.sent.pass(data);
-        self.output.extend_from_slice(data);
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// OpenSSL's connection object. OpenSSL does not wipe all secrets of a connection that it frees;
 /// dropping this does.
@@ -564,8 +499,6 @@ impl Stream {
     }
 }
 
-/// Takes the records over from OpenSSL, if that is provably right: the suite is one of ours, all
-/// secrets are known, each direction of the wire was counted to the end of a record, and OpenSSL
 /// What a handshake derived for one direction, if it fits the suite.
 fn captured(suite: Suite, traffic: &library::Traffic) -> Option<Traffic<'_>> {
     let secret = &traffic.secret[..];
@@ -573,6 +506,8 @@ fn captured(suite: Suite, traffic: &library::Traffic) -> Option<Traffic<'_>> {
     suite.fits(secret, key, iv).then_some(Traffic { secret, derived: Some((key, iv)) })
 }
 
+/// Takes the records over from OpenSSL, if that is provably right: the suite is one of ours, all
+/// secrets are known, each direction of the wire was counted to the end of a record, and OpenSSL
 /// has nothing left that it has read. Otherwise OpenSSL keeps them.
 fn take_over(session: &Session, server: bool) -> Option<Records> {
     let ssl = session.stream.ssl();

@@ -37,181 +37,28 @@ mod limit_tests;
 mod linear;
 mod marks;
 mod members;
+mod remote;
+mod select;
 #[cfg(test)]
 mod shared_tests;
 #[cfg(test)]
 mod tests;
 mod tree;
 
-use super::hash::mix;
-use super::health::{Health, WHOLE};
 use super::maglev::Host;
-use super::remote::RemoteId;
-use super::wish::{Service, Wish};
-use super::zone::{State, Zone};
+use super::wish::Service;
+use super::zone::Zone;
 use crate::config::balance::Kind;
-use crate::config::check::Start;
 use crate::config::relay::Ties;
 use group::{Choice, Group, Random};
+pub use remote::{Entry, Tried};
+use remote::{Remote, Standing, BACKUP};
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
-use tree::{Tree, OUT};
+use tree::Tree;
 
-/// What one session has tried already.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tried {
-    /// Sorted, for binary search.
-    failed: Vec<RemoteId>,
-    /// Those of them that failed because this host was short of something.
-    aside: Vec<RemoteId>,
-    /// All remotes were dead, and their marks were lifted for this session. Done once per session.
-    revived: bool,
-}
-
-impl Tried {
-    /// Lets remotes be tried again that failed only because of this host. False if there are none.
-    pub fn retry_aside(&mut self) -> bool {
-        let aside = std::mem::take(&mut self.aside);
-        self.failed.retain(|id| !aside.contains(id));
-        !aside.is_empty()
-    }
-
-    fn has_failed(&self, id: RemoteId) -> bool {
-        self.failed.binary_search(&id).is_ok()
-    }
-
-    fn add_failed(&mut self, id: RemoteId) {
-        if let Err(place) = self.failed.binary_search(&id) {
-            self.failed.insert(place, id);
-        }
-    }
-}
-
-/// What balancing has to know about a remote.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
-    /// At least 1.
-    pub weight: u32,
-    /// Its tags; small numbers, as they are used as indices.
-    pub tags: Vec<u32>,
-    /// The name of the remote in the zone; at least 1, and different for each remote.
-    pub identity: u64,
-    /// It is probed, and counts as this until the first results are there.
-    pub check: Option<Start>,
-    /// It is used when no other remote can be.
-    pub backup: bool,
-    /// The most sessions of all workers; 0 for any number.
-    pub most: u32,
-    /// It is used when no remote of a smaller tier can be; below `BACKUP`.
-    pub tier: u8,
-}
-
-/// The tier of backups, after all others.
-const BACKUP: u8 = 7;
-
-/// The step of a remote with weight 1. It is divisible by all weights up to 10, and by most others
-/// that are used.
-const STEP: u64 = 256 * TICK;
 /// Turns are compared in ticks of this size, so that they round as priorities do.
 const TICK: u64 = 5040;
-/// The largest number in half a word.
-const HALF: u64 = u32::MAX as u64;
-/// Where the tier is in a priority; what is below counts within the tier.
-const TIER: u32 = 29;
-
-/// Whether a place has a remote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    InUse,
-    /// It was removed, and some sessions still use it.
-    Draining,
-    Vacant,
-}
-
-struct Remote {
-    id: RemoteId,
-    standing: Standing,
-    /// As configured.
-    configured: u64,
-    /// As configured, or as an operator wishes.
-    weight: u64,
-    /// How far a session puts off its turn.
-    step: u64,
-    /// Its tags, with its place in the group of each.
-    tags: Vec<(u32, usize)>,
-    identity: u64,
-    /// Its health counts, if it is probed.
-    check: Option<Start>,
-    tier: u8,
-    /// The most sessions of all workers.
-    most: u64,
-    /// Its row in the zone.
-    row: usize,
-    /// Sessions of this worker that use it.
-    own: u64,
-    /// What the zone said when it was last read.
-    state: State,
-    /// What an operator has decided, which is part of that.
-    service: Service,
-}
-
-impl Remote {
-    fn set(&mut self, entry: &Entry) {
-        self.configured = entry.weight.max(1).into();
-        self.obey();
-        self.identity = entry.identity;
-        self.tags = entry.tags.iter().map(|&tag| (tag, 0)).collect();
-        self.check = entry.check;
-        self.tier = if entry.backup { BACKUP } else { entry.tier.min(BACKUP - 1) };
-        self.most = if entry.most == 0 { u64::MAX } else { entry.most.into() };
-    }
-
-    /// Follows what an operator has decided. True if its weight has changed.
-    fn obey(&mut self) -> bool {
-        let wish = Wish::decode(self.state.wish);
-        self.service = wish.service;
-        let weight = wish.weight.map_or(self.configured, u64::from);
-        self.step = (STEP / weight).max(1);
-        std::mem::replace(&mut self.weight, weight) != weight
-    }
-
-    /// Its share of the sessions in 256ths; 0 if it gets none.
-    fn share(&self) -> u64 {
-        match self.service {
-            Service::Normal => self.share_by_health(),
-            Service::Drained | Service::Disabled => 0,
-        }
-    }
-
-    /// As [`share`](Self::share), as far as its probes decide.
-    fn share_by_health(&self) -> u64 {
-        let Some(start) = self.check else {
-            return WHOLE.into();
-        };
-        let health = Health::decode(self.state.health);
-        if health.is_down(start) {
-            0
-        } else {
-            health.share.into()
-        }
-    }
-
-    /// True if it has as many sessions as it may.
-    fn is_full(&self) -> bool {
-        self.state.used >= self.most
-    }
-
-    fn has(&self, tag: u32) -> bool {
-        self.tags.iter().any(|&(known, _)| known == tag)
-    }
-
-    fn host(&self, index: usize) -> Host {
-        Host { identity: self.identity, weight: self.weight, number: index as u16 }
-    }
-}
-
-/// How often remotes are drawn for one selection, so that it ends when most of them are down.
-const DRAWS: usize = 16;
 
 /// The remotes of a worker.
 pub struct Balancer {
@@ -427,39 +274,6 @@ impl Balancer {
         }
     }
 
-    /// The rank of a remote in a group; the smallest is selected. Its upper half is the priority,
-    /// its lower half the turn, which breaks ties.
-    fn rank(&self, index: usize, group: &Group) -> u64 {
-        if self.remotes[index].is_full() {
-            return OUT;
-        }
-        self.rank_with_room(index, group)
-    }
-
-    /// As [`rank`](Self::rank), whether or not the remote has as many sessions as it may.
-    fn rank_with_room(&self, index: usize, group: &Group) -> u64 {
-        let remote = &self.remotes[index];
-        // A remote is due at its retry time, not only after it.
-        if remote.state.retry_at > self.now {
-            return OUT;
-        }
-        let share = remote.share();
-        if share == 0 {
-            return OUT;
-        }
-        let turn = || (remote.state.turn / TICK).saturating_sub(self.origin).min(HALF);
-        let mut priority = remote.state.used.saturating_mul(256) / remote.weight;
-        if share < u64::from(WHOLE) {
-            priority = remote.state.used.saturating_mul(256 * 256) / (remote.weight * share);
-        }
-        let rank = match (&group.choice, self.ties) {
-            (Choice::RoundRobin, _) => turn(),
-            (_, Ties::First) => priority.min((1 << TIER) - 2) << 32,
-            (_, Ties::Least) => priority.min((1 << TIER) - 2) << 32 | turn(),
-        };
-        rank | u64::from(remote.tier) << (32 + TIER)
-    }
-
     fn enter(&mut self, index: usize) {
         if self.remotes[index].standing != Standing::InUse {
             return;
@@ -522,194 +336,6 @@ impl Balancer {
                 self.enter(index);
             }
         }
-    }
-
-    /// Selects a remote for a session, and counts it as used by the session. `None` if no remote is
-    /// left that this session has not tried. All workers that share a zone must pass the same
-    /// clock. `tag`: only remotes with this tag will do. `key`: which remote the session belongs
-    /// to, if these are selected by key; without one they are selected by use.
-    pub fn select_by(
-        &mut self,
-        tag: Option<u32>,
-        key: Option<u64>,
-        tried: &mut Tried,
-        now: u64,
-    ) -> Option<usize> {
-        self.catch_up(now);
-        if self.rebalance != 0 && self.zone.count_selection(self.rebalance) {
-            self.revive(None);
-        }
-        let mut picked = self.pick(tag, key, tried);
-        // Marks stay while remotes are only full.
-        if picked.is_none() && !tried.revived && !self.is_full(tag, tried) {
-            tried.revived = true;
-            // A session with a tag does not lift the marks of remotes without it.
-            self.revive(tag);
-            if tag.is_none() {
-                self.zone.restart_selections();
-            }
-            picked = self.pick(tag, key, tried);
-        }
-        picked
-    }
-
-    /// True if remotes with this tag could serve a session, but for having as many as they may.
-    pub fn is_full(&self, tag: Option<u32>, tried: &Tried) -> bool {
-        self.limits && self.could_serve(tag, tried).any(|index| self.remotes[index].is_full())
-    }
-
-    /// Remotes with this tag that could serve a session and have a limit, reached or not.
-    pub fn limited(&self, tag: Option<u32>, tried: &Tried) -> Vec<usize> {
-        let limited = |&index: &usize| self.remotes[index].most < u64::MAX;
-        self.could_serve(tag, tried).filter(limited).collect()
-    }
-
-    fn could_serve<'a>(
-        &'a self,
-        tag: Option<u32>,
-        tried: &'a Tried,
-    ) -> impl Iterator<Item = usize> + 'a {
-        let group = self.groups.get(number(tag)).into_iter();
-        let members =
-            group.flat_map(|group| group.members.iter().map(move |&index| (index, group)));
-        let serves = |&(index, group): &(usize, &Group)| {
-            let remote = &self.remotes[index];
-            remote.standing == Standing::InUse
-                && !tried.has_failed(remote.id)
-                && self.rank_with_room(index, group) != OUT
-        };
-        members.filter(serves).map(|(index, _)| index)
-    }
-
-    /// True if a remote with this tag can serve a session. All must pass the same clock.
-    pub fn has_room(&mut self, tag: Option<u32>, now: u64) -> bool {
-        self.catch_up(now);
-        self.groups.get(number(tag)).is_some_and(|group| group.tree.first().is_some())
-    }
-
-    /// [`select_by`](Self::select_by) without a key.
-    pub fn select(&mut self, tag: Option<u32>, tried: &mut Tried, now: u64) -> Option<usize> {
-        self.select_by(tag, None, tried, now)
-    }
-
-    fn pick(&mut self, tag: Option<u32>, key: Option<u64>, tried: &Tried) -> Option<usize> {
-        // Other workers may win the race for a dead remote, but not for each of them every time.
-        for _ in 0..=self.remotes.len() {
-            let index = match self.groups.get(number(tag))?.choice {
-                Choice::LeastUse | Choice::RoundRobin => self.best(tag, tried),
-                Choice::Random(_) => self.drawn(tag, tried).or_else(|| self.best(tag, tried)),
-                Choice::Key(_) => self.owner(tag, key, tried).or_else(|| self.best(tag, tried)),
-            }?;
-            let remote = &self.remotes[index];
-            let State { retry_at, .. } = remote.state;
-            // One session at a time, of all workers, finds out whether a dead remote is back.
-            if retry_at == 0 || self.zone.put_off(remote.row, retry_at, self.retry_time()) {
-                self.take_turn(index);
-                self.add_own(index, 1);
-                if self.remotes[index].state.used <= self.remotes[index].most {
-                    return Some(index);
-                }
-                // Another worker has taken the last place at the same moment, or believes so too.
-                self.add_own(index, -1);
-            }
-            self.refresh(index);
-        }
-        None
-    }
-
-    /// Puts off the turn of a remote that was selected, and advances the clock.
-    fn take_turn(&mut self, index: usize) {
-        if self.ties == Ties::First && !self.kinds.contains(&Kind::RoundRobin) {
-            return;
-        }
-        let remote = &self.remotes[index];
-        let clock = self.zone.turns();
-        let turn = remote.state.turn.max(clock);
-        let tick = turn - turn % TICK;
-        if tick > clock {
-            self.zone.set_turns(tick);
-        }
-        let mut step = remote.step;
-        let share = remote.share().max(1);
-        if share < u64::from(WHOLE) {
-            step = step * 256 / share;
-        }
-        self.zone.set_turn(remote.row, turn.saturating_add(step));
-        if tick / TICK - self.origin.min(tick / TICK) > HALF / 2 {
-            self.origin = tick / TICK;
-            for index in 0..self.remotes.len() {
-                self.enter(index);
-            }
-        }
-    }
-
-    /// The best remote that the session has not failed on. Remotes it failed on are usually marked
-    /// dead; where the marks were lifted, they are left out of this selection.
-    fn best(&mut self, tag: Option<u32>, tried: &Tried) -> Option<usize> {
-        let number = number(tag);
-        let mut hidden = Vec::new();
-        let best = loop {
-            let Some(group) = self.groups.get_mut(number) else {
-                break None;
-            };
-            let Some(place) = group.tree.first() else {
-                break None;
-            };
-            let index = group.members[place];
-            if !tried.has_failed(self.remotes[index].id) {
-                break Some(index);
-            }
-            group.tree.set(place, OUT);
-            hidden.push(index);
-        };
-        for index in hidden {
-            self.enter(index);
-        }
-        best
-    }
-
-    /// Draws until there are two different remotes that will do, and takes the better one.
-    fn drawn(&mut self, tag: Option<u32>, tried: &Tried) -> Option<usize> {
-        let mut first = None;
-        for _ in 0..DRAWS {
-            let random = self.random.next();
-            let group = &self.groups[number(tag)];
-            let Choice::Random(lots) = &group.choice else {
-                return None;
-            };
-            let drawn = lots.draw(random)?;
-            // A remote in its slow start passes on some of its lots,
-            let share = self.remotes[drawn].share();
-            match first {
-                _ if !self.will_do(drawn, group, tried) || random >> 56 >= share => {}
-                None => first = Some(drawn),
-                Some(other) if other == drawn => {}
-                Some(other) if self.rank(drawn, group) < self.rank(other, group) => {
-                    return Some(drawn)
-                }
-                Some(other) => return Some(other),
-            }
-        }
-        first
-    }
-
-    /// The remote that a key belongs to, or the next one that will do.
-    fn owner(&self, tag: Option<u32>, key: Option<u64>, tried: &Tried) -> Option<usize> {
-        let group = &self.groups[number(tag)];
-        let Choice::Key(Some(table)) = &group.choice else {
-            return None;
-        };
-        // Nobody would be found in the whole table.
-        group.tree.first()?;
-        let key = key?;
-        let mut candidates = table.candidates(key).map(usize::from);
-        // and some of its keys, the same in all processes.
-        let takes = |index: usize| mix(key) >> 56 < self.remotes[index].share();
-        candidates.find(|&index| takes(index) && self.will_do(index, group, tried))
-    }
-
-    fn will_do(&self, index: usize, group: &Group, tried: &Tried) -> bool {
-        self.rank(index, group) != OUT && !tried.has_failed(self.remotes[index].id)
     }
 
     fn add_own(&mut self, index: usize, change: i64) {

@@ -1,7 +1,8 @@
 //! The arithmetic in its plainest form, which looks at every remote for each selection. Tests
 //! compare the real balancer with it.
 
-use super::{STEP, TICK};
+use super::remote::STEP;
+use super::TICK;
 use crate::config::relay::Ties;
 
 /// What one session has tried, and what tag it wants.

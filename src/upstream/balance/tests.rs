@@ -1,5 +1,7 @@
 //! The balancer by itself, without other workers.
 
+use super::remote::STEP;
+use super::select::HALF;
 use super::*;
 use proptest::prelude::*;
 
