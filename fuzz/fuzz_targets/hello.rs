@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use mavis::config::tls::{Certificate, Tls, Verify};
 use mavis::os::tls::set_ticket_keys;
 use mavis::tls::server::Acceptor;
-use mavis::tls::stream::Shaken;
+use mavis::tls::stream::Step;
 use mavis::tls::detect::{first, First, NEEDED};
 use mavis::snapshot::material::Material;
 use mavis::tls::tickets::Ratchet;
@@ -254,7 +254,7 @@ fuzz_target!(|input: Input| {
         answered = answered.or(records(out.filled()));
         match result {
             // The input computes no keys, so it cannot complete a handshake.
-            Ok(shaken) => assert_eq!(shaken, Shaken::Waiting),
+            Ok(step) => assert_eq!(step, Step::Waiting),
             Err(text) => {
                 assert!(!text.is_empty());
                 break true;

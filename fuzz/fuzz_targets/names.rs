@@ -54,7 +54,7 @@ fuzz_target!(|steps: Vec<Step>| {
     }
     let names: Vec<u64> = settings.names.iter().map(identity).collect();
     let mut registry = Registry::new(&settings, Vec::new());
-    if !registry.share(Zone::join(&fd, 0).expect("a place")) {
+    if !registry.join(Zone::join(&fd, 0).expect("a place")) {
         return;
     }
     let monitor = Zone::monitor(&fd).expect("the monitor's place");

@@ -47,7 +47,7 @@ fuzz_target!(|steps: Vec<Step>| {
     };
     let mut balancer = Balancer::new(&[1, 2, 3], 2, 10);
     balancer.set_fail_count(2);
-    assert!(balancer.share(Zone::join(&fd, 0).expect("a place")));
+    assert!(balancer.join(Zone::join(&fd, 0).expect("a place")));
     let monitor = Zone::monitor(&fd).expect("the monitor's place");
     let mut identity = 3;
     let mut present = 3_usize;

@@ -94,7 +94,7 @@ impl Admission {
         &self.clients
     }
 
-    /// The `limit` was reached, or is no longer.
+    /// The `limit` is reached, or no longer reached.
     pub fn follow(&mut self, full: bool, limit: usize) {
         self.overloaded = full;
         if full {

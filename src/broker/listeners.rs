@@ -100,7 +100,7 @@ impl Listeners {
             let taken = match former.iter().position(|other| fits(&other.key)) {
                 Some(index) => {
                     let left = former.swap_remove(index);
-                    listener.foreign = left.is_activated();
+                    listener.activated = left.is_activated();
                     Some((left.socket, left.file))
                 }
                 None => {
@@ -109,7 +109,7 @@ impl Listeners {
                         fd.as_ref().and_then(os::Listener::local_address).as_ref() == address
                     };
                     let fd = activated.iter_mut().find(same).and_then(Option::take);
-                    listener.foreign = fd.is_some();
+                    listener.activated = fd.is_some();
                     fd.map(|fd| (fd, None))
                 }
             };
@@ -330,7 +330,7 @@ impl Listeners {
     /// later.
     pub(super) fn backlog(&self, index: usize) -> Option<usize> {
         let listener = &self.all[index];
-        let ours = !listener.foreign && !listener.is_datagram();
+        let ours = !listener.activated && !listener.is_datagram();
         ours.then(|| usize::try_from(listener.config.backlog).unwrap_or(0).min(4096))
     }
 
@@ -339,7 +339,7 @@ impl Listeners {
         let reset = overload == Overload::Reset;
         for index in 0..self.all.len() {
             let listener = &mut self.all[index];
-            if reset && full && !listener.foreign {
+            if reset && full && !listener.activated {
                 listener.reopen = listener.socket.is_some();
                 listener.close(events);
             } else if reset && std::mem::take(&mut listener.reopen) {
@@ -437,7 +437,7 @@ impl Listeners {
     pub(super) fn left(&self) -> impl Iterator<Item = LeftListener<BorrowedFd<'_>>> + '_ {
         self.all.iter().chain(&self.desk).filter_map(|listener| {
             // Mark the sockets that the service manager opened.
-            let prefix = if listener.foreign { ACTIVATED } else { "" };
+            let prefix = if listener.activated { ACTIVATED } else { "" };
             let key = format!("{prefix}{}", listener.key());
             let socket = listener.socket.as_ref()?.as_fd();
             Some(LeftListener { key, socket, file: listener.file() })

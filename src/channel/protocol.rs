@@ -62,14 +62,15 @@ pub const FROM_WORKER: usize = SHORT + 4 * LEFT_MOST;
 const TYPE_CALLER: u32 = 69;
 /// Bit beside the number of a caller: it may change things.
 const MAY_CHANGE: u32 = 1 << 31;
-/// Sent by the monitor only: what a client that it was sent wants of the broker. One for each.
+/// Sent by the monitor only: what a client of the control socket wants of the broker. Once for each
+/// client.
 const TYPE_ERRAND: u32 = 70;
 /// To the monitor, before SECRETS: what it has to know of the broker, as a file that comes along.
 const TYPE_BRIEFING: u32 = 71;
 /// To the monitor, before SECRETS: a socket on which it is to answer, which comes along. The count
 /// says for what.
 const TYPE_ENDPOINT: u32 = 72;
-/// The log file was opened again, and comes along. Sent to our own programs at any time.
+/// Carries the reopened log file. Sent to our own programs at any time.
 const TYPE_LOG: u32 = 73;
 
 /// The environment variable that tells a worker that its broker is ours. The value is [`WITH_TLS`]
@@ -114,7 +115,7 @@ pub fn message_length(kind: u32, datagram: impl FnOnce() -> i16) -> usize {
 pub enum FromWorker {
     /// This many connections have ended.
     Done(u32),
-    /// Nothing; if it can be sent, the broker is still there.
+    /// No content. That it can be sent shows that the broker is alive.
     KeepAlive,
     /// Give me no more connections, I exit when idle.
     Dying,
@@ -163,7 +164,7 @@ pub struct Errand {
     pub wants: Wants,
 }
 
-/// What a caller wants of the broker, which answers it.
+/// What a caller wants of the broker, which then answers the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     /// Nothing (more): its connection can be closed.
@@ -199,7 +200,7 @@ impl Errand {
     }
 }
 
-/// What a worker of ours can do, as newer ones can do more.
+/// What a worker of ours can do; older ones can do less.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Abilities {
     /// It takes several connections at once.
@@ -261,7 +262,7 @@ pub enum FromBroker {
     /// A socket on which the monitor answers comes along. `None`: for something that it does not
     /// know.
     Endpoint(Option<Purpose>),
-    /// The log file, opened again, comes along.
+    /// The reopened log file comes along.
     Log,
     /// A type that workers do not act on.
     Other(u32),

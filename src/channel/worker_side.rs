@@ -89,7 +89,7 @@ pub struct Answer<F> {
 /// What the broker wants.
 #[derive(Debug)]
 pub enum Order<F> {
-    /// Nothing to do. Descriptors that are left over are not for us.
+    /// Nothing to do; descriptors that came along are to be closed.
     Nothing,
     /// Serve connections, whose descriptors came along.
     Serve {
@@ -104,7 +104,7 @@ pub enum Order<F> {
     Datagram,
     /// There is a process with the private keys, and its stream came along.
     Signer,
-    /// The log file was opened again, and came along.
+    /// The reopened log file came along.
     Log,
     /// A client of the control socket came along.
     Caller(Caller),
@@ -131,8 +131,8 @@ enum State<F> {
     Told { early: Early<F> },
     /// Connections are served.
     Ready,
-    /// DYING was sent, or is due, since this time. Connections that the broker sends before it
-    /// reads that have to be served.
+    /// DYING has been due since this time. The broker sends connections until it reads it, and
+    /// those are served.
     Announced { since: u64 },
     /// The broker sends no more connections, but some may still be in the channel.
     Dismissed,
@@ -185,7 +185,7 @@ impl<F> WorkerSide<F> {
         WorkerSide { peer, state, due, cut: false, can_close }
     }
 
-    /// Whose program the broker is; certain once HELLO was answered.
+    /// Whether the broker is our own program; certain once it has answered HELLO.
     pub fn peer(&self) -> Peer {
         self.peer
     }

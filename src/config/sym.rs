@@ -182,9 +182,9 @@ impl Sym {
     }
 
     /// The jmp_buf that C code has filled, if it has. Our own readers always have `env_valid` set,
-    /// because C code may rely on that; there, only the contents show whether it was filled. It is
-    /// taken once from those: programs that fill it for one statement leave it behind after their
-    /// function has returned.
+    /// because C code may rely on that; there, only the contents show whether it was filled. There
+    /// it is used once, because programs that fill it for one statement leave it behind when their
+    /// function returns.
     pub fn take_jump_target(&mut self) -> Option<JumpBuffer> {
         let empty = JumpBuffer::EMPTY;
         let target = self.env;

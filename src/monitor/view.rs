@@ -13,7 +13,7 @@ use crate::upstream::zone::counters::{
 use crate::upstream::zone::notes::Note;
 use crate::upstream::zone::{Zone, FOREVER};
 
-/// What is known at one moment. All counters only grow, as long as the broker lives.
+/// What is known at one moment. Counters only grow while the broker lives.
 #[derive(Debug)]
 pub(super) struct Overview {
     /// The version of this program.
@@ -118,7 +118,7 @@ pub(super) struct Remote {
     pub(super) place: usize,
     /// Its row in the zone.
     pub(super) row: usize,
-    /// What messages call it: address, port, and host name.
+    /// Its name in messages: address, port, and host name.
     pub(super) name: String,
     /// The address alone.
     pub(super) address: String,
@@ -133,11 +133,10 @@ pub(super) struct Remote {
     pub(super) state: State,
     /// Why it is as it is, in words.
     pub(super) why: String,
-    /// Since when its probes say what they say, in seconds of the wall clock; `None` if it is not
-    /// probed.
+    /// When the verdict of its probes last changed, in seconds of the wall clock; `None` if it is
+    /// not probed.
     pub(super) since: Option<u64>,
-    /// In how many milliseconds a failed one is tried again; `None` if it has not failed, or is
-    /// not tried again.
+    /// Milliseconds until it is tried again; `None` if it has not failed, or stays failed.
     pub(super) retry_in: Option<u64>,
     /// Its share of the sessions that it would get, in percent: below 100 during a slow start.
     pub(super) share: u32,

@@ -1,8 +1,9 @@
 //! The commands: what each asks the relay, and shows.
 
-use super::options::{Change, Command, Options, Patience, Sessions, View};
+use super::options::{Change, Command, Form, Options, Patience, Sessions, View};
 use super::relay::{Failure, Relay};
 use super::{show, tables, views};
+use crate::upstream::wish::Lasting;
 use serde_json::{json, Value};
 use std::io::IsTerminal;
 use std::thread;
@@ -28,40 +29,40 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
                 View::Errors => ("errors", views::errors),
             };
             let answer = relay.ask(&json!({ "do": name }))?;
-            print(options.json, &answer, &text(&answer));
+            print(options.form, &answer, &text(&answer));
             Ok(())
         }
         Command::Sessions(wanted) => {
             let answer = relay.ask(&sessions(wanted))?;
-            print(options.json, &answer, &views::sessions(&answer));
+            print(options.form, &answer, &views::sessions(&answer));
             Ok(())
         }
         Command::Kill(ids) => {
             let one = |id: &String| {
                 let answer = relay.ask(&json!({ "do": "kill", "session": id }))?;
-                print(options.json, &answer, &format!("{id} has ended\n"));
+                print(options.form, &answer, &format!("{id} has ended\n"));
                 Ok(())
             };
             // All of them, even if one has ended by itself.
             ids.iter().map(one).fold(Ok(()), Result::and)
         }
         Command::Top { rounds, delay } => top(&relay, *rounds, Duration::from_secs(*delay)),
-        Command::Change { remotes, change, until_reload } => {
+        Command::Change { remotes, change, lasting } => {
             let each = remotes.iter();
-            each.map(|remote| change_one(&relay, remote, *change, *until_reload, options.json))
+            each.map(|remote| change_one(&relay, remote, *change, *lasting, options.form))
                 .fold(Ok(()), Result::and)
         }
-        Command::Reload => reload(&relay, options.json),
-        Command::Stop(patience) => stop(&relay, *patience, options.json),
-        Command::Wait(timeout) => wait(&relay, *timeout, options.json),
+        Command::Reload => reload(&relay, options.form),
+        Command::Stop(patience) => stop(&relay, *patience, options.form),
+        Command::Wait(timeout) => wait(&relay, *timeout, options.form),
     }
 }
 
 /// Shows an answer, or the text made of it.
-fn print(json: bool, answer: &Value, text: &str) {
-    match json {
-        true => show(&format!("{answer}\n")),
-        false => show(text),
+fn print(form: Form, answer: &Value, text: &str) {
+    match form {
+        Form::Json => show(&format!("{answer}\n")),
+        Form::Text => show(text),
     }
 }
 
@@ -116,8 +117,8 @@ fn change_one(
     relay: &Relay,
     remote: &str,
     change: Change,
-    until_reload: bool,
-    json: bool,
+    lasting: Lasting,
+    form: Form,
 ) -> Result<(), Failure> {
     let mut request = match change {
         Change::Drain => json!({ "do": "drain" }),
@@ -126,7 +127,7 @@ fn change_one(
         Change::Weight(weight) => json!({ "do": "weight", "weight": weight }),
     };
     request["remote"] = remote.into();
-    if until_reload {
+    if lasting == Lasting::UntilReload {
         request["until-reload"] = true.into();
     }
     let answer = relay.ask(&request)?;
@@ -137,11 +138,14 @@ fn change_one(
         Change::Weight(Some(weight)) => format!("has weight {weight}"),
         Change::Weight(None) => "has its configured weight".to_owned(),
     };
-    let until = if until_reload { " until the next reload" } else { "" };
+    let until = match lasting {
+        Lasting::Always => "",
+        Lasting::UntilReload => " until the next reload",
+    };
     let names = tables::each(&answer["remotes"]).iter().map(tables::words);
     let text: String =
         names.map(|name| format!("{} {does}{until}\n", tables::plain(&name))).collect();
-    print(json, &answer, &text);
+    print(form, &answer, &text);
     Ok(())
 }
 
@@ -149,19 +153,19 @@ fn sessions_of(count: u64) -> String {
     tables::count(count, "session")
 }
 
-fn reload(relay: &Relay, json: bool) -> Result<(), Failure> {
+fn reload(relay: &Relay, form: Form) -> Result<(), Failure> {
     let answer = relay.ask_for(&json!({ "do": "reload" }), RELOAD_PATIENCE, |note| {
-        match (json, note["warning"].as_str()) {
-            (false, Some(text)) => super::complain(text),
+        match (form, note["warning"].as_str()) {
+            (Form::Text, Some(text)) => super::complain(text),
             _ => show(&format!("{note}\n")),
         }
     })?;
-    print(json, &answer, "the new configuration is in service\n");
+    print(form, &answer, "the new configuration is in service\n");
     Ok(())
 }
 
 /// Ends the service.
-fn stop(relay: &Relay, patience: Patience, json: bool) -> Result<(), Failure> {
+fn stop(relay: &Relay, patience: Patience, form: Form) -> Result<(), Failure> {
     let (answer, more) = relay.follow(&json!({ "do": "stop" }), STOP_PATIENCE, |_| {})?;
     let left =
         |answer: &Value| format!("{} left", sessions_of(tables::number(&answer["sessions"])));
@@ -169,10 +173,10 @@ fn stop(relay: &Relay, patience: Patience, json: bool) -> Result<(), Failure> {
         Some(true) => format!("the service ends with its last session; {}\n", left(&answer)),
         _ => "the service ends\n".to_owned(),
     };
-    print(json, &answer, &text);
+    print(form, &answer, &text);
     if patience == Patience::UntilDone {
-        more.end(|note| print(json, note, &format!("{}\n", left(note))));
-        if !json {
+        more.end(|note| print(form, note, &format!("{}\n", left(note))));
+        if form == Form::Text {
             show("the service has ended\n");
         }
     }
@@ -180,20 +184,20 @@ fn stop(relay: &Relay, patience: Patience, json: bool) -> Result<(), Failure> {
 }
 
 /// Waits until the workers of former configurations are gone.
-fn wait(relay: &Relay, timeout: Option<u64>, json: bool) -> Result<(), Failure> {
+fn wait(relay: &Relay, timeout: Option<u64>, form: Form) -> Result<(), Failure> {
     let end = timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut before = None;
     loop {
         let answer = relay.ask(&json!({ "do": "former" }))?;
         let [workers, sessions] = ["workers", "sessions"].map(|name| tables::number(&answer[name]));
         if workers == 0 {
-            print(json, &answer, "no former workers are left\n");
+            print(form, &answer, "no former workers are left\n");
             return Ok(());
         }
         let left =
             format!("{} with {}", tables::count(workers, "former worker"), sessions_of(sessions));
         if before.replace((workers, sessions)) != Some((workers, sessions)) {
-            print(json, &answer, &format!("{left}\n"));
+            print(form, &answer, &format!("{left}\n"));
         }
         if end.is_some_and(|end| Instant::now() >= end) {
             return Err(Failure::TimeIsOver(format!("still there: {left}")));

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::upstream::wish::Lasting;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -16,9 +17,17 @@ const VARIABLE: &str = "TCPRELAY_CONTROL";
 pub(super) struct Options {
     /// The control socket.
     pub(super) socket: PathBuf,
-    /// `--json`: show answers as they are.
-    pub(super) json: bool,
+    pub(super) form: Form,
     pub(super) command: Command,
+}
+
+/// How answers are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// For people.
+    Text,
+    /// `--json`: as they are.
+    Json,
 }
 
 /// A command with its arguments.
@@ -29,7 +38,7 @@ pub(super) enum Command {
     Change {
         remotes: Vec<String>,
         change: Change,
-        until_reload: bool,
+        lasting: Lasting,
     },
     /// These sessions.
     Sessions(Sessions),
@@ -189,7 +198,11 @@ impl Arguments {
     }
 
     fn change(&mut self, remotes: Vec<String>, change: Change) -> Command {
-        Command::Change { remotes, change, until_reload: self.has("until-reload") }
+        let lasting = match self.has("until-reload") {
+            true => Lasting::UntilReload,
+            false => Lasting::Always,
+        };
+        Command::Change { remotes, change, lasting }
     }
 
     /// Refuses what is left over.
@@ -219,7 +232,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Parsed {
 
 fn try_parse(arguments: &[OsString]) -> Result<Parsed, String> {
     let mut socket = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
-    let mut json = false;
+    let mut form = Form::Text;
     let (mut words, mut options) = (Vec::new(), Vec::new());
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -238,7 +251,7 @@ fn try_parse(arguments: &[OsString]) -> Result<Parsed, String> {
         match name {
             "-h" | "--help" => return Ok(Parsed::Help),
             "-V" | "--version" => return Ok(Parsed::Version),
-            "-j" | "--json" => json = true,
+            "-j" | "--json" => form = Form::Json,
             "-s" | "--socket" => socket = Some(value()?),
             "--" => words.extend(rest.by_ref().map(|word| word.to_string_lossy().into_owned())),
             _ => match name.strip_prefix("--") {
@@ -278,7 +291,7 @@ fn try_parse(arguments: &[OsString]) -> Result<Parsed, String> {
         }
         "enable" => {
             let (remotes, change) = (arguments.all("REMOTE")?, Change::Enable);
-            Command::Change { remotes, change, until_reload: false }
+            Command::Change { remotes, change, lasting: Lasting::Always }
         }
         "weight" => {
             let remotes = vec![arguments.next("REMOTE")?];
@@ -308,5 +321,5 @@ fn try_parse(arguments: &[OsString]) -> Result<Parsed, String> {
     };
     arguments.end()?;
     let socket = PathBuf::from(socket.unwrap_or_else(|| SOCKET.into()));
-    Ok(Parsed::Run(Options { socket, json, command }))
+    Ok(Parsed::Run(Options { socket, form, command }))
 }

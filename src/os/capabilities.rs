@@ -41,7 +41,7 @@ impl Capabilities {
 
     /// The one that foreign addresses need, if this thread may have it. Either of two will do; the
     /// weaker one is preferred.
-    pub(super) fn for_foreign_addresses() -> io::Result<Capabilities> {
+    pub(super) fn for_transparent_sockets() -> io::Result<Capabilities> {
         let mut header = HEADER;
         let mut own = [Half { effective: 0, permitted: 0, inheritable: 0 }; 2];
         // SAFETY: capget(2) uses the header and fills two elements, which outlive the call.

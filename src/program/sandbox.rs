@@ -19,7 +19,7 @@ pub(super) struct Sandbox {
     modules: bool,
     names: bool,
     kernel_tls: bool,
-    foreign_addresses: bool,
+    transparent: bool,
     accepts: bool,
     core_directory: Option<PathBuf>,
 }
@@ -58,7 +58,7 @@ impl Sandbox {
             modules: false,
             names: !settings.names.is_empty(),
             kernel_tls: settings.tls.kernel,
-            foreign_addresses: settings.local == LocalAddress::Client,
+            transparent: settings.local == LocalAddress::Client,
             accepts: true,
             core_directory: common.core_directory.clone(),
         }
@@ -84,7 +84,7 @@ impl Sandbox {
             modules: self.modules,
             names: self.names,
             kernel_tls: self.kernel_tls,
-            foreign_addresses: self.foreign_addresses,
+            transparent: self.transparent,
             accepts: self.accepts,
             core_directory: self.core_directory.as_deref(),
         };

@@ -91,7 +91,7 @@ pub(super) fn own_worker(
         log::message("No remote services defined! Exiting.");
         return Err(exit::USAGE);
     }
-    upstream::try_foreign_addresses(&settings).map_err(|text| {
+    upstream::try_transparent(&settings).map_err(|text| {
         log::message(&text);
         exit::NO_PERMISSION
     })?;
@@ -172,7 +172,7 @@ impl Monitored {
         };
         let mut engine = Engine::new(settings, tls, queries);
         let mut monitor = None;
-        if engine.share(zone, counters) {
+        if engine.join(zone, counters) {
             let (zone, counters) = monitors;
             if let Some(former) = former.and_then(|former| Zone::adopt(former).ok()) {
                 zone.inherit_wishes(&former);

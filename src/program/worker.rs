@@ -179,7 +179,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         link.cannot_start();
         error.status
     })?;
-    upstream::try_foreign_addresses(&settings).map_err(|text| {
+    upstream::try_transparent(&settings).map_err(|text| {
         log::message(&text);
         link.cannot_start();
         exit::NO_PERMISSION
@@ -231,7 +231,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
         encoded if encoded.is_empty() => ClientLimits::default(),
         encoded => ClientLimits::decode(&encoded).ok_or(exit::SOFTWARE)?,
     });
-    let shared = joined.is_some_and(|(zone, counters)| engine.share(zone, counters));
+    let shared = joined.is_some_and(|(zone, counters)| engine.join(zone, counters));
     if !shared && !alone {
         log::message("balance scope: no place in shared memory, this worker balances by itself");
     }

@@ -109,7 +109,7 @@ impl Connector {
         }
         ssl.set_connect_state();
         trust::watch(&mut ssl)?;
-        Stream::new(ssl, false, self.handler)
+        Stream::new(ssl, self.handler)
     }
 
     /// A session to resume. A TLS 1.3 session is taken out, as its ticket should not be seen twice

@@ -81,7 +81,7 @@ impl Acceptor {
         ssl.set_max_proto_version(if is(most, SslVersion::TLS1_2) { most } else { last })?;
         ssl.set_accept_state();
         trust::watch(&mut ssl)?;
-        Stream::new(ssl, true, self.handler)
+        Stream::new(ssl, self.handler)
     }
 }
 

@@ -71,7 +71,7 @@ impl Drop for Session {
 
 /// How far a handshake has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shaken {
+pub enum Step {
     /// It waits for the other side.
     Waiting,
     /// It waits for this signature of another process.
@@ -106,7 +106,6 @@ const WRITES: u16 = 1024;
 /// One end of a TLS connection.
 pub struct Stream {
     state: State,
-    server: bool,
     handler: Handler,
     /// What was negotiated, if a summary was asked for.
     summary: Option<Box<Summary>>,
@@ -145,7 +144,7 @@ impl fmt::Debug for Stream {
 
 impl Stream {
     /// `handler`: who is to handle the records after the handshake, if that is possible.
-    pub(super) fn new(ssl: Ssl, server: bool, handler: Handler) -> Result<Stream, ErrorStack> {
+    pub(super) fn new(ssl: Ssl, handler: Handler) -> Result<Stream, ErrorStack> {
         let stream = SslStream::new(ssl, Wire::default())?;
         let stream = Library(Some(stream));
         let session =
@@ -153,7 +152,6 @@ impl Stream {
         let state = State::Handshake(Box::new(session));
         Ok(Stream {
             state,
-            server,
             handler,
             summary: None,
             held: Vec::new(),
@@ -168,16 +166,16 @@ impl Stream {
 
     /// Continues the handshake: takes bytes from the wire, and appends what has to be sent to
     /// `output`, even if it fails.
-    pub fn handshake(&mut self, input: &[u8], output: &mut Buffer) -> Result<Shaken, String> {
+    pub fn handshake(&mut self, input: &[u8], output: &mut Buffer) -> Result<Step, String> {
         let session = match &mut self.state {
             State::Handshake(session) => session,
             State::Failed => return Err("the session has failed".to_owned()),
-            State::Library(_) | State::Records(_) => return Ok(Shaken::Done),
+            State::Library(_) | State::Records(_) => return Ok(Step::Done),
         };
         let stream = &mut session.stream;
         self.untouched &= input.is_empty();
         stream.get_mut().feed(input);
-        let (result, noted) = match (self.server, self.handler) {
+        let (result, noted) = match (stream.ssl().is_server(), self.handler) {
             (true, Handler::Own) => {
                 let step = || signing::noting(|| stream.do_handshake());
                 library::capturing(&mut session.captured, step)
@@ -189,7 +187,7 @@ impl Stream {
             if error.code().as_raw() == signing::WANT_ASYNC {
                 session.signing = noted.asked.or(session.signing);
                 return match session.signing {
-                    Some(number) => Ok(Shaken::Signing(number)),
+                    Some(number) => Ok(Step::Signing(number)),
                     None => Err("suspended without a reason".to_owned()),
                 };
             }
@@ -198,13 +196,13 @@ impl Stream {
         match result {
             Ok(()) => {
                 self.established();
-                Ok(Shaken::Done)
+                Ok(Step::Done)
             }
             Err(error) if error.code() == ErrorCode::WANT_READ => {
                 if session.captured.server.is_some() && session.sent_before.is_none() {
                     session.sent_before = Some(stream.get_ref().sent.records());
                 }
-                Ok(Shaken::Waiting)
+                Ok(Step::Waiting)
             }
             Err(error) => {
                 let text = match noted.refused {
@@ -360,7 +358,7 @@ impl Stream {
             **summary = summarize(session.stream.ssl(), self.handler);
         }
         let taken_over = match self.handler {
-            Handler::Own => take_over(&session, self.server),
+            Handler::Own => take_over(&session),
             Handler::Openssl | Handler::Kernel => None,
         };
         self.held = session.stream.get_mut().take_rest();
@@ -509,7 +507,7 @@ fn captured(suite: Suite, traffic: &library::Traffic) -> Option<Traffic<'_>> {
 /// Takes the records over from OpenSSL, if that is provably right: the suite is one of ours, all
 /// secrets are known, each direction of the wire was counted to the end of a record, and OpenSSL
 /// has nothing left that it has read. Otherwise OpenSSL keeps them.
-fn take_over(session: &Session, server: bool) -> Option<Records> {
+fn take_over(session: &Session) -> Option<Records> {
     let ssl = session.stream.ssl();
     let Wire { sent, received, .. } = session.stream.get_ref();
     let number = ssl.current_cipher()?.protocol_id();
@@ -522,7 +520,7 @@ fn take_over(session: &Session, server: bool) -> Option<Records> {
     }
     match ssl.version2()? {
         // A client gets tickets after the handshake, and only the library can handle those.
-        SslVersion::TLS1_3 if server => {
+        SslVersion::TLS1_3 if ssl.is_server() => {
             let suite = Suite::of(Version::Tls13, number)?;
             let Captured { client: Some(client), server: Some(server) } = &session.captured else {
                 return None;
@@ -546,6 +544,7 @@ fn take_over(session: &Session, server: bool) -> Option<Records> {
                 && ssl.client_random(&mut client) == 32
                 && ssl.server_random(&mut other) == 32;
             let randoms = [&client[..], &other[..]];
+            let server = ssl.is_server();
             let secrets = Secrets::Master { secret: &master, randoms, server };
             full.then(|| Records::new(suite, &secrets, numbers).ok()).flatten()
         }

@@ -215,7 +215,7 @@ impl Balancer {
     }
 
     /// Shares a zone with other workers. False if the zone has no room; it is not shared then.
-    pub fn share(&mut self, zone: Zone) -> bool {
+    pub fn join(&mut self, zone: Zone) -> bool {
         let present = |&index: &usize| self.remotes[index].standing != Standing::Vacant;
         let indices: Vec<usize> = (0..self.remotes.len()).filter(present).collect();
         let identities: Vec<u64> =

@@ -54,14 +54,14 @@ enum State {
 #[derive(Debug)]
 pub struct Dial {
     remote: RemoteId,
-    /// Whether the remote may be so dead that the socket connects to itself.
+    /// When to check whether the socket has connected to itself.
     doubt: Doubt,
     /// The deadline of connecting, then of the handshake.
     deadline: u64,
     state: State,
 }
 
-/// Whether a connection may be one of the socket with itself.
+/// When a connection of the socket with itself is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubt {
     /// Only if the last attempt on the remote has failed.
@@ -147,7 +147,7 @@ impl Dial {
         Dial { remote, doubt: Doubt::IfDown, deadline: NEVER, state: State::Fresh }
     }
 
-    /// As [`new`](Self::new), for an owner that wants to know for certain that the remote is there.
+    /// As [`new`](Self::new), for an owner that must know for certain that the remote is there.
     pub fn probing(remote: RemoteId) -> Dial {
         Dial { doubt: Doubt::Always, ..Dial::new(remote) }
     }
@@ -227,11 +227,11 @@ impl Dial {
             }
             (State::Handshaking(socket, handshake), Cause::Ready | Cause::Sound) => {
                 let progress = handshake.go_on(socket, &mut dialer.scratch);
-                self.shaken(progress)
+                self.after_handshake(progress)
             }
             (State::Handshaking(socket, handshake), Cause::Signed(number)) => {
                 let progress = handshake.signed(number, socket, &mut dialer.scratch);
-                self.shaken(progress)
+                self.after_handshake(progress)
             }
             (State::Handshaking(..), Cause::Time) => failed_tls("handshake timeout"),
             _ => Progress::Waiting,
@@ -281,13 +281,13 @@ impl Dial {
         match &mut self.state {
             State::Handshaking(socket, handshake) => {
                 let progress = handshake.speak(socket, &mut dialer.scratch);
-                self.shaken(progress)
+                self.after_handshake(progress)
             }
             _ => failed("no connection"),
         }
     }
 
-    fn shaken(&mut self, progress: Handshaken) -> Progress {
+    fn after_handshake(&mut self, progress: Handshaken) -> Progress {
         match progress {
             Handshaken::Waiting => Progress::Waiting,
             Handshaken::Signing(number) => Progress::Signing(number),

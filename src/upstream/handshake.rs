@@ -3,7 +3,7 @@
 use crate::event::Interest;
 use crate::os::descriptor::poll_state;
 use crate::os::{self, Socket};
-use crate::tls::stream::{Shaken, Stream};
+use crate::tls::stream::{Step, Stream};
 use crate::tls::Buffer;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -169,13 +169,13 @@ impl Handshake {
             match progress {
                 Err(text) => return Progress::Failed(text),
                 _ if sent.is_err() => return Progress::Failed(GONE.to_owned()),
-                Ok(Shaken::Done) => return Progress::Done,
-                Ok(Shaken::Signing(number)) => {
+                Ok(Step::Done) => return Progress::Done,
+                Ok(Step::Signing(number)) => {
                     self.signing = Some(number);
                     return Progress::Signing(number);
                 }
-                Ok(Shaken::Waiting) if more => {}
-                Ok(Shaken::Waiting) => return Progress::Waiting,
+                Ok(Step::Waiting) if more => {}
+                Ok(Step::Waiting) => return Progress::Waiting,
             }
         }
     }

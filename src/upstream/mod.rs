@@ -20,4 +20,4 @@ pub mod remote;
 pub mod wish;
 pub mod zone;
 
-pub use options::{try_all as try_options, try_foreign_addresses};
+pub use options::{try_all as try_options, try_transparent};

@@ -34,7 +34,7 @@ pub fn try_all(remotes: &[Remote]) {
 
 /// Makes sure that this process may connect from its clients' addresses, if it is to (`local address
 /// = client`). Fails with what to do about it.
-pub fn try_foreign_addresses(settings: &Relay) -> Result<(), String> {
+pub fn try_transparent(settings: &Relay) -> Result<(), String> {
     if settings.local != LocalAddress::Client {
         return Ok(());
     }

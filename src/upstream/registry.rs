@@ -101,8 +101,8 @@ impl Registry {
     }
 
     /// Shares a zone with other workers. False if the zone has no room for the remotes.
-    pub fn share(&mut self, zone: Zone) -> bool {
-        self.balancer.share(zone)
+    pub fn join(&mut self, zone: Zone) -> bool {
+        self.balancer.join(zone)
     }
 
     /// Adds a remote. A draining remote may have the same address; it is another remote.

@@ -10,19 +10,19 @@
 //!
 //! A row belongs to its remote as long as a worker holds it, and has a bit for each worker that
 //! does. A row that nobody holds keeps its marks, for a worker that starts again, until another
-//! remote needs it. Rows are taken under a lock. The broker opens the lock of a worker that died
-//! with it; a worker that does not get the lock in time does without rows.
+//! remote needs it. Rows are taken under a lock. The broker releases the lock of a worker that died
+//! holding it. A worker that does not get the lock in time does without rows.
 //!
 //! A worker that changes a row tells each other worker, by a bit for the row in a set that belongs
 //! to that other worker. A worker takes its bits before it selects, and reads those rows again;
 //! however much has happened, a row is read once. A bit without a change does no harm, and whatever
 //! a rogue process writes leads to wrong numbers at worst.
 //!
-//! All is sequentially consistent but the turns, which are hints. If a bit is found set, its owner
-//! has not taken it yet and will read the row after that, so the bit need not be set again.
+//! Everything but the turns, which are hints, is sequentially consistent. If a bit is already set,
+//! its owner has not taken it yet and will read the row later, so the bit need not be set again.
 //!
-//! The monitor writes the health of remotes, as a word in each row, and the addresses of names. It keeps what it knows when the
-//! monitor dies, and as long as the row is the remote's.
+//! The monitor writes the health of remotes, as a word in each row, and the addresses of names.
+//! Both stay when the monitor dies, for as long as the row belongs to the remote.
 //!
 //! [`identity`]: super::remote::Remote::identity
 
@@ -213,7 +213,7 @@ impl Zone {
         self.unlock(slot);
     }
 
-    /// Lifts all dead marks: a reload is a new start for sessions, whatever former ones have found.
+    /// Lifts all dead marks: a reload starts afresh, whatever earlier sessions found.
     pub fn lift_marks(&self) {
         let known = |&row: &usize| self.field(row, IDENTITY).load(SeqCst) != 0;
         for row in (0..self.remotes).take_while(known) {
@@ -265,7 +265,7 @@ impl Zone {
         }
         let take = |place: usize| {
             let place = &self.words[SETS + self.slot * SET + place];
-            // Mostly nothing is set, which a load finds out without writing.
+            // Usually nothing is set, and a load shows that without a write.
             let mut bits = if place.load(SeqCst) == 0 { 0 } else { place.swap(0, SeqCst) };
             std::iter::from_fn(move || {
                 let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;

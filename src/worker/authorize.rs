@@ -78,11 +78,12 @@ impl Session {
     /// What modules are asked. `None` if the client has broken its connection: it then has no
     /// address any more, and must not be taken for a client on a UNIX socket.
     fn question(&self, client: Option<&KnownClient>, realm: &[u8]) -> Option<Attributes> {
-        let (peer, local) = match client.and_then(KnownClient::told) {
+        let (source, destination) = match client.and_then(KnownClient::told) {
             Some((source, destination)) => (Some(source.clone()), Some(destination.clone())),
             None => (self.client.peer_address(), self.client.local_address()),
         };
-        if !matches!((&peer, &local), (Some(Address::Ip(_)), _) | (_, Some(Address::Unix(_)))) {
+        let ends = (&source, &destination);
+        if !matches!(ends, (Some(Address::Ip(_)), _) | (_, Some(Address::Unix(_)))) {
             return None;
         }
         let host = |address: Option<Address>| match address {
@@ -92,8 +93,8 @@ impl Session {
         let summary = client.and_then(|client| client.stream()?.summary());
         let certificate = summary.and_then(|summary| summary.certificate.as_ref());
         let host = Host {
-            client: host(peer),
-            server: host(local),
+            client: host(source),
+            server: host(destination),
             realm: realm.split(|&byte| byte == 0).next().unwrap_or(realm),
             certificate: certificate.map(|one| (&*one.subject, &*one.data)),
         };

@@ -82,8 +82,8 @@ impl Engine {
 
     /// Joins a zone shared with other workers, and counts in its own row there; call it before the
     /// first session. False if the zone has no room for the remotes.
-    pub fn share(&mut self, zone: Zone, counters: Counters) -> bool {
-        let shared = self.shared.registry.share(zone);
+    pub fn join(&mut self, zone: Zone, counters: Counters) -> bool {
+        let shared = self.shared.registry.join(zone);
         if shared {
             counters.stand(Standing::Serving, os::wall_clock());
             self.shared.counters = counters;
@@ -127,7 +127,7 @@ impl Engine {
     /// Returns how many sessions have ended since the last call.
     pub fn turn(&mut self, events: &mut Loop) -> usize {
         if !self.turns.is_empty() {
-            self.shake_hands(events);
+            self.continue_handshakes(events);
         }
         self.take_answers(events);
         if self.shared.buffers.have_traces() {
@@ -167,7 +167,7 @@ impl Engine {
     }
 
     /// Goes on with as many handshakes as a turn of the loop has time for.
-    fn shake_hands(&mut self, events: &mut Loop) {
+    fn continue_handshakes(&mut self, events: &mut Loop) {
         for index in self.turns.crowd() {
             if let Some(session) = self.sessions.get_mut(index) {
                 self.turns.wait(index, session.origin());

@@ -276,7 +276,7 @@ pub fn start_worker(process: Process, stdin: Id, settings: &Settings) -> Option<
                 true => Counters::of_worker(&fd, slot, process as i32).unwrap_or_default(),
                 false => Counters::default(),
             };
-            if engine.share(joined, counters) {
+            if engine.join(joined, counters) {
                 observed = Zone::join(&fd, OBSERVER).ok();
             }
         }

@@ -1,5 +1,5 @@
-//! What of a former image must not be in a file or in the environment: keys of session tickets, and
-//! private keys that a check has read.
+//! Secrets of the former image, which must not be in a file or the environment: keys of session
+//! tickets, and private keys that a check has read.
 
 use crate::os::process::Rights;
 use crate::os::secret::Secret;

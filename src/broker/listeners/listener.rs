@@ -33,7 +33,7 @@ pub(in crate::broker) struct Listener {
     pub(super) retry: Option<TimerId>,
     /// The socket was opened by the service manager or inetd: it cannot be opened again here, and
     /// its path is not ours.
-    pub(super) foreign: bool,
+    pub(super) activated: bool,
     /// It was closed because of overload, and is to be opened again.
     pub(super) reopen: bool,
     /// Whose connections an IPv6 socket takes; `None` for the system's default.
@@ -112,7 +112,7 @@ impl Listener {
             accept,
             class,
             retry: None,
-            foreign: false,
+            activated: false,
             reopen: false,
             families,
             logged_failure: false,
@@ -127,7 +127,7 @@ impl Listener {
         let address = fd.local_address().unwrap_or_else(|| Address::Unix(Path::new("").into()));
         let mut listener = Listener::new(config, address, Keepalive::default());
         listener.accept.protocol = 0;
-        listener.foreign = true;
+        listener.activated = true;
         listener.adopt(fd, None)?;
         Ok(listener)
     }
@@ -188,11 +188,11 @@ impl Listener {
         // Port sharing is fixed when a socket is bound, so a socket that differs makes room for a
         // new one. Sockets of the service manager cannot be opened again, and datagram sockets
         // always share.
-        let settled = self.foreign || self.is_datagram();
+        let settled = self.activated || self.is_datagram();
         if !settled && fd.shares_port() != self.shares_port() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        if !self.foreign && !self.suits_families(&fd) {
+        if !self.activated && !self.suits_families(&fd) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         fd.set_nonblocking()?;
@@ -205,11 +205,11 @@ impl Listener {
         }
         self.prepare(&fd)?;
         // The service manager has chosen a backlog; keep it unless another one is configured.
-        let settled = self.foreign && self.backlog == MOST_BACKLOG;
+        let settled = self.activated && self.backlog == MOST_BACKLOG;
         if !self.is_datagram() && !settled {
             fd.listen(self.backlog)?;
         }
-        if let (Address::Unix(path), false) = (&self.address, self.foreign) {
+        if let (Address::Unix(path), false) = (&self.address, self.activated) {
             let (uid, gid) = process::identity();
             let new = Permissions { mode: Some(0o755), uid: Some(uid), gid: Some(gid) };
             let found = Entry::of(path).and_then(|entry| {
@@ -436,7 +436,7 @@ impl Listener {
 
     /// Removes the file of a UNIX socket that this process has bound.
     pub(in crate::broker) fn remove_path(&self) {
-        let ours = self.socket.as_ref().filter(|_| !self.foreign);
+        let ours = self.socket.as_ref().filter(|_| !self.activated);
         if let (Address::Unix(path), Some(socket)) = (&self.address, ours) {
             remove_file(path, socket, self.file);
         }

@@ -22,14 +22,14 @@ pub(super) enum Found {
     Signer,
     /// The worker has given its end a name, so that others can send to it: messages there need not
     /// be the broker's.
-    Foreign,
+    Public,
     Nothing,
 }
 
 /// Takes one message out of a channel.
 pub(super) fn find(inbox: &Channel) -> io::Result<Found> {
     if !inbox.is_private()? {
-        return Ok(Found::Foreign);
+        return Ok(Found::Public);
     }
     // Descriptors for which there is no room are lost, so make sure that there is room.
     let room = (0..channel::DESCRIPTORS)
@@ -49,7 +49,7 @@ pub(super) fn find(inbox: &Channel) -> io::Result<Found> {
     // was received.
     if matches!(inbox.is_private(), Ok(false)) {
         sockets.iter().for_each(Socket::do_not_linger);
-        return Ok(Found::Foreign);
+        return Ok(Found::Public);
     }
     let (accept, given, payload) = match FromBroker::decode(&data[..length]) {
         Ok(FromBroker::Accept(accept)) => (accept, 1, None),
@@ -104,7 +104,7 @@ impl Orphans {
                     return Ok(Some(found));
                 }
                 Found::Other | Found::Signer => {}
-                Found::Nothing | Found::Foreign => {
+                Found::Nothing | Found::Public => {
                     if *taken > 0 {
                         let taken = *taken;
                         log::braked(log::Kind::Worker, || {
@@ -128,7 +128,7 @@ impl Orphans {
                 match found {
                     Found::Connections(found, _) => all.extend(found),
                     Found::Other | Found::Signer => {}
-                    Found::Nothing | Found::Foreign => break,
+                    Found::Nothing | Found::Public => break,
                 }
             }
         }
@@ -153,7 +153,7 @@ mod tests {
             .expect("to bind");
         std::fs::remove_file(&path).expect("to remove the name");
         ours.send(&FromBroker::may_die(), None).expect("to send");
-        assert!(matches!(find(&theirs), Ok(Found::Foreign)));
+        assert!(matches!(find(&theirs), Ok(Found::Public)));
     }
 
     #[test]

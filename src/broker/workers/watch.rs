@@ -223,7 +223,7 @@ impl Workers {
                 }
                 Found::Other => {}
                 Found::Signer => worker.without_signer = true,
-                Found::Foreign => {
+                Found::Public => {
                     // What is in the channel ends with the worker; it need not be ours, so it is
                     // not taken.
                     drop(worker.take_inbox());

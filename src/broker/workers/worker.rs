@@ -26,14 +26,14 @@ pub(super) struct Worker {
     pub(super) flow: Flow,
     /// It was sent a connection.
     pub(super) served: bool,
-    /// Connections it still has; counted here only when it leaves, and by the policy before.
+    /// Connections it still has. Counted here once it leaves; until then by the policy.
     pub(super) users: usize,
     /// The clients of its sessions, if they are counted.
     pub(super) held: Held,
     channel: Channel,
     /// A copy of the worker's end, from which the broker takes back what the worker does not read.
     inbox: Option<Channel>,
-    /// A strange message of the worker was logged.
+    /// An invalid message from it was logged.
     remarked: bool,
     /// MAY_DIE is to be sent as soon as the channel has room.
     farewell_due: bool,
@@ -41,7 +41,7 @@ pub(super) struct Worker {
     material: Rc<Material>,
     /// A stream to the process with the private keys, to be sent first.
     signer: Option<Socket>,
-    /// The log file, opened again, to be sent.
+    /// The reopened log file, to be sent.
     log_file: Option<OwnedFd>,
     /// Such a stream was taken out of its channel, which it does not read.
     pub(super) without_signer: bool,
@@ -121,7 +121,7 @@ impl Worker {
         Some(self.channel.unread(self.inbox.as_ref()?))
     }
 
-    /// True the first time: only the first strange message of a worker is logged.
+    /// True the first time: only the first invalid message of a worker is logged.
     pub(super) fn remark(&mut self) -> bool {
         !std::mem::replace(&mut self.remarked, true)
     }

@@ -1,4 +1,4 @@
-//! Changes by hand: remotes are taken out and put back, and weighed anew.
+//! Changes by hand: remotes are taken out, put back, and given other weights.
 
 use crate::config::balance::Scope;
 use crate::monitor::shared::{Known, Shared};

@@ -87,7 +87,7 @@ fn lingering() -> (OwnedFd, std::net::TcpStream) {
 }
 
 #[test]
-fn foreign_descriptors_are_closed_without_waiting() {
+fn unwanted_descriptors_are_closed_without_waiting() {
     let (a, b) = pair().unwrap();
     let (sender, _receiver) = lingering();
     descriptor::set_blocking(&sender).unwrap();

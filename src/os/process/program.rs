@@ -44,7 +44,7 @@ impl Rights {
         #[cfg(target_os = "linux")]
         if self == Rights::ForeignAddresses {
             use crate::os::capabilities::Capabilities;
-            let kept = Capabilities::for_foreign_addresses();
+            let kept = Capabilities::for_transparent_sockets();
             let _ = kept.and_then(Capabilities::apply_and_pass_on);
         }
     }

@@ -61,7 +61,7 @@ pub struct Needs<'a> {
     /// The kernel handles TLS records (kTLS), which needs sendmsg(2) to set their types.
     pub kernel_tls: bool,
     /// It connects from addresses that are not this host's.
-    pub foreign_addresses: bool,
+    pub transparent: bool,
     /// It accepts connections at sockets that it was given.
     pub accepts: bool,
     /// The directory where the system writes a core file after a crash.
@@ -98,6 +98,6 @@ pub fn enter(needs: &Needs<'_>) -> io::Result<Confinement> {
 }
 
 #[cfg(all(test, event_shims))]
-mod foreign_tests;
+mod emulated_tests;
 #[cfg(all(test, seccomp))]
 mod tests;

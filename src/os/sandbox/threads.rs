@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// The Landlock ruleset for the signalled threads, or -1.
 static RULES: AtomicI32 = AtomicI32::new(-1);
-/// Whether they keep the capability for [`Needs::foreign_addresses`].
-static FOREIGN: AtomicBool = AtomicBool::new(false);
+/// Whether they keep the capability for [`Needs::transparent`].
+static TRANSPARENT: AtomicBool = AtomicBool::new(false);
 /// How many of them have given it up.
 static DONE: AtomicUsize = AtomicUsize::new(0);
 
@@ -33,12 +33,12 @@ pub(super) fn give_up(rules: Option<&OwnedFd>, needs: &Needs<'_>) -> io::Result<
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|&thread| thread != own)
         .collect();
-    give_up_here(number, needs.foreign_addresses)?;
+    give_up_here(number, needs.transparent)?;
     if others.is_empty() {
         return Ok(0);
     }
     RULES.store(number, Ordering::SeqCst);
-    FOREIGN.store(needs.foreign_addresses, Ordering::SeqCst);
+    TRANSPARENT.store(needs.transparent, Ordering::SeqCst);
     DONE.store(0, Ordering::SeqCst);
     let signal = install_handler()?;
     let told = others.into_iter().filter(|&thread| tell(thread, signal)).count();
@@ -86,18 +86,18 @@ fn install_handler() -> io::Result<libc::c_int> {
 
 extern "C" fn told(_signal: libc::c_int) {
     let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
-    if give_up_here(RULES.load(Ordering::SeqCst), FOREIGN.load(Ordering::SeqCst)).is_ok() {
+    if give_up_here(RULES.load(Ordering::SeqCst), TRANSPARENT.load(Ordering::SeqCst)).is_ok() {
         DONE.fetch_add(1, Ordering::SeqCst);
     }
     process::set_errno(errno);
 }
 
 /// Makes the calling thread give them up. `rules` is the descriptor of a Landlock ruleset, or
-/// negative for none. One capability stays if connections come from `foreign` addresses. Makes only
-/// system calls, because it runs in a signal handler.
-fn give_up_here(rules: libc::c_int, foreign: bool) -> io::Result<()> {
-    let left = match foreign {
-        true => Capabilities::for_foreign_addresses()?,
+/// negative for none. One capability stays if connections are `transparent`. Makes only system calls,
+/// because it runs in a signal handler.
+fn give_up_here(rules: libc::c_int, transparent: bool) -> io::Result<()> {
+    let left = match transparent {
+        true => Capabilities::for_transparent_sockets()?,
         false => Capabilities::NONE,
     };
     // Without NO_NEW_PRIVS only root may install a filter or apply a Landlock ruleset. It has no

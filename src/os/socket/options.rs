@@ -115,7 +115,7 @@ pub trait Options: Addressed {
     /// IPV6_TRANSPARENT on Linux, which need CAP_NET_RAW or CAP_NET_ADMIN; IP_BINDANY and
     /// IPV6_BINDANY (ip(4)) on FreeBSD; SO_BINDANY (setsockopt(2)) on OpenBSD. The latter need root.
     fn set_foreign_address(&self, family: Family) -> io::Result<()> {
-        let Some((level, name)) = foreign_address_option(family) else {
+        let Some((level, name)) = transparent_option(family) else {
             return Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT));
         };
         set_option(self.as_raw_fd(), level, name, 1i32)
@@ -219,7 +219,7 @@ const USER_TIMEOUT: Option<(libc::c_int, u32)> = {
 pub const MOST_USER_TIMEOUT: u32 = (i32::MAX / 1000) as u32;
 
 /// Level and name of the option of [`Options::set_foreign_address`].
-fn foreign_address_option(family: Family) -> Option<(i32, i32)> {
+fn transparent_option(family: Family) -> Option<(i32, i32)> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     const OPTIONS: [(i32, i32); 2] =
         [(libc::IPPROTO_IP, libc::IP_TRANSPARENT), (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT)];

@@ -12,7 +12,7 @@
 
 use super::checked;
 use super::kdf::{self, Hash};
-use super::provider::{self, kind, Algorithm, Dispatch, OSSL_PROVIDER_add_builtin, Parameter, END};
+use super::provider::{self, kind, Algorithm, Dispatch, Parameter, Provider, END};
 use crate::os::secret::{wipe, SecretBytes};
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslMethod};
@@ -113,11 +113,10 @@ pub fn deriving_context(method: SslMethod) -> Result<SslContextBuilder, ErrorSta
 fn add_provider() {
     // Callers that ask for no property get the implementation that OpenSSL learned first.
     kdf::know_default();
-    let name = c"tcprelay".as_ptr();
-    // SAFETY: constant strings, and a function as OSSL_provider_init is documented.
+    // SAFETY: null is the default library context, and the name is a constant.
     unsafe {
-        if OSSL_PROVIDER_add_builtin(null_mut(), name, initialize) == 1 {
-            ffi::OSSL_PROVIDER_try_load(null_mut(), name, 1);
+        if provider::add::<OwnKdf>(null_mut()) {
+            ffi::OSSL_PROVIDER_try_load(null_mut(), OwnKdf::NAME.as_ptr(), 1);
         }
     }
     // Without the provider everything works, but OpenSSL keeps handling the records.
@@ -127,8 +126,19 @@ fn add_provider() {
 /// The operation number of key derivation, OSSL_OP_KDF.
 const KEY_DERIVATION: c_int = 4;
 
-/// OSSL_FUNC_PROVIDER_QUERY_OPERATION.
-static PROVIDER: [Dispatch; 2] = [Dispatch { number: 1027, function: query as *const () }, END];
+/// The provider.
+enum OwnKdf {}
+
+impl Provider for OwnKdf {
+    const NAME: &CStr = c"tcprelay";
+
+    fn algorithms(operation: c_int) -> *const Algorithm {
+        match operation {
+            KEY_DERIVATION => (&raw const ALGORITHMS).cast(),
+            _ => null(),
+        }
+    }
+}
 
 static ALGORITHMS: [Algorithm; 2] = [
     Algorithm {
@@ -149,30 +159,6 @@ static FUNCTIONS: [Dispatch; 6] = [
     Dispatch { number: 11, function: set_parameters as *const () },
     END,
 ];
-
-unsafe extern "C" fn initialize(
-    handle: *const c_void,
-    _core: *const Dispatch,
-    functions: *mut *const Dispatch,
-    context: *mut *mut c_void,
-) -> c_int {
-    // SAFETY: these are OpenSSL's pointers.
-    unsafe { provider::initialize(&PROVIDER, handle, functions, context) }
-}
-
-unsafe extern "C" fn query(
-    _provider: *mut c_void,
-    operation: c_int,
-    may_change: *mut c_int,
-) -> *const Algorithm {
-    // SAFETY: OpenSSL passes a valid pointer for the result.
-    unsafe { *may_change = 0 };
-    if operation == KEY_DERIVATION {
-        (&raw const ALGORITHMS).cast()
-    } else {
-        null()
-    }
-}
 
 /// The names of the parameters, in the order of [`Context::values`].
 const NAMES: [&[u8]; 6] = [b"digest", b"key", b"salt", b"prefix", b"label", b"data"];

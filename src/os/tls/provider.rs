@@ -87,17 +87,35 @@ pub(super) unsafe fn find<'a>(
     None
 }
 
-/// Starts a provider: what [`Initialize`] has to do. It needs no context of its own.
+/// A provider that is part of this program. It needs no context of its own.
+pub(super) trait Provider {
+    /// The name by which it is loaded.
+    const NAME: &CStr;
+
+    /// Its algorithms for an operation, as a table; null if it has none.
+    fn algorithms(operation: c_int) -> *const Algorithm;
+}
+
+/// Makes a provider known to a library context, or to the default one if that is null. True if it
+/// can be loaded now.
 ///
 /// # Safety
-///
-/// The pointers are those that OpenSSL has passed to [`Initialize`].
-pub(super) unsafe fn initialize<const N: usize>(
-    table: &'static [Dispatch; N],
+/// The context is null or alive.
+pub(super) unsafe fn add<P: Provider>(library: *mut ffi::OSSL_LIB_CTX) -> bool {
+    // SAFETY: a constant name, and a function as OSSL_provider_init is documented.
+    unsafe { OSSL_PROVIDER_add_builtin(library, P::NAME.as_ptr(), initialize::<P>) == 1 }
+}
+
+/// Starts a provider: OSSL_provider_init of provider-base(7).
+unsafe extern "C" fn initialize<P: Provider>(
     handle: *const c_void,
+    _core: *const Dispatch,
     functions: *mut *const Dispatch,
     context: *mut *mut c_void,
 ) -> c_int {
+    /// OSSL_FUNC_PROVIDER_QUERY_OPERATION.
+    const QUERY: c_int = 1027;
+    let table = const { &[Dispatch { number: QUERY, function: query::<P> as *const () }, END] };
     // SAFETY: OpenSSL passes valid pointers for both results.
     unsafe {
         *functions = table.as_ptr();
@@ -106,8 +124,17 @@ pub(super) unsafe fn initialize<const N: usize>(
     1
 }
 
-/// The function that OpenSSL calls to start a provider (provider-base(7)).
-pub(super) type Initialize = unsafe extern "C" fn(
+unsafe extern "C" fn query<P: Provider>(
+    _provider: *mut c_void,
+    operation: c_int,
+    may_change: *mut c_int,
+) -> *const Algorithm {
+    // SAFETY: OpenSSL passes a valid pointer for the result.
+    unsafe { *may_change = 0 };
+    P::algorithms(operation)
+}
+
+type Initialize = unsafe extern "C" fn(
     *const c_void,
     *const Dispatch,
     *mut *const Dispatch,
@@ -116,7 +143,7 @@ pub(super) type Initialize = unsafe extern "C" fn(
 
 extern "C" {
     /// OSSL_PROVIDER_add_builtin(3).
-    pub(super) fn OSSL_PROVIDER_add_builtin(
+    fn OSSL_PROVIDER_add_builtin(
         library: *mut ffi::OSSL_LIB_CTX,
         name: *const c_char,
         init: Initialize,

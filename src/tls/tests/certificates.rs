@@ -247,7 +247,7 @@ fn an_expired_certificate_is_found_and_left_to_the_clients() {
     let acceptor = setup.acceptor();
     let trusting = client(|builder| builder.set_verify(SslVerifyMode::NONE));
     Pair::server(&acceptor, BOTH, &trusting, "").established().talk(&[1]);
-    let careful = Pair::server(&acceptor, BOTH, &client(|_| ()), "").shake();
+    let careful = Pair::server(&acceptor, BOTH, &client(|_| ()), "").handshake();
     assert!(careful.alert.is_some());
     let error = careful.error.unwrap();
     assert!(error.contains("expired"), "{error}");
@@ -413,6 +413,6 @@ fn remotes_are_offered_what_is_configured() {
         remote(|settings| settings.groups = Some("P-256".into())),
         remote(|settings| settings.versions = Some((3, 3))),
     ] {
-        assert!(Pair::client(&settings, &server).shake().error.is_some());
+        assert!(Pair::client(&settings, &server).handshake().error.is_some());
     }
 }

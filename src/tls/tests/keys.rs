@@ -5,7 +5,7 @@ use crate::config::relay::Relay;
 use crate::os::tls::signing::{self, Digest, Request, Scheme};
 use crate::tls::context::Ends;
 use crate::tls::keys::set_apart;
-use crate::tls::stream::Shaken;
+use crate::tls::stream::Step;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Padding;
 use openssl::sign::{RsaPssSaltlen, Signer};
@@ -153,7 +153,7 @@ fn suspended(acceptor: &Acceptor) -> (Stream, u64) {
     let mut stream = acceptor.accept(BOTH).unwrap();
     let result = stream.handshake(&hello(), &mut Buffer::default());
     match result {
-        Ok(Shaken::Signing(number)) => (stream, number),
+        Ok(Step::Signing(number)) => (stream, number),
         other => panic!("{other:?}"),
     }
 }
@@ -170,7 +170,7 @@ fn handshakes_wait_for_their_own_signatures() {
         signing::own(*number, index as u32);
         // Not answered yet.
         let result = stream.handshake(&[], &mut Buffer::default());
-        assert_eq!(result, Ok(Shaken::Signing(*number)));
+        assert_eq!(result, Ok(Step::Signing(*number)));
     }
     // In another order; every third one gets none.
     for (index, request) in requests.iter().enumerate().rev() {
@@ -181,7 +181,7 @@ fn handshakes_wait_for_their_own_signatures() {
         let result = waiting[index].0.handshake(&[], &mut out);
         match refused {
             true => assert_eq!(result, Err("no more keys".to_owned())),
-            false => assert_eq!((result, out.is_empty()), (Ok(Shaken::Waiting), false)),
+            false => assert_eq!((result, out.is_empty()), (Ok(Step::Waiting), false)),
         }
     }
     // None is answered twice.

@@ -24,7 +24,7 @@ use super::context::Contexts;
 use super::error::Error;
 use super::records::{Failure, Numbers, Records, Secrets, Suite, Version};
 use super::server::Acceptor;
-use super::stream::{Shaken, Stream};
+use super::stream::{Step, Stream};
 use super::tickets::Ratchet;
 use super::Buffer;
 use crate::config::tls::{

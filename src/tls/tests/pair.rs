@@ -134,7 +134,7 @@ impl Pair {
         let mut out = Buffer::default();
         let result = if self.ours.is_handshaking() {
             let mut result = self.ours.handshake(piece, &mut out);
-            while let Ok(Shaken::Signing(_)) = result {
+            while let Ok(Step::Signing(_)) = result {
                 self.signatures += keys::sign_all();
                 result = self.ours.handshake(&[], &mut out);
             }
@@ -188,8 +188,8 @@ impl Pair {
         !wire.is_empty()
     }
 
-    /// Shakes hands, as far as that goes.
-    pub(super) fn shake(mut self) -> Pair {
+    /// Does the handshake, as far as that goes.
+    pub(super) fn handshake(mut self) -> Pair {
         loop {
             if !self.done && self.alert.is_none() {
                 match self.peer.do_handshake() {
@@ -212,7 +212,7 @@ impl Pair {
 
     /// Does the whole handshake, which must succeed.
     pub(super) fn established(self) -> Pair {
-        let pair = self.shake();
+        let pair = self.handshake();
         assert_eq!((&pair.error, pair.alert), (&None, None));
         assert!(pair.done && !pair.ours.is_handshaking());
         pair
@@ -220,7 +220,7 @@ impl Pair {
 
     /// Does a handshake that must fail. Returns the reason on our side, and the alert on the other.
     pub(super) fn refused(self) -> (String, Option<u32>) {
-        let mut pair = self.shake();
+        let mut pair = self.handshake();
         // A TLS 1.3 client learns of it later.
         pair.peer_reads();
         (pair.error.expect("a failure"), pair.alert)

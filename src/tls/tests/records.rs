@@ -367,7 +367,7 @@ fn new_keys_are_taken_before_the_old_ones_are_worn_out() {
 }
 
 /// Splits the other side's first protected record in TLS 1.2, its Finished, into records of one
-/// byte each, and shakes hands. Returns the other side's keys, at the number of its next record.
+/// byte each, and does the handshake. Returns the other side's keys, at the number of its next record.
 fn with_split_finished(mut pair: Pair, choice: Choice, lines: &Lines) -> (Pair, Direction) {
     let server = pair.ssl().is_server();
     let mut keys = None;

@@ -157,7 +157,7 @@ fn our_client_checks_the_server() {
             if passes || !verify {
                 pair.established().talk(&[1]);
             } else {
-                let error = pair.shake().error.unwrap();
+                let error = pair.handshake().error.unwrap();
                 assert!(error.contains("mismatch"), "{error}");
             }
         }
@@ -196,7 +196,7 @@ fn our_client_shows_its_certificate() {
             assert_eq!(shown(&pair), "client");
             pair.talk(&[1, 20_000]);
         }
-        let mut pair = Pair::client(&self::connector(choice), &server).shake();
+        let mut pair = Pair::client(&self::connector(choice), &server).handshake();
         // In TLS 1.3 we learn of it with the first data.
         pair.pass();
         assert!(pair.error.is_some() && pair.alert.is_some(), "{choice:?}");
@@ -220,7 +220,7 @@ fn an_intermediate_authority_is_trusted_by_itself() {
             setup.settings.authorities.revoked.push(path);
         }
         let client = client(|builder| show(builder, shown));
-        let pair = Pair::server(&setup.acceptor(), BOTH, &client, "a.example").shake();
+        let pair = Pair::server(&setup.acceptor(), BOTH, &client, "a.example").handshake();
         pair.error.is_none()
     };
     assert!(admitted(&[], &good) && admitted(&[], &revoked) && !admitted(&[], &unknown));
@@ -360,7 +360,7 @@ fn certificates_are_checked_by_subject_name_and_key() {
         let pair = Pair::client(&connector, &server);
         match pass {
             true => pair.established().talk(&[1]),
-            false => assert!(pair.shake().error.unwrap().contains("CN=a.example")),
+            false => assert!(pair.handshake().error.unwrap().contains("CN=a.example")),
         }
     }
     // Without verification nobody would check.

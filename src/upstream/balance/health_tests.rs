@@ -13,7 +13,7 @@ fn watched(entries: &[Entry]) -> (Balancer, Zone) {
     let (_, object) = Zone::create().expect("memory");
     let mut balancer = Balancer::empty(0, 1000);
     balancer.add(entries).expect("room");
-    assert!(balancer.share(Zone::join(&object, 0).expect("a place")));
+    assert!(balancer.join(Zone::join(&object, 0).expect("a place")));
     let monitor = Zone::monitor(&object).expect("the monitor's place");
     let identities: Vec<u64> = entries.iter().map(|entry| entry.identity).collect();
     let rows: Vec<usize> = (0..entries.len()).collect();

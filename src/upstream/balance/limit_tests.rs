@@ -13,7 +13,7 @@ fn worker(fd: &Object, slot: usize, entries: &[Entry], kind: Kind) -> Balancer {
     balancer.add(entries).expect("room");
     balancer.set_kinds(kind, &[]);
     balancer.set_seed(slot as u64);
-    assert!(balancer.share(Zone::join(fd, slot).expect("a place")));
+    assert!(balancer.join(Zone::join(fd, slot).expect("a place")));
     balancer
 }
 

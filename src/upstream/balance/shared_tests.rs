@@ -34,7 +34,7 @@ impl Setting {
             .collect();
         balancer.add(&entries).expect("room");
         balancer.set_ties(self.ties);
-        assert!(balancer.share(Zone::join(fd, slot).expect("a place")));
+        assert!(balancer.join(Zone::join(fd, slot).expect("a place")));
         balancer
     }
 
@@ -244,7 +244,7 @@ fn sessions_that_are_cut_short_are_counted_over_all_workers() {
 fn without_room_each_balances_by_itself() {
     let (_broker, fd) = Zone::create().expect("memory");
     let mut balancer = Balancer::new(&[1; REMOTES + 1], 0, 0);
-    assert!(!balancer.share(Zone::join(&fd, 0).expect("a place")));
+    assert!(!balancer.join(Zone::join(&fd, 0).expect("a place")));
     for expected in 0..3 {
         assert_eq!(balancer.select(None, &mut Tried::default(), 0), Some(expected));
     }
@@ -334,7 +334,7 @@ fn the_order_of_remotes_does_not_matter() {
         let mut balancer = Balancer::empty(0, 0);
         let entry = |&identity: &u64| Entry { weight: 1, identity, ..Entry::default() };
         balancer.add(&identities.iter().map(entry).collect::<Vec<_>>()).expect("room");
-        assert!(balancer.share(Zone::join(&fd, slot).expect("a place")));
+        assert!(balancer.join(Zone::join(&fd, slot).expect("a place")));
         balancer
     };
     let mut a = worker(0, &[10, 20]);

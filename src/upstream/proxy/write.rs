@@ -16,7 +16,7 @@ pub fn write(version: ProxyVersion, header: &Header) -> Vec<u8> {
     }
 }
 
-/// Version 1 has no word for a connection of the sender's own: such a header is UNKNOWN too.
+/// Version 1 cannot say LOCAL: such a header is UNKNOWN too.
 fn write_1(origin: &Origin) -> Vec<u8> {
     let text = match inet(origin) {
         Some((source, destination)) => {

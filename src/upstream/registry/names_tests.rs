@@ -58,7 +58,7 @@ impl Test {
             names,
             settings,
         };
-        assert!(test.registry.share(Zone::join(&test.object, 0).expect("a place")));
+        assert!(test.registry.join(Zone::join(&test.object, 0).expect("a place")));
         test
     }
 
@@ -128,7 +128,7 @@ fn workers_agree_whenever_they_start() {
     let selected = test.select(0).expect("a remote");
     test.registry.release(selected);
     let mut late = Registry::new(&test.settings, Vec::new());
-    assert!(late.share(Zone::join(&test.object, 1).expect("a place")));
+    assert!(late.join(Zone::join(&test.object, 1).expect("a place")));
     let selected = late.select(None, None, &mut Tried::default(), 0).expect("a remote");
     late.release(selected);
     let rows = |registry: &Registry| -> BTreeMap<u64, Option<usize>> {

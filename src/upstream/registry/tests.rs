@@ -95,7 +95,7 @@ fn a_zone_that_is_full_says_so_and_nothing_changes() {
     let all: Vec<u64> = (1..super::super::zone::REMOTES as u64).collect();
     join(1).take_rows(&all).expect("room");
     let mut registry = registry(&["192.0.2.1:80"]);
-    assert!(registry.share(join(0)));
+    assert!(registry.join(join(0)));
     let id = select(&mut registry).expect("a remote");
     assert_eq!(registry.add(remote("192.0.2.2:80", None)), Err(NoRoom));
     assert_eq!(registry.change(id, remote("192.0.2.2:80", None)), Err(NoRoom));
@@ -149,7 +149,7 @@ proptest! {
         let mut workers = [0, 1].map(|slot| {
             let mut registry = registry(&[]);
             if shared {
-                assert!(registry.share(Zone::join(&fd, slot).expect("a place")));
+                assert!(registry.join(Zone::join(&fd, slot).expect("a place")));
             }
             registry
         });

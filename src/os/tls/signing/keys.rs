@@ -1,19 +1,14 @@
 //! The keys of the provider: a public half, and nothing more.
 
-use super::signature::SIGNING;
 use super::{KeyName, Scheme};
-use crate::os::tls::checked;
-use crate::os::tls::provider::{
-    self, find, kind, Algorithm, Dispatch, OSSL_PROVIDER_add_builtin, Parameter, END,
-};
+use crate::os::tls::provider::{find, kind, Algorithm, Dispatch, Parameter, END};
 use foreign_types::{ForeignType, ForeignTypeRef};
 use openssl::error::ErrorStack;
-use openssl::pkey::{PKey, PKeyRef, Private, Public};
+use openssl::pkey::{PKey, PKeyRef, Public};
 use openssl::sha::sha256;
 use openssl_sys as ffi;
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::ptr::{null, null_mut};
-use std::sync::OnceLock;
 
 extern "C" {
     fn EVP_PKEY_get_params(key: *const ffi::EVP_PKEY, parameters: *mut Parameter) -> c_int;
@@ -24,65 +19,8 @@ pub fn name_of(key: &PKeyRef<impl openssl::pkey::HasPublic>) -> Result<KeyName, 
     Ok(sha256(&key.public_key_to_der()?))
 }
 
-/// The private key that belongs to a public one, and that another process has.
-pub fn key_elsewhere(public: &PKeyRef<Public>) -> Result<PKey<Private>, ErrorStack> {
-    let kind = Kind::of(public).ok_or_else(ErrorStack::get)?;
-    let library = library()?;
-    let reference: *mut ffi::EVP_PKEY = public.as_ptr();
-    let mut parameters = [
-        Parameter {
-            key: REFERENCE.as_ptr(),
-            kind: kind::OCTETS,
-            data: (&raw const reference).cast(),
-            size: size_of_val(&reference),
-            returned: 0,
-        },
-        Parameter::END,
-    ];
-    const KEY_PAIR: c_int = 0x87;
-    // SAFETY: the library context lives for ever, names are constants, and the list of parameters
-    // outlives the call, which passes it to `import`. What is made is freed here or owned once.
-    unsafe {
-        let context = ffi::EVP_PKEY_CTX_new_from_name(library.0, kind.name().as_ptr(), null());
-        checked(!context.is_null())?;
-        let mut made = null_mut();
-        let done = ffi::EVP_PKEY_fromdata_init(context) == 1
-            && ffi::EVP_PKEY_fromdata(context, &mut made, KEY_PAIR, parameters.as_mut_ptr().cast())
-                == 1;
-        ffi::EVP_PKEY_CTX_free(context);
-        checked(done && !made.is_null())?;
-        Ok(PKey::from_ptr(made))
-    }
-}
-
-/// The library context that has only our provider.
-struct Library(*mut ffi::OSSL_LIB_CTX);
-
-// SAFETY: library contexts may be used by several threads at the same time.
-unsafe impl Send for Library {}
-// SAFETY: as above.
-unsafe impl Sync for Library {}
-
-fn library() -> Result<&'static Library, ErrorStack> {
-    static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
-    let made = LIBRARY.get_or_init(|| {
-        openssl::init();
-        let name = c"tcprelay-keys".as_ptr();
-        // SAFETY: constant strings, and a function as OSSL_provider_init is documented. The context
-        // is never freed.
-        unsafe {
-            let library = ffi::OSSL_LIB_CTX_new();
-            let loaded = !library.is_null()
-                && OSSL_PROVIDER_add_builtin(library, name, initialize) == 1
-                && !ffi::OSSL_PROVIDER_load(library, name).is_null();
-            loaded.then_some(Library(library))
-        }
-    });
-    made.as_ref().ok_or_else(ErrorStack::get)
-}
-
-/// The parameter with which [`key_elsewhere`] passes a public key to `import`: a pointer to it.
-const REFERENCE: &CStr = c"tcprelay-reference";
+/// The parameter with which [`key_elsewhere`](super::key_elsewhere) passes a public key to `import`: a pointer to it.
+pub(super) const REFERENCE: &CStr = c"tcprelay-reference";
 
 /// The kinds of keys that can be elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +35,7 @@ pub(super) enum Kind {
 impl Kind {
     const ALL: [Kind; 5] = [Kind::Rsa, Kind::RsaPss, Kind::Ec, Kind::Ed25519, Kind::Ed448];
 
-    fn name(self) -> &'static CStr {
+    pub(super) fn name(self) -> &'static CStr {
         match self {
             Kind::Rsa => c"RSA",
             Kind::RsaPss => c"RSA-PSS",
@@ -107,7 +45,7 @@ impl Kind {
         }
     }
 
-    fn of(key: &PKeyRef<Public>) -> Option<Kind> {
+    pub(super) fn of(key: &PKeyRef<Public>) -> Option<Kind> {
         let is = |kind: &Kind| {
             // SAFETY: the key is alive, and the name a constant.
             unsafe { ffi::EVP_PKEY_is_a(key.as_ptr(), kind.name().as_ptr()) == 1 }
@@ -132,47 +70,20 @@ pub(super) struct Key {
     pub(super) name: KeyName,
 }
 
-/// OSSL_FUNC_PROVIDER_QUERY_OPERATION.
-static PROVIDER: [Dispatch; 2] = [Dispatch { number: 1027, function: query as *const () }, END];
-
-unsafe extern "C" fn initialize(
-    handle: *const c_void,
-    _core: *const Dispatch,
-    functions: *mut *const Dispatch,
-    context: *mut *mut c_void,
-) -> c_int {
-    // SAFETY: these are OpenSSL's pointers.
-    unsafe { provider::initialize(&PROVIDER, handle, functions, context) }
-}
-
-const KEY_MANAGEMENT: c_int = 10;
-const SIGNATURE: c_int = 12;
-
-unsafe extern "C" fn query(
-    _provider: *mut c_void,
-    operation: c_int,
-    may_change: *mut c_int,
-) -> *const Algorithm {
-    // SAFETY: OpenSSL passes a valid pointer for the result.
-    unsafe { *may_change = 0 };
-    match operation {
-        KEY_MANAGEMENT => (&raw const KEYS).cast(),
-        SIGNATURE => (&raw const SIGNATURES).cast(),
-        _ => null(),
-    }
-}
+/// OSSL_OP_SIGNATURE.
+pub(super) const SIGNATURE: c_int = 12;
 
 const PROPERTIES: &CStr = c"provider=tcprelay-keys";
 /// The only algorithm for signatures.
-const NAME: &CStr = c"tcprelay-signature";
+pub(super) const NAME: &CStr = c"tcprelay-signature";
 
-const fn algorithm(names: &'static CStr, implementation: *const Dispatch) -> Algorithm {
+pub(super) const fn algorithm(names: &'static CStr, implementation: *const Dispatch) -> Algorithm {
     let (names, properties) = (names.as_ptr(), PROPERTIES.as_ptr());
     Algorithm { names, properties, implementation, description: null() }
 }
 
 /// The names by which libssl knows kinds of keys.
-static KEYS: [Algorithm; 6] = [
+pub(super) static KEYS: [Algorithm; 6] = [
     algorithm(c"RSA:rsaEncryption:1.2.840.113549.1.1.1", (&raw const RSA).cast()),
     algorithm(c"RSA-PSS:RSASSA-PSS:1.2.840.113549.1.1.10", (&raw const RSA_PSS).cast()),
     algorithm(c"EC:id-ecPublicKey:1.2.840.10045.2.1", (&raw const EC).cast()),
@@ -180,8 +91,6 @@ static KEYS: [Algorithm; 6] = [
     algorithm(c"ED448:1.3.101.113", (&raw const ED448).cast()),
     Algorithm::END,
 ];
-
-static SIGNATURES: [Algorithm; 2] = [algorithm(NAME, (&raw const SIGNING).cast()), Algorithm::END];
 
 type New = unsafe extern "C" fn(*mut c_void) -> *mut Key;
 
@@ -290,7 +199,7 @@ unsafe extern "C" fn import_types(_selection: c_int) -> *const Parameter {
     (&raw const IMPORTED).cast()
 }
 
-/// Imports a key of [`key_elsewhere`], or the public half of any key, with which OpenSSL compares
+/// Imports a key of [`key_elsewhere`](super::key_elsewhere), or the public half of any key, with which OpenSSL compares
 /// one of ours to a certificate's.
 unsafe extern "C" fn import(
     key: *mut Key,

@@ -5,13 +5,15 @@
 //! nothing but ask for signatures. OpenSSL runs the handshakes of these contexts as jobs with
 //! stacks of their own (ASYNC_start_job(3)), as it has no other way to wait in the middle of one.
 //!
-//! The provider is in a library context of its own, so that nobody else in the process who asks
-//! for RSA or EC can meet it.
+//! The provider is in a library context of its own, so that other code in the process that asks for
+//! RSA or EC never gets it.
 
+mod elsewhere;
 mod keys;
 mod signature;
 
-pub use keys::{key_elsewhere, name_of};
+pub use elsewhere::key_elsewhere;
+pub use keys::name_of;
 
 use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
@@ -120,7 +122,7 @@ mod present {
 }
 use present::DESK;
 
-/// Runs a step of a handshake, and tells what it has asked for.
+/// Runs a step of a handshake, and returns what it asked for.
 pub fn noting<T>(step: impl FnOnce() -> T) -> (T, Noted) {
     DESK.with_borrow_mut(|desk| desk.noted = Noted::default());
     let result = step();
@@ -236,8 +238,8 @@ pub fn suspend_no_more(ssl: &SslRef) {
     unsafe { ffi::SSL_ctrl(ssl.as_ptr(), SSL_CTRL_CLEAR_MODE, SSL_MODE_ASYNC, null_mut()) };
 }
 
-/// Takes suites with the key exchange of RSA from a context, as that would need a private key to
-/// decrypt. False if no others are left.
+/// Removes suites with RSA key exchange, which would need the private key to decrypt. False if no
+/// others are left.
 pub fn decrypt_nothing(context: &mut SslContextBuilder) -> Result<bool, ErrorStack> {
     extern "C" {
         fn SSL_CTX_get_ciphers(context: *const ffi::SSL_CTX) -> *const ffi::OPENSSL_STACK;
