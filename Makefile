@@ -184,7 +184,7 @@ test-kernels: deps-build
 soak: all
 	python3 tools/soak --relay $(RELEASE)/tcprelay
 
-# What `make test` leaves out without them: 110 MB are fetched.
+# What `make test` leaves out without them: 140 MB are fetched.
 test-peers:
 	sh tools/deps build test peers
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(BUILDDIR) --test peers
