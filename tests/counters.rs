@@ -353,6 +353,31 @@ fn each_limit_is_counted_and_logged() {
     }
 }
 
+/// A session with TLS, resumed if it can be; returns what is needed to resume it.
+fn tls_session(port: u16, version: SslVersion, former: Option<&SslSession>) -> Option<SslSession> {
+    let mut builder = SslConnector::builder(SslMethod::tls()).expect("a connector");
+    builder.set_verify(SslVerifyMode::NONE);
+    builder.set_min_proto_version(Some(version)).expect("a version");
+    builder.set_max_proto_version(Some(version)).expect("a version");
+    let connector = builder.build();
+    let mut configuration = connector.configure().expect("a client");
+    configuration.set_verify_hostname(false);
+    let mut ssl = configuration.into_ssl("localhost").expect("a client");
+    if let Some(session) = former {
+        // SAFETY: the session is one of a client with the same settings.
+        unsafe { ssl.set_session(session) }.expect("a session");
+    }
+    let mut stream = SslStream::new(ssl, connect(port)).expect("a stream");
+    stream.connect().expect("a handshake");
+    stream.write_all(b"hello").expect("to send");
+    let mut back = [0; 5];
+    stream.read_exact(&mut back).expect("an answer");
+    let session = stream.ssl().session().map(ToOwned::to_owned);
+    // Otherwise the library takes the session for a failed one.
+    let _ = stream.shutdown();
+    session
+}
+
 #[test]
 fn tls_handshakes_are_counted_by_version_and_failure() {
     let directory = Directory::new();
@@ -373,26 +398,8 @@ fn tls_handshakes_are_counted_by_version_and_failure() {
     let mut resumable: Option<SslSession> = None;
     for (version, times) in [(SslVersion::TLS1_2, 3), (SslVersion::TLS1_3, 2)] {
         for _ in 0..times {
-            let mut builder = SslConnector::builder(SslMethod::tls()).expect("a connector");
-            builder.set_verify(SslVerifyMode::NONE);
-            builder.set_min_proto_version(Some(version)).expect("a version");
-            builder.set_max_proto_version(Some(version)).expect("a version");
-            let connector = builder.build();
-            let mut configuration = connector.configure().expect("a client");
-            configuration.set_verify_hostname(false);
-            let mut ssl = configuration.into_ssl("localhost").expect("a client");
-            if let (Some(session), true) = (&resumable, version == SslVersion::TLS1_2) {
-                // SAFETY: the session is one of a client with the same settings.
-                unsafe { ssl.set_session(session) }.expect("a session");
-            }
-            let mut stream = SslStream::new(ssl, connect(port)).expect("a stream");
-            stream.connect().expect("a handshake");
-            stream.write_all(b"hello").expect("to send");
-            let mut back = [0; 5];
-            stream.read_exact(&mut back).expect("an answer");
-            resumable = stream.ssl().session().map(ToOwned::to_owned);
-            // Otherwise the library takes the session for a failed one.
-            let _ = stream.shutdown();
+            let former = resumable.filter(|_| version == SslVersion::TLS1_2);
+            resumable = tls_session(port, version, former.as_ref());
         }
     }
     let name = "tcprelay_tls_handshakes_total{side=\"client\",version=";
@@ -410,4 +417,48 @@ fn tls_handshakes_are_counted_by_version_and_failure() {
     counted.expect(&refused, 1);
     counted.expect("tcprelay_remote_sessions_total", 5);
     counted.expect("tcprelay_connections_accepted_total", 6);
+}
+
+#[test]
+fn tls_sessions_are_counted_by_who_has_their_records() {
+    let directory = Directory::new();
+    let identity = Identity::own(&["localhost"]);
+    let certificate = identity.directives(directory.path(), "own");
+    // Two relays in a row: the first has TLS with clients and with the second as its remote. TLS 1.3
+    // with a remote is always OpenSSL's.
+    for (records, version, client, remote) in [
+        ("auto", "TLSv1.2", "own", "own"),
+        ("auto", "TLSv1.3", "own", "openssl"),
+        ("openssl", "TLSv1.2", "openssl", "openssl"),
+    ] {
+        let echo = Peer::echo();
+        let second = free_port();
+        let config = format!(
+            "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {second} tls = yes }} \
+             spawn {{ instances min = 1 instances max = 1 }} }}\n\
+             id = tcprelay {{ {} {certificate} }}\n",
+            echo.remote()
+        );
+        let _second = Launch::new(config).ready(1).start();
+        let (port, status) = (free_port(), free_port());
+        let config = format!(
+            "id = spawnd {{ status = {{ port = {status} }} \
+             listen = {{ address = 127.0.0.1 port = {port} tls = yes }} \
+             spawn {{ instances min = 1 instances max = 1 }} }}\n\
+             id = tcprelay {{ {certificate} tls records = {records} \
+             remote = {{ address = 127.0.0.1 port = {second} tls = yes tls verify = no \
+             tls records = {records} tls versions = {version} }} }}\n"
+        );
+        let relay = Launch::new(config).ready(1).start();
+        let counted = Counted { relay, port, status };
+        wait_for("the monitor", || counted.try_figures().map(drop));
+        for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+            tls_session(port, version, None);
+        }
+        for (side, who) in [("client", client), ("remote", remote)] {
+            let name = format!("tcprelay_tls_sessions_total{{side=\"{side}\"");
+            counted.expect(&name, 2);
+            counted.expect(&format!("{name},records=\"{who}\""), 2);
+        }
+    }
 }

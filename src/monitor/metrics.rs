@@ -335,6 +335,13 @@ fn handshakes(writer: &mut Writer, overview: &Overview) {
             writer.sample(&[("side", side.side.name()), ("reason", why.name())], count);
         }
     }
+    let help = "Sessions with TLS that have ended, by who had their records.";
+    writer.family("tls_sessions", Kind::Counter, help);
+    for side in sides {
+        for (who, count) in &side.records {
+            writer.sample(&[("side", side.side.name()), ("records", who.name())], count);
+        }
+    }
 }
 
 #[cfg(test)]

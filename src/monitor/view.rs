@@ -8,7 +8,7 @@ use crate::upstream::health::{Reason, Standing as Found, WHOLE};
 use crate::upstream::wish::{Lasting, Service, Wish};
 use crate::upstream::zone::counters::{
     Expiry, Failure, General, Histogram, Member, OfListener, OfRemote, Place, Refusal, Role, Side,
-    TlsFailure, TlsVersion, LISTENERS,
+    TlsFailure, TlsRecords, TlsVersion, LISTENERS,
 };
 use crate::upstream::zone::notes::Note;
 use crate::upstream::zone::{Zone, FOREVER};
@@ -66,6 +66,8 @@ pub(super) struct Handshakes {
     pub(super) versions: Vec<(TlsVersion, u64)>,
     pub(super) resumed: u64,
     pub(super) failed: Vec<(TlsFailure, u64)>,
+    /// Sessions that have ended, by who had their records.
+    pub(super) records: Vec<(TlsRecords, u64)>,
 }
 
 /// A histogram.
@@ -246,6 +248,7 @@ impl Totals {
             versions: figures.each(TlsVersion::ALL, |version| Place::Handshake(side, version)),
             resumed: figures.read([Place::Resumed(side)])[0],
             failed: figures.each(TlsFailure::ALL, |why| Place::TlsFailed(side, why)),
+            records: figures.each(TlsRecords::ALL, |who| Place::TlsRecords(side, who)),
         });
         Totals {
             arrived,
@@ -466,6 +469,9 @@ impl Handshakes {
         json.name("resumed").number(self.resumed);
         json.name("failed").object(|json| {
             self.failed.iter().for_each(|&(why, count)| json.name(why.name()).number(count));
+        });
+        json.name("records").object(|json| {
+            self.records.iter().for_each(|&(who, count)| json.name(who.name()).number(count));
         });
     }
 }

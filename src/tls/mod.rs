@@ -15,7 +15,7 @@ pub mod hello;
 mod identity;
 pub mod keys;
 mod ocsp;
-mod policy;
+pub mod policy;
 pub mod records;
 pub mod server;
 mod sizes;

@@ -5,11 +5,12 @@ use super::allotment::Limit;
 use super::pair::{End, Pair};
 use super::shared::Shared;
 use super::tally::Tally;
+use crate::tls::policy::Handler;
 use crate::tls::stream::{Negotiated, Stream};
 use crate::upstream::remote::RemoteId;
 use crate::upstream::zone::counters::{
     Expiry, Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, RemoteCounters,
-    Side, TlsFailure, TlsVersion,
+    Side, TlsFailure, TlsRecords, TlsVersion,
 };
 
 const GENERAL_BYTES: [General; 2] = [General::BytesUp, General::BytesDown];
@@ -120,6 +121,7 @@ impl Shared {
     ) {
         if let Some(pair) = pair {
             self.count_bytes(index, pair);
+            self.count_records(pair);
         }
         let Some(tally) = self.tallies.of(index).map(std::mem::take) else {
             return;
@@ -148,6 +150,23 @@ impl Shared {
                 }
             };
             self.count_refusal(tally.listener, why);
+        }
+    }
+
+    /// A session has ended: counts who had its TLS records.
+    fn count_records(&self, pair: &Pair) {
+        let Some(tls) = &pair.tls else {
+            return;
+        };
+        for (side, stream) in [(Side::Client, &tls.client), (Side::Remote, &tls.upstream)] {
+            if let Some(stream) = stream {
+                let who = match stream.handler() {
+                    Handler::Own => TlsRecords::Own,
+                    Handler::Openssl => TlsRecords::Openssl,
+                    Handler::Kernel => TlsRecords::Kernel,
+                };
+                self.counters.add(Place::TlsRecords(side, who), 1);
+            }
         }
     }
 

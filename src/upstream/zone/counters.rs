@@ -13,7 +13,7 @@ mod places;
 
 pub use places::{
     Expiry, Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, Side, Standing,
-    TlsFailure, TlsVersion, LISTENERS,
+    TlsFailure, TlsRecords, TlsVersion, LISTENERS,
 };
 
 use super::{Zone, BROKER, IDENTITY, MONITOR, SLOTS};

@@ -238,6 +238,18 @@ words! {
 }
 
 words! {
+    /// Who handles the TLS records of a session.
+    TlsRecords {
+        /// The relay itself.
+        Own = 0, "own";
+        /// OpenSSL.
+        Openssl = 1, "openssl";
+        /// The kernel.
+        Kernel = 2, "kernel";
+    }
+}
+
+words! {
     /// How far a process is.
     Standing {
         /// It starts.
@@ -340,6 +352,8 @@ pub enum Place {
     Resumed(Side),
     /// TLS handshakes that have failed.
     TlsFailed(Side, TlsFailure),
+    /// Sessions that have ended, by who had the TLS records of that side.
+    TlsRecords(Side, TlsRecords),
     /// Values of a histogram in a bucket, by its number.
     Bucket(Histogram, usize),
     /// The sum of all values of a histogram, in milliseconds.
@@ -362,6 +376,8 @@ fn of_side(side: Side, word: usize) -> usize {
 
 /// The word of [`Place::Resumed`], after those of versions.
 const RESUMED: usize = 7;
+/// Words of [`Place::TlsRecords`], after those of failures.
+const TLS_RECORDS_AT: usize = 16;
 
 impl Place {
     /// The word of a row; `None` for a listener or remote without counters.
@@ -380,6 +396,7 @@ impl Place {
             Place::Handshake(side, version) => Some(of_side(side, version as usize)),
             Place::Resumed(side) => Some(of_side(side, RESUMED)),
             Place::TlsFailed(side, why) => Some(of_side(side, TLS_FAILED_AT + why as usize)),
+            Place::TlsRecords(side, who) => Some(of_side(side, TLS_RECORDS_AT + who as usize)),
             Place::Bucket(histogram, bucket) => {
                 let bucket = bucket.min(histogram.bounds().len());
                 Some(histogram.start()? + bucket)
@@ -445,6 +462,7 @@ mod tests {
             all.extend(TlsVersion::ALL.iter().map(|&version| Place::Handshake(side, version)));
             all.push(Place::Resumed(side));
             all.extend(TlsFailure::ALL.iter().map(|&why| Place::TlsFailed(side, why)));
+            all.extend(TlsRecords::ALL.iter().map(|&who| Place::TlsRecords(side, who)));
         }
         for histogram in
             [Histogram::Duration, Histogram::Connect(0), Histogram::Connect(REMOTES - 1)]
