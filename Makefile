@@ -74,6 +74,9 @@ help:
 #:   test           runs everything that CI checks
 #:   test-vm        runs the tests that need another kernel, in a virtual machine
 #:   test-kernels   tests for other processors, emulated, and with another kqueue
+#:   test-tls       runs tlsfuzzer, BoGo and Wycheproof's vectors against the relay, and nginx beside it
+#:   test-openssl   runs the TLS suites with another OpenSSL 3: OPENSSL=directory
+#:   test-keys      runs the TLS suites with private keys in a process of their own
 #:   soak           keeps a service under stress for about twenty minutes
 #:   test-peers     tests with Envoy, Go, rustls and a PROXY parser in Python, besides those of test
 #:   test-status    checks the metrics with promtool, and has a Prometheus scrape them
@@ -178,6 +181,22 @@ test-vm: deps-build
 # toolchain.
 test-kernels: deps-build
 	sh tools/test-kernels
+
+# Test suites of others for TLS, with what they are expected to fail in tests/tls; fetches them the
+# first time. TLSFLAGS= are arguments of tools/test-tls.
+TLSFLAGS =
+test-tls: all
+	$(BUILD) --example bogo
+	python3 tools/test-tls --relay $(RELEASE)/tcprelay --bogo $(RELEASE)/examples/bogo $(TLSFLAGS)
+
+# With the libraries and the openssl program of another version, installed in OPENSSL. What was built
+# against the system's version runs with all of OpenSSL 3.
+test-openssl:
+	CARGO="$(CARGO)" CARGOFLAGS="$(CARGOFLAGS)" BUILDDIR=$(BUILDDIR) sh tools/test-openssl $(OPENSSL)
+
+test-keys:
+	TCPRELAY_TEST_KEYS=separate $(CARGO) test $(CARGOFLAGS) --target-dir $(BUILDDIR) --test tls \
+		--test tls_policy --test tls_secrets --test reload
 
 # What takes longer than a test may: reloads, killed and stopped workers, failing system calls, all
 # under load.

@@ -202,6 +202,34 @@ fn when_the_process_with_the_keys_dies_there_is_another_one() {
 }
 
 #[test]
+fn a_reload_loses_no_stream_to_a_process_that_starts() {
+    let (peer, files, port) = (Peer::echo(), Directory::new(), free_port());
+    let own = Identity::own(&["localhost"]).directives(files.path(), "own");
+    let relay = format!("{SEPARATE}{own}{}\ntls handshake timeout = 60\n", peer.remote());
+    let relay = Launch::new(text(port, 1, &relay)).start();
+    serves(port);
+    let workers = relay.workers();
+    let former = relay.signer().expect("the process with the keys");
+    // It is started again at once if it has lived for a second.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    kill(former, Signal::SIGKILL);
+    let other = wait_for("another one", || relay.signer().filter(|&pid| pid != former));
+    // It has not said that it is confined, so the worker's stream waits in the broker.
+    kill(other, Signal::SIGSTOP);
+    let waiting = std::thread::spawn(move || try_connect(port, SslVersion::TLS1_3));
+    wait_for("the worker to get the connection", || {
+        title(workers[0]).contains("connection").then_some(())
+    });
+    relay.signal(Signal::SIGHUP);
+    wait_for("another worker", || {
+        relay.workers().into_iter().find(|pid| !workers.contains(pid)).map(drop)
+    });
+    kill(other, Signal::SIGCONT);
+    talk(&mut waiting.join().expect("a client").expect("a handshake"));
+    serves(port);
+}
+
+#[test]
 fn a_handshake_does_not_wait_for_the_signature_of_another() {
     // Established sessions and plain listeners go on while no signature is made at all.
     let (peer, files, port, plain) = (Peer::echo(), Directory::new(), free_port(), free_port());

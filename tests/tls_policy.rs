@@ -116,6 +116,79 @@ fn the_policy_of_the_system_is_followed() {
     padded.relay.expect_log("records openssl");
 }
 
+/// The serial number of the certificate that a listener shows.
+fn shown(port: u16) -> io::Result<Vec<u8>> {
+    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+    builder.set_verify(SslVerifyMode::NONE);
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let stream = builder
+        .build()
+        .connect("localhost", stream)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    let certificate = stream.ssl().peer_certificate().expect("a certificate");
+    Ok(certificate.serial_number().to_bn()?.to_vec())
+}
+
+#[test]
+fn files_that_change_are_read_without_a_signal() {
+    for keys in ["worker", "separate"] {
+        let (peer, files, port) = (Peer::echo(), Directory::new(), free_port());
+        let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
+        let text = format!(
+            "id = spawnd {{ tls watch = 1 \
+             listen = {{ address = 127.0.0.1 port = {port} tls = yes }}\n \
+             spawn {{ instances min = 1 instances max = 1 users max = 100 }} }}\n\
+             id = tcprelay {{ {}\n{directives} tls keys = {keys} }}\n",
+            peer.remote()
+        );
+        let relay = Launch::new(text).start();
+        shown(port).expect("a session");
+        let next = |name: &str| {
+            let identity = Identity::own(&["localhost"]);
+            let number = identity.certificate.serial_number().to_bn().expect("a number").to_vec();
+            let (certificate, key) = identity.write(files.path(), name);
+            (number, certificate, key)
+        };
+        // Replaced one after the other, so that they may not fit together in between.
+        for _ in 0..2 {
+            let (expected, ..) = next("own");
+            wait_for("the new certificate", || (shown(port).ok()? == expected).then_some(()));
+        }
+        // A key that does not fit is refused, and what was read before stays.
+        let before = shown(port).expect("a session");
+        let (expected, certificate, key) = next("other");
+        std::fs::rename(key, files.path().join("own.key")).expect("renamed");
+        relay.wait_for_log("a refusal", |log| log.contains("stays in service").then_some(()));
+        assert_eq!(shown(port).expect("a session"), before);
+        std::fs::rename(certificate, files.path().join("own.pem")).expect("renamed");
+        wait_for("the other certificate", || (shown(port).ok()? == expected).then_some(()));
+        // No more is done than that.
+        let reloads = relay.log().matches("SIGHUP: restarting").count();
+        pace(std::time::Duration::from_millis(3000));
+        assert_eq!(relay.log().matches("SIGHUP: restarting").count(), reloads, "{}", relay.log());
+    }
+}
+
+/// Uses hybrid groups, where OpenSSL has them.
+#[test]
+fn hybrid_groups_are_the_default() {
+    let service = service("", "");
+    for group in ["X25519MLKEM768", "SecP256r1MLKEM768"] {
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a client");
+        builder.set_verify(SslVerifyMode::NONE);
+        if builder.set_groups_list(group).is_err() {
+            left_out(&format!("{} has no {group}", openssl::version::version()));
+            continue;
+        }
+        // A client that offers nothing else.
+        let stream = TcpStream::connect(("127.0.0.1", service.port)).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let stream = builder.build().connect("localhost", stream).expect("a handshake");
+        assert_eq!(stream.ssl().version_str(), "TLSv1.3");
+    }
+}
+
 /// Uses a FIPS module, where the system has one.
 #[test]
 fn under_fips_openssl_has_the_records() {
@@ -215,6 +288,7 @@ fn mistakes_in_new_directives_name_what_is_possible() {
     let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
     for (line, words) in [
         ("tls records = kernel", "'auto' or 'openssl'"),
+        ("tls watch = 5", "belongs into the section of spawnd"),
         ("tls verify subject = joe", "as \"CN=joe\""),
         ("tls verify spki = 0123", "in 64 digits"),
         ("tls verify san = a", "need tls ca-file or tls ca-path"),

@@ -19,6 +19,7 @@ use crate::os::process::Pid;
 use crate::os::shared::Object;
 use crate::os::shm::Segment;
 use crate::os::{Channel, Listener, Socket};
+use crate::snapshot::material::Looks;
 pub use environment::{inherited_texts, publish_snapshot, REPORT_VARIABLE, VARIABLE};
 pub(super) use former::check_value;
 pub use former::Former;
@@ -167,6 +168,8 @@ pub struct Handover<H: Hold = Taken> {
     pub segment: Option<H::Segment>,
     /// The texts that were checked.
     pub snapshot: Option<H::Snapshot>,
+    /// How the files for TLS looked before they were last read.
+    pub files: Option<Looks>,
     /// What must not be in the environment or in a file.
     pub secrets: Option<H::Secrets>,
     /// How often images of this process have failed to start with this.
@@ -187,6 +190,7 @@ impl<H: Hold> Default for Handover<H> {
             keepers: Vec::new(),
             segment: None,
             snapshot: None,
+            files: None,
             secrets: None,
             attempt: 0,
         }

@@ -19,6 +19,8 @@ pub(in crate::broker) const MONITOR: u8 = 11;
 pub(in crate::broker) const SIGNER: u8 = TRIM;
 /// A timer, where the other is a descriptor.
 pub(in crate::broker) const SIGNER_PAUSE: u8 = CHECK;
+/// A timer, where the other is a descriptor.
+pub(in crate::broker) const FILES: u8 = SIGNALS;
 /// A descriptor, where the other is a timer: the control socket.
 pub(in crate::broker) const DESK: u8 = RESTART;
 /// A timer, where the other is a descriptor.

@@ -9,6 +9,7 @@ use super::clients::ClientTable;
 use super::connection::Connection;
 use super::dispatch::Dispatch;
 use super::endpoints::Endpoints;
+use super::file_watch::FileWatch;
 use super::handover::Handover;
 use super::keepers::Keepers;
 use super::listeners::Listeners;
@@ -64,6 +65,8 @@ pub struct Broker {
     dispatch: Dispatch,
     workers: Workers,
     reload: Reload,
+    /// Files for TLS that may change without a signal.
+    files: FileWatch,
     /// Clients of the control socket.
     callers: Callers,
     /// Children that keep the sessions of single-process mode after a reload.
@@ -168,6 +171,7 @@ impl Broker {
             dispatch: Dispatch::default(),
             workers,
             reload: Reload::new(single),
+            files: FileWatch::new(if options.inetd { 0 } else { config.tls_watch }),
             callers: Callers::new(std::mem::take(&mut handover.callers)),
             keepers: Keepers::new(std::mem::take(&mut handover.keepers)),
             signals,
@@ -213,6 +217,7 @@ impl Broker {
         let blocking = broker.workers.blocking();
         let clients = broker.admission.clients();
         broker.dispatch.adopt_former(handover.parked, blocking, &broker.listeners, clients);
+        broker.files.begin(handover.files, broker.workers.material(), events);
         broker.settle(events);
         broker.settle_load(events);
         broker.tend_desk(events);
@@ -320,6 +325,7 @@ impl Broker {
         self.desk_is_due = true;
         match token.kind() {
             kind::DESK_RETRY => self.listeners.bind_desk_again(events),
+            kind::FILES => self.look_at_files(events),
             kind::BIND_RETRY => {
                 self.listeners.bind_again(token.index() as usize, events);
                 self.note_bound();
@@ -377,6 +383,14 @@ impl Broker {
         }
         if arrived.has(Signal::SIGUSR1) && self.workers.local().is_none() {
             self.check_and(Purpose::ReplaceWorkers, events);
+        }
+    }
+
+    /// `tls watch`: what SIGHUP does, if a file has changed.
+    fn look_at_files(&mut self, events: &mut Loop) {
+        if self.is_serving() && self.files.look(self.workers.material(), events) {
+            log::message("tls watch: files have changed");
+            self.check_and(Purpose::Reload, events);
         }
     }
 
@@ -661,6 +675,7 @@ impl Broker {
 
     /// SIGHUP or SIGUSR1: checks the configuration first.
     fn check_and(&mut self, purpose: Purpose, events: &mut Loop) {
+        self.files.are_read(self.workers.material());
         self.reload.request(purpose, subject(&self.options, &self.listeners), events);
     }
 

@@ -17,6 +17,7 @@ mod clients;
 mod connection;
 mod dispatch;
 mod endpoints;
+mod file_watch;
 mod findings;
 mod handover;
 pub mod hosted;

@@ -122,6 +122,8 @@ pub(super) struct Workers {
     monitor: Monitor,
     /// The process with the private keys, if it is needed.
     signer: Option<Signer>,
+    /// Those of former configurations that have not got the streams of all their workers yet.
+    former_signers: Vec<Signer>,
     /// It is not started again before a pause is over.
     signer_paused: bool,
     /// The sessions of clients; those of each worker are there.
@@ -174,6 +176,7 @@ impl Workers {
             secrets,
             leases,
             signer: None,
+            former_signers: Vec::new(),
             signer_paused: false,
             clients,
             local_clients: Held::default(),
@@ -370,6 +373,11 @@ impl Workers {
                 clients: worker.held.left(),
             })
             .collect()
+    }
+
+    /// The files for TLS.
+    pub(super) fn material(&self) -> &Material {
+        &self.secrets.material
     }
 
     /// The secrets as workers are told them now.

@@ -112,6 +112,9 @@ pub struct Broker {
     pub control: Option<Listener>,
     /// `status = { }`.
     pub status: Option<Endpoint>,
+    /// `tls watch`: every how many seconds to look whether the files for TLS have changed; 0 is
+    /// never.
+    pub tls_watch: u32,
     /// `spawn { }`.
     pub spawn: Spawn,
     /// `client …`.
@@ -234,6 +237,13 @@ fn directive(parser: &mut Parser<'_>, broker: &mut Broker) -> Result<(), ConfigE
             parser.advance()?;
         }
         S_client => broker.clients.parse(parser)?,
+        S_tls => {
+            parser.advance()?;
+            if !parser.is_word("watch") {
+                return Err(parser.expected_words(&["watch"]));
+            }
+            broker.tls_watch = parser.assigned_integer(0..=86400)? as u32;
+        }
         S_sticky => sticky(parser, &mut broker.sticky)?,
         // spawnd's documentation has these outside of spawn { } as well.
         S_exec => drop(spawn_directive(parser, &mut broker.spawn)?),

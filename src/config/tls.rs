@@ -407,6 +407,10 @@ pub(super) fn section(
             });
             parser.advance()?;
         }
+        _ if parser.is_word("watch") => {
+            let text = "'tls watch' belongs into the section of spawnd, as the broker watches";
+            return Err(parser.error(text));
+        }
         _ if parser.is_word("records") => directives.tls.records = records(parser)?,
         _ if parser.is_word("kernel") => directives.tls.kernel = parser.assigned_boolean()?,
         _ if authorities(parser, &mut directives.tls.authorities)? => {}

@@ -4,9 +4,10 @@ use crate::os::secret::Secret;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Maximum bytes of one file: bundles of authorities have some 200 KiB, revocation lists a few MiB.
@@ -168,6 +169,48 @@ impl Material {
         }
         rest.is_empty().then_some(material)
     }
+}
+
+/// Which files there are, and what they look like from outside, as digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looks {
+    /// Their names.
+    pub names: u64,
+    /// Their inodes, sizes and times of change; those in directories included.
+    pub stamps: u64,
+}
+
+impl Material {
+    /// How the files look now.
+    pub fn looks(&self) -> Looks {
+        let [mut names, mut stamps] = [DefaultHasher::new(), DefaultHasher::new()];
+        for path in self.files.keys() {
+            path.hash(&mut names);
+            stamp(Path::new(path), &mut stamps);
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            let mut entries: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+            entries.sort();
+            entries.iter().for_each(|entry| stamp(entry, &mut stamps));
+        }
+        Looks { names: names.finish(), stamps: stamps.finish() }
+    }
+}
+
+/// A link is followed: it may lead somewhere else now.
+fn stamp(path: &Path, stamps: &mut DefaultHasher) {
+    let found = fs::metadata(path).ok();
+    let found = found.map(|found| {
+        [
+            found.dev() as i64,
+            found.ino() as i64,
+            found.size() as i64,
+            found.mtime(),
+            found.mtime_nsec(),
+            found.ctime(),
+            found.ctime_nsec(),
+        ]
+    });
+    (path, found).hash(stamps);
 }
 
 fn read(path: &Path) -> io::Result<Secret> {

@@ -69,9 +69,12 @@ fn has_aes() -> bool {
     has
 }
 
-/// Groups, if none are configured. OpenSSL before 3.5 refuses the first list.
-const GROUPS: [&str; 2] =
-    ["X25519MLKEM768:X25519:prime256v1:secp384r1", "X25519:prime256v1:secp384r1"];
+/// Groups, if none are configured. OpenSSL before 3.5 refuses the first list. As a client it sends
+/// key shares of the groups with a star, so that remotes of either age need no second ClientHello.
+const GROUPS: [&str; 2] = [
+    "*X25519MLKEM768:SecP256r1MLKEM768:*X25519:prime256v1:secp384r1",
+    "X25519:prime256v1:secp384r1",
+];
 
 /// A context for the accepting side. If our record layer is to have the records, their secrets can
 /// be captured.

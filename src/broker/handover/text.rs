@@ -11,6 +11,7 @@ use crate::os::entry::FileId;
 use crate::os::pidfile::PidFile;
 use crate::os::process::{self, Pid};
 use crate::os::shm::Segment;
+use crate::snapshot::material::Looks;
 use crate::tls::tickets::Ratchet;
 use std::borrow::Borrow;
 use std::fmt::Write;
@@ -47,6 +48,12 @@ impl Handover {
                 let mut workers = self.workers.iter_mut();
                 let worker = workers.find(|worker| worker.pid == pid)?;
                 worker.clients = words.filter_map(LeftClient::decode).collect();
+                return Some(());
+            }
+            // Not numbers: an older image would take the first one for a descriptor.
+            "files" => {
+                let mut number = || u64::from_str_radix(words.next()?.strip_prefix('#')?, 16).ok();
+                self.files = Some(Looks { names: number()?, stamps: number()? });
                 return Some(());
             }
             "keeper" => {
@@ -174,6 +181,9 @@ impl<H: Hold> Handover<H> {
                 let _ = write!(text, "\nclients pid={pid}");
                 clients.iter().for_each(|client| text.push_str(&format!(" {}", client.encode())));
             }
+        }
+        if let Some(Looks { names, stamps }) = &self.files {
+            let _ = write!(text, "\nfiles #{names:x} #{stamps:x}");
         }
         for pid in &self.keepers {
             let _ = write!(text, "\nkeeper {pid}");

@@ -109,6 +109,7 @@ impl Broker {
             keepers: self.keepers.pids(),
             segment: self.shared.as_ref(),
             snapshot: snapshot.as_ref().map(AsFd::as_fd),
+            files: self.files.known(),
             secrets: secrets.as_ref(),
             attempt: 0,
         };

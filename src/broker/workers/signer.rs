@@ -123,16 +123,29 @@ impl Workers {
 
     /// The channel to the process is ready.
     pub(in crate::broker) fn signer_event(&mut self, event: Event, events: &mut Loop) {
-        if let Some(signer) = &mut self.signer {
+        let mut all = self.signer.iter_mut().chain(&mut self.former_signers);
+        if let Some(signer) = all.find(|signer| signer.token() == event.token) {
             if event.readable || event.hangup {
                 signer.hear(events);
             }
             signer.go_on(events);
         }
+        self.release_signers(events);
     }
 
     /// A process has ended. True if it was the one with the private keys, which is started again.
     pub(super) fn signer_ended(&mut self, pid: Pid, events: &mut Loop) -> bool {
+        if let Some(place) = self.former_signers.iter().position(|signer| signer.pid == pid) {
+            let signer = self.former_signers.swap_remove(place);
+            events.remove(&signer.channel);
+            log::braked(log::Kind::Worker, || {
+                format!(
+                    "the process with the former private keys (pid {pid}) has ended, workers that \
+                     leave cannot complete handshakes"
+                )
+            });
+            return true;
+        }
         let Some(signer) = self.signer.take_if(|signer| signer.pid == pid) else {
             return false;
         };
@@ -161,13 +174,29 @@ impl Workers {
     /// Leaves the process to the workers that it serves: it ends with them. Those that are started
     /// from now on get another one.
     pub(super) fn leave_signer(&mut self, events: &mut Loop) {
-        if let Some(signer) = self.signer.take() {
-            events.remove(&signer.channel);
-        }
+        self.former_signers.extend(self.signer.take());
+        self.release_signers(events);
+    }
+
+    /// Former processes are left alone once they have the streams of their workers: one that is still
+    /// starting has not got them.
+    fn release_signers(&mut self, events: &mut Loop) {
+        self.former_signers.retain(|signer| {
+            let owed = !signer.ended && !signer.streams.is_empty();
+            if !owed {
+                events.remove(&signer.channel);
+            }
+            owed
+        });
     }
 }
 
 impl Signer {
+    /// Names its channel in the loop.
+    fn token(&self) -> Token {
+        Token::new(kind::SIGNER, self.pid.unsigned_abs())
+    }
+
     fn start(
         workers: &Program,
         material: Rc<Material>,
@@ -186,18 +215,18 @@ impl Signer {
         let descriptors = Descriptors { stdin: theirs.into(), stderr: None, kept };
         let pid =
             process::spawn(&program, descriptors, log::message).map_err(|error| ("fork", error))?;
-        events.register(&channel, Token::new(kind::SIGNER, 0), Interest::READ);
-        let (started, streams) = (events.now(), VecDeque::new());
-        Ok(Signer {
+        let signer = Signer {
             pid,
             channel,
-            started,
+            started: events.now(),
             material,
             state: State::Starting,
-            streams,
+            streams: VecDeque::new(),
             log_file: None,
             ended: false,
-        })
+        };
+        events.register(&signer.channel, signer.token(), Interest::READ);
+        Ok(signer)
     }
 
     /// It may have said that it is confined, and gets the keys then.
