@@ -192,28 +192,42 @@ impl Probe {
             // The monitor's keys are its own, so it waits for no signature.
             Progress::Waiting | Progress::Signing(_) => None,
             Progress::Failed(failure) => Some(verdict(&failure)),
-            Progress::Ready(mut connection) if matches!(script.expect, Expect::Nothing) => {
-                // A remote that expects a PROXY header gets one before the end.
-                let _ = connection.unsent.flush(&connection.socket);
-                Some(Verdict::Passed)
-            }
-            Progress::Ready(mut connection) => {
-                let mut unsent = std::mem::take(&mut connection.unsent).into_bytes();
-                match &mut connection.stream {
-                    Some(stream) => {
-                        dialer.scratch.output.clear();
-                        if let Err(text) = stream.write(&script.send, dialer.scratch.output) {
-                            return Some(Verdict::Failed(Reason::Tls, text));
-                        }
-                        unsent.extend_from_slice(dialer.scratch.output.filled());
-                    }
-                    None => unsent.extend_from_slice(&script.send),
-                }
-                let talk = Talk { connection, unsent, heard: Vec::new(), ended: false };
+            Progress::Ready(connection) => {
+                // Kept even if it has served its purpose: the owner still watches its socket.
+                let talk = Talk { connection, unsent: Vec::new(), heard: Vec::new(), ended: false };
                 self.state = State::Talking(Box::new(talk));
-                self.talk(script, dialer, plain)
+                self.begin_talk(script, dialer, plain)
             }
         }
+    }
+
+    fn begin_talk(
+        &mut self,
+        script: &Script,
+        dialer: &mut Dialer<'_>,
+        plain: &mut Buffer,
+    ) -> Option<Verdict> {
+        let State::Talking(talk) = &mut self.state else {
+            return None;
+        };
+        let connection = &mut talk.connection;
+        if matches!(script.expect, Expect::Nothing) {
+            // A remote that expects a PROXY header gets one before the end.
+            let _ = connection.unsent.flush(&connection.socket);
+            return Some(Verdict::Passed);
+        }
+        talk.unsent = std::mem::take(&mut connection.unsent).into_bytes();
+        match &mut connection.stream {
+            Some(stream) => {
+                dialer.scratch.output.clear();
+                if let Err(text) = stream.write(&script.send, dialer.scratch.output) {
+                    return Some(Verdict::Failed(Reason::Tls, text));
+                }
+                talk.unsent.extend_from_slice(dialer.scratch.output.filled());
+            }
+            None => talk.unsent.extend_from_slice(&script.send),
+        }
+        self.talk(script, dialer, plain)
     }
 
     fn talk(

@@ -354,7 +354,8 @@ pub fn report(process: Process, pipe: Id, settings: &Settings) {
         // SAFETY: the descriptor has just been made, and nothing else owns it.
         let pipe = PipeWriter::from(unsafe { OwnedFd::from_raw_fd(fd) });
         let monitored = settings.relay.is_monitored();
-        let checked = Checked { material: Default::default(), session_timeout: 3600, monitored };
+        let (material, rights) = Default::default();
+        let checked = Checked { material, session_timeout: 3600, monitored, rights };
         let _ = Findings { snapshot: Vec::new(), checked }.write(pipe);
     });
 }

@@ -190,6 +190,7 @@ impl World {
         while !self.failed() && kernel(|kernel| kernel.now) < until {
             self.step();
         }
+        self.check_rest();
         self.must_be_served = self.clients.len() as u64;
         for _ in 0..2 {
             self.to_come += 1;
@@ -390,7 +391,9 @@ impl World {
         }
         let index = self.random.below(self.visits.len());
         let visit = &mut self.visits[index];
-        let sick = self.remotes[visit.remote].sick;
+        // Some who are ill feel well at times.
+        let moody = visit.remote % 2 == 1 && self.random.once_in(3);
+        let sick = self.remotes[visit.remote].sick && !moody;
         let moved = kernel(|kernel| visit.act(kernel, sick));
         self.visits.retain(|visit| !visit.over);
         moved

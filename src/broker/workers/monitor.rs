@@ -151,6 +151,9 @@ impl Workers {
 
     /// The configuration was replaced: so is the monitor, if there is to be one.
     pub(in crate::broker) fn replace_monitor(&mut self, is_wanted: bool, events: &mut Loop) {
+        // Beside workers of a program named by `exec` there is none, whatever the configuration says:
+        // they must not wait for what it would find.
+        let is_wanted = is_wanted && matches!(self.servers, Servers::Own(_));
         self.monitor.wanted = if is_wanted { Wanted::Yes } else { Wanted::No };
         self.leases.set_monitored(is_wanted);
         self.monitor.restart =

@@ -191,6 +191,16 @@ impl World {
         self.settings.refuses || self.is_rejected(client)
     }
 
+    /// After a while without sessions only the keep-alive is left: nobody is looked for in a queue.
+    pub(super) fn check_rest(&self) {
+        for worker in self.workers.values().filter(|worker| worker.engine().is_some()) {
+            let (process, timers) = (worker.process, worker.events.armed());
+            if timers > 1 && worker.open() == 0 {
+                kernel(|kernel| kernel.violated(format!("{process} rests with {timers} timers")));
+            }
+        }
+    }
+
     /// Every connection must have been served in full, or refused for a permitted reason.
     pub(super) fn check_clients(&self) {
         let may_refuse = matches!(self.weather, Weather::Rough | Weather::Stormy);
