@@ -203,7 +203,7 @@ fn that_many_clients_come_while_servers_die() {
     for kind in [Kind::Nginx, Kind::Redis] {
         let rate = dies_hangs_and_comes_back(kind, false);
         eprintln!("{rate:.0} sessions a second");
-        assert!(rate > 0.97 * f64::from(RATE), "{rate}");
+        assert!(rate > 0.9 * f64::from(RATE), "{rate}");
     }
 }
 

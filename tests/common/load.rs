@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How many clients there are at most.
-const THREADS: u32 = 12;
+/// How many clients there are at most. Some of them wait for a server that hangs.
+const THREADS: u32 = 48;
 /// A client that is so late has lost its turns, so that no crowd comes after a stall.
 const LATE: Duration = Duration::from_secs(1);
 
