@@ -300,7 +300,7 @@ pub fn start_monitor(process: Process, stdin: Id, settings: &Settings) -> Option
         let relay = resolved(settings, Some(&zone));
         let connectors = contexts(&relay).connectors;
         let mut remotes = Registry::new(&relay, connectors.clone());
-        let seen = Zone::join(&fd, OBSERVER + 1).is_ok_and(|zone| remotes.share(zone));
+        let seen = Zone::join(&fd, OBSERVER + 1).is_ok_and(|zone| remotes.join(zone));
         let parts = Parts::new(relay, connectors, zone, counters, Box::new(|_| false))?;
         let mut monitor = Monitor::start(parts, link, &mut events).ok()?;
         monitor.begin("monitor", Briefing::default(), answer.endpoints, &mut events);
