@@ -11,7 +11,7 @@ use mavis::os::tls::set_ticket_keys;
 use mavis::snapshot::material::Material;
 use mavis::tls::client::Connector;
 use mavis::tls::server::Acceptor;
-use mavis::tls::stream::{Shaken, Stream};
+use mavis::tls::stream::{Step, Stream};
 use mavis::tls::tickets::Ratchet;
 use mavis::tls::Buffer;
 use std::collections::BTreeSet;
@@ -301,9 +301,9 @@ fn talk(wanted: &Wanted, again: bool, tls: &mut Stream, wire: &mut Wire) {
         let shaken = tls.handshake(&input, &mut output);
         wire.send(&mut output);
         match shaken {
-            Ok(Shaken::Done) => break,
-            Ok(Shaken::Waiting) => input = wire.receive(),
-            Ok(Shaken::Signing(_)) => unimplemented("keys in another process"),
+            Ok(Step::Done) => break,
+            Ok(Step::Waiting) => input = wire.receive(),
+            Ok(Step::Signing(_)) => unimplemented("keys in another process"),
             Err(reason) => wire.fail(&reason),
         }
         if input.is_empty() {
