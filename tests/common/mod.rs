@@ -148,7 +148,12 @@ impl Drop for Directory {
 pub fn ours(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let test = std::env::current_exe().expect("the path of the test");
     let mut command = Command::new(program);
-    command.env("LD_LIBRARY_PATH", test.parent().expect("its folder"));
+    // What follows may be another OpenSSL (tools/test-openssl).
+    let mut folders = vec![test.parent().expect("its folder").to_owned()];
+    if let Some(more) = std::env::var_os("LD_LIBRARY_PATH") {
+        folders.extend(std::env::split_paths(&more));
+    }
+    command.env("LD_LIBRARY_PATH", std::env::join_paths(folders).expect("folders"));
     command
 }
 
