@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """User-space instructions of a relay, for hot paths, by callgrind.
 
-    instructions.py PROGRAM [--save] [--tolerance PERCENT]
+    instructions.py PROGRAM [--save | --monitored] [--tolerance PERCENT]
 
 Each work runs twice, the second time with twice as much of it; the difference is free of what
 starting and ending cost.  Traffic is in lock step, and the relay comes to rest in between, so that
@@ -10,6 +10,8 @@ kernel does is not counted, nor how long memory takes: bench.py tells that.
 
 The figures are compared with instructions.tsv; --save writes it anew.  It holds for the compiler,
 the TLS library and the processor that it names.  Status 1: something takes PERCENT (3) more.
+
+--monitored compares the program with itself: with status, control and a probe, and without.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from relays import first_line, free_port, linked_tls
@@ -43,12 +46,17 @@ PATIENCE = 60
 class Relay:
     """A relay under callgrind, between this process as client and this process as backend."""
 
-    def __init__(self, program, folder):
+    def __init__(self, program, folder, monitored=False):
         self.folder = folder
         self.backend = socket.create_server(("127.0.0.1", 0), backlog=16)
         self.backend.settimeout(PATIENCE)
         self.plain, self.tls = free_port(), free_port()
         self.context = ssl._create_unverified_context()
+        status = control = check = ""
+        if monitored:
+            status = f"status = {{ address = 127.0.0.1 port = {free_port()} }}"
+            control = f"control = {{ path = {folder}/control mode = 0600 }}"
+            check = f"check = tcp check port = {probed()}"
         config = os.path.join(folder, "tcprelay.cfg")
         with open(config, "w", encoding="ascii") as file:
             file.write(f"""
@@ -57,9 +65,11 @@ id = spawnd {{
     listen = {{ address = 127.0.0.1 port = {self.tls} tls = yes }}
     spawn = {{ instances min = 1 instances max = 1 users min = 100 users max = 100 start timeout = 60 }}
     background = no
+    {status}
+    {control}
 }}
 id = tcprelay {{
-    remote = {{ address = 127.0.0.1 port = {self.backend.getsockname()[1]} }}
+    remote = {{ address = 127.0.0.1 port = {self.backend.getsockname()[1]} {check} }}
     tls cert-file = {folder}/certificate.pem
     tls key-file = {folder}/key.pem
     tls session timeout = 0
@@ -136,14 +146,30 @@ id = tcprelay {{
         for name in glob.glob(os.path.join(self.folder, "callgrind.*")):
             with open(name, encoding="utf-8", errors="replace") as file:
                 text = file.read()
-            command = re.search(r"^cmd:(.*)", text, re.MULTILINE).group(1)
+            command = re.search(r"^cmd:(.*)", text, re.MULTILINE)
+            if not command:
+                # Of the monitor, which is confined and cannot write there.
+                continue
             # Only the broker's command line has options; workers are executed with source and
             # section.
-            part = "broker" if " -f " in command else "worker"
+            part = "broker" if " -f " in command.group(1) else "worker"
             counts[part] += int(
                 re.search(r"^(?:totals|summary): (\d+)", text, re.MULTILINE).group(1)
             )
         return counts
+
+
+def probed():
+    """The port of a server that only probes connect to, so that they do not take the place of a
+    connection at the backend."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            server.accept()[0].close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return server.getsockname()[1]
 
 
 def receive(connection, count):
@@ -197,11 +223,11 @@ WORKS = (
 )
 
 
-def measure(program, folder, work, count, tls):
+def measure(program, folder, work, count, tls, monitored):
     with tempfile.TemporaryDirectory(dir=folder) as own:
         for name in ("certificate.pem", "key.pem"):
             shutil.copy(os.path.join(folder, name), own)
-        with Relay(program, own) as relay:
+        with Relay(program, own, monitored) as relay:
             if tls is None:
                 work(relay, count)
             else:
@@ -210,10 +236,10 @@ def measure(program, folder, work, count, tls):
             return relay.instructions()
 
 
-def each(program, folder, work, count, tls):
+def each(program, folder, work, count, tls, monitored=False):
     """Instructions of each part for one of what is done."""
-    once = measure(program, folder, work, count, tls)
-    twice = measure(program, folder, work, 2 * count, tls)
+    once = measure(program, folder, work, count, tls, monitored)
+    twice = measure(program, folder, work, 2 * count, tls, monitored)
     return {part: round((twice[part] - once[part]) / count) for part in once}
 
 
@@ -256,7 +282,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("program")
-    parser.add_argument("--save", action="store_true")
+    against = parser.add_mutually_exclusive_group()
+    against.add_argument("--save", action="store_true")
+    against.add_argument("--monitored", action="store_true")
     parser.add_argument("--tolerance", type=float, default=3, metavar="PERCENT")
     options = parser.parse_args()
     program = os.path.abspath(options.program)
@@ -277,6 +305,10 @@ def main():
         subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
         for name, parts, work, count, tls in WORKS:
             arguments = (program, folder, work, count, tls)
+            if options.monitored:
+                bare = each(*arguments)
+                baseline.update(((name, part), bare[part]) for part in parts)
+                arguments = (*arguments, True)
             found = each(*arguments)
             if worse(name, parts, found):
                 # A busy machine may have caused extra wake-ups, so measure again.
