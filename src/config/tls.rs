@@ -1,4 +1,4 @@
-//! `tls …` in a worker's section; [`remote`](mod@remote) has what a remote may have of its own.
+//! `tls …` in a worker's section; `tls::remote` has what a remote may have of its own.
 
 mod remote;
 

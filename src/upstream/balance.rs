@@ -314,6 +314,9 @@ impl Balancer {
         if former.wish != state.wish {
             self.reweighted |= remote.obey();
         }
+        if former.health != state.health {
+            remote.follow_health();
+        }
         former != state
     }
 

@@ -123,9 +123,9 @@ pub struct State {
     pub retry_at: u64,
     /// Its next turn among equals.
     pub turn: u64,
-    /// What the monitor says about it; see [`Health::decode`].
+    /// What the monitor says about it; see [`crate::upstream::health::Health::decode`].
     pub health: u64,
-    /// What operators have decided about it; see [`Wish::decode`].
+    /// What operators have decided about it; see [`crate::upstream::wish::Wish::decode`].
     pub wish: u64,
 }
 

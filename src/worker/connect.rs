@@ -224,7 +224,7 @@ impl Session {
         self.active = events.now();
         shared.connected(remote);
         let stream = connection.stream.as_ref();
-        shared.count_connection(*index, remote, stream, events.now());
+        shared.count_connection(*index, stream, events.now());
         let probation = shared.begin_probation(events, *index);
         let Connection { socket, stream, unsent } = connection;
         // Usually the client's first bytes are there already. The remote's are not, unless they

@@ -9,8 +9,8 @@ use crate::tls::policy::Handler;
 use crate::tls::stream::{Negotiated, Stream};
 use crate::upstream::remote::RemoteId;
 use crate::upstream::zone::counters::{
-    Expiry, Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, RemoteCounters,
-    Side, TlsFailure, TlsRecords, TlsVersion,
+    Expiry, Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, Side, TlsFailure,
+    TlsRecords, TlsVersion,
 };
 
 const GENERAL_BYTES: [General; 2] = [General::BytesUp, General::BytesDown];
@@ -29,14 +29,9 @@ impl Shared {
     }
 
     fn count_open(&self, listener: Option<u16>, change: u64) {
-        let listener = listener.and_then(|number| self.counters.listener(number.into()));
-        if let Some(listener) = listener {
+        if let Some(listener) = self.counters.listener(listener) {
             listener.add(OfListener::Open, change);
         }
-    }
-
-    fn counters_of(&self, remote: RemoteId) -> Option<RemoteCounters<'_>> {
-        self.counters.remote(self.registry.row(remote)?)
     }
 
     /// A connection of this listener is not relayed.
@@ -50,26 +45,22 @@ impl Shared {
     /// A session gets this remote, which is connected to next.
     pub(super) fn count_selection(&mut self, index: u32, remote: RemoteId, now: u64) {
         if let Some(tally) = self.tallies.of(index) {
+            let row = self.registry.row(remote);
             tally.dialed = now;
-            if let Some(counters) = self.counters_of(remote) {
+            tally.row = row.and_then(|row| u16::try_from(row).ok());
+            if let Some(counters) = self.counters.remote(tally.row) {
                 counters.add(OfRemote::Selected, 1);
             }
         }
     }
 
     /// A session was connected to its remote, with this TLS.
-    pub(super) fn count_connection(
-        &mut self,
-        index: u32,
-        remote: RemoteId,
-        stream: Option<&Stream>,
-        now: u64,
-    ) {
+    pub(super) fn count_connection(&mut self, index: u32, stream: Option<&Stream>, now: u64) {
         let Some(tally) = self.tallies.of(index) else {
             return;
         };
         let taken = now.saturating_sub(tally.dialed);
-        if let Some(counters) = self.counters_of(remote) {
+        if let Some(counters) = self.counters.remote(tally.row) {
             counters.connected(taken);
         }
         if let Some(stream) = stream {
@@ -183,8 +174,8 @@ impl Shared {
         };
         let bytes = [pair.up.bytes, pair.down.bytes];
         let before = std::mem::replace(&mut tally.bytes, bytes);
-        let listener = tally.listener.and_then(|number| self.counters.listener(number.into()));
-        let remote = self.counters_of(pair.remote);
+        let listener = self.counters.listener(tally.listener);
+        let remote = self.counters.remote(tally.row);
         for way in 0..2 {
             let count = bytes[way].wrapping_sub(before[way]);
             self.counters.add(Place::General(GENERAL_BYTES[way]), count);

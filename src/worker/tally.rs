@@ -6,6 +6,8 @@
 pub(super) struct Tally {
     /// The number of its listener.
     pub(super) listener: Option<u16>,
+    /// The row of its remote in the zone.
+    pub(super) row: Option<u16>,
     /// When it began, and when the last connect attempt did, in milliseconds of the loop's clock.
     pub(super) begun: u64,
     pub(super) dialed: u64,

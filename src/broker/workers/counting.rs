@@ -44,7 +44,7 @@ impl Workers {
     #[inline]
     pub(in crate::broker) fn count_arrival(&self, listener: usize) {
         self.count(General::Arrived);
-        if let Some(counters) = self.counters().listener(listener) {
+        if let Some(counters) = self.counters().listener(u16::try_from(listener).ok()) {
             counters.add(OfListener::Arrived, 1);
         }
     }

@@ -37,6 +37,7 @@ impl Balancer {
                     own: 0,
                     state: State::default(),
                     service: Service::Normal,
+                    share: 0,
                 });
                 index
             });

@@ -98,6 +98,8 @@ pub(super) struct Remote {
     pub(super) state: State,
     /// What an operator has decided, which is part of that.
     pub(super) service: Service,
+    /// Its share of the sessions in 256ths, by that and by its probes; 0 if it gets none.
+    pub(super) share: u64,
 }
 
 impl Remote {
@@ -109,6 +111,7 @@ impl Remote {
         self.check = entry.check;
         self.tier = if entry.backup { BACKUP } else { entry.tier.min(BACKUP - 1) };
         self.most = if entry.most == 0 { u64::MAX } else { entry.most.into() };
+        self.follow_health();
     }
 
     /// Follows what an operator has decided. True if its weight has changed.
@@ -117,18 +120,20 @@ impl Remote {
         self.service = wish.service;
         let weight = wish.weight.map_or(self.configured, u64::from);
         self.step = (STEP / weight).max(1);
+        self.follow_health();
         std::mem::replace(&mut self.weight, weight) != weight
     }
 
-    /// Its share of the sessions in 256ths; 0 if it gets none.
-    pub(super) fn share(&self) -> u64 {
-        match self.service {
+    /// Finds out its share of the sessions. Call it when its health, or what an operator wants, has
+    /// changed.
+    pub(super) fn follow_health(&mut self) {
+        self.share = match self.service {
             Service::Normal => self.share_by_health(),
             Service::Drained | Service::Disabled => 0,
-        }
+        };
     }
 
-    /// As [`share`](Self::share), as far as its probes decide.
+    /// Its share of the sessions in 256ths, as far as its probes decide; 0 if it gets none.
     pub(super) fn share_by_health(&self) -> u64 {
         let Some(start) = self.check else {
             return WHOLE.into();

@@ -36,7 +36,7 @@ impl Balancer {
         if remote.state.retry_at > self.now {
             return OUT;
         }
-        let share = remote.share();
+        let share = remote.share;
         if share == 0 {
             return OUT;
         }
@@ -159,7 +159,7 @@ impl Balancer {
             self.zone.set_turns(tick);
         }
         let mut step = remote.step;
-        let share = remote.share().max(1);
+        let share = remote.share.max(1);
         if share < u64::from(WHOLE) {
             step = step * 256 / share;
         }
@@ -208,7 +208,7 @@ impl Balancer {
             };
             let drawn = lots.draw(random)?;
             // A remote in its slow start passes on some of its lots,
-            let share = self.remotes[drawn].share();
+            let share = self.remotes[drawn].share;
             match first {
                 _ if !self.will_do(drawn, group, tried) || random >> 56 >= share => {}
                 None => first = Some(drawn),
@@ -233,7 +233,7 @@ impl Balancer {
         let key = key?;
         let mut candidates = table.candidates(key).map(usize::from);
         // and some of its keys, the same in all processes.
-        let takes = |index: usize| mix(key) >> 56 < self.remotes[index].share();
+        let takes = |index: usize| mix(key) >> 56 < self.remotes[index].share;
         candidates.find(|&index| takes(index) && self.will_do(index, group, tried))
     }
 

@@ -19,9 +19,7 @@ pub use places::{
 use super::{Zone, BROKER, IDENTITY, MONITOR, SLOTS};
 use crate::os::process::Pid;
 use crate::os::shared::{Object, Window, Words};
-use places::{
-    is_gauge, of_listener, of_remote, CONNECT_AT, LISTENER_WORDS, REMOTES_AT, REMOTE_WORDS, ROW,
-};
+use places::{is_gauge, CONNECT_AT, LISTENERS_AT, LISTENER_WORDS, REMOTES_AT, REMOTE_WORDS, ROW};
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
@@ -141,16 +139,16 @@ impl Counters {
 
     /// Those of the remote with this row of the zone, if anything is counted.
     #[inline]
-    pub fn remote(&self, row: usize) -> Option<RemoteCounters<'_>> {
-        let words = self.row.as_ref()?.get(of_remote(row, 0)?..)?;
-        words.first_chunk().map(RemoteCounters)
+    pub fn remote(&self, row: Option<u16>) -> Option<RemoteCounters<'_>> {
+        let (parts, _) = self.row.as_ref()?[REMOTES_AT..].as_chunks();
+        parts.get(usize::from(row?)).map(RemoteCounters)
     }
 
     /// Those of this listener, if anything is counted and it has any.
     #[inline]
-    pub fn listener(&self, number: usize) -> Option<ListenerCounters<'_>> {
-        let words = self.row.as_ref()?.get(of_listener(number, 0)?..)?;
-        words.first_chunk().map(ListenerCounters)
+    pub fn listener(&self, number: Option<u16>) -> Option<ListenerCounters<'_>> {
+        let (parts, _) = self.row.as_ref()?[LISTENERS_AT..REMOTES_AT].as_chunks();
+        parts.get(usize::from(number?)).map(ListenerCounters)
     }
 
     /// Counts a value in its bucket of a histogram, and adds it to the sum. `milliseconds` is what

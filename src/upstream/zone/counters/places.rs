@@ -13,7 +13,7 @@ pub(super) const LISTENER_WORDS: usize = 32;
 pub(super) const REMOTE_WORDS: usize = 48;
 
 /// Words of a row. Pages that are never used take no memory.
-const LISTENERS_AT: usize = GENERAL_WORDS;
+pub(super) const LISTENERS_AT: usize = GENERAL_WORDS;
 pub(super) const REMOTES_AT: usize = LISTENERS_AT + LISTENERS * LISTENER_WORDS;
 pub(super) const ROW: usize = REMOTES_AT + REMOTES * REMOTE_WORDS;
 
@@ -360,13 +360,11 @@ pub enum Place {
     Sum(Histogram),
 }
 
-#[inline]
-pub(super) fn of_listener(listener: usize, word: usize) -> Option<usize> {
+fn of_listener(listener: usize, word: usize) -> Option<usize> {
     (listener < LISTENERS).then(|| LISTENERS_AT + listener * LISTENER_WORDS + word)
 }
 
-#[inline]
-pub(super) fn of_remote(remote: usize, word: usize) -> Option<usize> {
+fn of_remote(remote: usize, word: usize) -> Option<usize> {
     (remote < REMOTES).then(|| REMOTES_AT + remote * REMOTE_WORDS + word)
 }
 
