@@ -308,6 +308,12 @@ fn each_limit_is_counted_and_logged() {
         ),
         ("", full("queue = 1 queue timeout = 1"), "queue", "queue timeout"),
         ("", full(""), "remotes_full", "remotes are full"),
+        (
+            "",
+            format!("{} bandwidth up = 1 idle timeout = 1", silent.remote()),
+            "throttled",
+            " throttled",
+        ),
         ("client rate = 1/3600", echo.remote(), "client_rate", "beyond its client rate"),
         (
             "client sessions max = 1",
@@ -333,6 +339,10 @@ fn each_limit_is_counted_and_logged() {
         };
         wait_for("the end", || has_ended(&mut limited).then_some(()));
         let (metric, label) = match limit {
+            "throttled" => {
+                let metric = "tcprelay_sessions_throttled_total";
+                (metric, metric.to_owned())
+            }
             "remotes_full" | "client_rate" | "client_sessions" => {
                 let metric = "tcprelay_connections_refused_total";
                 (metric, format!("{metric}{{{},reason=\"{limit}\"", counted.listener()))
@@ -348,7 +358,8 @@ fn each_limit_is_counted_and_logged() {
         let mut ctl = ours(env!("CARGO_BIN_EXE_tcprelayctl"));
         ctl.arg("-s").arg(counted.relay.directory.file("control")).arg("show");
         let shown = common::text(&run(&mut ctl));
-        assert!(shown.contains(&format!("{limit} 1")), "{shown}");
+        let told = [format!("{limit} 1"), format!("1 {limit}")];
+        assert!(told.iter().any(|told| shown.contains(told)), "{shown}");
         drop(held.try_iter().collect::<Vec<_>>());
     }
 }

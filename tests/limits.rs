@@ -128,7 +128,7 @@ fn a_paused_session_ends_as_others_do() {
     client.write_all(&[8; 100_000]).expect("to send");
     remote.read_exact(&mut [0; 100_000]).expect("all of it");
     reset(client);
-    wait_for_end(&relay, " broken by client");
+    wait_for_end(&relay, " broken by client throttled");
     let (mut client, remote) = (connect(port), next(&arrived));
     let mut sender = remote.try_clone().expect("a copy");
     sender.write_all(&[7; 1500]).expect("to send");

@@ -86,8 +86,9 @@ pub struct Event {
 }
 
 /// What is due later than this, in milliseconds, does not mind how long the turn before a wait took, so
-/// the clock is not read for it again. Less than the period of those who look at things every second.
-const FAR: u64 = 100;
+/// the clock is not read for it again. Much less than the period of those who look at things every
+/// second, which would make most waits read it.
+const FAR: u64 = 20;
 
 /// The loop.
 pub struct Loop {

@@ -206,6 +206,9 @@ fn sessions(writer: &mut Writer, overview: &Overview) {
     for (why, count) in &totals.expired {
         writer.sample(&[("limit", why.name())], count);
     }
+    let help = "Sessions that have had to wait for their bandwidth.";
+    writer.family("sessions_throttled", Kind::Counter, help);
+    writer.sample(&[], totals.throttled);
     writer.family("bytes", Kind::Counter, "Bytes that sessions have carried.");
     for (direction, count) in DIRECTIONS.iter().zip(totals.bytes) {
         writer.sample(&[("direction", direction)], count);

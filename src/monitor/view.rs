@@ -46,6 +46,8 @@ pub(super) struct Totals {
     pub(super) waiting: u64,
     /// The most connections of all workers together; 0 if that is not known.
     pub(super) limit: u64,
+    /// Sessions that have had to wait for their bandwidth.
+    pub(super) throttled: u64,
     /// Bytes carried from clients to remotes, and from remotes to clients.
     pub(super) bytes: [u64; 2],
     pub(super) durations: Spread,
@@ -232,6 +234,7 @@ impl Totals {
             Open,
             Waiting,
             Limit,
+            Throttled,
             BytesUp,
             BytesDown,
             Reloads,
@@ -241,7 +244,7 @@ impl Totals {
             WorkersDied,
             MonitorsStarted,
         ];
-        let [arrived, accepted, open, waiting, limit, up, down, reloads, reloads_failed, reload_at, workers_started, workers_died, monitors_started] =
+        let [arrived, accepted, open, waiting, limit, throttled, up, down, reloads, reloads_failed, reload_at, workers_started, workers_died, monitors_started] =
             figures.read(all.map(Place::General));
         let handshakes = Side::ALL.iter().map(|&side| Handshakes {
             side,
@@ -258,6 +261,7 @@ impl Totals {
             open,
             waiting,
             limit,
+            throttled,
             bytes: [up, down],
             durations: figures.spread(Histogram::Duration),
             handshakes: handshakes.collect(),
@@ -436,6 +440,7 @@ impl Totals {
         json.name("sessions_expired").object(|json| {
             self.expired.iter().for_each(|&(why, count)| json.name(why.name()).number(count));
         });
+        json.name("sessions_throttled").number(self.throttled);
         json.name("sessions_open").number(self.open);
         json.name("connections_waiting").number(self.waiting);
         json.name("connections_limit").number(self.limit);

@@ -33,6 +33,9 @@ pub(super) fn overview(answer: &Value) -> String {
     if sum(expired) > 0 {
         sessions += &format!(", {} ended by a limit of time ({})", sum(expired), parts(expired));
     }
+    if let throttled @ 1.. = number(&totals["sessions_throttled"]) {
+        sessions += &format!(", {throttled} throttled");
+    }
     text += &format!(
         "\n{sessions}\n{} to remotes, {} to clients\n",
         bytes(number(&totals["bytes_to_remotes"])),

@@ -27,6 +27,8 @@ pub(super) struct Access {
     hello: Option<String>,
     /// The route that has decided, and why.
     pub(super) route: Option<String>,
+    /// It has had to wait for its bandwidth.
+    pub(super) throttled: bool,
     /// What went wrong with TLS.
     pub(super) trouble: Option<String>,
 }
@@ -44,6 +46,7 @@ impl Access {
             id: OnceCell::new(),
             hello: None,
             route: None,
+            throttled: false,
             trouble: None,
         }
     }
@@ -188,6 +191,9 @@ impl Access {
                 ("resumed", Value::Bool(summary.resumed)),
             ]);
         }
+        if self.throttled {
+            fields.push(("throttled", Value::Bool(true)));
+        }
         let named = |part: fn(&Summary) -> &Option<String>| {
             summary.and_then(|summary| part(summary).as_ref())
         };
@@ -209,10 +215,13 @@ impl Access {
         fields
     }
 
-    /// What the access log says besides: its route, who has introduced the client, the session's
+    /// What the access log says besides: its bandwidth and route, who has introduced the client, the session's
     /// id, and about TLS.
     fn details(&self, client: Option<&Summary>) -> String {
         let mut text = String::new();
+        if self.throttled {
+            text += " throttled";
+        }
         if let Some(route) = &self.route {
             text += &format!(" route {route}");
         }

@@ -42,6 +42,8 @@ pub(super) struct Allotment {
     /// What may be carried from client to remote, and back.
     pub(super) up: Option<Bucket>,
     pub(super) down: Option<Bucket>,
+    /// One of the directions has had to wait for its bandwidth.
+    pub(super) throttled: bool,
     /// The timer that ends a pause of one of the directions.
     pub(super) wake: Option<TimerId>,
 }

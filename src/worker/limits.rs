@@ -13,6 +13,7 @@ use super::session::{Context, Next, Parting, Session, State};
 use super::shared::{kind, Shared};
 use crate::config::relay::Limits;
 use crate::event::{TimerId, Token};
+use crate::upstream::zone::counters::{General, Place};
 
 /// When a limit of so many seconds is over; `None` if there is none.
 fn due(since: u64, seconds: u32) -> Option<u64> {
@@ -62,7 +63,21 @@ impl Session {
         bucket.spend(direction.bytes - before);
         if bucket.is_empty() && direction.state == Flowing::Open {
             direction.state = Flowing::Paused;
+            self.note_pause(context);
             self.wake_later(context);
+        }
+    }
+
+    /// A direction pauses: the session is counted the first time, and its line in the access log
+    /// says so.
+    fn note_pause(&mut self, context: &mut Context<'_>) {
+        let Some(allotment) = self.allotment.as_mut().filter(|one| !one.throttled) else {
+            return;
+        };
+        allotment.throttled = true;
+        context.shared.counters.add(Place::General(General::Throttled), 1);
+        if let Some(access) = &mut self.access {
+            access.throttled = true;
         }
     }
 

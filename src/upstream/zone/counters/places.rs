@@ -65,6 +65,8 @@ pub enum General {
     Limit = 14,
     /// Gauge: connections that wait for a worker.
     Waiting = 15,
+    /// Sessions that have had to wait for their bandwidth.
+    Throttled = 16,
 }
 
 /// A counter of a listener.
@@ -433,7 +435,7 @@ mod tests {
 
     #[test]
     fn places_are_places_of_their_own() {
-        let mut all: Vec<Place> = (0..16)
+        let mut all: Vec<Place> = (0..17)
             .map(|word| match word {
                 0 => General::Accepted,
                 1 => General::Open,
@@ -450,7 +452,8 @@ mod tests {
                 12 => General::MonitorsStarted,
                 13 => General::ReloadAt,
                 14 => General::Limit,
-                _ => General::Waiting,
+                15 => General::Waiting,
+                _ => General::Throttled,
             })
             .map(Place::General)
             .collect();
