@@ -70,6 +70,7 @@ impl Session {
 
     /// A direction pauses: the session is counted the first time, and its line in the access log
     /// says so.
+    #[cold]
     fn note_pause(&mut self, context: &mut Context<'_>) {
         let Some(allotment) = self.allotment.as_mut().filter(|one| !one.throttled) else {
             return;
