@@ -104,6 +104,12 @@ impl End {
         self.stream.is_none()
     }
 
+    /// Whether what it has of the other end's number may be this one's.
+    pub fn may_know(&self, other: &End) -> bool {
+        let known = self.received.min(8);
+        known <= other.sent && self.header[..known] == other.number.to_le_bytes()[..known]
+    }
+
     /// Takes one step; true if it achieved something. `arrived`: how much of what it has sent has
     /// arrived, for a cautious end.
     pub fn act(&mut self, kernel: &mut Kernel, random: &mut Random, arrived: usize) -> bool {

@@ -228,11 +228,16 @@ impl World {
                 // Nobody listened any more, or not again yet.
                 None if stopped_early && client.error.is_some() => {}
                 None if self.broker_died && client.error == Some(libc::ECONNREFUSED) => {}
-                // Its remote reset the connection before it learned the client's number.
-                None if self.weather == Weather::Rude => {}
+                None if self.was_cut_off(client) => {}
                 None => self.not_served(client),
             }
         }
+    }
+
+    /// Whether its remote may have reset the connection before either knew the other's number.
+    fn was_cut_off(&self, client: &End) -> bool {
+        let mut ends = self.ends.values();
+        ends.any(|end| self.is_excused(end) && end.partner.is_none() && client.may_know(end))
     }
 
     pub(super) fn not_served(&self, client: &End) {
