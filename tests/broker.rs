@@ -10,6 +10,7 @@ mod reloads;
 #[path = "broker/workers.rs"]
 mod workers;
 
+use common::launch::sections as config;
 use common::*;
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
@@ -68,26 +69,6 @@ impl Load {
             self.served.load(Ordering::Relaxed) as f64 / self.started.elapsed().as_secs_f64();
         (failures, rate)
     }
-}
-
-fn one_session(port: u16) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"request")?;
-    stream.shutdown(std::net::Shutdown::Write)?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    if answer != b"request" {
-        return Err(std::io::Error::other(format!("answered {answer:?}")));
-    }
-    Ok(())
-}
-
-fn config(port: u16, remote: &str, broker: &str, spawn: &str, worker: &str) -> String {
-    format!(
-        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 4096 }}\n \
-         {broker}\n spawn {{ {spawn} }}\n}}\nid = tcprelay {{\n{remote}{worker}\n}}\n"
-    )
 }
 
 /// Long-lived sessions, which must survive whatever the test does.

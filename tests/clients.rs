@@ -6,22 +6,13 @@ use common::namespace::{enter, must};
 use common::sockets::{connect_from, connect_to};
 use common::*;
 use nix::sys::signal::Signal;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 
 /// A relay in front of an echo, with these directives in the broker's section and in `listen`.
 fn service(peer: &Peer, port: u16, broker: &str, listen: &str, spawn: &str) -> Launch {
-    Launch::new(format!(
-        "id = spawnd {{\n{broker}\n listen = {{ address = 127.0.0.1 port = {port} {listen} }}\n \
-         spawn {{ {spawn} instances min = 2 instances max = 2 users max = 500 }}\n}}\n\
-         id = tcprelay {{ {} access log = yes }}\n",
-        peer.remote()
-    ))
-}
-
-fn is_served(client: &mut TcpStream) -> bool {
-    let mut answer = [0; 4];
-    client.write_all(b"ping").is_ok() && client.read_exact(&mut answer).is_ok()
+    let layout = relay(format!("{} access log = yes", peer.remote())).port(port).workers(2);
+    layout.broker(broker).listen(listen).spawn(spawn).launch().0
 }
 
 /// Connects until a session of this address is served.

@@ -17,8 +17,12 @@ mod config;
 mod crash;
 #[path = "conformance/distribution.rs"]
 mod distribution;
+#[path = "conformance/failover.rs"]
+mod failover;
 #[path = "conformance/fake.rs"]
 mod fake;
+#[path = "conformance/listeners.rs"]
+mod listeners;
 #[path = "conformance/logging.rs"]
 mod logging;
 #[path = "conformance/overload.rs"]

@@ -20,16 +20,12 @@ use std::time::Duration;
 const MODES: [&str; 2] = ["", "single process = yes\n"];
 
 /// A relay with a control socket in its folder.
-fn launch(port: u16, broker: &str, relay: &str) -> (Launch, PathBuf, Directory) {
+fn launch(port: u16, broker: &str, section: &str) -> (Launch, PathBuf, Directory) {
     let directory = Directory::new();
     let socket = directory.file("control");
-    let text = format!(
-        "id = spawnd {{\n control = {{ path = {} }}\n listen = {{ address = 127.0.0.1 port = {port} }}\n \
-         spawn {{ instances min = 2 instances max = 2 users max = 1000 }}\n {broker}\n}}\n\
-         id = tcprelay {{\n{relay}\n}}\n",
-        socket.display()
-    );
-    (Launch::new(text), socket, directory)
+    let control = format!("control = {{ path = {} }}", socket.display());
+    let layout = relay(section).port(port).workers(2).broker(&control).broker(broker);
+    (layout.launch().0.ready(1), socket, directory)
 }
 
 /// Runs tcprelayctl.

@@ -21,16 +21,12 @@ struct Counted {
 
 impl Counted {
     fn start(broker: &str, spawn: &str, section: &str) -> Counted {
-        let (port, status) = (free_port(), free_port());
-        let config = format!(
-            "id = spawnd {{ status = {{ port = {status} }} {broker} \
-             listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }} \
-             spawn {{ instances min = 2 instances max = 2 users max = 500 {spawn} }} }}\n\
-             id = tcprelay {{ {section} }}\n"
-        );
-        let launch = Launch::new(config);
-        let single = broker.contains("single");
-        let relay = if single { launch.ready(None) } else { launch.ready(2) }.start();
+        let (status, single) = (free_port(), broker.contains("single"));
+        let page = format!("status = {{ port = {status} }}");
+        let layout = relay(section).workers(2).broker(&page).broker(broker).spawn(spawn);
+        // A broker of one process has no workers to wait for.
+        let (launch, port) = layout.launch();
+        let relay = if single { launch.ready(None) } else { launch }.start();
         relay.expect_log("succeeded");
         let counted = Counted { relay, port, status };
         wait_for("a worker and the monitor", || {

@@ -274,7 +274,7 @@ fn pipes_take_no_descriptors_that_were_promised() {
                 quiet = Instant::now();
             }
         }
-        std::thread::sleep(Duration::from_millis(10));
+        pace(Duration::from_millis(10));
     }
     let piped = descriptors(worker);
     let mut others: Vec<_> = (0..35)

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::launch::{monitor, serving, two_workers};
+use common::launch::{monitor, serving};
 use common::load::Load;
 use common::*;
 use mavis::upstream::zone::counters::{General, OfRemote, Place};
@@ -15,12 +15,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// Two workers, and these remotes; `single`: one process.
-fn relay(remotes: &str, single: bool) -> (Relay, u16) {
-    let port = free_port();
-    (two_workers(port, single, "", remotes), port)
-}
 
 /// A real server, in one process.
 struct Real {
@@ -146,7 +140,7 @@ const RATE: u32 = 300;
 /// while. Returns how many sessions there were in a second.
 fn dies_hangs_and_comes_back(kind: Kind, single: bool) -> f64 {
     let (mut one, two) = (Real::start(kind), Real::start(kind));
-    let (relay, port) = relay(&(one.remote() + &two.remote()), single);
+    let (relay, port) = relay(one.remote() + &two.remote()).workers(2).single(single).start();
     let begun = Instant::now();
     let load = Load::start(RATE, move || kind.ask(port));
     load.wait_for(one.port, 50);
@@ -220,7 +214,7 @@ fn redis_hangs_and_the_backup_takes_over() {
         redis.remote().replace('}', "on down = reset }"),
         backup.port
     );
-    let (relay, port) = relay(&remotes, false);
+    let (relay, port) = relay(&remotes).workers(2).start();
     let ask = || {
         let mut stream = connect(port);
         stream.write_all(b"PING\r\n").expect("to send");
@@ -257,7 +251,7 @@ fn what_is_known_outlives_the_monitor_and_a_reload() {
     let remotes: String = [&good, &bad]
         .map(|peer| format!("remote = {{ address = 127.0.0.1 port = {} {check} }}\n", peer.port))
         .concat();
-    let (relay, port) = relay(&remotes, false);
+    let (relay, port) = relay(&remotes).workers(2).start();
     relay.expect_log(&format!("[127.0.0.1]:{} is up: its probes succeed", good.port));
     let only_good = || {
         for _ in 0..30 {
@@ -320,7 +314,7 @@ fn counters_agree_with_clients() {
     let peer = Peer::echo();
     // Without a monitor nothing is counted.
     let remote = peer.remote().replace('}', " check = tcp check interval = 3600 }");
-    let (relay, port) = relay(&remote, false);
+    let (relay, port) = relay(&remote).workers(2).start();
     let mut sent = [0, 0];
     let mut talk = |sessions: usize, length: usize| {
         for session in 0..sessions {
@@ -395,7 +389,7 @@ fn the_monitor_ends_with_the_broker() {
     let peer = Peer::echo();
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let remote = format!("remote = {{ address = 127.0.0.1 port = {} check = tcp }}", peer.port);
-        let (mut relay, _) = relay(&remote, false);
+        let (mut relay, _) = relay(&remote).workers(2).start();
         let pid = wait_for("the monitor", || monitor(&relay));
         relay.signal(signal);
         relay.wait();

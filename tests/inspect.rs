@@ -43,11 +43,8 @@ fn tls_server(name: &'static str) -> Peer {
 
 /// Listeners with `tls = inspect`, and a section with an access log.
 fn config(port: u16, broker: &str, section: &str) -> Launch {
-    Launch::new(format!(
-        "id = spawnd {{\n{broker}listen = {{ address = 127.0.0.1 port = {port} tls = inspect }}\n\
-         spawn {{ instances min = 1 instances max = 1 }}\n}}\n\
-         id = tcprelay {{\naccess log = yes\n{section}\n}}\n"
-    ))
+    let layout = relay(format!("access log = yes\n{section}")).port(port);
+    layout.broker(broker).listen("tls = inspect").launch().0
 }
 
 /// By name to the first server, by protocol to the second, and the rest to the third.

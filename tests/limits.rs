@@ -20,7 +20,7 @@ fn no_session_outlasts_the_session_timeout() {
     each(|way| {
         let peer = Peer::echo();
         let section = format!("{}session timeout = 1\naccess log = yes\n", peer.remote());
-        let (relay, port) = relay(way, &section);
+        let (relay, port) = through(way, &section);
         let mut client = connect(port);
         let start = Instant::now();
         // It is never idle.
@@ -39,7 +39,7 @@ fn a_remote_that_says_nothing_in_time_ends_the_session() {
     each(|way| {
         let (peer, arrived) = Peer::manual();
         let section = format!("{}first byte timeout = 1\naccess log = yes\n", peer.remote());
-        let (relay, port) = relay(way, &section);
+        let (relay, port) = through(way, &section);
         let (mut answered, mut remote) = (connect(port), next(&arrived));
         let (mut silent, _other) = (connect(port), next(&arrived));
         remote.write_all(b"a").expect("to answer");
@@ -63,7 +63,7 @@ fn a_half_closed_session_may_not_be_idle() {
     each(|way| {
         let (peer, arrived) = Peer::manual();
         let section = format!("{}half-closed timeout = 1\naccess log = yes\n", peer.remote());
-        let (relay, port) = relay(way, &section);
+        let (relay, port) = through(way, &section);
         let (mut whole, mut whole_remote) = (connect(port), next(&arrived));
         let (mut half, mut remote) = (connect(port), next(&arrived));
         half.shutdown(Shutdown::Write).expect("to end");
@@ -87,7 +87,7 @@ fn each_direction_keeps_to_its_bandwidth() {
     each(|way| {
         let (peer, arrived) = Peer::manual();
         let directives = "bandwidth up = 200000\nbandwidth down = 250000\n";
-        let (_relay, port) = relay(way, &format!("{}{directives}", peer.remote()));
+        let (_relay, port) = through(way, &format!("{}{directives}", peer.remote()));
         let (client, remote) = (connect(port), next(&arrived));
         let start = Instant::now();
         // Both ways at once; what is sent last arrives before the end does.
@@ -120,7 +120,7 @@ fn each_direction_keeps_to_its_bandwidth() {
 fn a_paused_session_ends_as_others_do() {
     let (peer, arrived) = Peer::manual();
     let section = format!("{}bandwidth down = 1000\naccess log = yes\n", peer.remote());
-    let (relay, port) = relay("4", &section);
+    let (relay, port) = through("4", &section);
     let (mut client, mut remote) = (connect(port), next(&arrived));
     remote.write_all(&[7; 5000]).expect("to send");
     client.read_exact(&mut [0; 50]).expect("some of it");

@@ -127,11 +127,8 @@ impl Text {
 
     /// Waits for a line that satisfies `like`.
     fn find(&self, what: &str, like: impl Fn(&str) -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !self.get().split_inclusive('\n').any(&like) {
-            assert!(Instant::now() < end, "no {what:?} in\n{}", self.get());
-            thread::sleep(std::time::Duration::from_millis(5));
-        }
+        let there = || self.get().split_inclusive('\n').any(&like).then_some(());
+        within(PATIENCE, there).unwrap_or_else(|| panic!("no {what:?} in\n{}", self.get()));
     }
 }
 

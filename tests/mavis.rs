@@ -23,11 +23,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::left_out;
 use common::modules::{self, cc, source};
+use common::within;
 
 /// How long one program may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -185,18 +185,12 @@ fn run(name: &str, configure: impl FnOnce(&Path, &mut Command)) -> Outcome {
         .stderr(create("stderr"));
     configure(&directory, &mut command);
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let end = Instant::now() + PATIENCE;
-    let mut timed_out = false;
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("the program is a child") {
-            break status;
-        }
-        if !timed_out && Instant::now() > end {
-            timed_out = true;
-            child.kill().expect("a child can be killed");
-        }
-        thread::sleep(Duration::from_millis(5));
-    };
+    let ended = within(PATIENCE, || child.try_wait().expect("the program is a child"));
+    let timed_out = ended.is_none();
+    let status = ended.unwrap_or_else(|| {
+        child.kill().expect("a child can be killed");
+        child.wait().expect("the program is a child")
+    });
     // These files need not be UTF-8.
     let text = |name: &str| {
         let bytes = fs::read(file(name)).unwrap_or_default();

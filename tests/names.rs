@@ -4,7 +4,7 @@
 mod common;
 
 use common::dns::{ask, ip, open, Backends, Dns};
-use common::launch::{monitor, two_workers};
+use common::launch::monitor;
 use common::load::Load;
 use common::*;
 use nix::sys::signal::Signal;
@@ -36,7 +36,12 @@ fn addresses_come_and_go() {
     for single in [false, true] {
         let port = 8000 + u16::from(single);
         dns.set([("a.test", ip(1)), ("a.test", ip(2))]);
-        let relay = two_workers(port, single, "", "remote = { address = a.test port = 7000 }");
+        let relay = relay("remote = { address = a.test port = 7000 }")
+            .port(port)
+            .workers(2)
+            .single(single)
+            .start()
+            .0;
         expect(port, [1, 2]);
         let mut long = open(port).expect("a session");
         dns.set([("a.test", ip(3)), ("a.test", ip(4))]);
@@ -75,7 +80,12 @@ fn changes_under_load(single: bool) {
     tell(0);
     let remotes: String =
         NAMES.iter().map(|name| format!("remote = {{ address = {name} port = 7000 }}\n")).collect();
-    let relay = two_workers(8000, single, "", &format!("balance = round-robin {remotes}"));
+    let relay = relay(format!("balance = round-robin {remotes}"))
+        .port(8000)
+        .workers(2)
+        .single(single)
+        .start()
+        .0;
     let load = Load::start(200, || open(8000).map(|(_, number)| number.into()));
     let mut long: Vec<(TcpStream, u8)> = Vec::new();
     let mut killed = Vec::new();
@@ -148,7 +158,7 @@ fn without_an_answer_what_is_known_stays() {
     dns.set(all());
     let remotes = ["a.test", "s.test"];
     let remotes = remotes.map(|name| format!("remote = {{ address = {name} port = 7000 }}\n"));
-    let relay = two_workers(8000, false, "", &remotes.concat());
+    let relay = relay(remotes.concat()).port(8000).workers(2).start().0;
     expect(8000, [1, 2, 3]);
     let expect_trouble = |line: &str, number: usize| {
         relay.wait_for_log("trouble", |log| (log.matches(line).count() == number).then_some(()));
@@ -205,7 +215,7 @@ fn services_have_ports_weights_and_priorities() {
     let [a, b, c] = [service("a", 10, 3), service("b", 10, 1), service("c", 20, 1)];
     dns.run(&[&a, &b, &c]);
     let remotes = "balance = round-robin remote = { address = _x._tcp.s.test srv = yes check = tcp check interval = 1 check fall = 1 }";
-    let relay = two_workers(8000, false, "", remotes);
+    let relay = relay(remotes).port(8000).workers(2).start().0;
     let mut counts = BTreeMap::new();
     for _ in 0..40 {
         *counts.entry(open(8000).expect("a connection").1).or_insert(0) += 1;
@@ -238,12 +248,11 @@ fn a_thousand_addresses() {
         (0..count).map(|n| ("a.test", format!("127.{}.{}.1", 2 + n / 200, 1 + n % 200)))
     };
     dns.set([("a.test", ip(1))]);
-    let relay = two_workers(
-        8000,
-        false,
-        "",
-        "connect timeout = 1 remote = { address = a.test port = 7000 }",
-    );
+    let relay = relay("connect timeout = 1 remote = { address = a.test port = 7000 }")
+        .port(8000)
+        .workers(2)
+        .start()
+        .0;
     expect(8000, [1]);
     dns.set(many(900).chain([("a.test", ip(1))]));
     relay.expect_log("and 896 more joined; 901 in use");
@@ -271,7 +280,7 @@ fn files_are_noticed_when_they_change() {
     backends.set(&(1..=3).collect());
     dns.set([("a.test", ip(1))]);
     dns.directory.write("hosts", format!("127.0.0.1 localhost\n{} other a.test # b\n", ip(2)));
-    let relay = two_workers(8000, false, "", "remote = { address = a.test port = 7000 }");
+    let relay = relay("remote = { address = a.test port = 7000 }").port(8000).workers(2).start().0;
     expect(8000, [2]);
     dns.directory.write("hosts", format!("127.0.0.1 localhost\n{} a.test\n", ip(3)));
     expect(8000, [3]);
@@ -299,7 +308,7 @@ fn addresses_may_come_later() {
     dns.signal(Signal::SIGSTOP);
     let remotes = "remote = { address = a.test port = 8000 resolve start = later resolve = 60 }\n\
                    remote = { address = b.test port = 7000 resolve start = later }";
-    let relay = two_workers(8000, false, "", remotes);
+    let relay = relay(remotes).port(8000).workers(2).start().0;
     let mut stream = connect(8000);
     expect_eof(&mut stream);
     relay.expect_log("remote a.test cannot be looked up: ");
@@ -328,8 +337,11 @@ fn without_resolve_nothing_is_looked_up_again() {
     let mut backends = Backends::new();
     backends.set(&[1, 2].into());
     dns.set([("a.test", ip(1))]);
-    let relay =
-        two_workers(8000, false, "", "remote = { address = a.test port = 7000 resolve = no }");
+    let relay = relay("remote = { address = a.test port = 7000 resolve = no }")
+        .port(8000)
+        .workers(2)
+        .start()
+        .0;
     assert_eq!(monitor(&relay), None);
     dns.set([("a.test", ip(2))]);
     nothing_happens_for(Duration::from_secs(2));

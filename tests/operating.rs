@@ -4,7 +4,7 @@
 mod common;
 
 use common::dns::{ask, ip, open, Backends, Dns};
-use common::launch::{monitor, serving, two_workers};
+use common::launch::{monitor, serving};
 use common::load::Load;
 use common::metrics::{check_growth, figures, sum, Figures};
 use common::*;
@@ -78,7 +78,7 @@ fn monitors_die(count: u32) -> Option<f64> {
     let broker =
         format!("status = {{ port = {STATUS} }} control = {{ path = {} }}", socket.display());
     let section = format!("balance = round-robin {}", remotes.concat());
-    let relay = two_workers(PORT, false, &broker, &section);
+    let relay = relay(&section).port(PORT).workers(2).broker(&broker).start().0;
     let workers = serving(&relay);
     let first = wait_for("the metrics", || figures(STATUS));
     assert_eq!(sum(&first, "tcprelay_connections_accepted_total"), 0.0);

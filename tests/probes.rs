@@ -2,7 +2,6 @@
 
 mod common;
 
-use common::launch::two_workers;
 use common::metrics::{figures, sum};
 use common::pki::{ec_key, Identity};
 use common::*;
@@ -58,13 +57,13 @@ fn probes_speak_tls_if_the_remote_has_it() {
     };
     for check in checks {
         let remotes = remote(server.port, &ca, check);
-        let relay = two_workers(free_port(), false, "", &remotes);
+        let relay = relay(&remotes).workers(2).start().0;
         relay.expect_log(&format!("remote [127.0.0.1]:{} is up: its probes succeed", server.port));
     }
     // Who is not trusted, or speaks no TLS, is down, and that is said.
     for (port, ca) in [(server.port, &other_ca), (plain.port, &ca)] {
         let remotes = remote(port, ca, "check = tls").replace("start = down", "fall = 1");
-        let relay = two_workers(free_port(), false, "", &remotes);
+        let relay = relay(&remotes).workers(2).start().0;
         relay.expect_log(&format!("remote [127.0.0.1]:{port} is down: "));
         assert!(relay.log().contains("TLS") || relay.log().contains("certificate"));
     }
@@ -95,7 +94,7 @@ fn probes_go_where_they_are_told_and_name_the_host() {
         service.port, admin.port
     );
     let port = free_port();
-    let relay = two_workers(port, false, "", &remotes);
+    let relay = relay(&remotes).port(port).workers(2).start().0;
     relay.expect_log(&format!("remote [127.0.0.1]:{} is up: its probes succeed", service.port));
     let request = asked.recv_timeout(PATIENCE).expect("a request");
     assert!(request.starts_with("GET /health HTTP/1.1\r\nHost: www.example.org\r\n"), "{request}");
@@ -105,7 +104,7 @@ fn probes_go_where_they_are_told_and_name_the_host() {
     assert_eq!(&answer, b"served");
     // A redirection is no success if only 200 is one.
     let strict = remotes.replace("check status = 301", "check status = 200");
-    let relay = two_workers(free_port(), false, "", &strict.replace("start = down", "fall = 1"));
+    let relay = common::relay(strict.replace("start = down", "fall = 1")).workers(2).start().0;
     relay.expect_log(" is down: status 301");
 }
 
@@ -117,7 +116,7 @@ fn probes_come_faster_while_a_state_is_about_to_change() {
         "remote = {{ address = 127.0.0.1 port = {gone} check = tcp check interval = 3600 \
          check fast interval = 1 check fall = 3 }}\n"
     );
-    let relay = two_workers(free_port(), false, "", &remotes);
+    let relay = relay(&remotes).workers(2).start().0;
     relay.expect_log(&format!("remote [127.0.0.1]:{gone} is down: "));
 }
 
@@ -131,7 +130,12 @@ fn a_remote_that_comes_up_starts_slowly() {
         old.remote(),
         new.port
     );
-    let relay = two_workers(port, false, &format!("status = {{ port = {status} }}"), &remotes);
+    let relay = relay(&remotes)
+        .port(port)
+        .workers(2)
+        .broker(&format!("status = {{ port = {status} }}"))
+        .start()
+        .0;
     relay.expect_log(&format!("remote [127.0.0.1]:{} is up: its probes succeed", new.port));
     for _ in 0..200 {
         let mut answer = [0; 3];
@@ -165,7 +169,7 @@ fn probes_come_at_different_times() {
         "remote = {{ address = 127.0.0.1 port = {} check = tcp check interval = 2 }}\n",
         peer.port
     );
-    let _relay = two_workers(free_port(), false, "", &remote);
+    let _relay = relay(&remote).workers(2).start().0;
     let times: Vec<Instant> =
         (0..4).map(|_| times.recv_timeout(PATIENCE).expect("a probe")).collect();
     for pair in times.windows(2) {

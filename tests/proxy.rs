@@ -18,11 +18,7 @@ fn told(peer: &Peer, version: &str) -> String {
 
 /// Both sections; the listener has further directives.
 fn config(port: u16, listen: &str, section: &str) -> Launch {
-    Launch::new(format!(
-        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} {listen} }}\n \
-         spawn {{ instances min = 1 instances max = 1 users max = 5000 }}\n}}\n\
-         id = tcprelay {{\n{section}\naccess log = yes\n}}\n"
-    ))
+    relay(format!("{section}\naccess log = yes")).port(port).listen(listen).launch().0
 }
 
 /// Reads a header, and no more than that.
@@ -61,7 +57,7 @@ fn a_remote_that_speaks_first_is_told_at_once_who_the_client_is() {
     each(|way| {
         for version in ["v1", "v2"] {
             let (peer, arrived) = Peer::manual();
-            let (_relay, port) = relay(way, &told(&peer, version));
+            let (_relay, port) = through(way, &told(&peer, version));
             let mut client = connect(port);
             let own = client.local_addr().expect("an address");
             let mut remote = next(&arrived);
@@ -84,7 +80,7 @@ fn a_remote_that_speaks_first_is_told_at_once_who_the_client_is() {
 fn the_header_and_the_first_data_leave_together() {
     for version in ["v1", "v2"] {
         let (peer, arrived) = Peer::manual();
-        let (relay, port) = relay("4", &told(&peer, version));
+        let (relay, port) = through("4", &told(&peer, version));
         let worker = relay.workers()[0];
         for _ in 0..10 {
             // The client's data is there before its session begins.

@@ -10,22 +10,12 @@ use std::time::{Duration, Instant};
 
 /// A relay with this many workers; `remotes` is the text of its `remote` blocks.
 fn service(port: u16, workers: usize, remotes: &str) -> Relay {
-    Launch::new(format!(
-        "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} }}\n \
-         spawn {{ instances min = {workers} instances max = {workers} users min = 1 users max = 500 }} }}\n\
-         id = tcprelay {{ {remotes} access log = yes }}\n"
-    ))
-    .ready(workers)
-    .start()
+    let section = format!("{remotes} access log = yes");
+    relay(section).port(port).workers(workers).spawn("users min = 1 users max = 500").start().0
 }
 
 fn limited(port: u16, directives: &str) -> String {
     format!("remote = {{ address = 127.0.0.1 port = {port} {directives} }}\n")
-}
-
-fn is_served(client: &mut TcpStream) -> bool {
-    let mut answer = [0; 4];
-    client.write_all(b"ping").is_ok() && client.read_exact(&mut answer).is_ok()
 }
 
 /// Sends now; the answer comes when the client is served.

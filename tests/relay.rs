@@ -22,7 +22,7 @@ fn read_all(mut stream: TcpStream) -> Vec<u8> {
 #[test]
 fn the_mechanism_is_the_one_asked_for() {
     for (mechanism, name) in mechanisms() {
-        let (relay, _) = relay(mechanism, &remote(1));
+        let (relay, _) = through(mechanism, &remote(1));
         relay.expect_log(&format!("{name} event notification mechanism is being used"));
     }
 }
@@ -36,7 +36,7 @@ fn half_close_of_the_client_keeps_the_answer() {
             assert_eq!(request.len(), 1000);
             stream.write_all(&pattern(1, 200_000)).expect("to answer");
         });
-        let (_relay, port) = relay(way, &peer.remote());
+        let (_relay, port) = through(way, &peer.remote());
         let mut client = connect(port);
         client.write_all(&[7; 1000]).expect("to send");
         client.shutdown(Shutdown::Write).expect("to shut down");
@@ -48,7 +48,7 @@ fn half_close_of_the_client_keeps_the_answer() {
 fn half_close_of_the_remote_keeps_the_request() {
     each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (_relay, port) = relay(way, &peer.remote());
+        let (_relay, port) = through(way, &peer.remote());
         let mut client = connect(port);
         let mut remote = next(&arrived);
         remote.write_all(b"hello").expect("to greet");
@@ -85,13 +85,13 @@ fn sixty_four_mebibytes_both_ways_at_once_slow_readers_included() {
                 turns += 1;
                 // Pauses now and then, so that the sender feels back-pressure.
                 if turns % 16 == 0 && data.len() < SIZE / 8 {
-                    thread::sleep(Duration::from_millis(2));
+                    pace(Duration::from_millis(2));
                 }
             }
             assert!(data == pattern(4, SIZE), "the request arrived unchanged");
             sender.join().expect("the sender");
         });
-        let (relay, port) = relay(way, &peer.remote());
+        let (relay, port) = through(way, &peer.remote());
         let client = connect(port);
         let mut writer = client.try_clone().expect("a clone");
         let sender = thread::spawn(move || {
@@ -122,7 +122,7 @@ fn sixty_four_mebibytes_both_ways_at_once_slow_readers_included() {
 fn reset_of_the_client_reaches_the_remote() {
     each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (_relay, port) = relay(way, &peer.remote());
+        let (_relay, port) = through(way, &peer.remote());
         let mut client = connect(port);
         let mut remote = next(&arrived);
         client.write_all(b"x").expect("to send");
@@ -136,7 +136,7 @@ fn reset_of_the_client_reaches_the_remote() {
 fn reset_of_the_remote_reaches_the_client_behind_its_data() {
     each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (_relay, port) = relay(way, &peer.remote());
+        let (_relay, port) = through(way, &peer.remote());
         let mut client = connect(port);
         let mut remote = next(&arrived);
         client.write_all(b"x").expect("to send");
@@ -157,7 +157,7 @@ fn an_answer_is_delivered_although_the_remote_resets() {
     each(|way| {
         // The remote does not read the request, answers and closes: its kernel sends a reset.
         let (peer, arrived) = Peer::manual();
-        let (_relay, port) = relay(way, &peer.remote());
+        let (_relay, port) = through(way, &peer.remote());
         let mut client = connect(port);
         let remote = next(&arrived);
         client.write_all(&[1; 21_000]).expect("to send");
@@ -178,7 +178,7 @@ fn an_answer_is_delivered_although_the_remote_resets() {
 fn a_client_that_breaks_after_its_remote_is_noticed() {
     each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (relay, port) = relay(way, &peer.remote());
+        let (relay, port) = through(way, &peer.remote());
         let worker = relay.workers()[0];
         let before = descriptors(worker);
         let client = connect(port);
@@ -188,7 +188,8 @@ fn a_client_that_breaks_after_its_remote_is_noticed() {
         // the client.
         while remote.write(&[0; 65536]).is_ok() {}
         reset(remote);
-        thread::sleep(Duration::from_millis(50));
+        // Nothing shows that the relay has seen it.
+        outlast(Duration::from_millis(50));
         reset(client);
         wait_for("the end of the session", || (descriptors(worker) == before).then_some(()));
     });
@@ -201,7 +202,7 @@ fn fill(stream: &Socket, data: &[u8]) -> usize {
     while sent < data.len() && last.elapsed() < Duration::from_millis(300) {
         match stream.write(&data[sent..]) {
             Ok(count) => (sent, last) = (sent + count, Instant::now()),
-            Err(_) => thread::sleep(Duration::from_millis(5)),
+            Err(_) => pace(Duration::from_millis(5)),
         }
     }
     sent
@@ -213,7 +214,7 @@ fn the_answer_of_a_unix_remote_that_leaves_a_request_unread_is_delivered() {
         let directory = Directory::new();
         let path = directory.file("peer");
         let listener = UnixListener::bind(&path).expect("a listener");
-        let (_relay, port) = relay(way, &format!("remote = {{ address = {} }}", path.display()));
+        let (_relay, port) = through(way, &format!("remote = {{ address = {} }}", path.display()));
         let client = Socket::from(connect(port));
         let (remote, _) = listener.accept().expect("a connection from the relay");
         let remote = Socket::from(remote);
@@ -237,7 +238,7 @@ fn a_slow_client_gets_everything_of_a_remote_that_closed_long_ago() {
     each(|way| {
         let peer =
             Peer::start(|mut stream| stream.write_all(&pattern(7, 5_000_000)).expect("sent"));
-        let (_relay, port) = relay(way, &peer.remote());
+        let (_relay, port) = through(way, &peer.remote());
         let mut client = connect(port);
         let mut data = Vec::new();
         let mut buffer = vec![0; 8192];
@@ -247,7 +248,7 @@ fn a_slow_client_gets_everything_of_a_remote_that_closed_long_ago() {
                 count => data.extend_from_slice(&buffer[..count]),
             }
             if data.len() < 400_000 {
-                thread::sleep(Duration::from_millis(1));
+                pace(Duration::from_millis(1));
             }
         }
         assert!(data == pattern(7, 5_000_000));
@@ -259,7 +260,7 @@ fn failover_is_not_noticed_by_clients() {
     each(|way| {
         let live = Peer::named("live");
         let dead = free_port();
-        let (relay, port) = relay(way, &format!("{}{}", remote(dead), live.remote()));
+        let (relay, port) = through(way, &format!("{}{}", remote(dead), live.remote()));
         for _ in 0..5 {
             let mut client = connect(port);
             let mut name = [0; 4];
@@ -276,7 +277,7 @@ fn failover_is_not_noticed_by_clients() {
 fn a_second_dead_remote_is_not_retried_for_ever() {
     each(|way| {
         let live = Peer::named("live");
-        let (relay, port) = relay(way, &format!("{}{}", live.remote(), remote(free_port())));
+        let (relay, port) = through(way, &format!("{}{}", live.remote(), remote(free_port())));
         let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(port)).collect();
         for client in &mut clients {
             client.read_exact(&mut [0; 4]).expect("the name");
@@ -286,7 +287,7 @@ fn a_second_dead_remote_is_not_retried_for_ever() {
         let end = Instant::now() + Duration::from_millis(300);
         while Instant::now() < end {
             assert!(!has_ended(&mut clients[0]));
-            thread::sleep(Duration::from_millis(20));
+            pace(Duration::from_millis(20));
         }
         assert!(cpu_ticks(worker) - before <= 2, "no busy loop");
     });
@@ -296,7 +297,7 @@ fn a_second_dead_remote_is_not_retried_for_ever() {
 fn dead_remotes_heal() {
     each(|way| {
         let port_of_peer = free_port();
-        let (relay, port) = relay(way, &remote(port_of_peer));
+        let (relay, port) = through(way, &remote(port_of_peer));
         for _ in 0..3 {
             expect_eof(&mut connect(port));
         }
@@ -313,7 +314,7 @@ fn a_dead_remote_is_tried_again_after_the_retry_delay() {
     let second = Peer::named("two");
     let first_port = free_port();
     let section = format!("{}{}retry delay = 1\n", remote(first_port), second.remote());
-    let (_relay, port) = relay("4", &section);
+    let (_relay, port) = through("4", &section);
     let name = || {
         let mut name = [0; 3];
         connect(port).read_exact(&mut name).expect("the name");
@@ -330,7 +331,7 @@ fn an_unanswered_connect_times_out() {
         let live = Peer::named("live");
         let (hole, _queued) = black_hole();
         let section = format!("{}{}connect timeout = 1\n", remote(hole), live.remote());
-        let (relay, port) = relay(way, &section);
+        let (relay, port) = through(way, &section);
         let start = Instant::now();
         connect(port).read_exact(&mut [0; 4]).expect("the name");
         assert!(start.elapsed() >= Duration::from_millis(900));
@@ -377,7 +378,7 @@ fn black_hole() -> (u16, Vec<std::os::fd::OwnedFd>) {
 fn only_idle_sessions_meet_the_idle_timeout() {
     each(|way| {
         let peer = Peer::echo();
-        let (_relay, port) = relay(way, &format!("{}idle timeout = 1\n", peer.remote()));
+        let (_relay, port) = through(way, &format!("{}idle timeout = 1\n", peer.remote()));
         let mut busy = connect(port);
         let mut idle = connect(port);
         ping(&mut idle, b"once");
@@ -396,7 +397,7 @@ fn only_idle_sessions_meet_the_idle_timeout() {
 #[test]
 fn one_way_traffic_keeps_a_session_alive() {
     let (peer, arrived) = Peer::manual();
-    let (_relay, port) = relay("4", &format!("{}idle timeout = 1\n", peer.remote()));
+    let (_relay, port) = through("4", &format!("{}idle timeout = 1\n", peer.remote()));
     let mut client = connect(port);
     let mut remote = next(&arrived);
     for _ in 0..15 {
@@ -422,7 +423,7 @@ fn bytes_within_the_kernel_are_counted_and_keep_a_session_alive() {
         let way = Way { directives: SPLICE[0], ..mechanism.into() };
         let (peer, arrived) = Peer::manual();
         let section = format!("{}idle timeout = 2\naccess log = yes\n", peer.remote());
-        let (relay, port) = relay(way, &section);
+        let (relay, port) = through(way, &section);
         let session = || (connect(port), next(&arrived));
         let (mut broken, mut sender) = session();
         let (mut client, mut remote) = session();
@@ -449,7 +450,7 @@ fn bytes_within_the_kernel_are_counted_although_the_session_is_cut_off() {
         let way = Way { directives: SPLICE[0], ..mechanism.into() };
         let (peer, arrived) = Peer::manual();
         let section = format!("{}drain timeout = 1\naccess log = yes\n", peer.remote());
-        let (relay, port) = relay(way, &section);
+        let (relay, port) = through(way, &section);
         let mut client = connect(port);
         let mut remote = next(&arrived);
         remote.write_all(b"xyz").expect("to send");
@@ -463,7 +464,7 @@ fn bytes_within_the_kernel_are_counted_although_the_session_is_cut_off() {
 fn a_stalled_session_is_closed_after_the_idle_timeout() {
     each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (_relay, port) = relay(way, &format!("{}idle timeout = 1\n", peer.remote()));
+        let (_relay, port) = through(way, &format!("{}idle timeout = 1\n", peer.remote()));
         let mut client = connect(port);
         let _remote = next(&arrived);
         let data = vec![0; 1 << 20];
@@ -489,7 +490,7 @@ fn weights_are_those_of_the_c_program() {
             format!("remote = {{ address = 127.0.0.1 port = {port} weight = {weight} }}\n")
         })
         .collect();
-    let (_relay, port) = relay("4", &section);
+    let (_relay, port) = through("4", &section);
     let mut clients = Vec::new();
     let mut order = String::new();
     for _ in 0..12 {
@@ -514,13 +515,13 @@ fn remotes_may_be_unix_sockets_and_host_names() {
             }
         });
         let section = format!("remote = {{ address = {} }}\n", path.display());
-        let (_relay, port) = relay(way, &section);
+        let (_relay, port) = through(way, &section);
         assert_eq!(read_all(connect(port)), b"unix");
     });
     // The name resolves to ::1 as well, where nobody listens.
     let peer = Peer::named("name");
     let section = format!("remote = {{ address = localhost port = {} }}\n", peer.port);
-    let (_relay, port) = relay("4", &section);
+    let (_relay, port) = through("4", &section);
     connect(port).read_exact(&mut [0; 4]).expect("the name");
 }
 
@@ -534,10 +535,10 @@ fn a_unix_remote_with_a_full_backlog_is_waited_for() {
     thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
             let _ = stream.write_all(b"unix");
-            thread::sleep(Duration::from_millis(5));
+            pace(Duration::from_millis(5));
         }
     });
-    let (relay, port) = relay("4", &format!("remote = {{ address = {} }}\n", path.display()));
+    let (relay, port) = through("4", &format!("remote = {{ address = {} }}\n", path.display()));
     let clients: Vec<TcpStream> = (0..30).map(|_| connect(port)).collect();
     for client in clients {
         assert_eq!(read_all(client), b"unix");
@@ -552,9 +553,9 @@ fn the_local_address_is_used_for_its_family() {
         stream.write_all(from.as_bytes()).expect("to send");
     });
     let (_relay, port) =
-        relay("4", &format!("local address = 127.0.0.9 local address = ::1 {}", peer.remote()));
+        through("4", &format!("local address = 127.0.0.9 local address = ::1 {}", peer.remote()));
     assert_eq!(read_all(connect(port)), b"127.0.0.9");
-    let (relay, port) = relay("4", &format!("local address = ::1 {}", peer.remote()));
+    let (relay, port) = through("4", &format!("local address = ::1 {}", peer.remote()));
     expect_eof(&mut connect(port));
     relay.expect_log("bind: Address family not supported by protocol");
 }
@@ -567,7 +568,7 @@ fn protocols_that_the_kernel_lacks_are_said_and_others_work() {
         "remote = {{ address = 127.0.0.1 port = {port_of_peer} protocol = SCTP }}\n\
          remote = {{ address = 127.0.0.1 port = {port_of_peer} protocol = mptcp }}\n"
     );
-    let (relay, port) = relay("4", &section);
+    let (relay, port) = through("4", &section);
     let mut client = connect(port);
     let mut name = [0; 3];
     // Towards a server without MPTCP it falls back to TCP; this needs a kernel with MPTCP.
@@ -614,7 +615,7 @@ fn a_client_that_leaves_while_the_remote_is_connected_leaks_nothing() {
     each(|way| {
         let (hole, _queued) = black_hole();
         let section = format!("{}connect timeout = 1\n", remote(hole));
-        let (relay, port) = relay(way, &section);
+        let (relay, port) = through(way, &section);
         let worker = relay.workers()[0];
         let before = descriptors(worker);
         for leave_by_reset in [true, false] {
@@ -634,7 +635,7 @@ fn a_client_that_leaves_while_the_remote_is_connected_leaks_nothing() {
 fn half_dead_sessions_cost_no_cpu() {
     each(|way| {
         let (peer, arrived) = Peer::manual();
-        let (relay, port) = relay(way, &peer.remote());
+        let (relay, port) = through(way, &peer.remote());
         let worker = relay.workers()[0];
         // Half-closed clients, half-closed remotes, and clients with all buffers full of unread
         // data.
@@ -672,7 +673,7 @@ fn half_dead_sessions_cost_no_cpu() {
 #[test]
 fn the_access_log_has_a_line_per_session() {
     let peer = Peer::echo();
-    let (relay, port) = relay("4", &format!("{}access log = yes\n", peer.remote()));
+    let (relay, port) = through("4", &format!("{}access log = yes\n", peer.remote()));
     let mut client = connect(port);
     let from = client.local_addr().expect("an address").port();
     ping(&mut client, b"twelve bytes");
@@ -698,7 +699,7 @@ fn many_sessions_leave_nothing_behind() {
             (_, Some(_)) => 100,
         };
         let peer = Peer::echo();
-        let (relay, port) = relay(way, &peer.remote());
+        let (relay, port) = through(way, &peer.remote());
         let worker = relay.workers()[0];
         let round = |count: usize| {
             let threads: Vec<_> = (0..10)

@@ -54,9 +54,9 @@ fn a_file_that_is_saved_while_it_is_reloaded_ends_nothing() {
         move || {
             while !stop.load(Ordering::Relaxed) {
                 fs::write(&path, "").expect("to write");
-                thread::sleep(Duration::from_millis(3));
+                pace(Duration::from_millis(3));
                 fs::write(&path, &text).expect("to write");
-                thread::sleep(Duration::from_millis(10));
+                pace(Duration::from_millis(10));
             }
         }
     });
@@ -133,7 +133,7 @@ fn a_signal_that_arrives_while_the_next_image_starts_is_not_lost() {
         relay.signal(Signal::SIGHUP);
         relay.expect_log("SIGHUP: restarting");
         // Hits any point between the decision to reload and the next image's signal handlers.
-        thread::sleep(Duration::from_micros(400 * round));
+        stagger(Duration::from_micros(400 * round));
         relay.signal(if round % 2 == 0 { Signal::SIGTERM } else { Signal::SIGINT });
         assert_eq!(relay.wait().code(), Some(0), "round {round}");
         assert!(relay.log().contains("SIGTERM: exiting"));
@@ -151,7 +151,7 @@ fn signals_in_quick_succession_do_not_put_off_the_reload() {
     while Instant::now() < end && seen != "two" {
         for _ in 0..10 {
             relay.signal(Signal::SIGHUP);
-            thread::sleep(Duration::from_millis(30));
+            pace(Duration::from_millis(30));
         }
         // The service must go on meanwhile.
         seen = greeting(port);

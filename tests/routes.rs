@@ -13,16 +13,13 @@ use std::io::Read;
 use std::net::TcpStream;
 
 /// A relay whose listeners have the realms `outer` and `inner`.
-fn relay(ports: [u16; 2], listener: &str, section: &str) -> Relay {
-    let listen = |(port, realm): (u16, &str)| {
-        format!("listen = {{ address = 127.0.0.1 port = {port} realm = {realm} {listener} }}\n")
-    };
-    let listeners: String = ports.into_iter().zip(["outer", "inner"]).map(listen).collect();
-    Launch::new(format!(
-        "id = spawnd {{\n{listeners}spawn {{ instances min = 1 instances max = 1 }}\n}}\n\
-         id = tcprelay {{\naccess log = yes\n{section}\n}}\n"
-    ))
-    .start()
+fn realms(ports: [u16; 2], listener: &str, section: &str) -> Relay {
+    let [outer, inner] = ports;
+    let second =
+        format!("listen = {{ address = 127.0.0.1 port = {inner} realm = inner {listener} }}");
+    let first = format!("realm = outer {listener}");
+    let layout = relay(format!("access log = yes\n{section}")).port(outer);
+    layout.listen(&first).broker(&second).start().0
 }
 
 /// The first letter that a plain client gets; `None` if the session was refused.
@@ -48,7 +45,7 @@ fn the_same_conditions_hold_where_tls_is_ended() {
         "{}tls alpn = h2, http/1.1\n{NAMES}{remotes}",
         identity.directives(files.path(), "own")
     );
-    let _relay = relay(ports, "tls = yes", &section);
+    let _relay = realms(ports, "tls = yes", &section);
     let name = |client: &SslConnector, name: &str| {
         let mut stream = client.connect(name, connect(ports[0])).ok()?;
         let mut name = [0];
@@ -75,7 +72,7 @@ fn listeners_addresses_and_ports() {
          route default = four\n{remotes}",
         ports[0]
     );
-    let relay = relay(ports, "", &section);
+    let relay = realms(ports, "", &section);
     for (last, port, expected) in [
         (8, 1, Some('1')),
         (17, 1, Some('1')),
@@ -113,7 +110,7 @@ fn modules_narrow_what_routes_have_left() {
         modules().display(),
         remotes.concat()
     );
-    let relay = relay(ports, "", &section);
+    let relay = realms(ports, "", &section);
     for _ in 0..4 {
         assert_eq!(first(connect_from(3, ports[0])), Some('1'));
         assert_eq!(first(connect_from(3, ports[1])), Some('3'));

@@ -8,15 +8,7 @@ use std::process::Command;
 
 /// The maximum number of workers from the start, so that none becomes superfluous: a worker that
 /// ends has failed.
-fn relay(remotes: &str) -> (Relay, u16) {
-    let port = free_port();
-    let config = format!(
-        "id = spawnd {{ listen = {{ port = {port} backlog = 1024 }} \
-         spawn {{ instances min = 4 instances max = 4 users max = 2000 }} }}\n\
-         id = tcprelay {{ {remotes} access log = no }}\n"
-    );
-    (Launch::new(config).ready(4).start(), port)
-}
+const WORKERS: usize = 4;
 
 #[test]
 fn nginx_by_curl_and_wrk() {
@@ -49,7 +41,8 @@ fn nginx_by_curl_and_wrk() {
     };
     let (_one, first) = server("one");
     let (_two, second) = server("two");
-    let (relay, port) = relay(&format!("{}{}", remote(first), remote(second)));
+    let (relay, port) =
+        relay(format!("{}{}", remote(first), remote(second))).workers(WORKERS).start();
     let curl = || {
         let mut command = Command::new(program("curl"));
         command.args(["-sS", "--fail", "--max-time", "60"]);
@@ -97,7 +90,7 @@ fn redis_by_its_own_tools() {
         .args(["--appendonly", "no", "--dir"])
         .arg(directory.path());
     let _server = Server::start(&mut command, server_port);
-    let (_relay, port) = relay(&remote(server_port));
+    let (_relay, port) = relay(remote(server_port)).workers(WORKERS).start();
     let port = port.to_string();
     let cli = |arguments: &[&str]| {
         text(&run(Command::new(program("redis-cli")).args(["-p", &port]).args(arguments)))
@@ -163,7 +156,7 @@ fn an_ssh_session() {
     let mut command = Command::new(program("sshd"));
     command.arg("-D").arg("-f").arg(config);
     let _server = Server::start(&mut command, server_port);
-    let (_relay, port) = relay(&remote(server_port));
+    let (_relay, port) = relay(remote(server_port)).workers(WORKERS).start();
     let ssh = |command: &str| {
         let mut ssh = Command::new(program("ssh"));
         ssh.args(["-p", &port.to_string(), "-i"]).arg(&user_key).args([

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::launch::{monitor, two_workers};
+use common::launch::monitor;
+use common::layout::Layout;
 use common::*;
 use nix::sys::signal::Signal;
 use openssl::base64;
@@ -13,10 +14,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// A relay with two workers, or of one process, with this status page and these remotes.
-fn relay(status: &str, remotes: &str, single: bool) -> (Relay, u16) {
-    let port = free_port();
-    (two_workers(port, single, &format!("status = {{ {status} }}"), remotes), port)
+/// Two workers with a status page.
+fn with_status(page: &str, remote: &Peer) -> Layout {
+    relay(remote.remote()).workers(2).broker(&format!("status = {{ {page} }}"))
 }
 
 /// Sends bytes, and returns all that is answered until the connection ends.
@@ -53,7 +53,8 @@ fn wait_for_page(port: u16) {
 fn page_metrics_and_json_are_served() {
     for single in [false, true] {
         let (remote, status) = (Peer::echo(), free_port());
-        let (_relay, port) = relay(&format!("port = {status}"), &remote.remote(), single);
+        let (_relay, port) =
+            with_status(&format!("port = {status}"), &remote).single(single).start();
         wait_for_page(status);
         ping(&mut connect(port), b"hello");
         let url = |path: &str| format!("http://127.0.0.1:{status}{path}");
@@ -78,8 +79,7 @@ fn page_metrics_and_json_are_served() {
 fn only_looking_is_possible() {
     let status = free_port();
     let remote = Peer::echo();
-    let (_relay, _) =
-        relay(&format!("address = 127.0.0.1 port = {status}"), &remote.remote(), false);
+    let (_relay, _) = with_status(&format!("address = 127.0.0.1 port = {status}"), &remote).start();
     wait_for_page(status);
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"] {
         let answer = exchange(status, &format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n"));
@@ -99,7 +99,7 @@ fn only_looking_is_possible() {
 fn requests_may_follow_each_other() {
     let status = free_port();
     let remote = Peer::echo();
-    let (_relay, _) = relay(&format!("port = {status}"), &remote.remote(), false);
+    let (_relay, _) = with_status(&format!("port = {status}"), &remote).start();
     wait_for_page(status);
     let one = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
     let last = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -130,7 +130,7 @@ fn requests_may_follow_each_other() {
 fn nonsense_is_refused() {
     let status = free_port();
     let remote = Peer::echo();
-    let (relay, _) = relay(&format!("port = {status}"), &remote.remote(), false);
+    let (relay, _) = with_status(&format!("port = {status}"), &remote).start();
     wait_for_page(status);
     let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(100_000));
     let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(200));
@@ -166,7 +166,7 @@ fn nonsense_is_refused() {
 fn slow_clients_have_an_end_and_idle_ones_make_way() {
     let status = free_port();
     let remote = Peer::echo();
-    let (_relay, _) = relay(&format!("port = {status}"), &remote.remote(), false);
+    let (_relay, _) = with_status(&format!("port = {status}"), &remote).start();
     wait_for_page(status);
     // More than there is room for: those with nothing to say make way.
     let idle: Vec<TcpStream> = (0..100).map(|_| connect(status)).collect();
@@ -233,7 +233,7 @@ fn what_makes_no_sense_is_refused_with_its_place() {
 fn the_socket_outlives_monitors_and_reloads() {
     let status = free_port();
     let remote = Peer::echo();
-    let (relay, port) = relay(&format!("port = {status}"), &remote.remote(), false);
+    let (relay, port) = with_status(&format!("port = {status}"), &remote).start();
     wait_for_page(status);
     let first = monitor(&relay).expect("a monitor");
     kill(first, Signal::SIGKILL);
@@ -265,7 +265,7 @@ fn a_path_has_mode_and_owner() {
     let path = directory.file("status");
     let status = format!("path = {} mode = 640", path.display());
     let remote = Peer::echo();
-    let (mut relay, _) = relay(&status, &remote.remote(), false);
+    let (mut relay, _) = with_status(&status, &remote).start();
     let mode = std::fs::metadata(&path).expect("a socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
     let mut stream = UnixStream::connect(&path).expect("the socket");
@@ -284,7 +284,7 @@ fn a_path_has_mode_and_owner() {
 fn the_page_permits_its_own_style_and_script_only() {
     let status = free_port();
     let remote = Peer::echo();
-    let (_relay, _) = relay(&format!("port = {status}"), &remote.remote(), false);
+    let (_relay, _) = with_status(&format!("port = {status}"), &remote).start();
     wait_for_page(status);
     let (head, page) = get(status, "/", "");
     let policy = head.lines().find(|line| line.starts_with("Content-Security-Policy: "));

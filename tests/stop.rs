@@ -158,7 +158,7 @@ fn a_signal_before_the_start_is_complete_reaches_process_1() {
             .expect("unshare");
         let mut relay = Relay::assemble(directory, config, log, child);
         relay.expect_log("startup (version");
-        std::thread::sleep(Duration::from_millis(2 * round));
+        stagger(Duration::from_millis(2 * round));
         kill(relay.workers()[0], Signal::SIGTERM);
         assert_eq!(relay.wait().code(), Some(0), "round {round}");
     }

@@ -62,13 +62,9 @@ impl Service {
         let identity = Identity::own(&["localhost", "127.0.0.1"]);
         let files = Directory::new();
         let directives = identity.directives(files.path(), "own");
-        let port = free_port();
-        let text = format!(
-            "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 4096 {listener} }}\n \
-             spawn {{ {spawn} }}\n}}\nid = tcprelay {{\n{section}\n{directives}access log = yes\n}}\n"
-        );
         let workers = if spawn.contains("instances min = 2") { 2 } else { 1 };
-        let relay = Launch::new(text).ready(workers).start();
+        let section = format!("{section}\n{directives}access log = yes");
+        let (relay, port) = relay(section).workers(workers).listen(listener).spawn(spawn).start();
         Service { relay, port, identity, files }
     }
 
@@ -495,7 +491,7 @@ fn an_automatic_listener_takes_both() {
     let mut stream = connect(service.port);
     for word in [&b"\x16"[..], b"\x03\x01", b"\xff\xff plain after all"] {
         stream.write_all(word).expect("to send");
-        thread::sleep(Duration::from_millis(20));
+        pace(Duration::from_millis(20));
     }
     stream.shutdown(Shutdown::Write).expect("to shut down");
     let mut answer = Vec::new();

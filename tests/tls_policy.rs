@@ -20,7 +20,7 @@ struct Service {
 
 /// A relay with a TLS listener, under this system-wide OpenSSL policy.
 fn service(section: &str, system: &str) -> Service {
-    let (peer, files, port) = (Peer::echo(), Directory::new(), free_port());
+    let (peer, files) = (Peer::echo(), Directory::new());
     let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
     let system = files.write(
         "openssl.cnf",
@@ -29,13 +29,9 @@ fn service(section: &str, system: &str) -> Service {
              [all]\n{system}\n"
         ),
     );
-    let text = format!(
-        "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} tls = yes }}\n \
-         spawn {{ instances min = 1 instances max = 1 users max = 100 }} }}\n\
-         id = tcprelay {{ {}\n{directives}{section}\naccess log = yes }}\n",
-        peer.remote()
-    );
-    let setup = Launch::new(text).environment("OPENSSL_CONF", &system.display().to_string());
+    let section = format!("{}\n{directives}{section}\naccess log = yes", peer.remote());
+    let (launch, port) = relay(section).listen("tls = yes").launch();
+    let setup = launch.environment("OPENSSL_CONF", &system.display().to_string());
     Service { relay: setup.start(), port, _files: files, _peer: peer }
 }
 

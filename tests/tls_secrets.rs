@@ -41,15 +41,13 @@ fn nothing_of_a_session_stays_when_it_has_gone() {
         return left_out("only root may read the memory of a worker");
     }
     for records in ["auto", "openssl"] {
-        let (peer, files, port) = (Peer::echo(), Directory::new(), free_port());
+        let (peer, files) = (Peer::echo(), Directory::new());
         let directives = Identity::own(&["localhost"]).directives(files.path(), "own");
-        let text = format!(
-            "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} tls = yes }}\n \
-             spawn {{ instances min = 1 instances max = 1 users max = 100 }} }}\n\
-             id = tcprelay {{ {}\n{directives}tls records = {records}\ntls session timeout = 0\naccess log = yes }}\n",
+        let section = format!(
+            "{}\n{directives}tls records = {records}\ntls session timeout = 0\naccess log = yes",
             peer.remote()
         );
-        let relay = Launch::new(text).start();
+        let (relay, port) = relay(section).listen("tls = yes").start();
         let worker = relay.workers()[0];
         let lines = Arc::new(Mutex::new(Vec::new()));
         let connect = |version: SslVersion| {

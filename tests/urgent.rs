@@ -12,7 +12,7 @@ use std::net::{Shutdown, TcpStream};
 /// A session with the test as client and as remote.
 fn session(way: Way) -> (Relay, Peer, TcpStream, TcpStream) {
     let (peer, sessions) = Peer::manual();
-    let (relay, port) = relay(way, &peer.remote());
+    let (relay, port) = through(way, &peer.remote());
     let mut client = connect(port);
     client.write_all(b"first").expect("to send");
     let mut remote = next(&sessions);

@@ -323,7 +323,7 @@ fn s_client(port: u16, version: &str, input: &[&str]) -> String {
             }
         }
         // There is no answer to the command that could be waited for.
-        thread::sleep(std::time::Duration::from_millis(500));
+        outlast(std::time::Duration::from_millis(500));
     }
     drop(stdin);
     let _ = client.kill();
@@ -352,6 +352,6 @@ fn new_keys_are_given_to_the_kernel_or_the_session_ends() {
     assert!(answer.starts_with("first\n"), "{answer:?}");
     wait_for("the end of the session", || (descriptors(worker) == before).then_some(()));
     let ticks = cpu_ticks(worker);
-    thread::sleep(std::time::Duration::from_millis(500));
+    nothing_happens_for(std::time::Duration::from_millis(500));
     assert!(cpu_ticks(worker) - ticks <= 5, "no busy loop");
 }

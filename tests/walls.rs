@@ -311,6 +311,29 @@ fn planted(plants: &[(&str, &str)]) -> Vec<String> {
     found
 }
 
+/// A test that waits for something has a deadline (`wait_for`); one that lets time pass says why
+/// (`nothing_happens_for`, `outlast`, `stagger`, `pace`).
+#[test]
+fn tests_do_not_sleep() {
+    let (root, mut found) = (Path::new(env!("CARGO_MANIFEST_DIR")), Vec::new());
+    let mut folders = vec![root.join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("a readable folder").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = fs::read_to_string(&path).expect("source is text");
+                // In two parts, as this file is a test too.
+                if source.contains(concat!("thread::", "sleep(")) {
+                    found.push(path.strip_prefix(root).expect("below the root").to_owned());
+                }
+            }
+        }
+    }
+    assert_eq!(found, [Path::new("tests/common/mod.rs")]);
+}
+
 #[test]
 fn a_wrong_arrow_is_found_however_it_is_written() {
     for (file, line, expected) in [

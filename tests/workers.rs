@@ -132,23 +132,7 @@ impl FakeWorker {
 }
 
 fn config(port: u16, remote: &str, spawn: &str, worker: &str) -> String {
-    format!(
-        "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} backlog = 4096 }}\n \
-         spawn {{ {spawn} }} }}\nid = tcprelay {{\n{remote}{worker}\n}}\n"
-    )
-}
-
-fn one_session(port: u16) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"request")?;
-    stream.shutdown(std::net::Shutdown::Write)?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    if answer != b"request" {
-        return Err(std::io::Error::other(format!("answered {answer:?}")));
-    }
-    Ok(())
+    common::launch::sections(port, remote, "", spawn, worker)
 }
 
 /// Waits until a session was served and the broker knows that it has ended.
@@ -318,7 +302,7 @@ fn workers_that_stop_and_go_on_lose_nothing() {
         let worker = workers[round as usize % 2];
         kill(worker, Signal::SIGSTOP);
         // Times around the moment at which its connections are taken back.
-        thread::sleep(Duration::from_millis(980 + round * 45));
+        stagger(Duration::from_millis(980 + round * 45));
         kill(worker, Signal::SIGCONT);
     }
     stop.store(true, Ordering::Relaxed);
@@ -455,7 +439,7 @@ fn the_first_connection_of_a_worker_that_exec_names_is_served() {
                     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
                     streams.push(stream);
                 }
-                Err(_) => thread::sleep(Duration::from_millis(1)),
+                Err(_) => pace(Duration::from_millis(1)),
             }
         }
         all_served(&mut streams);
@@ -514,7 +498,7 @@ fn a_leaving_worker_reads_its_channel_to_the_end() {
         let mut sent = VecDeque::new();
         while begin.elapsed() < PATIENCE {
             if begin.elapsed() < Duration::from_millis(900) {
-                thread::sleep(Duration::from_millis(5));
+                pace(Duration::from_millis(5));
                 continue;
             }
             match give(&broker) {

@@ -3,22 +3,12 @@
 use crate::common::pki::Identity;
 use crate::common::sockets::connect_from;
 use crate::common::*;
+use crate::three;
 use nix::sys::signal::Signal;
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use std::io::{Read, Write};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
-
-/// Three workers, to which the broker gives connections in turn.
-fn relay(listener: &str, port: u16, section: &str) -> Relay {
-    Launch::new(format!(
-        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 4096 {listener} }}\n \
-         spawn {{ instances min = 3 instances max = 3 users min = 1000 users max = 1000 }}\n}}\n\
-         id = tcprelay {{\n{section}\n}}\n"
-    ))
-    .ready(3)
-    .start()
-}
 
 fn name(mut stream: impl Read) -> char {
     let mut name = [0];
@@ -44,7 +34,7 @@ fn a_client_stays_with_its_remote() {
     let mut peers = servers();
     let port = free_port();
     let section = format!("balance = source\nretry delay = 60\n{}", remotes(&peers));
-    let relay_here = relay("", port, &section);
+    let relay_here = three(&section).port(port).start().0;
     let first = from_all(port);
     for name in NAMES {
         assert!(first.contains(name), "no client has {name}: {first}");
@@ -59,7 +49,7 @@ fn a_client_stays_with_its_remote() {
     assert_eq!(from_all(port), first);
     peers.reverse();
     let other_port = free_port();
-    let other = relay("", other_port, &format!("balance = source\n{}", remotes(&peers)));
+    let other = three(format!("balance = source\n{}", remotes(&peers))).port(other_port).start().0;
     assert_eq!(from_all(other_port), first);
     drop(other);
     // One remote is down: only its clients go elsewhere.
@@ -78,7 +68,7 @@ fn a_server_name_has_its_remote() {
     let port = free_port();
     let section =
         format!("balance = hash\n{}{}", identity.directives(files.path(), "own"), remotes(&peers));
-    let _relay = relay("tls = auto", port, &section);
+    let _relay = three(&section).port(port).listen("tls = auto").start().0;
     let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a client");
     builder.set_verify(SslVerifyMode::NONE);
     let client = builder.build();
@@ -106,7 +96,7 @@ fn turns_go_round_over_all_workers() {
     let peers = servers();
     let port = free_port();
     let section = format!("balance = round-robin\nties = first\n{}", remotes(&peers));
-    let _relay = relay("", port, &section);
+    let _relay = three(&section).port(port).start().0;
     // Sessions stay open on one remote: it gets its turns all the same.
     let mut open = Vec::new();
     let names: String = (0..40)

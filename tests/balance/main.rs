@@ -4,6 +4,7 @@
 mod common;
 mod kinds;
 
+use common::layout::Layout;
 use common::*;
 use nix::sys::signal::Signal;
 use std::io::Read;
@@ -13,15 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Three workers, to which the broker gives connections in turn.
-const SPAWN: &str = "instances min = 3 instances max = 3 users min = 1000 users max = 1000";
+const SPAWN: &str = "users min = 1000 users max = 1000";
 
-fn relay(port: u16, worker: &str) -> Relay {
-    Launch::new(format!(
-        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 4096 }}\n \
-         spawn {{ {SPAWN} }}\n}}\nid = tcprelay {{\n{worker}\n}}\n"
-    ))
-    .ready(3)
-    .start()
+fn three(section: impl Into<String>) -> Layout {
+    relay(section).workers(3).spawn(SPAWN)
 }
 
 /// Two servers that send their names, and `remote` blocks with these weights.
@@ -58,7 +54,7 @@ impl Open {
 fn workers_balance_as_one() {
     let (_peers, remotes) = peers([1, 3]);
     let port = free_port();
-    let relay = relay(port, &remotes);
+    let relay = three(&remotes).port(port).start().0;
     let mut open = Open::default();
     open.open(port, 4);
     assert_eq!(open.counts(), [1, 3]);
@@ -90,7 +86,7 @@ fn workers_balance_as_one() {
 fn a_worker_may_balance_by_itself() {
     let (_peers, remotes) = peers([1, 3]);
     let port = free_port();
-    let relay = relay(port, &format!("{remotes}balance scope = worker"));
+    let relay = three(format!("{remotes}balance scope = worker")).port(port).start().0;
     let mut open = Open::default();
     open.open(port, 3);
     assert_eq!(open.counts(), [3, 0]);
@@ -104,7 +100,7 @@ fn a_worker_may_balance_by_itself() {
 fn the_counts_go_on_after_a_reload_and_a_replacement() {
     let (_peers, remotes) = peers([1, 3]);
     let port = free_port();
-    let relay = relay(port, &remotes);
+    let relay = three(&remotes).port(port).start().0;
     let mut open = Open::default();
     open.open(port, 2);
     assert_eq!(open.counts(), [1, 1]);
@@ -140,7 +136,7 @@ fn attempts(worker: &str) -> (Relay, u16, Arc<AtomicUsize>, Vec<Peer>) {
         dead.port,
         alive.remote()
     );
-    (relay(port, &format!("{remotes}{worker}")), port, tried, vec![dead, alive])
+    (three(format!("{remotes}{worker}")).port(port).start().0, port, tried, vec![dead, alive])
 }
 
 #[test]
@@ -180,7 +176,7 @@ fn one_by_one(port: u16, count: usize) -> Vec<Option<u8>> {
 fn equals_take_turns_over_all_workers() {
     let (_peers, remotes) = peers([1, 2]);
     let port = free_port();
-    let _relay = relay(port, &remotes);
+    let _relay = three(&remotes).port(port).start().0;
     // The next session may begin before the end of the previous one is known, so the shares are not
     // exact.
     let found = one_by_one(port, 150);
@@ -194,7 +190,7 @@ fn a_remote_that_accepts_and_closes_draws_its_share_and_no_more() {
         let hole = Peer::start(move |stream| if resets { reset(stream) } else { drop(stream) });
         let ([first, second], remotes) = peers([1, 1]);
         let port = free_port();
-        let _relay = relay(port, &format!("{}\n{remotes}", hole.remote()));
+        let _relay = three(format!("{}\n{remotes}", hole.remote())).port(port).start().0;
         let found = one_by_one(port, 90);
         let lost = found.iter().filter(|name| name.is_none()).count();
         assert!(lost < 50, "{lost} of 90, resets: {resets}");
@@ -220,7 +216,7 @@ fn a_remote_that_accepts_and_closes_is_taken_for_dead() {
         let (_peers, remotes) = peers([1, 1]);
         let port = free_port();
         let section = format!("fail count = 4 retry delay = 1 {}\n{remotes}", hole.remote());
-        let relay = relay(port, &section);
+        let relay = three(&section).port(port).start().0;
         let address = format!("[127.0.0.1]:{}", hole.port);
         let mut lost = 0;
         wait_for("the remote to be found out", || {
@@ -248,7 +244,8 @@ fn a_remote_that_accepts_and_closes_is_taken_for_dead() {
 fn clients_that_leave_first_make_no_remote_a_dead_one() {
     let (peer, held) = Peer::manual();
     let port = free_port();
-    let relay = relay(port, &format!("fail count = 2\nretry delay = 0\n{}", peer.remote()));
+    let relay =
+        three(format!("fail count = 2\nretry delay = 0\n{}", peer.remote())).port(port).start().0;
     for turn in 0..12 {
         let client = connect(port);
         let remote = next(&held);

@@ -176,7 +176,7 @@ fn datagram_worker() {
         let received = match Channel::from(std::io::stdin()).receive(&mut message) {
             Ok(received) => received,
             Err(_) => {
-                thread::sleep(Duration::from_millis(5));
+                pace(Duration::from_millis(5));
                 continue;
             }
         };

@@ -1,7 +1,7 @@
 //! Starts a program under test in a directory of its own, with whatever arguments, environment,
 //! user and limits a test needs.
 
-use super::{children, is_root, ours, title, wait_for, Directory, Relay, TCPRELAY};
+use super::{children, is_root, ours, title, wait_for, within, Directory, Relay, TCPRELAY};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What the program gets as descriptor 0.
 enum Input {
@@ -73,11 +73,7 @@ impl Launch {
     /// One listener on a port of 127.0.0.1, one worker for up to 5000 connections, and `relay` as
     /// the text of the worker's section.
     pub fn simple(port: u16, relay: &str) -> Launch {
-        Launch::new(format!(
-            "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }}\n \
-             spawn {{ instances min = 1 instances max = 1 users max = 5000 }}\n}}\n\
-             id = tcprelay {{\n{relay}\n}}\n"
-        ))
+        super::relay(relay).port(port).launch().0
     }
 
     pub fn program(mut self, program: impl Into<PathBuf>) -> Launch {
@@ -230,14 +226,11 @@ impl Launch {
             });
             // A worker running the program under test has opened everything once its title shows a
             // count.
-            let end = Instant::now() + Duration::from_secs(2);
             let ours = |pid: i32| {
                 fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
             };
             let counts = |&pid: &i32| !ours(pid) || title(pid).contains(" connection");
-            while !relay.workers().iter().all(counts) && Instant::now() < end {
-                thread::sleep(Duration::from_millis(2));
-            }
+            within(Duration::from_secs(2), || relay.workers().iter().all(counts).then_some(()));
         }
         relay
     }
@@ -292,25 +285,15 @@ pub fn stdout(relay: &Relay) -> Vec<u8> {
 
 /// Both sections: one listener on 127.0.0.1 and one worker, with further directives for each.
 pub fn section(port: u16, broker: &str, spawn: &str, relay: &str) -> String {
-    format!(
-        "id = spawnd {{\n{broker}\nlisten = {{ address = 127.0.0.1 port = {port} backlog = 1024 \
-         }}\nspawn = {{ instances min = 1 instances max = 1 {spawn} }}\n}}\n\
-         id = tcprelay {{\n{relay}\n}}\n"
-    )
+    super::relay(relay).port(port).users_by_default().broker(broker).spawn(spawn).text()
 }
 
-/// A relay with two workers, or with `single` in one process. `broker` and `relay`: what else is in
-/// their sections.
-pub fn two_workers(port: u16, single: bool, broker: &str, relay: &str) -> Relay {
-    let mode = if single { "single process = yes" } else { "" };
-    let launch = Launch::new(format!(
-        "id = spawnd {{ {mode} {broker} listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 }} \
-         spawn {{ instances min = 2 instances max = 2 users max = 2000 }} }}\n\
-         id = tcprelay {{ {relay} }}\n",
-    ));
-    let relay = if single { launch.ready(None) } else { launch.ready(2) }.start();
-    relay.expect_log("succeeded");
-    relay
+/// Both sections, with `spawn` as it is given, for texts that a test changes and loads again.
+pub fn sections(port: u16, remote: &str, broker: &str, spawn: &str, worker: &str) -> String {
+    format!(
+        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 4096 }}\n \
+         {broker}\n spawn {{ {spawn} }}\n}}\nid = tcprelay {{\n{remote}{worker}\n}}\n"
+    )
 }
 
 /// The monitor of a relay, among its children.

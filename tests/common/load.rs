@@ -54,7 +54,7 @@ impl Load {
             thread::spawn(move || {
                 let mut turn = start + pause * number / THREADS;
                 while !stop.load(SeqCst) {
-                    thread::sleep(turn.saturating_duration_since(Instant::now()));
+                    super::pace(turn.saturating_duration_since(Instant::now()));
                     let begun = Instant::now();
                     turn = if begun > turn + LATE { begun } else { turn } + pause;
                     let result = session();

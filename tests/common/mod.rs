@@ -5,6 +5,7 @@
 
 pub mod dns;
 pub mod launch;
+pub mod layout;
 pub mod load;
 pub mod memory;
 pub mod metrics;
@@ -16,6 +17,7 @@ pub mod tls;
 pub mod ways;
 
 pub use launch::Launch;
+pub use layout::relay;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -82,15 +84,25 @@ pub fn free_port() -> u16 {
 }
 
 /// Waits until `condition` returns a value; panics with `what` after [`PATIENCE`].
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, condition).unwrap_or_else(|| panic!("timed out waiting for {what}"))
+}
+
+/// Waits until `condition` returns a value, but no longer than `limit`.
+pub fn within<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + limit;
     loop {
-        if let Some(value) = condition() {
+        let value = condition();
+        if value.is_some() || Instant::now() >= end {
             return value;
         }
-        assert!(Instant::now() < end, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits until a process has ended, but no longer than `limit`.
+pub fn ends_within(limit: Duration, pid: i32) -> bool {
+    within(limit, || is_gone(pid).then_some(())).is_some()
 }
 
 /// Lets a period pass in which something must not happen. The caller checks afterwards that it did
@@ -104,7 +116,13 @@ pub fn outlast(period: Duration) {
     thread::sleep(period);
 }
 
-/// The pause of a client or remote that sends now and then.
+/// Lets some time pass, another one in each round, so that what comes next hits any point of
+/// something short.
+pub fn stagger(delay: Duration) {
+    thread::sleep(delay);
+}
+
+/// The pause of a client or remote that sends, reads or comes now and then.
 pub fn pace(period: Duration) {
     thread::sleep(period);
 }
@@ -178,15 +196,8 @@ impl Relay {
     }
 
     pub fn wait_for_log<T>(&self, what: &str, mut check: impl FnMut(&str) -> Option<T>) -> T {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let log = self.log();
-            if let Some(value) = check(&log) {
-                return value;
-            }
-            assert!(Instant::now() < end, "timed out waiting for {what}; the log:\n{log}");
-            thread::sleep(Duration::from_millis(5));
-        }
+        let found = within(PATIENCE, || check(&self.log()));
+        found.unwrap_or_else(|| panic!("timed out waiting for {what}; the log:\n{}", self.log()))
     }
 
     /// Waits for a line that contains `text`.
@@ -367,6 +378,26 @@ pub fn has_ended(stream: &mut TcpStream) -> bool {
     ended
 }
 
+/// True if an echo answers this client.
+pub fn is_served(client: &mut TcpStream) -> bool {
+    let mut answer = [0; 4];
+    client.write_all(b"ping").is_ok() && client.read_exact(&mut answer).is_ok()
+}
+
+/// A whole session with an echo: a request, its half-close, the answer and its end.
+pub fn one_session(port: u16) -> io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"request")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    if answer != b"request" {
+        return Err(io::Error::other(format!("answered {answer:?}")));
+    }
+    Ok(())
+}
+
 /// Sends and receives one word, through an echo.
 pub fn ping(stream: &mut TcpStream, word: &[u8]) {
     stream.write_all(word).expect("to send");
@@ -422,7 +453,7 @@ impl Peer {
                     let serve = serve.clone();
                     thread::spawn(move || serve(stream));
                 }
-                Err(_) => thread::sleep(Duration::from_millis(1)),
+                Err(_) => pace(Duration::from_millis(1)),
             }
         });
         Peer { port, stop: Some(stop), thread: Some(thread) }

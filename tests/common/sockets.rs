@@ -45,12 +45,16 @@ fn port(fd: &OwnedFd, peer: bool) -> Option<u16> {
     (result == 0 && ip).then(|| u16::from_be_bytes([storage[2], storage[3]]))
 }
 
-fn find(pid: i32, wanted: impl Fn(&OwnedFd) -> bool) -> Option<OwnedFd> {
-    let list = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+/// Copies of the descriptors of a process.
+fn duplicates(pid: i32) -> impl Iterator<Item = OwnedFd> {
+    let list = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
     list.flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|fd| duplicate(pid, fd).ok())
-        .find(wanted)
+        .filter_map(move |fd| duplicate(pid, fd).ok())
+}
+
+fn find(pid: i32, wanted: impl Fn(&OwnedFd) -> bool) -> Option<OwnedFd> {
+    duplicates(pid).find(wanted)
 }
 
 /// The listening socket of a process on a port.
@@ -98,6 +102,19 @@ pub fn has_unix_buffer(pid: i32, bytes: i32) -> bool {
     let is = |fd: &OwnedFd, name, value| option(fd, libc::SOL_SOCKET, name) == Some(value);
     find(pid, |fd| is(fd, libc::SO_DOMAIN, libc::AF_UNIX) && is(fd, libc::SO_SNDBUF, bytes))
         .is_some()
+}
+
+/// How many bytes wait to be read in the UNIX sockets of a process.
+pub fn unread_unix(pid: i32) -> usize {
+    let unix = |fd: &OwnedFd| option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN) == Some(libc::AF_UNIX);
+    let unread = |fd: OwnedFd| {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: FIONREAD writes an int.
+        let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+        assert_eq!(result, 0, "FIONREAD");
+        bytes as usize
+    };
+    duplicates(pid).filter(unix).map(unread).sum()
 }
 
 /// A client with an address of its own in 127.0.0.0/8.

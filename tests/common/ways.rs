@@ -43,34 +43,28 @@ impl From<&'static str> for Way {
 /// One worker in front of `section`, on a port of its own. With TLS, a second relay stands between
 /// the client and that worker and turns plain TCP into TLS. So a test needs no TLS itself, and both
 /// ends of the relay's TLS are tested.
-pub fn relay(way: impl Into<Way>, section: &str) -> (Relay, u16) {
+pub fn through(way: impl Into<Way>, section: &str) -> (Relay, u16) {
     let way = way.into();
-    let port = free_port();
     let Some(tls) = way.tls else {
-        let section = format!("{}{section}", way.directives);
-        return (Launch::simple(port, &section).mechanism(way.mechanism).start(), port);
+        let (launch, port) = relay(format!("{}{section}", way.directives)).launch();
+        return (launch.mechanism(way.mechanism).start(), port);
     };
     let files = Directory::new();
     let identity = pki::Identity::own(&["localhost", "127.0.0.1"]);
     let directives = identity.directives(files.path(), "relay");
-    let mut relay = Launch::new(format!(
-        "id = spawnd {{\n listen = {{ address = 127.0.0.1 port = {port} backlog = 1024 tls = {} }}\n \
-         spawn {{ instances min = 1 instances max = 1 users max = 5000 }}\n}}\n\
-         id = tcprelay {{\n{section}\n{directives}{}}}\n",
-        tls.versions, tls.directives
-    ))
-    .mechanism(way.mechanism)
-    .start();
-    let front = free_port();
+    let (launch, port) = relay(format!("{section}\n{directives}{}", tls.directives))
+        .listen(&format!("tls = {}", tls.versions))
+        .launch();
+    let mut behind = launch.mechanism(way.mechanism).start();
     let remote = format!(
         "remote = {{ address = 127.0.0.1 port = {port} tls = yes tls ca-file = {} {} }}",
         files.file("relay.pem").display(),
         if tls.directives == KERNEL { "" } else { tls.directives }
     );
     let front_section = format!("{remote}\n{}", if tls.directives == KERNEL { KERNEL } else { "" });
-    let setup = Launch::simple(front, &front_section).mechanism(way.mechanism);
-    relay.companions.push(setup.start());
-    (relay, front)
+    let (launch, front) = relay(front_section).launch();
+    behind.companions.push(launch.mechanism(way.mechanism).start());
+    (behind, front)
 }
 
 /// Runs a test for each mechanism and each way for the data. TCPRELAY_TEST_WAY limits it to the

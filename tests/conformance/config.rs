@@ -1,13 +1,11 @@
 //! The cases that are data: a configuration or a command line, an exit status, and the text on
 //! standard error. Expands the table's abbreviations.
 
-use crate::common::{ours, Directory, PATIENCE, TCPRELAY};
+use crate::common::{ours, within, Directory, PATIENCE, TCPRELAY};
 use crate::runner::{Case, Entry};
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use std::thread;
-use std::time::{Duration, Instant};
 
 /// No functions: all cases of this module are data.
 pub(crate) const CASES: &[Entry] = &[];
@@ -194,17 +192,10 @@ pub(crate) fn run(case: &Case) {
         .stderr(fs::File::create(&stderr).expect("a file"))
         .spawn()
         .expect("the program under test");
-    let end = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("waitpid") {
-            break status;
-        }
-        if Instant::now() > end {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("does not end; expected: {}", case.expected);
-        }
-        thread::sleep(Duration::from_millis(2));
+    let Some(status) = within(PATIENCE, || child.try_wait().expect("waitpid")) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("does not end; expected: {}", case.expected);
     };
     let text = fs::read(&stderr).expect("the standard error");
     let text = String::from_utf8_lossy(&text).into_owned();

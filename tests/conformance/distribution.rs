@@ -30,7 +30,7 @@ pub(crate) const CASES: &[Entry] = &[
 ];
 
 /// A relay to an echo, with these directives.
-fn relay(broker: &str, spawn: &str) -> (Peer, u16, Relay) {
+fn echoed(broker: &str, spawn: &str) -> (Peer, u16, Relay) {
     let (peer, port) = (Peer::echo(), free_port());
     let config = section(port, broker, spawn, &peer.remote());
     let ready = spawn.split("instances min = ").nth(1).and_then(|rest| rest.split(' ').next());
@@ -63,7 +63,7 @@ fn end(relay: &Relay, stream: TcpStream) {
 const THREE: &str = "instances max = 3 instances min = 1 users min = 2 users max = 3";
 
 fn nine() -> (Peer, u16, Relay, Vec<TcpStream>, Vec<usize>) {
-    let (peer, port, relay) = relay("", THREE);
+    let (peer, port, relay) = echoed("", THREE);
     let placed = (0..9).map(|_| placed(&relay, || connect(port)));
     let (streams, workers) = placed.unzip();
     (peer, port, relay, streams, workers)
@@ -86,7 +86,7 @@ fn d002() {
 }
 
 fn d003() {
-    let (_peer, port, relay) = relay("", "instances max = 4 instances min = 4 users min = 2");
+    let (_peer, port, relay) = echoed("", "instances max = 4 instances min = 4 users min = 2");
     let placed = (0..4).map(|_| placed(&relay, || connect(port)));
     let (_streams, mut workers): (Vec<TcpStream>, Vec<usize>) = placed.unzip();
     workers.sort_unstable();
@@ -103,7 +103,7 @@ fn d004() {
 }
 
 fn d005() {
-    let (_peer, port, relay) = relay("", "");
+    let (_peer, port, relay) = echoed("", "");
     let worker = relay.workers()[0];
     kill(worker, Signal::SIGKILL);
     let begin = Instant::now();
@@ -114,7 +114,7 @@ fn d005() {
 }
 
 fn d006() {
-    let (_peer, port, relay) = relay("", "users max = 60");
+    let (_peer, port, relay) = echoed("", "users max = 60");
     let mut streams = [client(port), client(port)];
     wait_loads(&relay, 2);
     kill(relay.workers()[0], Signal::SIGKILL);
@@ -129,7 +129,7 @@ const SPREAD: &str = "instances max = 3 instances min = 3 users min = 10 users m
 
 /// Which workers get six connections from one source that stay open.
 fn six(broker: &str) -> Vec<usize> {
-    let (_peer, port, relay) = relay(broker, SPREAD);
+    let (_peer, port, relay) = echoed(broker, SPREAD);
     let placed = (0..6).map(|_| placed(&relay, || connect(port)));
     let (_streams, workers): (Vec<TcpStream>, Vec<usize>) = placed.unzip();
     workers
@@ -142,7 +142,7 @@ fn d007() {
 }
 
 fn d008() {
-    let (_peer, port, relay) = relay("sticky cache period = 60", SPREAD);
+    let (_peer, port, relay) = echoed("sticky cache period = 60", SPREAD);
     let mut streams = Vec::new();
     let mut workers = Vec::new();
     for round in 0..6 {
@@ -156,7 +156,7 @@ fn d008() {
 
 fn d009() {
     let spawn = "instances max = 2 instances min = 2 users min = 2 users max = 2";
-    let (_peer, port, relay) = relay("sticky cache period = 60", spawn);
+    let (_peer, port, relay) = echoed("sticky cache period = 60", spawn);
     let open = || placed(&relay, || connect_from(Ipv4Addr::new(127, 0, 0, 2), port));
     let (first, one) = open();
     let (_second, two) = open();
@@ -170,7 +170,7 @@ fn d009() {
 }
 
 fn d010() {
-    let (_peer, port, relay) = relay("sticky cache period = 1", SPREAD);
+    let (_peer, port, relay) = echoed("sticky cache period = 1", SPREAD);
     let (_first, one) = placed(&relay, || connect(port));
     let (_second, two) = placed(&relay, || connect(port));
     assert_eq!((one, two), (1, 1));

@@ -1,7 +1,7 @@
 //! The messages between broker and worker: each side against the test.
 
 use crate::common::{
-    connect, expect_eof, free_port, is_gone, kill, ping, remote, wait_for, Peer, Relay,
+    connect, ends_within, expect_eof, free_port, is_gone, kill, ping, remote, wait_for, Peer, Relay,
 };
 use crate::fake::{
     accept_message, short, FakeBroker, FakeWorker, Workshop, ACCEPT, BAD_CONFIGURATION, DONE,
@@ -134,11 +134,7 @@ fn p008() {
     let (_peer, mut broker) = worker();
     broker.channel = None;
     let pid = broker.relay.pid();
-    let end = Instant::now() + MINUTE;
-    while !is_gone(pid) {
-        assert!(Instant::now() < end, "the worker stays:\n{}", broker.relay.log());
-        thread::sleep(Duration::from_millis(20));
-    }
+    assert!(ends_within(MINUTE, pid), "the worker stays:\n{}", broker.relay.log());
     assert_eq!(broker.relay.wait().code(), Some(0));
 }
 
@@ -154,11 +150,7 @@ fn p009() {
     }
     assert!(!is_gone(pid));
     drop(stream);
-    let end = Instant::now() + MINUTE;
-    while !is_gone(pid) {
-        assert!(Instant::now() < end, "the worker stays:\n{}", broker.relay.log());
-        thread::sleep(Duration::from_millis(20));
-    }
+    assert!(ends_within(MINUTE, pid), "the worker stays:\n{}", broker.relay.log());
     assert_eq!(broker.relay.wait().code(), Some(0));
 }
 

@@ -1,13 +1,14 @@
-//! What happens to the bytes, and which remote they reach.
+//! What happens to the bytes of a session, when it ends, and how its remote is addressed.
 
 use crate::common::{
-    connect, descriptors, echo, expect_eof, expect_reset, free_port, has_ended, kill, next,
-    pattern, ping, remote, reset, wait_for, Peer, Relay, PATIENCE,
+    connect, descriptors, echo, expect_eof, expect_reset, free_port, has_ended, kill, next, pace,
+    pattern, ping, relay, remote, reset, wait_for, Peer, Relay, PATIENCE,
 };
+use crate::failover::first_peer_down;
 use crate::runner::{exclude, Entry};
 use crate::support::{
-    ask, client, count, eventually_served, expect_title, has_been_closed, load, name_of_peer,
-    read_all, section, serving_worker, stays_idle, wait_loads, BlackHole, Launch, MassEcho,
+    client, count, eventually_served, expect_title, has_been_closed, load, name_of_peer, read_all,
+    section, serving_worker, wait_loads, BlackHole, Launch, MassEcho,
 };
 use nix::sys::signal::Signal;
 use std::io::{ErrorKind, Read, Write};
@@ -27,17 +28,6 @@ pub(crate) const CASES: &[Entry] = &[
     ("E008", || large_answer("")),
     ("E009", e009),
     ("E010", e010),
-    ("E011", e011),
-    ("E012", e012),
-    ("E013", || first_peer_down("")),
-    ("E014", e014),
-    ("E015", e015),
-    ("E016", e016),
-    ("E017", e017),
-    ("E018", e018),
-    ("E019", e019),
-    ("E020", e020),
-    ("E021", e021),
     ("E022", e022),
     ("E023", e023),
     ("E024", e024),
@@ -55,22 +45,15 @@ pub(crate) const CASES: &[Entry] = &[
     ("E036", e036),
     ("E037", e037),
     ("E038", e038),
-    ("E039", e039),
     ("E040", e040),
     ("E041", e041),
     ("E042", e042),
 ];
 
-/// A relay whose worker's section is `text`.
-fn relay(text: &str) -> (u16, Relay) {
-    let port = free_port();
-    (port, Launch::simple(port, text).start())
-}
-
 /// A relay with the test as its remote: one client, and the remote's end of its session.
 fn pair() -> (Relay, Peer, TcpStream, TcpStream) {
     let (peer, streams) = Peer::manual();
-    let (port, relay) = relay(&peer.remote());
+    let (relay, port) = relay(peer.remote()).start();
     let client = connect(port);
     let end = next(&streams);
     (relay, peer, client, end)
@@ -140,7 +123,7 @@ fn e004() {
                 0 => break,
                 count => received.extend_from_slice(&buffer[..count]),
             }
-            thread::sleep(Duration::from_millis(1));
+            pace(Duration::from_millis(1));
         }
         end.write_all(b"OK").expect("to send");
         received
@@ -176,14 +159,15 @@ fn e007() {
     end.write_all(&data).expect("to send");
     reset(end);
     all_freed(&relay);
-    thread::sleep(Duration::from_millis(300));
+    // A client that reads late.
+    pace(Duration::from_millis(300));
     let (received, error) = read_all(&mut client);
     assert!(received == data, "{} bytes", received.len());
     assert!(error.is_some(), "a clean end of file");
 }
 
 /// A relay to a manual server, with this event mechanism.
-fn with_mechanism(mechanism: &str, text: &str) -> (u16, Relay) {
+pub(crate) fn with_mechanism(mechanism: &str, text: &str) -> (u16, Relay) {
     let port = free_port();
     let launch = Launch::simple(port, text);
     let launch = match mechanism {
@@ -210,7 +194,7 @@ fn large_answer(mechanism: &str) {
         }
         received.extend_from_slice(&buffer[..count]);
         if received.len() % 10 == 0 {
-            thread::sleep(Duration::from_millis(1));
+            pace(Duration::from_millis(1));
         }
     }
     sender.join().expect("the peer");
@@ -263,7 +247,7 @@ fn e009() {
 
 fn e010() {
     let peer = Peer::echo();
-    let (port, _relay) = relay(&peer.remote());
+    let (_relay, port) = relay(peer.remote()).start();
     let data = pattern(10, 20_000_000);
     let mut client = connect(port);
     let mut sender = client.try_clone().expect("another handle");
@@ -275,156 +259,6 @@ fn e010() {
     let received = read_clean(&mut client);
     thread.join().expect("the sender");
     assert!(received == data, "{} bytes", received.len());
-}
-
-/// All remotes are down at first, then up.
-fn down_then_up(more: &str) {
-    let (first, second) = (free_port(), free_port());
-    let (port, _relay) = relay(&format!("{}{}{more}", remote(first), remote(second)));
-    for _ in 0..3 {
-        assert!(has_been_closed(&mut connect(port)));
-    }
-    let _a = Peer::named_on(first, "A");
-    let _b = Peer::named_on(second, "B");
-    // At once.
-    assert_eq!(ask(port).1, "A");
-}
-
-fn e011() {
-    down_then_up("");
-}
-
-fn e012() {
-    down_then_up("rebalance = 3\n");
-}
-
-/// E013 and E039: the second remote serves everything.
-fn first_peer_down(mechanism: &str) {
-    let (down, peer) = (free_port(), Peer::named("B"));
-    let text = format!("{}{}", remote(down), peer.remote());
-    let (port, _relay) = with_mechanism(mechanism, &text);
-    let mut streams: Vec<TcpStream> = Vec::new();
-    for _ in 0..5 {
-        let (mut stream, name) = ask(port);
-        assert_eq!(name, "B");
-        ping(&mut stream, b"hello");
-        streams.push(stream);
-    }
-    for stream in &mut streams {
-        ping(stream, b"again");
-    }
-}
-
-fn e014() {
-    let (down, peer) = (free_port(), Peer::named("B"));
-    let (port, _relay) = relay(&format!("{}{}", remote(down), peer.remote()));
-    assert_eq!(ask(port).1, "B");
-    let _back = Peer::named_on(down, "A");
-    wait_for("the first peer to be used again", || (ask(port).1 == "A").then_some(()));
-}
-
-/// Two concurrent clients while the second remote is unusable: no CPU time used, no flood of log
-/// lines.
-fn second_unusable(second: &str, text: &str) {
-    let peer = Peer::named("A");
-    let (port, relay) = relay(&format!("{}{second}", peer.remote()));
-    let mut streams: Vec<TcpStream> = (0..2)
-        .map(|_| {
-            let (stream, name) = ask(port);
-            assert_eq!(name, "A");
-            stream
-        })
-        .collect();
-    let worker = relay.workers()[0];
-    stays_idle(worker);
-    for stream in &mut streams {
-        ping(stream, b"hello");
-    }
-    assert!(count(&relay, text) <= 1, "{}", relay.log());
-}
-
-fn e015() {
-    let down = free_port();
-    second_unusable(&remote(down), &format!(":{down}"));
-}
-
-fn e016() {
-    let second = "remote = { address = 127.255.255.255 port = 9 }\n";
-    second_unusable(second, "127.255.255.255");
-}
-
-/// Servers A, B and so on with these weights.
-fn weighted(weights: &[u32]) -> (Vec<Peer>, String) {
-    let names = ["A", "B", "C"];
-    let peers: Vec<Peer> = names.iter().take(weights.len()).map(|name| Peer::named(name)).collect();
-    let block = |(peer, weight): (&Peer, &u32)| {
-        let port = peer.port;
-        format!("remote = {{ address = 127.0.0.1 port = {port} weight = {weight} }}\n")
-    };
-    let text = peers.iter().zip(weights).map(block).collect();
-    (peers, text)
-}
-
-/// The servers that this many lasting connections reach, in order.
-fn order(text: &str, connections: usize) -> String {
-    let (port, _relay) = relay(text);
-    let asked: Vec<(TcpStream, String)> = (0..connections).map(|_| ask(port)).collect();
-    asked.into_iter().map(|(_, name)| name).collect()
-}
-
-fn e017() {
-    let (_peers, text) = weighted(&[1, 2, 3]);
-    assert_eq!(order(&text, 12), "ABCCBCABCCBC");
-}
-
-fn e018() {
-    let (_peers, text) = weighted(&[1, 1]);
-    let (port, relay) = relay(&format!("{text}ties = first\n"));
-    for _ in 0..5 {
-        assert_eq!(ask(port).1, "A");
-        wait_loads(&relay, 0);
-    }
-}
-
-fn e019() {
-    let (first, peer) = (free_port(), Peer::named("B"));
-    // A listener cannot both refuse and count connects, so A is down until it is expected to be
-    // chosen.
-    let text = format!("{}{}rebalance = 4\nretry delay = 0\n", remote(first), peer.remote());
-    let (port, _relay) = relay(&text);
-    let mut streams = Vec::new();
-    let mut used = |expected: &str| {
-        let (stream, name) = ask(port);
-        assert_eq!(name, expected, "connection {}", streams.len() + 1);
-        streams.push(stream);
-    };
-    // Connection 1 is selection 1 (A, refused) and 2; connections 2 and 3 are selections 3 and 4.
-    used("B");
-    used("B");
-    used("B");
-    // Selection 5 lifts the mark: A is tried again, refused, and selection 6 is B.
-    used("B");
-    // Selection 7.
-    used("B");
-    let _back = Peer::named_on(first, "A");
-    // Selection 8 does not consider A; the next one lifts the mark.
-    used("B");
-    used("A");
-    used("A");
-}
-
-fn e020() {
-    let down = free_port();
-    let (port, _relay) = relay(&format!("{}rebalance = -1\n", remote(down)));
-    assert!(has_been_closed(&mut connect(port)));
-    let _back = Peer::named_on(down, "A");
-    assert_eq!(ask(port).1, "A");
-}
-
-fn e021() {
-    // A remote of weight 1000 gets four connections before its priority rises above zero.
-    let (_peers, text) = weighted(&[1000, 1]);
-    assert_eq!(order(&text, 6), "AAAABA");
 }
 
 /// How long after `begin` the client's connection ends.
@@ -440,7 +274,7 @@ pub(crate) fn about_two_seconds(elapsed: Duration) {
 
 fn e022() {
     let hole = BlackHole::new();
-    let (port, relay) = relay(&format!("{}idle timeout = 2\n", remote(hole.port)));
+    let (relay, port) = relay(format!("{}idle timeout = 2\n", remote(hole.port))).start();
     let worker = serving_worker(&relay);
     let before = descriptors(worker);
     let begin = Instant::now();
@@ -452,7 +286,7 @@ fn e022() {
 
 fn e023() {
     let hole = BlackHole::new();
-    let (port, relay) = relay(&format!("{}connect timeout = 2\n", remote(hole.port)));
+    let (relay, port) = relay(format!("{}connect timeout = 2\n", remote(hole.port))).start();
     let worker = serving_worker(&relay);
     let before = descriptors(worker);
     drop(connect(port));
@@ -462,7 +296,7 @@ fn e023() {
     let (peer, streams) = Peer::manual();
     let hole = BlackHole::new();
     let text = format!("connect timeout = 60\n{}{}", remote(hole.port), peer.remote());
-    let (port, relay) = self::relay(&text);
+    let (relay, port) = crate::common::relay(&text).start();
     let worker = relay.workers()[0];
     let mut client = connect(port);
     client.write_all(b"last words").expect("to send");
@@ -478,7 +312,7 @@ fn e023() {
 
 fn e024() {
     let hole = BlackHole::new();
-    let (port, relay) = relay(&format!("{}connect timeout = 60\n", remote(hole.port)));
+    let (relay, port) = relay(format!("{}connect timeout = 60\n", remote(hole.port))).start();
     let client = connect(port);
     wait_loads(&relay, 1);
     let begin = Instant::now();
@@ -501,7 +335,7 @@ fn silence(mechanism: &str) {
 
 fn e026() {
     let (peer, streams) = Peer::manual();
-    let (port, _relay) = relay(&format!("{}idle timeout = 2\n", peer.remote()));
+    let (_relay, port) = relay(format!("{}idle timeout = 2\n", peer.remote())).start();
     let mut client = connect(port);
     let mut end = next(&streams);
     for _ in 0..10 {
@@ -517,7 +351,7 @@ fn e026() {
 
 fn e027() {
     let (peer, streams) = Peer::manual();
-    let (port, relay) = relay(&format!("{}idle timeout = 2\n", peer.remote()));
+    let (relay, port) = relay(format!("{}idle timeout = 2\n", peer.remote())).start();
     let mut client = connect(port);
     let _end = next(&streams);
     client.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
@@ -584,7 +418,7 @@ fn e029() {
 
 fn e030() {
     let peer = Peer::echo();
-    let (port, relay) = relay(&format!("{}retire limit = 1\n", peer.remote()));
+    let (relay, port) = relay(format!("{}retire limit = 1\n", peer.remote())).start();
     for _ in 0..100 {
         client(port);
     }
@@ -617,7 +451,7 @@ fn e031() {
 fn e032() {
     let (peer, streams) = Peer::manual();
     let text = format!("{}local address = 127.0.0.9\n", peer.remote());
-    let (port, _relay) = relay(&text);
+    let (_relay, port) = relay(&text).start();
     let _client = connect(port);
     let source = next(&streams).peer_addr().expect("the source");
     assert_eq!(source.ip(), Ipv4Addr::new(127, 0, 0, 9));
@@ -625,7 +459,7 @@ fn e032() {
 
 fn e033() {
     let peer = Peer::named("A");
-    let (port, relay) = relay(&format!("{}local address = ::1\n", peer.remote()));
+    let (relay, port) = relay(format!("{}local address = ::1\n", peer.remote())).start();
     for _ in 0..3 {
         assert!(has_been_closed(&mut connect(port)));
     }
@@ -642,7 +476,7 @@ fn e033() {
         "{}remote = {{ address = ::1 port = {other} }}\nlocal address = ::1\n",
         peer.remote()
     );
-    let (port, _relay) = self::relay(&text);
+    let (_relay, port) = crate::common::relay(&text).start();
     let mut client = connect(port);
     let (mut end, _) = listener.accept().expect("a connection");
     end.write_all(b"B").expect("to send");
@@ -676,14 +510,14 @@ fn e035() {
         }
     });
     let text = format!("remote = {{ address = ::1 port = {port} }}\n");
-    let (port, _relay) = relay(&text);
+    let (_relay, port) = relay(&text).start();
     client(port);
 }
 
 fn e036() {
     let peer = Peer::echo();
     let text = format!("remote = {{ address = 127.0.0.1:{} port = 1 }}\n", peer.port);
-    let (port, _relay) = relay(&text);
+    let (_relay, port) = relay(&text).start();
     client(port);
 }
 
@@ -699,25 +533,21 @@ fn e037() {
             echo(stream);
         }
     });
-    let (port, _relay) = relay("remote = { address = 127.0.0.77 port = ssh }\n");
+    let (_relay, port) = relay("remote = { address = 127.0.0.77 port = ssh }\n").start();
     client(port);
 }
 
 fn e038() {
-    crate::start::require_no_sctp();
+    crate::listeners::require_no_sctp();
     let peer = Peer::echo();
     let text = format!("remote = {{ address = 127.0.0.1 port = {} protocol = SCTP }}\n", peer.port);
-    let (port, relay) = relay(&text);
+    let (relay, port) = relay(&text).start();
     for _ in 0..3 {
         assert!(has_been_closed(&mut connect(port)));
     }
     relay.expect_log("Protocol not supported");
     assert_eq!(count(&relay, "Protocol not supported"), 1, "{}", relay.log());
     assert_eq!(count(&relay, "Bad file descriptor"), 0);
-}
-
-fn e039() {
-    first_peer_down("16");
 }
 
 fn e040() {
@@ -728,7 +558,7 @@ fn e040() {
 
 fn e041() {
     let peer = Peer::echo();
-    let (port, relay) = relay(&peer.remote());
+    let (relay, port) = relay(peer.remote()).start();
     let mut streams: Vec<TcpStream> = (0..3).map(|_| client(port)).collect();
     wait_loads(&relay, 3);
     kill(relay.workers()[0], Signal::SIGKILL);
@@ -741,7 +571,7 @@ fn e041() {
 
 fn e042() {
     let echo = MassEcho::new();
-    let (port, relay) = relay(&remote(echo.port));
+    let (relay, port) = relay(remote(echo.port)).start();
     let worker = serving_worker(&relay);
     let before = descriptors(worker);
     let mut streams: Vec<TcpStream> = (0..2500).map(|_| connect(port)).collect();

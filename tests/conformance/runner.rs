@@ -81,10 +81,12 @@ fn table() -> Vec<Case> {
 }
 
 fn runner(id: &str) -> Option<fn()> {
-    let modules: [&[Entry]; 13] = [
+    let modules: [&[Entry]; 15] = [
         crate::cli::CASES,
         crate::crash::CASES,
         crate::distribution::CASES,
+        crate::failover::CASES,
+        crate::listeners::CASES,
         crate::logging::CASES,
         crate::overload::CASES,
         crate::protocol::CASES,

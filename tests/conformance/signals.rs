@@ -1,8 +1,8 @@
 //! Signals to brokers and workers.
 
 use crate::common::{
-    connect, expect_eof, free_port, is_gone, kill, mechanisms, next, ping, remote, wait_for, Peer,
-    Relay,
+    connect, ends_within, expect_eof, free_port, is_gone, kill, mechanisms, next, ping, relay,
+    remote, wait_for, Peer, Relay, PATIENCE,
 };
 use crate::runner::Entry;
 use crate::support::{
@@ -10,13 +10,12 @@ use crate::support::{
     Daemon, Launch,
 };
 use nix::sys::signal::Signal;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 pub(crate) const CASES: &[Entry] = &[
     ("S001", s001),
@@ -40,10 +39,9 @@ pub(crate) const CASES: &[Entry] = &[
 
 /// A relay with two workers and a pid file, in front of an echo.
 fn two_workers() -> (Peer, u16, Relay) {
-    let (peer, port) = (Peer::echo(), free_port());
-    let spawn = "instances max = 2 instances min = 2 users min = 100";
-    let launch = Launch::new(section(port, "pidfile = @DIR@/pid", spawn, &peer.remote()));
-    let relay = launch.ready(2).start();
+    let peer = Peer::echo();
+    let layout = relay(peer.remote()).workers(2).users_by_default().spawn("users min = 100");
+    let (relay, port) = layout.broker("pidfile = @DIR@/pid").start();
     wait_loads(&relay, 0);
     (peer, port, relay)
 }
@@ -394,15 +392,8 @@ fn s017() {
     let workers = relay.workers();
     relay.signal(Signal::SIGKILL);
     relay.wait();
-    let end = Instant::now() + Duration::from_secs(75);
-    while !is_gone(workers[1]) {
-        assert!(Instant::now() < end, "the idle worker stays");
-        thread::sleep(Duration::from_millis(20));
-    }
+    assert!(ends_within(Duration::from_secs(75), workers[1]), "the idle worker stays");
     ping(&mut stream, b"still there");
     drop(stream);
-    while !is_gone(workers[0]) {
-        assert!(Instant::now() < end, "the worker stays");
-        thread::sleep(Duration::from_millis(20));
-    }
+    assert!(ends_within(PATIENCE, workers[0]), "the worker stays");
 }

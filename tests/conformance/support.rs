@@ -1,18 +1,19 @@
 //! Starts the programs in every way that the table asks for, and inspects them from outside.
 
 pub(crate) use crate::common::launch::{section, stdout, Finished, Launch};
-use crate::common::{children, connect, cpu_ticks, ping, wait_for, Peer, Relay};
+use crate::common::{
+    children, connect, cpu_ticks, ping, title, wait_for, within, Peer, Relay, PATIENCE,
+};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::{fs, thread};
 
 /// The worker's section alone.
 pub(crate) fn worker_section(relay: &str) -> String {
@@ -257,16 +258,8 @@ pub(crate) fn wait_loads(relay: &Relay, total: usize) -> Vec<usize> {
 
 /// Waits until the broker's title contains `text`.
 pub(crate) fn expect_title(pid: i32, text: &str) {
-    let mut last = String::new();
-    let end = Instant::now() + crate::common::PATIENCE;
-    while Instant::now() < end {
-        last = crate::common::title(pid);
-        if last.contains(text) {
-            return;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    panic!("the title of {pid} is {last:?}, not {text:?}");
+    let shown = within(PATIENCE, || title(pid).contains(text).then_some(()));
+    shown.unwrap_or_else(|| panic!("the title of {pid} is {:?}, not {text:?}", title(pid)));
 }
 
 /// Requires that a worker uses next to no CPU time for a second.
@@ -425,16 +418,14 @@ pub(crate) fn kill_descendants() {
         }
     }
     // Reaps them too: where process 1 does not, nobody else would.
-    let end = Instant::now() + Duration::from_secs(2);
-    loop {
+    within(Duration::from_secs(2), || loop {
         // SAFETY: waitpid(2) with plain numbers; it needs no place for the status.
         match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } {
-            -1 => return,
-            0 if Instant::now() > end => return,
-            0 => thread::sleep(Duration::from_millis(5)),
+            -1 => return Some(()),
+            0 => return None,
             _ => {}
         }
-    }
+    });
 }
 
 /// How often `text` is in the log.

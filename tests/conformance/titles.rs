@@ -1,6 +1,6 @@
 //! Process titles.
 
-use crate::common::{connect, free_port, kill, ping, title, Peer, Relay};
+use crate::common::{connect, free_port, kill, ping, relay, title, Peer, Relay};
 use crate::runner::Entry;
 use crate::support::{client, expect_title, section, wait_loads, Launch};
 use nix::sys::signal::Signal;
@@ -9,11 +9,11 @@ use std::net::TcpStream;
 pub(crate) const CASES: &[Entry] =
     &[("T001", t001), ("T002", t002), ("T003", t003), ("T004", t004), ("T005", t005)];
 
-fn relay(relay: &str) -> (Peer, u16, Relay) {
-    let (peer, port) = (Peer::echo(), free_port());
-    let text = format!("{}{relay}", peer.remote());
-    let launch = Launch::new(section(port, "", "users max = 60", &text));
-    (peer, port, launch.start())
+fn sixty(section: &str) -> (Peer, u16, Relay) {
+    let peer = Peer::echo();
+    let section = format!("{}{section}", peer.remote());
+    let (relay, port) = relay(section).spawn("users max = 60").start();
+    (peer, port, relay)
 }
 
 fn exactly(pid: i32, text: &str) {
@@ -22,7 +22,7 @@ fn exactly(pid: i32, text: &str) {
 }
 
 fn t001() {
-    let (_peer, port, relay) = relay("");
+    let (_peer, port, relay) = sixty("");
     exactly(relay.pid(), "tcprelay: 0 connections, accepting up to 60 more");
     let stream = client(port);
     exactly(relay.pid(), "tcprelay: 1 connection, accepting up to 59 more");
@@ -33,7 +33,7 @@ fn t001() {
 }
 
 fn t002() {
-    let (_peer, port, relay) = relay("");
+    let (_peer, port, relay) = sixty("");
     let worker = relay.workers()[0];
     exactly(worker, "tcprelay: 0 connections");
     let _stream = client(port);
@@ -43,7 +43,7 @@ fn t002() {
 }
 
 fn t003() {
-    let (_peer, port, drained) = relay("");
+    let (_peer, port, drained) = sixty("");
     let mut streams: Vec<TcpStream> = (0..3).map(|_| client(port)).collect();
     let worker = wait_loads_of_one(&drained, 3);
     kill(worker, Signal::SIGTERM);
@@ -52,7 +52,7 @@ fn t003() {
     drop(streams.pop());
     exactly(worker, "tcprelay: 1 connection left, dying when idle");
 
-    let (_peer, port, retired) = relay("retire limit = 3");
+    let (_peer, port, retired) = sixty("retire limit = 3");
     let worker = retired.workers()[0];
     let mut streams: Vec<TcpStream> = (0..3).map(|_| connect(port)).collect();
     for stream in &mut streams {

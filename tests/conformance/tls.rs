@@ -13,8 +13,8 @@ mod files;
 mod handshakes;
 
 use crate::common::{
-    connect, expect_eof, free_port, next, pattern, ping, remote, reset, wait_for, Peer, Relay,
-    PATIENCE, SPAWND,
+    connect, expect_eof, free_port, next, pace, pattern, ping, remote, reset, wait_for, within,
+    Peer, Relay, PATIENCE, SPAWND,
 };
 use crate::fake::{accept_message, FakeBroker, BAD_CONFIGURATION};
 use crate::relay::{about_two_seconds, all_freed, read_clean};

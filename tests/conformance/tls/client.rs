@@ -318,9 +318,7 @@ impl Baseline {
     pub(super) fn expect(&self, relay: &Relay, since: Instant) {
         all_freed(relay);
         let same = || descriptor_names(self.worker) == self.descriptors;
-        while !same() && since.elapsed() < SOON {
-            thread::sleep(Duration::from_millis(5));
-        }
+        within(SOON.saturating_sub(since.elapsed()), || same().then_some(()));
         assert_eq!(descriptor_names(self.worker), self.descriptors);
         assert!(since.elapsed() < SOON, "freed after {:?}", since.elapsed());
         stays_idle(self.worker);

@@ -33,7 +33,7 @@ pub(super) fn slow_download(version: SslVersion) {
             Err(error) if error.code() == ErrorCode::ZERO_RETURN => break,
             Err(error) => panic!("{error} after {} bytes", received.len()),
         }
-        thread::sleep(Duration::from_millis(1));
+        pace(Duration::from_millis(1));
     }
     sender.join().expect("the peer");
     assert!(received == data, "{} bytes", received.len());
@@ -67,7 +67,7 @@ pub(super) fn large_echo(version: SslVersion) {
         }
         if before == (sent, received.len()) {
             assert!(last.elapsed() < PATIENCE, "stuck after {before:?} bytes");
-            thread::sleep(Duration::from_millis(1));
+            pace(Duration::from_millis(1));
         } else {
             last = Instant::now();
         }
