@@ -41,8 +41,8 @@ fn nginx_by_curl_and_wrk() {
     };
     let (_one, first) = server("one");
     let (_two, second) = server("two");
-    let (relay, port) =
-        relay(format!("{}{}", remote(first), remote(second))).workers(WORKERS).start();
+    let section = format!("{}{}", remote(first), remote(second));
+    let (relay, port) = relay(section).on_all_addresses().workers(WORKERS).start();
     let curl = || {
         let mut command = Command::new(program("curl"));
         command.args(["-sS", "--fail", "--max-time", "60"]);

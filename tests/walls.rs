@@ -1,10 +1,13 @@
 //! Checks the architecture: which module directory ("room") may use which. Parses the source, and
 //! fails on a dependency that the design does not allow, and on a cycle between modules of one
-//! room.
+//! room. `walls/files.rs` has the rules for files.
 
+#[path = "walls/files.rs"]
+mod files;
 #[path = "walls/paths.rs"]
 mod paths;
 
+use files::files;
 use paths::{paths, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -101,23 +104,13 @@ type Sources = BTreeMap<PathBuf, Vec<Reference>>;
 fn sources() -> &'static Sources {
     static SOURCES: OnceLock<Sources> = OnceLock::new();
     SOURCES.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let (mut sources, mut folders) = (Sources::new(), vec![root.join("src"), root.join("ffi")]);
-        while let Some(folder) = folders.pop() {
-            let entries = fs::read_dir(&folder);
-            for entry in entries.unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
-                let path = entry.expect("a readable folder").path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "rs") {
-                    let source = fs::read_to_string(&path).expect("source is text");
-                    let path = path.strip_prefix(root).expect("below the root").to_owned();
-                    let named = paths(&source, &module_of(&path));
-                    sources.insert(path, named);
-                }
-            }
-        }
-        sources
+        files(&["src", "ffi"], &["rs"])
+            .into_iter()
+            .map(|(path, text)| {
+                let named = paths(&text, &module_of(&path));
+                (path, named)
+            })
+            .collect()
     })
 }
 
@@ -309,29 +302,6 @@ fn planted(plants: &[(&str, &str)]) -> Vec<String> {
     let mut found = complaints(&planted);
     found.retain(|complaint| !before.contains(complaint));
     found
-}
-
-/// A test that waits for something has a deadline (`wait_for`); one that lets time pass says why
-/// (`nothing_happens_for`, `outlast`, `stagger`, `pace`).
-#[test]
-fn tests_do_not_sleep() {
-    let (root, mut found) = (Path::new(env!("CARGO_MANIFEST_DIR")), Vec::new());
-    let mut folders = vec![root.join("tests")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder") {
-            let path = entry.expect("a readable folder").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let source = fs::read_to_string(&path).expect("source is text");
-                // In two parts, as this file is a test too.
-                if source.contains(concat!("thread::", "sleep(")) {
-                    found.push(path.strip_prefix(root).expect("below the root").to_owned());
-                }
-            }
-        }
-    }
-    assert_eq!(found, [Path::new("tests/common/mod.rs")]);
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! A relay with one listener on 127.0.0.1, as most tests need one.
+//! A relay with one listener, on 127.0.0.1 if nothing else is said, as most tests need one.
 
 use super::{free_port, Launch, Relay};
 
 /// What its configuration says. Made by [`relay`].
 pub struct Layout {
+    address: &'static str,
     port: u16,
     workers: usize,
     single: bool,
@@ -18,6 +19,7 @@ pub struct Layout {
 /// A relay whose worker's section is `section`, with one worker on a port of its own.
 pub fn relay(section: impl Into<String>) -> Layout {
     Layout {
+        address: "address = 127.0.0.1",
         port: 0,
         workers: 1,
         single: false,
@@ -31,6 +33,12 @@ pub fn relay(section: impl Into<String>) -> Layout {
 }
 
 impl Layout {
+    /// Listens on all addresses of this host.
+    pub fn on_all_addresses(mut self) -> Layout {
+        self.address = "";
+        self
+    }
+
     /// The port; without this, a free one.
     pub fn port(mut self, port: u16) -> Layout {
         self.port = port;
@@ -82,11 +90,12 @@ impl Layout {
 
     /// The configuration.
     pub fn text(&self) -> String {
-        let Layout { port, workers, single, top, broker, listen, users, spawn, section } = self;
+        let Layout { address, port, workers, single, top, broker, listen, users, spawn, section } =
+            self;
         let single = if *single { "single process = yes\n" } else { "" };
         format!(
             "{top}\nid = spawnd {{\n{single}{broker}\
-             listen = {{ address = 127.0.0.1 port = {port} backlog = 4096 {listen} }}\n\
+             listen = {{ {address} port = {port} backlog = 4096 {listen} }}\n\
              spawn = {{ instances min = {workers} instances max = {workers} {users} {spawn} }}\n}}\n\
              id = tcprelay {{\n{section}\n}}\n"
         )

@@ -1,0 +1,111 @@
+//! Clients, and what they must see.
+
+use super::PATIENCE;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+/// Connects to a port of 127.0.0.1, with timeouts so that no test hangs.
+pub fn connect(port: u16) -> TcpStream {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_nodelay(true).expect("nodelay");
+    stream
+}
+
+/// Aborts a connection with RST.
+pub fn reset(stream: TcpStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: the pointer and the length describe `linger`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(&stream),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0);
+    drop(stream);
+}
+
+/// Sends one byte as urgent data (MSG_OOB).
+pub fn send_urgent(stream: &TcpStream, byte: u8) {
+    let descriptor = std::os::fd::AsRawFd::as_raw_fd(stream);
+    // SAFETY: the pointer and the length describe `byte`, which outlives the call.
+    let sent = unsafe { libc::send(descriptor, (&raw const byte).cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1);
+}
+
+/// Requires end of file, with no data before it.
+pub fn expect_eof(stream: &mut TcpStream) {
+    let mut byte = [0];
+    match stream.read(&mut byte) {
+        Ok(0) => {}
+        other => panic!("expected end of file, got {other:?} {byte:?}"),
+    }
+}
+
+/// Requires that the stream ends with an error, not with end of file.
+pub fn expect_reset(stream: &mut TcpStream) {
+    match stream.read(&mut [0]) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        other => panic!("expected a reset, got {other:?}"),
+    }
+}
+
+/// True if the stream has ended (end of file or reset), false if it is still open.
+pub fn has_ended(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).expect("nonblocking");
+    let ended = match stream.read(&mut [0]) {
+        Ok(0) => true,
+        Ok(_) => false,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    };
+    stream.set_nonblocking(false).expect("blocking");
+    ended
+}
+
+/// True if an echo answers this client.
+pub fn is_served(client: &mut TcpStream) -> bool {
+    let mut answer = [0; 4];
+    client.write_all(b"ping").is_ok() && client.read_exact(&mut answer).is_ok()
+}
+
+/// A whole session with an echo: a request, its half-close, the answer and its end.
+pub fn one_session(port: u16) -> io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"request")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    if answer != b"request" {
+        return Err(io::Error::other(format!("answered {answer:?}")));
+    }
+    Ok(())
+}
+
+/// Sends and receives one word, through an echo.
+pub fn ping(stream: &mut TcpStream, word: &[u8]) {
+    stream.write_all(word).expect("to send");
+    let mut answer = vec![0; word.len()];
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(answer, word);
+}
+
+/// Test data that differs at every position and for every seed.
+pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut data = Vec::with_capacity(length + 8);
+    while data.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        data.extend_from_slice(&state.to_le_bytes());
+    }
+    data.truncate(length);
+    data
+}
