@@ -1,41 +1,36 @@
 //! The broker process: its parts, and its life from the first bind to its end.
 
+mod accepting;
 mod desk;
+mod ending;
 mod renewal;
+mod start;
+mod title;
 
-use super::admission::{Admission, Verdict};
+pub use start::Start;
+
+use super::admission::Admission;
 use super::callers::Callers;
-use super::clients::ClientTable;
-use super::connection::Connection;
 use super::dispatch::Dispatch;
 use super::endpoints::Endpoints;
 use super::file_watch::FileWatch;
-use super::handover::Handover;
 use super::keepers::Keepers;
+use super::kind;
 use super::listeners::Listeners;
 use super::options::Options;
 use super::policy::WorkerId;
 use super::reload::{Purpose, Reload, Subject};
-use super::sticky::Stickiness;
-use super::workers::{News, Secrets, Servers, Setup, Workers};
-use super::{kind, text};
-use crate::channel::briefing::Briefing;
-use crate::channel::local::LocalWorker;
-use crate::config::acl::Acl;
-use crate::config::broker::{self as config, Stop};
-use crate::event::{Event, Interest, Loop, TimerId, Token};
-use crate::os::anonymous::Bytes;
+use super::workers::{News, Workers};
+use crate::config::broker::Stop;
+use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::pidfile::PidFile;
 use crate::os::process::{self, exit, Ended, Pid};
 use crate::os::shm::Segment;
 use crate::os::signals::{Arrived, Signal, Signals};
-use crate::os::title::{State, Title};
-use crate::os::{self, channel, log, supervisor, Listener};
-use crate::upstream::zone::counters::{General, OfListener, Place, Refusal};
+use crate::os::title::Title;
+use crate::os::{self, log, supervisor};
 use std::io::{PipeWriter, Write};
-
-/// Connections taken from one listener per turn, so that none starves the others.
-const BATCH: usize = channel::DESCRIPTORS;
+use title::Shown;
 
 /// The stage of the broker's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +41,6 @@ enum Life {
     Draining,
     /// The process is about to exit with this status.
     Ended(i32),
-}
-
-/// What the process title says.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shown {
-    Serving { total: usize, more: usize, full: bool },
-    Draining { left: usize },
 }
 
 /// The broker.
@@ -89,142 +77,7 @@ pub struct Broker {
     desk_is_due: bool,
 }
 
-/// What [`Broker::start`] needs besides the configuration.
-pub struct Start {
-    /// Command line and environment.
-    pub options: Options,
-    /// This is the next image of a broker.
-    pub reloaded: bool,
-    /// The texts of the configuration, for workers.
-    pub snapshot: Option<Bytes>,
-    /// The copy of the configuration in shared memory.
-    pub shared: Option<Segment>,
-    /// What only this process may read, and its own workers are told.
-    pub secrets: Secrets,
-    /// Sockets of the service manager.
-    pub activated: Vec<Listener>,
-    /// The pipe to the process that launched us into the background.
-    pub launcher: Option<PipeWriter>,
-    /// Who serves the connections.
-    pub servers: Servers,
-}
-
 impl Broker {
-    /// Binds everything and starts the first workers. Fails with the exit status; `handover` then
-    /// still has what the former image left.
-    pub fn start(
-        mut config: config::Broker,
-        start: Start,
-        handover: &mut Handover,
-        events: &mut Loop,
-    ) -> Result<Broker, i32> {
-        let Start { options, reloaded, snapshot, shared, secrets, activated, launcher, servers } =
-            start;
-        let mut listeners = Listeners::new(&mut config, options.inetd);
-        let none = listeners.is_empty() && activated.is_empty() && !handover.has_activated();
-        if none && reloaded {
-            log::message("FATAL: No listeners defined.");
-            return Err(exit::OS_ERROR);
-        }
-        let signals = Signals::install(&[
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGHUP,
-            Signal::SIGUSR1,
-            Signal::SIGUSR2,
-            Signal::SIGCHLD,
-        ])
-        .map_err(|error| {
-            log::message(&format!("sigaction: {}", os::reason(&error)));
-            exit::OS_ERROR
-        })?;
-        events.register(signals.descriptor(), Token::new(kind::SIGNALS, 0), Interest::READ);
-        let single = matches!(servers, Servers::Local { .. });
-        if options.inetd {
-            listeners.adopt_standard_input()?;
-        }
-        let clients = ClientTable::new(std::mem::take(&mut config.clients));
-        let setup = Setup {
-            spawn: &config.spawn,
-            channel_buffer: config.channel_buffer,
-            sticky: Stickiness::new(config.sticky, listeners.stickiness()),
-            snapshot,
-            secrets,
-            // A service that was running is not given up because its workers do not start at once.
-            settled: reloaded,
-            clients: clients.clone(),
-        };
-        if matches!(servers, Servers::Foreign(_)) {
-            listeners.close_desk();
-        }
-        let mut workers = Workers::new(servers, setup);
-        let endpoints = Endpoints::open(&mut config, &mut handover.listeners, reloaded)?;
-        listeners.bind(&mut handover.listeners, activated, reloaded, events)?;
-        // From here on nothing fails.
-        let mut handover = std::mem::take(handover);
-        let briefing = Briefing { listeners: listeners.names() };
-        workers.brief_monitor(briefing, endpoints.copies(), events);
-        let mut broker = Broker {
-            listeners,
-            endpoints,
-            admission: Admission::new(Acl::new(config.acl), clients.clone(), config.overload),
-            dispatch: Dispatch::default(),
-            workers,
-            reload: Reload::new(single),
-            files: FileWatch::new(if options.inetd { 0 } else { config.tls_watch }),
-            callers: Callers::new(std::mem::take(&mut handover.callers)),
-            keepers: Keepers::new(std::mem::take(&mut handover.keepers)),
-            signals,
-            pid_file: handover.pid_file.take(),
-            shared,
-            launcher,
-            announced: false,
-            life: Life::Serving,
-            stop: config.stop.unwrap_or_else(default_stop),
-            title: Title::new(&options.name),
-            shown: None,
-            noted: None,
-            desk_is_due: true,
-            options,
-        };
-        if let Some(zone) = handover.zone.take() {
-            broker.workers.adopt_zone(zone.memory, &zone.slots);
-        }
-        broker.workers.begin_counting(reloaded);
-        broker.note_bound();
-        broker.workers.adopt(handover.workers, events);
-        if let Some(monitor) = handover.monitor.take() {
-            broker.workers.adopt_monitor(monitor, events);
-        }
-        if reloaded {
-            // The former image's file may have been renamed.
-            broker.workers.give_log(events);
-        }
-        if reloaded {
-            // Reap children that ended between the two images.
-            broker.reap(events);
-        }
-        if single {
-            log::message(
-                "Warning: Running in degraded mode. This is unsuitable for real-life usage.",
-            );
-        }
-        broker.workers.start_missing(events);
-        broker.workers.start_monitor(events);
-        if broker.workers.serve_at_once() {
-            broker.announce(events);
-        }
-        let blocking = broker.workers.blocking();
-        let clients = broker.admission.clients();
-        broker.dispatch.adopt_former(handover.parked, blocking, &broker.listeners, clients);
-        broker.files.begin(handover.files, broker.workers.material(), events);
-        broker.settle(events);
-        broker.settle_load(events);
-        broker.tend_desk(events);
-        broker.refresh_title();
-        Ok(broker)
-    }
-
     /// The most connections of all workers together.
     pub fn limit(&self) -> usize {
         self.workers.policy().limit()
@@ -406,14 +259,6 @@ impl Broker {
         }
     }
 
-    /// Ends as the configuration wants it.
-    fn stop(&mut self, events: &mut Loop) {
-        match (self.life, self.stop) {
-            (Life::Serving, Stop::Drain) => self.drain(events),
-            _ => self.terminate(events),
-        }
-    }
-
     /// Children have ended.
     fn reap(&mut self, events: &mut Loop) {
         while let Some((pid, ended)) = process::reap() {
@@ -495,171 +340,6 @@ impl Broker {
         }
     }
 
-    /// Accepts connections from a listener that is readable.
-    fn accept(&mut self, index: usize, events: &mut Loop) {
-        let blocking = self.workers.blocking();
-        for _ in 0..BATCH {
-            let full = self.notice_limit(events);
-            if self.is_paused() {
-                break;
-            }
-            match self.listeners.accept(index, blocking) {
-                Ok(Some(mut connection)) => match self.judge(full, index, &connection, events) {
-                    Verdict::Admitted(seat) => {
-                        connection.set_seat(seat);
-                        connection.name_listener();
-                        let Broker { workers, listeners, .. } = self;
-                        self.dispatch.take(connection, workers, listeners, events);
-                    }
-                    Verdict::Closed(why) => {
-                        self.dispatch.accepting_works();
-                        self.workers.count_refusal(index, why);
-                    }
-                    Verdict::Reset(why) => {
-                        self.dispatch.accepting_works();
-                        self.workers.count_refusal(index, why);
-                        connection.socket.reset_on_close();
-                    }
-                },
-                Ok(None) if self.listeners.is_datagram(index) => {}
-                Ok(None) => {
-                    self.workers.count_arrival(index);
-                    self.workers.count_refusal(index, Refusal::Proxy);
-                }
-                Err(error) if os::would_block(&error) => break,
-                Err(error) => {
-                    self.dispatch.rest("accept", &error, events);
-                    break;
-                }
-            }
-        }
-        self.dispatch.deliver(&mut self.workers, &self.listeners, events);
-    }
-
-    /// Decides whether a connection is admitted.
-    #[inline]
-    fn judge(
-        &self,
-        full: bool,
-        listener: usize,
-        connection: &Connection,
-        events: &Loop,
-    ) -> Verdict {
-        self.workers.count_arrival(listener);
-        self.admission.judge(full, events.now(), || connection.client())
-    }
-
-    /// Notes which listeners are bound, for the status page.
-    fn note_bound(&self) {
-        for (listener, bound) in self.listeners.bound().enumerate() {
-            self.workers.counters().set(Place::Listener(listener, OfListener::Bound), bound.into());
-        }
-    }
-
-    /// Accepts what waits in the backlogs of listeners that are about to be closed.
-    fn accept_backlogs(&mut self, events: &mut Loop) {
-        for index in 0..self.listeners.len() {
-            if let Some(most) = self.listeners.backlog(index) {
-                for _ in 0..=most / BATCH {
-                    self.accept(index, events);
-                }
-            }
-        }
-    }
-
-    /// True while no connections are accepted.
-    fn is_paused(&self) -> bool {
-        self.admission.is_queueing() || self.dispatch.is_busy()
-    }
-
-    /// Notices when the total reaches the limit, or falls below it. True if no more connections may
-    /// be taken.
-    #[inline]
-    fn notice_limit(&mut self, events: &mut Loop) -> bool {
-        let full = self.workers.policy().is_full();
-        if full != self.admission.is_overloaded() {
-            self.follow_limit(full, events);
-        }
-        full
-    }
-
-    #[cold]
-    fn follow_limit(&mut self, full: bool, events: &mut Loop) {
-        if self.is_serving() {
-            self.admission.follow(full, self.workers.policy().limit());
-            self.listeners.follow_limit(full, self.admission.overload(), events);
-            self.note_bound();
-        }
-    }
-
-    /// Ends the broker. Workers keep their sessions until these end.
-    fn terminate(&mut self, events: &mut Loop) {
-        supervisor::notify("STOPPING=1");
-        log::message(text::EXITING);
-        self.life = Life::Ended(0);
-        self.reload.stop();
-        self.callers.end();
-        self.workers.close(events);
-        self.listeners.remove_paths();
-        self.endpoints.remove_paths();
-        self.remove_pid_file();
-        match self.workers.local_mut() {
-            Some(local) if local.sessions() == 0 => local.end(events),
-            Some(_) => {
-                let mut keepers = std::mem::take(&mut self.keepers);
-                keepers.leave(|| self.drain_sessions(events));
-                self.keepers = keepers;
-            }
-            None => {}
-        }
-    }
-
-    /// SIGTERM with `stop = drain`: nothing new is accepted, and the broker stays until the
-    /// sessions have ended, or the drain timeout has ended them.
-    fn drain(&mut self, events: &mut Loop) {
-        supervisor::notify("STOPPING=1");
-        // Clients in the backlogs are connected already, so they are served as well.
-        self.accept_backlogs(events);
-        self.life = Life::Draining;
-        self.reload.stop();
-        self.callers.end();
-        self.listeners.remove_paths();
-        self.endpoints.remove_paths();
-        self.listeners.close(events);
-        self.dispatch.refuse_all();
-        self.workers.close(events);
-        if let Some(local) = self.workers.local_mut() {
-            local.drain(events);
-        }
-        let count = self.workers.sessions();
-        log::message(&format!("SIGTERM: no longer accepting, waiting for {count} sessions to end"));
-    }
-
-    /// Ends a draining broker that has nothing left to wait for.
-    fn finish_draining(&mut self, events: &mut Loop) {
-        let sessions = self.workers.local().map_or(0, LocalWorker::sessions);
-        if sessions == 0 && self.workers.is_empty() && self.keepers.is_empty() {
-            self.collect_orphans();
-            self.dispatch.refuse_all();
-            log::message(text::EXITING);
-            self.life = Life::Ended(0);
-            self.remove_pid_file();
-            if let Some(local) = self.workers.local_mut() {
-                local.end(events);
-            }
-        }
-    }
-
-    /// Queues the connections left unread by workers that are gone, for others or the next image.
-    fn collect_orphans(&mut self) {
-        let found = self.workers.collect_orphans();
-        self.dispatch.adopt(found, &self.listeners, &self.workers);
-    }
-
-    fn remove_pid_file(&mut self) {
-        drop(self.pid_file.take());
-    }
-
     /// Tells the service manager and the launcher that connections are served.
     fn announce(&mut self, events: &mut Loop) {
         if !self.announced {
@@ -678,64 +358,8 @@ impl Broker {
         self.files.are_read(self.workers.material());
         self.reload.request(purpose, subject(&self.options, &self.listeners), events);
     }
-
-    /// Sets the process title and what figures say of it, if they have changed.
-    #[inline]
-    fn refresh_title(&mut self) {
-        let now = match self.life {
-            Life::Draining => Shown::Draining { left: self.workers.sessions() },
-            _ => {
-                let policy = self.workers.policy();
-                let (total, more) = (policy.total(), policy.room());
-                if self.workers.counters().are_kept() {
-                    self.note_load(total.saturating_add(more));
-                }
-                Shown::Serving { total, more, full: self.admission.is_overloaded() }
-            }
-        };
-        if self.shown != Some(now) {
-            self.show(now);
-        }
-    }
-
-    #[inline(never)]
-    fn show(&mut self, now: Shown) {
-        self.shown = Some(now);
-        let (count, state) = match now {
-            Shown::Draining { left } => {
-                self.callers.left_over(left);
-                (left, State::Leaving)
-            }
-            Shown::Serving { total, full: true, .. } => {
-                (total, State::Full { doing: text::doing(self.admission.overload()) })
-            }
-            Shown::Serving { total, more, full: false } => (total, State::Accepting { more }),
-        };
-        self.title.connections(count).state(state).show();
-    }
-
-    #[inline]
-    fn note_load(&mut self, limit: usize) {
-        let waiting = self.dispatch.waiting();
-        if self.noted != Some((limit, waiting)) {
-            self.noted = Some((limit, waiting));
-            let counters = self.workers.counters();
-            counters.set(Place::General(General::Limit), limit as u64);
-            counters.set(Place::General(General::Waiting), waiting as u64);
-        }
-    }
 }
 
 fn subject<'a>(options: &'a Options, listeners: &Listeners) -> Subject<'a> {
     Subject { options, activated: listeners.has_inherited() }
-}
-
-/// What SIGTERM does if the configuration does not say. When process 1 of a container exits, the
-/// kernel kills all others, so there the broker stays while there are sessions.
-fn default_stop() -> Stop {
-    if process::id() == 1 {
-        Stop::Drain
-    } else {
-        Stop::Now
-    }
 }
