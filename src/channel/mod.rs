@@ -14,6 +14,7 @@ pub mod protocol;
 pub mod signing;
 #[cfg(test)]
 mod tests;
+pub mod tether;
 pub mod worker_side;
 
 /// Whose program is at the other end of the channel.

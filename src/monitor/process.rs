@@ -5,11 +5,10 @@ use super::parts::Monitor;
 use crate::channel::briefing::Briefing;
 use crate::channel::link::Link;
 use crate::channel::protocol::{Errand, Purpose, Wants};
+use crate::channel::tether::{Pull, Tether};
 use crate::channel::worker_side::Order;
-use crate::event::{Event, Interest, Loop, TimerId, Token};
-use crate::os::parent::{self, Death, KEEPALIVE_PERIOD};
+use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::process;
-use crate::os::signals::{Arrived, Signal, Signals};
 use crate::os::title::Title;
 use crate::os::{self, log};
 use std::io;
@@ -17,8 +16,6 @@ use std::os::fd::OwnedFd;
 
 /// Messages taken per turn.
 const BATCH: usize = 16;
-/// The signal that the kernel sends when the broker dies, where it can.
-const PARENT_DEATH: Signal = Signal::SIGUSR2;
 
 /// Whether the process goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,25 +29,15 @@ enum Life {
 pub struct Process {
     monitor: Monitor,
     link: Link,
-    signals: Signals,
-    /// Readable when the broker is dead; only where no signal reports that.
-    death: Option<Death>,
+    tether: Tether,
     life: Life,
 }
 
 impl Process {
     /// Gets ready to work.
     pub fn start(monitor: Monitor, link: Link, events: &mut Loop) -> io::Result<Process> {
-        let signals = Signals::install(&[Signal::SIGTERM, Signal::SIGHUP, PARENT_DEATH])?;
-        os::signals::ignore(Signal::SIGCHLD)?;
-        let death = parent::watch(PARENT_DEATH);
-        if let Some(death) = &death {
-            events.register(death, Token::new(kind::BROKER_DEATH, 0), Interest::READ);
-        }
-        events.register(signals.descriptor(), Token::new(kind::SIGNALS, 0), Interest::READ);
-        link.register(Token::new(kind::CHANNEL, 0), events);
-        events.arm(Token::new(kind::KEEPALIVE, 0), events.now() + KEEPALIVE_PERIOD);
-        Ok(Process { monitor, link, signals, death, life: Life::Running })
+        let tether = Tether::new(kind::TETHER, &link, events)?;
+        Ok(Process { monitor, link, tether, life: Life::Running })
     }
 
     /// Tells the broker that the monitor works, and starts to.
@@ -101,41 +88,19 @@ impl Process {
 
     fn event(&mut self, event: Event, events: &mut Loop) {
         match event.token.kind() {
-            kind::SIGNALS => {
-                let arrived = self.signals.take();
-                self.signal(arrived);
-            }
-            kind::CHANNEL => {
-                if event.readable || event.hangup {
-                    self.read_channel(events);
-                }
-            }
-            kind::BROKER_DEATH => {
-                if let Some(death) = self.death.take() {
-                    events.remove(&death);
-                }
-                self.link.keep_alive();
-            }
+            kind::TETHER => match self.tether.event(event, &mut self.link, events) {
+                Pull::Messages => self.read_channel(events),
+                Pull::Leave => self.life = Life::Over,
+                Pull::None => {}
+            },
             _ => self.monitor.event(event, events),
         }
     }
 
     fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
         match token.kind() {
-            kind::KEEPALIVE => {
-                self.link.keep_alive();
-                events.arm(token, events.now() + KEEPALIVE_PERIOD);
-            }
+            kind::TETHER => self.tether.expired(&mut self.link, events),
             _ => self.monitor.timer(timer, token, events),
-        }
-    }
-
-    fn signal(&mut self, arrived: Arrived) {
-        if arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGHUP) {
-            self.life = Life::Over;
-        }
-        if arrived.has(PARENT_DEATH) {
-            self.link.keep_alive();
         }
     }
 

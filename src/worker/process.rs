@@ -5,36 +5,29 @@ use super::engine::{Engine, WORKER_KINDS};
 use crate::channel::link::Link;
 use crate::channel::local::{LocalWorker, Prepared, MONITOR_KINDS};
 use crate::channel::protocol::Accept;
+use crate::channel::tether::{Pull, Tether};
 use crate::channel::worker_side::{Exit, Order};
-use crate::event::{Event, Interest, Loop, TimerId, Token};
-use crate::os::parent::{Death, KEEPALIVE_PERIOD};
-use crate::os::signals::{Arrived, Signal, Signals};
+use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::title::{State, Title};
-use crate::os::{self, channel, log, parent, process, Socket};
+use crate::os::{self, channel, log, process, Socket};
 use std::io;
 use std::os::fd::OwnedFd;
 
-const SIGNALS: u8 = WORKER_KINDS;
-const CHANNEL: u8 = WORKER_KINDS + 1;
-const KEEPALIVE: u8 = WORKER_KINDS + 2;
-const BROKER_DEATH: u8 = WORKER_KINDS + 3;
-const _: () = assert!(BROKER_DEATH < MONITOR_KINDS);
+/// The kind of the tokens of [`Tether`].
+const TETHER: u8 = WORKER_KINDS;
+const _: () = assert!(TETHER < MONITOR_KINDS);
 
 /// How often a leaving worker checks whether the broker has read that it leaves, in milliseconds.
 const FAREWELL_STEP: u64 = 20;
 /// Messages taken per turn.
 const BATCH: usize = 16;
-/// The signal that the kernel sends when the broker dies, where it can.
-const PARENT_DEATH: Signal = Signal::SIGUSR2;
 
 /// The worker process.
 pub struct Worker {
     title: Title,
     engine: Engine,
     link: Link,
-    signals: Signals,
-    /// Readable when the broker is dead; only where no signal reports that.
-    death: Option<Death>,
+    tether: Tether,
     retire_limit: usize,
     accepted: usize,
     descriptor_trouble: bool,
@@ -51,22 +44,12 @@ impl Worker {
         link: Link,
         events: &mut Loop,
     ) -> io::Result<Worker> {
-        let signals = Signals::install(&[Signal::SIGTERM, Signal::SIGHUP, PARENT_DEATH])?;
-        // Nobody waits for children here, and they must not stay as zombies.
-        os::signals::ignore(Signal::SIGCHLD)?;
-        let death = parent::watch(PARENT_DEATH);
-        if let Some(death) = &death {
-            events.register(death, Token::new(BROKER_DEATH, 0), Interest::READ);
-        }
-        events.register(signals.descriptor(), Token::new(SIGNALS, 0), Interest::READ);
-        link.register(Token::new(CHANNEL, 0), events);
-        events.arm(Token::new(KEEPALIVE, 0), events.now() + KEEPALIVE_PERIOD);
+        let tether = Tether::new(TETHER, &link, events)?;
         Ok(Worker {
             title: Title::new(name),
             engine,
             link,
-            signals,
-            death,
+            tether,
             retire_limit: retire_limit as usize,
             accepted: 0,
             descriptor_trouble: false,
@@ -135,45 +118,24 @@ impl Worker {
 
     fn event(&mut self, event: Event, events: &mut Loop) {
         match event.token.kind() {
-            SIGNALS => {
-                let arrived = self.signals.take();
-                self.signal(arrived, events);
-            }
-            CHANNEL => {
-                if event.readable || event.hangup {
+            TETHER => match self.tether.event(event, &mut self.link, events) {
+                Pull::Messages => {
                     self.read_channel(BATCH, events);
                 }
-            }
-            BROKER_DEATH => {
-                if let Some(death) = self.death.take() {
-                    events.remove(&death);
+                Pull::Leave if !self.link.is_leaving() => {
+                    log::message("SIGHUP: No longer accepting new connections.");
+                    self.leave(events);
                 }
-                self.link.keep_alive();
-            }
+                Pull::Leave | Pull::None => {}
+            },
             _ => self.engine.event(events, event),
         }
     }
 
     fn timer(&mut self, timer: TimerId, token: Token, events: &mut Loop) {
         match token.kind() {
-            KEEPALIVE => {
-                if !self.link.is_leaving() {
-                    self.link.keep_alive();
-                    events.arm(token, events.now() + KEEPALIVE_PERIOD);
-                }
-            }
+            TETHER => self.tether.expired(&mut self.link, events),
             _ => self.engine.timer(events, timer, token),
-        }
-    }
-
-    fn signal(&mut self, arrived: Arrived, events: &mut Loop) {
-        let leave = arrived.has(Signal::SIGTERM) || arrived.has(Signal::SIGHUP);
-        if leave && !self.link.is_leaving() {
-            log::message("SIGHUP: No longer accepting new connections.");
-            self.leave(events);
-        }
-        if arrived.has(PARENT_DEATH) {
-            self.link.keep_alive();
         }
     }
 
