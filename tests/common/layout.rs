@@ -8,7 +8,6 @@ pub struct Layout {
     port: u16,
     workers: usize,
     single: bool,
-    top: String,
     broker: String,
     listen: String,
     users: String,
@@ -23,7 +22,6 @@ pub fn relay(section: impl Into<String>) -> Layout {
         port: 0,
         workers: 1,
         single: false,
-        top: String::new(),
         broker: String::new(),
         listen: String::new(),
         users: "users max = 5000".into(),
@@ -57,12 +55,6 @@ impl Layout {
         self
     }
 
-    /// Adds directives before the sections.
-    pub fn top(mut self, directives: &str) -> Layout {
-        self.top.push_str(directives);
-        self
-    }
-
     /// Adds directives to the broker's section.
     pub fn broker(mut self, directives: &str) -> Layout {
         self.broker.push_str(directives);
@@ -90,11 +82,10 @@ impl Layout {
 
     /// The configuration.
     pub fn text(&self) -> String {
-        let Layout { address, port, workers, single, top, broker, listen, users, spawn, section } =
-            self;
+        let Layout { address, port, workers, single, broker, listen, users, spawn, section } = self;
         let single = if *single { "single process = yes\n" } else { "" };
         format!(
-            "{top}\nid = spawnd {{\n{single}{broker}\
+            "id = spawnd {{\n{single}{broker}\
              listen = {{ {address} port = {port} backlog = 4096 {listen} }}\n\
              spawn = {{ instances min = {workers} instances max = {workers} {users} {spawn} }}\n}}\n\
              id = tcprelay {{\n{section}\n}}\n"
