@@ -235,6 +235,26 @@ fn objects_are_json_whatever_clients_send() {
     run(Command::new("python3").arg("-c").arg(script).arg(&log));
 }
 
+/// The new file is taken out of the channel of a worker that does not read it, with the connections
+/// that go to another one. It gets the file when it goes on.
+#[test]
+fn a_worker_that_was_stopped_writes_to_the_new_file() {
+    let (peer, port) = (Peer::echo(), free_port());
+    let top = "log = file @DIR@/lines";
+    let relay = Launch::new(configuration(port, &peer, top, other_user())).start();
+    let log = relay.directory.file("lines");
+    one_session(port);
+    let workers = wait_for("workers", || Some(relay.workers()).filter(|all| all.len() == 2));
+    let stopped = workers[0];
+    kill(stopped, Signal::SIGSTOP);
+    let mut streams: Vec<_> = (0..20).map(|_| connect(port)).collect();
+    rotate(&relay, Signal::SIGUSR2, 0);
+    streams.iter_mut().for_each(|stream| ping(stream, b"ping"));
+    expect_line(&log, &format!("child (pid {stopped}) does not read its channel"));
+    kill(stopped, Signal::SIGCONT);
+    wait_for("the new file", || (leads_to(stopped, &log) > 0).then_some(()));
+}
+
 #[test]
 fn a_full_disk_stops_nothing() {
     let (peer, port) = (Peer::echo(), free_port());

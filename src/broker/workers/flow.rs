@@ -17,6 +17,8 @@ pub(super) struct Flow {
     unread_since: Option<u64>,
     /// Since when it has been stalled: it reads nothing, and gets no connections.
     stalled_since: Option<u64>,
+    /// Messages were taken out, and no probe was put in their place yet.
+    taken: bool,
     /// Everything but the probe was taken back.
     emptied: bool,
     /// When a stall was last logged, and whether the present one was.
@@ -29,6 +31,8 @@ pub(super) struct Flow {
 pub(super) enum Pace {
     /// Nothing is unread.
     Idle,
+    /// Nothing is left, as the broker has taken it out: that says nothing about the worker.
+    Emptied,
     /// The worker reads, or has not had enough time to.
     Fair,
     /// The worker has read nothing for too long.
@@ -50,9 +54,9 @@ impl Flow {
 
     pub(super) fn look(&mut self, unread: Unread, now: u64) -> Pace {
         let left = match unread {
+            Unread::Nothing if self.taken => return Pace::Emptied,
             Unread::Nothing => {
-                self.read = self.sent;
-                self.unread_since = None;
+                (self.read, self.unread_since, self.emptied) = (self.sent, None, false);
                 return Pace::Idle;
             }
             Unread::Messages(count) => count as u64,
@@ -82,6 +86,7 @@ impl Flow {
     /// A message was sent to it.
     pub(super) fn sent(&mut self, now: u64) {
         self.sent += 1;
+        self.emptied = false;
         self.unread_since.get_or_insert(now);
     }
 
@@ -113,14 +118,24 @@ impl Flow {
     /// It reads again. True if that is to be logged.
     pub(super) fn revive(&mut self) -> bool {
         self.stalled_since = None;
-        self.emptied = false;
         self.told
+    }
+
+    /// A message was taken out. The worker must not seem to have read it.
+    pub(super) fn took(&mut self) {
+        self.taken = true;
+    }
+
+    /// As [`took`](Self::took), for a message that was counted when it was [`sent`](Self::sent).
+    pub(super) fn took_back(&mut self) {
+        self.took();
+        self.sent = self.sent.saturating_sub(1);
     }
 
     /// Everything was taken back, and a probe was put in its place. When the worker reads that, it
     /// is back.
     pub(super) fn emptied(&mut self) {
-        (self.sent, self.read, self.emptied) = (1, 0, true);
+        (self.sent, self.read, self.taken, self.emptied) = (1, 0, false, true);
     }
 
     /// True if everything but the probe was taken back.
@@ -146,6 +161,27 @@ mod tests {
         assert_eq!(flow.look(Unread::Messages(4), 3200), Pace::Overdue);
         assert_eq!(flow.look(Unread::Nothing, 3300), Pace::Idle);
         assert_eq!(flow.unread_since, None);
+    }
+
+    /// Taking back may be interrupted, by a lack of descriptors, or as nobody can have more. The
+    /// worker then gets its probe, or MAY_DIE, later.
+    #[test]
+    fn a_channel_that_the_broker_has_emptied_was_not_read() {
+        let mut flow = Flow::default();
+        (0..3).for_each(|_| flow.sent(0));
+        assert_eq!(flow.look(Unread::Messages(3), 1000), Pace::Overdue);
+        flow.stall(1000);
+        flow.took_back();
+        flow.took_back();
+        assert_eq!(flow.look(Unread::Messages(1), 1100), Pace::Overdue);
+        flow.took_back();
+        assert_eq!(flow.look(Unread::Nothing, 1200), Pace::Emptied);
+        assert!(flow.is_waited_for());
+        flow.emptied();
+        assert_eq!(flow.look(Unread::Messages(1), 1300), Pace::Overdue);
+        assert!(flow.is_emptied());
+        assert_eq!(flow.look(Unread::Nothing, 1400), Pace::Idle);
+        assert!(!flow.is_emptied());
     }
 
     #[test]

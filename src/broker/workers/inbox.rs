@@ -20,6 +20,8 @@ pub(super) enum Found {
     Other,
     /// A stream to the process with the private keys, which is closed now.
     Signer,
+    /// The reopened log file.
+    Log,
     /// The worker has given its end a name, so that others can send to it: messages there need not
     /// be the broker's.
     Public,
@@ -59,6 +61,7 @@ pub(super) fn find(inbox: &Channel) -> io::Result<Found> {
             None => return Ok(Found::Other),
         },
         Ok(FromBroker::Signer) => return Ok(Found::Signer),
+        Ok(FromBroker::Log) => return Ok(Found::Log),
         _ => return Ok(Found::Other),
     };
     let parked = |socket| Connection {
@@ -103,7 +106,7 @@ impl Orphans {
                     *taken += found.len();
                     return Ok(Some(found));
                 }
-                Found::Other | Found::Signer => {}
+                Found::Other | Found::Signer | Found::Log => {}
                 Found::Nothing | Found::Public => {
                     if *taken > 0 {
                         let taken = *taken;
@@ -127,7 +130,7 @@ impl Orphans {
             while let Ok(found) = find(&inbox) {
                 match found {
                     Found::Connections(found, _) => all.extend(found),
-                    Found::Other | Found::Signer => {}
+                    Found::Other | Found::Signer | Found::Log => {}
                     Found::Nothing | Found::Public => break,
                 }
             }

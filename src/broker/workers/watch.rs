@@ -110,7 +110,14 @@ impl Workers {
         self.watch.timer = None;
         self.end_hung_starts(events);
         let mut ids: Vec<WorkerId> = self.all.keys().copied().collect();
-        ids.retain(|&id| self.look(id, events.now()) == Pace::Overdue);
+        ids.retain(|&id| match self.look(id, events.now()) {
+            Pace::Overdue => true,
+            Pace::Emptied => {
+                self.refill(id, events);
+                false
+            }
+            Pace::Idle | Pace::Fair => false,
+        });
         ids
     }
 
@@ -214,6 +221,7 @@ impl Workers {
             };
             match find(inbox)? {
                 Found::Connections(found, given) => {
+                    worker.flow.took_back();
                     let client = found.first().map_or(0, |connection| connection.accept.client);
                     for _ in 0..given {
                         worker.held.give_back(client);
@@ -221,8 +229,15 @@ impl Workers {
                     self.subtract(id, given);
                     return Ok(Some(found));
                 }
-                Found::Other => {}
-                Found::Signer => worker.without_signer = true,
+                Found::Other => worker.flow.took(),
+                Found::Signer => {
+                    worker.flow.took();
+                    worker.without_signer = true;
+                }
+                Found::Log => {
+                    worker.flow.took();
+                    worker.without_log = true;
+                }
                 Found::Public => {
                     // What is in the channel ends with the worker; it need not be ours, so it is
                     // not taken.
@@ -231,16 +246,30 @@ impl Workers {
                     break;
                 }
                 Found::Nothing => {
-                    // When the worker reads this probe, it gets connections again.
-                    worker.probe(events);
-                    if std::mem::take(&mut worker.without_signer) {
-                        self.give_signer(id, events);
-                    }
+                    self.refill(id, events);
                     break;
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Everything was taken out of a worker's channel: puts back what it needs, and a probe. When it
+    /// reads that, it gets connections again.
+    fn refill(&mut self, id: WorkerId, events: &mut Loop) {
+        let Some(worker) = self.all.get_mut(&id) else {
+            return;
+        };
+        if std::mem::take(&mut worker.without_log) {
+            worker.give_log(events);
+        }
+        if std::mem::take(&mut worker.without_signer) {
+            self.give_signer(id, events);
+        }
+        // Last, as nothing comes after MAY_DIE.
+        if let Some(worker) = self.all.get_mut(&id) {
+            worker.probe(events);
+        }
     }
 
     /// True if workers that are gone may have left connections unread.

@@ -43,8 +43,9 @@ pub(super) struct Worker {
     signer: Option<Socket>,
     /// The reopened log file, to be sent.
     log_file: Option<OwnedFd>,
-    /// Such a stream was taken out of its channel, which it does not read.
+    /// Such a stream, or such a file, was taken out of its channel, which it does not read.
     pub(super) without_signer: bool,
+    pub(super) without_log: bool,
     /// The answer to HELLO, and how much of it was sent.
     secrets: Option<(Secret, usize)>,
 }
@@ -77,6 +78,7 @@ impl Worker {
             signer: None,
             log_file: None,
             without_signer: false,
+            without_log: false,
             secrets: None,
         }
     }
@@ -258,15 +260,16 @@ impl Worker {
         }
     }
 
-    /// Puts a message into the emptied channel, which the worker has to read.
+    /// Puts a message into the emptied channel, which the worker has to read. If there is no room
+    /// for that, the channel still counts as not emptied, and this is done again.
     pub(super) fn probe(&mut self, events: &mut Loop) {
-        self.flow.emptied();
         if self.side.is_leaving() {
             // MAY_DIE was taken out with the rest.
             self.farewell(events);
-        } else {
-            let _ = self.channel.send(&FromBroker::probe(), None);
+        } else if self.channel.send(&FromBroker::probe(), None).is_err() {
+            return;
         }
+        self.flow.emptied();
     }
 }
 
