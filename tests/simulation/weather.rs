@@ -129,10 +129,13 @@ pub fn settings(
     settings.spawn.instances_max = random.between(2, 3);
     settings.spawn.users_min = random.between(1, 4);
     settings.spawn.users_max = random.between(4, 30);
+    let ours = restless || random.once_in(2);
+    let known = ours && !random.once_in(if restless { 6 } else { 3 });
     if restless || random.once_in(4) {
         let mut check = check(random, Start::Up);
         for (index, remote) in relay.remotes.iter_mut().enumerate() {
-            if index > 0 && restless {
+            // Without a monitor checks do not count, and remotes are as good as any.
+            if index > 0 && restless || !known {
                 check.start = *random.pick(&[Start::Up, Start::Down]);
             }
             remote.check = Some(Rc::new(check.clone()));
@@ -140,10 +143,11 @@ pub fn settings(
     }
     let rough = matches!(weather, Weather::Rough | Weather::Stormy);
     let mut refuses = false;
-    if !rough && random.once_in(3) {
+    if !rough && random.once_in(2) {
         let queues = [(1000, 0), (1000, 2), (3, 0)];
         let (queue, queue_timeout) = if restless { queues[0] } else { *random.pick(&queues) };
-        let sessions = Sessions { max: random.between(1, 4) as u32, queue, queue_timeout };
+        let max = *random.pick(&[1, 1, 2, 4]);
+        let sessions = Sessions { max, queue, queue_timeout };
         relay.remotes.iter_mut().for_each(|remote| remote.sessions = sessions);
         refuses = (queue, queue_timeout) != queues[0];
         relay.connect_timeout = 30;
@@ -166,7 +170,6 @@ pub fn settings(
         let (bound, start) = (Bound::Seconds(5), resolving::Start::Later);
         relay.names.push(Name { template, kind: resolving::Kind::Host, bound, start });
     }
-    let (ours, known) = (restless || random.once_in(2), restless || !random.once_in(3));
     (Settings { relay, broker: settings, ours, known, refuses }, named)
 }
 
@@ -194,7 +197,7 @@ pub fn faults(random: &mut Random, weather: Weather) -> Faults {
         spurious: rate(&[0, 2, 10]),
         ..Faults::default()
     };
-    faults.epoll_no_memory = rate(&[0, 0, 5]);
+    faults.epoll_no_memory = rate(&[0, 2, 5]);
     faults.splice_no_memory = rate(&[0, 0, 3, 20]);
     if matches!(weather, Weather::Rough | Weather::Stormy) {
         faults.no_memory = rate(&[0, 20, 100]);

@@ -35,6 +35,8 @@ pub struct World {
     /// The workers, and the monitor.
     workers: BTreeMap<Process, Child>,
     starting: BTreeMap<Process, Starting>,
+    /// Signals that have reached processes which have not looked yet.
+    untaken: BTreeMap<Process, Vec<i32>>,
     /// Children that check the configuration.
     checks: BTreeMap<Process, Checking>,
     /// When a broker that was killed is started again.
@@ -68,6 +70,8 @@ pub struct World {
     idle_turns: BTreeMap<Process, (u32, u64)>,
     ending: bool,
     patient_clients: bool,
+    /// Processes get few turns, so that much happens between two of them.
+    busy: bool,
     next_end: u64,
     /// Clients with higher numbers than this must all be served.
     must_be_served: u64,
@@ -119,6 +123,7 @@ impl World {
             settings,
             workers: BTreeMap::new(),
             starting: BTreeMap::new(),
+            untaken: BTreeMap::new(),
             checks: BTreeMap::new(),
             respawn: None,
             broker_died: false,
@@ -140,6 +145,7 @@ impl World {
             idle_turns: BTreeMap::new(),
             ending: false,
             patient_clients: random.once_in(2),
+            busy: random.once_in(3),
             next_end: FIRST_END,
             must_be_served: u64::MAX,
             random,
@@ -214,7 +220,15 @@ impl World {
         let asked = kernel(|kernel| !kernel.requests.is_empty());
         let starting = asked || self.starts().next().is_some();
         let stopping = self.stopped && self.lives();
-        self.clients_done() && ends && !sessions && told && !starting && !stopping
+        self.clients_done() && ends && !sessions && told && !starting && !stopping && self.waits()
+    }
+
+    /// True if all workers wait: what they last changed about interests is done before they do.
+    fn waits(&self) -> bool {
+        let mut workers = self.workers.values().filter(|worker| worker.engine().is_some());
+        workers.all(|worker| {
+            kernel(|kernel| kernel.processes.get(&worker.process).is_none_or(|own| !own.again))
+        })
     }
 
     /// True while there is a broker or a worker.
@@ -249,7 +263,7 @@ impl World {
         let mut done = false;
         for _ in 0..12 {
             done = match self.random.below(10) {
-                0..=2 => self.run_process(),
+                0..=2 => (!self.busy || self.random.once_in(10)) && self.run_process(),
                 3..=5 => self.deliver(),
                 6..=8 => self.act(),
                 _ => self.surprise(),

@@ -114,7 +114,13 @@ impl Kernel {
         event: Event,
     ) -> Result<()> {
         let epoll_id = self.object(epoll)?;
-        let id = self.object(fd)?;
+        let id = match self.object(fd) {
+            Err(error) if !self.is_dead() => {
+                self.violated(format!("epoll_ctl of {fd}, which is not open"));
+                return Err(error);
+            }
+            found => found?,
+        };
         let adds = operation == libc::EPOLL_CTL_ADD;
         let watched = self.objects.get(&id).is_some_and(|o| o.watchers.contains(&(epoll_id, fd)));
         if adds && !watched && self.random.once_in(self.faults.epoll_no_memory) {

@@ -9,7 +9,7 @@ use crate::processes::{
 };
 use crate::system::{deliver_signal, kernel};
 use crate::weather::Weather;
-use mavis::os::signals::Signals;
+use mavis::os::signals::{Signal, Signals};
 use std::collections::BTreeSet;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 
@@ -44,6 +44,9 @@ impl World {
     }
 
     fn turn(&mut self, process: Process) {
+        for number in self.untaken.remove(&process).unwrap_or_default() {
+            deliver_signal(process, number);
+        }
         let (before, now) = kernel(|kernel| (kernel.progress, kernel.now));
         let status = match self.workers.get_mut(&process) {
             Some(worker) => as_process(process, || survive(process, || worker.turn())),
@@ -56,6 +59,9 @@ impl World {
         }
         if is_dead(process) {
             return self.was_killed(process);
+        }
+        if kernel(|kernel| kernel.has_signal(process)) {
+            self.untaken.insert(process, take_signals());
         }
         self.check_monitor(process);
         let after = kernel(|kernel| kernel.progress);
@@ -123,7 +129,7 @@ impl World {
     fn next_image(&mut self, process: Process) {
         let faults = kernel(|kernel| std::mem::take(&mut kernel.faults));
         let limit = kernel(|kernel| kernel.doomed.take());
-        forget_signals();
+        take_signals();
         match replace_broker(process, &self.settings) {
             Ok(Zones::Same) => {}
             Ok(Zones::Another) => self.leave_zones(),
@@ -146,7 +152,7 @@ impl World {
     fn was_killed(&mut self, process: Process) {
         kernel(|kernel| kernel.note(|| format!("{process} was killed")));
         self.note_losses();
-        forget_signals();
+        take_signals();
         if broker(|broker| broker.process) == Some(process) {
             end_broker();
             self.orphan_children(process);
@@ -329,12 +335,14 @@ fn survive<R>(process: Process, work: impl FnOnce() -> Option<R>) -> Option<R> {
     }
 }
 
-/// What has arrived is in a variable that all simulated processes share, so what a process that was
-/// killed has not taken must not reach another one.
-fn forget_signals() {
+/// What has arrived is in a variable that all simulated processes share, so what a process has not
+/// taken must not reach another one.
+fn take_signals() -> Vec<i32> {
     let scratch = kernel(|kernel| kernel.new_process());
-    as_process(scratch, || drop(Signals::install(&[]).map(|signals| signals.take())));
+    let arrived = as_process(scratch, || Signals::install(&[]).map(|signals| signals.take()));
     kernel(|kernel| kernel.end_process(scratch));
+    let has = |&signal: &Signal| arrived.as_ref().is_ok_and(|arrived| arrived.has(signal));
+    Signal::iterator().filter(has).map(|signal| signal as i32).collect()
 }
 
 fn has_executed(process: Process) -> bool {
