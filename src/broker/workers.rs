@@ -276,7 +276,7 @@ impl Workers {
             }
             Err((call, error)) => {
                 log::braked(log::Kind::Worker, || format!("{call}: {}", os::reason(&error)));
-                self.restart.failed(false, events);
+                self.restart.failed_to_start(events);
                 false
             }
         }
@@ -528,11 +528,13 @@ impl Workers {
 
     /// A worker did not live long; `ready` if it served.
     fn start_failed(&mut self, ready: bool, events: &mut Loop) {
-        let first = !ready && !self.has_served(events.now());
-        if first && self.restart.is_hopeless() {
+        if ready {
+            return self.restart.died_young(events);
+        }
+        if !self.has_served(events.now()) && self.restart.is_hopeless() {
             log::message("Giving up. Spawned server processes are probably broken.");
             return self.give_up(exit::TEMPORARY, events);
         }
-        self.restart.failed(ready, events);
+        self.restart.failed_to_start(events);
     }
 }

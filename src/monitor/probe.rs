@@ -65,6 +65,15 @@ impl Script {
     }
 
     /// The verdict on what has come so far; `None` if that is not known yet.
+    fn judge_part(&self, heard: &[u8]) -> Option<Verdict> {
+        self.judge(heard, false)
+    }
+
+    /// The verdict on all that will come.
+    fn judge_all(&self, heard: &[u8]) -> Option<Verdict> {
+        self.judge(heard, true)
+    }
+
     fn judge(&self, heard: &[u8], ended: bool) -> Option<Verdict> {
         let wrong = |reason, text: &str| Some(Verdict::Failed(reason, text.to_owned()));
         match &self.expect {
@@ -240,9 +249,10 @@ impl Probe {
             return None;
         };
         match talk.exchange(dialer, plain) {
-            Ok(()) => script.judge(&talk.heard, talk.ended),
+            Ok(()) if talk.ended => script.judge_all(&talk.heard),
+            Ok(()) => script.judge_part(&talk.heard),
             // What it has said before it broke off may be enough.
-            Err(failed) => match script.judge(&talk.heard, true) {
+            Err(failed) => match script.judge_all(&talk.heard) {
                 Some(Verdict::Passed) => Some(Verdict::Passed),
                 _ => Some(failed),
             },
@@ -329,8 +339,8 @@ mod tests {
     #[test]
     fn a_status_is_judged_when_its_line_is_there() {
         let script = http(200..=299);
-        assert_eq!(script.judge(b"HTTP/1.1 20", false), None);
-        assert_eq!(script.judge(b"HTTP/1.1 204 No Content\r\n", false), Some(Verdict::Passed));
+        assert_eq!(script.judge_part(b"HTTP/1.1 20"), None);
+        assert_eq!(script.judge_part(b"HTTP/1.1 204 No Content\r\n"), Some(Verdict::Passed));
         for (answer, ended, expected) in [
             (&b"HTTP/1.0 503 x\r\n"[..], false, Reason::Status),
             (b"HTTP/1.1 2000\r\n", false, Reason::Answer),
@@ -339,7 +349,7 @@ mod tests {
             (b"HTTP/1.1 200", true, Reason::Closed),
             (&[b'x'; 300], false, Reason::Answer),
         ] {
-            let verdict = script.judge(answer, ended);
+            let verdict = if ended { script.judge_all(answer) } else { script.judge_part(answer) };
             let matches =
                 matches!(&verdict, Some(Verdict::Failed(reason, _)) if *reason == expected);
             assert!(matches, "{answer:?}: {verdict:?}");
@@ -350,13 +360,13 @@ mod tests {
     fn what_is_expected_may_come_in_pieces() {
         let expect = Some(b"^\\+PONG\\r\\n".to_vec());
         let script = Script::new(&check::Probe::Send { send: b"PING\r\n".to_vec(), expect }, "");
-        assert_eq!(script.judge(b"+PO", false), None);
-        assert_eq!(script.judge(b"+PONG\r\n", false), Some(Verdict::Passed));
+        assert_eq!(script.judge_part(b"+PO"), None);
+        assert_eq!(script.judge_part(b"+PONG\r\n"), Some(Verdict::Passed));
         let failed = |verdict| matches!(verdict, Some(Verdict::Failed(Reason::Answer, _)));
-        assert!(failed(script.judge(b"-LOADING\r\n", true)));
-        assert!(failed(script.judge(&vec![b'x'; MOST_HEARD], false)));
+        assert!(failed(script.judge_all(b"-LOADING\r\n")));
+        assert!(failed(script.judge_part(&vec![b'x'; MOST_HEARD])));
         let any = Script::new(&check::Probe::Send { send: Vec::new(), expect: None }, "");
-        assert_eq!(any.judge(b"", false), None);
-        assert_eq!(any.judge(b"2", false), Some(Verdict::Passed));
+        assert_eq!(any.judge_part(b""), None);
+        assert_eq!(any.judge_part(b"2"), Some(Verdict::Passed));
     }
 }

@@ -80,7 +80,7 @@ impl Workers {
             Act::Leaves => {
                 let young = |worker: &Worker| events.now() - worker.started < SETTLED;
                 if self.all.get(&id).is_some_and(|worker| !worker.served && young(worker)) {
-                    self.restart.failed(true, events);
+                    self.restart.died_young(events);
                 }
                 self.let_go(id, events);
                 self.start_missing(events);

@@ -107,7 +107,7 @@ impl Workers {
             }
             Err((call, error)) => {
                 log::braked(log::Kind::Worker, || format!("{call}: {}", os::reason(&error)));
-                self.monitor.restart.failed(false, events);
+                self.monitor.restart.failed_to_start(events);
             }
         }
     }
@@ -328,7 +328,8 @@ impl Workers {
             // It has nothing to do after all.
             _ if ended == Ended::Status(0) && !ready => return true,
             _ if events.now() - child.started >= SETTLED => self.monitor.restart.settled(),
-            _ => self.monitor.restart.failed(ready, events),
+            _ if ready => self.monitor.restart.died_young(events),
+            _ => self.monitor.restart.failed_to_start(events),
         }
         self.start_monitor(events);
         true

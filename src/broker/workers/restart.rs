@@ -84,9 +84,19 @@ impl Restart {
         !self.is_paused() && self.failed_starts + 1 >= GIVE_UP
     }
 
+    /// Nothing was started, or it ended before it was ready.
+    pub(super) fn failed_to_start(&mut self, events: &mut Loop) {
+        self.failed(false, events);
+    }
+
+    /// It was ready, and ended before it had lived long.
+    pub(super) fn died_young(&mut self, events: &mut Loop) {
+        self.failed(true, events);
+    }
+
     /// Counts a failed start and arms the pause before the next one. Workers that die during a
     /// pause count as one failure.
-    pub(super) fn failed(&mut self, ready: bool, events: &mut Loop) {
+    fn failed(&mut self, ready: bool, events: &mut Loop) {
         if self.pause.is_some() {
             return;
         }
@@ -129,7 +139,7 @@ mod tests {
         for _ in 1..GIVE_UP {
             for _ in 0..2 {
                 assert!(!restart.is_hopeless());
-                restart.failed(false, &mut events);
+                restart.failed_to_start(&mut events);
             }
             restart.expired();
         }

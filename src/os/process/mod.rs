@@ -9,6 +9,7 @@ pub use descriptors::*;
 pub use program::*;
 
 use super::descriptor;
+use nix::sys::signal;
 use nix::unistd;
 use std::ffi::OsStr;
 use std::io;
@@ -46,8 +47,8 @@ pub fn id() -> Pid {
 
 /// True if a process with this id exists, including one that has ended but was not waited for.
 pub fn exists(pid: Pid) -> bool {
-    // SAFETY: kill(2) with signal 0 only looks.
-    unsafe { libc::kill(pid, 0) == 0 }
+    // Without a signal it only looks.
+    signal::kill(unistd::Pid::from_raw(pid), None).is_ok()
 }
 
 /// Sets errno, for C code that looks at it.
