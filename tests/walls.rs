@@ -59,7 +59,7 @@ const PURE: &[&str] = &[
     "upstream::names",
     "upstream::proxy",
 ];
-const PLAIN_VALUES: &[&str] = &["address", "process::Pid", "secret::wipe"];
+const PLAIN_VALUES: &[&str] = &["address", "hash", "process::Pid", "secret::wipe"];
 
 /// Parsing produces settings and a list of effects, and touches neither the system nor this
 /// process. So `config` may name only these values, besides those above.

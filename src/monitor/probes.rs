@@ -7,14 +7,15 @@ use crate::config::check::{self, Check};
 use crate::config::relay::{Relay, Remote};
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::address::Address;
+use crate::os::hash;
 use crate::os::{self, log, process};
 use crate::upstream::dial::{Cause, Dialer};
+use crate::upstream::handshake;
 use crate::upstream::health::{pause, Health, Judge, Reason, Standing, WHOLE};
 use crate::upstream::proxy::Header;
 use crate::upstream::registry::Registry;
 use crate::upstream::remote::{self as upstream, RemoteId};
 use crate::upstream::zone::counters::{OfRemote, Place};
-use crate::upstream::{handshake, hash};
 use std::net::IpAddr;
 use std::rc::Rc;
 

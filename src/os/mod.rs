@@ -22,6 +22,7 @@ pub mod entry;
 #[cfg(feature = "curl")]
 pub mod fetch;
 pub mod files;
+pub mod hash;
 pub mod ktls;
 pub mod log;
 pub mod malloc;

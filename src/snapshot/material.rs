@@ -1,10 +1,10 @@
 //! The files that TLS needs, read once, by a process with the rights to read them.
 
+use crate::os::hash::Fnv;
 use crate::os::secret::Secret;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -171,7 +171,8 @@ impl Material {
     }
 }
 
-/// Which files there are, and what they look like from outside, as digests.
+/// Which files there are, and what they look like from outside, as hashes that the next image
+/// computes alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Looks {
     /// Their names.
@@ -183,9 +184,9 @@ pub struct Looks {
 impl Material {
     /// How the files look now.
     pub fn looks(&self) -> Looks {
-        let [mut names, mut stamps] = [DefaultHasher::new(), DefaultHasher::new()];
+        let [mut names, mut stamps] = [Fnv::default(), Fnv::default()];
         for path in self.files.keys() {
-            path.hash(&mut names);
+            add_path(Path::new(path), &mut names);
             stamp(Path::new(path), &mut stamps);
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
             let mut entries: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
@@ -197,20 +198,28 @@ impl Material {
 }
 
 /// A link is followed: it may lead somewhere else now.
-fn stamp(path: &Path, stamps: &mut DefaultHasher) {
-    let found = fs::metadata(path).ok();
-    let found = found.map(|found| {
-        [
-            found.dev() as i64,
-            found.ino() as i64,
-            found.size() as i64,
-            found.mtime(),
-            found.mtime_nsec(),
-            found.ctime(),
-            found.ctime_nsec(),
-        ]
-    });
-    (path, found).hash(stamps);
+fn stamp(path: &Path, stamps: &mut Fnv) {
+    add_path(path, stamps);
+    // A file that is missing has nothing behind its name.
+    let Ok(found) = fs::metadata(path) else {
+        return;
+    };
+    let numbers = [
+        found.dev() as i64,
+        found.ino() as i64,
+        found.size() as i64,
+        found.mtime(),
+        found.mtime_nsec(),
+        found.ctime(),
+        found.ctime_nsec(),
+    ];
+    numbers.iter().for_each(|number| stamps.add(&number.to_le_bytes()));
+}
+
+/// Adds a path, and where it ends.
+fn add_path(path: &Path, hash: &mut Fnv) {
+    hash.add(path.as_os_str().as_bytes());
+    hash.add(&[0]);
 }
 
 fn read(path: &Path) -> io::Result<Secret> {
@@ -272,6 +281,14 @@ mod tests {
         let copy = Material::decode(&data[4..]).expect("what was encoded");
         assert_eq!(copy.get(Path::new("z")), Some(&b"file"[..]));
         assert_eq!(copy.get(Path::new("z/")), Some(&b"more"[..]));
+    }
+
+    #[test]
+    fn the_next_image_sees_the_same_looks() {
+        let mut material = Material::default();
+        material.files.insert("/nowhere/key.pem".into(), Secret::copy(b"").unwrap());
+        let hash = 0x78d1_d858_e160_2e20;
+        assert_eq!(material.looks(), Looks { names: hash, stamps: hash });
     }
 
     #[test]

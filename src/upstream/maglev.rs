@@ -9,7 +9,7 @@
 //! A remote that is down keeps its slots: its keys go on to the remote of the next slot that is up,
 //! which spreads them over all others, and no other key moves.
 
-use super::hash::mix;
+use crate::os::hash::mix;
 
 /// The number of slots: a prime, so that every order reaches all of them. The table takes 128 KiB.
 /// With a thousand remotes each still has 65 slots.

@@ -8,7 +8,6 @@
 pub mod balance;
 pub mod dial;
 pub mod handshake;
-pub mod hash;
 pub mod health;
 pub mod leases;
 pub mod maglev;

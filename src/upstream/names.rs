@@ -5,8 +5,8 @@
 //! each address has [`WORDS`] words; workers check those as if a client had sent them, and
 //! [`compare`] says which of their remotes to add and which to let drain.
 
-use super::hash::Fnv;
 use crate::config::relay::names::{Kind, Name, Place};
+use crate::os::hash::Fnv;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -25,7 +25,7 @@ const LONGEST_AFTER_FAILURE: u64 = 30_000;
 /// earlier remotes are for the same host, as four bytes.
 pub fn identity(name: &Name) -> u64 {
     let template = &name.template;
-    let mut hash = Fnv::new();
+    let mut hash = Fnv::default();
     hash.add(match name.kind {
         Kind::Host => &[1],
         Kind::Service => &[2],

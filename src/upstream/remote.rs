@@ -1,8 +1,8 @@
 //! What a remote is: its id within this process, its settings, and its identity among processes.
 
-use super::hash::Fnv;
 use crate::config;
 use crate::os::address::Address;
+use crate::os::hash::Fnv;
 use crate::os::socket::Protocol;
 use crate::tls::client::Connector;
 use std::num::NonZeroU32;
@@ -64,7 +64,7 @@ impl Remote {
     /// many earlier remotes are for the same host, as four bytes: addresses of several names may
     /// be the same, and come and go in any order.
     pub fn identity(&self) -> u64 {
-        let mut hash = Fnv::new();
+        let mut hash = Fnv::default();
         match &self.settings.address {
             Address::Ip(std::net::SocketAddr::V4(v4)) => {
                 hash.add(&[4]);
@@ -119,7 +119,7 @@ mod tests {
     fn identities_stay() {
         let mut bytes = vec![4, 192, 0, 2, 1, 0, 80];
         bytes.extend(b"TCP\0\x01blue");
-        let mut hash = Fnv::new();
+        let mut hash = Fnv::default();
         hash.add(&bytes);
         assert_eq!(remote("192.0.2.1:80", Some("blue")).identity(), hash.finish());
         let all = [

@@ -75,6 +75,6 @@ impl Random {
 
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        crate::upstream::hash::mix(self.0)
+        crate::os::hash::mix(self.0)
     }
 }

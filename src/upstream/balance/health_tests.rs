@@ -80,7 +80,7 @@ fn a_slow_start_gives_a_part_of_the_share() {
     let (mut balancer, monitor) = watched(&[checked(1), checked(2)]);
     balancer.set_kinds(Kind::Source, &[]);
     let owner = |balancer: &mut Balancer, key: u64| {
-        let key = crate::upstream::hash::mix(key);
+        let key = crate::os::hash::mix(key);
         let index = balancer.select_by(None, Some(key), &mut Tried::default(), 0).expect("one");
         balancer.released(index);
         index
@@ -129,7 +129,7 @@ fn an_operator_changes_weights() {
         let share_of_first = |balancer: &mut Balancer| {
             let mut open = Vec::new();
             for key in 0..1000 {
-                let key = Some(crate::upstream::hash::mix(key));
+                let key = Some(crate::os::hash::mix(key));
                 open.push(balancer.select_by(None, key, &mut Tried::default(), 0).expect("one"));
             }
             let first = open.iter().filter(|&&index| index == 0).count();

@@ -1,7 +1,7 @@
 //! Each kind of balancing: whom it selects, and how sessions are shared out.
 
 use super::*;
-use crate::upstream::hash::mix;
+use crate::os::hash::mix;
 use proptest::prelude::*;
 
 fn balancer(weights: &[u32], kind: Kind) -> Balancer {

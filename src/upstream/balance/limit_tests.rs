@@ -2,7 +2,7 @@
 
 use super::{Balancer, Entry, Tried};
 use crate::config::balance::Kind;
-use crate::upstream::hash;
+use crate::os::hash;
 use crate::upstream::zone::{Object, Zone};
 use proptest::prelude::*;
 

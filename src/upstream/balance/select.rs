@@ -6,7 +6,7 @@ use super::tree::OUT;
 use super::{number, Balancer, TICK};
 use crate::config::balance::Kind;
 use crate::config::relay::Ties;
-use crate::upstream::hash::mix;
+use crate::os::hash::mix;
 use crate::upstream::health::WHOLE;
 use crate::upstream::zone::State;
 

@@ -1,23 +1,28 @@
-//! Hashes that every release and every node computes alike: what is stored in the zone, or agreed
-//! on by nodes that never talk to each other, must not depend on a library's version.
+//! Hashes that every release and every node computes alike: what is stored in the zone, handed to
+//! the next image, or agreed on by nodes that never talk to each other, must not depend on a
+//! library's version.
 
 use std::net::IpAddr;
 
 /// FNV-1a, 64 bits.
-pub(super) struct Fnv(u64);
+pub struct Fnv(u64);
 
-impl Fnv {
-    pub(super) fn new() -> Fnv {
+impl Default for Fnv {
+    fn default() -> Fnv {
         Fnv(0xcbf2_9ce4_8422_2325)
     }
+}
 
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+impl Fnv {
+    /// Adds bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         }
     }
 
-    pub(super) fn finish(&self) -> u64 {
+    /// The hash of all that was added.
+    pub fn finish(&self) -> u64 {
         self.0
     }
 }
@@ -32,7 +37,7 @@ pub fn mix(mut number: u64) -> u64 {
 
 /// The key of a client address. An IPv4 client has one key, whichever kind of listener it came to.
 pub fn address_key(address: IpAddr) -> u64 {
-    let mut hash = Fnv::new();
+    let mut hash = Fnv::default();
     match address.to_canonical() {
         IpAddr::V4(v4) => hash.add(&v4.octets()),
         IpAddr::V6(v6) => hash.add(&v6.octets()),
@@ -42,7 +47,7 @@ pub fn address_key(address: IpAddr) -> u64 {
 
 /// The key of a host name, in which case does not matter (RFC 4343).
 pub fn name_key(name: &str) -> u64 {
-    let mut hash = Fnv::new();
+    let mut hash = Fnv::default();
     name.bytes().for_each(|byte| hash.add(&[byte.to_ascii_lowercase()]));
     mix(hash.finish())
 }
@@ -58,7 +63,7 @@ mod tests {
             ("a", 0xaf63_dc4c_8601_ec8c),
             ("foobar", 0x8594_4171_f739_67e8),
         ] {
-            let mut hash = Fnv::new();
+            let mut hash = Fnv::default();
             hash.add(text.as_bytes());
             assert_eq!(hash.finish(), expected);
         }
