@@ -75,6 +75,8 @@ fn world(change: impl Fn(&mut Relay)) -> World {
     let remotes = vec![super::remote(&world.folder, 0)];
     let tls = Tls { certificates: vec![certificate], ..Tls::default() };
     let mut settings = Relay { remotes, tls, ..Relay::default() };
+    // Nothing here is about timeouts, and a crowd takes long on a slow machine.
+    (settings.tls.handshake_timeout, settings.connect_timeout) = (3600, 3600);
     change(&mut settings);
     let tickets = Ratchet::new([0; 32], 0, 3600);
     let contexts = Contexts::load(&settings, &material, tickets, Ends::Both).expect("contexts");
