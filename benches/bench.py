@@ -5,9 +5,10 @@
              [--seconds S] [--rounds R] [--json FILE] [--table]
 
 Relays known: tcprelay (give --relay tcprelay=PATH, several allowed under other
-names such as c=PATH), haproxy, nginx, pen, envoy (ENVOY=PATH or on PATH); those
-that are not installed are left out.  Every relay runs with one worker on one CPU;
-load generators and backends run on another.  The figure is what the RELAY spends
+names such as c=PATH; under one that begins with "monitored", with status, control
+and probes), haproxy, nginx, pen, envoy (ENVOY=PATH or on PATH); those that are not
+installed are left out.  Every relay runs with one worker on one CPU; load
+generators and backends run on another.  The figure is what the RELAY spends
 (user+sys CPU of its whole process tree), so it holds on a noisy machine:
 
   bulk1, bulk16   CPU seconds per GiB relayed, 1 and 16 streams      (iperf3)

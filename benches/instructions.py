@@ -142,21 +142,34 @@ id = tcprelay {{
         """Ends the relay: the instructions of its worker and of its broker."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(PATIENCE)
-        counts = {"worker": 0, "broker": 0}
+        self.wait_gone()
+        counts = {"worker": 0, "broker": 0, "monitor": 0}
         for name in glob.glob(os.path.join(self.folder, "callgrind.*")):
             with open(name, encoding="utf-8", errors="replace") as file:
                 text = file.read()
             command = re.search(r"^cmd:(.*)", text, re.MULTILINE)
             if not command:
-                # Of the monitor, which is confined and cannot write there.
+                # Of a process that is confined, and cannot write there.
                 continue
-            # Only the broker's command line has options; workers are executed with source and
-            # section.
-            part = "broker" if " -f " in command.group(1) else "worker"
-            counts[part] += int(
+            # Only the broker's command line has options; the others are executed with source and
+            # section, and told apart by what they have done.
+            part = "monitor" if "monitor::process::Process::" in text else "worker"
+            counts["broker" if " -f " in command.group(1) else part] += int(
                 re.search(r"^(?:totals|summary): (\d+)", text, re.MULTILINE).group(1)
             )
+        if not counts["worker"]:
+            raise RuntimeError("nothing was counted in the worker")
         return counts
+
+    def wait_gone(self):
+        """Waits for the other processes, which write their counts when they end."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                os.killpg(self.process.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)
 
 
 def probed():

@@ -176,11 +176,16 @@ class Relay:
 
 
 class Tcprelay(Relay):
+    def monitored(self):
+        """What the broker's section and each remote have besides."""
+        return "", ""
+
     def command(self, backend):
         remotes = self.settings.get("remotes", 1)
         workers = self.settings.get("workers", 1)
         users = self.settings.get("users", USERS)
-        remote = f"    remote = {{ address = 127.0.0.1 port = {backend} }}\n"
+        broker, check = self.monitored()
+        remote = f"    remote = {{ address = 127.0.0.1 port = {backend} {check} }}\n"
         config = write(
             self.file("tcprelay.cfg"),
             f"""
@@ -192,6 +197,7 @@ id = spawnd {{
         users min = {users} users max = {users}
     }}
     background = no
+    {broker}
 }}
 id = tcprelay {{
 {remote * remotes}
@@ -205,6 +211,15 @@ id = tcprelay {{
 
     def version(self):
         return super().version().split("/")[0]
+
+
+class Monitored(Tcprelay):
+    """With everything that is there to watch it."""
+
+    def monitored(self):
+        status = f"status = {{ address = 127.0.0.1 port = {free_port()} }}"
+        control = f"control = {{ path = {self.file('control')} mode = 0600 }}"
+        return f"{status}\n    {control}", "check = tcp"
 
 
 class Haproxy(Relay):
@@ -431,7 +446,9 @@ FLOORS = ("floor-copy", "floor-splice", "floor-splice-reno")
 
 
 def kind(name):
-    return Floor if name.startswith("floor-") else PEERS.get(name, Tcprelay)
+    if name.startswith("floor-"):
+        return Floor
+    return Monitored if name.startswith("monitored") else PEERS.get(name, Tcprelay)
 
 
 def output(argv):

@@ -302,17 +302,21 @@ impl Remote {
             (_, Some(_)) if health.standing == Found::Unknown => "not probed yet".to_owned(),
             (_, Some(_)) => words(health.reason).to_owned(),
         };
-        let [sessions, up, down, selected, probes_passed, probes_failed] = figures.read(
+        let [sessions, up, down, abandoned, probes_passed, probes_failed] = figures.read(
             [
                 OfRemote::Sessions,
                 OfRemote::BytesUp,
                 OfRemote::BytesDown,
-                OfRemote::Selected,
+                OfRemote::Abandoned,
                 OfRemote::ProbesPassed,
                 OfRemote::ProbesFailed,
             ]
             .map(|counter| Place::Remote(row, counter)),
         );
+        let failed = figures.each(Failure::ALL, |why| Place::Failed(row, why));
+        // Counted by how it went, so that sessions do not count it twice.
+        let not_reached = failed.iter().filter(|&&(why, _)| why != Failure::CutShort);
+        let not_reached: u64 = not_reached.map(|&(_, count)| count).sum();
         Remote {
             place,
             row,
@@ -331,8 +335,8 @@ impl Remote {
             open: state.used,
             sessions,
             bytes: [up, down],
-            selected,
-            failed: figures.each(Failure::ALL, |why| Place::Failed(row, why)),
+            selected: sessions.wrapping_add(not_reached).wrapping_add(abandoned),
+            failed,
             connect_times: figures.spread(Histogram::Connect(row)),
             probes_passed,
             probes_failed,

@@ -56,6 +56,8 @@ pub struct Dial {
     remote: RemoteId,
     /// When to check whether the socket has connected to itself.
     doubt: Doubt,
+    /// When it began.
+    begun: u64,
     /// The deadline of connecting, then of the handshake.
     deadline: u64,
     state: State,
@@ -144,7 +146,7 @@ pub enum Progress {
 impl Dial {
     /// A connect attempt, to be begun with [`Cause::Start`].
     pub fn new(remote: RemoteId) -> Dial {
-        Dial { remote, doubt: Doubt::IfDown, deadline: NEVER, state: State::Fresh }
+        Dial { remote, doubt: Doubt::IfDown, begun: 0, deadline: NEVER, state: State::Fresh }
     }
 
     /// As [`new`](Self::new), for an owner that must know for certain that the remote is there.
@@ -155,6 +157,11 @@ impl Dial {
     /// The remote.
     pub fn remote(&self) -> RemoteId {
         self.remote
+    }
+
+    /// When it began, on the clock of [`Dialer::now`].
+    pub fn begun(&self) -> u64 {
+        self.begun
     }
 
     /// The socket, if there is one.
@@ -202,6 +209,7 @@ impl Dial {
         };
         match (&mut self.state, cause) {
             (State::Fresh, Cause::Start) => {
+                self.begun = dialer.now;
                 self.deadline = after(dialer.now, dialer.settings.connect_timeout);
                 self.open(remote, dialer)
             }

@@ -41,7 +41,6 @@ impl Session {
                     return Ok(self.none_is_left(context));
                 };
                 let seeking = std::mem::take(seeking);
-                context.shared.count_selection(context.index, remote, context.events.now());
                 self.state = State::Dialing { seeking, dial: Dial::new(remote), timer: None };
             }
             State::Queued { seeking, timer } => {
@@ -57,7 +56,6 @@ impl Session {
                     self.state = State::Choosing(seeking);
                     return Ok(self.none_is_left(context));
                 };
-                context.shared.count_selection(context.index, remote, self.active);
                 self.state = State::Dialing { seeking, dial: Dial::new(remote), timer: None };
             }
             _ => {}
@@ -224,7 +222,7 @@ impl Session {
         self.active = events.now();
         shared.connected(remote);
         let stream = connection.stream.as_ref();
-        shared.count_connection(*index, stream, events.now());
+        shared.count_connection(*index, remote, stream, self.active.saturating_sub(dial.begun()));
         let probation = shared.begin_probation(events, *index);
         let Connection { socket, stream, unsent } = connection;
         // Usually the client's first bytes are there already. The remote's are not, unless they

@@ -9,29 +9,21 @@ use crate::tls::policy::Handler;
 use crate::tls::stream::{Negotiated, Stream};
 use crate::upstream::remote::RemoteId;
 use crate::upstream::zone::counters::{
-    Expiry, Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, Side, TlsFailure,
+    Expiry, Failure, OfRemote, OfSessions, Place, Refusal, Row, SessionCounters, Side, TlsFailure,
     TlsRecords, TlsVersion,
 };
 
-const GENERAL_BYTES: [General; 2] = [General::BytesUp, General::BytesDown];
-const LISTENER_BYTES: [OfListener; 2] = [OfListener::BytesUp, OfListener::BytesDown];
+const SESSION_BYTES: [OfSessions; 2] = [OfSessions::BytesUp, OfSessions::BytesDown];
 const REMOTE_BYTES: [OfRemote; 2] = [OfRemote::BytesUp, OfRemote::BytesDown];
 
 impl Shared {
-    /// A session begins, for a client of this listener. `open`: how many there are now.
-    pub(super) fn count_begin(&mut self, index: u32, listener: Option<u16>, open: usize, now: u64) {
-        if !self.counters.are_kept() {
+    /// A session begins, for a client of this listener.
+    pub(super) fn count_begin(&mut self, index: u32, listener: Option<u16>, now: u64) {
+        let Some(row) = self.counters.row() else {
             return;
-        }
+        };
         self.tallies.begin(index, Tally { listener, begun: now, ..Tally::default() });
-        self.counters.set(Place::General(General::Open), open as u64);
-        self.count_open(listener, 1);
-    }
-
-    fn count_open(&self, listener: Option<u16>, change: u64) {
-        if let Some(listener) = self.counters.listener(listener) {
-            listener.add(OfListener::Open, change);
-        }
+        row.sessions(listener).add(OfSessions::Open, 1);
     }
 
     /// A connection of this listener is not relayed.
@@ -42,29 +34,30 @@ impl Shared {
         }
     }
 
-    /// A session gets this remote, which is connected to next.
-    pub(super) fn count_selection(&mut self, index: u32, remote: RemoteId, now: u64) {
-        if let Some(tally) = self.tallies.of(index) {
-            let row = self.registry.row(remote);
-            tally.dialed = now;
-            tally.row = row.and_then(|row| u16::try_from(row).ok());
-            if let Some(counters) = self.counters.remote(tally.row) {
-                counters.add(OfRemote::Selected, 1);
-            }
-        }
-    }
-
-    /// A session was connected to its remote, with this TLS.
-    pub(super) fn count_connection(&mut self, index: u32, stream: Option<&Stream>, now: u64) {
-        let Some(tally) = self.tallies.of(index) else {
+    /// A session was connected to this remote, which took so many milliseconds, with this TLS.
+    pub(super) fn count_connection(
+        &mut self,
+        index: u32,
+        remote: RemoteId,
+        stream: Option<&Stream>,
+        taken: u64,
+    ) {
+        let (Some(row), Some(tally)) = (self.counters.row(), self.tallies.of(index)) else {
             return;
         };
-        let taken = now.saturating_sub(tally.dialed);
-        if let Some(counters) = self.counters.remote(tally.row) {
-            counters.connected(taken);
+        tally.row = self.registry.row(remote).and_then(|row| u16::try_from(row).ok());
+        if let Some(remote) = row.remote(tally.row) {
+            remote.connected(taken);
         }
         if let Some(stream) = stream {
             self.count_handshake(Side::Remote, stream);
+        }
+    }
+
+    /// A session has ended while it was being connected to this remote.
+    pub(super) fn count_abandoned(&self, remote: RemoteId) {
+        if let Some(row) = self.registry.row(remote) {
+            self.counters.add(Place::Remote(row, OfRemote::Abandoned), 1);
         }
     }
 
@@ -110,15 +103,16 @@ impl Shared {
         outcome: &Outcome,
         now: u64,
     ) {
-        if let Some(pair) = pair {
-            self.count_bytes(index, pair);
-            self.count_records(pair);
-        }
-        let Some(&mut Tally { listener, begun, .. }) = self.tallies.of(index) else {
+        let (Some(row), Some(tally)) = (self.counters.row(), self.tallies.of(index)) else {
             return;
         };
-        self.count_open(listener, 1u64.wrapping_neg());
-        self.counters.observe(Histogram::Duration, now.saturating_sub(begun));
+        let counters = row.sessions(tally.listener);
+        if let Some(pair) = pair {
+            count_bytes(row, counters, tally, pair);
+        }
+        counters.add(OfSessions::Open, 1u64.wrapping_neg());
+        row.lasted(now.saturating_sub(tally.begun));
+        let listener = tally.listener;
         if let Outcome::Limited(limit) = outcome {
             let why = match limit {
                 Limit::Idle => Expiry::Idle,
@@ -127,9 +121,11 @@ impl Shared {
                 Limit::HalfClosed => Expiry::HalfClosed,
                 Limit::Queue => Expiry::Queue,
             };
-            self.counters.add(Place::Expired(why), 1);
+            row.add(Place::Expired(why), 1);
         }
-        if pair.is_none() {
+        if let Some(pair) = pair {
+            self.count_records(pair);
+        } else {
             let why = match outcome {
                 Outcome::Refused(why, _) => *why,
                 Outcome::NoRemote => Refusal::NoRemote,
@@ -161,31 +157,26 @@ impl Shared {
         }
     }
 
-    /// How many sessions are open.
-    pub(super) fn count_open_sessions(&self, open: usize) {
-        self.counters.set(Place::General(General::Open), open as u64);
-    }
-
     /// Counts what a session has carried since it was last looked at. Sessions count for themselves;
-    /// this is done from time to time and at their end, so that moving bytes costs nothing more.
-    #[inline]
+    /// this is done from time to time, so that moving bytes costs nothing more, and at their end.
     pub(super) fn count_bytes(&mut self, index: u32, pair: &Pair) {
-        let Some(tally) = self.tallies.of(index) else {
-            return;
-        };
-        let bytes = [pair.up.bytes, pair.down.bytes];
-        let before = std::mem::replace(&mut tally.bytes, bytes);
-        let listener = self.counters.listener(tally.listener);
-        let remote = self.counters.remote(tally.row);
-        for way in 0..2 {
-            let count = bytes[way].wrapping_sub(before[way]);
-            self.counters.add(Place::General(GENERAL_BYTES[way]), count);
-            if let Some(remote) = &remote {
-                remote.add(REMOTE_BYTES[way], count);
-            }
-            if let Some(listener) = &listener {
-                listener.add(LISTENER_BYTES[way], count);
-            }
+        if let (Some(row), Some(tally)) = (self.counters.row(), self.tallies.of(index)) {
+            count_bytes(row, row.sessions(tally.listener), tally, pair);
+        }
+    }
+}
+
+/// Counts what a session has carried since it was last counted.
+#[inline]
+fn count_bytes(row: Row<'_>, counters: SessionCounters<'_>, tally: &mut Tally, pair: &Pair) {
+    let bytes = [pair.up.bytes, pair.down.bytes];
+    let before = std::mem::replace(&mut tally.bytes, bytes);
+    let remote = row.remote(tally.row);
+    for way in 0..2 {
+        let count = bytes[way].wrapping_sub(before[way]);
+        counters.add(SESSION_BYTES[way], count);
+        if let Some(remote) = remote {
+            remote.add(REMOTE_BYTES[way], count);
         }
     }
 }

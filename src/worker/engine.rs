@@ -275,8 +275,7 @@ impl Engine {
 
     fn begin(&mut self, events: &mut Loop, session: Session, accept: &Accept) {
         let index = self.sessions.insert(session);
-        let (listener, open) = (accept.listener_number(), self.sessions.len());
-        self.shared.count_begin(index, listener, open, events.now());
+        self.shared.count_begin(index, accept.listener_number(), events.now());
         self.leave_places();
         self.look_later(events);
         let Some(session) = self.sessions.get_mut(index) else {
@@ -341,7 +340,6 @@ impl Engine {
         session.close(outcome, parting, &mut Context { index, shared: &mut self.shared, events });
         self.turns.forget(index);
         self.note_end(client);
-        self.shared.count_open_sessions(self.sessions.len());
         self.shared.buffers.leave_places(self.sessions.len());
         if self.sessions.len() == 0 {
             events.shrink();

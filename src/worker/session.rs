@@ -383,6 +383,9 @@ impl Session {
             pair.take_back(client);
         }
         shared.count_end(*index, self.pair(), outcome, events.now());
+        if let State::Dialing { dial, .. } = &self.state {
+            shared.count_abandoned(dial.remote());
+        }
         if let Some(access) = &self.access {
             let (pair, client, now) = (self.pair(), self.client_summary(), events.now());
             access.log(pair, client, &shared.registry, outcome, now);

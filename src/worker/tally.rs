@@ -6,11 +6,10 @@
 pub(super) struct Tally {
     /// The number of its listener.
     pub(super) listener: Option<u16>,
-    /// The row of its remote in the zone.
+    /// The row in the zone of the remote that it was connected to.
     pub(super) row: Option<u16>,
-    /// When it began, and when the last connect attempt did, in milliseconds of the loop's clock.
+    /// When it began, in milliseconds of the loop's clock.
     pub(super) begun: u64,
-    pub(super) dialed: u64,
     /// The bytes that were counted already, up and down.
     pub(super) bytes: [u64; 2],
 }

@@ -43,9 +43,12 @@ impl Workers {
     /// A connection was taken from a listener.
     #[inline]
     pub(in crate::broker) fn count_arrival(&self, listener: usize) {
-        self.count(General::Arrived);
-        if let Some(counters) = self.counters().listener(u16::try_from(listener).ok()) {
-            counters.add(OfListener::Arrived, 1);
+        let Some(row) = self.counters().row() else {
+            return;
+        };
+        row.add(Place::General(General::Arrived), 1);
+        if let Some(listener) = row.listener(u16::try_from(listener).ok()) {
+            listener.add(OfListener::Arrived, 1);
         }
     }
 

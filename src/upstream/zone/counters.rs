@@ -12,14 +12,16 @@
 mod places;
 
 pub use places::{
-    Expiry, Failure, General, Histogram, OfListener, OfRemote, Place, Refusal, Side, Standing,
-    TlsFailure, TlsRecords, TlsVersion, LISTENERS,
+    Expiry, Failure, General, Histogram, OfListener, OfRemote, OfSessions, Place, Refusal, Side,
+    Standing, TlsFailure, TlsRecords, TlsVersion, LISTENERS,
 };
 
 use super::{Zone, BROKER, IDENTITY, MONITOR, SLOTS};
 use crate::os::process::Pid;
 use crate::os::shared::{Object, Window, Words};
-use places::{is_gauge, CONNECT_AT, LISTENERS_AT, LISTENER_WORDS, REMOTES_AT, REMOTE_WORDS, ROW};
+use places::{
+    is_gauge, CONNECT_AT, DURATIONS_AT, LISTENERS_AT, LISTENER_WORDS, REMOTES_AT, REMOTE_WORDS, ROW,
+};
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
@@ -46,10 +48,20 @@ pub struct Counters {
     row: Option<Window<ROW>>,
 }
 
+/// The row of this process, where one is kept. What counts several things asks for it once.
+#[derive(Clone, Copy)]
+pub struct Row<'a>(&'a [AtomicU64; ROW]);
+
 /// What is counted of one remote, in the row of this process.
+#[derive(Clone, Copy)]
 pub struct RemoteCounters<'a>(&'a [AtomicU64; REMOTE_WORDS]);
 
+/// Where sessions of one listener are counted, in the row of this process.
+#[derive(Clone, Copy)]
+pub struct SessionCounters<'a>(&'a [AtomicU64; LISTENER_WORDS]);
+
 /// What is counted of one listener, in the row of this process.
+#[derive(Clone, Copy)]
 pub struct ListenerCounters<'a>(&'a [AtomicU64; LISTENER_WORDS]);
 
 /// No other process writes this word, so adding need not be one step.
@@ -58,28 +70,86 @@ fn add(word: &AtomicU64, count: u64) {
     word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
 }
 
+impl<'a> Row<'a> {
+    /// Adds to a counter.
+    #[inline]
+    pub fn add(self, place: Place, count: u64) {
+        if let Some(word) = place.word() {
+            add(&self.0[word], count);
+        }
+    }
+
+    /// Sets a gauge.
+    #[inline]
+    pub fn set(self, place: Place, value: u64) {
+        if let Some(word) = place.word() {
+            self.0[word].store(value, Relaxed);
+        }
+    }
+
+    /// Those of the remote with this row of the zone, if it has any.
+    #[inline]
+    pub fn remote(self, row: Option<u16>) -> Option<RemoteCounters<'a>> {
+        let (parts, _) = self.0[REMOTES_AT..].as_chunks();
+        parts.get(usize::from(row?)).map(RemoteCounters)
+    }
+
+    /// Those of this listener, if it has any.
+    #[inline]
+    pub fn listener(self, number: Option<u16>) -> Option<ListenerCounters<'a>> {
+        let (parts, _) = self.0[LISTENERS_AT..REMOTES_AT].as_chunks();
+        parts.get(usize::from(number?)).map(ListenerCounters)
+    }
+
+    /// Where sessions of this listener are counted.
+    #[inline]
+    pub fn sessions(self, listener: Option<u16>) -> SessionCounters<'a> {
+        let own = self.listener(listener).map(|listener| listener.0);
+        SessionCounters(own.unwrap_or_else(|| {
+            let (parts, _) = self.0.as_chunks();
+            &parts[0]
+        }))
+    }
+
+    /// A session has ended, which lasted so many milliseconds.
+    #[inline]
+    pub fn lasted(self, milliseconds: u64) {
+        let histogram = Histogram::Duration;
+        add(&self.0[DURATIONS_AT + histogram.bucket(milliseconds)], 1);
+        add(&self.0[DURATIONS_AT + histogram.sum()], milliseconds);
+    }
+}
+
 impl RemoteCounters<'_> {
     /// Adds to a counter.
     #[inline]
-    pub fn add(&self, what: OfRemote, count: u64) {
+    pub fn add(self, what: OfRemote, count: u64) {
         add(&self.0[what as usize], count);
     }
 
     /// A session was connected to it, which took so many milliseconds.
     #[inline]
-    pub fn connected(&self, milliseconds: u64) {
+    pub fn connected(self, milliseconds: u64) {
         self.add(OfRemote::Sessions, 1);
-        // The row does not matter for what is inside of it.
+        // Which remote it is does not matter for what is where in its part.
         let histogram = Histogram::Connect(0);
         add(&self.0[CONNECT_AT + histogram.bucket(milliseconds)], 1);
-        add(&self.0[CONNECT_AT + histogram.bounds().len() + 1], milliseconds);
+        add(&self.0[CONNECT_AT + histogram.sum()], milliseconds);
+    }
+}
+
+impl SessionCounters<'_> {
+    /// Adds to a counter.
+    #[inline]
+    pub fn add(self, what: OfSessions, count: u64) {
+        add(&self.0[what as usize], count);
     }
 }
 
 impl ListenerCounters<'_> {
     /// Adds to a counter.
     #[inline]
-    pub fn add(&self, what: OfListener, count: u64) {
+    pub fn add(self, what: OfListener, count: u64) {
         add(&self.0[what as usize], count);
     }
 }
@@ -129,42 +199,25 @@ impl Counters {
         self.row.is_some()
     }
 
+    /// The row, if anything is counted.
+    #[inline]
+    pub fn row(&self) -> Option<Row<'_>> {
+        self.row.as_deref().map(Row)
+    }
+
     /// Adds to a counter.
     #[inline]
     pub fn add(&self, place: Place, count: u64) {
-        if let (Some(row), Some(word)) = (&self.row, place.word()) {
-            add(&row[word], count);
+        if let Some(row) = self.row() {
+            row.add(place, count);
         }
-    }
-
-    /// Those of the remote with this row of the zone, if anything is counted.
-    #[inline]
-    pub fn remote(&self, row: Option<u16>) -> Option<RemoteCounters<'_>> {
-        let (parts, _) = self.row.as_ref()?[REMOTES_AT..].as_chunks();
-        parts.get(usize::from(row?)).map(RemoteCounters)
-    }
-
-    /// Those of this listener, if anything is counted and it has any.
-    #[inline]
-    pub fn listener(&self, number: Option<u16>) -> Option<ListenerCounters<'_>> {
-        let (parts, _) = self.row.as_ref()?[LISTENERS_AT..REMOTES_AT].as_chunks();
-        parts.get(usize::from(number?)).map(ListenerCounters)
-    }
-
-    /// Counts a value in its bucket of a histogram, and adds it to the sum. `milliseconds` is what
-    /// was measured.
-    #[inline]
-    pub fn observe(&self, histogram: Histogram, milliseconds: u64) {
-        let bucket = histogram.bucket(milliseconds);
-        self.add(Place::Bucket(histogram, bucket), 1);
-        self.add(Place::Sum(histogram), milliseconds);
     }
 
     /// Sets a gauge.
     #[inline]
     pub fn set(&self, place: Place, value: u64) {
-        if let (Some(row), Some(word)) = (&self.row, place.word()) {
-            row[word].store(value, Relaxed);
+        if let Some(row) = self.row() {
+            row.set(place, value);
         }
     }
 }
@@ -257,6 +310,12 @@ impl Zone {
         }
     }
 
+    /// What is in one row.
+    fn figure(&self, row: usize, place: Place) -> u64 {
+        let read = |word| self.words[self.counter(row, word)].load(Acquire);
+        place.words().map(read).fold(0, u64::wrapping_add)
+    }
+
     /// The sums of all processes, for places that are read together. While the broker moves a row
     /// this waits for it, but not for ever.
     pub fn figures(&self, places: &[Place]) -> Vec<u64> {
@@ -268,11 +327,7 @@ impl Zone {
         // Reading the words of slots that were never used would take memory for them.
         let lives = |&row: &usize| row >= SLOTS || self.words[pid + row * ROW].load(Acquire) != 0;
         let sum = |place: &Place, rows: &[usize]| {
-            place.word().map_or(0, |word| {
-                rows.iter()
-                    .map(|&row| self.words[self.counter(row, word)].load(Acquire))
-                    .fold(0, u64::wrapping_add)
-            })
+            rows.iter().map(|&row| self.figure(row, *place)).fold(0, u64::wrapping_add)
         };
         let mut figures = Vec::new();
         for attempt in 0..TRIES {
@@ -350,19 +405,16 @@ impl Zone {
             return Vec::new();
         }
         let member = |row: usize| {
-            let read = |general| {
-                let word = Place::General(general).word()?;
-                Some(self.words[self.counter(row, word)].load(Acquire))
-            };
+            let read = |general| self.figure(row, Place::General(general));
             Some(Member {
                 slot: row,
                 role: Role::of(row),
-                pid: read(General::Pid).filter(|&pid| pid != 0)?,
-                since: read(General::Since)?,
-                standing: Standing::of(read(General::Standing)?),
-                open: read(General::Open)?,
-                accepted: read(General::Accepted)?,
-                bytes: [read(General::BytesUp)?, read(General::BytesDown)?],
+                pid: Some(read(General::Pid)).filter(|&pid| pid != 0)?,
+                since: read(General::Since),
+                standing: Standing::of(read(General::Standing)),
+                open: read(General::Open),
+                accepted: read(General::Accepted),
+                bytes: [read(General::BytesUp), read(General::BytesDown)],
             })
         };
         (0..TOTALS).filter_map(member).collect()
@@ -417,16 +469,24 @@ mod tests {
     fn histograms_count_where_the_value_belongs() {
         let (broker, fd) = Zone::create().expect("memory");
         let counters = Counters::of_worker(&fd, 0, 7).expect("a row");
+        let row = counters.row().expect("a row");
+        let remote = row.remote(Some(3)).expect("a remote's part");
         for milliseconds in [0, 1, 2, 100_000] {
-            counters.observe(Histogram::Connect(3), milliseconds);
+            remote.connected(milliseconds);
         }
-        let bounds = Histogram::Connect(3).bounds().len();
-        let places: Vec<Place> =
-            (0..=bounds).map(|bucket| Place::Bucket(Histogram::Connect(3), bucket)).collect();
-        let figures = broker.figures(&places);
-        assert_eq!((figures[0], figures[1], figures[bounds]), (2, 1, 1));
-        assert_eq!(broker.figures(&[Place::Sum(Histogram::Connect(3))]), [100_003]);
-        assert_eq!(broker.figures(&[Place::Sum(Histogram::Connect(2))]), [0]);
+        for milliseconds in [10, 11, u64::from(u32::MAX)] {
+            row.lasted(milliseconds);
+        }
+        let count = |histogram: Histogram| {
+            let buckets = 0..=histogram.bounds().len();
+            let places = buckets.map(|bucket| Place::Bucket(histogram, bucket));
+            broker.figures(&places.collect::<Vec<Place>>())
+        };
+        let sum = |histogram| broker.figures(&[Place::Sum(histogram)])[0];
+        assert_eq!(count(Histogram::Connect(3)), [2, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!((sum(Histogram::Connect(3)), sum(Histogram::Connect(2))), (100_003, 0));
+        assert_eq!(count(Histogram::Duration), [1, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(sum(Histogram::Duration), 21 + u64::from(u32::MAX));
     }
 
     #[test]

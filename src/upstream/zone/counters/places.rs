@@ -23,11 +23,32 @@ const HANDSHAKES_AT: usize = 48;
 /// Words for the handshakes of one side.
 const HANDSHAKE_WORDS: usize = 24;
 const TLS_FAILED_AT: usize = 8;
-const DURATIONS_AT: usize = HANDSHAKES_AT + 2 * HANDSHAKE_WORDS;
+pub(super) const DURATIONS_AT: usize = HANDSHAKES_AT + 2 * HANDSHAKE_WORDS;
 const EXPIRED_AT: usize = 112;
 const LISTENER_REFUSED_AT: usize = 16;
 const FAILED_AT: usize = 16;
 pub(super) const CONNECT_AT: usize = 24;
+
+/// What is counted of sessions once only: in the part of their listener or, if that has no counters
+/// of its own, in the process's part, where the words are the same. A process has done what is in
+/// all of these parts together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum OfSessions {
+    /// Gauge: sessions that are open.
+    Open = 1,
+    /// Bytes that clients have sent, as carried to remotes.
+    BytesUp = 2,
+    /// Bytes that remotes have sent, as carried to clients.
+    BytesDown = 3,
+}
+
+impl General {
+    /// True if each listener has a part of it.
+    pub(super) fn is_of_sessions(self) -> bool {
+        matches!(self, General::Open | General::BytesUp | General::BytesDown)
+    }
+}
 
 /// A counter, or gauge, of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,12 +56,12 @@ pub(super) const CONNECT_AT: usize = 24;
 pub enum General {
     /// Connections that a worker was given.
     Accepted = 0,
-    /// Gauge: sessions that are open.
-    Open = 1,
-    /// Bytes that clients have sent, as carried to remotes.
-    BytesUp = 2,
-    /// Bytes that remotes have sent, as carried to clients.
-    BytesDown = 3,
+    /// Gauge: sessions that are open; in the row itself, those of listeners without counters.
+    Open = OfSessions::Open as usize,
+    /// Bytes that clients have sent, as carried to remotes; in the row as above.
+    BytesUp = OfSessions::BytesUp as usize,
+    /// Bytes that remotes have sent, as carried to clients; in the row as above.
+    BytesDown = OfSessions::BytesDown as usize,
     /// Gauge: the process's id.
     Pid = 4,
     /// Gauge: when the process has started, in seconds of the wall clock.
@@ -76,11 +97,11 @@ pub enum OfListener {
     /// Connections that were taken from it.
     Arrived = 0,
     /// Gauge: sessions of its clients that are open.
-    Open = 1,
+    Open = OfSessions::Open as usize,
     /// Bytes that its clients have sent, as carried to remotes.
-    BytesUp = 2,
+    BytesUp = OfSessions::BytesUp as usize,
     /// Bytes carried to its clients.
-    BytesDown = 3,
+    BytesDown = OfSessions::BytesDown as usize,
     /// Gauge: 1 if it is bound.
     Bound = 4,
 }
@@ -95,8 +116,8 @@ pub enum OfRemote {
     BytesUp = 1,
     /// Bytes received from it.
     BytesDown = 2,
-    /// How often it was selected for a session.
-    Selected = 3,
+    /// Sessions that have ended while they were being connected to it.
+    Abandoned = 3,
     /// Probes that have succeeded.
     ProbesPassed = 4,
     /// Probes that have failed.
@@ -322,6 +343,12 @@ impl Histogram {
         self.bounds().iter().take_while(|&&bound| milliseconds > bound).count()
     }
 
+    /// The place of the sum, behind the buckets.
+    #[inline]
+    pub(super) fn sum(self) -> usize {
+        self.bounds().len() + 1
+    }
+
     /// Where its words begin in a row: the buckets, and then the sum.
     fn start(self) -> Option<usize> {
         match self {
@@ -380,6 +407,17 @@ const RESUMED: usize = 7;
 const TLS_RECORDS_AT: usize = 16;
 
 impl Place {
+    /// The words of a row that make up this figure: none for a listener or remote without counters.
+    pub(super) fn words(self) -> impl Iterator<Item = usize> {
+        let listeners = match self {
+            Place::General(counter) if counter.is_of_sessions() => LISTENERS,
+            _ => 0,
+        };
+        let word = self.word();
+        let of_listener = move |listener| Some(LISTENERS_AT + listener * LISTENER_WORDS + word?);
+        word.into_iter().chain((0..listeners).filter_map(of_listener))
+    }
+
     /// The word of a row; `None` for a listener or remote without counters.
     #[inline]
     pub(super) fn word(self) -> Option<usize> {
@@ -398,10 +436,10 @@ impl Place {
             Place::TlsFailed(side, why) => Some(of_side(side, TLS_FAILED_AT + why as usize)),
             Place::TlsRecords(side, who) => Some(of_side(side, TLS_RECORDS_AT + who as usize)),
             Place::Bucket(histogram, bucket) => {
-                let bucket = bucket.min(histogram.bounds().len());
+                let bucket = bucket.min(histogram.sum() - 1);
                 Some(histogram.start()? + bucket)
             }
-            Place::Sum(histogram) => Some(histogram.start()? + histogram.bounds().len() + 1),
+            Place::Sum(histogram) => Some(histogram.start()? + histogram.sum()),
         }
     }
 }
