@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::launch::monitor;
 use common::memory::all_memory_contains;
 use common::pki::{ec_key, rsa_key, Identity};
 use common::*;
@@ -120,6 +121,39 @@ fn no_worker_ever_has_a_key() {
     }
     serves(port);
     check(&relay);
+}
+
+/// The monitor reads what strangers send, too.
+#[test]
+fn the_monitor_gets_no_key_of_a_listener() {
+    if !is_root() {
+        return left_out("only root may read the memory of a monitor");
+    }
+    let (peer, files, port) = (Peer::echo(), Directory::new(), free_port());
+    let own = Identity::own(&["localhost"]);
+    let remotes = Identity::own(&["client"]);
+    remotes.write(files.path(), "client");
+    let file = |name: &str| files.file(name).display().to_string();
+    let relay = Launch::new(format!(
+        "id = spawnd {{ status = {{ address = 127.0.0.1 port = {} }}\n \
+         listen = {{ address = 127.0.0.1 port = {port} tls = yes }}\n \
+         spawn {{ instances min = 1 instances max = 1 users max = 100 }} }}\n\
+         id = tcprelay {{ {SEPARATE}{}{}\n \
+         remote = {{ address = 127.0.0.1 port = {} tls = yes tls verify = no weight = 0 \
+         tls cert-file = {} tls key-file = {} }} }}\n",
+        free_port(),
+        own.directives(files.path(), "own"),
+        peer.remote(),
+        free_port(),
+        file("client.pem"),
+        file("client.key"),
+    ))
+    .start();
+    serves(port);
+    let monitor = monitor(&relay).expect("a monitor");
+    // A probe may have to show a certificate, so the key for remotes is there.
+    wait_for("the key for remotes", || has_one_of(monitor, &[&remotes.key]).then_some(()));
+    assert!(!has_one_of(monitor, &[&own.key]), "{}", relay.log());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::balance::{Balance, Scope};
 use super::check::Check;
 use super::listen::connection_option;
 use super::route::Routes;
-use super::tls::{self, RemoteTls, Tls};
+use super::tls::{self, Ocsp, RemoteTls, Tls};
 use super::token::*;
 use super::values::{Value, COUNT, INT};
 use super::{common, ConfigError, Parser, Position};
@@ -185,7 +185,7 @@ pub struct Relay {
 impl Relay {
     /// True if the monitor has work to do.
     pub fn is_monitored(&self) -> bool {
-        !self.names.is_empty() || self.has_checks()
+        !self.names.is_empty() || self.has_checks() || self.tls.fetches_ocsp()
     }
 
     /// True if remotes are probed.
@@ -193,9 +193,11 @@ impl Relay {
         self.templates().any(|remote| remote.check.is_some())
     }
 
-    /// Without a monitor no remote is checked, all count as up, and addresses stay as they are.
+    /// Without a monitor no remote is checked, all count as up, addresses stay as they are, and no
+    /// OCSP response is fetched.
     pub fn without_monitor(&mut self) {
         self.names.clear();
+        self.tls.ocsp = Ocsp::File;
         for remote in &mut self.remotes {
             (remote.check, remote.origin) = (None, None);
         }
@@ -328,6 +330,10 @@ pub fn parse(parser: &mut Parser<'_>, modules: Modules<'_>) -> Result<Section, C
                 how.again = None;
             }
         }
+    }
+    if relay.balance.scope == Scope::Worker && relay.tls.fetches_ocsp() {
+        let text = "tls ocsp = fetch needs balance scope = all, as workers share the responses";
+        return Err(parser.error(text));
     }
     // An empty alias in place of remotes is there on purpose.
     if parser.rules.parse_only && remotes.is_empty() && !parser.used_empty_alias() {

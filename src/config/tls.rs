@@ -163,6 +163,16 @@ impl Keys {
     pub const DEFAULT: Keys = Keys::Worker;
 }
 
+/// `tls ocsp`: where the OCSP responses to staple come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ocsp {
+    /// From `tls ocsp-file` alone.
+    #[default]
+    File,
+    /// The monitor fetches them; those of `tls ocsp-file` are for the time until then.
+    Fetch,
+}
+
 /// Whether clients must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
@@ -219,6 +229,8 @@ pub struct Tls {
     pub checks: Vec<Check>,
     /// `tls keys`, for clients and remotes.
     pub keys: Option<Keys>,
+    /// `tls ocsp`.
+    pub ocsp: Ocsp,
 }
 
 impl Default for Tls {
@@ -240,11 +252,17 @@ impl Default for Tls {
             records: RecordLayer::Auto,
             checks: Vec::new(),
             keys: None,
+            ocsp: Ocsp::File,
         }
     }
 }
 
 impl Tls {
+    /// True if OCSP responses are to be fetched for our certificates.
+    pub fn fetches_ocsp(&self) -> bool {
+        self.ocsp == Ocsp::Fetch && !self.certificates.is_empty()
+    }
+
     /// Every file and directory that the settings name.
     pub fn files(&self) -> impl Iterator<Item = (&PathBuf, Kind)> {
         self.certificates.iter().flat_map(Certificate::files).chain(self.authorities.files())
@@ -386,6 +404,16 @@ pub(super) fn section(
         _ if parser.is_word("ocsp-file") => {
             let path = parser.assigned()?.text.into();
             directives.certificate(|_| false).ocsp = Some(path);
+        }
+        _ if parser.is_word("ocsp") => {
+            parser.advance()?;
+            parser.expect(S_equal)?;
+            directives.tls.ocsp = match () {
+                () if parser.is_word("fetch") => Ocsp::Fetch,
+                () if parser.is_word("file") => Ocsp::File,
+                () => return Err(parser.expected_words(&["fetch", "file"])),
+            };
+            parser.advance()?;
         }
         _ if parser.is_word("expired") => {
             parser.advance()?;

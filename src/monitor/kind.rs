@@ -8,7 +8,8 @@ pub(super) const PROBES: u8 = MONITOR_KINDS;
 pub(super) const NAMES: u8 = MONITOR_KINDS + 1;
 pub(super) const CONTROL: u8 = MONITOR_KINDS + 3;
 pub(super) const STATUS: u8 = MONITOR_KINDS + 2;
+pub(super) const STAPLES: u8 = MONITOR_KINDS + 4;
 // There are few kinds, so each part should do with one.
-pub(super) const TETHER: u8 = MONITOR_KINDS + 4;
+pub(super) const TETHER: u8 = MONITOR_KINDS + 5;
 
 const _: () = assert!(TETHER < Token::KINDS);

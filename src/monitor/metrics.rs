@@ -338,6 +338,11 @@ fn handshakes(writer: &mut Writer, overview: &Overview) {
             writer.sample(&[("side", side.side.name()), ("reason", why.name())], count);
         }
     }
+    let help = "Questions to OCSP responders about our certificates, by result.";
+    writer.family("ocsp_fetches", Kind::Counter, help);
+    for (result, count) in ["good", "revoked", "failed"].into_iter().zip(overview.totals.staples) {
+        writer.sample(&[("result", result)], count);
+    }
     let help = "Sessions with TLS that have ended, by who had their records.";
     writer.family("tls_sessions", Kind::Counter, help);
     for side in sides {

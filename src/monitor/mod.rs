@@ -11,11 +11,13 @@
 //!
 //! A probe (`probe`) is one conversation with a remote. `probes` decides when to probe which,
 //! and what follows from it. Likewise a `lookup` is one conversation with name servers, and `names`
-//! decides when to look up which name.
+//! decides when to look up which name; a `fetch` is one with an OCSP responder, and `staples` decides
+//! when to ask it about which of our certificates.
 
 #![forbid(unsafe_code)]
 
 mod control;
+mod fetch;
 mod history;
 pub mod http;
 mod json;
@@ -29,6 +31,7 @@ mod probe;
 mod probes;
 pub mod process;
 mod shared;
+mod staples;
 mod status;
 mod time;
 // The control socket shows more of it than the status page.
@@ -39,4 +42,10 @@ mod view;
 /// feed it garbage.
 pub fn is_request(line: &[u8]) -> bool {
     control::is_request(line)
+}
+
+/// True if this is a whole HTTP answer of an OCSP responder: the reader of answers, for tests that
+/// feed it garbage.
+pub fn is_answer(data: &[u8], ended: bool) -> bool {
+    matches!(fetch::read(data, ended), Ok(fetch::Heard::Whole(_)))
 }

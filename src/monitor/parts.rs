@@ -6,6 +6,7 @@ use super::names::Names;
 use super::probes::Probes;
 pub use super::shared::IsOwn;
 use super::shared::{Changes, Shared};
+use super::staples::Staples;
 use super::status::Status;
 use crate::channel::briefing::Briefing;
 use crate::channel::protocol::{Caller, Errand, Purpose};
@@ -13,6 +14,7 @@ use crate::config::relay::Relay;
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::{self, Socket};
 use crate::tls::client::Connector;
+use crate::tls::ocsp::Inquiry;
 use crate::upstream::zone::counters::{Counters, Standing};
 use crate::upstream::zone::Zone;
 use std::os::fd::OwnedFd;
@@ -25,15 +27,18 @@ pub struct Monitor {
     control: Control,
     status: Status,
     names: Names,
+    staples: Staples,
 }
 
 impl Monitor {
     /// A monitor of the remotes of a section, with the TLS connectors of these and then of the names
-    /// in the same order. It counts in `counters`. `is_own`: whether a remote is a listener of this
-    /// relay. `None` if the zone has no room for the remotes.
+    /// in the same order; it asks for OCSP responses about certificates. It counts in `counters`.
+    /// `is_own`: whether a remote is a listener of this relay. `None` if the zone has no room for the
+    /// remotes.
     pub fn new(
         settings: Relay,
         connectors: Vec<Option<Rc<Connector>>>,
+        inquiries: Vec<Inquiry>,
         zone: Zone,
         counters: Counters,
         is_own: IsOwn,
@@ -42,13 +47,15 @@ impl Monitor {
         let shared = Shared::new(settings, connectors, zone, counters, is_own)?;
         let (probes, names) = (Probes::new(&shared), Names::new(&shared));
         let (control, status) = (Control::default(), Status::default());
-        Some(Monitor { shared, probes, names, control, status })
+        let staples = Staples::new(inquiries);
+        Some(Monitor { shared, probes, names, staples, control, status })
     }
 
     /// Starts to work.
     pub fn begin(&mut self, events: &mut Loop) {
         self.probes.begin(&self.shared, events);
         self.names.begin(&self.shared, events);
+        self.staples.begin(&self.shared, events);
     }
 
     /// Is told what it has to know of the broker, and answers at these sockets from now on.
@@ -72,6 +79,7 @@ impl Monitor {
             kind::PROBES => self.probes.event(event, &self.shared, events),
             kind::CONTROL => self.control.event(event, &self.shared, events),
             kind::STATUS => self.status.event(event, &self.shared, events),
+            kind::STAPLES => self.staples.event(event, &self.shared, events),
             kind::NAMES => {
                 let changes = self.names.event(event, &mut self.shared, events);
                 self.changed(&changes, events);
@@ -86,6 +94,7 @@ impl Monitor {
             kind::PROBES => self.probes.timer(timer, token, &self.shared, events),
             kind::CONTROL => self.control.timer(timer, token, &self.shared, events),
             kind::STATUS => self.status.timer(timer, token, &self.shared, events),
+            kind::STAPLES => self.staples.timer(timer, token, &self.shared, events),
             kind::NAMES => {
                 let changes = self.names.timer(timer, token, &mut self.shared, events);
                 self.changed(&changes, events);
@@ -105,6 +114,7 @@ impl Monitor {
         self.probes.end(events);
         self.status.end(events);
         self.names.end(events);
+        self.staples.end(events);
         self.control.end(events);
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Totals {
     pub(super) bytes: [u64; 2],
     pub(super) durations: Spread,
     pub(super) handshakes: Vec<Handshakes>,
+    /// OCSP responses that say good and revoked, and attempts to fetch one that have failed.
+    pub(super) staples: [u64; 3],
     pub(super) reloads: u64,
     pub(super) reloads_failed: u64,
     /// When the last reload was, in seconds of the wall clock; `None` without one.
@@ -246,6 +248,7 @@ impl Totals {
         ];
         let [arrived, accepted, open, waiting, limit, throttled, up, down, reloads, reloads_failed, reload_at, workers_started, workers_died, monitors_started] =
             figures.read(all.map(Place::General));
+        let staples = [StaplesGood, StaplesRevoked, StaplesFailed].map(Place::General);
         let handshakes = Side::ALL.iter().map(|&side| Handshakes {
             side,
             versions: figures.each(TlsVersion::ALL, |version| Place::Handshake(side, version)),
@@ -262,6 +265,7 @@ impl Totals {
             waiting,
             limit,
             throttled,
+            staples: figures.read(staples),
             bytes: [up, down],
             durations: figures.spread(Histogram::Duration),
             handshakes: handshakes.collect(),

@@ -4,7 +4,7 @@ use super::options;
 use super::sandbox::Sandbox;
 use super::single::without_monitor;
 use super::system::Live;
-use super::{own, section, security, Process};
+use super::{own, section, security, worker, Process};
 use crate::broker::inherited_texts;
 use crate::channel::briefing::Briefing;
 use crate::channel::link::{Link, Start};
@@ -17,6 +17,7 @@ use crate::os::process::{self, exit};
 use crate::os::{self, log};
 use crate::snapshot::reader::Reader;
 use crate::tls::context::Ends;
+use crate::tls::ocsp;
 use crate::tls::tickets::Ratchet;
 use crate::upstream::zone::counters::Counters;
 use crate::upstream::zone::notes::Notes;
@@ -82,6 +83,10 @@ fn run(process: &Process) -> Result<i32, i32> {
     // It has no listeners, so the keys of session tickets are not for it.
     let contexts =
         security::contexts_of_broker(&settings, &material, Ratchet::unset(), Ends::Remotes);
+    let inquiries = match worker::tls_ends(&settings) {
+        Ends::Both => ocsp::inquiries(&settings.tls, &material),
+        Ends::Remotes => Vec::new(),
+    };
     drop(material);
     let contexts = contexts.map_err(|error| {
         log::message(&error.text);
@@ -91,7 +96,7 @@ fn run(process: &Process) -> Result<i32, i32> {
     let sandbox = Sandbox::of_monitor(&settings, &common);
     let without = without_monitor(&settings);
     let monitor = joined.and_then(|(zone, counters)| {
-        Monitor::new(settings, contexts.connectors, zone, counters, own::is_own())
+        Monitor::new(settings, contexts.connectors, inquiries, zone, counters, own::is_own())
     });
     let Some(monitor) = monitor else {
         log::message(&format!("monitor: no place in shared memory, {without}"));

@@ -56,7 +56,7 @@ impl Sandbox {
             obstacle,
             sockets: sockets.collect(),
             modules: false,
-            names: !settings.names.is_empty(),
+            names: !settings.names.is_empty() || settings.tls.fetches_ocsp(),
             kernel_tls: settings.tls.kernel,
             transparent: settings.local == LocalAddress::Client,
             accepts: true,

@@ -124,6 +124,10 @@ pub(super) fn own_worker(
     Ok((Box::new(engine), users))
 }
 
+/// Said of `tls ocsp = fetch` if there is no monitor.
+pub(super) const NO_STAPLES: &str =
+    "tls ocsp = fetch is without effect: the broker has no monitor for this worker";
+
 /// What is said of what is without effect if there is no monitor.
 pub(super) fn without_monitor(settings: &Relay) -> &'static str {
     match (settings.has_checks(), settings.names.is_empty()) {
@@ -152,6 +156,7 @@ impl Monitored {
         events: &mut Loop,
     ) -> Monitored {
         let (shared, connectors) = (settings.clone(), tls.connectors.clone());
+        let inquiries = tls.acceptor.as_ref().map(|acceptor| acceptor.staples().inquiries());
         let without = without_monitor(&settings);
         let made = Zone::create().and_then(|(_, object)| {
             let counters = Counters::of_worker(&object, 0, process::id())?;
@@ -177,8 +182,10 @@ impl Monitored {
             if let Some(former) = former.and_then(|former| Zone::adopt(former).ok()) {
                 zone.inherit_wishes(&former);
                 zone.inherit_counters(&former);
+                zone.inherit_staples(&former);
             }
-            monitor = Monitor::new(shared, connectors, zone, counters, own::is_own());
+            let inquiries = inquiries.unwrap_or_default();
+            monitor = Monitor::new(shared, connectors, inquiries, zone, counters, own::is_own());
         }
         match &mut monitor {
             Some(monitor) => monitor.begin(events),

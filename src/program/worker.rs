@@ -214,6 +214,9 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
             };
             log::message(&format!("{text}: the broker has no monitor"));
         }
+        if settings.tls.fetches_ocsp() {
+            log::message(single::NO_STAPLES);
+        }
         if let Some(error) = settings.unresolved.pop() {
             // Nobody would ever find its addresses.
             let error = ReadError::from(error);
@@ -247,7 +250,7 @@ fn run(process: &Process, options: &Options) -> Result<i32, i32> {
 
 /// Where there is TLS. If the broker does not say, certificates mean that there may be listeners
 /// with it.
-fn tls_ends(settings: &Relay) -> Ends {
+pub(super) fn tls_ends(settings: &Relay) -> Ends {
     match std::env::var(BROKER_VARIABLE).as_deref() {
         Ok(WITH_TLS) => Ends::Both,
         Ok(WITHOUT_TLS) => Ends::Remotes,

@@ -2,7 +2,7 @@
 
 use crate::os::hash::Fnv;
 use crate::os::secret::Secret;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
@@ -34,14 +34,16 @@ enum Keys {
     /// In the files.
     #[default]
     InFiles,
-    /// Here, and not in the files any more.
-    Apart(BTreeMap<KeyName, Secret>),
+    /// Here, and not in the files any more; and which of them are shown to remotes.
+    Apart(BTreeMap<KeyName, Secret>, BTreeSet<KeyName>),
     /// In another process.
     Elsewhere,
 }
 
-/// Begins the names of entries that are no files: no path has a NUL.
+/// Begins the names of entries that are no files: no path has a NUL. Ends that of a key that is shown
+/// to remotes.
 const NO_FILE: u8 = 0;
+const FOR_REMOTES: u8 = 1;
 
 impl Material {
     /// Reads a file or directory, unless it has been read before.
@@ -71,10 +73,11 @@ impl Material {
     }
 
     /// Replaces the contents of files by what `public` leaves of them, and keeps the private keys
-    /// apart.
+    /// apart. `for_remotes`: which of them are shown to remotes.
     pub fn set_apart(
         &mut self,
         keys: BTreeMap<KeyName, Secret>,
+        for_remotes: BTreeSet<KeyName>,
         mut public: impl FnMut(&Path, &[u8]) -> Option<Vec<u8>>,
     ) -> io::Result<()> {
         for (path, content) in &mut self.files {
@@ -82,14 +85,14 @@ impl Material {
                 *content = Secret::copy(&left)?;
             }
         }
-        self.keys = Keys::Apart(keys);
+        self.keys = Keys::Apart(keys, for_remotes);
         Ok(())
     }
 
     /// The private keys that are kept apart, PKCS #8.
     pub fn keys(&self) -> Option<&BTreeMap<KeyName, Secret>> {
         match &self.keys {
-            Keys::Apart(keys) => Some(keys),
+            Keys::Apart(keys, _) => Some(keys),
             Keys::InFiles | Keys::Elsewhere => None,
         }
     }
@@ -102,17 +105,34 @@ impl Material {
     /// Encodes it for another process: `head`, then the path and content of each file, each
     /// preceded by its length in four bytes, then the keys that are kept apart.
     pub fn encode(&self, head: &[u8]) -> io::Result<Secret> {
-        let keys = self.keys().into_iter().flatten();
-        let keys: Vec<_> =
-            keys.map(|(name, key)| ([&[NO_FILE], &name[..]].concat(), key)).collect();
-        self.encode_fields(head, keys.iter().flat_map(|(name, key)| [&name[..], key]))
+        self.encode_some(head, |_| true)
+    }
+
+    /// As [`encode`](Self::encode), of the keys that are kept apart only those for remotes: a monitor
+    /// shows no other to anybody.
+    pub fn encode_for_monitor(&self, head: &[u8]) -> io::Result<Secret> {
+        self.encode_some(head, |for_remotes| for_remotes)
+    }
+
+    fn encode_some(&self, head: &[u8], wanted: fn(bool) -> bool) -> io::Result<Secret> {
+        let mut named = Vec::new();
+        if let Keys::Apart(keys, for_remotes) = &self.keys {
+            for (name, key) in keys {
+                let shown = for_remotes.contains(name);
+                if wanted(shown) {
+                    let end: &[u8] = if shown { &[FOR_REMOTES] } else { &[] };
+                    named.push(([&[NO_FILE], &name[..], end].concat(), key));
+                }
+            }
+        }
+        self.encode_fields(head, named.iter().flat_map(|(name, key)| [&name[..], key]))
     }
 
     /// As [`encode`](Self::encode), without the keys that are kept apart.
     pub fn encode_public(&self, head: &[u8]) -> io::Result<Secret> {
         match self.keys {
             Keys::InFiles => self.encode(head),
-            Keys::Apart(_) | Keys::Elsewhere => {
+            Keys::Apart(..) | Keys::Elsewhere => {
                 self.encode_fields(head, [&[NO_FILE][..], &[]].into_iter())
             }
         }
@@ -155,10 +175,16 @@ impl Material {
                     material.keys = Keys::Elsewhere;
                 }
                 Some((&NO_FILE, name)) => {
-                    let (name, key) = (name.try_into().ok()?, Secret::copy(field()?).ok()?);
-                    match &mut material.keys {
-                        Keys::Apart(keys) => drop(keys.insert(name, key)),
-                        keys => *keys = Keys::Apart(BTreeMap::from([(name, key)])),
+                    let (name, end): (&KeyName, _) = name.split_first_chunk()?;
+                    let key = Secret::copy(field()?).ok()?;
+                    if !matches!(material.keys, Keys::Apart(..)) {
+                        material.keys = Keys::Apart(BTreeMap::new(), BTreeSet::new());
+                    }
+                    if let Keys::Apart(keys, for_remotes) = &mut material.keys {
+                        keys.insert(*name, key);
+                        if end == [FOR_REMOTES] {
+                            for_remotes.insert(*name);
+                        }
                     }
                 }
                 _ => {
@@ -297,11 +323,18 @@ mod tests {
         material.files.insert("a".into(), Secret::copy(b"both").unwrap());
         assert!(material.keys().is_none() && !material.is_public());
         let keys = BTreeMap::from([([7; 32], Secret::copy(b"private").unwrap())]);
-        material.set_apart(keys, |_, _| Some(b"public".to_vec())).unwrap();
+        let (mut keys, for_remotes) = (keys, BTreeSet::from([[8; 32]]));
+        keys.insert([8; 32], Secret::copy(b"remote's").unwrap());
+        material.set_apart(keys, for_remotes, |_, _| Some(b"public".to_vec())).unwrap();
         let data = material.encode(&[]).unwrap();
         let next = Material::decode(&data).expect("what was encoded");
         assert_eq!(&*next.keys().expect("the keys")[&[7; 32]], b"private");
         assert_eq!(next.get(Path::new("a")), Some(&b"public"[..]));
+        // Those for remotes are known after any number of copies.
+        let data = next.encode_for_monitor(&[]).unwrap();
+        assert!(memchr::memmem::find(&data, b"private").is_none());
+        let monitor = Material::decode(&data).expect("what was encoded");
+        assert_eq!(monitor.keys().expect("keys").keys().collect::<Vec<_>>(), [&[8; 32]]);
         let data = next.encode_public(&[]).unwrap();
         assert!(memchr::memmem::find(&data, b"private").is_none());
         let worker = Material::decode(&data).expect("what was encoded");

@@ -33,28 +33,33 @@ pub fn are_separate(settings: &Relay) -> Result<bool, Error> {
 pub fn set_apart(settings: &Relay, material: &mut Material, ends: Ends) -> Result<(), Error> {
     let remotes = settings.tls_of_remotes();
     let own = (ends == Ends::Both).then_some(&settings.tls.certificates).into_iter().flatten();
-    let certificates: Vec<&Certificate> = own
-        .chain(remotes.map(|tls| &tls.certificate))
-        .filter(|certificate| certificate.chain.is_some())
+    let certificates: Vec<(&Certificate, bool)> = own
+        .map(|certificate| (certificate, false))
+        .chain(remotes.map(|tls| (&tls.certificate, true)))
+        .filter(|(certificate, _)| certificate.chain.is_some())
         .collect();
     if certificates.is_empty() {
         return Ok(());
     }
     check_ciphers(settings)?;
     let (mut keys, mut chains, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-    for certificate in certificates {
+    let mut for_remotes = BTreeSet::new();
+    for (certificate, shown_to_remotes) in certificates {
         let (Some(path), Some(key_path)) = (&certificate.chain, certificate.key_file()) else {
             continue;
         };
         let (name, key) = key(certificate, path, key_path, material)?;
         keys.insert(name, key);
+        if shown_to_remotes {
+            for_remotes.insert(name);
+        }
         let pem = public_pem(certificate, material)
             .map_err(|errors| Error::library(CHAIN_CALL, path, &errors))??;
         chains.insert(path.clone(), pem);
         others.insert(key_path.clone());
     }
     let public = |path: &Path, content: &[u8]| public_part(path, content, &chains, &others);
-    material.set_apart(keys, public).map_err(|error| no_memory(&error))
+    material.set_apart(keys, for_remotes, public).map_err(|error| no_memory(&error))
 }
 
 fn no_memory(error: &io::Error) -> Error {

@@ -14,7 +14,7 @@ pub mod error;
 pub mod hello;
 mod identity;
 pub mod keys;
-mod ocsp;
+pub mod ocsp;
 pub mod policy;
 pub mod records;
 pub mod server;

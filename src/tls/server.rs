@@ -2,7 +2,7 @@
 
 use super::error::{own, Error, CA_CALL, CHAIN_CALL};
 use super::identity::{self, identity, names_of};
-use super::ocsp::{ocsp_response, staple};
+use super::ocsp::{inquiries, ocsp_response, staple, Staples};
 use super::policy::{self, ciphers, groups, Handler};
 use super::stream::Stream;
 use super::trust::{self, set_verify, trust};
@@ -10,8 +10,8 @@ use crate::config::tls::{Certificate, Tls, Verify};
 use crate::os::tls as library;
 use crate::snapshot::material::Material;
 use openssl::error::ErrorStack;
+use openssl::hash::{Hasher, MessageDigest};
 use openssl::pkey::Id;
-use openssl::sha::Sha256;
 use openssl::ssl::{
     AlpnError, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslOptions,
     SslRef, SslSessionCacheMode, SslVerifyMode, SslVersion,
@@ -27,6 +27,7 @@ pub struct Acceptor {
     handler: Handler,
     /// The oldest and the newest version that the system's policy allows, where it sets one.
     bounds: [Option<SslVersion>; 2],
+    staples: Staples,
 }
 
 impl fmt::Debug for Acceptor {
@@ -40,6 +41,7 @@ impl Acceptor {
     /// ([`examine`](super::validity::examine) does).
     pub fn new(settings: &Tls, material: &Material) -> Result<Acceptor, Error> {
         let handler = policy::handler(settings.records);
+        let staples = Staples::new(inquiries(settings, material));
         let mut groups = group(settings, material)?;
         if groups.is_empty() {
             return Err(Error::wrong("TLS listener without tls cert-file"));
@@ -47,12 +49,15 @@ impl Acceptor {
         // The first group is for everybody else. If a name is in two certificates, the earlier one
         // has it.
         let first = groups.remove(0);
-        let mut builder = server_context(settings, handler, &first.certificates, material)?;
+        let context = |group: &Group<'_>| {
+            server_context(settings, handler, &group.certificates, &staples, material)
+        };
+        let mut builder = context(&first)?;
         let bounds = [builder.min_proto_version(), builder.max_proto_version()];
         let first = first.names;
         let mut names = BTreeMap::new();
         for group in groups {
-            let context = server_context(settings, handler, &group.certificates, material)?.build();
+            let context = context(&group)?.build();
             for name in group.names.into_iter().filter(|name| !first.contains(name)) {
                 names.entry(name).or_insert_with(|| context.clone());
             }
@@ -63,7 +68,12 @@ impl Acceptor {
                 select(ssl, alert, &first, &names, required)
             });
         }
-        Ok(Acceptor { context: builder.build(), handler, bounds })
+        Ok(Acceptor { context: builder.build(), handler, bounds, staples })
+    }
+
+    /// The OCSP responses that are fetched for its certificates.
+    pub fn staples(&self) -> &Staples {
+        &self.staples
     }
 
     /// Starts a connection. `versions` is as in the ACCEPT message: a byte for each version, which
@@ -150,6 +160,7 @@ fn server_context(
     settings: &Tls,
     handler: Handler,
     certificates: &[&Certificate],
+    staples: &Staples,
     material: &Material,
 ) -> Result<SslContextBuilder, Error> {
     let own = |errors: ErrorStack| own(&errors);
@@ -174,7 +185,8 @@ fn server_context(
         builder.set_num_tickets(1).map_err(own)?;
     }
     // A session that began under other rules for client certificates is not resumed.
-    builder.set_session_id_context(&rules(settings, material)).map_err(own)?;
+    let rules = rules(settings, material).map_err(own)?;
+    builder.set_session_id_context(&rules).map_err(own)?;
     if !settings.alpn.is_empty() {
         let protocols = settings.alpn.clone();
         builder.set_alpn_select_callback(move |_, offered| select_protocol(&protocols, offered));
@@ -187,8 +199,9 @@ fn server_context(
             responses.push((leaf.to_der().map_err(own)?, ocsp_response(path, material)?));
         }
     }
-    if !responses.is_empty() {
-        builder.set_status_callback(move |ssl| staple(ssl, &responses)).map_err(own)?;
+    if !responses.is_empty() || settings.fetches_ocsp() {
+        let staples = staples.clone();
+        builder.set_status_callback(move |ssl| staple(ssl, &staples, &responses)).map_err(own)?;
     }
     Ok(builder)
 }
@@ -244,21 +257,23 @@ fn verification(
 }
 
 /// A digest of everything that decides about client certificates.
-fn rules(settings: &Tls, material: &Material) -> [u8; 32] {
-    let mut hash = Sha256::new();
+fn rules(settings: &Tls, material: &Material) -> Result<[u8; 32], ErrorStack> {
+    let mut hash = Hasher::new(MessageDigest::sha256())?;
     let authorities = &settings.authorities;
     let (verify, depth) = (settings.verify, authorities.depth);
-    hash.update(format!("tcprelay {verify:?} {depth:?}").as_bytes());
+    hash.update(format!("tcprelay {verify:?} {depth:?}").as_bytes())?;
     // If there are none, hash what releases without them did: sessions outlive a reload.
     if !settings.checks.is_empty() {
-        hash.update(format!("{:?}", settings.checks).as_bytes());
+        hash.update(format!("{:?}", settings.checks).as_bytes())?;
     }
     for (path, _) in authorities.files() {
         let content = material.get(path).unwrap_or_default();
-        hash.update(&content.len().to_be_bytes());
-        hash.update(content);
+        hash.update(&content.len().to_be_bytes())?;
+        hash.update(content)?;
     }
-    hash.finish()
+    let mut rules = [0; 32];
+    rules.copy_from_slice(&hash.finish()?);
+    Ok(rules)
 }
 
 /// The first of our protocols that the client offers (RFC 7301 section 3.2); a client that

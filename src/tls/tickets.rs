@@ -114,6 +114,11 @@ impl Ratchet {
         files.encode_public(&self.encode())
     }
 
+    /// As [`encode_with`](Self::encode_with), with those that are shown to remotes.
+    pub fn encode_for_monitor(&self, files: &Material) -> io::Result<Secret> {
+        files.encode_for_monitor(&self.encode())
+    }
+
     /// Reads what [`encode_with`](Self::encode_with) has written; `None` if it is something else.
     pub fn decode_with(data: &[u8]) -> Option<(Material, Ratchet)> {
         let (ratchet, files) = data.split_first_chunk()?;

@@ -4,6 +4,7 @@
 use super::context::Ends;
 use super::error::{Error, CHAIN_CALL, CRL_CALL};
 use super::identity::bundle;
+use super::ocsp::Inquiry;
 use super::trust::pem_blocks;
 use crate::config::relay::Relay;
 use crate::config::tls::{Authorities, Certificate};
@@ -49,6 +50,9 @@ pub fn examine(settings: &Relay, material: &Material, ends: Ends) -> Result<Vec<
                 _ => Subject::OtherCertificate,
             };
             self::certificate(certificate, subject, material, &mut findings)?;
+            if settings.tls.fetches_ocsp() {
+                responder(certificate, material, &mut findings)?;
+            }
         }
         revocations(&settings.tls.authorities, material, &mut findings)?;
     }
@@ -106,6 +110,20 @@ fn certificate(
             library::name_text(last.issuer_name()),
             library::name_text(last.subject_name())
         );
+        findings.push(Finding { text, subject: Subject::Other });
+    }
+    Ok(())
+}
+
+/// `tls ocsp = fetch` needs somebody to ask.
+fn responder(
+    certificate: &Certificate,
+    material: &Material,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    if let Err(text) = Inquiry::new(certificate, material)? {
+        let path = certificate.chain.as_deref().unwrap_or(Path::new("")).display();
+        let text = format!("{CHAIN_CALL}: {path}: tls ocsp = fetch is without effect: {text}");
         findings.push(Finding { text, subject: Subject::Other });
     }
     Ok(())

@@ -100,6 +100,12 @@ impl Registry {
         registry
     }
 
+    /// The zone.
+    #[inline]
+    pub fn zone(&self) -> &Zone {
+        self.balancer.zone()
+    }
+
     /// Shares a zone with other workers. False if the zone has no room for the remotes.
     pub fn join(&mut self, zone: Zone) -> bool {
         self.balancer.join(zone)

@@ -22,7 +22,8 @@
 //! its owner has not taken it yet and will read the row later, so the bit need not be set again.
 //!
 //! The monitor writes the health of remotes, as a word in each row, and the addresses of names.
-//! Both stay when the monitor dies, for as long as the row belongs to the remote.
+//! Both stay when the monitor dies, for as long as the row belongs to the remote. It also writes the
+//! OCSP responses of our certificates, which stay in the same way.
 //!
 //! [`identity`]: super::remote::Remote::identity
 
@@ -32,6 +33,7 @@ pub mod names;
 pub mod notes;
 mod rows;
 mod rulings;
+pub mod staples;
 
 use crate::os::shared::Words;
 use std::io;
@@ -55,7 +57,7 @@ pub const REMOTES: usize = 64 * 64;
 /// Words of the header, on cache lines of their own: what the words below mean; a bit for each
 /// worker that takes part; the count of selections; how far turns have come; the worker that is
 /// taking rows (its slot plus 1, or 0); 1 if there is a monitor; how often addresses of names were
-/// published.
+/// published, and OCSP responses.
 const LAYOUT: usize = 0;
 const MEMBERS: usize = 8;
 const SELECTIONS: usize = 16;
@@ -63,10 +65,11 @@ const TURNS: usize = 24;
 const LOCK: usize = 32;
 const MONITORED: usize = 40;
 const NAMES: usize = 48;
+const STAPLES: usize = 56;
 const HEADER: usize = 64;
 
 /// Change this with the layout: broker and workers may be of different versions.
-const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  8");
+const THIS_LAYOUT: u64 = u64::from_be_bytes(*b"relay  9");
 
 /// Words of a remote's row: its identity, 0 if the row was never used; when it may be tried again,
 /// 0 if it is alive; 1 if it was reported as down and not yet as up again; its next turn; how many
@@ -87,7 +90,9 @@ const BITS: usize = 8;
 const SET: usize = BITS + REMOTES / 64;
 
 /// The number of words in a shared zone. Most are never touched, and take no memory.
-const SIZE: usize = MAIL + mail::SIZE;
+const SIZE: usize = STAPLES_AT + staples::SIZE;
+/// Where the OCSP responses begin.
+const STAPLES_AT: usize = (MAIL + mail::SIZE).next_multiple_of(64);
 /// Where the letters begin.
 const MAIL: usize = (NAMES_AT + names::SIZE).next_multiple_of(64);
 /// Where the notes begin.

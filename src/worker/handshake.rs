@@ -84,7 +84,35 @@ impl Shared {
             return false;
         }
         self.tls.renew_tickets(os::wall_clock());
+        if self.registry.zone().staple_editions() != self.staples_seen.0 {
+            self.renew_staples(os::wall_clock());
+        }
         true
+    }
+
+    /// Takes over the OCSP responses that the monitor has fetched; not more than once a second, as
+    /// each one costs a signature to verify.
+    #[cold]
+    fn renew_staples(&mut self, now: u64) {
+        let Some(acceptor) = self.tls.acceptor.as_ref().filter(|_| now != self.staples_seen.1)
+        else {
+            return;
+        };
+        let (zone, mut complete) = (self.registry.zone(), true);
+        let editions = zone.staple_editions();
+        acceptor.staples().renew(|certificate, known| {
+            let edition = zone.staple_edition(certificate);
+            if edition == 0 || edition == known {
+                return None;
+            }
+            let staple = zone.staple(certificate);
+            complete &= staple.is_some();
+            staple.map(|staple| (staple.edition, staple.response))
+        });
+        self.staples_seen.1 = now;
+        if complete {
+            self.staples_seen.0 = editions;
+        }
     }
 
     /// `None` only if memory has run out.

@@ -65,6 +65,8 @@ pub(super) struct Shared {
     /// What this worker has done, for all to read.
     pub(super) counters: Counters,
     pub(super) tallies: Tallies,
+    /// How many OCSP responses were published when they were last read, and when that was, in seconds.
+    pub(super) staples_seen: (u64, u64),
     /// Gets signatures from the process with the private keys.
     pub(super) signatures: Signatures,
 }
@@ -95,6 +97,7 @@ impl Shared {
             queue: Queue::default(),
             counters: Counters::default(),
             tallies: Tallies::default(),
+            staples_seen: (0, 0),
             signatures: Signatures::default(),
         }
     }

@@ -11,7 +11,7 @@ use openssl::x509::extension::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
     SubjectKeyIdentifier,
 };
-use openssl::x509::{X509Name, X509NameRef, X509};
+use openssl::x509::{X509Extension, X509Name, X509NameRef, X509};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +69,12 @@ impl Identity {
         Identity::make(names[0], names, ec_key(), Some(self), (1, 30), false)
     }
 
+    /// As [`sign`](Self::sign), with further extensions as in openssl.cnf, such as
+    /// `authorityInfoAccess` and `OCSP;URI:http://localhost/`.
+    pub fn sign_with(&self, names: &[&str], extensions: &[(&str, &str)]) -> Identity {
+        Identity::make_with(names[0], names, ec_key(), Some(self), (-1, 30), false, extensions)
+    }
+
     fn make(
         common: &str,
         names: &[&str],
@@ -76,6 +82,18 @@ impl Identity {
         issuer: Option<&Identity>,
         days: (i64, i64),
         authority: bool,
+    ) -> Identity {
+        Identity::make_with(common, names, key, issuer, days, authority, &[])
+    }
+
+    fn make_with(
+        common: &str,
+        names: &[&str],
+        key: PKey<Private>,
+        issuer: Option<&Identity>,
+        days: (i64, i64),
+        authority: bool,
+        extensions: &[(&str, &str)],
     ) -> Identity {
         let subject = name(common);
         let mut builder = X509::builder().expect("a certificate");
@@ -98,7 +116,7 @@ impl Identity {
             builder.append_extension(extension).expect("extension");
             let usage = KeyUsage::new().critical().key_cert_sign().crl_sign().build();
             builder.append_extension(usage.expect("extension")).expect("extension");
-        } else {
+        } else if extensions.iter().all(|(name, _)| *name != "extendedKeyUsage") {
             let usage = ExtendedKeyUsage::new().server_auth().client_auth().build();
             builder.append_extension(usage.expect("extension")).expect("extension");
         }
@@ -121,6 +139,12 @@ impl Identity {
             let context = builder.x509v3_context(None, None);
             let extension = alternatives.build(&context).expect("names");
             builder.append_extension(extension).expect("names");
+        }
+        for (name, value) in extensions {
+            // The binding has no other way to these.
+            #[allow(deprecated)]
+            let extension = X509Extension::new(None, None, name, value);
+            builder.append_extension(extension.expect("an extension")).expect("an extension");
         }
         let signing_key = issuer.map_or(&key, |issuer| &issuer.key);
         builder.sign(signing_key, MessageDigest::sha256()).expect("a signature");

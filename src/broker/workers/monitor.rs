@@ -280,7 +280,8 @@ impl Workers {
         }
     }
 
-    /// Answers HELLO, as a worker's, but without the keys of session tickets.
+    /// Answers HELLO, as a worker's, but without the keys of session tickets. Of private keys in a
+    /// process of their own it gets those for remotes, as probes may have to show a certificate.
     fn answer_monitor(&mut self, events: &mut Loop) {
         let Some(child) = &mut self.monitor.child else {
             return;
@@ -294,7 +295,7 @@ impl Workers {
         for (purpose, endpoint) in &self.monitor.endpoints {
             child.tell(&FromBroker::endpoint(*purpose), endpoint.as_fd());
         }
-        match Ratchet::unset().encode_with(child.material()) {
+        match Ratchet::unset().encode_for_monitor(child.material()) {
             Ok(data) => child.answer(data, events),
             Err(error) => {
                 log::braked(log::Kind::Channel, || format!("mmap: {}", os::reason(&error)));

@@ -13,7 +13,7 @@
 use super::checked;
 use super::kdf::{self, Hash};
 use super::provider::{self, kind, Algorithm, Dispatch, Parameter, Provider, END};
-use crate::os::secret::{wipe, SecretBytes};
+use crate::os::secret::SecretBytes;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslMethod};
 use openssl_sys as ffi;
@@ -167,7 +167,7 @@ const NAMES: [&[u8]; 6] = [b"digest", b"key", b"salt", b"prefix", b"label", b"da
 #[derive(Default)]
 struct Context {
     extract: bool,
-    values: [Option<Vec<u8>>; 6],
+    values: [Option<SecretBytes>; 6],
 }
 
 unsafe extern "C" fn new_context(_provider: *mut c_void) -> *mut Context {
@@ -176,17 +176,14 @@ unsafe extern "C" fn new_context(_provider: *mut c_void) -> *mut Context {
 
 unsafe extern "C" fn free_context(context: *mut Context) {
     if !context.is_null() {
-        // SAFETY: it came from `new_context`, and OpenSSL no longer uses it.
-        let context = unsafe { &mut *context };
-        context.clear();
-        // SAFETY: as above, and freed once.
+        // SAFETY: it came from `new_context`, OpenSSL no longer uses it, and it is freed once.
         drop(unsafe { Box::from_raw(context) });
     }
 }
 
 unsafe extern "C" fn reset_context(context: *mut Context) {
     // SAFETY: it came from `new_context`, and nobody else uses it meanwhile.
-    unsafe { (*context).clear() };
+    unsafe { *context = Context::default() };
 }
 
 unsafe extern "C" fn set_parameters(context: *mut Context, parameters: *const Parameter) -> c_int {
@@ -195,7 +192,7 @@ unsafe extern "C" fn set_parameters(context: *mut Context, parameters: *const Pa
     context.extract = given.extract.unwrap_or(context.extract);
     for (stored, value) in context.values.iter_mut().zip(given.values) {
         if let Some(value) = value {
-            *stored = Some(value.to_vec());
+            *stored = Some(SecretBytes::copy(value));
         }
     }
     1
@@ -224,13 +221,6 @@ unsafe extern "C" fn derive(
         data: value(5),
     };
     c_int::from(derive_secret(&derivation, out).is_some())
-}
-
-impl Context {
-    fn clear(&mut self) {
-        self.values.iter_mut().flatten().for_each(|value| wipe(value));
-        *self = Context::default();
-    }
 }
 
 /// The parameters that a call passes.

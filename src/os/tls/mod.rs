@@ -14,7 +14,9 @@ pub use memory::{protect_keys, wiping};
 pub use tickets::{limit_resumption, set_ticket_keys, use_ticket_keys, TicketKey};
 
 use foreign_types::{ForeignType, ForeignTypeRef};
+use openssl::asn1::{Asn1GeneralizedTimeRef, Asn1Time};
 use openssl::error::ErrorStack;
+use openssl::hash::{hash, MessageDigest};
 use openssl::ssl::{SslContextBuilder, SslRef, SslSessionRef};
 use openssl::x509::store::X509StoreBuilderRef;
 use openssl::x509::{X509Crl, X509NameRef, X509VerifyResult, X509};
@@ -166,6 +168,29 @@ pub fn is_trusted_by_the_system(name: &X509NameRef) -> bool {
     };
     drop(ErrorStack::get());
     found
+}
+
+/// The SHA-256 of some bytes (EVP_Digest(3)).
+pub fn sha256(data: &[u8]) -> Result<[u8; 32], ErrorStack> {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(&hash(MessageDigest::sha256(), data)?);
+    Ok(digest)
+}
+
+/// A time in seconds since 1970. `None` if it is none, or earlier.
+pub fn seconds_of(time: &Asn1GeneralizedTimeRef) -> Option<u64> {
+    let epoch = Asn1Time::from_unix(0).ok()?;
+    let (mut days, mut seconds) = (0, 0);
+    // SAFETY: both are alive. ASN1_GENERALIZEDTIME and ASN1_TIME are names of one structure, whose
+    // type is inside, and ASN1_TIME_diff(3) takes either.
+    let done = unsafe {
+        ffi::ASN1_TIME_diff(&mut days, &mut seconds, epoch.as_ptr(), time.as_ptr().cast())
+    };
+    if done != 1 {
+        drop(ErrorStack::get());
+        return None;
+    }
+    u64::try_from(i64::from(days) * 86_400 + i64::from(seconds)).ok()
 }
 
 /// A name as `openssl x509 -subject -nameopt RFC2253` prints it.

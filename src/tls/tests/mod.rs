@@ -6,6 +6,7 @@ mod differential;
 mod handshakes;
 mod kernel;
 mod keys;
+mod ocsp;
 mod pair;
 mod records;
 mod refused;

@@ -2,10 +2,10 @@
 
 use super::{KeyName, Scheme};
 use crate::os::tls::provider::{find, kind, Algorithm, Dispatch, Parameter, END};
+use crate::os::tls::sha256;
 use foreign_types::{ForeignType, ForeignTypeRef};
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, PKeyRef, Public};
-use openssl::sha::sha256;
 use openssl_sys as ffi;
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::ptr::{null, null_mut};
@@ -16,7 +16,7 @@ extern "C" {
 
 /// The name of a key.
 pub fn name_of(key: &PKeyRef<impl openssl::pkey::HasPublic>) -> Result<KeyName, ErrorStack> {
-    Ok(sha256(&key.public_key_to_der()?))
+    sha256(&key.public_key_to_der()?)
 }
 
 /// The parameter with which [`key_elsewhere`](super::key_elsewhere) passes a public key to `import`: a pointer to it.

@@ -88,6 +88,12 @@ pub enum General {
     Waiting = 15,
     /// Sessions that have had to wait for their bandwidth.
     Throttled = 16,
+    /// OCSP responses that the monitor has fetched and that say that the certificate is good.
+    StaplesGood = 17,
+    /// Those that say that it is revoked.
+    StaplesRevoked = 18,
+    /// Attempts to fetch one that have failed.
+    StaplesFailed = 19,
 }
 
 /// A counter of a listener.
@@ -473,7 +479,7 @@ mod tests {
 
     #[test]
     fn places_are_places_of_their_own() {
-        let mut all: Vec<Place> = (0..17)
+        let mut all: Vec<Place> = (0..20)
             .map(|word| match word {
                 0 => General::Accepted,
                 1 => General::Open,
@@ -491,7 +497,10 @@ mod tests {
                 13 => General::ReloadAt,
                 14 => General::Limit,
                 15 => General::Waiting,
-                _ => General::Throttled,
+                16 => General::Throttled,
+                17 => General::StaplesGood,
+                18 => General::StaplesRevoked,
+                _ => General::StaplesFailed,
             })
             .map(Place::General)
             .collect();
