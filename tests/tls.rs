@@ -229,12 +229,15 @@ fn nothing_of_a_handshake_waits_for_a_timer_of_the_system() {
         let mut builder = connector(&service.identity.certificate);
         builder.set_max_proto_version(Some(version)).expect("a version");
         let client = builder.build();
-        let start = Instant::now();
-        for _ in 0..40 {
+        let fastest = (0..40).map(|_| {
+            let start = Instant::now();
             exchange(&mut handshake(&client, service.port).expect("a handshake"), b"word");
-        }
-        // If the last flight of each handshake were delayed by 200 ms, it would take eight seconds.
-        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+            start.elapsed()
+        });
+        // If the last flight of each handshake were delayed by 200 ms, none would be faster than
+        // that, however slow the machine is.
+        let fastest = fastest.min().expect("handshakes");
+        assert!(fastest < Duration::from_millis(200), "{fastest:?}");
     }
 }
 

@@ -120,6 +120,8 @@ pub fn remote(port: u16) -> String {
 
 /// Serves one connection as an echo.
 pub fn echo(mut stream: TcpStream) {
+    // However long a session is idle on a slow machine, it is not for its remote to end it.
+    let _ = stream.set_read_timeout(None);
     let mut buffer = vec![0; 65536];
     loop {
         match stream.read(&mut buffer) {

@@ -389,6 +389,9 @@ fn main() {
             },
         }
     }
+    if !(server || first.tickets && later.tickets) {
+        unimplemented("a client that wants no tickets");
+    }
     let records = match std::env::var("TCPRELAY_BOGO_RECORDS").as_deref() {
         Ok("openssl") => RecordLayer::Openssl,
         _ => RecordLayer::Auto,
