@@ -216,8 +216,15 @@ id = tcprelay {{
 class Monitored(Tcprelay):
     """With everything that is there to watch it."""
 
+    status = None
+
+    def start(self, backend, cpu=RELAY_CPU):
+        self.status = free_port()
+        super().start(backend, cpu)
+        wait_port(self.status, self.process)
+
     def monitored(self):
-        status = f"status = {{ address = 127.0.0.1 port = {free_port()} }}"
+        status = f"status = {{ address = 127.0.0.1 port = {self.status} }}"
         control = f"control = {{ path = {self.file('control')} mode = 0600 }}"
         return f"{status}\n    {control}", "check = tcp"
 

@@ -36,7 +36,8 @@ pub(super) struct Capabilities {
 }
 
 impl Capabilities {
-    /// None at all.
+    /// None at all: what most confined threads have.
+    #[cfg(seccomp)]
     pub(super) const NONE: Capabilities = Capabilities { effective: 0, inheritable: 0 };
 
     /// The one that foreign addresses need, if this thread may have it. Either of two will do; the
