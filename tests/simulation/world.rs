@@ -223,12 +223,15 @@ impl World {
         self.clients_done() && ends && !sessions && told && !starting && !stopping && self.waits()
     }
 
-    /// True if all workers wait: what they last changed about interests is done before they do.
+    /// True if all workers wait, and everybody has heard of signals: what they last changed about
+    /// interests is done before they wait.
     fn waits(&self) -> bool {
         let mut workers = self.workers.values().filter(|worker| worker.engine().is_some());
-        workers.all(|worker| {
+        let waits = workers.all(|worker| {
             kernel(|kernel| kernel.processes.get(&worker.process).is_none_or(|own| !own.again))
-        })
+        });
+        let deaf = |&process: &Process| kernel(|kernel| !kernel.processes[&process].dead);
+        waits && !self.untaken.keys().any(deaf)
     }
 
     /// True while there is a broker or a worker.

@@ -361,7 +361,7 @@ impl Kernel {
         let open = self.descriptors.iter().filter(|(_, entry)| entry.process == process);
         let open: Vec<(i32, Id)> = open.map(|(&fd, entry)| (fd, entry.object)).collect();
         for &(_, object) in &open {
-            self.note_severed(object);
+            self.note_severed(object, process);
         }
         for (fd, _) in open {
             if let Some(entry) = self.descriptors.remove(&fd) {
@@ -402,17 +402,35 @@ impl Kernel {
 
     /// An object is about to be closed by the death of its process: notes whose connection ends with
     /// that.
-    fn note_severed(&mut self, id: Id) {
+    fn note_severed(&mut self, id: Id, process: Process) {
         let Some(object) = self.objects.get(&id).filter(|object| object.references == 1) else {
             return;
         };
         let streams = match &object.kind {
             Kind::Stream(_) => vec![id],
             Kind::Listener(listener) => listener.queue.iter().copied().collect(),
+            // Nobody else can read what a worker has not, once its broker has died.
+            Kind::Datagram(channel) if !self.has_parent(process) => self.carried(channel),
             _ => Vec::new(),
         };
         let peers: Vec<Id> = streams.iter().filter_map(|&id| self.stream(id)?.peer).collect();
         self.severed.extend(peers);
+    }
+
+    fn has_parent(&self, process: Process) -> bool {
+        let parent = self.processes.get(&process).and_then(|own| self.processes.get(&own.parent));
+        parent.is_some_and(|parent| !parent.dead)
+    }
+
+    /// The objects that are nowhere but in the messages of a channel.
+    fn carried(&self, channel: &Datagram) -> Vec<Id> {
+        let passed = channel.queue.iter().flat_map(|message| &message.passed);
+        let ids = passed.filter_map(|passed| match passed {
+            Passed::Simulated(id) => Some(*id),
+            Passed::Real(_) => None,
+        });
+        let alone = |id: &Id| self.objects.get(id).is_some_and(|object| object.references == 1);
+        ids.filter(alone).collect()
     }
 
     pub fn new_pipe(&mut self) -> Result<[i32; 2]> {
@@ -511,11 +529,19 @@ impl Kernel {
         Ok(child)
     }
 
-    pub fn wait_for_child(&mut self) -> Result<Option<(Process, i32)>> {
+    /// waitpid(2) for this child, or for any.
+    pub fn wait_for_child(&mut self, only: Option<Process>) -> Result<Option<(Process, i32)>> {
         let parent = self.current;
-        match self.ended.iter().position(|ended| ended.0 == parent) {
+        let awaited = |&(of, child, _): &(Process, Process, i32)| {
+            of == parent && only.is_none_or(|only| only == child)
+        };
+        if self.is_dead() {
+            return Ok(None);
+        }
+        match self.ended.iter().position(awaited) {
             Some(index) => {
                 let (_, child, status) = self.ended.remove(index);
+                self.note(|| format!("reaps {child}"));
                 self.progress += 1;
                 Ok(Some((child, status)))
             }

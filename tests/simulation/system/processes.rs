@@ -54,7 +54,7 @@ unsafe extern "C" fn waitpid(pid: c_int, status: *mut c_int, flags: c_int) -> c_
     if !is_simulated() {
         return real!("waitpid", fn(c_int, *mut c_int, c_int) -> c_int)(pid, status, flags);
     }
-    match kernel(Kernel::wait_for_child) {
+    match kernel(|kernel| kernel.wait_for_child(Process::try_from(pid).ok())) {
         Ok(Some((child, how))) => {
             // SAFETY: waitpid(2) is given room for the status.
             unsafe { *status = how };

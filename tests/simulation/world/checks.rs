@@ -7,6 +7,7 @@ use crate::processes::{broker, Child};
 use crate::system::kernel;
 use crate::weather::Weather;
 use mavis::config::balance::Scope;
+use mavis::upstream::zone::counters::Role;
 use mavis::worker::engine::Engine;
 
 /// How long a worker without sessions may take to end when its broker has died, in microseconds.
@@ -153,6 +154,11 @@ impl World {
                     if used > 0 {
                         complain(format!("the zone has {used} uses of remote {row}"));
                     }
+                }
+                let children = zone.members().into_iter().filter(|one| one.role != Role::Broker);
+                let mut gone = children.filter(|one| !self.workers.contains_key(&(one.pid as u32)));
+                if let Some(gone) = gone.next() {
+                    complain(format!("the zone lists {gone:?}, which has ended"));
                 }
             }
             // A monitor always has something to do.

@@ -34,7 +34,7 @@ impl World {
         match chance {
             0..=1 => return self.set_clock(),
             2..=9 if self.is_rough() => return self.exhaust_descriptors(now),
-            43..=50 => return self.reload(),
+            43..=50 | 53..=70 => return self.reload(),
             51..=52 if self.stops_early => return self.stop(),
             _ => {}
         }
@@ -46,7 +46,13 @@ impl World {
         match chance {
             10..=13 => self.kill(process),
             14..=17 => self.signal(process, libc::SIGTERM),
-            18..=27 => self.stop_process(process, now),
+            18..=27 => {
+                self.stop_process(process, now);
+                // What it does not read meanwhile is the next image's to take back.
+                if self.random.once_in(2) {
+                    self.reload();
+                }
+            }
             28..=39 => self.doom(process),
             40..=42 if !self.stopped => match broker(|broker| broker.process) {
                 Some(process) => self.doom(process),
