@@ -290,7 +290,7 @@ impl Registry {
     }
 
     /// Selects the next remote and lends it to a session; with a tag, only remotes that have it.
-    /// `key` is a hash of what the session is selected by ([`super::hash`]), if [`Self::kind`] is a
+    /// `key` is a hash of what the session is selected by ([`crate::os::hash`]), if [`Self::kind`] is a
     /// kind that needs it; without it remotes are selected by use.
     /// `None` if none is left that the session has not tried. The clock must be
     /// [`crate::os::monotonic_clock`], as all workers that share a zone need the same one.

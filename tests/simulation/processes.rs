@@ -301,7 +301,7 @@ pub fn start_monitor(process: Process, stdin: Id, settings: &Settings) -> Option
         let connectors = contexts(&relay).connectors;
         let mut remotes = Registry::new(&relay, connectors.clone());
         let seen = Zone::join(&fd, OBSERVER + 1).is_ok_and(|zone| remotes.join(zone));
-        let parts = Parts::new(relay, connectors, zone, counters, Box::new(|_| false))?;
+        let parts = Parts::new(relay, connectors, Vec::new(), zone, counters, Box::new(|_| false))?;
         let mut monitor = Monitor::start(parts, link, &mut events).ok()?;
         monitor.begin("monitor", Briefing::default(), answer.endpoints, &mut events);
         let observed = Zone::join(&fd, OBSERVER).ok();
