@@ -305,13 +305,14 @@ fn log_daemon_of_the_old_kind() {
         return;
     }
     let listener = UnixListener::bind(LOG).expect("the log socket");
+    listener.set_nonblocking(true).expect("not to block");
     let (peer, port, directory) = (Peer::echo(), free_port(), Directory::new());
     let config = directory.write("relay.cfg", configuration(port, &peer, ""));
     let _relay = start(ours(TCPRELAY).arg("-f").arg(&config).stderr(Stdio::null()));
     sessions(port, 1);
     let texts: Vec<Text> = (0..2)
         .map(|_| {
-            let (mut stream, _) = listener.accept().expect("a connection");
+            let (mut stream, _) = wait_for("a connection", || listener.accept().ok());
             collect(move |buffer| stream.read(buffer))
         })
         .collect();

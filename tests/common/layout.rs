@@ -24,7 +24,8 @@ pub fn relay(section: impl Into<String>) -> Layout {
         single: false,
         broker: String::new(),
         listen: String::new(),
-        users: "users max = 5000".into(),
+        // A worker may take long on a busy machine, or in an emulator.
+        users: "start timeout = 60 users max = 5000".into(),
         spawn: String::new(),
         section: section.into(),
     }

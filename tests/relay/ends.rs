@@ -189,9 +189,10 @@ fn the_answer_of_a_unix_remote_that_leaves_a_request_unread_is_delivered() {
         let directory = Directory::new();
         let path = directory.file("peer");
         let listener = UnixListener::bind(&path).expect("a listener");
+        listener.set_nonblocking(true).expect("not to block");
         let (_relay, port) = through(way, &format!("remote = {{ address = {} }}", path.display()));
         let client = Socket::from(connect(port));
-        let (remote, _) = listener.accept().expect("a connection from the relay");
+        let (remote, _) = wait_for("the relay's connection", || listener.accept().ok());
         let remote = Socket::from(remote);
         let data = pattern(8, 64 << 20);
         // Fills both directions: the remote reads nothing, nor does the client yet.
