@@ -140,9 +140,12 @@ id = tcprelay {{
 
     def instructions(self):
         """Ends the relay: the instructions of its worker and of its broker."""
+        children = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+        with open(children, encoding="ascii") as file:
+            others = [int(pid) for pid in file.read().split()]
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(PATIENCE)
-        self.wait_gone()
+        wait_gone(others)
         counts = {"worker": 0, "broker": 0, "monitor": 0}
         for name in glob.glob(os.path.join(self.folder, "callgrind.*")):
             with open(name, encoding="utf-8", errors="replace") as file:
@@ -161,15 +164,17 @@ id = tcprelay {{
             raise RuntimeError("nothing was counted in the worker")
         return counts
 
-    def wait_gone(self):
-        """Waits for the other processes, which write their counts when they end."""
-        end = time.monotonic() + PATIENCE
+
+def wait_gone(processes):
+    """Waits for processes that write their counts when they end."""
+    end = time.monotonic() + PATIENCE
+    for process in processes:
         while time.monotonic() < end:
             try:
-                os.killpg(self.process.pid, 0)
+                os.kill(process, 0)
             except ProcessLookupError:
-                return
-            time.sleep(0.1)
+                break
+            time.sleep(0.05)
 
 
 def probed():
