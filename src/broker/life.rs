@@ -71,8 +71,8 @@ pub struct Broker {
     stop: Stop,
     title: Title,
     shown: Option<Shown>,
-    /// The limit, and how many connections wait for a worker, as figures say it.
-    noted: Option<(usize, usize)>,
+    /// How many connections wait for a worker, as figures say it.
+    noted: Option<usize>,
     /// Something has happened after which there may be work for the desk.
     desk_is_due: bool,
 }

@@ -19,11 +19,12 @@ impl Broker {
         let now = match self.life {
             Life::Draining => Shown::Draining { left: self.workers.sessions() },
             _ => {
+                let waiting = self.dispatch.waiting();
+                if self.noted != Some(waiting) {
+                    self.note_waiting(waiting);
+                }
                 let policy = self.workers.policy();
                 let (total, more) = (policy.total(), policy.room());
-                if self.workers.counters().are_kept() {
-                    self.note_load(total.saturating_add(more));
-                }
                 Shown::Serving { total, more, full: self.admission.is_overloaded() }
             }
         };
@@ -46,16 +47,15 @@ impl Broker {
             Shown::Serving { total, more, full: false } => (total, State::Accepting { more }),
         };
         self.title.connections(count).state(state).show();
+        if let Shown::Serving { total, more, .. } = now {
+            let limit = total.saturating_add(more) as u64;
+            self.workers.counters().set(Place::General(General::Limit), limit);
+        }
     }
 
-    #[inline]
-    fn note_load(&mut self, limit: usize) {
-        let waiting = self.dispatch.waiting();
-        if self.noted != Some((limit, waiting)) {
-            self.noted = Some((limit, waiting));
-            let counters = self.workers.counters();
-            counters.set(Place::General(General::Limit), limit as u64);
-            counters.set(Place::General(General::Waiting), waiting as u64);
-        }
+    #[cold]
+    fn note_waiting(&mut self, waiting: usize) {
+        self.noted = Some(waiting);
+        self.workers.counters().set(Place::General(General::Waiting), waiting as u64);
     }
 }
