@@ -268,8 +268,12 @@ impl Kernel {
         }
     }
 
-    /// A process makes a system call, which may be its last.
+    /// A process makes a system call, which may be its last. What a former image still does here is
+    /// none of its process's calls.
     pub fn enter_call(&mut self) {
+        if self.is_dead() {
+            return;
+        }
         match &mut self.doomed {
             Some((process, 0)) if *process == self.current => {
                 let process = *process;
