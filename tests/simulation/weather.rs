@@ -144,8 +144,7 @@ pub fn settings(
     let rough = matches!(weather, Weather::Rough | Weather::Stormy);
     let mut refuses = false;
     if !rough && random.once_in(2) {
-        // The long timeout outlasts the rest at the end, so that a timer left behind shows there.
-        let queues = [(1000, 0), (1000, 2), (3, 30)];
+        let queues = [(1000, 0), (1000, 2), (3, 0)];
         let (queue, queue_timeout) = if restless { queues[0] } else { *random.pick(&queues) };
         let max = *random.pick(&[1, 1, 2, 4]);
         let sessions = Sessions { max, queue, queue_timeout };
