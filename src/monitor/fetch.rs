@@ -68,9 +68,7 @@ pub(super) fn read(data: &[u8], ended: bool) -> Result<Heard, String> {
         }
     }
     let body = &data[start..];
-    if length.unwrap_or(body.len()).max(body.len().min(length.unwrap_or(usize::MAX)))
-        > staples::MOST
-    {
+    if length.unwrap_or(body.len()) > staples::MOST {
         return Err(format!("its answer has more than {} bytes", staples::MOST));
     }
     match length {
@@ -134,10 +132,10 @@ impl Fetch {
 
     /// Goes as far as possible without waiting; the answer, once it is there.
     pub(super) fn step(&mut self) -> Option<Result<Vec<u8>, String>> {
-        self.exchange().unwrap_or_else(|text| Some(Err(text)))
+        self.exchange().transpose()
     }
 
-    fn exchange(&mut self) -> Result<Option<Result<Vec<u8>, String>>, String> {
+    fn exchange(&mut self) -> Result<Option<Vec<u8>>, String> {
         let broken = |error: std::io::Error| os::reason(&error);
         if self.connecting {
             self.socket.take_error().map_err(broken)?;
@@ -159,7 +157,7 @@ impl Fetch {
             };
             self.heard.extend_from_slice(&room[..count]);
             match read(&self.heard, count == 0)? {
-                Heard::Whole(body) => return Ok(Some(Ok(body))),
+                Heard::Whole(body) => return Ok(Some(body)),
                 Heard::Partial => {}
             }
         }

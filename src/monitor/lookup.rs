@@ -9,7 +9,7 @@ use crate::event::{Choice, Interest, Loop, Token};
 use crate::os::dns::{self, Addresses, Channel, Failure, Family, Service, Services};
 use crate::upstream::names::{tiers, Answer, Silent};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -130,8 +130,28 @@ impl Lookup {
         self.channel.process(None, None);
     }
 
+    /// Watches its descriptors by tokens of this kind, and notes that they are those of `index`.
+    pub(super) fn watch(
+        &self,
+        kind: u8,
+        index: usize,
+        owners: &mut BTreeMap<RawFd, usize>,
+        events: &mut Loop,
+    ) {
+        for (fd, interest) in self.take_watched() {
+            if interest.is_empty() {
+                owners.remove(&fd);
+                events.remove(&fd);
+            } else if owners.insert(fd, index) == Some(index) {
+                events.set_interest(&fd, interest);
+            } else {
+                events.register(&fd, Token::new(kind, fd as u32), interest);
+            }
+        }
+    }
+
     /// What has changed about the descriptors, in this order. A number may be closed and used again.
-    pub(super) fn take_watched(&self) -> Vec<Watched> {
+    fn take_watched(&self) -> Vec<Watched> {
         self.notes.watched.take()
     }
 

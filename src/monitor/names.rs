@@ -197,16 +197,7 @@ impl Names {
             return Changes::default();
         };
         let answer = lookup.step();
-        for (fd, interest) in lookup.take_watched() {
-            if interest.is_empty() {
-                self.owners.remove(&fd);
-                events.remove(&fd);
-            } else if self.owners.insert(fd, index) == Some(index) {
-                events.set_interest(&fd, interest);
-            } else {
-                events.register(&fd, Token::new(kind::NAMES, fd as u32), interest);
-            }
-        }
+        lookup.watch(kind::NAMES, index, &mut self.owners, events);
         if let Some(answer) = answer {
             return self.finish(index, answer, shared, events);
         }

@@ -7,7 +7,7 @@ use crate::config::check::{self, Check};
 use crate::config::relay::{Relay, Remote};
 use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::address::Address;
-use crate::os::hash;
+use crate::os::hash::Random;
 use crate::os::{self, log, process};
 use crate::upstream::dial::{Cause, Dialer};
 use crate::upstream::handshake;
@@ -66,7 +66,7 @@ pub(super) struct Probes {
     scratch: Scratch,
     climbing: bool,
     /// For the spread of intervals.
-    random: u64,
+    random: Random,
 }
 
 impl Probes {
@@ -83,7 +83,7 @@ impl Probes {
             settings,
             scratch: Scratch::new(),
             climbing: false,
-            random: os::wall_clock() ^ (process::id() as u64) << 32,
+            random: Random::new(os::wall_clock() ^ (process::id() as u64) << 32),
         }
     }
 
@@ -109,7 +109,7 @@ impl Probes {
                 self.targets.resize_with(place + 1, || None);
             }
             self.targets[place] = Some(target);
-            let delay = self.random() % (SPREAD * places.len() as u64).clamp(1, interval);
+            let delay = self.random.draw() % (SPREAD * places.len() as u64).clamp(1, interval);
             self.wait(place, delay, events);
         }
         self.follow_climbs(events);
@@ -247,7 +247,7 @@ impl Probes {
         target.hear(&verdict, shared, events.now());
         let turning = target.judge.is_turning() || matches!(verdict, Verdict::Unknown(_));
         let check = Rc::clone(&target.check);
-        let delay = pause(&check, turning, self.random());
+        let delay = pause(&check, turning, self.random.draw());
         self.wait(index as usize, delay, events);
         self.follow_climbs(events);
     }
@@ -267,12 +267,6 @@ impl Probes {
             self.climbing = true;
             events.arm(Token::new(kind::PROBES, CLIMB), events.now() + CLIMB_STEP);
         }
-    }
-
-    /// The next of a row of numbers without visible order.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        hash::mix(self.random)
     }
 }
 

@@ -10,9 +10,9 @@ use super::lookup::{Lookup, Wanted};
 use super::shared::Shared;
 use crate::config::relay::names::Kind;
 use crate::event::{Event, Loop, TimerId, Token};
-use crate::os::{self, hash, log, process};
+use crate::os::hash::Random;
+use crate::os::{self, log, process};
 use crate::tls::ocsp::{Answer, Inquiry, Standing};
-
 use crate::upstream::names;
 use crate::upstream::zone::counters::{General, Place};
 use std::collections::{BTreeMap, VecDeque};
@@ -66,7 +66,7 @@ pub(super) struct Staples {
     /// Whose the descriptors are.
     owners: BTreeMap<RawFd, usize>,
     /// For the spread of intervals.
-    random: u64,
+    random: Random,
 }
 
 impl Staples {
@@ -76,7 +76,7 @@ impl Staples {
         Staples {
             all: inquiries.into_iter().map(asked).collect(),
             owners: BTreeMap::new(),
-            random: os::wall_clock() ^ (process::id() as u64) << 32,
+            random: Random::new(os::wall_clock() ^ (process::id() as u64) << 32),
         }
     }
 
@@ -233,16 +233,7 @@ impl Staples {
             Activity::Idle | Activity::Waiting(_) => {}
             Activity::Looking { lookup, deadline, timer } => {
                 let answer = lookup.step();
-                for (fd, interest) in lookup.take_watched() {
-                    if interest.is_empty() {
-                        self.owners.remove(&fd);
-                        events.remove(&fd);
-                    } else if self.owners.insert(fd, index) == Some(index) {
-                        events.set_interest(&fd, interest);
-                    } else {
-                        events.register(&fd, Token::new(kind::STAPLES, fd as u32), interest);
-                    }
-                }
+                lookup.watch(kind::STAPLES, index, &mut self.owners, events);
                 let timer = *timer;
                 if let Some(answer) = answer {
                     let deadline = *deadline;
@@ -313,7 +304,7 @@ impl Staples {
         let pause = (FIRST_PAUSE << asked.failures.min(16)).min(LAST_PAUSE) * 1000;
         asked.failures = asked.failures.saturating_add(1);
         // Between three and five quarters, so that relays that failed together do not return so.
-        let delay = pause * 3 / 4 + self.random() % (pause / 2);
+        let delay = pause * 3 / 4 + self.random.draw() % (pause / 2);
         self.wait(index, delay, events);
     }
 
@@ -321,7 +312,7 @@ impl Staples {
     /// has passed, and up to an eighth of that less.
     fn until_next(&mut self, answer: &Answer, now: u64) -> u64 {
         let wait = half(answer).saturating_sub(now).clamp(LEAST_WAIT, MOST_WAIT) * 1000;
-        wait - self.random() % (wait / 8)
+        wait - self.random.draw() % (wait / 8)
     }
 
     /// Ends what is under way for a certificate.
@@ -349,12 +340,6 @@ impl Staples {
     fn wait(&mut self, index: usize, delay: u64, events: &mut Loop) {
         let timer = events.arm(Token::new(kind::STAPLES, index as u32), events.now() + delay);
         self.all[index].activity = Activity::Waiting(timer);
-    }
-
-    /// The next of a row of numbers without visible order.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        hash::mix(self.random)
     }
 }
 

@@ -35,6 +35,22 @@ pub fn mix(mut number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
+/// Random numbers that need not be secret (SplitMix64).
+pub struct Random(u64);
+
+impl Random {
+    /// The row of numbers that begins here.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// Draws the next one.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0)
+    }
+}
+
 /// The key of a client address. An IPv4 client has one key, whichever kind of listener it came to.
 pub fn address_key(address: IpAddr) -> u64 {
     let mut hash = Fnv::default();

@@ -137,8 +137,6 @@ impl Broker {
         if reloaded {
             // The former image's file may have been renamed.
             broker.workers.give_log(events);
-        }
-        if reloaded {
             // Reap children that ended between the two images.
             broker.reap(events);
         }

@@ -64,17 +64,3 @@ impl Lots {
         self.sums.get(place).map(|&(_, index)| index)
     }
 }
-
-/// Random numbers that need not be secret (SplitMix64).
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        crate::os::hash::mix(self.0)
-    }
-}

@@ -201,7 +201,7 @@ impl Balancer {
     fn drawn(&mut self, tag: Option<u32>, tried: &Tried) -> Option<usize> {
         let mut first = None;
         for _ in 0..DRAWS {
-            let random = self.random.next();
+            let random = self.random.draw();
             let group = &self.groups[number(tag)];
             let Choice::Random(lots) = &group.choice else {
                 return None;

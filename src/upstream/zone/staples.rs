@@ -100,7 +100,7 @@ impl Zone {
             return;
         }
         let known: Vec<[u64; 4]> = certificates.iter().map(words_of).collect();
-        for slot in (0..SLOTS).map(|slot| STAPLES_AT + slot * SLOT) {
+        for slot in slots() {
             if !known.contains(&self.digest_in(slot)) {
                 self.words[slot + DIGEST..][..4].iter().for_each(|word| word.store(0, SeqCst));
             }
@@ -114,7 +114,7 @@ impl Zone {
                 ours.store(theirs.load(SeqCst), SeqCst);
             }
         };
-        for slot in (0..SLOTS).map(|slot| STAPLES_AT + slot * SLOT) {
+        for slot in slots() {
             if former.words[slot + SEQUENCE].load(SeqCst) != 0 {
                 copy(slot, SLOT);
                 copy(response_of(slot), RESPONSE);
@@ -132,9 +132,13 @@ impl Zone {
         if self.slots == 1 {
             return None;
         }
-        let mut slots = (0..SLOTS).map(|slot| STAPLES_AT + slot * SLOT);
-        slots.find(|&slot| self.digest_in(slot) == *digest)
+        slots().find(|&slot| self.digest_in(slot) == *digest)
     }
+}
+
+/// Where the slots begin.
+fn slots() -> impl Iterator<Item = usize> {
+    (0..SLOTS).map(|slot| STAPLES_AT + slot * SLOT)
 }
 
 /// Where the response of a slot begins.
