@@ -16,19 +16,28 @@ pub fn connect(port: u16) -> TcpStream {
 
 /// Aborts a connection with RST.
 pub fn reset(stream: TcpStream) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // SAFETY: the pointer and the length describe `linger`, which outlives the call.
+    set_option(&stream, libc::SO_LINGER, libc::linger { l_onoff: 1, l_linger: 0 });
+    drop(stream);
+}
+
+/// Gives a connection small buffers, which do not grow.
+pub fn keep_few_bytes(stream: &TcpStream) {
+    set_option(stream, libc::SO_SNDBUF, 65_536);
+    set_option(stream, libc::SO_RCVBUF, 65_536);
+}
+
+fn set_option<T>(stream: &TcpStream, name: libc::c_int, value: T) {
+    // SAFETY: the pointer and the length describe `value`, which outlives the call.
     let result = unsafe {
         libc::setsockopt(
-            std::os::fd::AsRawFd::as_raw_fd(&stream),
+            std::os::fd::AsRawFd::as_raw_fd(stream),
             libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size_of::<libc::linger>() as libc::socklen_t,
+            name,
+            (&raw const value).cast(),
+            size_of::<T>() as libc::socklen_t,
         )
     };
-    assert_eq!(result, 0);
-    drop(stream);
+    assert_eq!(result, 0, "option {name}");
 }
 
 /// Sends one byte as urgent data (MSG_OOB).
