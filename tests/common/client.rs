@@ -6,12 +6,17 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 
 /// Connects to a port of 127.0.0.1, with timeouts so that no test hangs.
 pub fn connect(port: u16) -> TcpStream {
+    try_connect(port).expect("a connection")
+}
+
+/// As [`connect`], for where that may fail.
+pub fn try_connect(port: u16) -> io::Result<TcpStream> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_nodelay(true).expect("nodelay");
-    stream
+    Ok(stream)
 }
 
 /// Aborts a connection with RST.
