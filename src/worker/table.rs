@@ -3,7 +3,8 @@
 //! It grows by chunks, so values are never copied to a larger table, and no memory is held for
 //! values that may never come.
 
-const CHUNK: usize = 256;
+/// Small, so that chunks fit where tables that have grown left memory unused.
+const CHUNK: usize = 64;
 
 /// A part of the table.
 #[derive(Debug)]
