@@ -8,6 +8,7 @@ use common::launch::serving;
 use common::pki::Identity;
 use common::*;
 use nix::sys::signal::Signal;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::FromRawFd;
@@ -169,6 +170,47 @@ fn all_processes_open_the_file_again_and_bear_the_signal() {
         }
         assert_eq!(processes(), before);
     }
+}
+
+/// The same signal reaches processes that are just starting.
+#[test]
+fn a_process_that_starts_bears_the_signal() {
+    let (peer, identity, files) = (Peer::echo(), Identity::own(&["localhost"]), Directory::new());
+    let port = free_port();
+    let launch = Launch::new(format!(
+        "log = file @DIR@/lines\nid = spawnd {{ status = {{ path = @DIR@/status }}\n\
+         listen = {{ address = 127.0.0.1 port = {port} tls = auto }}\n\
+         spawn {{ instances min = 2 instances max = 2 }} }}\n\
+         id = tcprelay {{ tls keys = separate\n{}{} }}\n",
+        identity.directives(files.path(), "own"),
+        peer.remote()
+    ));
+    let relay = launch.ready(None).start();
+    wait_for("all processes", || (children(relay.pid()).len() == 4).then_some(()));
+    wait_for("the workers", || (serving(&relay).len() == 2).then_some(()));
+    let log = relay.directory.file("lines");
+    let mut signals = HashMap::new();
+    for _ in 0..3 {
+        let former = children(relay.pid());
+        former.iter().for_each(|&pid| kill(pid, Signal::SIGKILL));
+        wait_for("others that serve", || {
+            let mut started = children(relay.pid());
+            started.retain(|pid| !former.contains(pid));
+            let serve = serving(&relay);
+            // Each time a worker sends a keep-alive, of which the broker takes 200 in a minute.
+            for &pid in started.iter().filter(|pid| !serve.contains(pid)) {
+                let sent = signals.entry(pid).or_insert(0);
+                if *sent < 50 {
+                    *sent += 1;
+                    kill(pid, Signal::SIGUSR2);
+                }
+            }
+            let serve = serve.iter().filter(|pid| started.contains(pid)).count();
+            (started.len() == 4 && serve == 2).then_some(())
+        });
+    }
+    let text = fs::read_to_string(&log).expect("the log");
+    assert!(!text.contains("(signal 12)"), "{text}");
 }
 
 fn is_text(line: &str) -> bool {

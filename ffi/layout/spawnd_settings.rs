@@ -298,6 +298,7 @@ pub(crate) fn worker_program() -> Option<Program> {
             directory: field((*data).cwd).filter(|_| !parse_only).map(PathBuf::from),
             environment: None,
             group: false,
+            held: None,
         })
     }
 }

@@ -26,7 +26,7 @@ use crate::event::{Event, Loop, TimerId, Token};
 use crate::os::pidfile::PidFile;
 use crate::os::process::{self, exit, Ended, Pid};
 use crate::os::shm::Segment;
-use crate::os::signals::{Arrived, Signal, Signals};
+use crate::os::signals::{Arrived, Signal, Signals, LOG_SIGNAL};
 use crate::os::title::Title;
 use crate::os::{self, log, supervisor};
 use std::io::{PipeWriter, Write};
@@ -220,7 +220,7 @@ impl Broker {
         if arrived.has(Signal::SIGCHLD) {
             self.reap(events);
         }
-        if arrived.has(Signal::SIGUSR2) {
+        if arrived.has(LOG_SIGNAL) {
             self.reopen_log(events);
         }
         if !self.is_serving() {

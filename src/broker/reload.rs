@@ -9,7 +9,7 @@ use super::options::Options;
 use crate::event::{Event, Interest, Loop, TimerId, Token};
 use crate::os::anonymous::{self, Bytes};
 use crate::os::process::{self, Descriptors, Ended, Pid, Program};
-use crate::os::signals::Signal;
+use crate::os::signals::{Signal, LOG_SIGNAL};
 use crate::os::{self, descriptor, files, log, supervisor};
 use std::ffi::OsString;
 use std::fs::File;
@@ -323,6 +323,7 @@ fn start(purpose: Purpose, subject: Subject<'_>, events: &mut Loop) -> std::io::
         directory: None,
         environment: Some(environment),
         group: true,
+        held: Some(LOG_SIGNAL),
     };
     let stdin = File::open("/dev/null")?.into();
     let kept = vec![report.as_raw_fd()];

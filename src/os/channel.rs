@@ -206,12 +206,23 @@ impl<F: AsRawFd> Channel<F> {
         unsafe { libc::poll(&mut entry, 1, 0) != 0 }
     }
 
-    /// Waits up to `timeout` milliseconds until there is something to receive; false if nothing
-    /// came.
+    /// Waits up to `timeout` milliseconds, or for ever if that is negative, until there is something
+    /// to receive; false if nothing came. Signals do not end the wait.
     pub fn wait(&self, timeout: i32) -> bool {
-        let mut entry = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one entry is given, and it outlives the call.
-        unsafe { libc::poll(&mut entry, 1, timeout) > 0 }
+        let due = os::monotonic_clock() + u64::try_from(timeout).unwrap_or_default();
+        let mut left = timeout;
+        loop {
+            let mut entry =
+                libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one entry is given, and it outlives the call.
+            match check(unsafe { libc::poll(&mut entry, 1, left) }) {
+                Err(error) if os::interrupted(&error) => {}
+                other => return other.is_ok_and(|count| count > 0),
+            }
+            if timeout >= 0 {
+                left = due.saturating_sub(os::monotonic_clock()) as i32;
+            }
+        }
     }
 
     /// Sends one datagram, with a descriptor if given. Never blocks; [`is_full`] recognises the

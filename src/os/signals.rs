@@ -12,6 +12,10 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 pub use nix::sys::signal::Signal;
 
+/// Tells the broker to open the log file again. Whoever rotates logs may send it to all processes, at
+/// any time.
+pub const LOG_SIGNAL: Signal = Signal::SIGUSR2;
+
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 static PENDING: AtomicU32 = AtomicU32::new(0);
 
@@ -83,6 +87,13 @@ pub fn catch(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
+/// In a process that was started with `signal` [held](super::process::Program::held): it arrives and
+/// does nothing until [`Signals::install`]. Not ignored, as what modules execute would inherit that.
+pub fn catch_held(signal: Signal) {
+    let _ = catch(signal);
+    let _ = SigSet::from(signal).thread_unblock();
+}
+
 /// Ignores a signal for the rest of the process.
 pub fn ignore(signal: Signal) -> io::Result<()> {
     let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
@@ -115,7 +126,7 @@ pub fn hold_until_caught() {
     let mut held = SigSet::empty();
     held.add(Signal::SIGHUP);
     held.add(Signal::SIGUSR1);
-    held.add(Signal::SIGUSR2);
+    held.add(LOG_SIGNAL);
     if process::id() == 1 {
         held.add(Signal::SIGTERM);
         held.add(Signal::SIGINT);
@@ -150,8 +161,9 @@ pub fn unblock_all() {
     let _ = SigSet::all().thread_unblock();
 }
 
-/// Resets every signal to its default and unblocks it, as a program that we execute expects.
-pub(crate) fn reset_for_exec() {
+/// Resets every signal to its default and unblocks all but `held`, as a program that we execute
+/// expects.
+pub(crate) fn reset_for_exec(held: Option<Signal>) {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in [
         Signal::SIGHUP,
@@ -165,5 +177,5 @@ pub(crate) fn reset_for_exec() {
         // SAFETY: the default action installs no handler.
         let _ = unsafe { signal::sigaction(signal, &default) };
     }
-    let _ = SigSet::all().thread_unblock();
+    let _ = held.into_iter().collect::<SigSet>().thread_set_mask();
 }

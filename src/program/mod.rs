@@ -28,6 +28,7 @@ use crate::config::rules::UnknownNames;
 use crate::event::{Choice, Loop};
 use crate::operator;
 use crate::os::process::{self, exit};
+use crate::os::signals::{self, LOG_SIGNAL};
 use crate::os::socket::{self, Inherited};
 use crate::os::{common_data, crash, log, title, tls as library};
 use options::{Options, Stop};
@@ -96,8 +97,14 @@ pub fn main(kind: Kind, arguments: Vec<OsString>) -> i32 {
         return signer::main(&process);
     }
     match socket::inspect(0) {
-        Inherited::Channel if is_monitor() => monitor::main(&process),
-        Inherited::Channel => worker::main(&process),
+        Inherited::Channel => {
+            signals::catch_held(LOG_SIGNAL);
+            if is_monitor() {
+                monitor::main(&process)
+            } else {
+                worker::main(&process)
+            }
+        }
         input @ (Inherited::Listener | Inherited::Other) => broker::main(&process, input),
     }
 }

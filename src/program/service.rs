@@ -7,6 +7,7 @@ use crate::broker::Servers;
 use crate::config::broker::Broker as Config;
 use crate::config::common::known_debug_bits;
 use crate::os::process::{Identity, Program, Rights};
+use crate::os::signals::LOG_SIGNAL;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -84,6 +85,7 @@ impl<'a> Service<'a> {
             directory: spawn.directory.clone(),
             environment: None,
             group: false,
+            held: self.has_own_workers().then_some(LOG_SIGNAL),
         }
     }
 

@@ -4,7 +4,7 @@ use super::Process;
 use crate::broker::SIGNER_ARGUMENT;
 use crate::os::process::{self, exit};
 use crate::os::sandbox::{self, Confinement, Needs, Network};
-use crate::os::signals::{self, Signal};
+use crate::os::signals::{self, Signal, LOG_SIGNAL};
 use crate::os::title::Title;
 use crate::os::{self, log, Socket};
 use crate::signer::process::{ask, serve};
@@ -23,12 +23,11 @@ pub(super) fn main(process: &Process) -> i32 {
             return exit::OS_ERROR;
         }
     };
-    // It ends with those that it serves, whoever stops them. SIGUSR2 may be sent to all processes.
-    for signal in
-        [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2]
-    {
+    // It ends with those that it serves, whoever stops them.
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1, LOG_SIGNAL] {
         let _ = signals::ignore(signal);
     }
+    signals::unblock_all();
     Title::new(&process.name).text(SIGNER_ARGUMENT).show();
     let mut events = match super::quiet_loop() {
         Ok(events) => events,

@@ -210,6 +210,7 @@ fn start_image(
             directory: None,
             environment: None,
             group: false,
+            held: None,
         };
         let servers = match settings.ours && settings.known {
             true => Servers::Own(program),

@@ -22,7 +22,7 @@ use crate::event::{Interest, Loop, Token};
 use crate::os::anonymous::Bytes;
 use crate::os::process::{self, exit};
 use crate::os::shm::Segment;
-use crate::os::signals::{Signal, Signals};
+use crate::os::signals::{Signal, Signals, LOG_SIGNAL};
 use crate::os::title::Title;
 use crate::os::{self, log, Listener};
 use std::io::PipeWriter;
@@ -69,7 +69,7 @@ impl Broker {
             Signal::SIGINT,
             Signal::SIGHUP,
             Signal::SIGUSR1,
-            Signal::SIGUSR2,
+            LOG_SIGNAL,
             Signal::SIGCHLD,
         ])
         .map_err(|error| {

@@ -1,7 +1,8 @@
 //! Starting programs, and replacing this one.
 
 use super::{exit, Pid};
-use crate::os::{self, check, descriptor, log, signals};
+use crate::os::signals::{self, Signal};
+use crate::os::{self, check, descriptor, log};
 use nix::unistd::{self, ForkResult, Gid, Uid};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
@@ -71,6 +72,9 @@ pub struct Program {
     pub environment: Option<Vec<(OsString, OsString)>>,
     /// Leads its own process group, which [`kill_group`](super::kill_group) kills.
     pub group: bool,
+    /// A signal that stays pending until the program unblocks it (see
+    /// [`catch_held`](signals::catch_held)). Others than us would not.
+    pub held: Option<Signal>,
 }
 
 /// The descriptors that a new process starts with.
@@ -146,7 +150,7 @@ pub fn spawn(
         ForkResult::Child => {
             let status = match prepare(program, &descriptors, directory.as_deref()) {
                 Ok(()) => {
-                    signals::reset_for_exec();
+                    signals::reset_for_exec(program.held);
                     // SAFETY: the path is NUL-terminated; both arrays end with a null pointer, and
                     // point to strings that outlive the call.
                     unsafe {
@@ -279,6 +283,7 @@ mod tests {
                     directory: Some("/".into()),
                     environment: None,
                     group: false,
+                    held: None,
                 };
                 let stdin = File::open("/dev/null").unwrap().into();
                 let descriptors = Descriptors { stdin, stderr: None, kept: Vec::new() };
