@@ -227,8 +227,8 @@ screenshots: all
 # Runs random seeds. SEED=N replays one that failed; TRACE=N shows the last N lines of what
 # happened.
 simulate:
-	SEEDS=$(SEEDS) SECONDS=$(SECONDS) FIRST=$(FIRST) SEED=$(SEED) TRACE=$(TRACE) \
-		$(CARGO) test $(CARGOFLAGS) --target-dir $(BUILDDIR) --test simulation
+	SEEDS=$(SEEDS) SECONDS=$(SECONDS) FIRST=$(FIRST) SEED=$(SEED) TRACE=$(TRACE) CARGO=$(CARGO) \
+		sh tools/simulate --target-dir $(BUILDDIR)
 
 # Plants mistakes, one at a time, in a copy of the source; the simulation must find each.
 mutations:

@@ -106,6 +106,16 @@ impl Engine {
         self.sessions.len()
     }
 
+    /// How many sessions wait until a remote may have one more.
+    pub fn queued(&self) -> usize {
+        self.shared.queue.len()
+    }
+
+    /// How many timers it has armed, besides those of sessions.
+    pub fn timers(&self) -> usize {
+        usize::from(self.looks) + usize::from(self.queue_timer.is_some())
+    }
+
     /// All sessions, with their numbers.
     #[cfg(test)]
     pub(super) fn sessions_for_tests(&mut self) -> Vec<(u32, &Session)> {

@@ -34,6 +34,8 @@ pub struct End {
     pub error: Option<i32>,
     /// A rude end resets after this many bytes.
     fuse: usize,
+    /// When a rude client resets if it has received nothing.
+    pub gives_up: Option<u64>,
     /// Sends urgent data now and then.
     urgent: bool,
     /// Reads and writes only once in so many turns.
@@ -83,6 +85,7 @@ impl End {
             ended: false,
             error: None,
             fuse: random.below(total + 50),
+            gives_up: None,
             urgent: random.once_in(3),
             slowness: *random.pick(&[0, 0, 0, 2, 5]),
             second: false,
@@ -127,7 +130,9 @@ impl End {
             return false;
         }
         self.connected |= !stream.broken;
-        if self.manner == Manner::Rude && self.sent + self.received >= self.fuse {
+        let gives_up = self.received == 0 && self.gives_up.is_some_and(|at| kernel.now >= at);
+        let burnt = self.sent + self.received >= self.fuse;
+        if self.manner == Manner::Rude && (burnt || gives_up) {
             kernel.note(|| format!("{} resets #{id}", self.number));
             kernel.reset(id);
             kernel.objects.remove(&id);

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What `make test` runs: so many seeds at least, and for so long at least.
-const LEAST_SEEDS: u64 = 300;
+const LEAST_SEEDS: u64 = 1000;
 const LEAST_TIME: Duration = Duration::from_secs(60);
 
 fn setting(name: &str) -> Option<u64> {

@@ -203,7 +203,7 @@ pub fn faults(random: &mut Random, weather: Weather) -> Faults {
         faults.no_memory = rate(&[0, 20, 100]);
         faults.no_descriptors = rate(&[0, 10, 50]);
         faults.no_ports = rate(&[0, 5, 30]);
-        faults.lost_descriptor = rate(&[0, 0, 20]);
+        faults.lost_descriptor = rate(&[0, 4, 20]);
     }
     faults
 }

@@ -72,6 +72,8 @@ pub struct World {
     patient_clients: bool,
     /// Processes get few turns, so that much happens between two of them.
     busy: bool,
+    /// All clients come at once, so that many wait for a remote.
+    crowded: bool,
     next_end: u64,
     /// Clients with higher numbers than this must all be served.
     must_be_served: u64,
@@ -146,6 +148,7 @@ impl World {
             ending: false,
             patient_clients: random.once_in(2),
             busy: random.once_in(3),
+            crowded: random.once_in(2) && matches!(weather, Weather::Calm | Weather::Rude),
             next_end: FIRST_END,
             must_be_served: u64::MAX,
             random,
@@ -249,8 +252,9 @@ impl World {
         });
         self.to_come = 0;
         self.ending = true;
+        let now = kernel(|kernel| kernel.now);
         for worker in self.workers.values_mut() {
-            (worker.stalled, worker.doomed) = (0, None);
+            (worker.stalled, worker.doomed) = (worker.stalled.min(now), None);
         }
         kernel(|kernel| kernel.names.reply = Reply::Answer);
         for remote in &mut self.remotes {
@@ -308,7 +312,8 @@ impl World {
     /// Lets a client or a remote take a step.
     fn act(&mut self) -> bool {
         let now = kernel(|kernel| kernel.now);
-        if self.to_come > 0 && self.next_arrival <= now && self.random.once_in(8) {
+        let comes = self.crowded || self.random.once_in(8);
+        if self.to_come > 0 && self.next_arrival <= now && comes {
             if self.weather == Weather::Restless {
                 self.next_arrival = now + self.random.between(0, 2 * SECOND as usize) as u64;
             }
@@ -366,6 +371,10 @@ impl World {
         let rude = self.rude();
         let mut client = End::new(number, stream, &mut self.random, rude);
         client.ip = ip;
+        if client.manner == Manner::Rude && self.random.once_in(2) {
+            let patience = self.random.below(20_000) as u64;
+            client.gives_up = Some(kernel(|kernel| kernel.now) + patience);
+        }
         if client.manner == Manner::Patient && !self.patient_clients {
             client.manner = Manner::Polite;
         }

@@ -15,6 +15,11 @@ unsafe extern "C" fn poll(
             entries, count, timeout,
         );
     }
+    if timeout != 0 {
+        if let Err(errno) = kernel(interrupted) {
+            return fail(errno);
+        }
+    }
     let until = kernel(|kernel| kernel.waits_until(timeout));
     loop {
         let mut ready = 0;

@@ -137,7 +137,6 @@ impl World {
 
     /// With no sessions, nothing of one may be left: no uses, timers or connections.
     pub(super) fn check_quiet(&mut self) {
-        let relay = &self.settings.relay;
         for worker in self.workers.values() {
             let process = worker.process;
             let complain = |what: String| {
@@ -162,20 +161,20 @@ impl World {
                 }
             }
             // A monitor always has something to do.
-            if self.monitors.contains(&process) {
+            let Some(engine) = worker.engine() else {
                 continue;
-            }
+            };
             let waits = kernel(|kernel| kernel.watched_for_room(process));
             if waits > 0 {
                 complain(format!("{waits} descriptors are watched for room"));
             }
-            // One timer remains: the keep-alive, which shows that the broker is alive. Where there is a
-            // monitor, workers look once a second what sessions have carried, and where remotes have
-            // queues, whether there is room.
-            let queues = relay.remotes.iter().any(|remote| remote.sessions.max > 0);
-            let timers = 1 + usize::from(self.is_monitored()) + usize::from(queues);
-            if worker.events.armed() > timers {
-                complain(format!("{} timers are armed", worker.events.armed()));
+            if engine.queued() > 0 {
+                complain(format!("{} sessions wait for a remote", engine.queued()));
+            }
+            // The keep-alive, which shows that the broker is alive, has a timer as well.
+            let (armed, known) = (worker.events.armed(), 1 + engine.timers());
+            if armed > known {
+                complain(format!("{armed} timers are armed, for {known} reasons"));
             }
             let streams = kernel(|kernel| streams_of(kernel, process));
             if streams > 0 {

@@ -30,7 +30,7 @@ impl World {
         if self.ends.is_empty() {
             return false;
         }
-        let chance = self.random.below(3000);
+        let chance = self.random.below(if self.is_deadly() { 2000 } else { 3000 });
         match chance {
             0..=1 => return self.set_clock(),
             2..=9 if self.is_rough() => return self.exhaust_descriptors(now),
@@ -46,7 +46,7 @@ impl World {
         match chance {
             10..=13 => self.kill(process),
             14..=17 => self.signal(process, libc::SIGTERM),
-            18..=27 => {
+            18..=27 | 71..=80 => {
                 self.stop_process(process, now);
                 // What it does not read meanwhile is the next image's to take back.
                 if self.random.once_in(2) {
@@ -75,19 +75,19 @@ impl World {
         self.next_change = Some(now + pause);
         let monitor = self.views.keys().next().copied();
         let index = self.random.below(self.remotes.len());
-        match (self.random.below(12), monitor) {
+        match (self.random.below(15), monitor) {
             (0..=2, _) if index > 0 && !self.has_callers(index) => self.go_or_come(index),
-            (3..=4, _) if index > 0 => {
+            (3..=7, _) if index > 0 => {
                 let sick = &mut self.remotes[index].sick;
                 *sick = !*sick;
                 let sick = *sick;
                 kernel(|kernel| kernel.note(|| format!("remote {index} is sick: {sick}")));
             }
-            (5..=6, _) => self.rename(),
-            (7..=8, Some(monitor)) if index > 0 => self.wish(index, monitor),
-            (9, Some(monitor)) => self.kill(monitor),
-            (10, Some(monitor)) => self.stop_process(monitor, now),
-            (11, _) => drop(self.reload()),
+            (8..=9, _) => self.rename(),
+            (10..=11, Some(monitor)) if index > 0 => self.wish(index, monitor),
+            (12, Some(monitor)) => self.kill(monitor),
+            (13, Some(monitor)) => self.stop_process(monitor, now),
+            (14, _) => drop(self.reload()),
             _ => {}
         }
     }
@@ -160,7 +160,7 @@ impl World {
         kernel(|kernel| kernel.note(|| format!("{process} is stopped for {} ms", long / 1000)));
         if let Some(worker) = self.workers.get_mut(&process) {
             worker.stalled = now + long;
-            worker.doomed = self.random.once_in(3).then(|| now + self.random.next() % long);
+            worker.doomed = self.random.once_in(2).then(|| now + self.random.next() % long);
         }
     }
 
