@@ -228,7 +228,7 @@ screenshots: all
 # happened.
 simulate:
 	SEEDS=$(SEEDS) SECONDS=$(SECONDS) FIRST=$(FIRST) SEED=$(SEED) TRACE=$(TRACE) CARGO=$(CARGO) \
-		sh tools/simulate --target-dir $(BUILDDIR)
+		sh tools/simulate $(CARGOFLAGS) --target-dir $(BUILDDIR)
 
 # Plants mistakes, one at a time, in a copy of the source; the simulation must find each.
 mutations:
