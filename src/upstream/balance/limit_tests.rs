@@ -44,6 +44,28 @@ fn a_full_remote_is_left_out_and_lifts_no_marks() {
 }
 
 #[test]
+fn a_session_that_waits_for_room_finds_remotes_dead_as_often_as_need_be() {
+    let entry = Entry { weight: 1, identity: 1, most: 1, ..Entry::default() };
+    let mut balancer = Balancer::empty(0, 10_000);
+    balancer.add(&[entry]).expect("room");
+    balancer.set_fail_count(1);
+    assert_eq!(balancer.select(None, &mut Tried::default(), 0), Some(0));
+    let mut waits = Tried::default();
+    for _ in 0..3 {
+        balancer.cut_short(0, 0);
+        assert_eq!(balancer.select(None, &mut waits, 0), None);
+        assert!(balancer.is_full(None, &waits), "the session has tried no remote yet");
+    }
+    balancer.cut_short(0, 0);
+    balancer.released(0);
+    assert_eq!(balancer.select(None, &mut waits, 0), Some(0));
+    // Then it counts as tried.
+    balancer.failed(0, &mut waits, 0);
+    assert_eq!(balancer.select(None, &mut waits, 0), None);
+    assert!(!balancer.is_full(None, &waits));
+}
+
+#[test]
 fn a_backup_serves_when_the_others_are_full() {
     let entry =
         |(identity, most, backup)| Entry { weight: 1, identity, most, backup, ..Entry::default() };

@@ -15,7 +15,8 @@ pub struct Tried {
     pub(super) failed: Vec<RemoteId>,
     /// Those of them that failed because this host was short of something.
     pub(super) aside: Vec<RemoteId>,
-    /// All remotes were dead, and their marks were lifted for this session. Done once per session.
+    /// All remotes were dead, and their marks were lifted for this session. Done once per session,
+    /// and again after it has waited for room.
     pub(super) revived: bool,
 }
 
