@@ -34,6 +34,7 @@ use std::cell::RefCell;
 use std::io::PipeWriter;
 use std::net::SocketAddrV4;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 
 pub struct BrokerProcess {
     pub process: Process,
@@ -118,14 +119,35 @@ pub fn end_broker() {
     }
 }
 
-/// Lets the broker run while a process waits in a blocking call. False once `until` has passed.
+/// One turn of the broker; its exit status if it has ended.
+pub fn turn_of_broker() -> Option<i32> {
+    let turn = |own: &mut BrokerProcess| survive(own.process, || own.broker.turn(&mut own.events));
+    broker(turn).flatten()
+}
+
+/// Lets the broker run while a process waits in a blocking call. False once `until` has passed, or
+/// when the broker has died: nobody answers then, and the others would stand still for long.
 pub fn run_others(until: u64) -> bool {
     let now = kernel(|kernel| {
         kernel.now += 200;
         kernel.now
     });
-    broker(|broker| broker.broker.turn(&mut broker.events));
-    now < until
+    turn_of_broker();
+    now < until && broker(|own| is_dead(own.process)) != Some(true)
+}
+
+/// Runs what a process does. Once it was killed, what it still does in here has no effect, and it
+/// may panic.
+pub fn survive<R>(process: Process, work: impl FnOnce() -> Option<R>) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result,
+        Err(_) if is_dead(process) => None,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+pub fn is_dead(process: Process) -> bool {
+    kernel(|kernel| kernel.processes.get(&process).is_none_or(|process| process.dead))
 }
 
 /// Runs `work`, with its system calls made by `process`.

@@ -193,7 +193,7 @@ impl World {
     }
 
     /// After the faults have ended and remotes have had time to recover, new clients must be
-    /// served.
+    /// served: one after the other where those who wait may be refused.
     fn try_again(&mut self) {
         let until = kernel(|kernel| kernel.now) + REST;
         while !self.failed() && kernel(|kernel| kernel.now) < until {
@@ -204,6 +204,9 @@ impl World {
         for _ in 0..2 {
             self.to_come += 1;
             self.new_client();
+            if self.settings.refuses {
+                self.settle();
+            }
         }
         self.settle();
     }

@@ -4,14 +4,13 @@ use super::health::View;
 use super::{World, IDLE_TURNS, SECOND};
 use crate::kernel::{Id, Process, Request};
 use crate::processes::{
-    self, as_process, broker, end_broker, replace_broker, start_broker, start_monitor,
-    start_worker, Zones,
+    self, as_process, broker, end_broker, is_dead, replace_broker, start_broker, start_monitor,
+    start_worker, survive, turn_of_broker, Zones,
 };
 use crate::system::{deliver_signal, kernel};
 use crate::weather::Weather;
 use mavis::os::signals::{Signal, Signals};
 use std::collections::BTreeSet;
-use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 
 /// A child that checks the configuration.
 pub struct Checking {
@@ -50,8 +49,7 @@ impl World {
         let (before, now) = kernel(|kernel| (kernel.progress, kernel.now));
         let status = match self.workers.get_mut(&process) {
             Some(worker) => as_process(process, || survive(process, || worker.turn())),
-            None => broker(|broker| survive(process, || broker.broker.turn(&mut broker.events)))
-                .flatten(),
+            None => turn_of_broker(),
         };
         self.check_attempts();
         if has_executed(process) {
@@ -299,6 +297,10 @@ impl World {
                 kernel(|kernel| kernel.end_process(child));
                 self.tell_parent(child, 0);
             }
+            // The broker has run as well, while the process waited for its answers.
+            if let Some(process) = broker(|broker| broker.process).filter(|&own| is_dead(own)) {
+                self.was_killed(process);
+            }
         }
     }
 
@@ -325,16 +327,6 @@ impl World {
     }
 }
 
-/// Runs what a process does. Once it was killed, what it still does in here has no effect, and it
-/// may panic.
-fn survive<R>(process: Process, work: impl FnOnce() -> Option<R>) -> Option<R> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result,
-        Err(_) if is_dead(process) => None,
-        Err(panic) => resume_unwind(panic),
-    }
-}
-
 /// What has arrived is in a variable that all simulated processes share, so what a process has not
 /// taken must not reach another one.
 fn take_signals() -> Vec<i32> {
@@ -349,10 +341,6 @@ fn has_executed(process: Process) -> bool {
     kernel(|kernel| {
         kernel.processes.get(&process).is_some_and(|process| process.next_image.is_some())
     })
-}
-
-fn is_dead(process: Process) -> bool {
-    kernel(|kernel| kernel.processes.get(&process).is_none_or(|process| process.dead))
 }
 
 fn is_runnable(process: Process) -> bool {
