@@ -70,6 +70,14 @@ pub fn expect_reset(stream: &mut TcpStream) {
     }
 }
 
+/// Requires that a session was reset at once: so soon, perhaps, that connecting says so.
+pub fn expect_reset_at_once(connected: io::Result<TcpStream>) {
+    match connected {
+        Ok(mut stream) => expect_reset(&mut stream),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
+    }
+}
+
 /// True if the stream has ended (end of file or reset), false if it is still open.
 pub fn has_ended(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).expect("nonblocking");

@@ -46,7 +46,7 @@ fn port(fd: &OwnedFd, peer: bool) -> Option<u16> {
 }
 
 /// Copies of the descriptors of a process.
-fn duplicates(pid: i32) -> impl Iterator<Item = OwnedFd> {
+pub fn duplicates(pid: i32) -> impl Iterator<Item = OwnedFd> {
     let list = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
     list.flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -74,7 +74,7 @@ pub fn connection_on(pid: i32, on: u16) -> Option<OwnedFd> {
 }
 
 /// A socket option whose value is an int; `None` if getsockopt(2) fails.
-pub fn option(fd: &OwnedFd, level: i32, name: i32) -> Option<i32> {
+pub fn option(fd: &impl AsRawFd, level: i32, name: i32) -> Option<i32> {
     let mut value = 0i32;
     let mut length = size_of::<i32>() as libc::socklen_t;
     let pointer = (&raw mut value).cast();
@@ -122,16 +122,25 @@ pub fn connect_from(last: u8, port: u16) -> TcpStream {
     connect_to(&format!("127.0.0.{last}"), &format!("127.0.0.1:{port}"))
 }
 
+/// As [`connect_from`], for where that may fail.
+pub fn try_connect_from(last: u8, port: u16) -> io::Result<TcpStream> {
+    try_connect_to(&format!("127.0.0.{last}"), &format!("127.0.0.1:{port}"))
+}
+
 /// A client with this address, connected to an address with a port.
 pub fn connect_to(own: &str, to: &str) -> TcpStream {
+    try_connect_to(own, to).expect("to connect")
+}
+
+fn try_connect_to(own: &str, to: &str) -> io::Result<TcpStream> {
     let own = SocketAddr::new(own.parse().expect("an address"), 0);
     let family = if own.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
     let fd = Socket::new(family, Kind::Stream, Protocol::Tcp).expect("a socket");
     fd.bind(&Address::Ip(own)).expect("an address of this host");
     fd.set_blocking().expect("a blocking socket");
-    fd.connect(&Address::Ip(to.parse().expect("an address"))).expect("to connect");
+    fd.connect(&Address::Ip(to.parse().expect("an address")))?;
     let stream = TcpStream::from(OwnedFd::from(fd));
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-    stream
+    Ok(stream)
 }

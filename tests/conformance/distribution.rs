@@ -7,7 +7,7 @@ use crate::support::{
     stays_silent, wait_loads, worker_section, Launch,
 };
 use nix::sys::signal::Signal;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 pub(crate) const CASES: &[Entry] = &[
@@ -146,8 +146,7 @@ fn d008() {
     let mut streams = Vec::new();
     let mut workers = Vec::new();
     for round in 0..6 {
-        let source = Ipv4Addr::new(127, 0, 0, 2 + round % 2);
-        let (stream, worker) = placed(&relay, || connect_from(source, port));
+        let (stream, worker) = placed(&relay, || connect_from(2 + round % 2, port));
         streams.push(stream);
         workers.push(worker);
     }
@@ -157,7 +156,7 @@ fn d008() {
 fn d009() {
     let spawn = "instances max = 2 instances min = 2 users min = 2 users max = 2";
     let (_peer, port, relay) = echoed("sticky cache period = 60", spawn);
-    let open = || placed(&relay, || connect_from(Ipv4Addr::new(127, 0, 0, 2), port));
+    let open = || placed(&relay, || connect_from(2, port));
     let (first, one) = open();
     let (_second, two) = open();
     let (third, three) = open();
@@ -226,12 +225,12 @@ fn guarded(acl: &str) -> (Peer, u16, Relay) {
 }
 
 fn permitted(host: u8, port: u16) {
-    let mut stream = connect_from(Ipv4Addr::new(127, 0, 0, host), port);
+    let mut stream = connect_from(host, port);
     ping(&mut stream, b"hello");
 }
 
 fn denied(host: u8, port: u16, relay: &Relay) {
-    let mut stream = connect_from(Ipv4Addr::new(127, 0, 0, host), port);
+    let mut stream = connect_from(host, port);
     assert!(has_been_closed(&mut stream));
     relay.expect_log(&format!("connection attempt from [127.0.0.{host}] rejected: "));
 }

@@ -257,7 +257,7 @@ fn b018() {
     let relay = Launch::new(with_listeners(&listen, &peer)).start();
     let _client = client(port);
     let socket = accepted(&relay, port);
-    assert_eq!(option(&socket, libc::IPPROTO_IP, libc::IP_TOS), 224);
+    assert_eq!(option(&socket, libc::IPPROTO_IP, libc::IP_TOS), Some(224));
 }
 
 fn b019() {
@@ -269,10 +269,10 @@ fn b019() {
     let relay = Launch::new(with_listeners(&listen, &peer)).start();
     let _client = client(port);
     let socket = accepted(&relay, port);
-    assert_eq!(option(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
-    assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), 44);
-    assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT), 3);
-    assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), 5);
+    assert_eq!(option(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE), Some(1));
+    assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), Some(44));
+    assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT), Some(3));
+    assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), Some(5));
 }
 
 fn b020() {

@@ -410,7 +410,7 @@ fn p025() {
     let _stream = connect(port);
     let message = worker.receive();
     let socket = &message.descriptors[0];
-    assert_eq!(option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+    assert_eq!(option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE), Some(1));
     // SAFETY: fcntl(2) with plain numbers.
     let flags = unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(socket), libc::F_GETFL) };
     assert_eq!(flags & libc::O_NONBLOCK, 0);

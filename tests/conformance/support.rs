@@ -1,6 +1,8 @@
 //! Starts the programs in every way that the table asks for, and inspects them from outside.
 
 pub(crate) use crate::common::launch::{section, stdout, Finished, Launch};
+use crate::common::sockets::duplicates;
+pub(crate) use crate::common::sockets::{backlog, connect_from, option};
 use crate::common::{
     children, connect, cpu_ticks, ping, title, wait_for, within, Peer, Relay, PATIENCE,
 };
@@ -8,7 +10,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -65,31 +67,6 @@ pub(crate) fn read_all(stream: &mut TcpStream) -> (Vec<u8>, Option<io::Error>) {
     let mut data = Vec::new();
     let error = stream.read_to_end(&mut data).err();
     (data, error)
-}
-
-/// A connection from a given address of 127.0.0.0/8.
-pub(crate) fn connect_from(source: Ipv4Addr, port: u16) -> TcpStream {
-    let address = |ip: Ipv4Addr, port: u16| libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: port.to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from(ip).to_be() },
-        sin_zero: [0; 8],
-    };
-    let (from, to) = (address(source, 0), address(Ipv4Addr::LOCALHOST, port));
-    let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-    // SAFETY: the new descriptor is owned by nobody else; the pointers and the length describe
-    // addresses that outlive the calls.
-    unsafe {
-        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
-        assert!(fd >= 0, "socket: {}", io::Error::last_os_error());
-        let stream = TcpStream::from_raw_fd(fd);
-        let bound = libc::bind(fd, (&raw const from).cast(), length);
-        assert_eq!(bound, 0, "bind: {}", io::Error::last_os_error());
-        let connected = libc::connect(fd, (&raw const to).cast(), length);
-        assert_eq!(connected, 0, "connect: {}", io::Error::last_os_error());
-        stream.set_read_timeout(Some(crate::common::PATIENCE)).expect("a timeout");
-        stream
-    }
 }
 
 /// Both ends of a TCP connection.
@@ -303,69 +280,23 @@ pub(crate) fn descriptor_names(pid: i32) -> Vec<(RawFd, PathBuf)> {
     list
 }
 
-/// Copies of the sockets of another process.
-fn sockets(pid: i32) -> Vec<OwnedFd> {
-    // SAFETY: pidfd_open(2) takes plain numbers; what it returns is ours.
-    let process = unsafe {
-        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0) as RawFd;
-        assert!(fd >= 0, "pidfd_open: {}", io::Error::last_os_error());
-        OwnedFd::from_raw_fd(fd)
-    };
-    let names = descriptor_names(pid);
-    let numbers = names.iter().filter(|(_, name)| name.to_string_lossy().starts_with("socket:"));
-    let copy = |&(number, _): &(RawFd, PathBuf)| {
-        // SAFETY: pidfd_getfd(2) takes plain numbers; what it returns is ours.
-        unsafe {
-            let fd = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) as RawFd;
-            (fd >= 0).then(|| OwnedFd::from_raw_fd(fd))
-        }
-    };
-    numbers.filter_map(copy).collect()
-}
-
-/// An integer option of a socket.
-pub(crate) fn option(fd: &impl AsRawFd, level: i32, name: i32) -> i32 {
-    let mut value: libc::c_int = -1;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the pointers describe `value` and its length, which outlive the call.
-    let result = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length)
-    };
-    assert_eq!(result, 0, "getsockopt: {}", io::Error::last_os_error());
-    value
+/// The sockets of another process that listen, and those that do not.
+fn sockets(pid: i32) -> (Vec<OwnedFd>, Vec<OwnedFd>) {
+    let listens = |fd: &OwnedFd| option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN);
+    let all = duplicates(pid).filter(|fd| listens(fd).is_some());
+    all.partition(|fd| listens(fd) == Some(1))
 }
 
 /// The TCP listeners of a process.
 pub(crate) fn listeners(pid: i32) -> Vec<TcpListener> {
-    let listening = |fd: &OwnedFd| option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == 1;
-    let all = sockets(pid).into_iter().filter(listening).map(TcpListener::from);
+    let all = sockets(pid).0.into_iter().map(TcpListener::from);
     all.filter(|listener| listener.local_addr().is_ok()).collect()
 }
 
 /// The connections of a process whose own port is `port`.
 pub(crate) fn connections_at(pid: i32, port: u16) -> Vec<TcpStream> {
-    let listening = |fd: &OwnedFd| option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == 1;
-    let all = sockets(pid).into_iter().filter(|fd| !listening(fd)).map(TcpStream::from);
+    let all = sockets(pid).1.into_iter().map(TcpStream::from);
     all.filter(|stream| stream.local_addr().is_ok_and(|address| address.port() == port)).collect()
-}
-
-/// The backlog of a listener.
-pub(crate) fn backlog(listener: &TcpListener) -> u32 {
-    // SAFETY: all bytes zero is a value of the structure.
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: the pointers describe `info` and its length, which outlive the call.
-    let result = unsafe {
-        libc::getsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast(),
-            &raw mut length,
-        )
-    };
-    assert_eq!(result, 0, "TCP_INFO: {}", io::Error::last_os_error());
-    info.tcpi_sacked
 }
 
 /// The backlog of the only listener of a broker.
