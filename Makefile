@@ -107,7 +107,7 @@ deps:
 	sh tools/deps build test
 
 demo: deps-build
-	$(BUILD)
+	$(BUILD) --lib --bins --example demo
 	MAVIS_DIR=$(MAVISDIR) $(CARGO) run $(CARGOFLAGS) --release --target-dir $(BUILDDIR) --quiet --example demo
 
 # The quick tests: no real servers, native event mechanisms only.
