@@ -214,7 +214,12 @@ impl Dial {
                 self.open(remote, dialer)
             }
             (State::Busy { .. }, Cause::Start | Cause::Time) => self.open(remote, dialer),
-            (State::Connecting(socket), Cause::Ready | Cause::Sound) => {
+            // Connected in time, perhaps, which was not heard: a process may have to stand still, and
+            // the system may have refused to watch the socket.
+            (State::Connecting(socket), Cause::Time) if socket.peer_address().is_none() => {
+                failed_with(&io::Error::from_raw_os_error(libc::ETIMEDOUT))
+            }
+            (State::Connecting(socket), Cause::Ready | Cause::Sound | Cause::Time) => {
                 let result = if cause == Cause::Sound { Ok(()) } else { socket.take_error() };
                 match result {
                     Ok(())
@@ -229,9 +234,6 @@ impl Dial {
                     }
                     Err(error) => failed_with(&error),
                 }
-            }
-            (State::Connecting(_), Cause::Time) => {
-                failed_with(&io::Error::from_raw_os_error(libc::ETIMEDOUT))
             }
             (State::Handshaking(socket, handshake), Cause::Ready | Cause::Sound) => {
                 let progress = handshake.go_on(socket, &mut dialer.scratch);

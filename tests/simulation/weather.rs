@@ -35,6 +35,18 @@ pub enum Weather {
     Restless,
 }
 
+impl Weather {
+    /// Whether system calls fail for want of something.
+    pub fn is_rough(self) -> bool {
+        matches!(self, Weather::Rough | Weather::Stormy)
+    }
+
+    /// Whether processes are killed, told to end, or stopped.
+    pub fn is_deadly(self) -> bool {
+        matches!(self, Weather::Deadly | Weather::Stormy)
+    }
+}
+
 /// The address of a remote.
 pub fn address(last: u8) -> SocketAddrV4 {
     SocketAddrV4::new([10, 0, 1, last].into(), 80)
@@ -141,7 +153,7 @@ pub fn settings(
             remote.check = Some(Rc::new(check.clone()));
         }
     }
-    let rough = matches!(weather, Weather::Rough | Weather::Stormy);
+    let rough = weather.is_rough();
     let mut refuses = false;
     if !rough && random.once_in(2) {
         let queues = [(1000, 0), (1000, 2), (3, 0)];
@@ -199,7 +211,7 @@ pub fn faults(random: &mut Random, weather: Weather) -> Faults {
     };
     faults.epoll_no_memory = rate(&[0, 2, 5]);
     faults.splice_no_memory = rate(&[0, 0, 3, 20]);
-    if matches!(weather, Weather::Rough | Weather::Stormy) {
+    if weather.is_rough() {
         faults.no_memory = rate(&[0, 20, 100]);
         faults.no_descriptors = rate(&[0, 10, 50]);
         faults.no_ports = rate(&[0, 5, 30]);

@@ -101,7 +101,7 @@ impl World {
         let (settings, named) = settings(&mut random, weather, count);
         let count = count + named.len();
         let faults = faults(&mut random, weather);
-        let rough = matches!(weather, Weather::Rough | Weather::Stormy);
+        let rough = weather.is_rough();
         let mut remotes = Vec::new();
         kernel(|kernel| {
             kernel.names = names(&mut random, &named);

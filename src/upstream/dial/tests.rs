@@ -222,6 +222,19 @@ fn connecting_has_a_deadline() {
 }
 
 #[test]
+fn a_connection_that_was_made_in_time_is_used_though_nobody_said_so() {
+    let (listener, remote) = listener();
+    let (mut world, mut dial) = World::new(remote);
+    let mut progress = world.step(&mut dial, Cause::Start);
+    listener.accept().expect("a connection");
+    if matches!(progress, Progress::Waiting) {
+        world.now = 60_000;
+        progress = world.step(&mut dial, Cause::Time);
+    }
+    assert!(matches!(progress, Progress::Ready(_)), "{progress:?}");
+}
+
+#[test]
 fn a_handshake_has_a_deadline_of_its_own() {
     let (listener, mut remote) = listener();
     remote.connector = Some(connector());

@@ -5,7 +5,6 @@ use crate::clients::{End, Manner};
 use crate::kernel::{Id, Kernel, Kind, Process};
 use crate::processes::{broker, Child};
 use crate::system::kernel;
-use crate::weather::Weather;
 use mavis::config::balance::Scope;
 use mavis::upstream::zone::counters::Role;
 use mavis::worker::engine::Engine;
@@ -208,7 +207,7 @@ impl World {
 
     /// Every connection must have been served in full, or refused for a permitted reason.
     pub(super) fn check_clients(&self) {
-        let may_refuse = matches!(self.weather, Weather::Rough | Weather::Stormy);
+        let may_refuse = self.weather.is_rough();
         // The broker was told to stop while clients were coming.
         let stopped_early = self.must_be_served == u64::MAX;
         for client in &self.clients {

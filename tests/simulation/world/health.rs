@@ -5,7 +5,6 @@ use super::{World, SECOND};
 use crate::kernel::Process;
 use crate::processes::Child;
 use crate::system::kernel;
-use crate::weather::Weather;
 use mavis::config::check::Check;
 use mavis::config::relay::names::Name;
 use mavis::os::address::Address;
@@ -144,7 +143,7 @@ impl World {
     pub(super) fn check_attempts(&mut self) {
         let attempts = kernel(|kernel| std::mem::take(&mut kernel.attempts));
         // A session that waits for a descriptor keeps the remote that it was given before.
-        if matches!(self.weather, Weather::Rough | Weather::Stormy) {
+        if self.weather.is_rough() {
             return;
         }
         for (process, to) in attempts {

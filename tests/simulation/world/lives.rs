@@ -9,6 +9,7 @@ use crate::processes::{
 };
 use crate::system::{deliver_signal, kernel};
 use crate::weather::Weather;
+use mavis::os::process::exit;
 use mavis::os::signals::{Signal, Signals};
 use std::collections::BTreeSet;
 
@@ -76,6 +77,8 @@ impl World {
                 self.worker_ends(process, status << 8);
             }
             Some(0) if self.stopped => self.broker_ends(process),
+            // None of its workers could start, for want of something.
+            Some(exit::TEMPORARY) if self.weather.is_rough() => self.was_killed(process),
             Some(status) => {
                 kernel(|kernel| kernel.violated(format!("the broker ends with {status}")));
             }

@@ -5,7 +5,7 @@ use super::{World, SECOND};
 use crate::kernel::{Kind, Names, Process, Reply};
 use crate::processes::broker;
 use crate::system::kernel;
-use crate::weather::{names, Weather};
+use crate::weather::names;
 use mavis::os::address::Address;
 use mavis::upstream::wish::{Service, Wish};
 
@@ -30,16 +30,16 @@ impl World {
         if self.ends.is_empty() {
             return false;
         }
-        let chance = self.random.below(if self.is_deadly() { 2000 } else { 3000 });
+        let chance = self.random.below(if self.weather.is_deadly() { 2000 } else { 3000 });
         match chance {
             0..=1 => return self.set_clock(),
-            2..=9 if self.is_rough() => return self.exhaust_descriptors(now),
+            2..=9 if self.weather.is_rough() => return self.exhaust_descriptors(now),
             43..=50 | 53..=70 => return self.reload(),
             51..=52 if self.stops_early => return self.stop(),
             _ => {}
         }
         let workers: Vec<Process> = self.workers.keys().copied().collect();
-        if !self.is_deadly() || workers.is_empty() {
+        if !self.weather.is_deadly() || workers.is_empty() {
             return false;
         }
         let process = *self.random.pick(&workers);
@@ -137,14 +137,6 @@ impl World {
         let number = *self.random.pick(&[libc::SIGHUP, libc::SIGUSR1]);
         self.signal(process, number);
         true
-    }
-
-    fn is_deadly(&self) -> bool {
-        matches!(self.weather, Weather::Deadly | Weather::Stormy)
-    }
-
-    fn is_rough(&self) -> bool {
-        matches!(self.weather, Weather::Rough | Weather::Stormy)
     }
 
     /// Kills a process in one of its next system calls.
