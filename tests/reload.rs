@@ -210,26 +210,42 @@ fn a_program_that_cannot_be_executed_ends_nothing() {
 fn an_older_program_is_left_what_it_understands() {
     let peer = Peer::echo();
     let port = free_port();
-    let (directory, relay) = replaceable(config(port, &peer.remote(), ONE_WORKER, ""));
+    let folder = Directory::new();
+    let control = folder.file("control");
+    let broker = format!("control = {{ path = {} }}\n{ONE_WORKER}", control.display());
+    let (directory, relay) = replaceable(config(port, &peer.remote(), &broker, ""));
     let mut lasting = connect(port);
     ping(&mut lasting, b"hello");
     // Behaves like an older version, which does not report what it has read. It records what was
-    // handed over to it.
+    // handed over to it, and what is open.
     let seen = directory.file("seen");
     replace(
         &directory,
         &format!(
             "unset TCPRELAY_CHECK_REPORT\n\
-             case \"$TCPRELAY_HANDOVER\" in pid*) echo \"$TCPRELAY_HANDOVER\" >{}; esac",
+             case \"$TCPRELAY_HANDOVER\" in pid*) (echo \"$TCPRELAY_HANDOVER\"\n\
+             for fd in /proc/$$/fd/*; do echo open ${{fd##*/}} $(readlink $fd); done) >{}; esac",
             seen.display()
         ),
     );
-    reload(&relay);
+    // It is told nothing of a caller that waits for the reload, and must not keep its socket.
+    let mut caller = ours(env!("CARGO_BIN_EXE_tcprelayctl"));
+    let mut caller = caller.arg("-s").arg(&control).arg("reload").spawn().expect("tcprelayctl");
+    relay.expect_log("succeeded (inherited)");
+    caller.kill().expect("to kill");
+    caller.wait().expect("its end");
     ping(&mut lasting, b"still");
     ping(&mut connect(port), b"new");
     let seen = fs::read_to_string(&seen).expect("what it was given");
     for kind in ["listener", "worker", "tickets"] {
         assert!(seen.lines().any(|line| line.starts_with(kind)), "{kind}: {seen}");
+    }
+    let (open, told): (Vec<&str>, Vec<&str>) =
+        seen.lines().partition(|line| line.starts_with("open "));
+    let told: Vec<&str> = told.iter().filter_map(|line| line.split(' ').nth(1)).collect();
+    for line in open.iter().filter(|line| line.contains("socket:")) {
+        let number = line.split(' ').nth(1).expect("a number");
+        assert!(told.contains(&number), "{line}, of which nothing was said: {seen}");
     }
     // And back to the current version.
     replace(&directory, "");

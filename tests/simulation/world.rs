@@ -229,12 +229,16 @@ impl World {
         self.clients_done() && ends && !sessions && told && !starting && !stopping && self.waits()
     }
 
-    /// True if all workers wait, and everybody has heard of signals: what they last changed about
-    /// interests is done before they wait.
+    /// True if all workers wait for what has not happened yet, and everybody has heard of signals:
+    /// what they last changed about interests is done before they wait.
     fn waits(&self) -> bool {
-        let mut workers = self.workers.values().filter(|worker| worker.engine().is_some());
-        let waits = workers.all(|worker| {
-            kernel(|kernel| kernel.processes.get(&worker.process).is_none_or(|own| !own.again))
+        let workers = self.workers.values().filter(|worker| worker.engine().is_some());
+        let mut running = workers.map(|worker| worker.process);
+        let waits = running.all(|process| {
+            kernel(|kernel| {
+                let own = kernel.processes.get(&process);
+                own.is_none_or(|own| !own.again) && !kernel.has_events(process)
+            })
         });
         let deaf = |&process: &Process| kernel(|kernel| !kernel.processes[&process].dead);
         waits && !self.untaken.keys().any(deaf)

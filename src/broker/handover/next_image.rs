@@ -39,8 +39,8 @@ impl<H: Hold> Handover<H> {
             Ok(file) => {
                 let value = format!("pid {}\nfile {}", process::id(), file.as_raw_fd());
                 let pipe = feeder.iter().map(|(pipe, _)| pipe.as_fd());
-                let more = pipe.chain([file.as_fd()]).collect();
-                self.execute(image, vec![(VARIABLE.to_owned(), value)], more)
+                let all = self.basics().chain(self.others()).chain(pipe).chain([file.as_fd()]);
+                execute(image, vec![(VARIABLE.to_owned(), value)], all)
             }
             // Some systems make the unnamed file in a directory, where that may fail.
             Err(_) => self.give_to_older(image),
@@ -68,32 +68,39 @@ impl<H: Hold> Handover<H> {
         let parts = text.as_bytes().chunks(PART).enumerate();
         let variables =
             parts.map(|(number, part)| (variable(number), String::from_utf8_lossy(part).into()));
-        let more = tickets.iter().map(AsFd::as_fd).collect();
-        self.execute(image, variables.collect(), more)
+        execute(image, variables.collect(), self.basics().chain(tickets.iter().map(AsFd::as_fd)))
     }
 
-    fn execute(
-        &self,
-        image: &Image<'_>,
-        variables: Vec<(String, String)>,
-        more: Vec<BorrowedFd<'_>>,
-    ) -> io::Error {
-        let mut environment = image.environment.to_vec();
-        environment.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
+    /// The descriptors that every image is told of.
+    fn basics(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let listeners = self.listeners.iter().map(|listener| listener.socket.as_fd());
+        let parked = self.parked.iter().map(|(_, socket)| socket.as_fd());
         let channels = self.workers.iter().flat_map(|worker| {
             let inbox = worker.inbox.as_ref().map(AsFd::as_fd);
             [worker.channel.as_fd()].into_iter().chain(inbox)
         });
-        let monitor = self.monitor.as_ref().map(|monitor| monitor.channel.as_fd());
-        let zone = self.zone.as_ref().map(|zone| zone.memory.as_fd());
-        let parked = self.parked.iter().map(|(_, socket)| socket.as_fd());
-        let snapshot = self.snapshot.as_ref().map(AsFd::as_fd);
         let pid_file = self.pid_file().and_then(PidFile::descriptor);
-        let all = listeners.chain(parked).chain(channels).chain(snapshot).chain(pid_file);
-        let callers = self.callers.iter().map(|caller| caller.socket.as_fd());
-        let all = all.chain(monitor).chain(zone).chain(callers);
-        let keep: Vec<BorrowedFd<'_>> = all.chain(more).collect();
-        process::execute(image.executable, image.arguments, &environment, &keep)
+        listeners.chain(parked).chain(channels).chain(pid_file)
     }
+
+    /// The descriptors that an older image is not told of, and would never close.
+    fn others(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let monitor = self.monitor.as_ref().map(|monitor| monitor.channel.as_fd());
+        let callers = self.callers.iter().map(|caller| caller.socket.as_fd());
+        let zone = self.zone.as_ref().map(|zone| zone.memory.as_fd());
+        let snapshot = self.snapshot.as_ref().map(AsFd::as_fd);
+        monitor.into_iter().chain(callers).chain(zone).chain(snapshot)
+    }
+}
+
+/// Executes the next image, in which these descriptors stay open.
+fn execute<'a>(
+    image: &Image<'_>,
+    variables: Vec<(String, String)>,
+    keep: impl Iterator<Item = BorrowedFd<'a>>,
+) -> io::Error {
+    let mut environment = image.environment.to_vec();
+    environment.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
+    let keep: Vec<BorrowedFd<'_>> = keep.collect();
+    process::execute(image.executable, image.arguments, &environment, &keep)
 }
