@@ -45,6 +45,8 @@ pub struct End {
     /// Sends nothing more, not even the end, until what it has sent has arrived.
     pub cautious: bool,
     pub connected: bool,
+    /// When it had closed its end.
+    pub left: Option<u64>,
     /// Its end of the connection.
     pub first: Id,
     /// Where a client is.
@@ -91,6 +93,7 @@ impl End {
             second: false,
             cautious: random.once_in(4),
             connected: false,
+            left: None,
             first: stream,
             ip: Ipv4Addr::UNSPECIFIED,
             remote: 0,
@@ -113,6 +116,10 @@ impl End {
         known <= other.sent && self.header[..known] == other.number.to_le_bytes()[..known]
     }
 
+    fn leave(&mut self, now: u64) {
+        (self.stream, self.left) = (None, Some(now));
+    }
+
     /// Takes one step; true if it achieved something. `arrived`: how much of what it has sent has
     /// arrived, for a cautious end.
     pub fn act(&mut self, kernel: &mut Kernel, random: &mut Random, arrived: usize) -> bool {
@@ -123,7 +130,7 @@ impl End {
             return false;
         }
         let Some(stream) = kernel.stream(id) else {
-            self.stream = None;
+            self.leave(kernel.now);
             return true;
         };
         if stream.state != Waiting::Done {
@@ -136,7 +143,7 @@ impl End {
             kernel.note(|| format!("{} resets #{id}", self.number));
             kernel.reset(id);
             kernel.objects.remove(&id);
-            self.stream = None;
+            self.leave(kernel.now);
             return true;
         }
         let reads_first = random.once_in(2);
@@ -147,7 +154,7 @@ impl End {
         if over {
             kernel.note(|| format!("{} closes #{id}", self.number));
             kernel.end_stream(id);
-            self.stream = None;
+            self.leave(kernel.now);
         }
         moved || over
     }

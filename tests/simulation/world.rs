@@ -74,6 +74,8 @@ pub struct World {
     busy: bool,
     /// All clients come at once, so that many wait for a remote.
     crowded: bool,
+    /// Since when all remotes with a limit have room for a session.
+    room_since: Option<u64>,
     next_end: u64,
     /// Clients with higher numbers than this must all be served.
     must_be_served: u64,
@@ -149,6 +151,7 @@ impl World {
             patient_clients: random.once_in(2),
             busy: random.once_in(3),
             crowded: random.once_in(2) && matches!(weather, Weather::Calm | Weather::Rude),
+            room_since: None,
             next_end: FIRST_END,
             must_be_served: u64::MAX,
             random,
@@ -193,7 +196,7 @@ impl World {
     }
 
     /// After the faults have ended and remotes have had time to recover, new clients must be
-    /// served: one after the other where those who wait may be refused.
+    /// served.
     fn try_again(&mut self) {
         let until = kernel(|kernel| kernel.now) + REST;
         while !self.failed() && kernel(|kernel| kernel.now) < until {
@@ -204,9 +207,6 @@ impl World {
         for _ in 0..2 {
             self.to_come += 1;
             self.new_client();
-            if self.settings.refuses {
-                self.settle();
-            }
         }
         self.settle();
     }

@@ -226,7 +226,9 @@ impl World {
                 // Neither end sent anything, so they never learned who the other is.
                 None if client.total == 0 && client.ended && client.error.is_none() => {}
                 None if refused && self.is_rejected(client) => {}
-                None if client.number > self.must_be_served => self.not_served(client),
+                None if client.number > self.must_be_served && !self.waits_in_vain(client) => {
+                    self.not_served(client);
+                }
                 None if may_refuse && client.received == 0 => {}
                 None if refused && self.may_be_refused(client) => {}
                 // Nobody listened any more, or not again yet.
@@ -236,6 +238,16 @@ impl World {
                 None => self.not_served(client),
             }
         }
+    }
+
+    /// Whether another client may have had the only place there is, for too long.
+    fn waits_in_vain(&self, client: &End) -> bool {
+        let mut others = self
+            .clients
+            .iter()
+            .filter(|other| other.number > self.must_be_served && other.partner.is_some());
+        self.settings.refuses
+            && others.any(|other| other.left.map(|left| left + SECOND) > client.left)
     }
 
     /// Whether its remote may have reset the connection before either knew the other's number.

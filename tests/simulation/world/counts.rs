@@ -17,13 +17,18 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 /// How much longer than `queue timeout` a client may be there without a remote, in microseconds.
 const LATE: u64 = 3 * SECOND;
 
+/// How long a client may wait while all remotes have room.
+const IDLE: u64 = SECOND;
+
 impl World {
-    /// No remote has more sessions than it may, and nobody waits for one longer than configured.
-    pub(super) fn check_limits(&self) {
+    /// No remote has more sessions than it may, and nobody waits for one longer than configured, or
+    /// while there is room.
+    pub(super) fn check_limits(&mut self) {
         let limits = self.settings.relay.remotes.first().map(|remote| remote.sessions);
         let Some(limits) = limits.filter(|limits| limits.max > 0) else {
             return;
         };
+        let mut have_room = true;
         for remote in &self.settings.relay.remotes {
             let Some(address) = address(remote) else {
                 continue;
@@ -37,6 +42,7 @@ impl World {
             };
             let shared = uses.iter().filter(|process| shares(process)).count();
             let most = self.workers.keys().map(|&process| of(process)).max().unwrap_or(0);
+            have_room &= uses.len() < limits.max as usize;
             if most.max(shared) > limits.max as usize {
                 kernel(|kernel| {
                     kernel.violated(format!("{address} has {shared} sessions, {most} of a worker"));
@@ -47,8 +53,15 @@ impl World {
         if restful && limits.queue_timeout > 0 {
             self.check_patience(u64::from(limits.queue_timeout) * SECOND + LATE);
         }
+        let now = kernel(|kernel| kernel.now);
+        self.room_since = have_room.then(|| self.room_since.unwrap_or(now));
+        let waste = self.room_since.is_some_and(|since| since + IDLE < now);
+        if waste && matches!(self.weather, Weather::Calm | Weather::Rude) {
+            self.check_patience(IDLE);
+        }
     }
 
+    /// No worker has clients for longer than this without a remote.
     fn check_patience(&self, longest: u64) {
         for &process in self.workers.keys() {
             let (waiting, connected) = kernel(|kernel| {
