@@ -79,7 +79,7 @@ impl Balancer {
             }
             picked = self.pick(tag, key, tried);
         }
-        if picked.is_none() && self.is_full(tag, tried) {
+        if picked.is_none() && tried.revived && self.is_full(tag, tried) {
             // The session has to wait, and others may mark the remotes as dead again meanwhile.
             tried.revived = false;
         }
