@@ -8,25 +8,32 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::{fs, io};
 
-fn duplicate(pid: i32, fd: i32) -> io::Result<OwnedFd> {
-    // SAFETY: both calls take plain numbers, and their results are new descriptors of this process.
+/// A process, to look into (pidfd_open(2)).
+fn open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes plain numbers, and its result is a new descriptor of this process.
     unsafe {
         let process = libc::syscall(libc::SYS_pidfd_open, pid, 0) as i32;
-        if process < 0 {
-            return Err(io::Error::last_os_error());
+        match process {
+            0.. => Ok(OwnedFd::from_raw_fd(process)),
+            _ => Err(io::Error::last_os_error()),
         }
-        let process = OwnedFd::from_raw_fd(process);
+    }
+}
+
+fn duplicate(process: &OwnedFd, fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: as above.
+    unsafe {
         let copy = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) as i32;
-        if copy < 0 {
-            return Err(io::Error::last_os_error());
+        match copy {
+            0.. => Ok(OwnedFd::from_raw_fd(copy)),
+            _ => Err(io::Error::last_os_error()),
         }
-        Ok(OwnedFd::from_raw_fd(copy))
     }
 }
 
 /// True if this process may inspect the sockets of `pid`; reports it if not.
 pub fn can_look(pid: i32) -> bool {
-    let can = duplicate(pid, 0).is_ok();
+    let can = open(pid).is_ok_and(|process| duplicate(&process, 0).is_ok());
     if !can {
         super::left_out("pidfd_getfd(2) is not permitted");
     }
@@ -45,16 +52,17 @@ fn port(fd: &OwnedFd, peer: bool) -> Option<u16> {
     (result == 0 && ip).then(|| u16::from_be_bytes([storage[2], storage[3]]))
 }
 
-/// Copies of the descriptors of a process.
-pub fn duplicates(pid: i32) -> impl Iterator<Item = OwnedFd> {
-    let list = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
-    list.flatten()
+/// Copies of the descriptors of a process. Fails if there is no such process.
+pub fn duplicates(pid: i32) -> io::Result<impl Iterator<Item = OwnedFd>> {
+    let process = open(pid)?;
+    let list = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    Ok(list
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(move |fd| duplicate(pid, fd).ok())
+        .filter_map(move |fd| duplicate(&process, fd).ok()))
 }
 
 fn find(pid: i32, wanted: impl Fn(&OwnedFd) -> bool) -> Option<OwnedFd> {
-    duplicates(pid).find(wanted)
+    duplicates(pid).ok()?.find(wanted)
 }
 
 /// The listening socket of a process on a port.
@@ -114,7 +122,7 @@ pub fn unread_unix(pid: i32) -> usize {
         assert_eq!(result, 0, "FIONREAD");
         bytes as usize
     };
-    duplicates(pid).filter(unix).map(unread).sum()
+    duplicates(pid).into_iter().flatten().filter(unix).map(unread).sum()
 }
 
 /// A client with an address of its own in 127.0.0.0/8.

@@ -283,7 +283,7 @@ pub(crate) fn descriptor_names(pid: i32) -> Vec<(RawFd, PathBuf)> {
 /// The sockets of another process that listen, and those that do not.
 fn sockets(pid: i32) -> (Vec<OwnedFd>, Vec<OwnedFd>) {
     let listens = |fd: &OwnedFd| option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN);
-    let all = duplicates(pid).filter(|fd| listens(fd).is_some());
+    let all = duplicates(pid).expect("pidfd_open").filter(|fd| listens(fd).is_some());
     all.partition(|fd| listens(fd) == Some(1))
 }
 
