@@ -193,13 +193,12 @@ fn an_event_of_a_removed_descriptor_is_not_delivered(name: &str, mut events: Loo
 
 fn a_refused_connection_is_told(name: &str, mut events: Loop) {
     use crate::os::address::{Address, Family};
-    use crate::os::socket::{Attempt, Kind, Protocol};
-    let port = {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-        listener.local_addr().expect("an address").port()
-    };
+    use crate::os::socket::{Addressed, Attempt, Kind, Protocol};
+    // A socket that is bound and does not listen refuses, and nobody else can take its port.
+    let bound = Socket::new(Family::Ipv4, Kind::Stream, Protocol::Tcp).expect("a socket");
+    bound.bind(&Address::Ip(([127, 0, 0, 1], 0).into())).expect("a port");
     let socket = Socket::new(Family::Ipv4, Kind::Stream, Protocol::Tcp).expect("a socket");
-    let to = Address::Ip(([127, 0, 0, 1], port).into());
+    let to = bound.local_address().expect("its address");
     if let Ok(attempt) = socket.connect(&to) {
         assert_eq!(attempt, Attempt::InProgress, "{name}");
         events.register(&socket, token(4), Interest::WRITE);

@@ -905,6 +905,7 @@ splice_ways(void)
 	CHECK(splice_max(l[1], r[0], 6) == 0 && spliced(l[1]) == 0);
 	put(l[0], 7);
 	CHECK(kone(kq, l[1], EVFILT_READ, &ample) && ev[0].data == 3);
+	MUST(poll(&(struct pollfd){ .fd = r[1], .events = POLLIN }, 1, 10000) == 1);
 	CHECK(spliced(l[1]) == 6 && take(r[1]) == 6 && take(l[1]) == 3);
 	CHECK(FAILS(splice_max(l[1], -1, 0), ENOTCONN));
 	CHECK(kget(kq, 8, &zero) == 0);
@@ -941,6 +942,8 @@ splice_ends(void)
 	CHECK(splice_max(r[0], l[1], 0) == 0);
 	put(r[1], 2);
 	reset(r[1]);
+	p = (struct pollfd){ .fd = r[0], .events = 0 };
+	CHECK(poll(&p, 1, 10000) == 1);
 	CHECK(kone(kq, r[0], EVFILT_READ, &ample) && ev[0].data == 2);
 	CHECK(FAILS(splice_max(r[0], -1, 0), ENOTCONN) && spliced(r[0]) == 0);
 	CHECK(take(r[0]) == 2 && errno == ECONNRESET);
