@@ -6,6 +6,7 @@ use common::*;
 use nix::sys::signal::Signal;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream};
+use std::ops::Range;
 use std::process::Output;
 use std::thread;
 
@@ -288,9 +289,10 @@ fn ranges_of_ports_are_checked() {
 #[test]
 fn three_thousand_listeners_are_bound_and_handed_over() {
     let peer = Peer::echo();
-    let listen = "listen = { address = 127.77.0.1 port = 20000-22999 }";
-    let relay = Launch::new(config(listen, &peer.remote())).start();
-    let serves = || [20000, 21500, 22999].iter().all(|&port| reaches("127.77.0.1", port));
+    let Range { start, end } = MANY_PORTS;
+    let listen = format!("listen = {{ address = 127.77.0.1 port = {start}-{} }}", end - 1);
+    let relay = Launch::new(config(&listen, &peer.remote())).start();
+    let serves = || [start, start + 1500, end - 1].iter().all(|&port| reaches("127.77.0.1", port));
     assert!(serves());
     relay.signal(Signal::SIGHUP);
     relay.wait_for_log("the same listeners", |log| {

@@ -152,8 +152,10 @@ fn workers_of_another_user_keep_the_capability_alone() {
             }
             former = relay.workers();
         }
-        let monitor = wait_for("the monitor", || monitor(&relay));
-        assert_eq!(capabilities(monitor), Some([0; 3]));
+        // The former one may still be there.
+        let monitor = wait_for("a monitor without rights", || {
+            monitor(&relay).filter(|&pid| capabilities(pid) == Some([0; 3]))
+        });
         relay.signal(Signal::SIGTERM);
         relay.wait();
         // It may hold the status page's socket a little longer than the broker.

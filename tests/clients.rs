@@ -170,9 +170,7 @@ fn clients_in_proxy_headers_are_limited() {
 fn workers_that_do_not_tell_are_said_not_to() {
     let (port, peer) = (free_port(), Peer::echo());
     let directory = Directory::new();
-    let worker = directory.write("worker", "#!/bin/sh\nexec sleep 100\n");
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&worker, permissions).expect("a program");
+    let worker = directory.program("worker", "#!/bin/sh\nexec sleep 100\n");
     let exec = format!("exec = {}", worker.display());
     let relay = service(&peer, port, TWO, "", &exec).ready(None).start();
     let _clients: Vec<_> = (0..3)

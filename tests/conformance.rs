@@ -43,6 +43,8 @@ mod start;
 mod support;
 #[path = "conformance/syslog.rs"]
 mod syslog;
+#[path = "conformance/timeouts.rs"]
+mod timeouts;
 #[path = "conformance/titles.rs"]
 mod titles;
 #[path = "conformance/tls.rs"]

@@ -248,7 +248,7 @@ fn refusals_have_reasons() {
     counted.expect("tcprelay_connections_accepted_total", 3);
     drop(held);
     // A client has too many sessions, and is idle for too long.
-    let section = format!("{} idle timeout = 1", remote.remote());
+    let section = format!("{} idle timeout = 3", remote.remote());
     let counted = Counted::start("client sessions max = 1", "", &section);
     let mut held = connect(counted.port);
     ping(&mut held, b"x");

@@ -248,8 +248,7 @@ fn pipes_take_no_descriptors_that_were_promised() {
     let (peer, held) = Peer::manual();
     let directory = Directory::new();
     let program =
-        directory.write("limited", format!("#!/bin/sh\nulimit -n 200\nexec {TCPRELAY} \"$@\"\n"));
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+        directory.program("limited", format!("#!/bin/sh\nulimit -n 200\nexec {TCPRELAY} \"$@\"\n"));
     let port = free_port();
     let section = format!("splice = always {}", peer.remote());
     let relay = Launch::simple(port, &section).program(program).start();
@@ -394,7 +393,7 @@ fn a_full_channel_that_is_called_writable_is_asked_by_time() {
 #[test]
 fn a_datagram_that_is_too_long_for_the_channel_holds_nobody_up() {
     let (faults, udp, tcp) = (Faults::new(), free_port(), free_port());
-    let worker = faults.directory.write(
+    let worker = faults.directory.program(
         "worker",
         "#!/usr/bin/env python3\nimport array, os, socket, struct\n\
          channel = socket.socket(fileno=os.dup(0))\nchannel.send(struct.pack('=Ii', 5, 1000))\n\
@@ -407,7 +406,6 @@ fn a_datagram_that_is_too_long_for_the_channel_holds_nobody_up() {
          for fd in fds:\n            os.close(fd)\n        \
          channel.send(struct.pack('=Ii', 0, len(fds)))\n",
     );
-    fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).expect("a mode");
     let relay = faults.start(
         Launch::new(format!(
             "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {udp} protocol = UDP }}\n\

@@ -135,7 +135,7 @@ fn what_is_no_client_hello_takes_the_default_route() {
     let (named, other) = (Peer::named("n"), Peer::echo());
     let port = free_port();
     let section = format!(
-        "tls handshake timeout = 1\nroute = {{ sni = a.example to = named }}\n\
+        "tls handshake timeout = 2\nroute = {{ sni = a.example to = named }}\n\
          route default = other\n{}{}",
         named.tagged("named"),
         other.tagged("other")

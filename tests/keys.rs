@@ -150,7 +150,7 @@ fn the_monitor_gets_no_key_of_a_listener() {
     ))
     .start();
     serves(port);
-    let monitor = monitor(&relay).expect("a monitor");
+    let monitor = wait_for("the monitor", || monitor(&relay));
     // A probe may have to show a certificate, so the key for remotes is there.
     wait_for("the key for remotes", || has_one_of(monitor, &[&remotes.key]).then_some(()));
     assert!(!has_one_of(monitor, &[&own.key]), "{}", relay.log());

@@ -21,8 +21,8 @@ fn no_session_outlasts_the_session_timeout() {
         let peer = Peer::echo();
         let section = format!("{}session timeout = 1\naccess log = yes\n", peer.remote());
         let (relay, port) = through(way, &section);
-        let mut client = connect(port);
         let start = Instant::now();
+        let mut client = connect(port);
         // It is never idle.
         while client.write_all(b"x").is_ok() && matches!(client.read(&mut [0]), Ok(1)) {
             assert!(start.elapsed() < PATIENCE);
@@ -41,9 +41,9 @@ fn a_remote_that_says_nothing_in_time_ends_the_session() {
         let section = format!("{}first byte timeout = 1\naccess log = yes\n", peer.remote());
         let (relay, port) = through(way, &section);
         let (mut answered, mut remote) = (connect(port), next(&arrived));
-        let (mut silent, _other) = (connect(port), next(&arrived));
         remote.write_all(b"a").expect("to answer");
         answered.read_exact(&mut [0]).expect("the answer");
+        let (mut silent, _other) = (connect(port), next(&arrived));
         let start = Instant::now();
         // What the client says does not count.
         while !has_ended(&mut silent) {
@@ -62,14 +62,14 @@ fn a_remote_that_says_nothing_in_time_ends_the_session() {
 fn a_half_closed_session_may_not_be_idle() {
     each(|way| {
         let (peer, arrived) = Peer::manual();
-        let section = format!("{}half-closed timeout = 1\naccess log = yes\n", peer.remote());
+        let section = format!("{}half-closed timeout = 2\naccess log = yes\n", peer.remote());
         let (relay, port) = through(way, &section);
         let (mut whole, mut whole_remote) = (connect(port), next(&arrived));
         let (mut half, mut remote) = (connect(port), next(&arrived));
         half.shutdown(Shutdown::Write).expect("to end");
         assert_eq!(remote.read(&mut [0]).expect("the end"), 0);
         // Bytes of the other side keep it alive.
-        for _ in 0..15 {
+        for _ in 0..25 {
             remote.write_all(b"x").expect("to send");
             half.read_exact(&mut [0]).expect("to receive");
             pace(Duration::from_millis(100));

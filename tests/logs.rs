@@ -292,7 +292,10 @@ fn a_worker_that_was_stopped_writes_to_the_new_file() {
     let mut streams: Vec<_> = (0..20).map(|_| connect(port)).collect();
     rotate(&relay, Signal::SIGUSR2, 0);
     streams.iter_mut().for_each(|stream| ping(stream, b"ping"));
-    expect_line(&log, &format!("child (pid {stopped}) does not read its channel"));
+    let line = format!("child (pid {stopped}) does not read its channel");
+    wait_for(&line, || {
+        lines(relay.directory.path()).iter().any(|one| one.contains(&line)).then_some(())
+    });
     kill(stopped, Signal::SIGCONT);
     wait_for("the new file", || (leads_to(stopped, &log) > 0).then_some(()));
 }

@@ -229,7 +229,7 @@ fn a_responder_may_come_back() {
     assert_eq!(relay.log().matches("no OCSP response from").count(), 1);
     drop(responder);
     // Monitor and worker may die.
-    for pid in [monitor(&relay).expect("a monitor"), serving(&relay)[0]] {
+    for pid in [wait_for("the monitor", || monitor(&relay)), serving(&relay)[0]] {
         kill(pid, Signal::SIGKILL);
         wait_for("its end", || is_gone(pid).then_some(()));
     }

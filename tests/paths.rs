@@ -149,7 +149,7 @@ fn a_socket_that_is_about_to_listen_is_not_stale() {
     let theirs = inode(&path);
     let mut relay = Launch::new(configuration(&path, "", "")).ready(None).start();
     relay.expect_log("startup");
-    nothing_happens_for(Duration::from_millis(300));
+    nothing_happens_for(Duration::from_millis(100));
     // SAFETY: listen(2) takes plain numbers.
     assert_eq!(unsafe { libc::listen(socket.as_raw_fd(), 5) }, 0);
     assert_eq!(relay.wait().code(), Some(75));

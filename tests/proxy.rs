@@ -249,7 +249,7 @@ fn the_clients_address_is_the_headers_wherever_the_header_is_cut() {
 fn without_a_proper_header_nobody_gets_through() {
     let peer = Peer::named("served");
     let port = free_port();
-    let launch = config(port, "haproxy = yes", &format!("haproxy timeout = 1\n{}", peer.remote()));
+    let launch = config(port, "haproxy = yes", &format!("haproxy timeout = 2\n{}", peer.remote()));
     let relay = launch.start();
     let mut wrong = binary();
     let last = wrong.len() - 1;
@@ -286,7 +286,7 @@ fn without_a_proper_header_nobody_gets_through() {
 fn an_optional_header_may_be_missing() {
     let peer = Peer::named("served ");
     let port = free_port();
-    let section = format!("haproxy timeout = 1\n{}", peer.remote());
+    let section = format!("haproxy timeout = 2\n{}", peer.remote());
     let relay = config(port, "haproxy = optional", &section).start();
     for (bytes, answer) in [
         (&b"GET /"[..], "served GET /"),

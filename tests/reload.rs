@@ -7,7 +7,6 @@ use common::*;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -100,8 +99,12 @@ fn workers_that_start_later_parse_what_was_checked() {
         fs::write(&relay.config, config(port, &section, ONE_WORKER, "")).expect("to write");
         fs::write(&included, peer.remote()).expect("to write");
         if round == 0 {
+            let former = relay.workers();
             reload(&relay);
-            wait_for("the old worker to leave", || (relay.workers().len() == 1).then_some(()));
+            wait_for("the former worker to leave", || {
+                let now = relay.workers();
+                (now.len() == 1 && now != former).then_some(())
+            });
             assert_eq!(greeting(port), "one");
         }
     }
@@ -163,7 +166,7 @@ fn signals_in_quick_succession_do_not_put_off_the_reload() {
 fn replaceable(text: String) -> (Directory, Relay) {
     let directory = Directory::new();
     let program = directory.file("tcprelay");
-    fs::copy(TCPRELAY, &program).expect("a copy of the program");
+    install(TCPRELAY, &program);
     let relay = Launch::new(text).program(program).start();
     (directory, relay)
 }
@@ -171,8 +174,7 @@ fn replaceable(text: String) -> (Directory, Relay) {
 /// Replaces the executable atomically.
 fn replace(directory: &Directory, script: &str) {
     let new = directory
-        .write("new", format!("#!/bin/bash\n{script}\nexec -a \"$0\" {TCPRELAY} \"$@\"\n"));
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("chmod");
+        .program("new", format!("#!/bin/bash\n{script}\nexec -a \"$0\" {TCPRELAY} \"$@\"\n"));
     fs::rename(new, directory.file("tcprelay")).expect("rename");
 }
 
@@ -294,14 +296,13 @@ fn a_connection_whose_listener_is_gone_is_refused() {
     let peer = Peer::echo();
     let (port, other) = (free_port(), free_port());
     let both = format!("listen = {{ address = 127.0.0.1 port = {other} }}\n{ONE_WORKER}");
-    let relay = Launch::new(config(port, &peer.remote(), &both, "")).start();
+    let (directory, relay) = replaceable(config(port, &peer.remote(), &both, ""));
     // Connections stay in the queue while the broker waits before it starts the next worker.
-    wait_for("a long pause", || {
-        for pid in relay.workers() {
-            kill(pid, Signal::SIGKILL);
-        }
-        relay.log().contains("next start in 3200 ms").then_some(())
-    });
+    let fails = directory.write("fails", "");
+    replace(&directory, &format!("[ -e {} ] && [ -S /dev/stdin ] && exit 1", fails.display()));
+    kill(relay.workers()[0], Signal::SIGKILL);
+    relay.expect_log("next start in 3200 ms");
+    fs::remove_file(&fails).expect("to remove");
     let mut gone = connect(other);
     let mut stays = connect(port);
     fs::write(&relay.config, config(port, &peer.remote(), ONE_WORKER, "")).expect("to write");

@@ -69,7 +69,7 @@ fn nginx_by_curl_and_wrk() {
     assert!(headers.contains("X-Server: one") && headers.contains("X-Server: two"));
     for close in [false, true] {
         let mut wrk = Command::new(program("wrk"));
-        wrk.args(["-t2", "-c50", "-d2s"]);
+        wrk.args(["-t2", "-c50", "-d2s", "--timeout", "20s"]);
         if close {
             wrk.args(["-H", "Connection: close"]);
         }

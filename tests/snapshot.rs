@@ -18,7 +18,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -228,8 +227,7 @@ impl Trap {
              exec -a \"$0\" {TCPRELAY} \"$@\"\n",
             live.display()
         );
-        let program = programs.write("tcprelay", script);
-        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("chmod");
+        programs.program("tcprelay", script);
         Trap { programs }
     }
 
@@ -276,7 +274,8 @@ fn what_replaces_the_files_after_the_check_has_no_effect() {
     // Workers that start later, first with nonsense in all files, then with another configuration
     // there.
     let replace_worker = || {
-        let workers = relay.workers();
+        // The one of a former image may not have left yet.
+        let workers = wait_for("one worker", || Some(relay.workers()).filter(|all| all.len() == 1));
         kill(workers[0], Signal::SIGKILL);
         wait_for("another worker", || {
             relay.workers().into_iter().find(|pid| !workers.contains(pid))

@@ -235,7 +235,7 @@ fn the_socket_outlives_monitors_and_reloads() {
     let remote = Peer::echo();
     let (relay, port) = with_status(&format!("port = {status}"), &remote).start();
     wait_for_page(status);
-    let first = monitor(&relay).expect("a monitor");
+    let first = wait_for("the monitor", || monitor(&relay));
     kill(first, Signal::SIGKILL);
     // Its clients wait in the backlog meanwhile: none is refused.
     for _ in 0..20 {

@@ -71,10 +71,7 @@ impl Workshop {
             directory.file("control").display(),
             std::env::current_exe().expect("this program").display()
         );
-        let program = directory.write("worker", script);
-        use std::os::unix::fs::PermissionsExt;
-        let executable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(program, executable).expect("chmod");
+        directory.program("worker", script);
         Workshop { directory, listener }
     }
 

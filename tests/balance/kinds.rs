@@ -54,7 +54,7 @@ fn a_client_stays_with_its_remote() {
     drop(other);
     // One remote is down: only its clients go elsewhere.
     peers.reverse();
-    drop(peers.remove(1));
+    peers.remove(1).stop();
     for (is, was) in from_all(port).chars().zip(first.chars()) {
         assert!(if was == 'b' { is != 'b' } else { is == was }, "{is} instead of {was}");
     }

@@ -64,9 +64,11 @@ fn workers_balance_as_one() {
     let victim = relay.workers()[1];
     kill(victim, Signal::SIGKILL);
     relay.expect_log(&format!("child (pid {victim}) terminated abnormally (signal 9)"));
+    let mut left = open.0.len();
     wait_for("the sessions to end", || {
         open.0.retain_mut(|(stream, _)| !has_ended(stream));
-        (open.0.len() <= 54).then_some(())
+        let before = std::mem::replace(&mut left, open.0.len());
+        (left <= 54 && left == before).then_some(())
     });
     wait_for("the new worker", || {
         let log = relay.log();

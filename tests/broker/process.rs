@@ -11,9 +11,7 @@ fn running_out_of_descriptors_is_survived() {
     let text = config(port, &peer.remote(), "", "instances max = 1 users max = 4000", "");
     let directory = Directory::new();
     let script =
-        directory.write("limited", format!("#!/bin/sh\nulimit -n 40\nexec {TCPRELAY} \"$@\"\n"));
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        directory.program("limited", format!("#!/bin/sh\nulimit -n 40\nexec {TCPRELAY} \"$@\"\n"));
     let relay = Launch::new(text).program(script).start();
     relay.expect_log("child limits maximum number of users to 15");
     let streams: Vec<TcpStream> = (0..100).map(|_| connect(port)).collect();

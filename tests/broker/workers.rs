@@ -27,10 +27,12 @@ fn retirement_loses_no_connection() {
     let port = free_port();
     let spawn = "instances min = 2 instances max = 4 users max = 1000";
     let text = config(port, &peer.remote(), "", spawn, "retire limit = 50");
-    // It wants a rate that emulations need not reach.
+    // Emulations would take long.
     let relay = Launch::new(text).mechanism(EPOLL).ready(2).start();
     let load = Load::start(port);
-    load.wait_for_sessions(2000);
+    for _ in 0..20 {
+        load.wait_for_sessions(100);
+    }
     let (failures, rate) = load.stop();
     assert!(failures.is_empty(), "{failures:?}");
     eprintln!("{rate:.0} sessions a second");
@@ -74,7 +76,7 @@ fn signals_to_a_worker_lose_no_connection() {
 fn the_drain_timeout_ends_what_lasts_too_long() {
     let peer = Peer::echo();
     let port = free_port();
-    let text = config(port, &peer.remote(), "", "instances max = 1", "drain timeout = 1");
+    let text = config(port, &peer.remote(), "", "instances max = 1", "drain timeout = 3");
     let relay = Launch::new(text).start();
     let mut lasting = Lasting::open(port, 2);
     relay.signal(Signal::SIGHUP);
@@ -129,6 +131,7 @@ fn workers_that_are_killed_again_and_again_come_back_soon() {
     let port = free_port();
     let spawn = "instances min = 4 instances max = 4 users max = 1000";
     let relay = Launch::new(config(port, &peer.remote(), "", spawn, "")).ready(4).start();
+    // The pauses between starts must not grow to the minute that broken workers get.
     let start = Instant::now();
     for _ in 0..3 {
         for worker in relay.workers() {
@@ -138,20 +141,18 @@ fn workers_that_are_killed_again_and_again_come_back_soon() {
         // retries.
         wait_for("service", || one_session(port).is_ok().then_some(()));
     }
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
 }
 
 #[test]
 fn a_worker_that_only_says_it_leaves_is_not_started_in_a_loop() {
     let directory = Directory::new();
     // Sends MAX and DYING, and nothing else.
-    let worker = directory.write(
+    let worker = directory.program(
         "worker",
         "#!/bin/sh\nprintf '\\005\\000\\000\\000\\012\\000\\000\\000' >&0\n\
          printf '\\003\\000\\000\\000\\000\\000\\000\\000' >&0\nexec sleep 60\n",
     );
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&worker, std::fs::Permissions::from_mode(0o755)).expect("chmod");
     let spawn = format!("exec = {} instances min = 1 instances max = 1", worker.display());
     let relay = Launch::new(config(free_port(), "", "", &spawn, "")).ready(0).start();
     relay.expect_log("workers do not stay up");
@@ -197,15 +198,13 @@ fn datagram_worker() {
 #[test]
 fn datagrams_go_to_foreign_workers() {
     let directory = Directory::new();
-    let worker = directory.write(
+    let worker = directory.program(
         "worker",
         format!(
             "#!/bin/sh\n{WORKER_ROLE}=1 exec {} --exact workers::datagram_worker --nocapture >/dev/null\n",
             std::env::current_exe().expect("this program").display()
         ),
     );
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&worker, std::fs::Permissions::from_mode(0o755)).expect("chmod");
     let port = free_port();
     let text = format!(
         "id = spawnd {{ listen = {{ address = 127.0.0.1 port = {port} protocol = UDP realm = r }}\n\

@@ -42,9 +42,7 @@ impl Dns {
     pub fn run(&mut self, options: &[&str]) {
         drop(self.server.take());
         let names = format!("--addn-hosts={}", self.directory.file("names").display());
-        let file = self.directory.write("dns.log", "");
-        let read = || std::fs::read_to_string(&file).is_ok_and(|log| log.contains(": read "));
-        let log = format!("--log-facility={}", file.display());
+        let log = format!("--log-facility={}", self.directory.write("dns.log", "").display());
         let mut command = Command::new(program("dnsmasq"));
         command
             .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"])
@@ -53,13 +51,21 @@ impl Dns {
             .args(options);
         self.server = Some(Server::start(&mut command, 53));
         // It listens before it takes signals.
-        wait_for("the server to read names", || read().then_some(()));
+        wait_for("the server to read names", || (self.names_read() > 0).then_some(()));
     }
 
-    /// What the server answers from now on.
+    /// How often the server has read its names.
+    fn names_read(&self) -> usize {
+        let log = std::fs::read_to_string(self.directory.file("dns.log")).expect("its log");
+        log.matches(": read ").count()
+    }
+
+    /// What the server, which must not be stopped, answers from now on.
     pub fn set<'a>(&self, names: impl IntoIterator<Item = (&'a str, String)>) {
+        let before = self.names_read();
         self.set_later(names);
         self.signal(Signal::SIGHUP);
+        wait_for("the server to read names", || (self.names_read() > before).then_some(()));
     }
 
     /// What the server answers from its next start on.
@@ -101,8 +107,11 @@ impl Backends {
         for number in gone {
             let (stop, thread) = self.running.remove(&number).expect("a server");
             stop.store(true, SeqCst);
-            let _ = TcpStream::connect((Ipv4Addr::new(127, 0, 1, number), self.port));
+            let place = (Ipv4Addr::new(127, 0, 1, number), self.port);
+            let _ = TcpStream::connect(place);
             thread.join().expect("a server");
+            // A program that another test is starting may hold a copy of the socket.
+            wait_for("the port to be closed", || TcpStream::connect(place).err());
         }
         for &number in numbers {
             let (port, open) = (self.port, self.open.clone());

@@ -225,11 +225,14 @@ impl Launch {
                 (used > workers || log.contains("degraded mode")).then_some(())
             });
             // A worker running the program under test has opened everything once its title shows a
-            // count.
+            // count, and a monitor once it has its title.
             let ours = |pid: i32| {
                 fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
             };
-            let counts = |&pid: &i32| !ours(pid) || title(pid).contains(" connection");
+            let counts = |&pid: &i32| {
+                let title = title(pid);
+                !ours(pid) || title.contains(" connection") || title.ends_with(": monitor")
+            };
             within(Duration::from_secs(2), || relay.workers().iter().all(counts).then_some(()));
         }
         relay

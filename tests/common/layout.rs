@@ -2,6 +2,9 @@
 
 use super::{free_port, Launch, Relay};
 
+/// A worker may take long to start on a busy machine, or in an emulator.
+const PATIENT: &str = "start timeout = 60";
+
 /// What its configuration says. Made by [`relay`].
 pub struct Layout {
     address: &'static str,
@@ -24,8 +27,7 @@ pub fn relay(section: impl Into<String>) -> Layout {
         single: false,
         broker: String::new(),
         listen: String::new(),
-        // A worker may take long on a busy machine, or in an emulator.
-        users: "start timeout = 60 users max = 5000".into(),
+        users: format!("{PATIENT} users max = 5000"),
         spawn: String::new(),
         section: section.into(),
     }
@@ -77,7 +79,7 @@ impl Layout {
 
     /// Leaves it to the relay how many sessions a worker may have.
     pub fn users_by_default(mut self) -> Layout {
-        self.users.clear();
+        self.users = PATIENT.into();
         self
     }
 

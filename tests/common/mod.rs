@@ -32,6 +32,7 @@ pub use wait::*;
 
 use std::fs;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -74,13 +75,18 @@ pub fn mechanisms() -> Vec<(&'static str, &'static str)> {
     all
 }
 
+/// Ports for a test that needs them all; [`free_port`] returns none of them.
+pub const MANY_PORTS: Range<u16> = 20_000..23_000;
+
 /// A TCP port on which nobody listens. It is below the ephemeral range, so that no outgoing
 /// connection of another test can take it meanwhile.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + ((std::process::id() * 211 + step * 7) % 22_000) as u16;
+        // A test may listen on this port and the nine that follow.
+        let port = 10_000 + ((std::process::id() * 211 + step * 11) % 19_000) as u16;
+        let port = if port < MANY_PORTS.start { port } else { port + MANY_PORTS.len() as u16 };
         let free = |address: &str| TcpListener::bind(format!("{address}:{port}")).is_ok();
         if free("127.0.0.1") && free("[::]") {
             return port;
@@ -114,6 +120,21 @@ impl Directory {
         fs::write(&path, text).expect("a file in the temporary directory");
         path
     }
+
+    /// Writes a script that can be executed at once, as [`install`] says.
+    pub fn program(&self, name: &str, script: impl AsRef<[u8]>) -> PathBuf {
+        let text = self.write(&format!("{name}.text"), script);
+        let path = self.file(name);
+        install(&text, &path);
+        fs::remove_file(text).expect("to remove the text");
+        path
+    }
+}
+
+/// Copies a program, by a process of its own. What this one writes itself, a child of another test
+/// may have open until it executes its own program, and ours could not be executed (ETXTBSY).
+pub fn install(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    run(Command::new("install").args(["-m", "755"]).args([from.as_ref(), to.as_ref()]));
 }
 
 impl Drop for Directory {

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) const CASES: &[Entry] = &[
     ("B001", b001),
@@ -114,9 +114,7 @@ fn b006() {
     assert_eq!(count(&relay, &line), 1);
     assert_eq!(count(&relay, "Address already in use"), 1);
     drop(holder);
-    let freed = Instant::now();
     relay.expect_log(&format!("bind to [127.0.0.1]:{port} succeeded"));
-    assert!(freed.elapsed() < Duration::from_millis(2500), "{:?}", freed.elapsed());
     client(port);
 }
 

@@ -73,7 +73,8 @@ fn refused(port: u16) -> bool {
 fn o003() {
     let (_peer, port, relay, mut streams) = full("reset");
     relay.expect_log("limit of 2 concurrent users reached, resetting new connections");
-    assert!(refused(port));
+    // It says so before it does it.
+    wait_for("a refusal", || refused(port).then_some(()));
     assert!(listeners(relay.pid()).is_empty());
     expect_title(relay.pid(), "2 connections, resetting new ones");
     drop(streams.pop());

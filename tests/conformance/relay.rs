@@ -1,21 +1,22 @@
 //! What happens to the bytes of a session, when it ends, and how its remote is addressed.
 
 use crate::common::{
-    connect, descriptors, echo, expect_eof, expect_reset, free_port, has_ended, kill, next, pace,
-    pattern, ping, relay, remote, reset, wait_for, Peer, Relay, PATIENCE,
+    connect, descriptors, echo, expect_eof, expect_reset, free_port, kill, next, pace, pattern,
+    ping, relay, remote, reset, wait_for, Peer, Relay, PATIENCE,
 };
 use crate::failover::first_peer_down;
 use crate::runner::{exclude, Entry};
 use crate::support::{
     client, count, eventually_served, expect_title, has_been_closed, load, name_of_peer, read_all,
-    section, serving_worker, wait_loads, BlackHole, Launch, MassEcho,
+    section, serving_worker, wait_loads, Launch, MassEcho,
 };
+use crate::timeouts::silence;
 use nix::sys::signal::Signal;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) const CASES: &[Entry] = &[
     ("E001", e001),
@@ -28,13 +29,6 @@ pub(crate) const CASES: &[Entry] = &[
     ("E008", || large_answer("")),
     ("E009", e009),
     ("E010", e010),
-    ("E022", e022),
-    ("E023", e023),
-    ("E024", e024),
-    ("E025", || silence("")),
-    ("E026", e026),
-    ("E027", e027),
-    ("E028", e028),
     ("E029", e029),
     ("E030", e030),
     ("E031", e031),
@@ -143,10 +137,18 @@ fn e005() {
     all_freed(&relay);
 }
 
-fn e006() {
-    let (relay, _peer, mut client, mut end) = pair();
-    end.write_all(b"xy").expect("to send");
+/// Sends this through a session that is up for certain, and resets when it is at the relay.
+fn answer_and_reset(client: &mut TcpStream, mut end: TcpStream, data: &[u8]) {
+    client.write_all(b"?").expect("to send");
+    end.read_exact(&mut [0]).expect("to receive");
+    end.write_all(data).expect("to send");
+    wait_for("the data at the relay", || (unacknowledged(&end) == 0).then_some(()));
     reset(end);
+}
+
+fn e006() {
+    let (relay, _peer, mut client, end) = pair();
+    answer_and_reset(&mut client, end, b"xy");
     let (received, error) = read_all(&mut client);
     assert_eq!(received, b"xy");
     assert!(error.is_some(), "a clean end of file");
@@ -154,10 +156,9 @@ fn e006() {
 }
 
 fn e007() {
-    let (relay, _peer, mut client, mut end) = pair();
+    let (relay, _peer, mut client, end) = pair();
     let data = pattern(6, 3000);
-    end.write_all(&data).expect("to send");
-    reset(end);
+    answer_and_reset(&mut client, end, &data);
     all_freed(&relay);
     // A client that reads late.
     pace(Duration::from_millis(300));
@@ -259,139 +260,6 @@ fn e010() {
     let received = read_clean(&mut client);
     thread.join().expect("the sender");
     assert!(received == data, "{} bytes", received.len());
-}
-
-/// How long after `begin` the client's connection ends.
-fn ends_after(client: &mut TcpStream, begin: Instant) -> Duration {
-    assert!(has_been_closed(client));
-    begin.elapsed()
-}
-
-pub(crate) fn about_two_seconds(elapsed: Duration) {
-    let bounds = Duration::from_millis(1800)..Duration::from_millis(4500);
-    assert!(bounds.contains(&elapsed), "{elapsed:?}");
-}
-
-fn e022() {
-    let hole = BlackHole::new();
-    let (relay, port) = relay(format!("{}idle timeout = 2\n", remote(hole.port))).start();
-    let worker = serving_worker(&relay);
-    let before = descriptors(worker);
-    let begin = Instant::now();
-    let mut client = connect(port);
-    about_two_seconds(ends_after(&mut client, begin));
-    wait_for("the peer's socket to be closed", || (descriptors(worker) == before).then_some(()));
-    all_freed(&relay);
-}
-
-fn e023() {
-    let hole = BlackHole::new();
-    let (relay, port) = relay(format!("{}connect timeout = 2\n", remote(hole.port))).start();
-    let worker = serving_worker(&relay);
-    let before = descriptors(worker);
-    drop(connect(port));
-    wait_for("the descriptors to be closed", || (descriptors(worker) == before).then_some(()));
-    all_freed(&relay);
-    // The same when the connection is established after all.
-    let (peer, streams) = Peer::manual();
-    let hole = BlackHole::new();
-    let text = format!("connect timeout = 60\n{}{}", remote(hole.port), peer.remote());
-    let (relay, port) = crate::common::relay(&text).start();
-    let worker = relay.workers()[0];
-    let mut client = connect(port);
-    client.write_all(b"last words").expect("to send");
-    wait_loads(&relay, 1);
-    drop(client);
-    drop(hole);
-    let mut end = next(&streams);
-    assert_eq!(read_clean(&mut end), b"last words");
-    drop(end);
-    wait_for("the descriptors to be closed", || (load(worker)? == 0).then_some(()));
-    all_freed(&relay);
-}
-
-fn e024() {
-    let hole = BlackHole::new();
-    let (relay, port) = relay(format!("{}connect timeout = 60\n", remote(hole.port))).start();
-    let client = connect(port);
-    wait_loads(&relay, 1);
-    let begin = Instant::now();
-    reset(client);
-    all_freed(&relay);
-    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
-}
-
-/// E025: silence for two seconds.
-fn silence(mechanism: &str) {
-    let (peer, streams) = Peer::manual();
-    let text = format!("{}idle timeout = 2\n", peer.remote());
-    let (port, _relay) = with_mechanism(mechanism, &text);
-    let begin = Instant::now();
-    let mut client = connect(port);
-    let mut end = next(&streams);
-    about_two_seconds(ends_after(&mut client, begin));
-    assert!(has_been_closed(&mut end));
-}
-
-fn e026() {
-    let (peer, streams) = Peer::manual();
-    let (_relay, port) = relay(format!("{}idle timeout = 2\n", peer.remote())).start();
-    let mut client = connect(port);
-    let mut end = next(&streams);
-    for _ in 0..10 {
-        end.write_all(b"x").expect("to send");
-        client.read_exact(&mut [0]).expect("to receive");
-        crate::common::pace(Duration::from_millis(400));
-    }
-    assert!(!has_ended(&mut client));
-    let begin = Instant::now();
-    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    assert!(ends_after(&mut client, begin) < Duration::from_secs(4));
-}
-
-fn e027() {
-    let (peer, streams) = Peer::manual();
-    let (relay, port) = relay(format!("{}idle timeout = 2\n", peer.remote())).start();
-    let mut client = connect(port);
-    let _end = next(&streams);
-    client.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
-    let block = pattern(11, 65536);
-    let begin = Instant::now();
-    let (mut last, mut stalled) = (begin, false);
-    loop {
-        match client.write(&block) {
-            Ok(_) => last = Instant::now(),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                stalled = true;
-                assert!(last.elapsed() < PATIENCE, "the connection stays open");
-            }
-            Err(_) => break,
-        }
-    }
-    // The system may still accept some of the client's data when the relay cannot move any; the
-    // reverse must not happen.
-    assert!(stalled);
-    assert!(begin.elapsed() > Duration::from_millis(1800), "{:?}", begin.elapsed());
-    assert!(last.elapsed() < Duration::from_millis(4500), "{:?}", last.elapsed());
-    all_freed(&relay);
-}
-
-fn e028() {
-    let peer = Peer::echo();
-    let port = free_port();
-    let text = format!("{}idle timeout = -1\n", peer.remote());
-    let mut relay = Launch::simple(port, &text).ready(None).start();
-    let refused = wait_for("a service or an end", || {
-        let served = relay.log().matches("is being used").count() > 1;
-        let gone = crate::common::is_gone(relay.pid());
-        (served || gone).then_some(gone)
-    });
-    if refused {
-        assert_eq!(relay.wait().code(), Some(78));
-        relay.expect_log("-1");
-    } else {
-        assert!(has_been_closed(&mut connect(port)));
-    }
 }
 
 fn e029() {

@@ -81,7 +81,7 @@ fn table() -> Vec<Case> {
 }
 
 fn runner(id: &str) -> Option<fn()> {
-    let modules: [&[Entry]; 15] = [
+    let modules: [&[Entry]; 16] = [
         crate::cli::CASES,
         crate::crash::CASES,
         crate::distribution::CASES,
@@ -94,6 +94,7 @@ fn runner(id: &str) -> Option<fn()> {
         crate::signals::CASES,
         crate::source::CASES,
         crate::start::CASES,
+        crate::timeouts::CASES,
         crate::titles::CASES,
         crate::tls::CASES,
         config::CASES,

@@ -146,9 +146,8 @@ fn k012() {
 fn k013() {
     let (peer, port) = (Peer::echo(), free_port());
     let text = section(port, "", "", &peer.remote());
-    let launch = Launch::new("").file("service", format!("#!{TCPRELAY}\n{text}"));
-    let file = launch.directory.file("service");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let launch = Launch::new("");
+    let file = launch.directory.program("service", format!("#!{TCPRELAY}\n{text}"));
     let _relay = launch.program(file).arguments(&[]).start();
     client(port);
 }

@@ -1,7 +1,8 @@
 //! The start of brokers and workers: listeners, files, identity, mechanisms.
 
 use crate::common::{
-    descriptors, free_port, is_gone, is_root, remote, wait_for, Peer, Relay, SPAWND, TCPRELAY,
+    descriptors, free_port, install, is_gone, is_root, remote, wait_for, Peer, Relay, SPAWND,
+    TCPRELAY,
 };
 use crate::fake::{Workshop, MAX};
 use crate::listeners::{occupied, with_listeners};
@@ -13,8 +14,7 @@ use crate::support::{
 use crate::syslog;
 use nix::sys::signal::Signal;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::time::{Duration, Instant};
+use std::os::unix::fs::MetadataExt;
 
 pub(crate) const CASES: &[Entry] = &[
     ("B022", b022),
@@ -156,9 +156,7 @@ fn b031() {
     let (port, mut relay) = inetd("", &peer);
     client(port);
     relay.signal(Signal::SIGHUP);
-    let begin = Instant::now();
     assert_eq!(relay.wait().code(), Some(0));
-    assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
 fn b032() {
@@ -237,8 +235,7 @@ fn b037() {
     let launch = Launch::new(config).ready(None);
     // The worker's user may not be able to reach the build directory, so use a copy.
     let program = launch.directory.file("tcprelay");
-    fs::copy(TCPRELAY, &program).expect("a copy");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    install(TCPRELAY, &program);
     let mut relay = launch.program(program).user(nobody().uid.as_raw()).start();
     relay.expect_log("Can't set user id to 12345");
     assert_ne!(relay.wait().code(), Some(0));

@@ -17,12 +17,13 @@ use crate::common::{
     Peer, Relay, PATIENCE, SPAWND,
 };
 use crate::fake::{accept_message, FakeBroker, BAD_CONFIGURATION};
-use crate::relay::{about_two_seconds, all_freed, read_clean};
+use crate::relay::{all_freed, read_clean};
 use crate::runner::Entry;
 use crate::support::{
     client as plain_client, connections_at, descriptor_names, has_been_closed, read_all,
     serving_worker, stays_idle, stdout, tcp_pair, worker_section, Finished, Launch,
 };
+use crate::timeouts::after_two_seconds;
 use client::*;
 use data::{x025, x026};
 use ends::{x013, x014, x015, x016, x017, x018, x019, x020, x021, x022};

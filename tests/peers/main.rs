@@ -267,7 +267,8 @@ fn all_fields_are_read_by_an_independent_parser() {
     let mut stream = builder.build().connect("www.example", stream).expect("a handshake");
     stream.write_all(b"x").expect("to send");
     let mut told = String::new();
-    stream.read_to_string(&mut told).expect("an answer");
+    // Who gets the byte after it has answered resets.
+    let _ = stream.read_to_string(&mut told);
     let cipher = stream.ssl().current_cipher().expect("a cipher").name().to_owned();
     let expected = format!(
         "source 127.0.0.1:{}\ndestination 127.0.0.1:{front}\nalpn h2\nauthority www.example\n\

@@ -22,7 +22,7 @@ pub(super) fn slow_download(version: SslVersion) {
         if now != last {
             (last, since) = (now, Instant::now());
         }
-        (now > 0 && since.elapsed() > Duration::from_millis(300)).then_some(())
+        (now > 0 && since.elapsed() > Duration::from_millis(1000)).then_some(())
     });
     assert!(last < LENGTH, "all has been taken");
     stays_idle(relay.workers()[0]);
