@@ -74,14 +74,17 @@ fn a_stream_that_takes_nothing_more_is_writable_again_when_it_does(name: &str, m
     events.register_stream(&a, token(1), Interest::WRITE);
     assert!(next_of_stream(&mut events, 100).expect(name).writable);
     let mut sent = 0;
-    for _ in 0..2 {
-        // What is on its way is acknowledged meanwhile, and may make room once more.
-        std::thread::sleep(std::time::Duration::from_millis(20));
+    for _ in 0..3 {
         while let Ok(count) = (&a).write(&[0; 65536]) {
             sent += count;
         }
+        events.blocked(&a, Interest::WRITE);
+        // What is still on its way may be acknowledged, and make room once more.
+        events.wait(Some(20)).expect("a wait");
+        if events.next_event().is_none() {
+            break;
+        }
     }
-    events.blocked(&a, Interest::WRITE);
     assert!(next_of_stream(&mut events, 0).is_none(), "{name}");
     let reader = std::thread::spawn(move || {
         let mut buffer = vec![0; sent];
