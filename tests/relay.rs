@@ -170,7 +170,9 @@ fn the_access_log_has_a_line_per_session() {
          sent 12 received 12 seconds ",
         peer.port
     );
-    relay.expect_log(&line);
+    let seconds: f64 =
+        relay.wait_for_log(&line, |log| log.split_once(&line)?.1.split(' ').next()?.parse().ok());
+    assert!((0.0..PATIENCE.as_secs_f64()).contains(&seconds), "{seconds}");
     reset(connect(port));
     relay.expect_log("broken by client");
 }

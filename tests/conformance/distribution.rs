@@ -3,8 +3,8 @@
 use crate::common::{connect, free_port, kill, ping, wait_for, Peer, Relay, PATIENCE};
 use crate::runner::Entry;
 use crate::support::{
-    client, connect_from, count, eventually_served, expect_title, has_been_closed, loads, section,
-    stays_silent, wait_loads, worker_section, Launch,
+    at_once, client, connect_from, count, eventually_served, expect_title, has_been_closed, loads,
+    section, stays_silent, wait_loads, worker_section, Launch,
 };
 use nix::sys::signal::Signal;
 use std::net::TcpStream;
@@ -70,10 +70,15 @@ fn nine() -> (Peer, u16, Relay, Vec<TcpStream>, Vec<usize>) {
 }
 
 fn d001() {
-    // Connections wait a second for a worker that starts. It may take longer on a slow machine.
+    // Connections wait a second for a worker that starts. If that takes longer, on a slow machine,
+    // they go elsewhere, and it is done again.
     wait_for("workers that start within a second", || {
+        let begin = Instant::now();
         let (_peer, _port, _relay, _streams, workers) = nine();
-        (workers == [1, 1, 2, 2, 3, 3, 1, 2, 3]).then_some(())
+        let slow = begin.elapsed() >= Duration::from_secs(1);
+        let expected = workers == [1, 1, 2, 2, 3, 3, 1, 2, 3];
+        assert!(expected || slow, "{workers:?}");
+        expected.then_some(())
     });
 }
 
@@ -109,7 +114,9 @@ fn d005() {
     let (_peer, port, relay) = echoed("", "");
     let worker = relay.workers()[0];
     kill(worker, Signal::SIGKILL);
+    let begin = Instant::now();
     relay.expect_log(&format!("child (pid {worker}) terminated abnormally (signal 9)"));
+    at_once(begin);
     client(port);
     assert_ne!(relay.workers(), [worker]);
 }

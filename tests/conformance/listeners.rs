@@ -3,15 +3,15 @@
 use crate::common::{free_port, is_gone, ping, wait_for, Peer, Relay};
 use crate::runner::{exclude, Entry};
 use crate::support::{
-    backlog_of, client, connections_at, count, group_and_session, listeners, option, parent,
-    section, worker_section, Daemon, Launch,
+    at_once, backlog_of, client, connections_at, count, group_and_session, listeners, option,
+    parent, section, worker_section, Daemon, Launch,
 };
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) const CASES: &[Entry] = &[
     ("B001", b001),
@@ -114,7 +114,9 @@ fn b006() {
     assert_eq!(count(&relay, &line), 1);
     assert_eq!(count(&relay, "Address already in use"), 1);
     drop(holder);
+    let freed = Instant::now();
     relay.expect_log(&format!("bind to [127.0.0.1]:{port} succeeded"));
+    at_once(freed);
     client(port);
 }
 

@@ -9,8 +9,8 @@ use crate::fake::{
 };
 use crate::runner::Entry;
 use crate::support::{
-    client, count, expect_title, loads, option, section, tcp_pair, wait_loads, worker_section,
-    Launch, MassEcho,
+    at_once, client, count, expect_title, loads, option, section, tcp_pair, wait_loads,
+    worker_section, Launch, MassEcho,
 };
 use nix::sys::signal::Signal;
 use std::net::{TcpStream, UdpSocket};
@@ -352,8 +352,10 @@ fn p022() {
         })
     };
     wait_for("the answers", || (served().count() >= load).then_some(()));
+    let begin = Instant::now();
     relay.signal(Signal::SIGTERM);
     assert_eq!(relay.wait().code(), Some(0));
+    at_once(begin);
     for &pid in &workers {
         kill(pid, Signal::SIGKILL);
     }

@@ -6,15 +6,15 @@ use crate::common::{
 };
 use crate::runner::Entry;
 use crate::support::{
-    ask, client, content, count, eventually_served, expect_title, section, wait_loads, BlackHole,
-    Daemon, Launch,
+    ask, at_once, client, content, count, eventually_served, expect_title, section, wait_loads,
+    BlackHole, Daemon, Launch,
 };
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 pub(crate) const CASES: &[Entry] = &[
@@ -57,7 +57,9 @@ fn ends_by(signal: Signal) {
     wait_loads(&relay, 1);
     let workers = relay.workers();
     relay.signal(signal);
+    let begin = Instant::now();
     assert_eq!(relay.wait().code(), Some(0));
+    at_once(begin);
     relay.expect_log("SIGTERM: exiting");
     assert!(!relay.directory.file("pid").exists());
     // The first worker has the connection; the second is idle.
@@ -97,8 +99,10 @@ fn s003() {
     let (mut old, name) = ask(port);
     assert_eq!(name, "A");
     rewrite(&relay, &text(&b));
+    let begin = Instant::now();
     relay.signal(Signal::SIGHUP);
     restarted(&relay);
+    at_once(begin);
     wait_for("the new configuration", || (ask(port).1 == "B").then_some(()));
     ping(&mut old, b"still there");
     assert!(!is_gone(relay.pid()));
@@ -195,8 +199,10 @@ fn s008() {
         wait_loads(&relay, 2);
         let worker = relay.workers()[0];
         kill(worker, signal);
+        let begin = Instant::now();
         relay.expect_log(&format!("[{worker}]: SIGHUP: No longer accepting new connections."));
         expect_title(worker, "1 connection left, dying when idle");
+        at_once(begin);
         ping(&mut one, b"one");
         ping(&mut two, b"two");
         assert!(!is_gone(worker));

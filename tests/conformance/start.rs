@@ -8,13 +8,14 @@ use crate::fake::{Workshop, MAX};
 use crate::listeners::{occupied, with_listeners};
 use crate::runner::{exclude, Entry};
 use crate::support::{
-    client, content, count, expect_title, listeners, section, status_line, tcp_pair,
+    at_once, client, content, count, expect_title, listeners, section, status_line, tcp_pair,
     worker_section, Launch,
 };
 use crate::syslog;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::Instant;
 
 pub(crate) const CASES: &[Entry] = &[
     ("B022", b022),
@@ -156,7 +157,9 @@ fn b031() {
     let (port, mut relay) = inetd("", &peer);
     client(port);
     relay.signal(Signal::SIGHUP);
+    let begin = Instant::now();
     assert_eq!(relay.wait().code(), Some(0));
+    at_once(begin);
 }
 
 fn b032() {

@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 /// The worker's section alone.
@@ -371,4 +371,13 @@ pub(crate) fn has_been_closed(stream: &mut TcpStream) -> bool {
         Ok(_) => false,
         Err(error) => error.kind() != io::ErrorKind::WouldBlock,
     }
+}
+
+/// How much later than at once something may happen, as a machine may stand still for a while. The
+/// C program takes up to eight seconds for some of it.
+pub(crate) const HESITATION: Duration = Duration::from_secs(6);
+
+/// Requires that what has begun then took no more time than it takes to do it at once.
+pub(crate) fn at_once(begin: Instant) {
+    assert!(begin.elapsed() < HESITATION, "{:?}", begin.elapsed());
 }
