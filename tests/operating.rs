@@ -94,16 +94,19 @@ fn monitors_die(count: u32) -> Option<f64> {
             assert_eq!(ask(stream), Ok(*number));
         }
         // What an operator has decided does not depend on who has heard it.
-        if turn == 2 {
-            assert_eq!(control(&socket, &["drain", "fixed"]), "[127.0.1.5]:7000 drains\n");
-            load.wait_for(3, 5);
-            load.wait_for(4, 5);
-        } else if turn == 3 {
+        match turn {
+            2 => {
+                assert_eq!(control(&socket, &["drain", "fixed"]), "[127.0.1.5]:7000 drains\n");
+                load.wait_for(3, 5);
+                load.wait_for(4, 5);
+            }
             // The last one that began before has been told by now.
-            drained = load.served_by(5);
-        } else if turn == 5 {
-            assert_eq!(load.served_by(5), drained);
-            control(&socket, &["enable", "fixed"]);
+            3 => drained = load.served_by(5),
+            5 => {
+                assert_eq!(load.served_by(5), drained);
+                control(&socket, &["enable", "fixed"]);
+            }
+            _ => {}
         }
         pace((begun + Duration::from_secs(turn.into())).saturating_duration_since(Instant::now()));
         kill(pid, Signal::SIGKILL);

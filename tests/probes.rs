@@ -66,10 +66,8 @@ fn probes_speak_tls_if_the_remote_has_it() {
         let relay = relay(&remotes).workers(2).start().0;
         let down = format!("remote [127.0.0.1]:{port} is down: ");
         relay.wait_for_log(&down, |log| {
-            let told = log.lines().filter(|line| line.contains(&down));
-            told.filter(|line| line.contains("TLS") || line.contains("certificate"))
-                .map(drop)
-                .next()
+            let why = |line: &str| line.contains("TLS") || line.contains("certificate");
+            log.lines().find(|line| line.contains(&down) && why(line)).map(drop)
         });
     }
 }

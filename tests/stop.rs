@@ -5,7 +5,6 @@ mod common;
 use common::*;
 use nix::sys::signal::Signal;
 use std::fs;
-use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ fn config(port: u16, remote: &str, broker: &str, worker: &str) -> String {
 const MODES: [&str; 2] = ["", "single process = yes\n"];
 
 fn refused(port: u16) {
-    wait_for("the port to be closed", || TcpStream::connect(("127.0.0.1", port)).err());
+    wait_until_closed(("127.0.0.1", port));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Parses arbitrary bytes as messages of either side. Each is read or refused, and what is understood
-//! survives encoding, in every state of the receiving side.
+//! Parses arbitrary bytes as messages of either side, in every state of the receiving side. Each is
+//! read or refused, and what is understood survives encoding.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
 //! A real name server in a network namespace, and servers at the addresses that it gives.
 
-use super::{kill, namespace, program, wait_for, Directory, Server};
+use super::{kill, namespace, program, wait_for, wait_until_closed, Directory, Server};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -110,8 +110,7 @@ impl Backends {
             let place = (Ipv4Addr::new(127, 0, 1, number), self.port);
             let _ = TcpStream::connect(place);
             thread.join().expect("a server");
-            // A program that another test is starting may hold a copy of the socket.
-            wait_for("the port to be closed", || TcpStream::connect(place).err());
+            wait_until_closed(place);
         }
         for &number in numbers {
             let (port, open) = (self.port, self.open.clone());

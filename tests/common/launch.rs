@@ -205,11 +205,7 @@ impl Launch {
                 Ok(())
             });
         }
-        // ETXTBSY: a child of another test may still hold a program open that was just written.
-        let child = wait_for("the program under test", || match command.spawn() {
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => None,
-            result => Some(result.expect("the program under test")),
-        });
+        let child = command.spawn().expect("the program under test");
         Relay::assemble(self.directory, config, log, child)
     }
 

@@ -31,15 +31,10 @@ pub fn memory_contains(pid: i32, wanted: &[u8]) -> bool {
 /// Whether the memory of a process contains one of these, what is left out of core dumps included.
 /// A process that has ended has no memory.
 pub fn all_memory_contains(pid: i32, wanted: &[Vec<u8>]) -> bool {
-    let (maps, mut memory) = match (
-        fs::read_to_string(format!("/proc/{pid}/maps")),
-        fs::File::open(format!("/proc/{pid}/mem")),
-    ) {
-        (Ok(maps), Ok(memory)) => (maps, memory),
-        (maps, memory) => {
-            assert!(super::is_gone(pid), "{maps:?} {memory:?}");
-            return false;
-        }
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
+    let (Ok(maps), Ok(mut memory)) = (maps, fs::File::open(format!("/proc/{pid}/mem"))) else {
+        assert!(super::is_gone(pid), "the memory of {pid} cannot be read");
+        return false;
     };
     maps.lines().any(|line| {
         let mut fields = line.split(' ');

@@ -2,10 +2,16 @@
 
 use super::{free_port, pace, wait_for, PATIENCE};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+/// Waits until nobody listens there. A program that another test is starting may hold a copy of a
+/// socket that was closed.
+pub fn wait_until_closed(place: impl ToSocketAddrs) {
+    wait_for("the port to be closed", || TcpStream::connect(&place).err());
+}
 
 /// A server that runs `serve` in a thread of its own for each connection.
 pub struct Peer {
@@ -84,11 +90,10 @@ impl Peer {
         remote(self.port)
     }
 
-    /// Stops listening; existing connections stay. When it returns, connecting fails: until then a
-    /// program that another test is starting may hold a copy of the socket.
+    /// Stops listening; existing connections stay. When it returns, connecting fails.
     pub fn stop(&mut self) {
         self.end();
-        wait_for("the port to be closed", || TcpStream::connect(("127.0.0.1", self.port)).err());
+        wait_until_closed(("127.0.0.1", self.port));
     }
 
     fn end(&mut self) {
